@@ -1,0 +1,10 @@
+//! `baton-testbed cluster`.
+use std::process::ExitCode;
+
+/// Arguments of `baton-testbed cluster`.
+#[derive(clap::Args)]
+pub struct Args {}
+
+pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("not built yet")
+}

@@ -1,0 +1,45 @@
+//! Test equipment in one binary: cluster supervisor, process node, load generator, byte forwarder. Never shipped.
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod cluster;
+mod load;
+mod node;
+mod proxy;
+
+/// A real control plane and real processes as Pods, without root, container engine or cluster.
+#[derive(Parser)]
+#[command(name = "baton-testbed", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a control plane and nodes in namespaces of their own and supervise them.
+    Cluster(cluster::Args),
+    /// Run the Pods bound to one node as local processes.
+    Node(node::Args),
+    /// Send requests to a Service's endpoints without pause and count what fails.
+    Load(load::Args),
+    /// Forward bytes between a client and the API server, with switchable faults.
+    Proxy(proxy::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Cluster(args) => cluster::run(args),
+        Command::Node(args) => node::run(args),
+        Command::Load(args) => load::run(args),
+        Command::Proxy(args) => proxy::run(args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
