@@ -1,2 +1,7 @@
 //! Baton: a Kubernetes operator for Pods that hold something.
-#![cfg_attr(not(feature = "core"), allow(unused))]
+#[cfg(feature = "core")]
+pub mod api;
+#[cfg(feature = "core")]
+pub mod plan;
+#[cfg(feature = "core")]
+pub mod snapshot;

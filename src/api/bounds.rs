@@ -1,0 +1,20 @@
+//! Bounds of the custom resources, each used by the schema and by the code that fills the field.
+
+/// Instances of one Rollout.
+pub const REPLICAS_MAX: i32 = 10_000;
+/// Entries of `spec.strategy.batches`.
+pub const BATCHES_MAX: usize = 100;
+/// Entries of `status.history`.
+pub const HISTORY_MAX: usize = 50;
+/// Entries of `status.exceptions`.
+pub const EXCEPTIONS_MAX: usize = 20;
+/// Entries of `status.attempts`.
+pub const ATTEMPTS_MAX: usize = 50;
+/// Entries of `status.versions`.
+pub const VERSIONS_MAX: usize = 100;
+/// Characters of any sentence in status.
+pub const MESSAGE_CHARS_MAX: usize = 1_024;
+/// Characters of a list of instance ranges.
+pub const RANGES_CHARS_MAX: usize = 8_192;
+/// Characters of a Rollout's name, so that Pod names, hostnames and labels stay within 63.
+pub const NAME_CHARS_MAX: usize = 40;

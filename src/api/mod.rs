@@ -1,0 +1,18 @@
+//! What users write: the custom resources, and every label, annotation, condition and field-manager name, each
+//! defined once. Pure: no client, no clock.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod bounds;
+pub mod condition;
+pub mod names;
+pub mod quantity;
+pub mod rollout;
+pub mod status;
+pub mod template;
+
+pub use condition::{Condition, ConditionStatus, ConditionType};
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+pub use quantity::IntOrPercent;
+pub use rollout::{Rollout, RolloutSpec};
+pub use status::RolloutStatus;
+pub use template::PodTemplate;

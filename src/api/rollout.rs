@@ -1,0 +1,287 @@
+//! `Rollout`: what a user asks for.
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{quantity::IntOrPercent, status::RolloutStatus, template::PodTemplate};
+
+/// Instances in numbered slots, replaced in batches.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "baton.dev",
+    version = "v1alpha1",
+    kind = "Rollout",
+    plural = "rollouts",
+    shortname = "bro",
+    category = "baton",
+    namespaced,
+    status = "RolloutStatus",
+    derive = "PartialEq",
+    doc = "Instances in numbered slots, replaced in batches, each one's version tracked, one or all of them rolled back. Baton's Rollout, not the Rollout of Argo or Kruise: address it as rollouts.baton.dev.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.display.ready", description = "Instances ready / wanted"),
+    printcolumn(name = "Up-to-date", type_ = "integer", json_path = ".status.updatedReplicas", description = "Instances at the revision that is worked towards"),
+    printcolumn(name = "Available", type_ = "integer", json_path = ".status.availableReplicas", description = "Instances ready for minReadySeconds"),
+    printcolumn(name = "Batch", type_ = "string", json_path = ".status.display.batch", description = "Batch in work / number of batches"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", description = "Reason of the Ready condition"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.display.version", priority = 1),
+    printcolumn(name = "Revision", type_ = "string", json_path = ".status.updateRevision", priority = 1),
+    printcolumn(name = "Images", type_ = "string", json_path = ".status.display.images", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.waitingFor", priority = 1),
+    validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name must be a DNS label that starts with a letter, of at most 40 characters, so that the names of its Pods stay within 63")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.selector.matchLabels) && has(self.template.metadata.labels) && self.selector.matchLabels.all(k, k in self.template.metadata.labels && self.template.metadata.labels[k] == self.selector.matchLabels[k])")
+        .message("spec.selector.matchLabels must be among spec.template.metadata.labels: set the same labels in both")
+)]
+pub struct RolloutSpec {
+    /// Number of instances, 0 to 10,000. Instance i is slot i, from 0 to replicas - 1. `kubectl scale` and
+    /// HorizontalPodAutoscalers set it.
+    #[serde(default = "defaults::replicas")]
+    #[schemars(range(min = 0, max = 10_000))]
+    pub replicas: i32,
+
+    /// Which Pods belong to this Rollout; immutable. Must match the template's labels.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("spec.selector is immutable: create a new Rollout under another name instead"))]
+    pub selector: Selector,
+
+    /// Version for people, such as "1.4.2". Absent: tag or short digest of the first container's image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub version: Option<String>,
+
+    /// The Pod each instance runs.
+    pub template: PodTemplate,
+
+    /// How long an instance must be ready before it counts as available.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub min_ready_seconds: i32,
+
+    /// How long the instances of a batch may take. The clock starts anew with each batch and each newly available
+    /// instance, and stands still while the rollout is held. Must exceed minReadySeconds.
+    #[serde(default = "defaults::progress_deadline_seconds")]
+    #[schemars(range(min = 1, max = 604_800))]
+    pub progress_deadline_seconds: i32,
+
+    /// ControllerRevisions kept besides those in use or needed for rollback.
+    #[serde(default = "defaults::revision_history_limit")]
+    #[schemars(range(min = 0, max = 100))]
+    pub revision_history_limit: i32,
+
+    /// No forward change is begun while true. Lost instances are refilled, scaling and what was begun go on.
+    #[serde(default)]
+    pub paused: bool,
+
+    /// How instances are replaced.
+    #[serde(default)]
+    pub strategy: Strategy,
+
+    /// Lets a run go on past a pause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approve: Option<Approve>,
+
+    /// Gives a run up: back to the stable revision, within the budget, without pauses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<Abort>,
+
+    /// Tries a failed or aborted revision again, when later than its failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Time>,
+
+    /// When reached: every Pod created before it is replaced, in batches, at its assigned revision, without pauses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_at: Option<Time>,
+
+    /// Who asked for the present spec, and why; recorded in the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Request>,
+}
+
+/// Labels that select the Pods.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Selector {
+    /// All of these must be on a Pod.
+    #[schemars(schema_with = "schema::match_labels")]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// How instances are replaced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(has(self.batchSize) && has(self.batches))")
+        .message("spec.strategy: batchSize and batches exclude each other; remove one of them"),
+    validation = Rule::new("!((self.maxUnavailable == 0 || self.maxUnavailable == '0%') && (self.maxSurge == 0 || self.maxSurge == '0%'))")
+        .message("spec.strategy: maxUnavailable and maxSurge cannot both be 0, nothing could ever be replaced; set one of them to 1 or more")
+)]
+pub struct Strategy {
+    /// Batched: instances change in batches, lowest slot first.
+    #[serde(rename = "type", default)]
+    pub type_: StrategyType,
+
+    /// Equal batches of this size: a count, or a percentage of replicas, rounded up. Absent, without batches: all in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self != 0 && self != '0%'").message("spec.strategy.batchSize must be at least 1 or 1%"))]
+    pub batch_size: Option<IntOrPercent>,
+
+    /// Batches of chosen sizes, with pauses. A last batch with all instances is implied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100))]
+    pub batches: Option<Vec<Batch>>,
+
+    /// How many instances may be unavailable at once: a count, or a percentage of replicas, rounded down.
+    #[serde(default = "defaults::quarter")]
+    pub max_unavailable: IntOrPercent,
+
+    /// How many Pods may exist beyond replicas: a count, or a percentage of replicas, rounded up.
+    #[serde(default = "defaults::quarter")]
+    pub max_surge: IntOrPercent,
+
+    /// What happens when failureThreshold instances of a run have failed.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+
+    /// Number of failed instances of a run at which onFailure acts.
+    #[serde(default = "defaults::failure_threshold")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub failure_threshold: i32,
+}
+
+impl Default for Strategy {
+    fn default() -> Self {
+        Self {
+            type_: StrategyType::Batched,
+            batch_size: None,
+            batches: None,
+            max_unavailable: defaults::quarter(),
+            max_surge: defaults::quarter(),
+            on_failure: OnFailure::Rollback,
+            failure_threshold: defaults::failure_threshold(),
+        }
+    }
+}
+
+/// Kinds of strategies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StrategyType {
+    /// In batches.
+    #[default]
+    Batched,
+}
+
+/// What happens when a run fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnFailure {
+    /// All instances go back to the stable revision.
+    #[default]
+    Rollback,
+    /// Nothing moves forward until a person answers.
+    Pause,
+}
+
+/// One batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Batch {
+    /// Instances at the new revision when this batch is done, the earlier batches included: a count, or a percentage
+    /// of replicas, rounded up. A batch that adds nothing to the one before is skipped, with its pause.
+    pub up_to: IntOrPercent,
+    /// Pause after this batch. `{}` waits for approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
+}
+
+/// A pause after a batch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pause {
+    /// How long. Absent: until spec.approve names this run and this batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_592_000))]
+    pub seconds: Option<i32>,
+}
+
+/// Lets a run go on past a pause. Names the run it answers (status.run); for any other run it is ignored and shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Approve {
+    /// The run, as in status.run.
+    #[schemars(range(min = 1))]
+    pub run: i64,
+    /// Pauses after batches up to this number (counted from 1) are passed; -1 passes all of the run.
+    #[schemars(range(min = -1, max = 10_000))]
+    pub batch: i32,
+}
+
+/// Gives a run up. Names the run (status.run); for any other run it is ignored and shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Abort {
+    /// The run, as in status.run.
+    #[schemars(range(min = 1))]
+    pub run: i64,
+}
+
+/// Who asked for the present spec, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    /// The asking system's own id, such as deploy-12345.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub id: Option<String>,
+    /// Who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub by: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub reason: Option<String>,
+}
+
+mod defaults {
+    use super::IntOrPercent;
+
+    pub(super) fn replicas() -> i32 {
+        1
+    }
+    pub(super) fn progress_deadline_seconds() -> i32 {
+        600
+    }
+    pub(super) fn revision_history_limit() -> i32 {
+        10
+    }
+    pub(super) fn failure_threshold() -> i32 {
+        1
+    }
+    pub(super) fn quarter() -> IntOrPercent {
+        IntOrPercent::Percent("25%".into())
+    }
+}
+
+mod schema {
+    use schemars::{Schema, SchemaGenerator, json_schema};
+
+    pub(super) fn match_labels(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "All of these must be on a Pod.",
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 16,
+            "additionalProperties": {"type": "string", "maxLength": 63}
+        })
+    }
+}

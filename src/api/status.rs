@@ -1,0 +1,258 @@
+//! `Rollout` status: what is, what is worked towards, what it waits for. It holds memory that can be lost (run, opened
+//! batches, attempts); durable facts are annotations on the ControllerRevisions.
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::condition::Condition;
+
+/// State of a Rollout as last observed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RolloutStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+    /// Counts every change of the revision that is worked towards, and every retry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub run: Option<i64>,
+    /// Pods that are not terminating.
+    #[schemars(range(min = 0))]
+    pub replicas: i32,
+    /// Of these, Ready.
+    #[schemars(range(min = 0))]
+    pub ready_replicas: i32,
+    /// Of these, Ready for minReadySeconds.
+    #[schemars(range(min = 0))]
+    pub available_replicas: i32,
+    /// Of these, at the revision that is worked towards.
+    #[schemars(range(min = 0))]
+    pub updated_replicas: i32,
+    /// Pods that are terminating.
+    #[schemars(range(min = 0))]
+    pub terminating_replicas: i32,
+    /// spec.selector as a string, for the scale subresource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub selector: Option<String>,
+    /// The stable revision: the newest that completed; where instances go back to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub current_revision: Option<String>,
+    /// The revision of the present spec.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub update_revision: Option<String>,
+    /// The revision that is worked towards: updateRevision, or currentRevision after an abort or automatic rollback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub effective_revision: Option<String>,
+    /// Which instances run which revision, observed from live Pods.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub versions: Vec<VersionRange>,
+    /// The batch in work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchStatus>,
+    /// Failed instances of the present run, or the failure that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Failed>,
+    /// Instances whose Pod name carries an attempt number, because an earlier name was taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
+    pub attempts: Vec<Attempt>,
+    /// Instances that are not as they should be, most important first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
+    pub exceptions: Vec<InstanceException>,
+    /// Number of further exceptions.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub exceptions_omitted: i32,
+    /// The one thing it waits for, in words and absolute times; empty when done.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub waiting_for: String,
+    /// Past and present runs, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
+    pub history: Vec<HistoryEntry>,
+    /// Strings for the columns of `kubectl get`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display: Option<Display>,
+    /// Conditions; exactly one of Ready=True, Reconciling=True, Stalled=True.
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
+fn is_zero(value: &i32) -> bool {
+    *value == 0
+}
+
+/// Instances at one revision.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VersionRange {
+    /// Name of the ControllerRevision.
+    #[schemars(length(max = 63))]
+    pub revision: String,
+    /// Its version for people.
+    #[schemars(length(max = 128))]
+    pub version: String,
+    /// Instances with a live Pod at it, as ranges such as "0-2,7".
+    #[schemars(length(max = 8192))]
+    pub instances: String,
+    /// Of these, the ready ones.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 8192))]
+    pub ready: String,
+}
+
+/// The batch in work.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BatchStatus {
+    /// Its number, from 1.
+    #[schemars(range(min = 0))]
+    pub index: i32,
+    /// Number of batches.
+    #[schemars(range(min = 0))]
+    pub count: i32,
+    /// Instances 0 to opened - 1 are assigned the revision that is worked towards. Never shrinks within a run, except by
+    /// scaling down below it.
+    #[schemars(range(min = 0))]
+    pub opened: i32,
+    /// Of the opened instances, those at that revision and available.
+    #[schemars(range(min = 0))]
+    pub updated: i32,
+    /// When this batch was opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When all its instances were seen done; the pause after it counts from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<Time>,
+}
+
+/// A failure of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Failed {
+    /// The revision that failed.
+    #[schemars(length(max = 63))]
+    pub revision: String,
+    /// In this run.
+    #[schemars(range(min = 0))]
+    pub run: i64,
+    /// The failed instances, as ranges; empty for an abort.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 8192))]
+    pub slots: String,
+    /// One CamelCase word: ImagePullBackOff, CrashLoopBackOff, Aborted, …
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// A sentence.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// When the threshold was reached, or the run aborted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
+}
+
+/// Instances of a revision whose Pod names carry the same attempt number.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Attempt {
+    /// Name of the ControllerRevision.
+    #[schemars(length(max = 63))]
+    pub revision: String,
+    /// The number, from 1.
+    #[schemars(range(min = 1))]
+    pub attempt: i32,
+    /// The instances, as ranges.
+    #[schemars(length(max = 8192))]
+    pub instances: String,
+}
+
+/// An instance that is not as it should be.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InstanceException {
+    /// Its number.
+    #[schemars(range(min = 0))]
+    pub instance: i32,
+    /// Failed, Missing, NotReady, Starting or Terminating.
+    #[schemars(length(max = 64))]
+    pub state: String,
+    /// One CamelCase word, Kubernetes' own where there is one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// A sentence.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// Since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}
+
+/// One run, or restart, in the history.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HistoryEntry {
+    /// spec.request.id at its start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub id: Option<String>,
+    /// Deploy, Rollback or Restart.
+    #[schemars(length(max = 32))]
+    pub kind: String,
+    /// Number of the run.
+    #[schemars(range(min = 0))]
+    pub run: i64,
+    /// The revision worked towards.
+    #[schemars(length(max = 63))]
+    pub revision: String,
+    /// Its version for people.
+    #[schemars(length(max = 128))]
+    pub version: String,
+    /// Who asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub by: Option<String>,
+    /// Why: spec.request.reason, or the failure that caused a rollback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub reason: Option<String>,
+    /// When it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<Time>,
+    /// InProgress, Succeeded, Failed, RolledBack, Superseded or Aborted.
+    #[schemars(length(max = 32))]
+    pub result: String,
+}
+
+/// Strings for the columns of `kubectl get`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Display {
+    /// "9/10".
+    #[schemars(length(max = 32))]
+    pub ready: String,
+    /// "2/3"; empty when no run is on.
+    #[schemars(length(max = 32))]
+    pub batch: String,
+    /// "1.4.1 → 1.4.2", or the one version.
+    #[schemars(length(max = 256))]
+    pub version: String,
+    /// Images of the wanted revision.
+    #[schemars(length(max = 1024))]
+    pub images: String,
+}

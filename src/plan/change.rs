@@ -1,0 +1,220 @@
+//! The planner's words: changes, holds, memory.
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::api::status::{Attempt, BatchStatus, Failed};
+
+/// What to do next for one Rollout.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// What status must remember. When it differs from what status says, it is written (PUT with resourceVersion) and
+    /// `changes` is empty: what follows from it comes with the next look, once the watch has echoed the write.
+    pub memory: Memory,
+    /// Writes, independent of each other and idempotent; in order of importance.
+    pub changes: Vec<Change>,
+    /// The first hold of the most urgent class of work that is held; what status shows.
+    pub hold: Option<Hold>,
+    /// The earliest time at which something changes without an event.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// The part of status that decisions rest on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    /// status.run.
+    pub run: i64,
+    /// status.updateRevision: of the present spec. None before it is created.
+    pub update: Option<String>,
+    /// status.currentRevision: newest that completed.
+    pub stable: Option<String>,
+    /// status.effectiveRevision: worked towards.
+    pub effective: Option<String>,
+    /// status.batch: None when no run is on.
+    pub batch: Option<BatchStatus>,
+    /// status.failed.
+    pub failed: Option<Failed>,
+    /// status.attempts, sorted by (revision, attempt).
+    pub attempts: Vec<Attempt>,
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// Create the ControllerRevision of the present spec.
+    CreateRevision {
+        /// Object name.
+        name: String,
+        /// Hash, for the label.
+        hash: String,
+        /// `revision`.
+        number: i64,
+        /// Canonical JSON.
+        data: Value,
+        /// Annotation change-cause.
+        change_cause: Option<String>,
+    },
+    /// Write to a ControllerRevision of ours (with its uid and resourceVersion).
+    MarkRevision {
+        /// Object name.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        resource_version: String,
+        /// What to write.
+        mark: RevisionMark,
+    },
+    /// Delete a ControllerRevision beyond the history limit (uid and resourceVersion preconditions).
+    DeleteRevision {
+        /// Object name.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        resource_version: String,
+    },
+    /// Ask the API server, by a dry-run create, whether it accepts Pods of this revision.
+    CheckTemplate {
+        /// Name of the ControllerRevision.
+        revision: String,
+    },
+    /// Create the Pod of a slot.
+    CreatePod {
+        /// Object name.
+        name: String,
+        /// Slot.
+        slot: i32,
+        /// Name of the ControllerRevision.
+        revision: String,
+        /// Why.
+        reason: PodReason,
+    },
+    /// Delete a Pod of ours (uid and resourceVersion preconditions), with its own grace period.
+    DeletePod {
+        /// Object name.
+        name: String,
+        /// Slot.
+        slot: i32,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        resource_version: String,
+        /// Why.
+        reason: PodReason,
+    },
+}
+
+/// What is written on a ControllerRevision.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RevisionMark {
+    /// It is the wanted one again: `revision` := number, failure annotations removed, change-cause := this.
+    Wanted {
+        /// New number, above all others.
+        number: i64,
+        /// Annotation change-cause.
+        change_cause: Option<String>,
+    },
+    /// All instances were seen at it and available.
+    Completed {
+        /// When.
+        at: Timestamp,
+    },
+    /// The failure threshold was reached, or the run was aborted.
+    Failed {
+        /// When.
+        at: Timestamp,
+        /// `Reason: message`.
+        reason: String,
+    },
+}
+
+/// Why a Pod is created or deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PodReason {
+    /// The slot has no Pod.
+    Refill,
+    /// The slot is new, or beyond replicas.
+    Scale,
+    /// The slot's revision changes, towards the update revision.
+    Forward,
+    /// The slot's revision changes, back to the stable revision.
+    Back,
+    /// spec.restartAt or spec.retryAt asked for a new Pod.
+    Restart,
+    /// The slot has a better Pod.
+    Surplus,
+    /// The Pod has finished (Failed, Succeeded, evicted) and is cleared away.
+    Finished,
+}
+
+impl PodReason {
+    /// Stable label for metrics, events and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refill => "Refill",
+            Self::Scale => "Scale",
+            Self::Forward => "Forward",
+            Self::Back => "Back",
+            Self::Restart => "Restart",
+            Self::Surplus => "Surplus",
+            Self::Finished => "Finished",
+        }
+    }
+}
+
+/// Why something is not done now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Stable word.
+    pub reason: HoldReason,
+    /// A sentence with absolute times; becomes status.waitingFor.
+    pub message: String,
+    /// When it may end by itself.
+    pub until: Option<Timestamp>,
+}
+
+/// Names of the gates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HoldReason {
+    /// The object is being deleted: only teardown.
+    Deleting,
+    /// The spec contradicts itself in a way the CRD did not catch.
+    SpecInvalid,
+    /// The API server refuses Pods of the revision.
+    TemplateRefused,
+    /// Failed instances reached the threshold and onFailure is Pause.
+    FailureThreshold,
+    /// An instance was not available in time and nothing further happens by itself.
+    ProgressDeadline,
+    /// spec.paused.
+    Paused,
+    /// The opened batches are not done.
+    PreviousBatchNotHealthy,
+    /// A pause with seconds after the batch.
+    PauseTimer,
+    /// A pause without seconds after the batch.
+    AwaitingApproval,
+    /// A create was refused and waits for its next try.
+    CreateRefused,
+    /// The budget of unavailable and surplus Pods is used up.
+    Budget,
+}
+
+impl HoldReason {
+    /// Stable label for conditions, metrics and the plugin.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deleting => "Deleting",
+            Self::SpecInvalid => "SpecInvalid",
+            Self::TemplateRefused => "TemplateRefused",
+            Self::FailureThreshold => "FailureThreshold",
+            Self::ProgressDeadline => "ProgressDeadline",
+            Self::Paused => "Paused",
+            Self::PreviousBatchNotHealthy => "PreviousBatchNotHealthy",
+            Self::PauseTimer => "PauseTimer",
+            Self::AwaitingApproval => "AwaitingApproval",
+            Self::CreateRefused => "CreateRefused",
+            Self::Budget => "Budget",
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What to do: pure, total, without a clock. `rollout::plan(&Snapshot) -> Plan` looks at the world as it is and returns
+//! only the next changes; folded over their simulated effects ([`crate::plan::rollout::fold`]) it gives the whole
+//! rollout. Broken input gives a [`Hold`] with a reason, never an error or a panic.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod change;
+pub mod outcome;
+pub mod revision;
+pub mod rollout;
+
+pub use change::{Change, Hold, HoldReason, Memory, Plan, PodReason, RevisionMark};
+pub use outcome::{Applied, Outcome};

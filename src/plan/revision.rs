@@ -1,0 +1,169 @@
+//! Revisions: canonical data, hash, the Pod of a slot. The hash covers the stored spec only and never changes between
+//! releases (golden files in the tests).
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::api::{
+    RolloutSpec,
+    names::{self, pod_name},
+};
+
+/// Letters of a hash: no vowels, so that no words appear, and no digit that looks like a letter; as Kubernetes'
+/// `rand.SafeEncodeString`.
+const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+/// Characters of a hash: 27^10 = 2·10^14 values.
+pub const HASH_CHARS: usize = 10;
+
+/// Data of the revision that this spec asks for: {template, version}, keys sorted, nulls removed, so that equal specs
+/// give equal bytes whatever order or absence they were written with.
+pub fn data(spec: &RolloutSpec) -> Value {
+    let mut data = Map::new();
+    data.insert("template".into(), Value::Object(spec.template.0.clone()));
+    if let Some(version) = &spec.version {
+        data.insert("version".into(), json!(version));
+    }
+    canonical(Value::Object(data))
+}
+
+/// Keys sorted, nulls in objects removed, at every depth.
+fn canonical(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<(String, Value)> = map
+                .into_iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| (key, canonical(value)))
+                .collect();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Value::Object(entries.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(canonical).collect()),
+        other => other,
+    }
+}
+
+/// Ten characters of SHA-256 over the canonical JSON. The first is a letter, so no hash reads as a number and Pod names
+/// stay injective.
+pub fn hash(data: &Value) -> String {
+    let digest = Sha256::digest(canonical(data.clone()).to_string().as_bytes());
+    digest
+        .iter()
+        .take(HASH_CHARS)
+        .enumerate()
+        .map(|(position, byte)| {
+            let letters = if position == 0 { 20 } else { ALPHABET.len() };
+            char::from(ALPHABET[usize::from(*byte) % letters])
+        })
+        .collect()
+}
+
+/// Version for people of a revision: what the spec said, else tag or short digest of the first container's image.
+pub fn version(data: &Value) -> String {
+    if let Some(version) = data.get("version").and_then(Value::as_str) {
+        return version.to_owned();
+    }
+    let image = data.pointer("/template/spec/containers/0/image").and_then(Value::as_str).unwrap_or_default();
+    image_version(image)
+}
+
+/// `registry:5000/web:1.4` → `1.4`; `web@sha256:0123456789abcdef…` → `0123456789ab`; `web` → `latest`.
+fn image_version(image: &str) -> String {
+    if let Some((_, digest)) = image.split_once('@') {
+        let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
+        return hex.chars().take(12).collect();
+    }
+    let last = image.rsplit('/').next().unwrap_or(image);
+    last.split_once(':').map_or("latest", |(_, tag)| tag).to_owned()
+}
+
+/// What the Pod of a slot is made from.
+pub struct PodRecipe<'a> {
+    /// Name of the Rollout.
+    pub rollout: &'a str,
+    /// Namespace of the Rollout.
+    pub namespace: &'a str,
+    /// uid of the Rollout.
+    pub rollout_uid: &'a str,
+    /// Slot.
+    pub slot: i32,
+    /// Name of the ControllerRevision.
+    pub revision: &'a str,
+    /// Its hash.
+    pub hash: &'a str,
+    /// Its data.
+    pub data: &'a Value,
+}
+
+/// The Pod of a slot, as JSON for a create. What is injected here is neither in the hash nor in any comparison.
+pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Value {
+    let template = recipe.data.get("template").cloned().unwrap_or_default();
+    let version = version(recipe.data);
+    let mut labels = object_at(&template, "/metadata/labels");
+    for (key, value) in [
+        (names::LABEL_ROLLOUT, recipe.rollout.to_owned()),
+        (names::LABEL_INSTANCE, recipe.slot.to_string()),
+        (names::LABEL_REVISION, recipe.revision.to_owned()),
+        (names::LABEL_REVISION_HASH, recipe.hash.to_owned()),
+        (names::LABEL_POD_INDEX, recipe.slot.to_string()),
+    ] {
+        labels.insert(key.to_owned(), json!(value));
+    }
+    let mut annotations = object_at(&template, "/metadata/annotations");
+    annotations.insert(names::ANNOTATION_REVISION.to_owned(), json!(recipe.revision));
+    annotations.insert(names::ANNOTATION_VERSION.to_owned(), json!(version));
+    let mut spec = object_at(&template, "/spec");
+    for field in ["initContainers", "containers"] {
+        let Some(containers) = spec.get_mut(field).and_then(Value::as_array_mut) else { continue };
+        for container in containers.iter_mut().filter_map(Value::as_object_mut) {
+            let own = container.get("env").and_then(Value::as_array).cloned().unwrap_or_default();
+            container.insert("env".into(), Value::Array(injected_env(recipe.slot).into_iter().chain(own).collect()));
+        }
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": recipe.namespace,
+            "labels": labels,
+            "annotations": annotations,
+            "ownerReferences": [owner_reference(recipe.rollout, recipe.rollout_uid)],
+        },
+        "spec": spec,
+    })
+}
+
+/// The controller ownerRef of everything a Rollout owns.
+pub fn owner_reference(rollout: &str, uid: &str) -> Value {
+    json!({
+        "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
+        "kind": "Rollout",
+        "name": rollout,
+        "uid": uid,
+        "controller": true,
+        "blockOwnerDeletion": true,
+    })
+}
+
+/// Name of the Pod that a create for this slot uses.
+pub fn pod_name_of(recipe: &PodRecipe<'_>, attempt: u32) -> String {
+    pod_name(recipe.rollout, recipe.slot, recipe.hash, attempt)
+}
+
+/// Env of every container, before the user's own, so that the user's may refer to it and may override it.
+fn injected_env(slot: i32) -> Vec<Value> {
+    let field = |name: &str, path: String| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    vec![
+        json!({"name": "BATON_INSTANCE", "value": slot.to_string()}),
+        field("BATON_REVISION", format!("metadata.annotations['{}']", names::ANNOTATION_REVISION)),
+        field("BATON_VERSION", format!("metadata.annotations['{}']", names::ANNOTATION_VERSION)),
+        field("BATON_POD_NAME", "metadata.name".into()),
+        field("BATON_POD_NAMESPACE", "metadata.namespace".into()),
+        field("BATON_POD_UID", "metadata.uid".into()),
+        field("BATON_POD_IP", "status.podIP".into()),
+    ]
+}
+
+fn object_at(value: &Value, pointer: &str) -> Map<String, Value> {
+    value.pointer(pointer).and_then(Value::as_object).cloned().unwrap_or_default()
+}

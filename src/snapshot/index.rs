@@ -1,0 +1,1 @@
+//! Watch events in, sorted values out.

@@ -1,0 +1,82 @@
+//! What is known about one object, as plain values. Built by [`index`] from watch events; read by `plan` and `status`.
+//! Pure: `now` is a value, nothing here asks a clock or the API server.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod index;
+pub mod pod;
+pub mod ranges;
+pub mod revision;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+pub use pod::{Container, ContainerState, Pod, PodPhase};
+pub use ranges::Ranges;
+pub use revision::Revision;
+
+use crate::api::Rollout;
+
+/// Everything the planner may look at for one Rollout.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The object, as last seen.
+    pub rollout: Rollout,
+    /// Pods whose controller ownerRef is this very object (uid), sorted by (slot, name).
+    pub pods: Vec<Pod>,
+    /// ControllerRevisions whose controller ownerRef is this very object (uid), sorted by (number, name).
+    pub revisions: Vec<Revision>,
+    /// Names that a create found taken by an object that is not ours: Pods and ControllerRevisions.
+    pub taken_names: BTreeSet<String>,
+    /// Nodes that are gone or not Ready, of those that run our Pods. Empty where the operator may not watch Nodes.
+    pub lost_nodes: BTreeSet<String>,
+    /// What the API server said of a Pod of each revision in a dry run, by revision name.
+    pub template_checks: BTreeMap<String, TemplateCheck>,
+    /// The last refusal of a Pod create, until a create succeeds.
+    pub create_refusal: Option<CreateRefusal>,
+    /// The time of this look.
+    pub now: Timestamp,
+}
+
+/// Verdict of a dry-run create of a Pod of some revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TemplateCheck {
+    /// Accepted.
+    Valid,
+    /// Refused for good (422, Pod security, a policy); asked again after `recheck_at`.
+    Refused {
+        /// The API server's sentence.
+        message: String,
+        /// When to ask again.
+        recheck_at: Timestamp,
+    },
+    /// No verdict could be had (quota, overload, ServiceAccount missing); asked again after `recheck_at`.
+    Unknown {
+        /// The API server's sentence.
+        message: String,
+        /// When to ask again.
+        recheck_at: Timestamp,
+    },
+}
+
+/// A create that the API server refused; creates wait until `retry_at` (backed off by the shell).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateRefusal {
+    /// `QuotaExceeded` or `FailedCreate`.
+    pub reason: RefusalReason,
+    /// The API server's sentence.
+    pub message: String,
+    /// First refusal in a row.
+    pub since: Timestamp,
+    /// No create before this time.
+    pub retry_at: Timestamp,
+}
+
+/// Why a create was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RefusalReason {
+    /// 403 "exceeded quota".
+    QuotaExceeded,
+    /// Anything else.
+    FailedCreate,
+}

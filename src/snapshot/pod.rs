@@ -1,0 +1,129 @@
+//! A Pod, reduced to what decisions need.
+use jiff::Timestamp;
+
+/// One Pod of ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    /// Object name; says nothing but itself.
+    pub name: String,
+    /// Object uid.
+    pub uid: String,
+    /// Object resourceVersion.
+    pub resource_version: String,
+    /// Slot, from the label.
+    pub slot: i32,
+    /// Name of the ControllerRevision, from the label.
+    pub revision: String,
+    /// Version for people, from the annotation.
+    pub version: String,
+    /// creationTimestamp.
+    pub created: Timestamp,
+    /// deletionTimestamp: the time at which the grace period ends.
+    pub deletion: Option<Timestamp>,
+    /// status.phase.
+    pub phase: PodPhase,
+    /// status.reason, such as Evicted.
+    pub reason: Option<String>,
+    /// status.message.
+    pub message: Option<String>,
+    /// Since when the Ready condition is True.
+    pub ready_since: Option<Timestamp>,
+    /// When the Initialized condition became True.
+    pub initialized_at: Option<Timestamp>,
+    /// status.startTime: when a node accepted it.
+    pub started_at: Option<Timestamp>,
+    /// PodScheduled=False: the scheduler's sentence.
+    pub unschedulable: Option<String>,
+    /// Reason of a true DisruptionTarget condition: somebody else ends this Pod.
+    pub disruption: Option<String>,
+    /// spec.nodeName.
+    pub node: Option<String>,
+    /// status.podIP.
+    pub ip: Option<String>,
+    /// Init containers first, then containers, in the status' order.
+    pub containers: Vec<Container>,
+}
+
+/// status.phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodPhase {
+    /// Accepted, not running yet.
+    #[default]
+    Pending,
+    /// At least one container runs or is being restarted.
+    Running,
+    /// All containers ended well.
+    Succeeded,
+    /// A container ended badly and is not restarted, or the node ended the Pod.
+    Failed,
+    /// The node is silent.
+    Unknown,
+}
+
+/// One container's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// True for an init container, native sidecars included.
+    pub init: bool,
+    /// ready.
+    pub ready: bool,
+    /// restartCount.
+    pub restarts: i32,
+    /// What it does now.
+    pub state: ContainerState,
+    /// How it ended last, if it did: reason and exit code.
+    pub last_exit: Option<(String, i32)>,
+}
+
+/// What a container does now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Not running yet.
+    Waiting {
+        /// Such as ContainerCreating or ImagePullBackOff.
+        reason: String,
+        /// The kubelet's sentence.
+        message: String,
+    },
+    /// Running.
+    Running,
+    /// Ended.
+    Terminated {
+        /// Such as Error or Completed.
+        reason: String,
+        /// Exit code.
+        exit_code: i32,
+    },
+}
+
+impl Pod {
+    /// Neither terminating nor finished.
+    pub fn is_live(&self) -> bool {
+        self.deletion.is_none() && !self.is_finished()
+    }
+
+    /// Failed or Succeeded: it will never run again.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.phase, PodPhase::Failed | PodPhase::Succeeded)
+    }
+
+    /// Live and Ready.
+    pub fn is_ready(&self) -> bool {
+        self.is_live() && self.ready_since.is_some()
+    }
+
+    /// When it becomes, or became, available: Ready for `min_ready_seconds`. None while not ready.
+    pub fn available_at(&self, min_ready_seconds: i32) -> Option<Timestamp> {
+        let since = self.ready_since.filter(|_| self.is_live())?;
+        Some(
+            since.saturating_add(jiff::SignedDuration::from_secs(i64::from(min_ready_seconds.max(0)))).unwrap_or(since),
+        )
+    }
+
+    /// Ready for `min_ready_seconds` at `now`.
+    pub fn is_available(&self, min_ready_seconds: i32, now: Timestamp) -> bool {
+        self.available_at(min_ready_seconds).is_some_and(|at| at <= now)
+    }
+}

@@ -1,0 +1,64 @@
+//! Sets of instance numbers as text: `"0-2,7"`.
+use std::{collections::BTreeSet, fmt};
+
+/// A set of instance numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ranges(pub BTreeSet<i32>);
+
+impl Ranges {
+    /// Reads `"3,5-7"`; what cannot be read is left out, numbers beyond 0 … 9,999 too.
+    pub fn parse(text: &str) -> Self {
+        let mut numbers = BTreeSet::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            if let (Ok(first), Ok(last)) = (first.trim().parse::<i32>(), last.trim().parse::<i32>()) {
+                numbers.extend(first.max(0)..=last.min(crate::api::bounds::REPLICAS_MAX - 1));
+            }
+        }
+        Self(numbers)
+    }
+
+    /// True when no number is in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<i32> for Ranges {
+    fn from_iter<I: IntoIterator<Item = i32>>(numbers: I) -> Self {
+        Self(numbers.into_iter().collect())
+    }
+}
+
+impl fmt::Display for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut numbers = self.0.iter().copied().peekable();
+        let mut first_range = true;
+        while let Some(first) = numbers.next() {
+            let mut last = first;
+            while let Some(next) = numbers.next_if(|next| *next == last + 1) {
+                last = next;
+            }
+            if !first_range {
+                f.write_str(",")?;
+            }
+            first_range = false;
+            if first == last { write!(f, "{first}")? } else { write!(f, "{first}-{last}")? }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_set_agree() {
+        let set: Ranges = [0, 1, 2, 7, 9, 10].into_iter().collect();
+        assert_eq!(set.to_string(), "0-2,7,9-10");
+        assert_eq!(Ranges::parse("0-2,7, 9-10"), set);
+        assert_eq!(Ranges::parse("x,5-3,-4"), Ranges::default());
+        assert_eq!(Ranges::parse("9990-999999").0.len(), 10);
+    }
+}
