@@ -131,9 +131,9 @@ pub enum RevisionMark {
 /// Why a Pod is created or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PodReason {
-    /// The slot has no Pod.
+    /// The slot has no Pod: it is new, or its Pod was lost.
     Refill,
-    /// The slot is new, or beyond replicas.
+    /// The slot is beyond replicas.
     Scale,
     /// The slot's revision changes, towards the update revision.
     Forward,
@@ -182,6 +182,8 @@ pub enum HoldReason {
     SpecInvalid,
     /// The API server refuses Pods of the revision.
     TemplateRefused,
+    /// The API server has not said yet whether it accepts Pods of the revision.
+    TemplateUnchecked,
     /// Failed instances reached the threshold and onFailure is Pause.
     FailureThreshold,
     /// An instance was not available in time and nothing further happens by itself.
@@ -207,6 +209,7 @@ impl HoldReason {
             Self::Deleting => "Deleting",
             Self::SpecInvalid => "SpecInvalid",
             Self::TemplateRefused => "TemplateRefused",
+            Self::TemplateUnchecked => "TemplateUnchecked",
             Self::FailureThreshold => "FailureThreshold",
             Self::ProgressDeadline => "ProgressDeadline",
             Self::Paused => "Paused",

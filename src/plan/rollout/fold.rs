@@ -1,1 +1,224 @@
-//! Folds [`super::plan`] over the simulated effects of its changes: the whole rollout, step by step.
+//! Folds [`super::plan`] over the simulated effects of its changes: the whole rollout, step by step. What
+//! `kubectl baton plan` shows, and what tests assert.
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{after, plan};
+use crate::{
+    api::{Rollout, RolloutStatus, rollout::Approve, status::BatchStatus},
+    plan::{
+        change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark},
+        revision,
+    },
+    snapshot::{Pod, PodPhase, Revision, Snapshot, TemplateCheck},
+};
+
+/// Steps after which a fold gives up: ten writes a slot at the most slots, and some.
+const STEPS_MAX: usize = 200_000;
+
+/// A world that obeys: every write succeeds at once, every Pod becomes ready, every Pod ends when deleted.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// What the planner sees.
+    pub snapshot: Snapshot,
+    /// Seconds from a Pod's creation to its readiness.
+    pub ready_seconds: i64,
+    /// Pods named here never become ready by themselves (by revision name).
+    pub broken: Vec<String>,
+    created: u64,
+    ready_at: BTreeMap<String, Timestamp>,
+}
+
+/// One look and what was done.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Simulated time.
+    pub at: Timestamp,
+    /// status.run.
+    pub run: i64,
+    /// status.batch.
+    pub batch: Option<BatchStatus>,
+    /// What was written to Pods and revisions.
+    pub changes: Vec<Change>,
+    /// What held, if anything.
+    pub hold: Option<Hold>,
+}
+
+/// Why a fold ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing left to do.
+    Done,
+    /// Held until a person acts.
+    Held(Hold),
+    /// Did not come to an end: a defect of the planner.
+    Endless,
+}
+
+impl World {
+    /// A world that starts from this state.
+    pub fn new(snapshot: Snapshot, ready_seconds: i64) -> Self {
+        Self { snapshot, ready_seconds, broken: Vec::new(), created: 0, ready_at: BTreeMap::new() }
+    }
+
+    /// Runs to the end, answering approvals as they are asked for; calls `see` with each step that did or held something.
+    pub fn run(&mut self, mut see: impl FnMut(&Self, &Step)) -> End {
+        for _ in 0..STEPS_MAX {
+            let planned = plan(&self.snapshot);
+            let quiet = self.is_quiet(&planned);
+            let step = self.apply(&planned, &planned.changes);
+            see(self, &step);
+            if !quiet {
+                continue;
+            }
+            if let Some(hold) = planned.hold.filter(|hold| hold.reason == HoldReason::AwaitingApproval) {
+                let batch = planned.memory.batch.as_ref().map_or(0, |batch| batch.index);
+                if self.snapshot.rollout.spec.approve.as_ref().is_some_and(|a| a.run == step.run && a.batch >= batch) {
+                    return End::Held(hold); // approved already, and still waiting
+                }
+                self.snapshot.rollout.spec.approve = Some(Approve { run: step.run, batch });
+                continue;
+            }
+            let Some(next) = self.next_event(planned.wake_at) else {
+                return step.hold.map_or(End::Done, End::Held);
+            };
+            self.advance(next);
+        }
+        End::Endless
+    }
+
+    /// Nothing to write.
+    pub fn is_quiet(&self, planned: &Plan) -> bool {
+        planned.changes.is_empty() && planned.memory == Memory::of(self.snapshot.rollout.status.as_ref())
+    }
+
+    /// Makes these changes (the plan's, or some of them) and remembers the plan's memory.
+    pub fn apply(&mut self, planned: &Plan, changes: &[Change]) -> Step {
+        planned.memory.write(self.snapshot.rollout.status.get_or_insert_with(RolloutStatus::default));
+        for change in changes {
+            self.make(change);
+        }
+        Step {
+            at: self.snapshot.now,
+            run: planned.memory.run,
+            batch: planned.memory.batch.clone(),
+            changes: changes.to_vec(),
+            hold: planned.hold.clone(),
+        }
+    }
+
+    /// The next time at which something happens by itself.
+    pub fn next_event(&self, wake_at: Option<Timestamp>) -> Option<Timestamp> {
+        let ends = self.snapshot.pods.iter().filter_map(|pod| pod.deletion);
+        let future = ends.chain(self.ready_at.values().copied()).chain(wake_at);
+        future.min().map(|at| at.max(self.snapshot.now))
+    }
+
+    /// Moves the clock: Pods become ready, and end.
+    pub fn advance(&mut self, to: Timestamp) {
+        self.snapshot.now = self.snapshot.now.max(to);
+        let now = self.snapshot.now;
+        self.snapshot.pods.retain(|pod| pod.deletion.is_none_or(|at| at > now));
+        self.ready_at.retain(|uid, at| {
+            if let Some(pod) = self.snapshot.pods.iter_mut().find(|pod| pod.uid == *uid && *at <= now) {
+                pod.phase = PodPhase::Running;
+                pod.ready_since = Some(*at);
+                pod.resource_version.push('r');
+            }
+            *at > now
+        });
+    }
+
+    fn make(&mut self, change: &Change) {
+        let now = self.snapshot.now;
+        match change {
+            Change::CreateRevision { name, hash, number, data, change_cause } => {
+                let revision = Revision {
+                    name: name.clone(),
+                    uid: format!("uid-{name}"),
+                    resource_version: "1".into(),
+                    hash: hash.clone(),
+                    number: *number,
+                    data: data.clone(),
+                    completed_at: None,
+                    failed_at: None,
+                    failed_reason: None,
+                    change_cause: change_cause.clone(),
+                    deleting: false,
+                };
+                self.snapshot.revisions.push(revision);
+            }
+            Change::MarkRevision { name, mark, .. } => self.mark(name, mark),
+            Change::DeleteRevision { name, .. } => self.snapshot.revisions.retain(|revision| revision.name != *name),
+            Change::CheckTemplate { revision } => {
+                self.snapshot.template_checks.insert(revision.clone(), TemplateCheck::Valid);
+            }
+            Change::CreatePod { name, slot, revision, .. } => self.create_pod(name, *slot, revision),
+            Change::DeletePod { uid, .. } => {
+                if let Some(pod) = self.snapshot.pods.iter_mut().find(|pod| pod.uid == *uid) {
+                    pod.deletion = Some(now);
+                    self.ready_at.remove(uid);
+                }
+            }
+        }
+    }
+
+    fn mark(&mut self, name: &str, mark: &RevisionMark) {
+        let Some(revision) = self.snapshot.revisions.iter_mut().find(|revision| revision.name == name) else { return };
+        match mark {
+            RevisionMark::Wanted { number, change_cause } => {
+                revision.number = *number;
+                revision.change_cause.clone_from(change_cause);
+                revision.failed_at = None;
+                revision.failed_reason = None;
+            }
+            RevisionMark::Completed { at } => revision.completed_at = Some(*at),
+            RevisionMark::Failed { at, reason } => {
+                revision.failed_at = Some(*at);
+                revision.failed_reason = Some(reason.clone());
+            }
+        }
+    }
+
+    fn create_pod(&mut self, name: &str, slot: i32, revision: &str) {
+        if self.snapshot.pods.iter().any(|pod| pod.name == name) {
+            return; // 409
+        }
+        self.created += 1;
+        let uid = format!("new-{}", self.created);
+        let data = self.snapshot.revisions.iter().find(|known| known.name == revision).map(|known| &known.data);
+        let pod = Pod {
+            name: name.to_owned(),
+            uid: uid.clone(),
+            resource_version: "1".into(),
+            slot,
+            revision: revision.to_owned(),
+            version: data.map(revision::version).unwrap_or_default(),
+            created: self.snapshot.now,
+            deletion: None,
+            phase: PodPhase::Pending,
+            reason: None,
+            message: None,
+            ready_since: None,
+            initialized_at: None,
+            started_at: None,
+            unschedulable: None,
+            disruption: None,
+            node: None,
+            ip: None,
+            containers: Vec::new(),
+        };
+        if !self.broken.iter().any(|broken| broken == revision) {
+            self.ready_at.insert(uid, after(self.snapshot.now, self.ready_seconds));
+        }
+        self.snapshot.pods.push(pod);
+        self.snapshot.pods.sort_by(|a, b| (a.slot, &a.name).cmp(&(b.slot, &b.name)));
+    }
+}
+
+/// A world in which `rollout` is applied over what `snapshot` shows.
+pub fn what_if(snapshot: Snapshot, rollout: Rollout, ready_seconds: i64) -> World {
+    let status = snapshot.rollout.status.clone();
+    World::new(Snapshot { rollout: Rollout { status, ..rollout }, ..snapshot }, ready_seconds)
+}

@@ -1,10 +1,129 @@
-//! How a Rollout decides.
+//! How a Rollout decides. The steps, in the order of [`plan`]:
+//! 1. [`lineage`]: which revision the spec asks for, which is stable, which is worked towards;
+//! 2. [`slots`]: which Pods stand in which slot, and what each slot is assigned;
+//! 3. [`failure`]: which instances of this run have failed, or will have at a known time;
+//! 4. [`memory`]: run, opened batches and attempts, as status must remember them;
+//! 5. [`gates`]: what holds each class of work;
+//! 6. [`work`]: Pods to create and delete within the budget.
+//!
+//! When what must be remembered differs from what status says, nothing else is done: the write comes first, what
+//! follows from it with the next look.
+pub mod batches;
+mod budget;
+mod failure;
 pub mod fold;
+mod gates;
+mod lineage;
+mod memory;
+mod slots;
+#[cfg(test)]
+mod tests;
+mod work;
 
-use super::change::Plan;
-use crate::snapshot::Snapshot;
+pub use failure::{Failure, failure_of};
+
+use jiff::{SignedDuration, Timestamp};
+
+use self::{budget::Budget, lineage::Lineage, slots::Slots};
+use super::change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark};
+use crate::{api::RolloutSpec, snapshot::Snapshot};
 
 /// The next changes for this Rollout. Pure and total.
-pub fn plan(_snapshot: &Snapshot) -> Plan {
-    Plan::default()
+pub fn plan(snapshot: &Snapshot) -> Plan {
+    let remembered = Memory::of(snapshot.rollout.status.as_ref());
+    if snapshot.rollout.metadata.deletion_timestamp.is_some() {
+        let hold = Hold { reason: HoldReason::Deleting, message: "being deleted".into(), until: None };
+        return Plan { memory: remembered, hold: Some(hold), ..Plan::default() };
+    }
+    let lineage = lineage::trace(snapshot, &remembered);
+    let mut alarm = Alarm::new(snapshot.now);
+    let mut memory = memory::begin_run(snapshot, &lineage, &remembered, &mut alarm);
+    let view = View::new(snapshot, &lineage, &memory);
+    memory.failed = failure::remember(&view, &mut alarm);
+    let view = View::new(snapshot, &lineage, &memory);
+    let opening = memory::open_batches(&view, &mut alarm);
+    memory.batch = opening.batch;
+    let view = View::new(snapshot, &lineage, &memory);
+    let work = work::pods(&view, &mut alarm);
+    memory.attempts = work.attempts;
+
+    let mut changes = lineage.changes(snapshot, &memory);
+    changes.extend(lineage.conclude(&View::new(snapshot, &lineage, &memory)));
+    changes.extend(work.changes);
+    if memory != remembered {
+        // What follows from new memory waits until status holds it; the revision of a new spec does not follow from it.
+        changes.retain(|change| {
+            matches!(
+                change,
+                Change::CreateRevision { .. } | Change::MarkRevision { mark: RevisionMark::Wanted { .. }, .. }
+            )
+        });
+    }
+    // "waits for the budget" says less than what the batch waits for.
+    let (urgent, for_budget) = match work.hold {
+        Some(hold) if hold.reason == HoldReason::Budget => (None, Some(hold)),
+        other => (other, None),
+    };
+    let hold = urgent.or(opening.hold).or(for_budget);
+    Plan { memory, changes, hold, wake_at: alarm.at }
+}
+
+/// All that the steps after [`memory::begin_run`] look at.
+struct View<'a> {
+    snapshot: &'a Snapshot,
+    lineage: &'a Lineage<'a>,
+    memory: &'a Memory,
+    slots: Slots<'a>,
+    budget: Budget,
+}
+
+impl<'a> View<'a> {
+    fn new(snapshot: &'a Snapshot, lineage: &'a Lineage<'a>, memory: &'a Memory) -> Self {
+        let slots = Slots::new(snapshot, lineage, memory);
+        let budget = Budget::new(snapshot, &slots);
+        Self { snapshot, lineage, memory, slots, budget }
+    }
+
+    fn spec(&self) -> &'a RolloutSpec {
+        &self.snapshot.rollout.spec
+    }
+
+    fn now(&self) -> Timestamp {
+        self.snapshot.now
+    }
+
+    fn replicas(&self) -> i32 {
+        replicas(self.spec())
+    }
+}
+
+/// Wanted instances, within the bounds even when the CRD was bypassed.
+fn replicas(spec: &RolloutSpec) -> i32 {
+    spec.replicas.clamp(0, crate::api::bounds::REPLICAS_MAX)
+}
+
+/// The earliest time at which something changes without an event.
+struct Alarm {
+    now: Timestamp,
+    at: Option<Timestamp>,
+}
+
+impl Alarm {
+    fn new(now: Timestamp) -> Self {
+        Self { now, at: None }
+    }
+
+    /// Wakes at `at`, unless that has passed; says whether it has.
+    fn passed(&mut self, at: Timestamp) -> bool {
+        if at <= self.now {
+            return true;
+        }
+        self.at = Some(self.at.map_or(at, |earlier| earlier.min(at)));
+        false
+    }
+}
+
+/// `at` + `seconds`, saturating.
+fn after(at: Timestamp, seconds: i64) -> Timestamp {
+    at.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(at)
 }

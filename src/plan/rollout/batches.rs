@@ -1,0 +1,90 @@
+//! Where batches end: plain arithmetic.
+use crate::api::rollout::{Pause, Strategy};
+
+/// One batch: instances `0 … up_to - 1` are at the new revision when it is done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Boundary {
+    /// Cumulative number of instances; strictly increasing from batch to batch, the last is `replicas`.
+    pub up_to: i32,
+    /// Pause after it; never on the last.
+    pub pause: Option<Pause>,
+}
+
+/// The batches of a rollout of `replicas` instances. A batch that adds nothing is left out, with its pause; the last
+/// one ends at `replicas`. Without instances there is one batch, of none.
+pub fn boundaries(strategy: &Strategy, replicas: i32) -> Vec<Boundary> {
+    let replicas = replicas.max(0);
+    let mut found: Vec<Boundary> = Vec::new();
+    if let Some(batches) = &strategy.batches {
+        for batch in batches.iter().take(crate::api::bounds::BATCHES_MAX) {
+            let up_to = batch.up_to.rounded_up(replicas).min(replicas);
+            if up_to > found.last().map_or(0, |last| last.up_to) {
+                found.push(Boundary { up_to, pause: batch.pause.clone() });
+            }
+        }
+    } else if let Some(size) = &strategy.batch_size {
+        let size = size.rounded_up(replicas).max(1);
+        let ends = (1..).map(|n: i32| n.saturating_mul(size)).take_while(|end| *end < replicas);
+        found.extend(ends.map(|up_to| Boundary { up_to, pause: None }));
+    }
+    if found.last().map_or(0, |last| last.up_to) < replicas || found.is_empty() {
+        found.push(Boundary { up_to: replicas, pause: None });
+    }
+    if let Some(last) = found.last_mut() {
+        last.pause = None;
+    }
+    found
+}
+
+/// Number (from 1) of the batch in work when `opened` instances are opened: the first that ends at or after it.
+pub fn index_of(boundaries: &[Boundary], opened: i32) -> usize {
+    boundaries.iter().position(|boundary| boundary.up_to >= opened).unwrap_or(boundaries.len().saturating_sub(1)) + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{IntOrPercent, rollout::Batch};
+
+    fn ends(strategy: &Strategy, replicas: i32) -> Vec<i32> {
+        boundaries(strategy, replicas).iter().map(|boundary| boundary.up_to).collect()
+    }
+
+    fn sized(size: IntOrPercent) -> Strategy {
+        Strategy { batch_size: Some(size), ..Strategy::default() }
+    }
+
+    #[test]
+    fn equal_batches() {
+        assert_eq!(ends(&sized(IntOrPercent::Percent("25%".into())), 10), [3, 6, 9, 10]);
+        assert_eq!(ends(&sized(IntOrPercent::Count(3)), 8), [3, 6, 8]);
+        assert_eq!(ends(&sized(IntOrPercent::Count(50)), 8), [8]);
+        assert_eq!(ends(&Strategy::default(), 8), [8]);
+        assert_eq!(ends(&Strategy::default(), 0), [0]);
+    }
+
+    #[test]
+    fn chosen_batches_skip_empty_ones_and_end_at_all() {
+        let batch = |up_to, pause| Batch { up_to, pause };
+        let strategy = Strategy {
+            batches: Some(vec![
+                batch(IntOrPercent::Count(1), Some(Pause { seconds: None })),
+                batch(IntOrPercent::Percent("10%".into()), Some(Pause { seconds: Some(5) })),
+                batch(IntOrPercent::Percent("50%".into()), None),
+                batch(IntOrPercent::Count(2), None),
+            ]),
+            ..Strategy::default()
+        };
+        assert_eq!(ends(&strategy, 8), [1, 4, 8]);
+        assert_eq!(boundaries(&strategy, 8)[0].pause, Some(Pause { seconds: None }));
+        assert_eq!(ends(&strategy, 100), [1, 10, 50, 100]);
+        assert_eq!(ends(&strategy, 1), [1]);
+        assert_eq!(boundaries(&strategy, 1)[0].pause, None, "nothing comes after the last batch");
+    }
+
+    #[test]
+    fn index_counts_from_one() {
+        let found = boundaries(&sized(IntOrPercent::Count(3)), 8);
+        assert_eq!([0, 1, 3, 4, 6, 7, 8, 9].map(|opened| index_of(&found, opened)), [1, 1, 1, 2, 2, 3, 3, 3]);
+    }
+}

@@ -1,0 +1,202 @@
+//! What counts as failed. Only instances at the effective revision, changed in this run; Pods that somebody else ended
+//! are replaced and count for nothing.
+use jiff::Timestamp;
+
+use super::{Alarm, View, after, lineage, slots::Done};
+use crate::{
+    api::{Time, status::Failed},
+    snapshot::{ContainerState, Pod, PodPhase, Ranges, Snapshot},
+};
+
+/// How long an image may be unpullable before the instance counts as failed: registries blink.
+const IMAGE_PULL_PATIENCE_SECONDS: i64 = 60;
+/// Restarts since creation at which an instance counts as failed, even while it happens to run.
+const RESTARTS_MAX: i32 = 3;
+
+/// A Pod is, or at `at` will be, failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// One CamelCase word, Kubernetes' own where there is one.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+    /// From when on it counts; None = at once.
+    pub at: Option<Timestamp>,
+}
+
+/// What is wrong with this Pod by itself (deadlines of the run aside).
+pub fn failure_of(pod: &Pod) -> Option<Failure> {
+    if pod.phase == PodPhase::Failed {
+        let reason = pod.reason.clone().unwrap_or_else(|| "PodFailed".into());
+        let message = pod.message.clone().unwrap_or_else(|| exit_of(pod).unwrap_or_else(|| "the Pod failed".into()));
+        return (!ended_by_others(pod)).then_some(Failure { reason, message, at: None });
+    }
+    if !pod.is_live() {
+        return None;
+    }
+    pod.containers.iter().find_map(|container| {
+        let at_once = |reason: &str, message: String| Some(Failure { reason: reason.into(), message, at: None });
+        let named = |text: &str| format!("container {}: {text}", container.name);
+        if let ContainerState::Waiting { reason, message } = &container.state {
+            match reason.as_str() {
+                "ErrImagePull" | "ImagePullBackOff" => {
+                    let begun = if container.init { pod.started_at } else { pod.initialized_at.or(pod.started_at) };
+                    let at = after(begun.unwrap_or(pod.created), IMAGE_PULL_PATIENCE_SECONDS);
+                    return Some(Failure { reason: reason.clone(), message: named(message), at: Some(at) });
+                }
+                "CreateContainerConfigError" | "CreateContainerError" | "InvalidImageName" => {
+                    return at_once(reason, named(message));
+                }
+                "CrashLoopBackOff" => {
+                    let exit = container.last_exit.as_ref().map(|(reason, code)| format!("{reason}, exit code {code}"));
+                    return at_once(reason, named(exit.as_deref().unwrap_or(message)));
+                }
+                _ => {}
+            }
+        }
+        if container.restarts >= RESTARTS_MAX {
+            return at_once("Restarting", named(&format!("{} restarts", container.restarts)));
+        }
+        None
+    })
+}
+
+/// True when [`failure_of`] says so now.
+pub(super) fn is_failing(snapshot: &Snapshot, pod: &Pod) -> bool {
+    failure_of(pod).is_some_and(|failure| failure.at.is_none_or(|at| at <= snapshot.now))
+}
+
+fn exit_of(pod: &Pod) -> Option<String> {
+    pod.containers.iter().find_map(|container| match &container.state {
+        ContainerState::Terminated { reason, exit_code } if *exit_code != 0 => {
+            Some(format!("container {}: {reason}, exit code {exit_code}", container.name))
+        }
+        _ => None,
+    })
+}
+
+/// Evicted, preempted, refused by its node, lost with it: not the revision's fault.
+pub(super) fn ended_by_others(pod: &Pod) -> bool {
+    const REASONS: [&str; 9] = [
+        "Evicted",
+        "Preempting",
+        "Terminated",
+        "NodeShutdown",
+        "NodeAffinity",
+        "NodeLost",
+        "UnexpectedAdmissionError",
+        "Shutdown",
+        "DeletionByTaintManager",
+    ];
+    pod.disruption.is_some()
+        || pod.deletion.is_some()
+        || pod.reason.as_deref().is_some_and(|reason| REASONS.contains(&reason) || reason.starts_with("OutOf"))
+}
+
+/// status.failed: the failed slots of this run, never fewer than before; `at` once the threshold is reached.
+pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
+    let before = view.memory.failed.clone();
+    let Some(effective) = view.lineage.effective.filter(|_| !view.lineage.is_back() && view.memory.batch.is_some())
+    else {
+        return before; // on the way back it tells what went wrong
+    };
+    if lineage::has_failed(&view.snapshot.rollout, effective) {
+        return before.or_else(|| noted_on(effective, view.memory.run));
+    }
+    let before = before.filter(|failed| failed.run == view.memory.run && failed.revision == effective.name);
+    let mut slots = before.as_ref().map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
+    let mut newest = None;
+    for (slot, failure) in failures(view, alarm) {
+        if slots.0.insert(slot) && newest.is_none() {
+            newest = Some(failure);
+        }
+    }
+    slots.0.retain(|slot| *slot < view.replicas());
+    if slots.is_empty() {
+        return None;
+    }
+    let mut failed = before.unwrap_or_else(|| Failed {
+        revision: effective.name.clone(),
+        run: view.memory.run,
+        ..Failed::default()
+    });
+    if let Some((reason, message)) = newest.filter(|_| failed.reason.is_empty()) {
+        failed.reason = reason;
+        failed.message = message;
+    }
+    let threshold = usize::try_from(view.spec().strategy.failure_threshold.max(1)).unwrap_or(1);
+    if slots.0.len() >= threshold && failed.at.is_none() {
+        failed.at = Some(seconds(view.now()));
+    }
+    failed.slots = slots.to_string();
+    Some(failed)
+}
+
+/// After a loss of status: what the revision's annotations still know.
+fn noted_on(revision: &crate::snapshot::Revision, run: i64) -> Option<Failed> {
+    let (reason, message) = revision.failed_reason.as_deref().unwrap_or("Failed: ").split_once(": ")?;
+    Some(Failed {
+        revision: revision.name.clone(),
+        run,
+        slots: String::new(),
+        reason: reason.into(),
+        message: message.into(),
+        at: revision.failed_at.map(Time),
+    })
+}
+
+/// (slot, (reason, message)) of each failed instance among the opened ones.
+fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> {
+    let effective = view.lineage.effective.map(|revision| revision.name.as_str());
+    let retried_at = view.spec().retry_at.as_ref().map(|at| at.0).filter(|at| *at <= view.now());
+    let opened = view.slots.wanted().filter(|slot| slot.index < view.slots.opened());
+    let mut found = Vec::new();
+    for slot in opened {
+        let changed = slot.live.iter().chain(&slot.finished).filter(|pod| Some(pod.revision.as_str()) == effective);
+        let mut failures = changed.filter_map(|pod| {
+            let failure = failure_of(pod)?;
+            let forgiven = retried_at.is_some_and(|at| pod.created < at); // it is being replaced
+            let counts = !forgiven && failure.at.is_none_or(|at| alarm.passed(at));
+            counts.then_some((slot.index, (failure.reason, named(view, slot.index, &failure.message))))
+        });
+        found.extend(failures.next());
+    }
+    if found.is_empty() && deadline(view).is_some_and(|at| alarm.passed(at)) {
+        if let Done::Not(undone) = view.slots.done() {
+            let message = format!("not available within {} s", view.spec().progress_deadline_seconds);
+            let late = |slot: i32| (slot, ("ProgressDeadlineExceeded".to_owned(), named(view, slot, &message)));
+            found.extend(undone.into_iter().map(late));
+        }
+    }
+    found
+}
+
+fn named(view: &View<'_>, slot: i32, message: &str) -> String {
+    let rollout = view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
+    let text = format!("{}: {message}", crate::api::names::instance_name(rollout, slot));
+    text.chars().take(crate::api::bounds::MESSAGE_CHARS_MAX / 2).collect()
+}
+
+/// When the opened instances should be available at the latest. None while held, or when nothing is being changed.
+/// It restarts at each batch and each newly available instance.
+pub(super) fn deadline(view: &View<'_>) -> Option<Timestamp> {
+    let batch = view.memory.batch.as_ref()?;
+    if view.spec().paused || view.snapshot.create_refusal.is_some() || !matches!(view.slots.done(), Done::Not(_)) {
+        return None;
+    }
+    let effective = view.lineage.effective.map(|revision| revision.name.as_str());
+    let min_ready_seconds = view.spec().min_ready_seconds;
+    let progress = view
+        .slots
+        .wanted()
+        .filter(|slot| slot.index < view.slots.opened())
+        .flat_map(|slot| slot.live.iter().filter(|pod| Some(pod.revision.as_str()) == effective))
+        .filter_map(|pod| pod.available_at(min_ready_seconds).filter(|at| *at <= view.now()));
+    let started = batch.started_at.as_ref().map(|at| at.0)?;
+    Some(after(progress.max().map_or(started, |at| at.max(started)), i64::from(view.spec().progress_deadline_seconds)))
+}
+
+/// `at` as the API stores it: whole seconds.
+pub(super) fn seconds(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}

@@ -1,0 +1,109 @@
+//! What holds each class of work. A gate is a function of the view; the first hold of a class is what status shows.
+use super::{Alarm, View};
+use crate::{
+    api::{RolloutSpec, rollout::OnFailure},
+    plan::change::{Hold, HoldReason},
+    snapshot::TemplateCheck,
+};
+
+type Gate = fn(&View<'_>) -> Option<Hold>;
+
+/// Refill, scale, finish a slot already begun: held by deletion and a stale cache alone, before any plan.
+const BACK: &[Gate] = &[paused_revert, template_refused];
+const TEMPLATE: &[Gate] = &[spec_invalid, template_refused, template_unchecked];
+const RENEW: &[Gate] = &[paused];
+const FORWARD: &[Gate] = &[spec_invalid, template_refused, template_unchecked, failure_threshold, paused];
+
+/// Holds a change towards the update revision.
+pub(super) fn forward(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    first(FORWARD, view, alarm)
+}
+
+/// Holds a change back to the stable revision.
+pub(super) fn back(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    first(BACK, view, alarm)
+}
+
+/// Holds the very first Pods of a revision.
+pub(super) fn template(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    first(TEMPLATE, view, alarm)
+}
+
+/// Holds a restart at the same revision.
+pub(super) fn renew(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    first(RENEW, view, alarm)
+}
+
+fn first(gates: &[Gate], view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    let hold = gates.iter().find_map(|gate| gate(view))?;
+    if let Some(until) = hold.until {
+        alarm.passed(until);
+    }
+    Some(hold)
+}
+
+fn hold(reason: HoldReason, message: impl Into<String>) -> Option<Hold> {
+    Some(Hold { reason, message: message.into(), until: None })
+}
+
+fn spec_invalid(view: &View<'_>) -> Option<Hold> {
+    hold(HoldReason::SpecInvalid, problem_of(view.spec())?)
+}
+
+/// What the CRD's rules refuse too; here for objects that were stored before a rule existed.
+fn problem_of(spec: &RolloutSpec) -> Option<&'static str> {
+    let labels = spec.template.labels();
+    let selected = !spec.selector.match_labels.is_empty()
+        && spec.selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value));
+    if !selected {
+        return Some(
+            "spec.selector.matchLabels must be among spec.template.metadata.labels: set the same labels in both",
+        );
+    }
+    if spec.template.images().is_empty() {
+        return Some("spec.template.spec.containers must name at least one container");
+    }
+    None
+}
+
+fn template_refused(view: &View<'_>) -> Option<Hold> {
+    let effective = view.lineage.effective?;
+    match view.snapshot.template_checks.get(&effective.name)? {
+        TemplateCheck::Refused { message, recheck_at } => Some(Hold {
+            reason: HoldReason::TemplateRefused,
+            message: format!("the API server refuses Pods of {}: {message}", effective.name),
+            until: Some(*recheck_at),
+        }),
+        TemplateCheck::Valid | TemplateCheck::Unknown { .. } => None,
+    }
+}
+
+/// Until the dry run has answered, nothing new is begun. An answer that could not be had does not hold.
+fn template_unchecked(view: &View<'_>) -> Option<Hold> {
+    let effective = view.lineage.effective.filter(|_| !view.lineage.is_back() && view.memory.batch.is_some())?;
+    if view.snapshot.template_checks.contains_key(&effective.name) {
+        return None;
+    }
+    hold(HoldReason::TemplateUnchecked, format!("asking the API server whether it accepts Pods of {}", effective.name))
+}
+
+fn failure_threshold(view: &View<'_>) -> Option<Hold> {
+    let failed = view.memory.failed.as_ref().filter(|failed| failed.at.is_some() && !view.lineage.is_back())?;
+    let remedy = if view.lineage.is_first() {
+        "change the spec, or set spec.retryAt"
+    } else if view.spec().strategy.on_failure == OnFailure::Pause {
+        "change the spec, set spec.retryAt to try again, or spec.abort to go back"
+    } else {
+        "going back"
+    };
+    hold(HoldReason::FailureThreshold, format!("{}: {}; {remedy}", failed.reason, failed.message))
+}
+
+fn paused(view: &View<'_>) -> Option<Hold> {
+    if view.spec().paused { hold(HoldReason::Paused, "spec.paused is true") } else { None }
+}
+
+/// A revert in the spec obeys `paused`; abort and automatic rollback pass.
+fn paused_revert(view: &View<'_>) -> Option<Hold> {
+    if view.lineage.is_revert() { paused(view) } else { None }
+}

@@ -1,0 +1,189 @@
+//! Revisions: which one the spec asks for, which one is stable, which one is worked towards.
+use std::collections::BTreeSet;
+
+use super::{View, slots::Done};
+use crate::{
+    api::{
+        Rollout,
+        rollout::{OnFailure, Request},
+    },
+    plan::{
+        change::{Change, Memory, RevisionMark},
+        revision,
+    },
+    snapshot::{Revision, Snapshot},
+};
+
+/// Reason under which an abort is noted on the revision it gave up.
+pub(super) const ABORTED: &str = "Aborted";
+
+/// The revisions that matter now.
+pub(super) struct Lineage<'a> {
+    /// Of the present spec; None until its ControllerRevision exists.
+    pub update: Option<&'a Revision>,
+    /// Newest that completed: where instances go back to. None until one has.
+    pub stable: Option<&'a Revision>,
+    /// Worked towards: `stable` when `update` failed or was aborted, else `update`.
+    pub effective: Option<&'a Revision>,
+    /// No revision has ever completed, as far as anything remembers.
+    first: bool,
+    /// Canonical data of the present spec.
+    data: serde_json::Value,
+}
+
+impl Lineage<'_> {
+    /// The stable revision is what is worked towards: nothing new is tried.
+    pub fn is_back(&self) -> bool {
+        self.effective.is_some() && self.effective.map(|r| &r.name) == self.stable.map(|r| &r.name)
+    }
+
+    /// No revision has completed yet: there is nothing to protect, so all slots are assigned the wanted one at once.
+    pub fn is_first(&self) -> bool {
+        self.first
+    }
+
+    /// The spec itself asks for the stable revision.
+    pub fn is_revert(&self) -> bool {
+        self.is_back() && self.update.map(|r| &r.name) == self.stable.map(|r| &r.name)
+    }
+}
+
+/// Finds them among what exists.
+pub(super) fn trace<'a>(snapshot: &'a Snapshot, remembered: &Memory) -> Lineage<'a> {
+    let data = revision::data(&snapshot.rollout.spec);
+    let usable = || snapshot.revisions.iter().filter(|revision| !revision.deleting);
+    let named = |name: Option<&String>| usable().find(|revision| Some(&revision.name) == name);
+    let highest = snapshot.revisions.iter().map(|revision| revision.number).max().unwrap_or(0);
+    let update = usable().filter(|revision| revision.data == data).max_by_key(|revision| revision.number);
+    let stable = usable()
+        .filter(|revision| revision.completed_at.is_some())
+        .max_by_key(|revision| (revision.completed_at, revision.number))
+        .or_else(|| named(remembered.stable.as_ref()))
+        .or_else(|| if remembered.run == 0 { most_live(snapshot, update) } else { None });
+    let effective = match (update, stable) {
+        // Until it is marked as the wanted one again, its marks are about an earlier time.
+        (Some(update), Some(stable)) if update.number == highest && given_up(&snapshot.rollout, update) => Some(stable),
+        (Some(update), _) => Some(update),
+        (None, _) => named(remembered.effective.as_ref()).or(stable),
+    };
+    let first = stable.is_none() && remembered.stable.is_none();
+    Lineage { update, stable, effective, first, data }
+}
+
+/// With an empty status and nothing completed: the revision that most live Pods run, when that is not the wanted one.
+fn most_live<'a>(snapshot: &'a Snapshot, update: Option<&Revision>) -> Option<&'a Revision> {
+    let live =
+        |revision: &Revision| snapshot.pods.iter().filter(|p| p.is_live() && p.revision == revision.name).count();
+    let most = snapshot.revisions.iter().filter(|revision| !revision.deleting && live(revision) > 0);
+    most.max_by_key(|revision| (live(revision), revision.number))
+        .filter(|most| Some(&most.name) != update.map(|u| &u.name))
+}
+
+/// It failed or was aborted since it last became the wanted one, completed or was retried.
+pub(super) fn has_failed(rollout: &Rollout, update: &Revision) -> bool {
+    update.failed_at.is_some_and(|failed| {
+        update.completed_at.is_none_or(|completed| completed < failed)
+            && rollout.spec.retry_at.as_ref().is_none_or(|retry| retry.0 <= failed)
+    })
+}
+
+fn given_up(rollout: &Rollout, update: &Revision) -> bool {
+    let aborted = update.failed_reason.as_deref().is_some_and(|reason| reason.starts_with(ABORTED));
+    has_failed(rollout, update) && (aborted || rollout.spec.strategy.on_failure == OnFailure::Rollback)
+}
+
+impl Lineage<'_> {
+    /// Writes that make the ControllerRevisions say what the spec asks for, and clear away old ones.
+    pub fn changes(&self, snapshot: &Snapshot, memory: &Memory) -> Vec<Change> {
+        let highest = snapshot.revisions.iter().map(|revision| revision.number).max().unwrap_or(0);
+        let change_cause = snapshot.rollout.spec.request.as_ref().and_then(change_cause);
+        match self.update {
+            None => vec![self.create(snapshot, highest + 1, change_cause)],
+            Some(update) if update.number < highest => {
+                vec![mark(update, RevisionMark::Wanted { number: highest + 1, change_cause })]
+            }
+            Some(_) => self.clean_up(snapshot, memory),
+        }
+    }
+
+    fn create(&self, snapshot: &Snapshot, number: i64, change_cause: Option<String>) -> Change {
+        let hash = revision::hash(&self.data);
+        let rollout = snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
+        let base = format!("{rollout}-{hash}");
+        let taken =
+            |name: &str| snapshot.taken_names.contains(name) || snapshot.revisions.iter().any(|r| r.name == name);
+        // Ends: only finitely many names are taken.
+        let name =
+            std::iter::once(base.clone()).chain((1..).map(|n: u32| format!("{base}-{n}"))).find(|name| !taken(name));
+        Change::CreateRevision { name: name.unwrap_or(base), hash, number, data: self.data.clone(), change_cause }
+    }
+
+    /// Oldest first, all beyond the limit that nothing needs: not wanted, not stable, run by no Pod.
+    fn clean_up(&self, snapshot: &Snapshot, memory: &Memory) -> Vec<Change> {
+        let limit = usize::try_from(snapshot.rollout.spec.revision_history_limit).unwrap_or(0);
+        let mut needed: BTreeSet<&str> = snapshot.pods.iter().map(|pod| pod.revision.as_str()).collect();
+        needed.extend([self.update, self.stable, self.effective].into_iter().flatten().map(|r| r.name.as_str()));
+        needed.extend([&memory.update, &memory.stable, &memory.effective].into_iter().flatten().map(String::as_str));
+        let spare: Vec<&Revision> =
+            snapshot.revisions.iter().filter(|r| !r.deleting && !needed.contains(r.name.as_str())).collect();
+        let beyond = spare.len().saturating_sub(limit);
+        let delete = |r: &&Revision| Change::DeleteRevision {
+            name: r.name.clone(),
+            uid: r.uid.clone(),
+            resource_version: r.resource_version.clone(),
+        };
+        spare.iter().take(beyond).map(delete).collect()
+    }
+
+    /// What the end of a run writes down for good: completed, failed or aborted.
+    pub fn conclude(&self, view: &View<'_>) -> Option<Change> {
+        let update = self.update.filter(|_| !self.is_back() && view.memory.batch.is_some())?;
+        let now = view.now();
+        if view.spec().abort.as_ref().is_some_and(|abort| abort.run == view.memory.run) && !self.is_first() {
+            return Some(mark(update, RevisionMark::Failed { at: now, reason: abort_reason(view) }));
+        }
+        if has_failed(&view.snapshot.rollout, update) {
+            return None;
+        }
+        if let Some(failed) = view.memory.failed.as_ref().filter(|failed| failed.at.is_some()) {
+            let at = failed.at.as_ref().map_or(now, |at| at.0);
+            return Some(mark(
+                update,
+                RevisionMark::Failed { at, reason: format!("{}: {}", failed.reason, failed.message) },
+            ));
+        }
+        (view.slots.done() == Done::All).then(|| mark(update, RevisionMark::Completed { at: now }))
+    }
+}
+
+fn abort_reason(view: &View<'_>) -> String {
+    let request = view.spec().request.as_ref();
+    let by = request.and_then(|request| request.by.as_deref()).map(|by| format!(" by {by}")).unwrap_or_default();
+    format!("{ABORTED}: run {} was aborted{by}", view.memory.run)
+}
+
+fn mark(revision: &Revision, mark: RevisionMark) -> Change {
+    Change::MarkRevision {
+        name: revision.name.clone(),
+        uid: revision.uid.clone(),
+        resource_version: revision.resource_version.clone(),
+        mark,
+    }
+}
+
+/// `deploy-1 by alice: new prices`.
+fn change_cause(request: &Request) -> Option<String> {
+    let mut words = String::new();
+    if let Some(id) = &request.id {
+        words.push_str(id);
+    }
+    if let Some(by) = &request.by {
+        words.push_str(if words.is_empty() { "by " } else { " by " });
+        words.push_str(by);
+    }
+    if let Some(reason) = &request.reason {
+        words.push_str(if words.is_empty() { "" } else { ": " });
+        words.push_str(reason);
+    }
+    (!words.is_empty()).then_some(words)
+}

@@ -1,0 +1,160 @@
+//! Which Pods stand in which slot, and what each slot is assigned.
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{failure, lineage::Lineage, replicas};
+use crate::{
+    plan::change::Memory,
+    snapshot::{Pod, Snapshot},
+};
+
+/// All slots that have a Pod or should have one.
+pub(super) struct Slots<'a> {
+    slots: BTreeMap<i32, Slot<'a>>,
+    replicas: i32,
+    opened: i32,
+    min_ready_seconds: i32,
+    now: Timestamp,
+}
+
+/// One slot.
+pub(super) struct Slot<'a> {
+    /// Its number.
+    pub index: i32,
+    /// Name of the revision it is assigned; None beyond replicas, and while that revision does not exist.
+    pub assigned: Option<&'a str>,
+    /// Live Pods, the best first: by (fresh, available, ready, older, name).
+    pub live: Vec<&'a Pod>,
+    /// Finished, not Terminating.
+    pub finished: Vec<&'a Pod>,
+    /// Terminating.
+    pub terminating: Vec<&'a Pod>,
+    /// `live[0]` is what the slot should run: of the assigned revision, and no restart or retry is due for it.
+    pub fresh: bool,
+}
+
+/// How far the opened slots are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    /// Every wanted slot runs exactly what it is assigned, available, and all are opened.
+    All,
+    /// The opened ones do (save as many failed ones as the threshold allows).
+    Opened,
+    /// These opened slots do not, lowest first.
+    Not(Vec<i32>),
+}
+
+impl<'a> Slots<'a> {
+    pub fn new(snapshot: &'a Snapshot, lineage: &Lineage<'a>, memory: &Memory) -> Self {
+        let spec = &snapshot.rollout.spec;
+        let replicas = replicas(spec);
+        let opened = opened(lineage, memory, replicas);
+        let effective = lineage.effective.map(|revision| revision.name.as_str());
+        let stable = lineage.stable.map(|revision| revision.name.as_str());
+        let mut slots: BTreeMap<i32, Slot<'a>> = (0..replicas)
+            .map(|index| (index, Slot::empty(index, if index < opened { effective } else { stable })))
+            .collect();
+        for pod in &snapshot.pods {
+            let slot = slots.entry(pod.slot).or_insert_with(|| Slot::empty(pod.slot, None));
+            match pod.deletion {
+                Some(_) => slot.terminating.push(pod),
+                None if pod.is_finished() => slot.finished.push(pod),
+                None => slot.live.push(pod),
+            }
+        }
+        for slot in slots.values_mut() {
+            let assigned = slot.assigned;
+            let fresh = |pod: &Pod| Some(pod.revision.as_str()) == assigned && !renewal_due(snapshot, pod);
+            slot.live.sort_by_key(|pod| {
+                let available = pod.is_available(spec.min_ready_seconds, snapshot.now);
+                (!fresh(pod), !available, !pod.is_ready(), pod.created, &pod.name)
+            });
+            slot.fresh = slot.live.first().is_some_and(|best| fresh(best));
+        }
+        Self { slots, replicas, opened, min_ready_seconds: spec.min_ready_seconds, now: snapshot.now }
+    }
+
+    /// Slots 0 … replicas - 1.
+    pub fn wanted(&self) -> impl Iterator<Item = &Slot<'a>> {
+        self.slots.range(0..self.replicas).map(|(_, slot)| slot)
+    }
+
+    /// Slots that should not exist, highest first.
+    pub fn unwanted(&self) -> impl Iterator<Item = &Slot<'a>> {
+        self.slots.values().rev().filter(|slot| slot.index >= self.replicas || slot.index < 0)
+    }
+
+    /// Every slot, by number.
+    pub fn all(&self) -> impl Iterator<Item = &Slot<'a>> {
+        self.slots.values()
+    }
+
+    /// Number of opened slots: below it the effective revision is assigned, above it the stable one.
+    pub fn opened(&self) -> i32 {
+        self.opened
+    }
+
+    /// Runs exactly what it is assigned, and it is available.
+    pub fn is_done(&self, slot: &Slot<'_>) -> bool {
+        slot.fresh && slot.live.len() == 1 && slot.live[0].is_available(self.min_ready_seconds, self.now)
+    }
+
+    /// In a word or two, why it is not done.
+    pub fn state(&self, slot: &Slot<'_>) -> String {
+        let Some(best) = slot.live.first() else {
+            let leaving = slot.terminating.first().or(slot.finished.first());
+            return leaving.map_or_else(|| "not created yet".into(), |pod| format!("waits for {} to end", pod.name));
+        };
+        if !slot.fresh {
+            return format!("still at {}", best.version);
+        }
+        if let Some(failure) = failure::failure_of(best) {
+            return failure.reason;
+        }
+        if best.unschedulable.is_some() {
+            return "Unschedulable".into();
+        }
+        match best.available_at(self.min_ready_seconds) {
+            None => "not ready".into(),
+            Some(at) if at > self.now => format!("ready, available at {}", failure::seconds(at).0),
+            Some(_) => "old Pod leaves".into(),
+        }
+    }
+
+    /// How far the opened slots are.
+    pub fn done(&self) -> Done {
+        let undone: Vec<i32> = self
+            .wanted()
+            .filter(|slot| slot.index < self.opened && !self.is_done(slot))
+            .map(|slot| slot.index)
+            .collect();
+        if !undone.is_empty() {
+            return Done::Not(undone);
+        }
+        let rest_gone = self.unwanted().all(|slot| slot.live.is_empty());
+        if self.opened >= self.replicas && rest_gone { Done::All } else { Done::Opened }
+    }
+}
+
+impl<'a> Slot<'a> {
+    fn empty(index: i32, assigned: Option<&'a str>) -> Self {
+        Self { index, assigned, live: vec![], finished: vec![], terminating: vec![], fresh: false }
+    }
+}
+
+/// On the first creation, on the way back and outside a run every slot is assigned the effective revision at once.
+fn opened(lineage: &Lineage<'_>, memory: &Memory, replicas: i32) -> i32 {
+    match &memory.batch {
+        Some(batch) if !lineage.is_back() && !lineage.is_first() => batch.opened.clamp(0, replicas),
+        _ => replicas,
+    }
+}
+
+/// `spec.restartAt` was reached and the Pod is older; or it had failed when `spec.retryAt` was set.
+pub(super) fn renewal_due(snapshot: &Snapshot, pod: &Pod) -> bool {
+    let spec = &snapshot.rollout.spec;
+    let restart = spec.restart_at.as_ref().is_some_and(|at| at.0 <= snapshot.now && pod.created < at.0);
+    let retry = spec.retry_at.as_ref().is_some_and(|at| at.0 <= snapshot.now && pod.created < at.0);
+    restart || (retry && failure::is_failing(snapshot, pod))
+}

@@ -1,0 +1,213 @@
+//! One-line worlds. A slot is a word of Pods, each a revision letter and a mark: `a` available, `a~` not ready, `a!`
+//! crash-looping, `a-` Terminating, `ax` evicted; `.` an empty slot. Revision `a` has completed; the spec asks for the
+//! letter that `Fixture::want` names.
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::{
+    api::{Rollout, RolloutStatus, status::BatchStatus},
+    plan::{Change, Plan, RevisionMark, revision, rollout::plan},
+    snapshot::{Container, ContainerState, Pod, PodPhase, Revision, Snapshot, TemplateCheck},
+};
+
+pub(super) fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + second).unwrap()
+}
+
+pub(super) fn rollout(version: &str, spec: serde_json::Value) -> Rollout {
+    let mut object = json!({
+        "apiVersion": "baton.dev/v1alpha1",
+        "kind": "Rollout",
+        "metadata": {"name": "web", "namespace": "shop", "uid": "uid-web", "generation": 1},
+        "spec": {
+            "replicas": 0,
+            "version": version,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "web", "image": "example.local/web:1"}]},
+            },
+        },
+    });
+    merge(&mut object["spec"], spec);
+    serde_json::from_value(object).unwrap()
+}
+
+fn merge(into: &mut serde_json::Value, from: serde_json::Value) {
+    match (into, from) {
+        (serde_json::Value::Object(into), serde_json::Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(serde_json::Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+pub(super) fn revision_named(letter: char, number: i64) -> Revision {
+    Revision {
+        name: letter.to_string(),
+        uid: format!("uid-{letter}"),
+        resource_version: "1".into(),
+        hash: letter.to_string(),
+        number,
+        data: revision::data(&rollout(&letter.to_string(), json!({})).spec),
+        completed_at: (letter == 'a').then(|| at(-1000)),
+        failed_at: None,
+        failed_reason: None,
+        change_cause: None,
+        deleting: false,
+    }
+}
+
+/// A world in one line, with a run that has been begun and `opened` instances of it opened.
+pub(super) struct Fixture {
+    pub snapshot: Snapshot,
+}
+
+impl Fixture {
+    /// Slots in words; the spec as JSON on top of the defaults.
+    pub fn new(slots: &str, want: char, spec: serde_json::Value) -> Self {
+        let words: Vec<&str> = slots.split_whitespace().collect();
+        let replicas = words.len();
+        let mut rollout = rollout(&want.to_string(), json!({"replicas": replicas}));
+        let mut all = serde_json::to_value(&rollout.spec).unwrap();
+        merge(&mut all, spec);
+        rollout.spec = serde_json::from_value(all).unwrap();
+        let mut pods: Vec<Pod> = words.iter().enumerate().flat_map(|(slot, word)| pods(slot as i32, word)).collect();
+        pods.sort_by(|a, b| (a.slot, &a.name).cmp(&(b.slot, &b.name)));
+        let wanted = revision_named(want, 9);
+        let mut revisions: Vec<Revision> =
+            "abc".chars().filter(|letter| *letter != want).zip(1..).map(|(l, n)| revision_named(l, n)).collect();
+        revisions.push(wanted);
+        let template_checks = "abc".chars().map(|letter| (letter.to_string(), TemplateCheck::Valid)).collect();
+        let snapshot = Snapshot {
+            rollout,
+            pods,
+            revisions,
+            taken_names: [].into(),
+            lost_nodes: [].into(),
+            template_checks,
+            create_refusal: None,
+            now: at(0),
+        };
+        Self { snapshot }
+    }
+
+    /// A run towards the wanted revision is on, with so many instances opened.
+    pub fn opened(mut self, opened: i32) -> Self {
+        let mut plan = plan(&self.snapshot);
+        if let Some(batch) = &mut plan.memory.batch {
+            let ends = super::super::batches::boundaries(
+                &self.snapshot.rollout.spec.strategy,
+                self.snapshot.rollout.spec.replicas,
+            );
+            *batch = BatchStatus {
+                opened,
+                index: super::super::batches::index_of(&ends, opened) as i32,
+                started_at: Some(super::super::failure::seconds(at(-10))),
+                ..batch.clone()
+            };
+        }
+        plan.memory.write(self.snapshot.rollout.status.get_or_insert_with(RolloutStatus::default));
+        self
+    }
+
+    /// Remembers what the plan wants remembered, as often as it asks.
+    pub fn settled(mut self) -> Self {
+        for _ in 0..3 {
+            plan(&self.snapshot).memory.write(self.snapshot.rollout.status.get_or_insert_with(RolloutStatus::default));
+        }
+        self
+    }
+
+    /// The plan in one line.
+    pub fn looks(&self) -> String {
+        say(&plan(&self.snapshot))
+    }
+}
+
+pub(super) fn say(plan: &Plan) -> String {
+    let mut words: Vec<String> = plan.changes.iter().map(say_change).collect();
+    if let Some(hold) = &plan.hold {
+        words.push(format!("hold {}: {}", hold.reason.as_str(), hold.message));
+    }
+    words.join("; ")
+}
+
+fn say_change(change: &Change) -> String {
+    match change {
+        Change::CreateRevision { number, .. } => format!("revision {number}"),
+        Change::MarkRevision { name, mark, .. } => match mark {
+            RevisionMark::Wanted { number, .. } => format!("{name} wanted as {number}"),
+            RevisionMark::Completed { .. } => format!("{name} completed"),
+            RevisionMark::Failed { reason, .. } => format!("{name} failed ({reason})"),
+        },
+        Change::DeleteRevision { name, .. } => format!("forget {name}"),
+        Change::CheckTemplate { revision } => format!("check {revision}"),
+        Change::CreatePod { name, reason, .. } => format!("+{name} {}", reason.as_str()),
+        Change::DeletePod { name, reason, .. } => format!("-{name} {}", reason.as_str()),
+    }
+}
+
+fn pods(slot: i32, word: &str) -> Vec<Pod> {
+    let mut found: Vec<Pod> = Vec::new();
+    for letter in word.chars() {
+        match letter {
+            '.' => {}
+            '~' => ready(found.last_mut(), None),
+            '!' => {
+                let pod = found.last_mut().unwrap();
+                pod.containers = vec![crashing()];
+                ready(Some(pod), None);
+            }
+            '-' => found.last_mut().unwrap().deletion = Some(at(10)),
+            'x' => {
+                let pod = found.last_mut().unwrap();
+                pod.phase = PodPhase::Failed;
+                pod.reason = Some("Evicted".into());
+            }
+            letter => found.push(pod(slot, letter, found.len())),
+        }
+    }
+    found
+}
+
+fn ready(pod: Option<&mut Pod>, since: Option<Timestamp>) {
+    pod.unwrap().ready_since = since;
+}
+
+fn crashing() -> Container {
+    Container {
+        name: "web".into(),
+        init: false,
+        ready: false,
+        restarts: 1,
+        state: ContainerState::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off".into() },
+        last_exit: Some(("Error".into(), 1)),
+    }
+}
+
+fn pod(slot: i32, letter: char, position: usize) -> Pod {
+    Pod {
+        name: crate::api::names::pod_name("web", slot, &letter.to_string(), 0),
+        uid: format!("uid-{slot}-{letter}-{position}"),
+        resource_version: "7".into(),
+        slot,
+        revision: letter.to_string(),
+        version: letter.to_string(),
+        created: at(-500),
+        deletion: None,
+        phase: PodPhase::Running,
+        reason: None,
+        message: None,
+        ready_since: Some(at(-400)),
+        initialized_at: Some(at(-450)),
+        started_at: Some(at(-450)),
+        unschedulable: None,
+        disruption: None,
+        node: Some("node-1".into()),
+        ip: None,
+        containers: vec![],
+    }
+}

@@ -1,0 +1,5 @@
+//! Text fixtures, folds to completion, property tests.
+mod fixture;
+mod folds;
+mod looks;
+mod properties;

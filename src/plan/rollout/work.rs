@@ -1,0 +1,341 @@
+//! Pods to create and delete now, within the budget; most urgent class first.
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Alarm, View, after, budget::TERMINATING_COUNTS_SECONDS, failure, gates, slots::Slot};
+use crate::{
+    api::{bounds::ATTEMPTS_MAX, names::pod_name, status::Attempt},
+    plan::change::{Change, Hold, HoldReason, PodReason},
+    snapshot::{Pod, Ranges, RefusalReason, Revision, TemplateCheck},
+};
+
+/// A finished Pod is cleared away no sooner than this after its creation, so that a node which refuses every Pod at
+/// once does not get hundreds of them a minute.
+const FINISHED_PACE_SECONDS: i64 = 10;
+
+/// What to do with Pods.
+#[derive(Default)]
+pub(super) struct Work {
+    pub changes: Vec<Change>,
+    pub attempts: Vec<Attempt>,
+    pub hold: Option<Hold>,
+}
+
+/// Plans all Pod work.
+pub(super) fn pods(view: &View<'_>, alarm: &mut Alarm) -> Work {
+    let mut planner = Planner::new(view, alarm);
+    planner.check_template();
+    planner.clear_finished();
+    planner.retire_surplus();
+    planner.refill();
+    planner.replace();
+    planner.wake_for_pods();
+    planner.finish()
+}
+
+struct Planner<'v, 'a, 'm> {
+    view: &'v View<'a>,
+    alarm: &'m mut Alarm,
+    budget: super::budget::Budget,
+    changes: Vec<Change>,
+    /// Attempt numbers in use or about to be, per (revision, slot).
+    attempts: BTreeMap<(&'a str, i32), u32>,
+    hold: Option<Hold>,
+    creates_held: Option<Hold>,
+}
+
+impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
+    fn new(view: &'v View<'a>, alarm: &'m mut Alarm) -> Self {
+        let mut planner = Self {
+            view,
+            alarm,
+            budget: view.budget.clone(),
+            changes: Vec::new(),
+            attempts: BTreeMap::new(),
+            hold: None,
+            creates_held: None,
+        };
+        planner.read_attempts();
+        if let Some(refusal) = &view.snapshot.create_refusal {
+            if !planner.alarm.passed(refusal.retry_at) {
+                let what = match refusal.reason {
+                    RefusalReason::QuotaExceeded => "quota exceeded",
+                    RefusalReason::FailedCreate => "Pods cannot be created",
+                };
+                let message = format!("{what}: {}", refusal.message);
+                let until = Some(refusal.retry_at);
+                planner.creates_held = Some(Hold { reason: HoldReason::CreateRefused, message, until });
+            }
+        }
+        planner
+    }
+
+    fn available(&self, pod: &Pod) -> bool {
+        pod.is_available(self.view.spec().min_ready_seconds, self.view.now())
+    }
+
+    fn holds(&mut self, hold: Hold) {
+        self.hold.get_or_insert(hold);
+    }
+
+    /// One dry run per revision that is being rolled out, and again when its verdict has aged.
+    fn check_template(&mut self) {
+        let view = self.view;
+        let Some(effective) = view.lineage.effective.filter(|_| !view.lineage.is_back() && view.memory.batch.is_some())
+        else {
+            return;
+        };
+        let due = match view.snapshot.template_checks.get(&effective.name) {
+            None => true,
+            Some(TemplateCheck::Valid) => false,
+            Some(TemplateCheck::Refused { recheck_at, .. } | TemplateCheck::Unknown { recheck_at, .. }) => {
+                self.alarm.passed(*recheck_at)
+            }
+        };
+        if due {
+            self.changes.push(Change::CheckTemplate { revision: effective.name.clone() });
+        }
+    }
+
+    fn clear_finished(&mut self) {
+        let view = self.view;
+        for pod in view.slots.all().flat_map(|slot| &slot.finished) {
+            if self.alarm.passed(after(pod.created, FINISHED_PACE_SECONDS)) {
+                self.changes.push(delete(pod, PodReason::Finished));
+            }
+        }
+    }
+
+    /// Pods beside a better one, and Pods of slots beyond replicas.
+    fn retire_surplus(&mut self) {
+        let view = self.view;
+        for slot in view.slots.unwanted() {
+            for pod in &slot.live {
+                if !self.available(pod) || self.budget.take_available(false) {
+                    self.changes.push(delete(pod, PodReason::Scale));
+                } else {
+                    self.hold_for_budget(slot.index);
+                }
+            }
+        }
+        for slot in view.slots.wanted().filter(|slot| slot.live.len() > 1) {
+            let best = slot.live[0];
+            for pod in &slot.live[1..] {
+                let same = pod.revision == best.revision && !super::slots::renewal_due(view.snapshot, pod);
+                let reason = if same { PodReason::Surplus } else { self.reason_of_change(slot) };
+                // An available Pod leaves only when the better one has taken over: that is what the surge is for.
+                if !self.available(pod) || (self.available(best) && self.budget.take_available(false)) {
+                    self.changes.push(delete(pod, reason));
+                }
+            }
+        }
+    }
+
+    /// Why a Pod of this slot gives way to another revision, or to a new Pod of the same one.
+    fn reason_of_change(&self, slot: &Slot<'_>) -> PodReason {
+        let lineage = self.view.lineage;
+        if slot.live.iter().all(|pod| Some(pod.revision.as_str()) == slot.assigned) {
+            PodReason::Restart
+        } else if lineage.is_back() || slot.assigned != lineage.effective.map(|r| r.name.as_str()) {
+            PodReason::Back
+        } else {
+            PodReason::Forward
+        }
+    }
+
+    /// Slots without a live Pod.
+    fn refill(&mut self) {
+        let view = self.view;
+        let missing: Vec<&Slot<'_>> = view.slots.wanted().filter(|slot| slot.live.is_empty()).collect();
+        for slot in missing {
+            if !slot.finished.is_empty() {
+                continue; // it is being cleared away first: that frees the name
+            }
+            let reason = self.reason_of_refill(slot);
+            if !self.create(slot, reason) {
+                break;
+            }
+        }
+    }
+
+    /// Why an empty slot is filled: in the middle of its change; else it is new, or its Pod was lost.
+    fn reason_of_refill(&self, slot: &Slot<'_>) -> PodReason {
+        let view = self.view;
+        let lineage = view.lineage;
+        if view.memory.batch.is_none() || lineage.is_first() || slot.index >= view.slots.opened() {
+            PodReason::Refill
+        } else if lineage.is_back() {
+            PodReason::Back
+        } else {
+            PodReason::Forward
+        }
+    }
+
+    /// Slots whose one live Pod is not what they are assigned.
+    fn replace(&mut self) {
+        let view = self.view;
+        let lineage = view.lineage;
+        let restart_end = self.restart_end();
+        for slot in view.slots.wanted().filter(|slot| slot.live.len() == 1 && !slot.fresh && slot.assigned.is_some()) {
+            let pod = slot.live[0];
+            let reason = self.reason_of_change(slot);
+            let opened = slot.index < view.slots.opened();
+            let held = match reason {
+                PodReason::Restart if failure::is_failing(view.snapshot, pod) => gates::forward(view, self.alarm),
+                PodReason::Restart if slot.index >= restart_end => continue,
+                PodReason::Restart => gates::renew(view, self.alarm),
+                PodReason::Forward => gates::forward(view, self.alarm),
+                // Beyond the opened slots `stable` is for refill, and for broken Pods of a third revision.
+                _ if !opened => {
+                    let known =
+                        [lineage.stable, lineage.effective].into_iter().flatten().any(|r| r.name == pod.revision);
+                    if known || self.available(pod) || !failure::is_failing(view.snapshot, pod) {
+                        continue;
+                    }
+                    None
+                }
+                _ => gates::back(view, self.alarm),
+            };
+            match held {
+                Some(hold) => self.holds(hold),
+                None => self.change(slot, pod, reason),
+            }
+        }
+    }
+
+    /// With surge: create the partner, the old Pod leaves once that is available. Without: retire, then create.
+    fn change(&mut self, slot: &Slot<'a>, pod: &Pod, reason: PodReason) {
+        if !self.available(pod) {
+            self.changes.push(delete(pod, reason)); // costs no availability, and may free what the new one needs
+        } else if self.creates_held.is_none() && self.budget.total < self.budget.total_max {
+            self.create(slot, reason);
+        } else if self.budget.take_available(true) {
+            self.changes.push(delete(pod, reason));
+        } else {
+            self.hold_for_budget(slot.index);
+        }
+    }
+
+    /// Restarts go batch by batch without memory: up to the end of the batch of the first slot not restarted yet.
+    fn restart_end(&self) -> i32 {
+        let view = self.view;
+        let replicas = view.replicas();
+        let first = view.slots.wanted().find(|slot| !view.slots.is_done(slot)).map_or(replicas, |slot| slot.index);
+        let ends = super::batches::boundaries(&view.spec().strategy, replicas);
+        ends.iter().map(|boundary| boundary.up_to).find(|end| *end > first).unwrap_or(replicas)
+    }
+
+    /// Plans the create of a slot's Pod; false when the budget or a refusal stops all further ones.
+    fn create(&mut self, slot: &Slot<'a>, reason: PodReason) -> bool {
+        let view = self.view;
+        if let Some(hold) = self.creates_held.clone() {
+            self.holds(hold);
+            return false;
+        }
+        let Some(revision) = self.assigned(slot) else { return true };
+        let checked = view.snapshot.template_checks.get(&revision.name);
+        let refused = matches!(checked, Some(TemplateCheck::Refused { .. }));
+        if refused || (view.lineage.is_first() && checked.is_none()) {
+            if let Some(hold) = gates::template(view, self.alarm) {
+                self.holds(hold);
+            }
+            return true;
+        }
+        if !self.budget.take_create() {
+            self.hold_for_budget(slot.index);
+            return false;
+        }
+        let rollout = view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
+        let attempt = self.free_attempt(rollout, revision, slot.index);
+        if attempt > 0 {
+            self.attempts.insert((revision.name.as_str(), slot.index), attempt);
+        }
+        self.changes.push(Change::CreatePod {
+            name: pod_name(rollout, slot.index, &revision.hash, attempt),
+            slot: slot.index,
+            revision: revision.name.clone(),
+            reason,
+        });
+        true
+    }
+
+    fn assigned(&self, slot: &Slot<'_>) -> Option<&'a Revision> {
+        let lineage = self.view.lineage;
+        // A stable revision that somebody deleted must not leave the slot empty.
+        let Some(assigned) = slot.assigned else { return lineage.effective };
+        [lineage.effective, lineage.stable].into_iter().flatten().find(|revision| revision.name == assigned)
+    }
+
+    /// The lowest attempt whose name no Pod has, ours or foreign.
+    fn free_attempt(&self, rollout: &str, revision: &Revision, slot: i32) -> u32 {
+        let snapshot = self.view.snapshot;
+        let ours: BTreeSet<&str> = snapshot.pods.iter().filter(|p| p.slot == slot).map(|p| p.name.as_str()).collect();
+        let free = |attempt: &u32| {
+            let name = pod_name(rollout, slot, &revision.hash, *attempt);
+            !ours.contains(name.as_str()) && !snapshot.taken_names.contains(&name)
+        };
+        (0..=u32::MAX).find(free).unwrap_or(0)
+    }
+
+    /// Attempts that existing Pods carry in their names: what status remembers, and no more.
+    fn read_attempts(&mut self) {
+        let view = self.view;
+        let rollout = view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
+        for pod in &view.snapshot.pods {
+            let Some(revision) = view.snapshot.revisions.iter().find(|revision| revision.name == pod.revision) else {
+                continue;
+            };
+            let base = pod_name(rollout, pod.slot, &revision.hash, 0);
+            let attempt = pod.name.strip_prefix(&base).and_then(|rest| rest.strip_prefix('-')?.parse::<u32>().ok());
+            if let Some(attempt) = attempt.filter(|attempt| *attempt > 0) {
+                let known = self.attempts.entry((revision.name.as_str(), pod.slot)).or_default();
+                *known = attempt.max(*known);
+            }
+        }
+    }
+
+    fn hold_for_budget(&mut self, slot: i32) {
+        let rollout = self.view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
+        let name = crate::api::names::instance_name(rollout, slot);
+        let message = format!(
+            "{name} waits: {} available of at least {}, {} Pods of at most {}",
+            self.budget.available_pods, self.budget.available_min, self.budget.total, self.budget.total_max
+        );
+        self.holds(Hold { reason: HoldReason::Budget, message, until: None });
+    }
+
+    /// Pods that become available, or stop counting, without an event.
+    fn wake_for_pods(&mut self) {
+        let view = self.view;
+        for pod in &view.snapshot.pods {
+            if let Some(at) = pod.available_at(view.spec().min_ready_seconds) {
+                self.alarm.passed(at);
+            }
+            if let Some(at) = pod.deletion {
+                self.alarm.passed(after(at, TERMINATING_COUNTS_SECONDS));
+            }
+        }
+    }
+
+    fn finish(self) -> Work {
+        let mut grouped: BTreeMap<(&str, u32), Vec<i32>> = BTreeMap::new();
+        for ((revision, slot), attempt) in self.attempts {
+            grouped.entry((revision, attempt)).or_default().push(slot);
+        }
+        let attempts = grouped.into_iter().take(ATTEMPTS_MAX).map(|((revision, attempt), slots)| Attempt {
+            revision: revision.to_owned(),
+            attempt: i32::try_from(attempt).unwrap_or(i32::MAX),
+            instances: slots.into_iter().collect::<Ranges>().to_string(),
+        });
+        Work { changes: self.changes, attempts: attempts.collect(), hold: self.hold }
+    }
+}
+
+fn delete(pod: &Pod, reason: PodReason) -> Change {
+    Change::DeletePod {
+        name: pod.name.clone(),
+        slot: pod.slot,
+        uid: pod.uid.clone(),
+        resource_version: pod.resource_version.clone(),
+        reason,
+    }
+}
