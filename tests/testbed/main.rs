@@ -1,4 +1,5 @@
 //! Test equipment in one binary: cluster supervisor, process node, load generator, byte forwarder. Never shipped.
+#![allow(unreachable_pub, reason = "a binary has no public interface: `pub` means for the other modules")]
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

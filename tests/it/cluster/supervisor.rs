@@ -1,0 +1,247 @@
+//! The supervisor of test clusters: what it promises to tests and to people at their terminals.
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, ResourceExt, api::ListParams};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::support::{BIN, TESTBED, TestCluster, eventually, folder, output_of, shared, supervise};
+
+/// The command lines of living processes that name `dir`, as all of a cluster's do.
+fn processes_of(dir: &Path) -> Vec<String> {
+    let (dir, below) = (dir.display().to_string(), format!("{}/", dir.display()));
+    let process = |entry: fs::DirEntry| {
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let named = line.split('\0').any(|arg| arg == dir || arg.contains(&below));
+        named.then(|| line.replace('\0', " "))
+    };
+    fs::read_dir("/proc").unwrap().flatten().filter_map(process).collect()
+}
+
+fn assert_gone(dir: &Path) {
+    eventually(5, &format!("the end of all processes of {}: {:?}", dir.display(), processes_of(dir)), || {
+        processes_of(dir).is_empty()
+    });
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+}
+
+/// A namespace of its own in the shared cluster.
+fn namespace(name: &str) -> &'static TestCluster {
+    shared().kubectl(&["create", "namespace", name]);
+    shared()
+}
+
+#[tokio::test]
+async fn simulated_nodes_are_labelled_and_take_any_pod() {
+    let nodes = Api::<Node>::all(shared().client().await).list(&ListParams::default().labels("type=kwok")).await;
+    let nodes = nodes.unwrap().items;
+    assert_eq!(nodes.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["kwok-0", "kwok-1", "kwok-2"]);
+    assert!(nodes.iter().all(|node| node.spec.as_ref().unwrap().taints.is_none()), "{nodes:?}");
+}
+
+#[test]
+fn pods_run_on_simulated_nodes() {
+    let cluster = namespace("deployment");
+    let nodes = cluster.kubectl(&["get", "nodes", "--no-headers"]);
+    assert_eq!(nodes.lines().filter(|line| line.contains(" Ready ")).count(), 3, "{nodes}");
+
+    let image = "--image=example.local/web:1.0";
+    cluster.kubectl(&["-n", "deployment", "create", "deployment", "web", image, "--replicas=6"]);
+    cluster.kubectl(&["-n", "deployment", "wait", "deployment/web", "--for=condition=Available", "--timeout=30s"]);
+    let path = "jsonpath={range .items[*]}{.spec.nodeName} {.status.podIP}{'\\n'}{end}";
+    let pods = cluster.kubectl(&["-n", "deployment", "get", "pods", "-o", path]);
+    assert_eq!(pods.lines().count(), 6, "{pods}");
+    assert!(pods.lines().all(|pod| pod.starts_with("kwok-") && pod.contains(" 10.245.")), "{pods}");
+
+    cluster.kubectl(&["-n", "deployment", "delete", "deployment", "web", "--timeout=30s"]);
+    eventually(30, "the garbage collector to delete the Pods", || {
+        cluster.kubectl(&["-n", "deployment", "get", "pods", "-o", "name"]).is_empty()
+    });
+}
+
+#[test]
+fn simulated_pods_can_be_told_to_fail() {
+    let cluster = namespace("fate");
+    for fate in ["never-ready", "crash"] {
+        let annotation = format!("--annotations=testbed.baton.dev/fate={fate}");
+        cluster.kubectl(&["-n", "fate", "run", fate, "--image=example.local/web:1.0", &annotation]);
+    }
+    let state = |pod, path| cluster.kubectl(&["-n", "fate", "get", "pod", pod, "-o", &format!("jsonpath={path}")]);
+    eventually(30, "both Pods to be started", || {
+        ["never-ready", "crash"].iter().all(|pod| state(pod, "{.status.phase}") == "Running")
+    });
+    let path = "{.status.containerStatuses[0].ready} {.status.containerStatuses[0].state.waiting.reason}";
+    assert_eq!(state("never-ready", path), "false ");
+    assert_eq!(state("crash", path), "false CrashLoopBackOff");
+}
+
+/// A Pod's way to the API server: the Service VIP and a ServiceAccount token.
+#[test]
+fn the_api_server_answers_at_the_service_address_inside() {
+    let cluster = namespace("vip");
+    let token = cluster.kubectl(&["-n", "vip", "create", "token", "default"]);
+    let mut kubectl = cluster.enter(Path::new(BIN).join("kubectl"));
+    kubectl.env("KUBECONFIG", "/dev/null").args(["--server=https://10.96.0.1", "--token", token.trim()]);
+    kubectl.arg(format!("--certificate-authority={}", cluster.dir.join("pki/ca.crt").display()));
+    let user = output_of(kubectl.args(["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]));
+    assert_eq!(user, "system:serviceaccount:vip:default");
+}
+
+#[test]
+fn enter_passes_everything_through() {
+    let cluster = shared();
+    let script = "pwd; echo $GREETING; cat; exit 7";
+    let mut inside = cluster.enter("sh");
+    inside.args(["-c", script]).current_dir("/usr").env("GREETING", "hello");
+    let mut inside = inside.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    inside.stdin.take().unwrap().write_all(b"from outside\n").unwrap();
+    let output = inside.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "/usr\nhello\nfrom outside\n");
+
+    assert_eq!(cluster.enter("sh").args(["-c", "kill -KILL $$"]).status().unwrap().code(), Some(128 + 9));
+    assert_eq!(cluster.enter("/no/such/program").stderr(Stdio::null()).status().unwrap().code(), Some(127));
+}
+
+#[test]
+fn a_signal_to_enter_reaches_the_command() {
+    let mut inside = shared().enter("sh");
+    inside.args(["-c", "trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.1; done"]);
+    let mut inside = inside.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(inside.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    signal(&inside, Signal::SIGTERM);
+    assert_eq!(lines.next().unwrap().unwrap(), "got it");
+    assert_eq!(inside.wait().unwrap().code(), Some(3));
+}
+
+#[test]
+fn a_command_inside_ends_with_an_enter_that_is_killed() {
+    let mut inside = shared().enter("sh");
+    let mut inside = inside.args(["-c", "echo ready; exec sleep 600"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(inside.stdout.take().unwrap());
+    stdout.read_line(&mut String::new()).unwrap();
+    inside.kill().unwrap();
+    inside.wait().unwrap();
+    // The pipe ends when the command, which holds it too, does.
+    assert_eq!(stdout.read_to_end(&mut Vec::new()).unwrap(), 0);
+}
+
+#[test]
+fn the_api_server_can_be_restarted() {
+    let cluster = TestCluster::start("restart", "kwok:1");
+    cluster.kubectl(&["create", "namespace", "before"]);
+    let pid = || {
+        let status = cluster.testbed(&["status"]);
+        status.lines().find(|line| line.starts_with("kube-apiserver ")).unwrap().to_owned()
+    };
+    let first = pid();
+    for how in [&["restart", "kube-apiserver"][..], &["restart", "kube-apiserver", "--kill"]] {
+        let before = pid();
+        cluster.testbed(how);
+        assert_ne!(pid(), before);
+        let ready = ["get", "--raw", "/readyz"];
+        let kubectl = Path::new(BIN).join("kubectl");
+        eventually(60, "the API server to be ready again", || {
+            let kubectl = Command::new(&kubectl).args(ready).env("KUBECONFIG", &cluster.kubeconfig).output();
+            kubectl.unwrap().status.success()
+        });
+        cluster.kubectl(&["get", "namespace", "before"]);
+    }
+    assert_ne!(pid(), first);
+
+    cluster.testbed(&["stop", "kube-apiserver", "--kill"]);
+    assert!(pid().ends_with("ended"), "{}", pid());
+    cluster.testbed(&["start", "kube-apiserver"]);
+    assert!(pid().ends_with("running"), "{}", pid());
+}
+
+#[test]
+fn nothing_is_left_of_a_cluster_whose_user_is_gone() {
+    let cluster = TestCluster::start("dropped", "kwok:1");
+    let dir = cluster.dir.clone();
+    assert!(processes_of(&dir).len() >= 7, "{:?}", processes_of(&dir));
+    drop(cluster);
+    assert_eq!(processes_of(&dir), [""; 0], "the supervisor must return last");
+    assert!(!dir.join("kubeconfig").exists());
+}
+
+#[test]
+fn nothing_is_left_of_a_cluster_whose_supervisor_is_killed() {
+    let cluster = TestCluster::start("killed", "kwok:1");
+    let detached = "setsid sleep 600 </dev/null >/dev/null 2>&1 & echo $!"; // an orphan inside
+    output_of(cluster.enter("sh").args(["-c", detached, cluster.dir.join("orphan").to_str().unwrap()]));
+    signal(&cluster.supervisor, Signal::SIGKILL);
+    assert_gone(&cluster.dir);
+}
+
+#[test]
+fn nothing_is_left_after_ctrl_c_while_starting() {
+    let dir = folder("interrupted");
+    let mut supervisor = supervise("interrupted", "kwok:1").spawn().unwrap();
+    eventually(30, "the API server to start", || processes_of(&dir).iter().any(|line| line.contains("kube-apiserver")));
+    signal(&supervisor, Signal::SIGINT);
+    assert_eq!(supervisor.wait().unwrap().code(), Some(130));
+    assert_eq!(processes_of(&dir), [""; 0]);
+}
+
+#[test]
+fn nothing_is_left_when_a_background_start_is_killed() {
+    let dir = folder("abandoned");
+    let mut launcher = Command::new(TESTBED);
+    launcher.args(["cluster", "up", "--nodes", "kwok:1", "--bin", BIN, "--dir"]).arg(&dir).stdout(Stdio::null());
+    let mut launcher = launcher.spawn().unwrap();
+    eventually(30, "the API server to start", || processes_of(&dir).iter().any(|line| line.contains("kube-apiserver")));
+    launcher.kill().unwrap();
+    assert_eq!(launcher.wait().unwrap().signal(), Some(9));
+    assert_gone(&dir);
+}
+
+#[test]
+fn a_cluster_in_the_background_goes_on_until_it_is_taken_down() {
+    let dir = folder("background");
+    let testbed = |args: &[&str]| output_of(Command::new(TESTBED).arg("cluster").args(args).arg("--dir").arg(&dir));
+    let up = ["up", "--nodes", "kwok:1", "--bin", BIN];
+    let export = format!("export KUBECONFIG={}\n", dir.join("kubeconfig").display());
+    let first = testbed(&up);
+    assert!(first.ends_with(&export), "{first}");
+    assert!(testbed(&up).ends_with(&export), "a second start finds the first");
+    assert!(testbed(&["status"]).contains("ready"));
+    testbed(&["down"]);
+    assert_eq!(processes_of(&dir), [""; 0]);
+    testbed(&["down"]); // nothing to do is fine
+}
+
+#[test]
+fn a_component_that_dies_ends_the_cluster_and_is_named() {
+    let mut cluster = TestCluster::start("component-death", "kwok:1");
+    output_of(cluster.enter("sh").args(["-c", "kill -KILL $(pidof kube-scheduler)"]));
+    assert_eq!(cluster.supervisor.wait().unwrap().code(), Some(1));
+    assert_gone(&cluster.dir);
+    let told = fs::read_to_string(cluster.dir.join("supervisor.log")).unwrap();
+    assert!(told.contains("kube-scheduler was killed by SIGKILL"), "{told}");
+    assert!(told.contains("logs/kube-scheduler.log:\n"), "the end of its log is shown: {told}");
+}
+
+#[test]
+fn a_missing_program_is_named_with_the_way_to_get_it() {
+    let mut up = Command::new(TESTBED);
+    up.args(["cluster", "up", "--foreground", "--bin", "/nonexistent", "--dir"]).arg(folder("no-programs"));
+    let output = up.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("kube-apiserver") && told.contains("make control-plane"), "{told}");
+    assert_eq!(output.status.code(), Some(1));
+}

@@ -1,0 +1,100 @@
+//! PID 1 of a cluster: sets the namespaces up, owns every process in them, and ends them by ending.
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::AsFd,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use nix::sys::{prctl::set_pdeathsig, signal::Signal};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, unix::pipe},
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, watch},
+};
+
+use super::{
+    UpArgs, control, forward,
+    layout::{Layout, SERVICE_VIP},
+    namespaces, network,
+    processes::{Death, Processes},
+    startup, up,
+};
+
+/// Runs the cluster until the supervisor or a request ends it. Errors are told on standard output,
+/// which the supervisor hands on.
+pub fn run(args: &UpArgs) -> Result<ExitCode> {
+    // Twofold, as the supervisor may be killed: this signal, and the pipe `supervisor_gone` reads.
+    set_pdeathsig(Signal::SIGKILL)?;
+    let layout = Layout { dir: args.at.dir.clone(), bin: args.bin.clone(), port: args.port };
+    match set_up_and_serve(&layout, args) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            println!("{}{error:#}", up::FAILED);
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn set_up_and_serve(layout: &Layout, args: &UpArgs) -> Result<()> {
+    layout.prepare()?;
+    namespaces::mount_own(layout)?;
+    network::set_up()?;
+    startup::write_enter(layout)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(layout, args))
+}
+
+async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
+    let processes = Arc::new(Processes::default());
+    let shutdown = Arc::new(Notify::new());
+    let (ready, is_ready) = watch::channel(false);
+
+    let vip = TcpListener::bind((SERVICE_VIP, 443)).await.context("cannot listen at the Service VIP")?;
+    tokio::spawn(forward::serve(vip, SocketAddr::from((Ipv4Addr::LOCALHOST, layout.port))));
+    let control = control::Control {
+        processes: Arc::clone(&processes),
+        nodes: args.nodes.to_string(),
+        ready: is_ready,
+        shutdown: Arc::clone(&shutdown),
+    };
+    tokio::spawn(control::serve(control::listen(&layout.dir)?, Arc::new(control)));
+
+    let start = async {
+        startup::start(layout, args.nodes, &processes).await?;
+        ready.send_replace(true);
+        println!("{}", up::ready_line(layout));
+        std::future::pending::<Result<()>>().await
+    };
+    tokio::select! {
+        outcome = start => outcome,
+        death = first_death(&processes) => {
+            let death = death?;
+            anyhow::bail!("{} {}\n{}", death.spec.name, death.how, startup::tail(&death.spec.log))
+        }
+        gone = supervisor_gone() => gone,
+        () = shutdown.notified() => Ok(()),
+    }
+}
+
+/// Reaps until an essential process dies unasked.
+async fn first_death(processes: &Processes) -> Result<Death> {
+    let mut child_ended = signal(SignalKind::child())?;
+    loop {
+        for death in processes.reap() {
+            if death.spec.essential {
+                return Ok(death);
+            }
+            println!("{} {}; `cluster start {}` starts it again", death.spec.name, death.how, death.spec.name);
+        }
+        child_ended.recv().await.context("no more signals")?;
+    }
+}
+
+/// Returns when the supervisor has ended: it holds the other end of standard input.
+async fn supervisor_gone() -> Result<()> {
+    let mut lifeline = pipe::Receiver::from_owned_fd(std::io::stdin().as_fd().try_clone_to_owned()?)?;
+    lifeline.read_u8().await.map_or(Ok(()), |_| Ok(()))
+}

@@ -1,0 +1,103 @@
+//! Where everything of one cluster lies, and its fixed addresses.
+use std::{
+    fs,
+    io::Write,
+    net::Ipv4Addr,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+/// The API server's own address. Not a loopback one: EndpointSlices refuse those.
+pub const APISERVER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 255, 1);
+/// The ClusterIP of the Service `kubernetes`, at which Pods expect the API server (port 443).
+pub const SERVICE_VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// ClusterIPs are taken from here.
+pub const SERVICE_CIDR: &str = "10.96.0.0/16";
+
+/// The paths of one cluster; `dir` is absolute.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    pub dir: PathBuf,
+    /// Folder of the control plane's programs.
+    pub bin: PathBuf,
+    /// Port of the API server, the same inside and outside.
+    pub port: u16,
+}
+
+impl Layout {
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("kubeconfig")
+    }
+
+    /// Certificates, keys and the kubeconfigs of components: `DIR/pki/FILE`.
+    pub fn pki(&self, file: &str) -> PathBuf {
+        self.dir.join("pki").join(file)
+    }
+
+    pub fn images(&self) -> PathBuf {
+        self.dir.join("images")
+    }
+
+    /// State of a process node; holds its kubeconfig and serving certificate too.
+    pub fn node(&self, name: &str) -> PathBuf {
+        self.dir.join("node").join(name)
+    }
+
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.dir.join("logs").join(format!("{name}.log"))
+    }
+
+    /// The data folder of etcd: a tmpfs in the cluster's own mount namespace, empty outside.
+    pub fn etcd(&self) -> PathBuf {
+        self.dir.join("etcd")
+    }
+
+    pub fn kwok_config(&self) -> PathBuf {
+        self.dir.join("kwok.yaml")
+    }
+
+    /// Forgets an earlier cluster in this folder, except its images, and makes the folders of a new one.
+    pub fn prepare(&self) -> Result<()> {
+        for folder in ["logs", "node", "pki"] {
+            let path = self.dir.join(folder);
+            if path.exists() {
+                fs::remove_dir_all(&path).with_context(|| format!("cannot clear {}", path.display()))?;
+            }
+            private_folder(&path)?;
+        }
+        for folder in [self.images(), self.etcd()] {
+            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what would only mislead once the cluster is gone. Logs stay.
+    pub fn retire(&self) {
+        for path in [self.kubeconfig(), super::control::socket(&self.dir)] {
+            // Nothing to be done about a failure, and a later start replaces both.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Makes a folder that only its owner can read.
+pub fn private_folder(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot make {}", path.display()))
+}
+
+/// Writes a file that only its owner can read; replaces an older one at once.
+pub fn private_file(path: &Path, content: &str, mode: u32) -> Result<()> {
+    let new = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+        file.write_all(content.as_bytes())?;
+        fs::rename(&new, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
