@@ -4,17 +4,65 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 
+# One set of features everywhere, so that one build serves every target.
+cargo_flags := --locked --all-features
+
+deny_version := 0.20.2
+tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/baton/tools
+deny := $(tools)/cargo-deny-$(deny_version)/bin/cargo-deny
+
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+## What must hold
+
+.PHONY: test
+test: ## Everything that must hold, as CI runs it; ends with the line "N passed, N failed"
+	@tests/all.sh
+
+.PHONY: unit
+unit: ## Unit and property tests of the library: no cluster, seconds
+	$(CARGO) test $(cargo_flags) --lib
+
+.PHONY: check
+check: check-format check-rules check-lints check-dependencies ## Format, lints, rules of the repository, generated files fresh, licences
+
+.PHONY: check-format
+check-format:
+	$(CARGO) fmt --check
+
+.PHONY: check-lints
+check-lints:
+	$(CARGO) clippy $(cargo_flags) --all-targets -- -D warnings
+
+# Layers, length of files, requirement ids …, and that generated files are fresh.
+.PHONY: check-rules
+check-rules:
+	$(CARGO) test $(cargo_flags) --test it -- architecture:: generated::
+
+.PHONY: check-dependencies
+check-dependencies:
+	@deny=$(deny); [[ -x $$deny ]] || deny=$$(command -v cargo-deny) || \
+	  { echo "cargo-deny $(deny_version) is missing: make tools" >&2; exit 1; }; \
+	echo cargo deny check licenses bans sources; \
+	"$$deny" --locked --all-features check --hide-inclusion-graph licenses bans sources
+
+## Making things
+
+.PHONY: tools
+tools: $(deny) ## Install what `make check` needs besides Rust (cargo-deny), once, into the cache
+
+# Unoptimised: it runs for two seconds, and optimising it would take minutes.
+$(deny):
+	env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install --locked --debug --no-default-features \
+	  --root $(tools)/cargo-deny-$(deny_version) cargo-deny@$(deny_version)
 
 .PHONY: control-plane
 control-plane: ## Build (once, cached) the real control plane: etcd, kube-apiserver, …, kubectl, kwok, helm
 	@tests/control-plane/build.sh
 
-.PHONY: unit
-unit: ## Unit and property tests of the library: no cluster, seconds
-	$(CARGO) test --lib --all-features
+## A cluster to try things in
 
 TESTBED := $(or $(CARGO_TARGET_DIR),target)/debug/baton-testbed
 # process[:N] runs Pods as local processes, kwok:N simulates nodes; or both: process,kwok:50

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Everything that must hold; `make test` calls it. Runs every part even when an
+# earlier one failed, and ends with one line, "N passed, N failed": the sum over
+# the test programs, each other part counted as one. Exit code 0 only when
+# nothing failed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+cargo=${CARGO:-cargo}
+flags=(--locked --all-features --no-fail-fast)
+export CARGO_TERM_COLOR=never # results are read from the output
+mkdir -p target
+log=$(mktemp target/test.XXXXXX)
+control_plane=
+clean_up() {
+    if [[ -n $control_plane ]]; then kill "$control_plane" 2>/dev/null; fi
+    rm -f "$log"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+passed=0
+failed=0
+failures=()
+count() { # NAME EXIT_CODE
+    if (($2 == 0)); then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        failures+=("$1")
+    fi
+}
+
+heading() { printf '\n=== %s (%d:%02d)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60)); }
+
+part() { # NAME COMMAND…
+    local name=$1 code=0
+    shift
+    heading "$name"
+    "$@" || code=$?
+    count "$name" $code
+    return $code
+}
+
+# Runs test programs and adds their results up. A program that died has no
+# result line: it counts as one failure, as does a test ignored without a reason.
+tests() { # NAME CARGO_TEST_ARGUMENTS…
+    local name=$1 code=0 sum programs results ok bad bare
+    shift
+    heading "$name"
+    "$cargo" test "${flags[@]}" "$@" 2>&1 | tee "$log" || code=$?
+    sum=$(awk '
+        /^ +(Running .*\(.*\)|Doc-tests )/ { programs++ }
+        /^test result: (ok|FAILED)\. [0-9]+ passed; [0-9]+ failed; [0-9]+ ignored; / {
+            results++
+            ok += $4
+            bad += $6
+        }
+        /^test .* \.\.\. ignored$/ { bare++ }
+        END { printf "%d %d %d %d %d", programs, results, ok, bad, bare }' "$log")
+    read -r programs results ok bad bare <<<"$sum"
+    if ((results < programs)); then
+        bad=$((bad + programs - results))
+        failures+=("$name: $((programs - results)) of $programs test programs ended without a result")
+    fi
+    if ((bare > 0)); then
+        bad=$((bad + bare))
+        failures+=("$name: $bare tests are ignored without a reason")
+    fi
+    if ((code != 0 && bad == 0)); then
+        bad=1
+        failures+=("$name: cargo ended with exit code $code")
+    elif ((code != 0)); then
+        failures+=("$name: $(awk '/^test .* \.\.\. FAILED$/ { $1 = ""; sub(/ \.\.\. FAILED/, ""); printf "%s ", $0 }' "$log")")
+    fi
+    passed=$((passed + ok))
+    failed=$((failed + bad))
+}
+
+# The Go build takes longest where nothing is cached, so it goes first and
+# beside everything that needs no cluster.
+make --no-print-directory -s control-plane &
+control_plane=$!
+
+part format make --no-print-directory check-format
+part build "$cargo" test "${flags[@]}" --no-run
+part lints make --no-print-directory check-lints
+part dependencies make --no-print-directory tools check-dependencies
+tests "unit tests" --lib --bins --examples
+tests "examples in the documentation" --doc
+
+heading "control plane"
+wait "$control_plane"
+count "control plane" $?
+control_plane=
+tests "rules of the repository and tests against a real control plane" --test it
+
+printf '\n'
+if ((${#failures[@]})); then printf 'failed: %s\n' "${failures[@]}"; fi
+printf 'took %d min %d s\n' $((SECONDS / 60)) $((SECONDS % 60))
+printf '%d passed, %d failed\n' "$passed" "$failed"
+((failed == 0))
