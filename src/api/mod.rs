@@ -4,6 +4,7 @@
 
 pub mod bounds;
 pub mod condition;
+pub mod crd;
 pub mod names;
 pub mod quantity;
 pub mod rollout;

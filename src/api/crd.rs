@@ -1,0 +1,188 @@
+//! The CustomResourceDefinitions as they are installed: what the derive gives, made to read and to default like a
+//! built-in type.
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use kube::CustomResourceExt;
+use serde_json::json;
+
+use super::Rollout;
+
+/// The CustomResourceDefinition of [`Rollout`].
+pub fn rollout() -> CustomResourceDefinition {
+    let mut crd = Rollout::crd();
+    for version in &mut crd.spec.versions {
+        let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
+            continue;
+        };
+        walk(root, &mut like_built_in);
+        if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
+            pending_at_first(status);
+        }
+    }
+    crd
+}
+
+/// `null` means absent, as in built-in types: the API server drops it where it is not `nullable`, so that CEL's `has()`
+/// and Helm charts with empty values agree. A line break of the source is none in `kubectl explain`.
+fn like_built_in(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    if let Some(description) = &mut schema.description {
+        let paragraphs: Vec<String> = description.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect();
+        *description = paragraphs.join("\n\n");
+    }
+}
+
+/// An object that the operator has not seen yet reads Ready=Unknown, reason Pending: kstatus takes an object without
+/// conditions for finished. Below the counters nothing is defaulted: the operator writes every entry in full.
+fn pending_at_first(status: &mut JSONSchemaProps) {
+    for field in status.properties.iter_mut().flatten().map(|(_, field)| field) {
+        let default = field.default.take();
+        walk(field, &mut |below| below.default = None);
+        field.default = default.filter(|_| field.type_.as_deref() == Some("integer"));
+    }
+    if let Some(conditions) = status.properties.as_mut().and_then(|properties| properties.get_mut("conditions")) {
+        conditions.default = Some(JSON(json!([{
+            "type": "Ready",
+            "status": "Unknown",
+            "reason": "Pending",
+            "message": "Waiting for baton-operator",
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+        }])));
+    }
+    // Without it the API server has no status to put the default of `conditions` into.
+    status.default = Some(JSON(json!({})));
+}
+
+/// Visits a schema and every schema below it.
+fn walk(schema: &mut JSONSchemaProps, visit: &mut impl FnMut(&mut JSONSchemaProps)) {
+    visit(schema);
+    for (_, property) in schema.properties.iter_mut().flatten() {
+        walk(property, visit);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        walk(items, visit);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        walk(values, visit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::api::RolloutStatus;
+
+    fn schema() -> JSONSchemaProps {
+        let mut crd = rollout();
+        crd.spec.versions.remove(0).schema.and_then(|schema| schema.open_api_v3_schema).unwrap()
+    }
+
+    /// Every schema with its path and the schema above it.
+    fn each(schema: &Value, path: &str, check: &mut impl FnMut(&str, &Value)) {
+        check(path, schema);
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            each(property, &format!("{path}.{name}"), check);
+        }
+        for (field, suffix) in [("items", "[]"), ("additionalProperties", "{}")] {
+            if schema[field].is_object() {
+                each(&schema[field], &format!("{path}{suffix}"), check);
+            }
+        }
+    }
+
+    fn offenders(wrong: impl Fn(&str, &Value) -> bool) -> Vec<String> {
+        let mut found = Vec::new();
+        each(&serde_json::to_value(schema()).unwrap(), "", &mut |path, schema| {
+            if wrong(path, schema) {
+                found.push(path.to_owned());
+            }
+        });
+        found
+    }
+
+    #[test]
+    fn every_field_has_a_description() {
+        let undescribed = offenders(|path, schema| {
+            // An entry of a list or map is described by its list or map.
+            let entry = path.ends_with("[]") || path.ends_with("{}");
+            !entry && schema["description"].as_str().is_none_or(|text| text.trim().is_empty() || text.contains('\n'))
+        });
+        assert_eq!(undescribed, Vec::<String>::new(), "no description, or a broken line");
+    }
+
+    #[test]
+    fn every_field_has_a_bound() {
+        let unbounded = offenders(|_, schema| {
+            let number = |field: &str| schema[field].is_number();
+            match schema["type"].as_str() {
+                Some("string") => {
+                    !(number("maxLength") || schema["enum"].is_array() || schema["format"] == "date-time")
+                }
+                Some("array") => !number("maxItems"),
+                Some("object") if schema["additionalProperties"].is_object() => !number("maxProperties"),
+                // The upper bound of a counter is its format, which the API server checks.
+                Some("integer") => !number("minimum") || !(number("maximum") || schema["format"].is_string()),
+                Some("number" | "boolean" | "object") => schema["type"] == "number", // no floats in this API
+                // Neither type nor enum: an int-or-string, whose CEL rule is the bound (a structural schema cannot say it).
+                _ => schema["x-kubernetes-int-or-string"] != true || schema["x-kubernetes-validations"].is_null(),
+            }
+        });
+        assert_eq!(unbounded, Vec::<String>::new());
+    }
+
+    #[test]
+    fn raw_json_is_let_through_only_in_the_pod_template() {
+        let raw = offenders(|_, schema| schema["x-kubernetes-preserve-unknown-fields"] == true);
+        assert!(!raw.is_empty() && raw.iter().all(|path| path.starts_with(".spec.template.spec")), "{raw:?}");
+    }
+
+    #[test]
+    fn null_is_absent_and_only_shown_fields_of_status_are_defaulted() {
+        assert_eq!(offenders(|_, schema| schema["nullable"] == true), Vec::<String>::new());
+        let defaulted = offenders(|path, schema| path.starts_with(".status") && !schema["default"].is_null());
+        let shown = ["", ".availableReplicas", ".conditions", ".exceptionsOmitted", ".readyReplicas", ".replicas"];
+        let shown = shown.iter().chain(&[".terminatingReplicas", ".updatedReplicas"]);
+        let shown: Vec<String> = shown.map(|field| format!(".status{field}")).collect();
+        assert!(defaulted.iter().all(|path| shown.contains(path)), "{defaulted:?}");
+    }
+
+    #[test]
+    fn an_object_not_seen_yet_reads_pending() {
+        let status = schema().properties.unwrap().remove("status").unwrap();
+        assert_eq!(status.default, Some(JSON(json!({}))));
+        let conditions = status.properties.unwrap().remove("conditions").unwrap().default.unwrap().0;
+        let fresh: RolloutStatus = serde_json::from_value(json!({ "conditions": conditions })).unwrap();
+        assert_eq!(fresh.conditions.len(), 1);
+        assert_eq!(fresh.conditions[0].reason, "Pending");
+    }
+
+    #[test]
+    fn plain_kubectl_apply_can_carry_it() {
+        // `kubectl apply` stores the object in an annotation of at most 256 KiB.
+        let size = serde_json::to_string(&rollout()).unwrap().len();
+        assert!(size < 200 * 1024, "{size} bytes");
+    }
+
+    #[test]
+    fn nothing_else_changes() {
+        let (derived, installed) = (Rollout::crd(), rollout());
+        assert_eq!(derived.spec.names, installed.spec.names);
+        let (derived, installed) = (&derived.spec.versions[0], &installed.spec.versions[0]);
+        assert_eq!(derived.subresources, installed.subresources);
+        assert_eq!(derived.additional_printer_columns, installed.additional_printer_columns);
+        let paths = |schema: &JSONSchemaProps| {
+            let mut found = Vec::new();
+            each(&serde_json::to_value(schema).unwrap(), "", &mut |path, schema| {
+                found.push((path.to_owned(), schema["x-kubernetes-validations"].clone(), schema["required"].clone()));
+            });
+            found
+        };
+        let schema_of = |version: &k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinitionVersion| {
+            version.schema.clone().and_then(|schema| schema.open_api_v3_schema).unwrap()
+        };
+        assert_eq!(paths(&schema_of(derived)), paths(&schema_of(installed)));
+    }
+}
