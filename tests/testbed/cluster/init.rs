@@ -41,7 +41,7 @@ pub fn run(args: &UpArgs) -> Result<ExitCode> {
 fn set_up_and_serve(layout: &Layout, args: &UpArgs) -> Result<()> {
     layout.prepare()?;
     namespaces::mount_own(layout)?;
-    network::set_up()?;
+    network::set_up(layout.port)?;
     startup::write_enter(layout)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(layout, args))
@@ -57,7 +57,7 @@ async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
     let control = control::Control {
         processes: Arc::clone(&processes),
         nodes: args.nodes.to_string(),
-        ready: is_ready,
+        ready: is_ready.clone(),
         shutdown: Arc::clone(&shutdown),
     };
     tokio::spawn(control::serve(control::listen(&layout.dir)?, Arc::new(control)));
@@ -70,7 +70,7 @@ async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
     };
     tokio::select! {
         outcome = start => outcome,
-        death = first_death(&processes) => {
+        death = first_death(&processes, &is_ready) => {
             let death = death?;
             anyhow::bail!("{} {}\n{}", death.spec.name, death.how, startup::tail(&death.spec.log))
         }
@@ -79,12 +79,12 @@ async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
     }
 }
 
-/// Reaps until an essential process dies unasked.
-async fn first_death(processes: &Processes) -> Result<Death> {
+/// Reaps until an essential process dies unasked; during the start every one is essential.
+async fn first_death(processes: &Processes, is_ready: &watch::Receiver<bool>) -> Result<Death> {
     let mut child_ended = signal(SignalKind::child())?;
     loop {
         for death in processes.reap() {
-            if death.spec.essential {
+            if death.spec.essential || !*is_ready.borrow() {
                 return Ok(death);
             }
             println!("{} {}; `cluster start {}` starts it again", death.spec.name, death.how, death.spec.name);

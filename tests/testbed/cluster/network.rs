@@ -1,7 +1,7 @@
 //! The network inside: loopback, and two ranges of addresses that are all this machine's own, so
 //! that any Pod or Service address can be bound without further set-up. Spoken in rtnetlink, as
 //! `ip` may be missing.
-use std::{net::Ipv4Addr, os::fd::AsRawFd};
+use std::{fs, net::Ipv4Addr, os::fd::AsRawFd};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -21,7 +21,12 @@ const NLMSG_ERROR: u16 = 2;
 const IFF_UP: u32 = 1;
 
 /// `ip link set lo up; ip route add local RANGE/16 dev lo` for Pods and Services.
-pub fn set_up() -> Result<()> {
+///
+/// The API server's port is kept from clients: while it restarts, one that connects to it could be
+/// given that very port to connect from, and would then talk to itself and keep the server out.
+pub fn set_up(apiserver_port: u16) -> Result<()> {
+    fs::write("/proc/sys/net/ipv4/ip_local_reserved_ports", apiserver_port.to_string())
+        .context("cannot reserve the API server's port")?;
     request(&link_up()).context("cannot bring the loopback interface up")?;
     for range in [Ipv4Addr::new(10, 244, 0, 0), Ipv4Addr::new(10, 96, 0, 0)] {
         request(&local_route(range, 16)).with_context(|| format!("cannot make {range}/16 local"))?;

@@ -1,14 +1,22 @@
 //! The nodes of a cluster: which, and what makes them.
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr, path::Path, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::Ipv4Addr,
+    path::Path,
+    str::FromStr,
+};
 
 use anyhow::{Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{
-    Api, Client,
-    api::{ListParams, ObjectMeta, PostParams},
+    Api, Client, ResourceExt,
+    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
+
+use serde_json::json;
 
 use super::{
     certificates::Authority,
@@ -63,6 +71,12 @@ impl fmt::Display for NodesSpec {
 }
 
 impl NodesSpec {
+    /// The names of all nodes.
+    pub fn names(self) -> impl Iterator<Item = String> {
+        let process = (1..=self.process).map(process_name);
+        process.chain((0..self.kwok).map(kwok_name))
+    }
+
     pub fn total(self) -> usize {
         usize::from(self.process) + usize::from(self.kwok)
     }
@@ -74,9 +88,17 @@ impl NodesSpec {
     }
 }
 
+fn process_name(number: u16) -> String {
+    format!("process-{number}")
+}
+
+fn kwok_name(number: u16) -> String {
+    format!("kwok-{number}")
+}
+
 /// `process-1`, … with everything `baton-testbed node` needs in its state folder.
 pub fn process_node(layout: &Layout, program: &Path, number: u16, authority: &Authority) -> Result<Spec> {
-    let name = format!("process-{number}");
+    let name = process_name(number);
     let user = format!("system:node:{name}");
     let state = layout.node(&name);
     private_folder(&state)?;
@@ -122,7 +144,7 @@ pub async fn create_kwok_nodes(client: &Client, nodes: NodesSpec) -> Result<()> 
 
 /// With process nodes beside it a simulated node is tainted, or Pods that must run would land on it.
 fn kwok_node(number: u16, tainted: bool) -> Node {
-    let name = format!("kwok-{number}");
+    let name = kwok_name(number);
     let owned = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     };
@@ -147,11 +169,23 @@ fn kwok_node(number: u16, tainted: bool) -> Node {
     }
 }
 
+/// Labels the process nodes, so that Pods can select them.
+pub async fn label_process_nodes(client: &Client, nodes: NodesSpec) -> Result<()> {
+    let api = Api::<Node>::all(client.clone());
+    let labels = Patch::Merge(json!({ "metadata": { "labels": { "baton.dev/node": "process" } } }));
+    for number in 1..=nodes.process {
+        api.patch(&process_name(number), &PatchParams::default(), &labels).await?;
+    }
+    Ok(())
+}
+
 /// Fails unless every node is there and Ready.
 pub async fn check_ready(client: &Client, nodes: NodesSpec) -> Result<()> {
-    let all = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?;
-    let ready = all.items.iter().filter(|node| is_ready(node)).count();
-    ensure!(ready >= nodes.total(), "{ready} of {} nodes are Ready", nodes.total());
+    let all = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?.items;
+    let ready: BTreeSet<String> = all.iter().filter(|node| is_ready(node)).map(ResourceExt::name_any).collect();
+    let missing: Vec<String> = nodes.names().filter(|name| !ready.contains(name)).collect();
+    let first = &missing[..missing.len().min(5)];
+    ensure!(missing.is_empty(), "{} are not Ready: {}, …", missing.len(), first.join(", "));
     Ok(())
 }
 

@@ -57,6 +57,7 @@ pub async fn start(layout: &Layout, nodes: NodesSpec, processes: &Arc<Processes>
     }
     let node_keeper = if nodes.process > 0 { "process-1" } else { "kwok" };
     wait.until("all nodes to be Ready", node_keeper, async || nodes::check_ready(&client, nodes).await).await?;
+    nodes::label_process_nodes(&client, nodes).await.context("cannot label the process nodes")?;
     step(&format!("{} nodes are Ready ({nodes})", nodes.total()));
     let accounts = Api::<ServiceAccount>::namespaced(client, "default");
     wait.until("the default ServiceAccount", "kube-controller-manager", async || {
