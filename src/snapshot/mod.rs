@@ -6,6 +6,7 @@ pub mod index;
 pub mod pod;
 pub mod ranges;
 pub mod revision;
+pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 

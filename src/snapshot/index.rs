@@ -1,1 +1,0 @@
-//! Watch events in, sorted values out.

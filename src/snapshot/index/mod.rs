@@ -1,0 +1,250 @@
+//! Watch events in, sorted values out.
+//!
+//! The index holds what the watches have told so far, as values, filed under the uid of the controlling Rollout.
+//! Each event answers with the Rollouts it touches: those whose [`Snapshot`] may have changed. Ownership is the controller
+//! ownerRef's uid and nothing else; labels only select what is watched.
+//!
+//! Two things follow from how watches work and are tested below for any interleaving: a re-list *is* the state, so what
+//! it no longer contains is gone (the API server never says so again), and the index always equals one that is built
+//! from the last list alone.
+mod shelf;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use kube::{Resource, ResourceExt, core::DeserializeGuard};
+
+use self::shelf::Shelf;
+use super::{
+    CreateRefusal, Pod, Revision, Snapshot, TemplateCheck,
+    wire::{self, NodeView, PodView},
+};
+use crate::api::Rollout;
+
+/// Namespace and name of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// metadata.namespace.
+    pub namespace: String,
+    /// metadata.name.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// The key of an object; empty parts where the object has none.
+    pub fn of<K: Resource>(object: &K) -> Self {
+        Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+    }
+}
+
+impl std::fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The Rollout that controls an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its name; its namespace is the object's own.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+}
+
+/// What one watch covers: a namespace, or all of them.
+pub type Scope = Option<String>;
+
+/// One message of a watch. Within a scope and kind they must be given in the order in which the API server told them.
+#[derive(Clone, Debug)]
+pub enum Event<K> {
+    /// A complete list: what is not in it does not exist.
+    Listed {
+        /// All objects of the scope.
+        objects: Vec<K>,
+        /// Of the list.
+        resource_version: String,
+    },
+    /// Added or changed.
+    Applied(K),
+    /// Gone, or no longer selected.
+    Deleted(K),
+    /// Nothing happened up to this resourceVersion (a bookmark).
+    Progressed(String),
+}
+
+/// Kinds of objects whose writes must come back on a watch before the next decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Rollouts.
+    Rollout,
+    /// Pods.
+    Pod,
+    /// ControllerRevisions.
+    Revision,
+}
+
+/// What the operator remembers of one Rollout between looks that no watch can tell it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recollection {
+    /// See [`Snapshot::taken_names`].
+    pub taken_names: BTreeSet<String>,
+    /// See [`Snapshot::template_checks`].
+    pub template_checks: BTreeMap<String, TemplateCheck>,
+    /// See [`Snapshot::create_refusal`].
+    pub create_refusal: Option<CreateRefusal>,
+}
+
+/// A Rollout as the watch told it.
+#[derive(Clone, Debug, PartialEq)]
+struct KnownRollout {
+    uid: String,
+    resource_version: String,
+    /// Err: what could not be read of it. It is left alone, and does not stop the others.
+    object: Result<Box<Rollout>, String>,
+}
+
+/// Everything the watches have told.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    rollouts: Shelf<KnownRollout>,
+    pods: Shelf<Pod>,
+    revisions: Shelf<Revision>,
+    /// Ready or not, by name. None where Nodes are not watched.
+    nodes: Option<BTreeMap<String, bool>>,
+}
+
+impl Index {
+    /// Takes an event of the watch on Rollouts; returns the Rollouts it touches.
+    pub fn on_rollout(&mut self, scope: &Scope, event: Event<DeserializeGuard<Rollout>>) -> BTreeSet<ObjectKey> {
+        self.rollouts.take(scope, event, |mut guard| {
+            guard.managed_fields_mut().clear();
+            let known = KnownRollout {
+                uid: guard.uid().unwrap_or_default(),
+                resource_version: guard.resource_version().unwrap_or_default(),
+                object: guard.0.map(Box::new).map_err(|invalid| invalid.error),
+            };
+            // Filed under its own uid, and touching itself.
+            Some((None, known))
+        })
+    }
+
+    /// Takes an event of the watch on Pods; returns the Rollouts it touches.
+    pub fn on_pod(&mut self, scope: &Scope, event: Event<PodView>) -> BTreeSet<ObjectKey> {
+        self.pods.take(scope, event, |view| {
+            let owner = wire::owner(&view.metadata)?;
+            Some((Some(owner), wire::pod(view)?))
+        })
+    }
+
+    /// Takes an event of the watch on ControllerRevisions; returns the Rollouts it touches.
+    pub fn on_revision(&mut self, scope: &Scope, event: Event<ControllerRevision>) -> BTreeSet<ObjectKey> {
+        self.revisions.take(scope, event, |object| {
+            let owner = wire::owner(&object.metadata)?;
+            Some((Some(owner), wire::revision(object)))
+        })
+    }
+
+    /// Takes an event of the watch on Nodes; returns the Rollouts that have Pods on a Node that was lost or came back.
+    pub fn on_node(&mut self, event: Event<NodeView>) -> BTreeSet<ObjectKey> {
+        let before = self.lost_nodes();
+        let nodes = self.nodes.get_or_insert_default();
+        match event {
+            Event::Listed { objects, .. } => {
+                *nodes = objects.into_iter().map(|node| (node.name_any(), node.is_ready())).collect();
+            }
+            // A heartbeat changes nothing, and there are many of them.
+            Event::Applied(node) if nodes.get(&node.name_any()) == Some(&node.is_ready()) => return BTreeSet::new(),
+            Event::Applied(node) => drop(nodes.insert(node.name_any(), node.is_ready())),
+            Event::Deleted(node) => drop(nodes.remove(&node.name_any())),
+            Event::Progressed(_) => return BTreeSet::new(),
+        }
+        let after = self.lost_nodes();
+        let changed: BTreeSet<&String> = before.symmetric_difference(&after).collect();
+        let on_changed = |pod: &Pod| pod.node.as_ref().is_some_and(|node| changed.contains(node));
+        self.pods.owners_of(on_changed)
+    }
+
+    /// Nodes that run Pods of ours and are gone or not Ready.
+    fn lost_nodes(&self) -> BTreeSet<String> {
+        self.pods.values().filter_map(|pod| pod.node.as_ref()).filter(|node| self.is_lost(node)).cloned().collect()
+    }
+
+    fn is_lost(&self, node: &str) -> bool {
+        self.nodes.as_ref().is_some_and(|nodes| nodes.get(node) != Some(&true))
+    }
+
+    /// All that is known about a Rollout at `now`. None when it does not exist, or cannot be read.
+    pub fn snapshot(&self, key: &ObjectKey, recollection: &Recollection, now: Timestamp) -> Option<Snapshot> {
+        let known = self.rollouts.get(key)?;
+        let rollout = known.object.as_ref().ok()?;
+        let mut pods: Vec<Pod> = self.pods.owned_by(&key.namespace, &known.uid).cloned().collect();
+        pods.sort_by(|a, b| (a.slot, &a.name).cmp(&(b.slot, &b.name)));
+        let mut revisions: Vec<Revision> = self.revisions.owned_by(&key.namespace, &known.uid).cloned().collect();
+        revisions.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
+        let lost_nodes = pods.iter().filter_map(|pod| pod.node.clone()).filter(|node| self.is_lost(node)).collect();
+        Some(Snapshot {
+            rollout: (**rollout).clone(),
+            pods,
+            revisions,
+            taken_names: recollection.taken_names.clone(),
+            lost_nodes,
+            template_checks: recollection.template_checks.clone(),
+            create_refusal: recollection.create_refusal.clone(),
+            now,
+        })
+    }
+
+    /// uid of a Rollout, readable or not.
+    pub fn uid(&self, key: &ObjectKey) -> Option<&str> {
+        self.rollouts.get(key).map(|known| known.uid.as_str())
+    }
+
+    /// Why a Rollout cannot be read, when it exists and cannot.
+    pub fn unreadable(&self, key: &ObjectKey) -> Option<&str> {
+        self.rollouts.get(key)?.object.as_ref().err().map(String::as_str)
+    }
+
+    /// The Rollouts that can be read, by key.
+    pub fn rollouts(&self) -> impl Iterator<Item = (&ObjectKey, &Rollout)> {
+        self.rollouts.iter().filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)))
+    }
+
+    /// Keys of all Rollouts.
+    pub fn keys(&self) -> BTreeSet<ObjectKey> {
+        self.rollouts.iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// uid and resourceVersion of an object of ours, as last told.
+    pub fn version(&self, kind: Kind, key: &ObjectKey) -> Option<(&str, &str)> {
+        match kind {
+            Kind::Rollout => self.rollouts.get(key).map(|o| (o.uid.as_str(), o.resource_version.as_str())),
+            Kind::Pod => self.pods.get(key).map(|o| (o.uid.as_str(), o.resource_version.as_str())),
+            Kind::Revision => self.revisions.get(key).map(|o| (o.uid.as_str(), o.resource_version.as_str())),
+        }
+    }
+
+    /// True when the watch that covers `namespace` has told everything up to `resource_version`.
+    pub fn has_reached(&self, kind: Kind, namespace: &str, resource_version: &str) -> bool {
+        let progress = match kind {
+            Kind::Rollout => self.rollouts.progress(namespace),
+            Kind::Pod => self.pods.progress(namespace),
+            Kind::Revision => self.revisions.progress(namespace),
+        };
+        progress.is_some_and(|progress| is_at_least(progress, resource_version))
+    }
+}
+
+/// True when resourceVersion `a` is not older than `b`. Since Kubernetes 1.35 they are promised to be comparable as
+/// integers of any length within a resource type; where one is not a number, only equality counts.
+pub fn is_at_least(a: &str, b: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(a) || !is_number(b) {
+        return a == b;
+    }
+    let (a, b) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
+    (a.len(), a) >= (b.len(), b)
+}

@@ -1,0 +1,164 @@
+//! The objects of one kind, filed by key and by owner.
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::{Resource, ResourceExt};
+
+use super::{Event, ObjectKey, Owner, Scope, is_at_least};
+
+/// One object on the shelf.
+#[derive(Clone, Debug, PartialEq)]
+struct Filed<T> {
+    /// None: nobody's but its own (a Rollout).
+    owner: Option<Owner>,
+    value: T,
+}
+
+/// The objects of one kind.
+#[derive(Clone, Debug)]
+pub(super) struct Shelf<T> {
+    objects: BTreeMap<ObjectKey, Filed<T>>,
+    /// (namespace, uid of the owner) → names. The namespace is part of it because ownerRefs never leave theirs: one that
+    /// names a uid of another namespace is forged or mistaken.
+    by_owner: BTreeMap<(String, String), BTreeSet<String>>,
+    /// How far each watch has told.
+    progress: BTreeMap<Scope, String>,
+}
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), by_owner: BTreeMap::new(), progress: BTreeMap::new() }
+    }
+}
+
+impl<T: PartialEq> Shelf<T> {
+    /// Takes an event. `read` makes a value and its owner of an object; None means that it is none of ours (any more).
+    /// Returns the Rollouts whose objects changed: owners before and after, or the object itself when it has none.
+    pub(super) fn take<K: Resource>(
+        &mut self,
+        scope: &Scope,
+        event: Event<K>,
+        read: impl Fn(K) -> Option<(Option<Owner>, T)>,
+    ) -> BTreeSet<ObjectKey> {
+        let mut touched = BTreeSet::new();
+        match event {
+            Event::Listed { objects, resource_version } => {
+                let mut gone = self.keys_in(scope);
+                for object in objects {
+                    let key = ObjectKey::of(&object);
+                    gone.remove(&key);
+                    self.put(key, read(object), &mut touched);
+                }
+                for key in gone {
+                    self.put(key, None, &mut touched);
+                }
+                self.progress.insert(scope.clone(), resource_version);
+            }
+            Event::Applied(object) => {
+                self.advance(scope, object.resource_version());
+                let key = ObjectKey::of(&object);
+                self.put(key, read(object), &mut touched);
+            }
+            Event::Deleted(object) => {
+                self.advance(scope, object.resource_version());
+                self.put(ObjectKey::of(&object), None, &mut touched);
+            }
+            Event::Progressed(resource_version) => self.advance(scope, Some(resource_version)),
+        }
+        touched
+    }
+
+    /// Replaces what is filed under `key`, or removes it.
+    fn put(&mut self, key: ObjectKey, new: Option<(Option<Owner>, T)>, touched: &mut BTreeSet<ObjectKey>) {
+        let new = new.map(|(owner, value)| Filed { owner, value });
+        if self.objects.get(&key) == new.as_ref() {
+            return;
+        }
+        if let Some(old) = self.objects.remove(&key) {
+            self.unfile(&key, old.owner.as_ref());
+            touched.insert(toucher(&key, old.owner.as_ref()));
+        }
+        if let Some(new) = new {
+            touched.insert(toucher(&key, new.owner.as_ref()));
+            if let Some(owner) = &new.owner {
+                let names = self.by_owner.entry((key.namespace.clone(), owner.uid.clone())).or_default();
+                names.insert(key.name.clone());
+            }
+            self.objects.insert(key, new);
+        }
+    }
+
+    fn unfile(&mut self, key: &ObjectKey, owner: Option<&Owner>) {
+        let Some(owner) = owner else { return };
+        let place = (key.namespace.clone(), owner.uid.clone());
+        if let Some(names) = self.by_owner.get_mut(&place) {
+            names.remove(&key.name);
+            if names.is_empty() {
+                self.by_owner.remove(&place);
+            }
+        }
+    }
+
+    fn advance(&mut self, scope: &Scope, resource_version: Option<String>) {
+        let Some(resource_version) = resource_version else { return };
+        let progress = self.progress.entry(scope.clone()).or_default();
+        if progress.is_empty() || is_at_least(&resource_version, progress) {
+            *progress = resource_version;
+        }
+    }
+
+    fn keys_in(&self, scope: &Scope) -> BTreeSet<ObjectKey> {
+        let in_scope = |key: &&ObjectKey| scope.as_ref().is_none_or(|namespace| key.namespace == *namespace);
+        self.objects.keys().filter(in_scope).cloned().collect()
+    }
+}
+
+impl<T> Shelf<T> {
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<&T> {
+        self.objects.get(key).map(|filed| &filed.value)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &T)> {
+        self.objects.iter().map(|(key, filed)| (key, &filed.value))
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.objects.values().map(|filed| &filed.value)
+    }
+
+    /// The objects that the Rollout with this uid controls, by name.
+    pub(super) fn owned_by(&self, namespace: &str, uid: &str) -> impl Iterator<Item = &T> {
+        let names = self.by_owner.get(&(namespace.to_owned(), uid.to_owned()));
+        names
+            .into_iter()
+            .flatten()
+            .filter_map(|name| self.get(&ObjectKey { namespace: namespace.to_owned(), name: name.clone() }))
+    }
+
+    /// The Rollouts that control an object of which `holds` is true.
+    pub(super) fn owners_of(&self, holds: impl Fn(&T) -> bool) -> BTreeSet<ObjectKey> {
+        let held = self.objects.iter().filter(|(_, filed)| holds(&filed.value));
+        held.map(|(key, filed)| toucher(key, filed.owner.as_ref())).collect()
+    }
+
+    /// How far the watch that covers `namespace` has told.
+    pub(super) fn progress(&self, namespace: &str) -> Option<&str> {
+        let own = self.progress.get(&Some(namespace.to_owned()));
+        own.or_else(|| self.progress.get(&None)).map(String::as_str)
+    }
+}
+
+/// The Rollout that a change of an object concerns.
+fn toucher(key: &ObjectKey, owner: Option<&Owner>) -> ObjectKey {
+    match owner {
+        Some(owner) => ObjectKey { namespace: key.namespace.clone(), name: owner.name.clone() },
+        None => key.clone(),
+    }
+}
+
+#[cfg(test)]
+impl<T> Shelf<T> {
+    /// What is filed where, for comparison.
+    pub(super) fn keys_and_files(&self) -> impl PartialEq + std::fmt::Debug {
+        (self.objects.keys().collect::<Vec<_>>(), &self.by_owner)
+    }
+}

@@ -1,0 +1,265 @@
+//! API objects → values. What is decoded here is all that Baton ever knows of a Pod, a ControllerRevision or a Node:
+//! whatever else the object holds (managedFields above all) is dropped on the spot, which keeps a Pod at about 1 KB.
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        apps::v1::ControllerRevision,
+        core::v1::{ContainerState as ApiContainerState, ContainerStatus, NodeStatus, PodCondition},
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
+};
+use serde::Deserialize;
+
+use super::{Container, ContainerState, Pod, PodPhase, Revision, index::Owner};
+use crate::api::names;
+
+/// A Pod as it comes over the wire, reduced to the fields that [`Pod`] is made from.
+#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
+#[resource(inherit = "k8s_openapi::api::core::v1::Pod")]
+pub struct PodView {
+    /// metadata.
+    pub metadata: ObjectMeta,
+    /// spec.
+    #[serde(default)]
+    pub spec: PodSpecView,
+    /// status.
+    #[serde(default)]
+    pub status: PodStatusView,
+}
+
+/// What is read of a Pod's spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpecView {
+    /// nodeName.
+    pub node_name: Option<String>,
+}
+
+/// What is read of a Pod's status.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatusView {
+    /// phase.
+    pub phase: Option<String>,
+    /// reason.
+    pub reason: Option<String>,
+    /// message.
+    pub message: Option<String>,
+    /// podIP.
+    #[serde(rename = "podIP")]
+    pub pod_ip: Option<String>,
+    /// startTime.
+    pub start_time: Option<Time>,
+    /// conditions.
+    pub conditions: Vec<PodCondition>,
+    /// initContainerStatuses.
+    pub init_container_statuses: Vec<ContainerStatus>,
+    /// containerStatuses.
+    pub container_statuses: Vec<ContainerStatus>,
+}
+
+/// A Node as it comes over the wire, reduced to its conditions.
+#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
+#[resource(inherit = "k8s_openapi::api::core::v1::Node")]
+pub struct NodeView {
+    /// metadata.
+    pub metadata: ObjectMeta,
+    /// status.
+    #[serde(default)]
+    pub status: Option<NodeStatus>,
+}
+
+impl NodeView {
+    /// True while its Ready condition is True.
+    pub fn is_ready(&self) -> bool {
+        let conditions = self.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    }
+}
+
+/// The Rollout that controls an object, by its controller ownerRef; labels say nothing about ownership.
+pub fn owner(metadata: &ObjectMeta) -> Option<Owner> {
+    let controller = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    is_rollout(controller).then(|| Owner { name: controller.name.clone(), uid: controller.uid.clone() })
+}
+
+fn is_rollout(owner: &OwnerReference) -> bool {
+    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+    owner.kind == "Rollout" && group == names::GROUP
+}
+
+/// A Pod as a value. None when the labels that place it in a slot are missing or unreadable: somebody took the Pod out
+/// of Baton's hands by relabelling it, as one does with a Pod of a ReplicaSet.
+pub fn pod(view: PodView) -> Option<Pod> {
+    let PodView { metadata, spec, status } = view;
+    let labels = metadata.labels.unwrap_or_default();
+    let slot = labels.get(names::LABEL_INSTANCE)?.parse().ok().filter(|slot| *slot >= 0)?;
+    let revision = labels.get(names::LABEL_REVISION)?.clone();
+    let is_true = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_ && c.status == "True");
+    let is_false = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_ && c.status == "False");
+    let ready_since = is_true("Ready").and_then(|condition| since(condition).or(time(status.start_time.as_ref())));
+    let initialized_at = is_true("Initialized").and_then(since);
+    let unschedulable = is_false("PodScheduled").map(|condition| condition.message.clone().unwrap_or_default());
+    let disruption = is_true("DisruptionTarget").map(|condition| condition.reason.clone().unwrap_or_default());
+    let init = status.init_container_statuses.into_iter().map(|container| self::container(container, true));
+    let main = status.container_statuses.into_iter().map(|container| self::container(container, false));
+    Some(Pod {
+        name: metadata.name.unwrap_or_default(),
+        uid: metadata.uid.unwrap_or_default(),
+        resource_version: metadata.resource_version.unwrap_or_default(),
+        slot,
+        revision,
+        version: annotation(metadata.annotations.as_ref(), names::ANNOTATION_VERSION).unwrap_or_default(),
+        created: time(metadata.creation_timestamp.as_ref()).unwrap_or(Timestamp::UNIX_EPOCH),
+        deletion: time(metadata.deletion_timestamp.as_ref()),
+        phase: phase(status.phase.as_deref()),
+        reason: status.reason,
+        message: status.message,
+        ready_since,
+        initialized_at,
+        started_at: time(status.start_time.as_ref()),
+        unschedulable,
+        disruption,
+        node: spec.node_name,
+        ip: status.pod_ip,
+        containers: init.chain(main).collect(),
+    })
+}
+
+fn phase(phase: Option<&str>) -> PodPhase {
+    match phase {
+        Some("Running") => PodPhase::Running,
+        Some("Succeeded") => PodPhase::Succeeded,
+        Some("Failed") => PodPhase::Failed,
+        Some("Unknown") => PodPhase::Unknown,
+        _ => PodPhase::Pending,
+    }
+}
+
+fn container(status: ContainerStatus, init: bool) -> Container {
+    let last_exit = status.last_state.and_then(|state| state.terminated);
+    Container {
+        name: status.name,
+        init,
+        ready: status.ready,
+        restarts: status.restart_count,
+        state: container_state(status.state),
+        last_exit: last_exit.map(|exit| (exit.reason.unwrap_or_default(), exit.exit_code)),
+    }
+}
+
+/// A container without a state waits: that is what the API means by absence.
+fn container_state(state: Option<ApiContainerState>) -> ContainerState {
+    let state = state.unwrap_or_default();
+    if state.running.is_some() {
+        return ContainerState::Running;
+    }
+    if let Some(exit) = state.terminated {
+        return ContainerState::Terminated { reason: exit.reason.unwrap_or_default(), exit_code: exit.exit_code };
+    }
+    let waiting = state.waiting.unwrap_or_default();
+    ContainerState::Waiting { reason: waiting.reason.unwrap_or_default(), message: waiting.message.unwrap_or_default() }
+}
+
+/// A ControllerRevision as a value.
+pub fn revision(object: ControllerRevision) -> Revision {
+    let ControllerRevision { metadata, data, revision } = object;
+    let annotations = metadata.annotations.as_ref();
+    let at = |name: &str| annotation(annotations, name).and_then(|text| text.parse().ok());
+    Revision {
+        name: metadata.name.unwrap_or_default(),
+        uid: metadata.uid.unwrap_or_default(),
+        resource_version: metadata.resource_version.unwrap_or_default(),
+        hash: annotation(metadata.labels.as_ref(), names::LABEL_REVISION_HASH).unwrap_or_default(),
+        number: revision.unwrap_or_default(),
+        data: data.0,
+        completed_at: at(names::ANNOTATION_COMPLETED_AT),
+        failed_at: at(names::ANNOTATION_FAILED_AT),
+        failed_reason: annotation(annotations, names::ANNOTATION_FAILED_REASON),
+        change_cause: annotation(annotations, names::ANNOTATION_CHANGE_CAUSE),
+        deleting: metadata.deletion_timestamp.is_some(),
+    }
+}
+
+fn annotation(map: Option<&BTreeMap<String, String>>, name: &str) -> Option<String> {
+    map?.get(name).cloned()
+}
+
+fn since(condition: &PodCondition) -> Option<Timestamp> {
+    time(condition.last_transition_time.as_ref())
+}
+
+fn time(time: Option<&Time>) -> Option<Timestamp> {
+    time.map(|time| time.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn decode(value: serde_json::Value) -> PodView {
+        serde_json::from_value(value).expect("a Pod")
+    }
+
+    #[test]
+    fn a_pod_keeps_what_decisions_need() {
+        let pod = pod(decode(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": "web-3-abc", "namespace": "shop", "uid": "u1", "resourceVersion": "42",
+                "creationTimestamp": "2026-01-01T10:00:00Z",
+                "labels": {"baton.dev/instance": "3", "baton.dev/revision": "web-abc", "baton.dev/rollout": "web"},
+                "annotations": {"baton.dev/version": "1.4.2"},
+                "managedFields": [{"manager": "kubelet", "operation": "Update", "fieldsV1": {"f:status": {}}}],
+            },
+            "spec": {"nodeName": "node-1", "containers": [{"name": "app", "image": "web:1.4.2"}]},
+            "status": {
+                "phase": "Running", "podIP": "10.0.0.7", "startTime": "2026-01-01T10:00:01Z",
+                "conditions": [
+                    {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T10:00:05Z"},
+                    {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},
+                ],
+                "containerStatuses": [{
+                    "name": "app", "ready": true, "restartCount": 2, "image": "web:1.4.2", "imageID": "x",
+                    "state": {"running": {"startedAt": "2026-01-01T10:00:04Z"}},
+                    "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+                }],
+            },
+        })))
+        .expect("placed in a slot");
+        assert_eq!((pod.slot, pod.revision.as_str(), pod.version.as_str()), (3, "web-abc", "1.4.2"));
+        assert_eq!(pod.ready_since, Some("2026-01-01T10:00:05Z".parse().expect("time")));
+        assert_eq!(pod.disruption.as_deref(), Some("EvictionByEvictionAPI"));
+        assert_eq!(pod.containers[0].last_exit, Some(("OOMKilled".into(), 137)));
+        assert_eq!((pod.node.as_deref(), pod.ip.as_deref()), (Some("node-1"), Some("10.0.0.7")));
+    }
+
+    #[test]
+    fn a_relabelled_pod_is_out_of_our_hands() {
+        let labels = json!({"baton.dev/instance": "three", "baton.dev/revision": "web-abc"});
+        assert_eq!(pod(decode(json!({"metadata": {"name": "a", "labels": labels}}))), None);
+        assert_eq!(pod(decode(json!({"metadata": {"name": "a"}}))), None);
+    }
+
+    #[test]
+    fn only_a_controller_reference_to_our_group_makes_an_owner() {
+        let reference = |api_version: &str, controller: bool| ObjectMeta {
+            owner_references: Some(vec![OwnerReference {
+                api_version: api_version.into(),
+                kind: "Rollout".into(),
+                name: "web".into(),
+                uid: "u1".into(),
+                controller: Some(controller),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        };
+        assert_eq!(owner(&reference("baton.dev/v1alpha1", true)), Some(Owner { name: "web".into(), uid: "u1".into() }));
+        assert_eq!(owner(&reference("argoproj.io/v1alpha1", true)), None);
+        assert_eq!(owner(&reference("baton.dev/v1alpha1", false)), None);
+    }
+}
