@@ -5,3 +5,5 @@ mod architecture;
 #[cfg(feature = "testbed")] // test equipment is built with it only
 mod cluster;
 mod sources;
+#[cfg(feature = "testbed")]
+mod testbed;
