@@ -62,7 +62,8 @@ impl Budget {
 /// Does this Pod count in the total?
 fn counts(snapshot: &Snapshot, pod: &Pod) -> bool {
     match pod.deletion {
-        None => !pod.is_finished(),
+        _ if pod.is_finished() => false,
+        None => true,
         Some(at) => {
             let node_lost = pod.node.as_ref().is_some_and(|node| snapshot.lost_nodes.contains(node));
             !node_lost && after(at, TERMINATING_COUNTS_SECONDS) > snapshot.now

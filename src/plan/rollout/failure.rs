@@ -100,7 +100,7 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
     else {
         return before; // on the way back it tells what went wrong
     };
-    if lineage::has_failed(&view.snapshot.rollout, effective) {
+    if lineage::has_failed(view.snapshot, effective) {
         return before.or_else(|| noted_on(effective, view.memory.run));
     }
     let before = before.filter(|failed| failed.run == view.memory.run && failed.revision == effective.name);
@@ -132,8 +132,8 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
     Some(failed)
 }
 
-/// After a loss of status: what the revision's annotations still know.
-fn noted_on(revision: &crate::snapshot::Revision, run: i64) -> Option<Failed> {
+/// What the revision's annotations know of its failure: all there is after an abort, or a loss of status.
+pub(super) fn noted_on(revision: &crate::snapshot::Revision, run: i64) -> Option<Failed> {
     let (reason, message) = revision.failed_reason.as_deref().unwrap_or("Failed: ").split_once(": ")?;
     Some(Failed {
         revision: revision.name.clone(),

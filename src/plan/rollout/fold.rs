@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{after, plan};
+use super::{after, failure_of, plan};
 use crate::{
     api::{Rollout, RolloutStatus, rollout::Approve, status::BatchStatus},
     plan::{
@@ -59,7 +59,9 @@ pub enum End {
 impl World {
     /// A world that starts from this state.
     pub fn new(snapshot: Snapshot, ready_seconds: i64) -> Self {
-        Self { snapshot, ready_seconds, broken: Vec::new(), created: 0, ready_at: BTreeMap::new() }
+        let starting = snapshot.pods.iter().filter(|pod| pod.is_live() && !pod.is_ready() && failure_of(pod).is_none());
+        let ready_at = starting.map(|pod| (pod.uid.clone(), after(snapshot.now, ready_seconds))).collect();
+        Self { snapshot, ready_seconds, broken: Vec::new(), created: 0, ready_at }
     }
 
     /// Runs to the end, answering approvals as they are asked for; calls `see` with each step that did or held something.
@@ -155,9 +157,11 @@ impl World {
                 self.snapshot.template_checks.insert(revision.clone(), TemplateCheck::Valid);
             }
             Change::CreatePod { name, slot, revision, .. } => self.create_pod(name, *slot, revision),
-            Change::DeletePod { uid, .. } => {
-                if let Some(pod) = self.snapshot.pods.iter_mut().find(|pod| pod.uid == *uid) {
+            Change::DeletePod { uid, resource_version, .. } => {
+                let same = |pod: &&mut Pod| pod.uid == *uid && pod.resource_version == *resource_version;
+                if let Some(pod) = self.snapshot.pods.iter_mut().find(same) {
                     pod.deletion = Some(now);
+                    pod.resource_version.push('d');
                     self.ready_at.remove(uid);
                 }
             }

@@ -12,7 +12,7 @@ type Gate = fn(&View<'_>) -> Option<Hold>;
 const BACK: &[Gate] = &[paused_revert, template_refused];
 const TEMPLATE: &[Gate] = &[spec_invalid, template_refused, template_unchecked];
 const RENEW: &[Gate] = &[paused];
-const FORWARD: &[Gate] = &[spec_invalid, template_refused, template_unchecked, failure_threshold, paused];
+const FORWARD: &[Gate] = &[spec_invalid, template_refused, template_unchecked, failed, paused];
 
 /// Holds a change towards the update revision.
 pub(super) fn forward(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
@@ -87,7 +87,8 @@ fn template_unchecked(view: &View<'_>) -> Option<Hold> {
     hold(HoldReason::TemplateUnchecked, format!("asking the API server whether it accepts Pods of {}", effective.name))
 }
 
-fn failure_threshold(view: &View<'_>) -> Option<Hold> {
+/// Failed instances reached the threshold.
+pub(super) fn failed(view: &View<'_>) -> Option<Hold> {
     let failed = view.memory.failed.as_ref().filter(|failed| failed.at.is_some() && !view.lineage.is_back())?;
     let remedy = if view.lineage.is_first() {
         "change the spec, or set spec.retryAt"

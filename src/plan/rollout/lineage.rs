@@ -1,12 +1,9 @@
 //! Revisions: which one the spec asks for, which one is stable, which one is worked towards.
 use std::collections::BTreeSet;
 
-use super::{View, slots::Done};
+use super::{View, failure::seconds, slots::Done};
 use crate::{
-    api::{
-        Rollout,
-        rollout::{OnFailure, Request},
-    },
+    api::rollout::{OnFailure, Request},
     plan::{
         change::{Change, Memory, RevisionMark},
         revision,
@@ -54,15 +51,16 @@ pub(super) fn trace<'a>(snapshot: &'a Snapshot, remembered: &Memory) -> Lineage<
     let usable = || snapshot.revisions.iter().filter(|revision| !revision.deleting);
     let named = |name: Option<&String>| usable().find(|revision| Some(&revision.name) == name);
     let highest = snapshot.revisions.iter().map(|revision| revision.number).max().unwrap_or(0);
-    let update = usable().filter(|revision| revision.data == data).max_by_key(|revision| revision.number);
+    let update =
+        usable().filter(|revision| revision.data == data).max_by_key(|revision| (revision.number, &revision.name));
     let stable = usable()
         .filter(|revision| revision.completed_at.is_some())
-        .max_by_key(|revision| (revision.completed_at, revision.number))
+        .max_by_key(|revision| (revision.completed_at, revision.number, &revision.name))
         .or_else(|| named(remembered.stable.as_ref()))
         .or_else(|| if remembered.run == 0 { most_live(snapshot, update) } else { None });
     let effective = match (update, stable) {
         // Until it is marked as the wanted one again, its marks are about an earlier time.
-        (Some(update), Some(stable)) if update.number == highest && given_up(&snapshot.rollout, update) => Some(stable),
+        (Some(update), Some(stable)) if update.number == highest && given_up(snapshot, update) => Some(stable),
         (Some(update), _) => Some(update),
         (None, _) => named(remembered.effective.as_ref()).or(stable),
     };
@@ -75,21 +73,22 @@ fn most_live<'a>(snapshot: &'a Snapshot, update: Option<&Revision>) -> Option<&'
     let live =
         |revision: &Revision| snapshot.pods.iter().filter(|p| p.is_live() && p.revision == revision.name).count();
     let most = snapshot.revisions.iter().filter(|revision| !revision.deleting && live(revision) > 0);
-    most.max_by_key(|revision| (live(revision), revision.number))
+    most.max_by_key(|revision| (live(revision), revision.number, &revision.name))
         .filter(|most| Some(&most.name) != update.map(|u| &u.name))
 }
 
 /// It failed or was aborted since it last became the wanted one, completed or was retried.
-pub(super) fn has_failed(rollout: &Rollout, update: &Revision) -> bool {
+pub(super) fn has_failed(snapshot: &Snapshot, update: &Revision) -> bool {
+    let retried_at =
+        snapshot.rollout.spec.retry_at.as_ref().map(|retry| retry.0).filter(|retry| *retry <= snapshot.now);
     update.failed_at.is_some_and(|failed| {
-        update.completed_at.is_none_or(|completed| completed < failed)
-            && rollout.spec.retry_at.as_ref().is_none_or(|retry| retry.0 <= failed)
+        update.completed_at.is_none_or(|completed| completed < failed) && retried_at.is_none_or(|retry| retry <= failed)
     })
 }
 
-fn given_up(rollout: &Rollout, update: &Revision) -> bool {
+fn given_up(snapshot: &Snapshot, update: &Revision) -> bool {
     let aborted = update.failed_reason.as_deref().is_some_and(|reason| reason.starts_with(ABORTED));
-    has_failed(rollout, update) && (aborted || rollout.spec.strategy.on_failure == OnFailure::Rollback)
+    has_failed(snapshot, update) && (aborted || snapshot.rollout.spec.strategy.on_failure == OnFailure::Rollback)
 }
 
 impl Lineage<'_> {
@@ -124,8 +123,9 @@ impl Lineage<'_> {
         let mut needed: BTreeSet<&str> = snapshot.pods.iter().map(|pod| pod.revision.as_str()).collect();
         needed.extend([self.update, self.stable, self.effective].into_iter().flatten().map(|r| r.name.as_str()));
         needed.extend([&memory.update, &memory.stable, &memory.effective].into_iter().flatten().map(String::as_str));
-        let spare: Vec<&Revision> =
+        let mut spare: Vec<&Revision> =
             snapshot.revisions.iter().filter(|r| !r.deleting && !needed.contains(r.name.as_str())).collect();
+        spare.sort_by_key(|revision| (revision.number, &revision.name));
         let beyond = spare.len().saturating_sub(limit);
         let delete = |r: &&Revision| Change::DeleteRevision {
             name: r.name.clone(),
@@ -138,11 +138,11 @@ impl Lineage<'_> {
     /// What the end of a run writes down for good: completed, failed or aborted.
     pub fn conclude(&self, view: &View<'_>) -> Option<Change> {
         let update = self.update.filter(|_| !self.is_back() && view.memory.batch.is_some())?;
-        let now = view.now();
+        let now = seconds(view.now()).0;
         if view.spec().abort.as_ref().is_some_and(|abort| abort.run == view.memory.run) && !self.is_first() {
             return Some(mark(update, RevisionMark::Failed { at: now, reason: abort_reason(view) }));
         }
-        if has_failed(&view.snapshot.rollout, update) {
+        if has_failed(view.snapshot, update) {
             return None;
         }
         if let Some(failed) = view.memory.failed.as_ref().filter(|failed| failed.at.is_some()) {

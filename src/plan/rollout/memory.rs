@@ -2,14 +2,17 @@
 use super::{
     Alarm, View, after,
     batches::{boundaries, index_of},
-    failure::{deadline, seconds},
+    failure::{deadline, noted_on, seconds},
     gates,
     lineage::Lineage,
     replicas,
     slots::Done,
 };
 use crate::{
-    api::{RolloutStatus, status::BatchStatus},
+    api::{
+        RolloutStatus,
+        status::{BatchStatus, Failed},
+    },
     plan::change::{Hold, HoldReason, Memory},
     snapshot::Snapshot,
 };
@@ -76,8 +79,13 @@ pub(super) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
     let answered =
         [spec.approve.as_ref().map(|a| a.run), spec.abort.as_ref().map(|a| a.run)].into_iter().flatten().max();
     memory.run = if lost { answered.unwrap_or(0).max(0) } else { old.run }.saturating_add(1);
-    let keeps_cause = lineage.is_back() && !lineage.is_revert();
-    memory.failed = memory.failed.filter(|_| keeps_cause);
+    memory.failed = match lineage.update.filter(|_| lineage.is_back() && !lineage.is_revert()) {
+        Some(update) => noted_on(update, old.run).map(|failed| Failed {
+            slots: old.failed.as_ref().map(|failed| failed.slots.clone()).unwrap_or_default(),
+            ..failed
+        }),
+        None => None,
+    };
     let replicas = replicas(spec);
     let all = lineage.is_back() || lineage.is_first();
     let opened = if all {
@@ -141,6 +149,9 @@ pub(super) fn open_batches(view: &View<'_>, alarm: &mut Alarm) -> Opening {
         batch.completed_at = None;
         Opening { batch: Some(batch), hold: None }
     };
+    if let Some(hold) = gates::failed(view) {
+        return Opening { batch: Some(batch), hold: Some(hold) };
+    }
     if let Done::Not(undone) = &done {
         if !within_threshold(view, undone) {
             batch.completed_at = None;

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::{failure, lineage::Lineage, replicas};
 use crate::{
+    api::Time,
     plan::change::Memory,
     snapshot::{Pod, Snapshot},
 };
@@ -15,7 +16,24 @@ pub(super) struct Slots<'a> {
     replicas: i32,
     opened: i32,
     min_ready_seconds: i32,
+    renewal: Renewal,
     now: Timestamp,
+}
+
+/// Which Pods of the right revision are to be replaced all the same.
+#[derive(Clone, Copy, Default)]
+struct Renewal {
+    /// All that are older: `spec.restartAt`, once reached.
+    restart_at: Option<Timestamp>,
+    /// Those that are older and not ready, or failing: `spec.retryAt`, once reached, while the run it began is on.
+    retry_at: Option<Timestamp>,
+}
+
+impl Renewal {
+    fn is_due(self, pod: &Pod) -> bool {
+        let before = |at: Option<Timestamp>| at.is_some_and(|at| pod.created < at);
+        before(self.restart_at) || (before(self.retry_at) && (!pod.is_ready() || failure::failure_of(pod).is_some()))
+    }
 }
 
 /// One slot.
@@ -52,6 +70,10 @@ impl<'a> Slots<'a> {
         let opened = opened(lineage, memory, replicas);
         let effective = lineage.effective.map(|revision| revision.name.as_str());
         let stable = lineage.stable.map(|revision| revision.name.as_str());
+        let reached = |at: &Option<Time>| at.as_ref().map(|at| at.0).filter(|at| *at <= snapshot.now);
+        let is_trying = memory.batch.is_some() && !lineage.is_back();
+        let renewal =
+            Renewal { restart_at: reached(&spec.restart_at), retry_at: reached(&spec.retry_at).filter(|_| is_trying) };
         let mut slots: BTreeMap<i32, Slot<'a>> = (0..replicas)
             .map(|index| (index, Slot::empty(index, if index < opened { effective } else { stable })))
             .collect();
@@ -65,14 +87,16 @@ impl<'a> Slots<'a> {
         }
         for slot in slots.values_mut() {
             let assigned = slot.assigned;
-            let fresh = |pod: &Pod| Some(pod.revision.as_str()) == assigned && !renewal_due(snapshot, pod);
+            let fresh = |pod: &Pod| Some(pod.revision.as_str()) == assigned && !renewal.is_due(pod);
             slot.live.sort_by_key(|pod| {
                 let available = pod.is_available(spec.min_ready_seconds, snapshot.now);
                 (!fresh(pod), !available, !pod.is_ready(), pod.created, &pod.name)
             });
+            slot.finished.sort_by_key(|pod| &pod.name);
+            slot.terminating.sort_by_key(|pod| &pod.name);
             slot.fresh = slot.live.first().is_some_and(|best| fresh(best));
         }
-        Self { slots, replicas, opened, min_ready_seconds: spec.min_ready_seconds, now: snapshot.now }
+        Self { slots, replicas, opened, min_ready_seconds: spec.min_ready_seconds, renewal, now: snapshot.now }
     }
 
     /// Slots 0 … replicas - 1.
@@ -93,6 +117,11 @@ impl<'a> Slots<'a> {
     /// Number of opened slots: below it the effective revision is assigned, above it the stable one.
     pub fn opened(&self) -> i32 {
         self.opened
+    }
+
+    /// To be replaced although it is of the right revision: a restart or a retry is due for it.
+    pub fn is_renewal_due(&self, pod: &Pod) -> bool {
+        self.renewal.is_due(pod)
     }
 
     /// Runs exactly what it is assigned, and it is available.
@@ -149,12 +178,4 @@ fn opened(lineage: &Lineage<'_>, memory: &Memory, replicas: i32) -> i32 {
         Some(batch) if !lineage.is_back() && !lineage.is_first() => batch.opened.clamp(0, replicas),
         _ => replicas,
     }
-}
-
-/// `spec.restartAt` was reached and the Pod is older; or it had failed when `spec.retryAt` was set.
-pub(super) fn renewal_due(snapshot: &Snapshot, pod: &Pod) -> bool {
-    let spec = &snapshot.rollout.spec;
-    let restart = spec.restart_at.as_ref().is_some_and(|at| at.0 <= snapshot.now && pod.created < at.0);
-    let retry = spec.retry_at.as_ref().is_some_and(|at| at.0 <= snapshot.now && pod.created < at.0);
-    restart || (retry && failure::is_failing(snapshot, pod))
 }

@@ -120,7 +120,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         for slot in view.slots.wanted().filter(|slot| slot.live.len() > 1) {
             let best = slot.live[0];
             for pod in &slot.live[1..] {
-                let same = pod.revision == best.revision && !super::slots::renewal_due(view.snapshot, pod);
+                let same = pod.revision == best.revision && !view.slots.is_renewal_due(pod);
                 let reason = if same { PodReason::Surplus } else { self.reason_of_change(slot) };
                 // An available Pod leaves only when the better one has taken over: that is what the surge is for.
                 if !self.available(pod) || (self.available(best) && self.budget.take_available(false)) {
@@ -147,14 +147,21 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let view = self.view;
         let missing: Vec<&Slot<'_>> = view.slots.wanted().filter(|slot| slot.live.is_empty()).collect();
         for slot in missing {
-            if !slot.finished.is_empty() {
-                continue; // it is being cleared away first: that frees the name
+            if !slot.finished.is_empty() || self.ends_at_once(slot) {
+                continue; // cleared away first: that frees the name, and takes no grace period
             }
             let reason = self.reason_of_refill(slot);
             if !self.create(slot, reason) {
                 break;
             }
         }
+    }
+
+    /// A finished Pod that has been deleted is gone in a moment, unless something (a finalizer) keeps it.
+    fn ends_at_once(&self, slot: &Slot<'_>) -> bool {
+        let now = self.view.now();
+        let in_time = |pod: &Pod| pod.deletion.is_some_and(|at| after(at, TERMINATING_COUNTS_SECONDS) > now);
+        slot.terminating.iter().filter(|pod| pod.is_finished()).any(|pod| in_time(pod))
     }
 
     /// Why an empty slot is filled: in the middle of its change; else it is new, or its Pod was lost.
@@ -180,7 +187,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             let reason = self.reason_of_change(slot);
             let opened = slot.index < view.slots.opened();
             let held = match reason {
-                PodReason::Restart if failure::is_failing(view.snapshot, pod) => gates::forward(view, self.alarm),
+                PodReason::Restart if !pod.is_ready() => gates::forward(view, self.alarm), // a retry
                 PodReason::Restart if slot.index >= restart_end => continue,
                 PodReason::Restart => gates::renew(view, self.alarm),
                 PodReason::Forward => gates::forward(view, self.alarm),
