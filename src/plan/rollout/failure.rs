@@ -161,12 +161,13 @@ fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> 
         });
         found.extend(failures.next());
     }
-    if found.is_empty() && deadline(view).is_some_and(|at| alarm.passed(at)) {
-        if let Done::Not(undone) = view.slots.done() {
-            let message = format!("not available within {} s", view.spec().progress_deadline_seconds);
-            let late = |slot: i32| (slot, ("ProgressDeadlineExceeded".to_owned(), named(view, slot, &message)));
-            found.extend(undone.into_iter().map(late));
-        }
+    if found.is_empty()
+        && deadline(view).is_some_and(|at| alarm.passed(at))
+        && let Done::Not(undone) = view.slots.done()
+    {
+        let message = format!("not available within {} s", view.spec().progress_deadline_seconds);
+        let late = |slot: i32| (slot, ("ProgressDeadlineExceeded".to_owned(), named(view, slot, &message)));
+        found.extend(undone.into_iter().map(late));
     }
     found
 }

@@ -42,12 +42,12 @@ fn first(gates: &[Gate], view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
     Some(hold)
 }
 
-fn hold(reason: HoldReason, message: impl Into<String>) -> Option<Hold> {
-    Some(Hold { reason, message: message.into(), until: None })
+fn hold(reason: HoldReason, message: impl Into<String>) -> Hold {
+    Hold { reason, message: message.into(), until: None }
 }
 
 fn spec_invalid(view: &View<'_>) -> Option<Hold> {
-    hold(HoldReason::SpecInvalid, problem_of(view.spec())?)
+    Some(hold(HoldReason::SpecInvalid, problem_of(view.spec())?))
 }
 
 /// What the CRD's rules refuse too; here for objects that were stored before a rule existed.
@@ -84,7 +84,10 @@ fn template_unchecked(view: &View<'_>) -> Option<Hold> {
     if view.snapshot.template_checks.contains_key(&effective.name) {
         return None;
     }
-    hold(HoldReason::TemplateUnchecked, format!("asking the API server whether it accepts Pods of {}", effective.name))
+    Some(hold(
+        HoldReason::TemplateUnchecked,
+        format!("asking the API server whether it accepts Pods of {}", effective.name),
+    ))
 }
 
 /// Failed instances reached the threshold.
@@ -97,11 +100,11 @@ pub(super) fn failed(view: &View<'_>) -> Option<Hold> {
     } else {
         "going back"
     };
-    hold(HoldReason::FailureThreshold, format!("{}: {}; {remedy}", failed.reason, failed.message))
+    Some(hold(HoldReason::FailureThreshold, format!("{}: {}; {remedy}", failed.reason, failed.message)))
 }
 
 fn paused(view: &View<'_>) -> Option<Hold> {
-    if view.spec().paused { hold(HoldReason::Paused, "spec.paused is true") } else { None }
+    view.spec().paused.then(|| hold(HoldReason::Paused, "spec.paused is true"))
 }
 
 /// A revert in the spec obeys `paused`; abort and automatic rollback pass.

@@ -111,9 +111,9 @@ impl Lineage<'_> {
         let base = format!("{rollout}-{hash}");
         let taken =
             |name: &str| snapshot.taken_names.contains(name) || snapshot.revisions.iter().any(|r| r.name == name);
-        // Ends: only finitely many names are taken.
-        let name =
-            std::iter::once(base.clone()).chain((1..).map(|n: u32| format!("{base}-{n}"))).find(|name| !taken(name));
+        let name = std::iter::once(base.clone())
+            .chain((1..1_000).map(|n: u32| format!("{base}-{n}")))
+            .find(|name| !taken(name));
         Change::CreateRevision { name: name.unwrap_or(base), hash, number, data: self.data.clone(), change_cause }
     }
 

@@ -152,12 +152,12 @@ pub(super) fn open_batches(view: &View<'_>, alarm: &mut Alarm) -> Opening {
     if let Some(hold) = gates::failed(view) {
         return Opening { batch: Some(batch), hold: Some(hold) };
     }
-    if let Done::Not(undone) = &done {
-        if !within_threshold(view, undone) {
-            batch.completed_at = None;
-            let hold = not_healthy(view, alarm, &batch, undone);
-            return Opening { batch: Some(batch), hold: Some(hold) };
-        }
+    if let Done::Not(undone) = &done
+        && !within_threshold(view, undone)
+    {
+        batch.completed_at = None;
+        let hold = not_healthy(view, alarm, &batch, undone);
+        return Opening { batch: Some(batch), hold: Some(hold) };
     }
     if batch.opened == replicas && replicas > 0 {
         let hold = match &done {

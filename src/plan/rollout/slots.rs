@@ -12,7 +12,7 @@ use crate::{
 
 /// All slots that have a Pod or should have one.
 pub(super) struct Slots<'a> {
-    slots: BTreeMap<i32, Slot<'a>>,
+    by_index: BTreeMap<i32, Slot<'a>>,
     replicas: i32,
     opened: i32,
     min_ready_seconds: i32,
@@ -96,22 +96,29 @@ impl<'a> Slots<'a> {
             slot.terminating.sort_by_key(|pod| &pod.name);
             slot.fresh = slot.live.first().is_some_and(|best| fresh(best));
         }
-        Self { slots, replicas, opened, min_ready_seconds: spec.min_ready_seconds, renewal, now: snapshot.now }
+        Self {
+            by_index: slots,
+            replicas,
+            opened,
+            min_ready_seconds: spec.min_ready_seconds,
+            renewal,
+            now: snapshot.now,
+        }
     }
 
     /// Slots 0 … replicas - 1.
     pub fn wanted(&self) -> impl Iterator<Item = &Slot<'a>> {
-        self.slots.range(0..self.replicas).map(|(_, slot)| slot)
+        self.by_index.range(0..self.replicas).map(|(_, slot)| slot)
     }
 
     /// Slots that should not exist, highest first.
     pub fn unwanted(&self) -> impl Iterator<Item = &Slot<'a>> {
-        self.slots.values().rev().filter(|slot| slot.index >= self.replicas || slot.index < 0)
+        self.by_index.values().rev().filter(|slot| slot.index >= self.replicas || slot.index < 0)
     }
 
     /// Every slot, by number.
     pub fn all(&self) -> impl Iterator<Item = &Slot<'a>> {
-        self.slots.values()
+        self.by_index.values()
     }
 
     /// Number of opened slots: below it the effective revision is assigned, above it the stable one.

@@ -55,16 +55,16 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             creates_held: None,
         };
         planner.read_attempts();
-        if let Some(refusal) = &view.snapshot.create_refusal {
-            if !planner.alarm.passed(refusal.retry_at) {
-                let what = match refusal.reason {
-                    RefusalReason::QuotaExceeded => "quota exceeded",
-                    RefusalReason::FailedCreate => "Pods cannot be created",
-                };
-                let message = format!("{what}: {}", refusal.message);
-                let until = Some(refusal.retry_at);
-                planner.creates_held = Some(Hold { reason: HoldReason::CreateRefused, message, until });
-            }
+        if let Some(refusal) = &view.snapshot.create_refusal
+            && !planner.alarm.passed(refusal.retry_at)
+        {
+            let what = match refusal.reason {
+                RefusalReason::QuotaExceeded => "quota exceeded",
+                RefusalReason::FailedCreate => "Pods cannot be created",
+            };
+            let message = format!("{what}: {}", refusal.message);
+            let until = Some(refusal.retry_at);
+            planner.creates_held = Some(Hold { reason: HoldReason::CreateRefused, message, until });
         }
         planner
     }
@@ -73,7 +73,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         pod.is_available(self.view.spec().min_ready_seconds, self.view.now())
     }
 
-    fn holds(&mut self, hold: Hold) {
+    fn note(&mut self, hold: Hold) {
         self.hold.get_or_insert(hold);
     }
 
@@ -203,7 +203,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                 _ => gates::back(view, self.alarm),
             };
             match held {
-                Some(hold) => self.holds(hold),
+                Some(hold) => self.note(hold),
                 None => self.change(slot, pod, reason),
             }
         }
@@ -235,7 +235,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     fn create(&mut self, slot: &Slot<'a>, reason: PodReason) -> bool {
         let view = self.view;
         if let Some(hold) = self.creates_held.clone() {
-            self.holds(hold);
+            self.note(hold);
             return false;
         }
         let Some(revision) = self.assigned(slot) else { return true };
@@ -243,7 +243,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let refused = matches!(checked, Some(TemplateCheck::Refused { .. }));
         if refused || (view.lineage.is_first() && checked.is_none()) {
             if let Some(hold) = gates::template(view, self.alarm) {
-                self.holds(hold);
+                self.note(hold);
             }
             return true;
         }
@@ -307,7 +307,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             "{name} waits: {} available of at least {}, {} Pods of at most {}",
             self.budget.available_pods, self.budget.available_min, self.budget.total, self.budget.total_max
         );
-        self.holds(Hold { reason: HoldReason::Budget, message, until: None });
+        self.note(Hold { reason: HoldReason::Budget, message, until: None });
     }
 
     /// Pods that become available, or stop counting, without an event.
