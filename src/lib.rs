@@ -1,4 +1,36 @@
-//! Baton: a Kubernetes operator for Pods that hold something.
+//! # Baton
+//!
+//! A Kubernetes operator for Pods that *hold* something. This page is the map; `docs/architecture.md` tells the reasons.
+//!
+//! ```text
+//! api ─watch─> observe ─> snapshot::Index ─> Snapshot {object, pods, revisions, verdicts, now}
+//!                                              └─> plan::rollout::plan ─> Plan {memory, changes, hold, wake_at}
+//!                                                     └─> apply ─> Vec<Outcome>
+//!                                                            └─> status ─> RolloutStatus ── only if changed ──> API server
+//! ```
+//!
+//! The folders are that data flow; each may use only what stands left of it:
+//! `api ← snapshot ← plan ← status ← view` are pure (no clock, no I/O, no randomness, no map of random order: clippy
+//! denies them there); `observe` and `apply` do I/O; `operator` and `cli` wire things and hold no rule of their own.
+//!
+//! | I want to … | look in |
+//! |---|---|
+//! | change what users may write | [`api`]; then `make generate` |
+//! | change when an instance is replaced, or why it is not | [`plan::rollout`]: one file a step, `gates.rs` for holds |
+//! | change what counts as failed | `plan/rollout/failure.rs` |
+//! | change what `kubectl get` and `kubectl baton get` show | [`status`], [`view`] |
+//! | change how a write meets the API server | `apply/`, one function per [`plan::Change`] |
+//! | change leader election, metrics, shutdown | `operator/` |
+//! | see a whole rollout without a cluster | [`plan::rollout::fold`], `kubectl baton plan -f FILE` |
+//!
+//! What holds everywhere:
+//! 1. The planner is total: broken input gives a [`plan::Hold`] with a reason, never an error or a panic.
+//! 2. Changes of one plan are independent and idempotent; where order matters only the first is emitted.
+//! 3. What decisions rest on is written to status first, by compare-and-swap; durable facts are annotations of
+//!    ControllerRevisions. Status can be wiped: nothing but the place within a batch is lost.
+//! 4. Names are deterministic, deletes carry uid and resourceVersion, only objects whose controller ownerRef carries our
+//!    uid are touched.
+//! 5. Commands come in through spec, never through status.
 #[cfg(feature = "core")]
 pub mod api;
 #[cfg(feature = "core")]

@@ -186,7 +186,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             let pod = slot.live[0];
             let reason = self.reason_of_change(slot);
             let opened = slot.index < view.slots.opened();
-            let held = match reason {
+            let gate = match reason {
                 PodReason::Restart if !pod.is_ready() => gates::forward(view, self.alarm), // a retry
                 PodReason::Restart if slot.index >= restart_end => continue,
                 PodReason::Restart => gates::renew(view, self.alarm),
@@ -202,7 +202,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                 }
                 _ => gates::back(view, self.alarm),
             };
-            match held {
+            match gate {
                 Some(hold) => self.note(hold),
                 None => self.change(slot, pod, reason),
             }
