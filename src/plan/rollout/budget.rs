@@ -1,6 +1,9 @@
 //! How many Pods may be missing and how many may be too many, as in a Deployment.
 use super::{after, replicas, slots::Slots};
-use crate::snapshot::{Pod, Snapshot};
+use crate::{
+    api::RolloutSpec,
+    snapshot::{Pod, Snapshot},
+};
 
 /// A Terminating Pod counts in the total until its grace period is over for this long, or its node is lost: an
 /// unanswering node must not block a slot for ever. Exclusive work is guarded by Leases, not by this.
@@ -26,13 +29,9 @@ impl Budget {
         let spec = &snapshot.rollout.spec;
         let replicas = replicas(spec);
         let surge = spec.strategy.max_surge.rounded_up(replicas);
-        let mut unavailable = spec.strategy.max_unavailable.rounded_down(replicas).min(replicas);
-        if surge == 0 && unavailable == 0 {
-            unavailable = 1; // as a Deployment: percentages that both come to nothing must not stop the rollout
-        }
         let available = |pod: &Pod| pod.is_available(spec.min_ready_seconds, snapshot.now);
         Self {
-            available_min: replicas - unavailable.min(replicas),
+            available_min: available_min(spec),
             available_pods: snapshot.pods.iter().filter(|pod| available(pod)).count() as i32,
             available_slots: slots.wanted().filter(|slot| slot.live.iter().any(|pod| available(pod))).count() as i32,
             total_max: replicas.saturating_add(surge),
@@ -57,6 +56,16 @@ impl Budget {
         }
         free
     }
+}
+
+/// Fewest instances that must stay available while Pods are replaced.
+pub fn available_min(spec: &RolloutSpec) -> i32 {
+    let replicas = replicas(spec);
+    let mut unavailable = spec.strategy.max_unavailable.rounded_down(replicas);
+    if unavailable == 0 && spec.strategy.max_surge.rounded_up(replicas) == 0 {
+        unavailable = 1; // as a Deployment: percentages that both come to nothing must not stop the rollout
+    }
+    replicas - unavailable.min(replicas)
 }
 
 /// Does this Pod count in the total?

@@ -20,11 +20,13 @@ mod slots;
 mod tests;
 mod work;
 
+pub use budget::available_min;
 pub use failure::{Failure, failure_of};
+pub use slots::{Done, Slot, Slots};
 
 use jiff::{SignedDuration, Timestamp};
 
-use self::{budget::Budget, lineage::Lineage, slots::Slots};
+use self::{budget::Budget, lineage::Lineage};
 use super::change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark};
 use crate::{api::RolloutSpec, snapshot::Snapshot};
 
@@ -66,6 +68,11 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     };
     let hold = urgent.or(opening.hold).or(for_budget);
     Plan { memory, changes, hold, wake_at: alarm.at }
+}
+
+/// The slots as [`plan`] sees them when status holds `memory`: for those who tell people about them.
+pub fn slots<'a>(snapshot: &'a Snapshot, memory: &Memory) -> Slots<'a> {
+    Slots::new(snapshot, &lineage::trace(snapshot, memory), memory)
 }
 
 /// All that the steps after [`memory::begin_run`] look at.

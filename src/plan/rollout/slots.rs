@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// All slots that have a Pod or should have one.
-pub(super) struct Slots<'a> {
+pub struct Slots<'a> {
     by_index: BTreeMap<i32, Slot<'a>>,
     replicas: i32,
     opened: i32,
@@ -37,7 +37,7 @@ impl Renewal {
 }
 
 /// One slot.
-pub(super) struct Slot<'a> {
+pub struct Slot<'a> {
     /// Its number.
     pub index: i32,
     /// Name of the revision it is assigned; None beyond replicas, and while that revision does not exist.
@@ -54,7 +54,7 @@ pub(super) struct Slot<'a> {
 
 /// How far the opened slots are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Done {
+pub enum Done {
     /// Every wanted slot runs exactly what it is assigned, available, and all are opened.
     All,
     /// The opened ones do (save as many failed ones as the threshold allows).
@@ -64,7 +64,7 @@ pub(super) enum Done {
 }
 
 impl<'a> Slots<'a> {
-    pub fn new(snapshot: &'a Snapshot, lineage: &Lineage<'a>, memory: &Memory) -> Self {
+    pub(super) fn new(snapshot: &'a Snapshot, lineage: &Lineage<'a>, memory: &Memory) -> Self {
         let spec = &snapshot.rollout.spec;
         let replicas = replicas(spec);
         let opened = opened(lineage, memory, replicas);
