@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use super::{
     certificates::Authority,
     kubeconfig,
-    layout::{APISERVER_ADDRESS, Layout, SERVICE_CIDR},
+    layout::{APISERVER_ADDRESS, Layout, SERVICE_CIDR, private_file},
     nodes::NodesSpec,
     processes::Spec,
 };
@@ -41,6 +41,21 @@ const CONTROLLERS: [&str; 21] = [
     "validatingadmissionpolicy-status-controller",
     "legacy-serviceaccount-token-cleaner-controller",
 ];
+
+const AUDIT_POLICY_FILE: &str = "audit-policy.yaml";
+/// Who did what, one line of JSON a request, of everybody with limited rights: that is what tests ask for. The control
+/// plane, the nodes and the administrator would only fill the disk.
+const AUDIT_POLICY: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules:
+- level: None
+  userGroups: ['system:masters', 'system:nodes', 'system:serviceaccounts:kube-system', 'system:unauthenticated']
+- level: None
+  users: ['system:apiserver', 'system:kube-controller-manager', 'system:kube-scheduler']
+- level: Metadata
+";
 
 /// Fails when a program that these nodes need is missing.
 pub fn check_programs(bin: &Path, nodes: NodesSpec) -> Result<()> {
@@ -91,6 +106,10 @@ pub fn kube_apiserver(layout: &Layout) -> Spec {
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local".into(),
             format!("--service-account-key-file={}", pki("service-account.pub")),
             format!("--service-account-signing-key-file={}", pki("service-account.key")),
+            format!("--audit-policy-file={}", pki(AUDIT_POLICY_FILE)),
+            format!("--audit-log-path={}", layout.log("audit").display()),
+            "--audit-log-maxsize=100".into(), // MiB
+            "--audit-log-maxbackup=1".into(),
             "--kubelet-preferred-address-types=InternalIP".into(),
             format!("--kubelet-certificate-authority={}", pki("ca.crt")),
             format!("--kubelet-client-certificate={}", pki("kubelet-client.crt")),
@@ -149,6 +168,11 @@ pub fn spec(layout: &Layout, name: &str, args: impl IntoIterator<Item = String>)
         log: layout.log(name),
         essential: true,
     }
+}
+
+/// Writes what the API server is to note in `logs/audit.log`.
+pub fn write_audit_policy(layout: &Layout) -> Result<()> {
+    private_file(&layout.pki(AUDIT_POLICY_FILE), AUDIT_POLICY, 0o600)
 }
 
 /// Writes the kubeconfigs of the administrator and of the components.

@@ -37,6 +37,7 @@ pub async fn start(layout: &Layout, nodes: NodesSpec, processes: &Arc<Processes>
     let authority = Authority::new()?;
     certificates::write_shared(layout, &authority)?;
     components::write_kubeconfigs(layout, &authority)?;
+    components::write_audit_policy(layout)?;
     processes.run(components::etcd(layout))?;
     processes.run(components::kube_apiserver(layout))?;
 
