@@ -62,6 +62,10 @@ $(deny):
 control-plane: ## Build (once, cached) the real control plane: etcd, kube-apiserver, …, kubectl, kwok, helm
 	@tests/control-plane/build.sh
 
+.PHONY: generate
+generate: ## Write crds/, config/ and charts/baton anew from the code
+	$(CARGO) run $(cargo_flags) --quiet --bin baton-operator -- generate
+
 ## A cluster to try things in
 
 TESTBED := $(or $(CARGO_TARGET_DIR),target)/debug/baton-testbed

@@ -33,6 +33,8 @@
 //! 5. Commands come in through spec, never through status.
 #[cfg(feature = "core")]
 pub mod api;
+#[cfg(feature = "operator")]
+pub mod operator;
 #[cfg(feature = "core")]
 pub mod plan;
 #[cfg(feature = "core")]

@@ -4,6 +4,10 @@
 mod architecture;
 #[cfg(feature = "testbed")] // test equipment is built with it only
 mod cluster;
+#[cfg(feature = "operator")]
+mod generated;
+#[cfg(feature = "operator")]
+mod samples;
 mod sources;
 #[cfg(feature = "testbed")]
 mod testbed;

@@ -1,0 +1,73 @@
+# Generated from src/operator/manifests by `make generate`; do not edit.
+{{- define "baton.labels" -}}
+app.kubernetes.io/component: operator
+app.kubernetes.io/name: baton
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- /* Nodes are no part of any namespace: read where it serves the whole cluster. */}}
+{{- define "baton.rules" -}}
+- apiGroups:
+  - baton.dev
+  resources:
+  - rollouts
+  verbs:
+  - get
+  - list
+  - watch
+- apiGroups:
+  - baton.dev
+  resources:
+  - rollouts/status
+  verbs:
+  - get
+  - update
+- apiGroups:
+  - baton.dev
+  resources:
+  - rollouts/finalizers
+  verbs:
+  - update
+- apiGroups:
+  - ""
+  resources:
+  - pods
+  verbs:
+  - get
+  - list
+  - watch
+  - create
+  - delete
+- apiGroups:
+  - apps
+  resources:
+  - controllerrevisions
+  verbs:
+  - get
+  - list
+  - watch
+  - create
+  - update
+  - patch
+  - delete
+- apiGroups:
+  - events.k8s.io
+  resources:
+  - events
+  verbs:
+  - create
+  - patch
+{{- if not .Values.watchNamespaces }}
+- apiGroups:
+  - ""
+  resources:
+  - nodes
+  verbs:
+  - get
+  - list
+  - watch
+{{- end }}
+{{- end }}

@@ -1,0 +1,174 @@
+//! `charts/baton`: the same objects as templates of a Helm chart.
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{
+    HEADER,
+    objects::{self, IMAGE_REPOSITORY, NAME, REPLICAS, VERSION, Variant},
+    rules, text,
+};
+
+/// Marks in the objects and what takes their place (see [`text::fill`]). Some stand in a `range`: `$`, not `.`.
+const EXPRESSIONS: &[(&str, &str)] = &[
+    ("__labels__", "{{- include \"baton.labels\" $ | nindent COLUMN }}\n"),
+    ("__rules__", "{{- include \"baton.rules\" $ | nindent COLUMN }}\n"),
+    ("__resources__", "{{- toYaml .Values.resources | nindent COLUMN }}\n"),
+    ("__namespaces__", "{{- range .Values.watchNamespaces }}\n- --namespace={{ . }}\n{{- end }}\n"),
+    ("__keep__", "{{- if .Values.crds.keep }}\nannotations:\n  helm.sh/resource-policy: keep\n{{- end }}\n"),
+    ("__namespace__", "{{ $.Release.Namespace }}"),
+    ("__watched__", "{{ . }}"),
+    ("__replicas__", "{{ .Values.replicaCount }}"),
+    ("__image__", "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"),
+    ("__pull_policy__", "{{ .Values.image.pullPolicy }}"),
+];
+
+fn variant() -> Variant {
+    Variant {
+        labels: json!({"__labels__": ""}),
+        namespace: json!("__namespace__"),
+        replicas: json!("__replicas__"),
+        image: json!("__image__"),
+        image_pull_policy: json!("__pull_policy__"),
+        resources: json!({"__resources__": ""}),
+        namespace_arguments: vec![json!("__namespaces__")],
+    }
+}
+
+/// Path below `charts/baton` -> content.
+pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
+    let variant = variant();
+    let own = json!("__namespace__");
+    let template = |objects: &[Value]| -> anyhow::Result<String> {
+        let documents = objects.iter().map(text::yaml).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(text::fill(&text::documents(&documents), EXPRESSIONS))
+    };
+    let mut crd = objects::rollout_crd()?;
+    crd["metadata"]["__keep__"] = json!("");
+    let rules = json!(["__rules__"]);
+
+    let operator_role = format!(
+        "{{{{- if .Values.watchNamespaces }}}}\n\
+         {{{{- range .Values.watchNamespaces }}}}\n---\n{}{{{{- end }}}}\n\
+         {{{{- else }}}}\n{}{{{{- end }}}}\n",
+        template(&[
+            variant.role(WATCHER, &json!("__watched__"), &rules),
+            variant.role_binding(WATCHER, &json!("__watched__")),
+        ])?,
+        template(&[variant.cluster_role(NAME, &rules), variant.cluster_role_binding(NAME)])?,
+    );
+    let own_role = template(&[variant.role(NAME, &own, &rules::own_namespace()), variant.role_binding(NAME, &own)])?;
+    let only_with_crds = |text: String| format!("{{{{- if .Values.crds.install }}}}\n{text}{{{{- end }}}}\n");
+
+    let files = [
+        ("Chart.yaml", text::yaml(&chart())?),
+        ("values.yaml", values()?),
+        ("templates/_helpers.tpl", helpers()?),
+        ("templates/crds/rollouts.yaml", only_with_crds(template(&[crd])?)),
+        ("templates/rbac/aggregated_roles.yaml", only_with_crds(template(&variant.aggregated_roles())?)),
+        ("templates/rbac/leader_election_role.yaml", own_role),
+        ("templates/rbac/operator_role.yaml", operator_role),
+        ("templates/rbac/service_account.yaml", template(&[variant.service_account()])?),
+        ("templates/deployment.yaml", template(&[variant.deployment()])?),
+    ];
+    let mut files: BTreeMap<String, String> =
+        files.into_iter().map(|(path, content)| (path.to_owned(), format!("{HEADER}{content}"))).collect();
+    files.insert("values.schema.json".to_owned(), format!("{:#}\n", values_schema()));
+    Ok(files)
+}
+
+/// Name of the operator's Role in each watched namespace: not [`NAME`], which its own namespace has for the lock.
+const WATCHER: &str = "baton-operator-rollouts";
+
+fn chart() -> Value {
+    json!({
+        "apiVersion": "v2",
+        "name": "baton",
+        "description": "Batched, slot-by-slot rollouts for workloads that hold something",
+        "type": "application",
+        "version": VERSION,
+        "appVersion": VERSION,
+        "kubeVersion": ">=1.29.0-0",
+        "keywords": ["rollout", "deployment", "operator"],
+    })
+}
+
+/// Named templates: labels of every object, and the operator's rules, which a Role and a ClusterRole share.
+fn helpers() -> anyhow::Result<String> {
+    let Value::Object(selector) = objects::selector_labels() else { anyhow::bail!("labels are an object") };
+    let nodes = text::yaml(&rules::cluster_wide())?;
+    Ok(format!(
+        "{{{{- define \"baton.labels\" -}}}}\n{}\
+         app.kubernetes.io/instance: {{{{ .Release.Name }}}}\n\
+         app.kubernetes.io/managed-by: {{{{ .Release.Service }}}}\n\
+         app.kubernetes.io/version: {{{{ .Chart.AppVersion | quote }}}}\n\
+         helm.sh/chart: {{{{ .Chart.Name }}}}-{{{{ .Chart.Version | replace \"+\" \"_\" }}}}\n\
+         {{{{- end }}}}\n\n\
+         {{{{- /* Nodes are no part of any namespace: read where it serves the whole cluster. */}}}}\n\
+         {{{{- define \"baton.rules\" -}}}}\n{}\
+         {{{{- if not .Values.watchNamespaces }}}}\n{nodes}{{{{- end }}}}\n\
+         {{{{- end }}}}\n",
+        text::yaml(&selector)?,
+        text::yaml(&rules::where_rollouts_are())?,
+    ))
+}
+
+fn values() -> anyhow::Result<String> {
+    let resources = text::yaml(&json!({"resources": objects::resources()}))?;
+    Ok(format!(
+        "\
+# Replicas of the operator: one leads, the others take over.
+replicaCount: {REPLICAS}
+
+image:
+  # Images are not published yet: build one with the program baton-operator in its PATH, and name it here.
+  repository: {IMAGE_REPOSITORY}
+  # The chart's appVersion where empty.
+  tag: \"\"
+  pullPolicy: IfNotPresent
+
+{resources}
+# Serve only Rollouts in these namespaces, with a Role in each instead of a ClusterRole. All namespaces where empty.
+watchNamespaces: []
+
+crds:
+  # Install and upgrade the CustomResourceDefinitions with this release.
+  install: true
+  # Leave them, and with them every Rollout and its Pods, when the release is uninstalled.
+  keep: true
+"
+    ))
+}
+
+/// Refuses what is not a value of the chart, so that a typo is not silently ignored.
+fn values_schema() -> Value {
+    let object = |description: &str, properties: Value| json!({"type": "object", "description": description, "additionalProperties": false, "properties": properties});
+    let quantities = json!({"type": "object", "additionalProperties": {"type": ["string", "number"]}});
+    let flag = |description: &str| json!({"type": "boolean", "description": description});
+    let mut schema = object(
+        "Values of the chart baton.",
+        json!({
+            "global": {"type": "object", "description": "Helm's own, for charts that contain this one."},
+            "replicaCount": {"type": "integer", "minimum": 0, "maximum": 10, "description": "Replicas of the operator."},
+            "image": object("Image of the operator.", json!({
+                "repository": {"type": "string", "minLength": 1, "description": "Registry and name."},
+                "tag": {"type": "string", "description": "The chart's appVersion where empty."},
+                "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"], "description": "When to pull it."},
+            })),
+            "resources": object("Of the operator's container.", json!({"requests": quantities, "limits": quantities})),
+            "watchNamespaces": {
+                "type": "array",
+                "description": "Serve only Rollouts in these namespaces; all where empty.",
+                "uniqueItems": true,
+                "maxItems": 100,
+                "items": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 63},
+            },
+            "crds": object("CustomResourceDefinitions.", json!({
+                "install": flag("Install and upgrade them with this release."),
+                "keep": flag("Leave them when the release is uninstalled."),
+            })),
+        }),
+    );
+    schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
+    schema
+}

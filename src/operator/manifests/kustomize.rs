@@ -1,0 +1,85 @@
+//! `config/`: a kustomize base. `kubectl apply -k config/default` installs all of it.
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{
+    HEADER,
+    objects::{self, NAME, NAMESPACE, VERSION, Variant},
+    rules, text,
+};
+
+fn variant() -> Variant {
+    let mut labels = objects::selector_labels();
+    labels["app.kubernetes.io/version"] = json!(VERSION);
+    Variant {
+        labels,
+        namespace: json!(NAMESPACE),
+        replicas: json!(objects::REPLICAS),
+        image: json!(format!("{}:{VERSION}", objects::IMAGE_REPOSITORY)),
+        image_pull_policy: json!("IfNotPresent"),
+        resources: objects::resources(),
+        namespace_arguments: Vec::new(),
+    }
+}
+
+/// One folder with a kustomization of its own.
+struct Folder {
+    name: &'static str,
+    /// Name without extension, and what is in it.
+    files: Vec<(&'static str, Vec<Value>)>,
+}
+
+/// Path below `config` -> content.
+pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
+    let variant = variant();
+    let here = json!(NAMESPACE);
+    let everywhere = merged(rules::where_rollouts_are(), rules::cluster_wide());
+    let [edit, view] = variant.aggregated_roles();
+    let folders = [
+        Folder { name: "crd", files: vec![("rollouts", vec![objects::rollout_crd()?])] },
+        Folder {
+            name: "rbac",
+            files: vec![
+                ("service_account", vec![variant.service_account()]),
+                ("operator_role", vec![variant.cluster_role(NAME, &everywhere), variant.cluster_role_binding(NAME)]),
+                (
+                    "leader_election_role",
+                    vec![variant.role(NAME, &here, &rules::own_namespace()), variant.role_binding(NAME, &here)],
+                ),
+                ("rollouts_edit_role", vec![edit]),
+                ("rollouts_view_role", vec![view]),
+            ],
+        },
+        Folder {
+            name: "manager",
+            files: vec![("namespace", vec![objects::namespace()]), ("deployment", vec![variant.deployment()])],
+        },
+    ];
+    let mut files = BTreeMap::new();
+    for folder in folders {
+        let resources: Vec<String> = folder.files.iter().map(|(name, _)| format!("{name}.yaml")).collect();
+        files.insert(format!("{}/kustomization.yaml", folder.name), kustomization(&resources)?);
+        for (name, objects) in folder.files {
+            let documents = objects.iter().map(text::yaml).collect::<anyhow::Result<Vec<_>>>()?;
+            files.insert(format!("{}/{name}.yaml", folder.name), format!("{HEADER}{}", text::documents(&documents)));
+        }
+    }
+    let all = ["../crd", "../manager", "../rbac"].map(str::to_owned);
+    files.insert("default/kustomization.yaml".to_owned(), kustomization(&all)?);
+    Ok(files)
+}
+
+fn kustomization(resources: &[String]) -> anyhow::Result<String> {
+    let object =
+        json!({"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": resources});
+    Ok(format!("{HEADER}{}", text::yaml(&object)?))
+}
+
+fn merged(first: Value, second: Value) -> Value {
+    let lists = [first, second].into_iter().filter_map(|list| match list {
+        Value::Array(list) => Some(list),
+        _ => None,
+    });
+    lists.flatten().collect()
+}

@@ -1,0 +1,46 @@
+//! What the operator may do, and what it offers to the users of a namespace. No Secrets, no wildcards, nothing
+//! cluster-scoped but reading Nodes; a test compares this with what is used.
+use serde_json::{Value, json};
+
+fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
+    json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
+}
+
+/// In each namespace whose Rollouts it serves.
+pub fn where_rollouts_are() -> Value {
+    json!([
+        rule("baton.dev", &["rollouts"], &["get", "list", "watch"]),
+        rule("baton.dev", &["rollouts/status"], &["get", "update"]),
+        // To set ownerReferences with blockOwnerDeletion, where the cluster enforces permission for that.
+        rule("baton.dev", &["rollouts/finalizers"], &["update"]),
+        rule("", &["pods"], &["get", "list", "watch", "create", "delete"]),
+        rule("apps", &["controllerrevisions"], &["get", "list", "watch", "create", "update", "patch", "delete"]),
+        rule("events.k8s.io", &["events"], &["create", "patch"]),
+    ])
+}
+
+/// In the whole cluster, where it may: Pods of a node that is gone are told apart from slow ones.
+pub fn cluster_wide() -> Value {
+    json!([rule("", &["nodes"], &["get", "list", "watch"])])
+}
+
+/// In its own namespace: the lock of the leader, and the Pod of its predecessor, whose end frees the lock at once.
+pub fn own_namespace() -> Value {
+    json!([
+        rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "update"]),
+        rule("", &["pods"], &["get"]),
+    ])
+}
+
+/// For users who may view a namespace.
+pub fn view() -> Value {
+    json!([rule("baton.dev", &["rollouts", "rollouts/status", "rollouts/scale"], &["get", "list", "watch"])])
+}
+
+/// For users who may edit a namespace; with [`view`]. The status is the operator's own.
+pub fn edit() -> Value {
+    json!([
+        rule("baton.dev", &["rollouts"], &["create", "update", "patch", "delete", "deletecollection"]),
+        rule("baton.dev", &["rollouts/scale"], &["update", "patch"]),
+    ])
+}

@@ -1,0 +1,107 @@
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::files;
+
+/// Every object of the kustomize base, as values.
+fn objects() -> Vec<Value> {
+    let files = files().unwrap();
+    let yaml = files.iter().filter(|(path, _)| path.starts_with("config/") && !path.ends_with("kustomization.yaml"));
+    yaml.flat_map(|(path, text)| {
+        serde_saphyr::from_multiple::<Value>(text).unwrap_or_else(|error| panic!("{path}: {error}"))
+    })
+    .collect()
+}
+
+fn strings<'a>(rule: &'a Value, field: &str) -> Vec<&'a str> {
+    rule[field].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// `(kind of role, group, resource, verb)` for everything that is granted.
+fn grants() -> BTreeSet<(String, String, String, String)> {
+    let mut grants = BTreeSet::new();
+    for role in objects().iter().filter(|object| object["rules"].is_array()) {
+        for rule in role["rules"].as_array().unwrap() {
+            assert!(rule.get("nonResourceURLs").is_none(), "{role}");
+            for group in strings(rule, "apiGroups") {
+                for resource in strings(rule, "resources") {
+                    for verb in strings(rule, "verbs") {
+                        let kind = format!("{}/{}", role["kind"], role["metadata"]["name"]).replace('"', "");
+                        grants.insert((kind, group.into(), resource.into(), verb.into()));
+                    }
+                }
+            }
+        }
+    }
+    grants
+}
+
+#[test]
+fn no_right_is_more_than_needed() {
+    let grants = grants();
+    assert!(grants.len() > 20, "{grants:?}");
+    for grant in &grants {
+        let (role, group, resource, verb) = grant;
+        assert!(![group, resource, verb].into_iter().any(|word| word.contains('*')), "a wildcard: {grant:?}");
+        assert!(
+            !["secrets", "pods/exec", "pods/attach", "serviceaccounts/token"].contains(&resource.as_str()),
+            "{grant:?}"
+        );
+        assert!(!["bind", "escalate", "impersonate", "approve", "sign"].contains(&verb.as_str()), "{grant:?}");
+        assert!(
+            !["rbac.authorization.k8s.io", "admissionregistration.k8s.io", "apiextensions.k8s.io"]
+                .contains(&group.as_str()),
+            "{grant:?}"
+        );
+        // A ClusterRole that may write to what belongs to no namespace could harm everyone.
+        if resource == "nodes" {
+            assert!(["get", "list", "watch"].contains(&verb.as_str()), "{grant:?}");
+        }
+        // Other controllers' locks are none of ours: plain rights on Leases only where the operator itself lives.
+        if group == "coordination.k8s.io" {
+            assert_eq!(role, "Role/baton-operator", "{grant:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_installed_that_could_stop_a_cluster() {
+    let kinds: BTreeSet<_> = objects().iter().map(|object| object["kind"].as_str().unwrap().to_owned()).collect();
+    let expected = [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+        "Deployment",
+        "Namespace",
+        "Role",
+        "RoleBinding",
+        "ServiceAccount",
+    ];
+    assert_eq!(kinds, expected.map(str::to_owned).into());
+    for (path, text) in files().unwrap() {
+        for word in ["WebhookConfiguration", "kind: Secret", "\"*\"", "- '*'"] {
+            assert!(!text.contains(word), "{path} has {word}");
+        }
+    }
+}
+
+#[test]
+fn crds_are_the_same_everywhere_and_small() {
+    let files = files().unwrap();
+    let plain = &files["crds/rollouts.yaml"];
+    assert_eq!(plain, &files["config/crd/rollouts.yaml"]);
+    let crd: Value = serde_saphyr::from_str(plain).unwrap();
+    let bytes = crd.to_string().len();
+    assert!(bytes < 200 * 1024, "{bytes} bytes");
+    // A CRD of Helm's `{{` would be taken for an expression.
+    assert!(!plain.contains("{{") && !plain.contains("__"), "escape it for Helm");
+}
+
+#[test]
+fn nothing_is_left_to_fill_in() {
+    for (path, text) in files().unwrap() {
+        assert!(!text.contains("__"), "{path} has a mark that no expression replaces");
+        assert!(!text.contains("COLUMN"), "{path}");
+    }
+}
