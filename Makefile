@@ -75,7 +75,7 @@ CLUSTER ?= target/cluster
 
 .PHONY: testbed
 testbed:
-	@$(CARGO) build --quiet --features testbed --bin baton-testbed
+	@$(CARGO) build $(cargo_flags) --quiet --bin baton-testbed
 
 .PHONY: cluster-up
 cluster-up: control-plane testbed ## Start a real cluster without root (NODES=process,kwok:50) and print its KUBECONFIG

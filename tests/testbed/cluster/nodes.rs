@@ -184,8 +184,8 @@ pub async fn check_ready(client: &Client, nodes: NodesSpec) -> Result<()> {
     let all = Api::<Node>::all(client.clone()).list(&ListParams::default()).await?.items;
     let ready: BTreeSet<String> = all.iter().filter(|node| is_ready(node)).map(ResourceExt::name_any).collect();
     let missing: Vec<String> = nodes.names().filter(|name| !ready.contains(name)).collect();
-    let first = &missing[..missing.len().min(5)];
-    ensure!(missing.is_empty(), "{} are not Ready: {}, …", missing.len(), first.join(", "));
+    let (first, more) = (missing[..missing.len().min(5)].join(", "), missing.len().saturating_sub(5));
+    ensure!(missing.is_empty(), "not Ready: {first} and {more} more");
     Ok(())
 }
 
