@@ -1,3 +1,4 @@
 //! What a user sees on a real control plane.
+mod api;
 mod supervisor;
 pub mod support;

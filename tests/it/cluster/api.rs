@@ -1,0 +1,249 @@
+//! The API as a person meets it with plain kubectl: what is printed, what is explained, what is refused and in which
+//! words.
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Output, Stdio},
+    sync::OnceLock,
+};
+
+use serde_json::{Value, json};
+
+use super::support::{BIN, TestCluster, shared};
+use crate::sources;
+
+/// The shared cluster with the CRDs, installed as README says.
+fn cluster() -> &'static TestCluster {
+    static INSTALLED: OnceLock<()> = OnceLock::new();
+    INSTALLED.get_or_init(|| {
+        shared().kubectl(&["apply", "-f", &repository("crds")]);
+        shared().kubectl(&["wait", "--for=condition=Established", "crd/rollouts.baton.dev", "--timeout=30s"]);
+    });
+    shared()
+}
+
+fn repository(path: &str) -> String {
+    sources::root().join(path).display().to_string()
+}
+
+/// `kubectl ARGS` with `object` on its standard input.
+fn kubectl_with(args: &[&str], object: &Value) -> Output {
+    let mut child = Command::new(Path::new(BIN).join("kubectl"))
+        .args(args)
+        .env("KUBECONFIG", &cluster().kubeconfig)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// The sample `web`, without its Service.
+fn web() -> Value {
+    let text = std::fs::read_to_string(sources::root().join("config/samples/rollout_web.yaml")).unwrap();
+    serde_saphyr::from_multiple::<Value>(&text).unwrap().remove(0)
+}
+
+/// What kubectl says when it creates the sample with the value at a JSON pointer replaced (removed, when null).
+fn refusal(changes: &[(&str, Value)]) -> String {
+    let mut object = web();
+    for (pointer, value) in changes {
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        let parent = object.pointer_mut(parent).unwrap_or_else(|| panic!("no {parent}"));
+        parent[field] = value.clone();
+    }
+    let output = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &object);
+    assert!(!output.status.success(), "accepted: {changes:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[track_caller]
+fn assert_refused(changes: &[(&str, Value)], sentences: &[&str]) {
+    let message = refusal(changes);
+    for sentence in sentences {
+        assert!(message.contains(sentence), "{changes:?}\nshould say: {sentence}\nbut says: {message}");
+    }
+}
+
+#[test]
+fn labels_that_do_not_match_are_refused() {
+    assert_refused(
+        &[("/spec/selector/matchLabels/app", json!("other"))],
+        &["spec.selector.matchLabels must be among spec.template.metadata.labels: set the same labels in both"],
+    );
+    assert_refused(&[("/spec/selector/matchLabels", json!({}))], &["spec.selector.matchLabels"]);
+    assert_refused(
+        &[("/spec/template/metadata/labels", json!({"app": "web", "baton.dev/instance": "7"}))],
+        &["spec.template.metadata.labels: baton.dev/", "are set by Baton; remove them"],
+    );
+}
+
+#[test]
+fn replicas_outside_their_range_are_refused() {
+    assert_refused(
+        &[("/spec/replicas", json!(-1))],
+        &["spec.replicas: Invalid value: -1", "should be greater than or equal to 0"],
+    );
+    assert_refused(
+        &[("/spec/replicas", json!(10_001))],
+        &["spec.replicas: Invalid value: 10001", "should be less than or equal to 10000"],
+    );
+}
+
+#[test]
+fn a_budget_of_nothing_is_refused() {
+    for nothing in [json!(0), json!("0%")] {
+        assert_refused(
+            &[("/spec/strategy/maxUnavailable", nothing.clone()), ("/spec/strategy/maxSurge", json!(0))],
+            &["spec.strategy: maxUnavailable and maxSurge cannot both be 0", "set one of them to 1 or more"],
+        );
+    }
+}
+
+#[test]
+fn two_ways_to_say_the_batches_are_refused() {
+    assert_refused(
+        &[("/spec/strategy/batches", json!([{"upTo": 1}]))],
+        &["spec.strategy: batchSize and batches exclude each other; remove one of them"],
+    );
+    assert_refused(&[("/spec/strategy/batchSize", json!(0))], &["spec.strategy.batchSize must be at least 1 or 1%"]);
+}
+
+#[test]
+fn names_that_leave_no_room_for_those_of_pods_are_refused() {
+    let sentence = "metadata.name must be a DNS label that starts with a letter, of at most 40 characters";
+    assert_refused(&[("/metadata/name", json!("a".repeat(41)))], &[sentence]);
+    assert_refused(&[("/metadata/name", json!("7up"))], &[sentence]);
+    assert_refused(&[("/metadata/name", json!("web.shop"))], &[sentence]);
+    let mut longest = web();
+    longest["metadata"]["name"] = json!("a".repeat(40));
+    let output = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &longest);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn percentages_that_are_none_are_refused() {
+    let sentence = "must be a count from 0 to 10000, such as 5, or a percentage from 0% to 100%, such as \"25%\"";
+    for wrong in [json!("101%"), json!("25"), json!("-5%"), json!("2.5%"), json!("%"), json!(-1), json!(10_001)] {
+        assert_refused(&[("/spec/strategy/maxSurge", wrong)], &["spec.strategy.maxSurge", sentence]);
+    }
+}
+
+#[test]
+fn typos_and_unknown_words_are_refused() {
+    assert_refused(&[("/spec/strategy/batchSise", json!(2))], &["unknown field \"spec.strategy.batchSise\""]);
+    assert_refused(
+        &[("/spec/strategy/onFailure", json!("Explode"))],
+        &["spec.strategy.onFailure: Unsupported value: \"Explode\"", "\"Rollback\"", "\"Pause\""],
+    );
+    assert_refused(
+        &[("/spec/template/spec/restartPolicy", json!("Never"))],
+        &["spec.template.spec.restartPolicy must be Always (or absent)"],
+    );
+}
+
+#[test]
+fn the_selector_cannot_be_changed_later() {
+    cluster().kubectl(&["create", "namespace", "selector"]);
+    let mut object = web();
+    assert!(kubectl_with(&["-n", "selector", "create", "-f", "-"], &object).status.success());
+    object["spec"]["selector"]["matchLabels"] = json!({"app": "other"});
+    object["spec"]["template"]["metadata"]["labels"] = json!({"app": "other"});
+    let output = kubectl_with(&["-n", "selector", "replace", "-f", "-"], &object);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        message.contains("spec.selector is immutable: create a new Rollout under another name instead"),
+        "{message}"
+    );
+    cluster().kubectl(&["-n", "selector", "delete", "rollouts.baton.dev", "web"]);
+}
+
+/// X15: no tool but kubectl.
+#[test]
+fn samples_apply_and_show_the_agreed_columns() {
+    cluster().kubectl(&["create", "namespace", "samples"]);
+    cluster().kubectl(&["-n", "samples", "apply", "-f", &repository("config/samples")]);
+    let get = |output: &str| cluster().kubectl(&["-n", "samples", "get", "rollouts.baton.dev", "-o", output]);
+    let columns = |output: &str| -> Vec<String> {
+        get(output)
+            .lines()
+            .next()
+            .unwrap()
+            .split("  ")
+            .map(str::trim)
+            .filter(|c| !c.is_empty())
+            .map(String::from)
+            .collect()
+    };
+    let shown = ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "BATCH", "STATUS", "AGE"];
+    assert_eq!(columns(""), shown);
+    let wide: Vec<_> = shown.into_iter().chain(["VERSION", "REVISION", "IMAGES", "MESSAGE"]).collect();
+    assert_eq!(columns("wide"), wide);
+    let short = cluster().kubectl(&["-n", "samples", "get", "bro", "web", "-o", "name"]);
+    assert_eq!(short.trim(), "rollout.baton.dev/web");
+    let category = cluster().kubectl(&["-n", "samples", "get", "baton", "-o", "name"]);
+    assert!(category.contains("rollout.baton.dev/web"), "{category}");
+
+    cluster().kubectl(&["-n", "samples", "scale", "rollouts.baton.dev/web", "--replicas=6"]);
+    assert_eq!(get("jsonpath={.items[?(@.metadata.name==\"web\")].spec.replicas}"), "6");
+    cluster().kubectl(&["delete", "namespace", "samples", "--wait=false"]);
+}
+
+/// Nobody has looked at it yet: the generic tools must not take it for finished.
+#[test]
+fn an_object_that_nobody_has_seen_is_pending() {
+    let output = kubectl_with(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &web());
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let ready = &object["status"]["conditions"][0];
+    assert_eq!(
+        (&ready["type"], &ready["status"], &ready["reason"]),
+        (&json!("Ready"), &json!("Unknown"), &json!("Pending"))
+    );
+}
+
+/// Defaults are filled in where a user can see them.
+#[test]
+fn defaults_are_those_of_a_deployment_where_it_has_them() {
+    let mut object = web();
+    let spec = object["spec"].as_object_mut().unwrap();
+    spec.remove("replicas");
+    spec.remove("strategy");
+    let output = kubectl_with(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &object);
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let spec = &object["spec"];
+    assert_eq!(spec["replicas"], 1);
+    assert_eq!(spec["progressDeadlineSeconds"], 600);
+    assert_eq!(spec["revisionHistoryLimit"], 10);
+    assert_eq!(spec["paused"], false);
+    let strategy = json!({
+        "type": "Batched", "maxUnavailable": "25%", "maxSurge": "25%", "onFailure": "Rollback", "failureThreshold": 1,
+    });
+    assert_eq!(spec["strategy"], strategy);
+}
+
+#[test]
+fn every_field_is_explained() {
+    let crd: Value =
+        serde_saphyr::from_str(&std::fs::read_to_string(repository("crds/rollouts.yaml")).unwrap()).unwrap();
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let mut objects = vec![("rollouts.baton.dev".to_owned(), schema)];
+    let mut explained = 0;
+    while let Some((path, schema)) = objects.pop() {
+        let Some(fields) = schema["properties"].as_object() else { continue };
+        let text = cluster().kubectl(&["explain", &path]);
+        assert!(!text.contains("<no description>"), "{path}: {text}");
+        for (name, field) in fields {
+            // `apiVersion	<string>` and so on, with the description below it.
+            assert!(
+                text.lines().any(|line| line.trim_start().starts_with(&format!("{name}\t<"))),
+                "{path}.{name}: {text}"
+            );
+            let below = if field["items"].is_object() { &field["items"] } else { field };
+            objects.push((format!("{path}.{name}"), below));
+            explained += 1;
+        }
+    }
+    assert!(explained > 60, "{explained}");
+}
