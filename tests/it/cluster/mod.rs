@@ -1,4 +1,5 @@
 //! What a user sees on a real control plane.
 mod api;
+mod chart;
 mod supervisor;
 pub mod support;

@@ -1,0 +1,158 @@
+//! The Helm chart and the kustomize base: two ways to the same objects.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
+
+use serde_json::Value;
+
+use super::support::{BIN, TestCluster, output_of};
+use crate::sources;
+
+const NAMESPACE: &str = "baton-system";
+
+fn repository(path: &str) -> String {
+    sources::root().join(path).display().to_string()
+}
+
+fn helm(cluster: Option<&TestCluster>, args: &[&str]) -> Command {
+    let mut command = Command::new(format!("{BIN}/helm"));
+    command.args(args).env_remove("KUBECONFIG");
+    if let Some(cluster) = cluster {
+        command.env("KUBECONFIG", &cluster.kubeconfig);
+    }
+    command
+}
+
+fn template(values: &[&str]) -> Vec<Value> {
+    let mut args = vec!["template", "baton", "charts/baton", "--namespace", NAMESPACE];
+    args.extend(values.iter().flat_map(|value| ["--set", value]));
+    documents(&output_of(helm(None, &args).current_dir(sources::root())))
+}
+
+fn documents(yaml: &str) -> Vec<Value> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).unwrap();
+    documents.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+/// `Kind namespace/name`.
+fn key(object: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let metadata = &object["metadata"];
+    format!("{} {}/{}", text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"]))
+}
+
+/// What the API server made of an object, without what it or Helm adds to it.
+fn essence(mut object: Value) -> Value {
+    object.as_object_mut().unwrap().remove("status");
+    let metadata = object["metadata"].as_object_mut().unwrap();
+    for field in ["uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "annotations"] {
+        metadata.remove(field);
+    }
+    if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+        for label in ["helm.sh/chart", "app.kubernetes.io/managed-by", "app.kubernetes.io/instance"] {
+            labels.remove(label);
+        }
+    }
+    if metadata.get("labels").is_some_and(|labels| labels == &serde_json::json!({})) {
+        metadata.remove("labels");
+    }
+    object
+}
+
+/// The installed objects of the kustomize base, but for its Namespace, which Helm makes by a flag.
+fn installed(cluster: &TestCluster) -> BTreeMap<String, Value> {
+    let text = cluster.kubectl(&["get", "-k", &repository("config/default"), "-o", "json"]);
+    let list: Value = serde_json::from_str(&text).unwrap();
+    let objects = list["items"].as_array().unwrap().iter().filter(|object| object["kind"] != "Namespace");
+    objects.map(|object| (key(object), essence(object.clone()))).collect()
+}
+
+#[test]
+fn helm_and_kustomize_install_equal_objects_and_uninstalling_leaves_what_users_made() {
+    let cluster = TestCluster::start("chart", "kwok:1");
+    let chart = repository("charts/baton");
+    output_of(&mut helm(Some(&cluster), &["install", "baton", &chart, "-n", NAMESPACE, "--create-namespace"]));
+    let by_helm = installed(&cluster);
+    let manifest = documents(&output_of(&mut helm(Some(&cluster), &["get", "manifest", "baton", "-n", NAMESPACE])));
+    assert_eq!(manifest.iter().map(key).collect::<BTreeSet<_>>(), by_helm.keys().cloned().collect());
+
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd/rollouts.baton.dev", "--timeout=30s"]);
+    cluster.kubectl(&["apply", "-f", &repository("config/samples/rollout_web.yaml")]);
+    output_of(&mut helm(Some(&cluster), &["uninstall", "baton", "-n", NAMESPACE, "--wait"]));
+    let left = cluster.kubectl(&["get", "rollouts.baton.dev", "-A", "-o", "name"]);
+    assert_eq!(left.trim(), "rollout.baton.dev/web");
+
+    cluster.kubectl(&["apply", "-k", &repository("config/default")]);
+    let by_kustomize = installed(&cluster);
+    assert_eq!(by_helm, by_kustomize);
+    assert!(by_helm.contains_key("Deployment baton-system/baton-operator"), "{:?}", by_helm.keys());
+    // In a namespace that enforces the Pod security standard "restricted".
+    let available = ["wait", "deployment/baton-operator", "--for=condition=Available", "--timeout=60s"];
+    cluster.kubectl(&[&["-n", NAMESPACE], &available[..]].concat());
+    let label = "jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}";
+    assert_eq!(cluster.kubectl(&["get", "namespace", NAMESPACE, "-o", label]), "restricted");
+}
+
+/// Who may not grant rights in the whole cluster installs it for namespaces.
+#[test]
+fn watched_namespaces_get_a_role_each_and_nothing_reaches_further() {
+    let objects = template(&["watchNamespaces={shop,bank}"]);
+    let keys: BTreeSet<_> = objects.iter().map(key).collect();
+    for namespace in ["shop", "bank"] {
+        for kind in ["Role", "RoleBinding"] {
+            let wanted = format!("{kind} {namespace}/baton-operator-rollouts");
+            assert!(keys.contains(&wanted), "{wanted}: {keys:?}");
+        }
+    }
+    let cluster_scoped: Vec<_> = keys.iter().filter(|key| key.contains(" /")).map(String::as_str).collect();
+    let only = [
+        "ClusterRole /baton-rollouts-edit",
+        "ClusterRole /baton-rollouts-view",
+        "CustomResourceDefinition /rollouts.baton.dev",
+    ];
+    assert_eq!(cluster_scoped, only);
+    let rules = objects.iter().filter(|object| object["kind"] == "Role").map(|role| role["rules"].to_string());
+    assert!(rules.into_iter().all(|rules| !rules.contains("nodes")));
+    let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+    assert!(arguments.contains("--namespace=shop") && arguments.contains("--namespace=bank"), "{arguments}");
+    // The CRDs belong to somebody else, where one may not install them.
+    let keys: Vec<_> = template(&["watchNamespaces={shop}", "crds.install=false"]).iter().map(key).collect();
+    assert!(!keys.iter().any(|key| key.contains(" /")), "{keys:?}");
+}
+
+#[test]
+fn values_are_used_and_typos_refused() {
+    let objects = template(&[
+        "image.repository=registry.example.com/baton",
+        "image.tag=1.2.3",
+        "image.pullPolicy=Always",
+        "replicaCount=3",
+        "resources.limits.memory=1Gi",
+        "crds.keep=false",
+    ]);
+    let find = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
+    let spec = &find("Deployment")["spec"];
+    let container = &spec["template"]["spec"]["containers"][0];
+    assert_eq!(spec["replicas"], 3);
+    assert_eq!(container["image"], "registry.example.com/baton:1.2.3");
+    assert_eq!(container["imagePullPolicy"], "Always");
+    assert_eq!(container["resources"]["limits"]["memory"], "1Gi");
+    assert!(find("CustomResourceDefinition")["metadata"]["annotations"].is_null());
+
+    for (typo, said) in [
+        ("imagee.tag=1", "'imagee' not allowed"),
+        ("image.tagg=1", "'tagg' not allowed"),
+        ("crds.remove=true", "'remove' not allowed"),
+        ("replicaCount=two", "want integer"),
+        ("watchNamespaces={Shop}", "does not match pattern"),
+    ] {
+        let output = helm(None, &["template", "baton", "charts/baton", "--set", typo])
+            .current_dir(sources::root())
+            .output()
+            .unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && message.contains(said), "{typo}: {message}");
+    }
+}
