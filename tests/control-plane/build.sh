@@ -104,17 +104,22 @@ missing_components() {
 }
 
 require_tools() {
-    local need found component programs=""
+    local need found component program all="" wanted=""
     need=$(awk '$1 == "go" { split($2, part, "."); print part[1] "." part[2] }' kubernetes/go.mod)
     found=$(go env GOVERSION 2>/dev/null) || found=none
     if [[ ! $found =~ go([0-9]+)\.([0-9]+) ]] ||
         ((BASH_REMATCH[1] * 1000 + BASH_REMATCH[2] < ${need%.*} * 1000 + ${need#*.})); then
-        for component in "${components[@]}"; do programs+=" ${programs_of[$component]}"; done
+        for component in "${components[@]}"; do all+=" ${programs_of[$component]}"; done
+        for component in "$@"; do
+            for program in ${programs_of[$component]}; do
+                is_supplied "$program" || wanted+=" $program"
+            done
+        done
         cat >&2 <<EOF
-control plane: Go $need or newer is needed to build $*; found: ${found:-unknown}.
+control plane: Go $need or newer is needed (found: ${found:-unknown}) to build$wanted.
   Either install it, https://go.dev/doc/install (needs no root), or use what you have:
-    KUBEBUILDER_ASSETS=FOLDER   what is there of${programs}
-                                is linked and not built
+    KUBEBUILDER_ASSETS=FOLDER   a folder with$all:
+                                what is there is linked and not built
     make demo KUBECONFIG=FILE   runs the demo on a cluster that is already there
 EOF
         exit 1
@@ -146,7 +151,7 @@ show_progress() {
             say "$text"
             next=$((elapsed + progress_seconds))
         fi
-        sleep 1
+        sleep 1 9>&- # the lock ends with this script, also when it is killed
     done
     if [[ -t 2 ]]; then printf '\r\033[K' >&2; fi
 }
@@ -158,6 +163,7 @@ build() {
     local built=$scratch/$component log=$scratch/$component.log
     say "$label"
     flags=$(linker_flags "$component")
+    : >"$log" # there before its first reader
     (
         cd "$component"
         exec go build -v -mod=readonly -trimpath -buildvcs=false -ldflags "$flags" \
