@@ -71,9 +71,8 @@ tests() { # NAME CARGO_TEST_ARGUMENTS…
     if ((code != 0 && bad == 0)); then
         bad=1
         failures+=("$name: cargo ended with exit code $code")
-    elif ((code != 0)); then
-        failures+=("$name: $(awk '/^test .* \.\.\. FAILED$/ { $1 = ""; sub(/ \.\.\. FAILED/, ""); printf "%s ", $0 }' "$log")")
     fi
+    mapfile -t -O ${#failures[@]} failures < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log")
     passed=$((passed + ok))
     failed=$((failed + bad))
 }
