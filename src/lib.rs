@@ -34,8 +34,12 @@
 #[cfg(feature = "core")]
 pub mod api;
 #[cfg(feature = "operator")]
+pub mod observe;
+#[cfg(feature = "operator")]
 pub mod operator;
 #[cfg(feature = "core")]
 pub mod plan;
+#[cfg(all(test, feature = "operator"))]
+mod scripted;
 #[cfg(feature = "core")]
 pub mod snapshot;
