@@ -34,6 +34,8 @@
 #[cfg(feature = "core")]
 pub mod api;
 #[cfg(feature = "operator")]
+pub mod apply;
+#[cfg(feature = "operator")]
 pub mod observe;
 #[cfg(feature = "operator")]
 pub mod operator;

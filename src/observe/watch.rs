@@ -41,7 +41,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            silence: Duration::from_secs(60),
+            silence: Duration::from_mins(1),
             page_size: 500,
             call_timeout: Duration::from_secs(30),
             ends: Family::default(),
@@ -131,7 +131,7 @@ impl Refresh {
     /// Returns when a list is asked for; never when nobody can ask any more.
     async fn asked(&mut self) {
         if self.wanted.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

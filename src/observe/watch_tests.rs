@@ -156,7 +156,7 @@ async fn a_silent_watch_is_given_up_and_resumed() {
     rig.tells(&["listed@5[]", "a@6"]).await;
     assert_eq!(rig.ended("silent"), 1);
     let waited = began.elapsed();
-    assert!(waited >= Duration::from_secs(60) && waited < Duration::from_secs(62), "{waited:?}");
+    assert!(waited >= Duration::from_mins(1) && waited < Duration::from_secs(62), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
