@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod cluster;
+mod demo;
 mod load;
 mod node;
 mod proxy;
@@ -37,6 +38,8 @@ enum Command {
     NodeExecInside(node::exec::InsideArgs),
     /// Send requests to a Service's endpoints without pause and count what fails.
     Load(load::Args),
+    /// Play the main job on real input, and judge it from outside.
+    Demo(demo::Args),
     /// Forward bytes between a client and the API server, with switchable faults.
     Proxy(proxy::Args),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::NodeExec(args) => node::exec::enter(args),
         Command::NodeExecInside(args) => node::exec::inside(&args),
         Command::Load(args) => load::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Proxy(args) => proxy::run(args),
     };
     match outcome {

@@ -1,0 +1,105 @@
+//! `baton-testbed demo`: the main job on real input, in minutes, judged from outside.
+//!
+//! ```text
+//!   stage     a cluster of its own, images, CRDs, the operator under its own ServiceAccount
+//!   load      requests to the Service that never pause, as a proxy sends them
+//!   scenes    1.0 → 1.1 in three batches; a broken version, which goes back; a process killed in mid-roll; 8 → 12
+//!   judge     a watch on the Pods of its own: lowest number available, most Pods at once
+//!   summary   what was measured, and whether it is good enough
+//! ```
+//! It passes only if no request failed, none had to be tried twice except right after the kill, and every bound held.
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+mod judge;
+mod live;
+mod load;
+mod programs;
+mod rollout;
+mod scenes;
+mod stage;
+mod summary;
+#[cfg(test)]
+mod summary_tests;
+mod victim;
+mod writes;
+
+use stage::Stage;
+use summary::Summary;
+
+/// Arguments of `baton-testbed demo`. It runs in the root of the repository.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder for the cluster, its images, logs and reports.
+    #[arg(long, default_value = "target/demo")]
+    dir: PathBuf,
+    /// Folder of the control plane's programs.
+    #[arg(long, default_value = "target/control-plane/bin")]
+    bin: PathBuf,
+    /// Leave everything running, and say how to look around.
+    #[arg(long)]
+    keep: bool,
+    /// Use the cluster of this kubeconfig instead of starting one. For one of `make cluster-up` nothing else is needed.
+    /// Any other must run its Pods on this machine (their processes are seen, their addresses in 10.244.0.0/16 are
+    /// reached), and have the images `example.local/web:1.0`, `1.1`, `1.2` (examples/web) and `1.2-broken` (exits with 1).
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+}
+
+/// Exit code 0 only when everything held.
+#[allow(clippy::needless_pass_by_value)] // as the other subcommands
+pub fn run(args: Args) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let stage = tokio::select! {
+            stage = Stage::open(&args) => stage?,
+            interrupted = interrupted() => return Err(interrupted),
+        };
+        let outcome = tokio::select! {
+            outcome = scenes::play(&stage) => outcome,
+            died = stage.watch() => died.and_then(|()| bail!("nothing is watched any more")),
+            interrupted = interrupted() => Err(interrupted),
+        };
+        if outcome.is_err() {
+            stage.explain().await;
+        }
+        let cleared = stage.clear().await;
+        let passed = tell(&outcome?);
+        cleared?;
+        Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}
+
+/// Prints the summary and the verdict; answers whether it is good.
+fn tell(summary: &Summary) -> bool {
+    println!("\n{summary}");
+    let problems = summary.problems();
+    for problem in &problems {
+        println!("✖ {problem}");
+    }
+    if problems.is_empty() {
+        println!("✔ passed: no request failed, every bound held");
+    }
+    problems.is_empty()
+}
+
+/// Returns once somebody wants the demo to end.
+async fn interrupted() -> anyhow::Error {
+    let wait = async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::io::Result::Ok(())
+    };
+    match wait.await {
+        Ok(()) => anyhow::anyhow!("interrupted"),
+        Err(error) => error.into(),
+    }
+}

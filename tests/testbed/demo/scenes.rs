@@ -1,0 +1,225 @@
+//! The scenes, one after the other, under load that never pauses.
+use anyhow::{Context, Result, bail, ensure};
+use baton::api::{ConditionType, IntOrPercent, Rollout};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+
+use super::{
+    judge::{Bounds, Judge},
+    live::Live,
+    load::Load,
+    rollout::{self, Follower},
+    stage::{NAMESPACE, OPERATOR_USER, Stage},
+    summary::{Kill, Scene, Summary},
+    victim, writes,
+};
+
+const ROLLOUT: &str = "web";
+const REPLICAS: i32 = 8;
+const SCALED: i32 = 12;
+const FIRST: &str = "1.0";
+const SECOND: &str = "1.1";
+const BROKEN: &str = "1.2-broken";
+const THIRD: &str = "1.2";
+/// In which equal parts the instances are replaced.
+const BATCHES: i32 = 3;
+/// Patience for one scene; a busy machine needs a tenth.
+const SCENE_SECONDS: u64 = 180;
+
+/// Plays all scenes and measures them.
+pub async fn play(stage: &Stage) -> Result<Summary> {
+    heading("A cluster, with Baton in it");
+    stage.make_images(&[FIRST, SECOND, THIRD], BROKEN)?;
+    stage.install().await?;
+    let client = stage.client().await?;
+    let actors = Actors::gather(stage, client).await?;
+    actors.appear().await?;
+
+    let load = Load::start(stage).await?;
+    println!("  load runs: {}", load.words());
+    let scenes =
+        vec![actors.roll().await?, actors.roll_back().await?, actors.roll_with_a_kill().await?, actors.scale().await?];
+    let load = load.finish(stage).await?;
+    Ok(Summary { scenes, load, good: vec![FIRST, SECOND, THIRD], broken: BROKEN })
+}
+
+struct Actors<'a> {
+    stage: &'a Stage,
+    rollouts: Api<Rollout>,
+    judge: Judge,
+    follower: Follower,
+}
+
+impl<'a> Actors<'a> {
+    async fn gather(stage: &'a Stage, client: Client) -> Result<Self> {
+        stage.show(&["create", "namespace", NAMESPACE]).await?;
+        let rollouts = Api::namespaced(client.clone(), NAMESPACE);
+        let judge = Judge::start(Api::<Pod>::namespaced(client, NAMESPACE), ROLLOUT).await?;
+        let follower = Follower::start(rollouts.clone(), ROLLOUT);
+        Ok(Self { stage, rollouts, judge, follower })
+    }
+
+    /// Eight instances of 1.0.
+    async fn appear(&self) -> Result<()> {
+        self.stage.show(&["apply", "-n", NAMESPACE, "-f", "tests/testbed/demo/web.yaml"]).await?;
+        let live = Live::start(self.stage)?;
+        self.follower.until_complete(1, SCENE_SECONDS).await?;
+        live.stop().await?;
+        self.stage.show(&["get", "rollouts.baton.dev,services", "-n", NAMESPACE]).await
+    }
+
+    async fn roll(&self) -> Result<Scene> {
+        let scene = self.begin(format!("{FIRST} → {SECOND}, in {BATCHES} batches"), REPLICAS).await?;
+        self.follower.take_batches();
+        let generation = self.set_image(SECOND).await?;
+        let live = Live::start(self.stage)?;
+        self.follower.until_complete(generation, SCENE_SECONDS).await?;
+        let scene = scene.end(Some(FIRST))?;
+        live.stop().await?;
+        let batches = self.follower.take_batches();
+        for index in 1..=BATCHES {
+            ensure!(batches.contains(&(index, BATCHES)), "batch {index} of {BATCHES} was not seen, only {batches:?}");
+        }
+        self.expect_version(SECOND).await?;
+        Ok(scene)
+    }
+
+    async fn roll_back(&self) -> Result<Scene> {
+        let scene = self.begin(format!("{SECOND} → {BROKEN}, and back by itself"), REPLICAS).await?;
+        let generation = self.set_image(BROKEN).await?;
+        let live = Live::start(self.stage)?;
+        let back = |rollout: &Rollout| {
+            let (_, reason) = rollout::readiness(rollout);
+            if rollout::has(rollout, ConditionType::Stalled) && reason != "RolledBack" {
+                bail!("the Rollout is stalled: {reason}");
+            }
+            Ok((reason == "RolledBack").then_some(()))
+        };
+        self.follower.until(generation, SCENE_SECONDS, "the broken version is rolled back", back).await?;
+        let scene = scene.end(None)?;
+        live.stop().await?;
+        self.expect_version(SECOND).await?;
+        Ok(scene)
+    }
+
+    async fn roll_with_a_kill(&self) -> Result<Scene> {
+        let mut scene = self.begin(format!("{SECOND} → {THIRD}, one process killed in it"), REPLICAS).await?;
+        let generation = self.set_image(THIRD).await?;
+        let live = Live::start(self.stage)?;
+        // In the middle: the second batch is at work, and the one to be killed is of the first.
+        let second = |rollout: &Rollout| {
+            let batch = rollout.status.as_ref().and_then(|status| status.batch.as_ref());
+            Ok(batch.filter(|batch| batch.index == 2).map(drop))
+        };
+        self.follower.until(generation, SCENE_SECONDS, "batch 2 is opened", second).await?;
+        let victim = self
+            .judge
+            .until(SCENE_SECONDS, "instance 0 runs the new version", |pods| {
+                pods.iter().find(|pod| pod.instance == 0 && pod.version == THIRD && pod.available()).cloned()
+            })
+            .await?;
+        live.stop().await?;
+        self.judge.excuse(&victim.uid);
+        let at = Timestamp::now();
+        let pid = victim::kill_process_of(&victim.name, "web")?;
+        println!("  ✂ SIGKILL to process {pid}, which is {}", victim.name);
+        let live = Live::start(self.stage)?;
+        self.judge
+            .until(SCENE_SECONDS, "the killed container has been started anew", |pods| {
+                pods.iter()
+                    .find(|pod| pod.uid == victim.uid && pod.available() && pod.restarts > victim.restarts)
+                    .map(drop)
+            })
+            .await?;
+        self.follower.until_complete(generation, SCENE_SECONDS).await?;
+        let Some((seen_at, Some(back_at))) = self.judge.killed() else { bail!("the kill was not seen in the Pods") };
+        scene.kill = Some(Kill { pod: victim.name, at, seen_at, back_at });
+        let scene = scene.end(Some(SECOND))?;
+        live.stop().await?;
+        self.expect_version(THIRD).await?;
+        Ok(scene)
+    }
+
+    async fn scale(&self) -> Result<Scene> {
+        // Nothing is replaced: none may go, and none may be created beyond.
+        let mut scene = self.begin(format!("{REPLICAS} → {SCALED} instances"), REPLICAS).await?;
+        scene.bounds = Bounds { available_min: REPLICAS as usize, pods_max: SCALED as usize };
+        self.judge.begin(scene.bounds);
+        let replicas = format!("--replicas={SCALED}");
+        self.stage.show(&["scale", "rollouts.baton.dev/web", &replicas, "-n", NAMESPACE]).await?;
+        let generation = self.generation().await?;
+        let live = Live::start(self.stage)?;
+        self.follower.until_complete(generation, SCENE_SECONDS).await?;
+        let scene = scene.end(None)?;
+        live.stop().await?;
+        self.expect_version(THIRD).await?;
+        Ok(scene)
+    }
+
+    /// A scene in which `replicas` instances are replaced, within the budget of the spec.
+    async fn begin(&self, title: String, replicas: i32) -> Result<Running<'_>> {
+        heading(&title);
+        let strategy = self.rollouts.get(ROLLOUT).await?.spec.strategy;
+        let count =
+            |value: &IntOrPercent, up| if up { value.rounded_up(replicas) } else { value.rounded_down(replicas) };
+        let bounds = Bounds {
+            available_min: (replicas - count(&strategy.max_unavailable, false)) as usize,
+            pods_max: (replicas + count(&strategy.max_surge, true)) as usize,
+        };
+        self.judge.begin(bounds);
+        Ok(Running { stage: self.stage, judge: &self.judge, title, began: Timestamp::now(), bounds, kill: None })
+    }
+
+    /// Asks for another version, as a person would. Answers the spec's new generation.
+    async fn set_image(&self, version: &str) -> Result<i64> {
+        let patch = format!(
+            r#"[{{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "example.local/web:{version}"}}]"#
+        );
+        self.stage
+            .show(&["patch", "rollouts.baton.dev", ROLLOUT, "-n", NAMESPACE, "--type=json", "-p", &patch])
+            .await?;
+        self.generation().await
+    }
+
+    async fn generation(&self) -> Result<i64> {
+        self.rollouts.get(ROLLOUT).await?.metadata.generation.context("a Rollout without generation")
+    }
+
+    /// Fails unless every Pod in service is of this version.
+    async fn expect_version(&self, version: &str) -> Result<()> {
+        let what = format!("only version {version} is available");
+        self.judge
+            .until(SCENE_SECONDS, &what, |pods| {
+                pods.iter().filter(|pod| pod.available()).all(|pod| pod.version == version).then_some(())
+            })
+            .await
+    }
+}
+
+/// A scene that goes on.
+struct Running<'a> {
+    stage: &'a Stage,
+    judge: &'a Judge,
+    title: String,
+    began: Timestamp,
+    bounds: Bounds,
+    kill: Option<Kill>,
+}
+
+impl Running<'_> {
+    /// `gone`: the version that must not answer any more.
+    fn end(self, gone: Option<&'static str>) -> Result<Scene> {
+        let ended = Timestamp::now();
+        let observed = self.judge.end();
+        let log = self.stage.audit_log.as_deref();
+        let writes = log.map(|log| writes::of(log, OPERATOR_USER, self.began, ended)).transpose()?;
+        let Self { title, began, bounds, kill, .. } = self;
+        Ok(Scene { title, began, ended, bounds, observed, kill, writes, gone })
+    }
+}
+
+fn heading(text: &str) {
+    let bold = anstyle::Style::new().bold();
+    anstream::println!("\n{bold}▶ {text}{bold:#}");
+}
