@@ -84,3 +84,13 @@ cluster-up: control-plane testbed ## Start a real cluster without root (NODES=pr
 .PHONY: cluster-down
 cluster-down: testbed ## End the cluster and everything in it
 	@$(TESTBED) cluster down --dir $(CLUSTER)
+
+## The main job, end to end
+
+# KUBECONFIG counts only where it is given to make itself: one that is merely exported may be a cluster that matters.
+demo_kubeconfig := $(if $(filter command line,$(origin KUBECONFIG)),$(KUBECONFIG))
+
+.PHONY: demo
+demo: control-plane ## Roll out, roll back, kill and scale real processes under load (KEEP=1: leave it running)
+	$(CARGO) build $(cargo_flags) --bins --example web
+	@$(TESTBED) demo $(if $(KEEP),--keep) $(if $(demo_kubeconfig),--kubeconfig $(demo_kubeconfig))
