@@ -16,5 +16,7 @@ pub const VERSIONS_MAX: usize = 100;
 pub const MESSAGE_CHARS_MAX: usize = 1_024;
 /// Characters of a list of instance ranges.
 pub const RANGES_CHARS_MAX: usize = 8_192;
+/// Characters of `status.selector`: the most labels of the longest names and values.
+pub const SELECTOR_CHARS_MAX: usize = 8_192;
 /// Characters of a Rollout's name, so that Pod names, hostnames and labels stay within 63.
 pub const NAME_CHARS_MAX: usize = 40;

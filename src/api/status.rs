@@ -35,7 +35,7 @@ pub struct RolloutStatus {
     pub terminating_replicas: i32,
     /// spec.selector as a string, for the scale subresource.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048))]
+    #[schemars(length(max = 8192))]
     pub selector: Option<String>,
     /// The stable revision: the newest that completed; where instances go back to.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -11,11 +11,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("plan", &["api", "snapshot"]),
     ("status", &["api", "snapshot", "plan"]),
     ("view", &["api", "snapshot", "plan", "status"]),
-    // `scripted` is the API server of unit tests.
-    ("observe", &["api", "snapshot", "scripted"]),
+    ("observe", &["api", "snapshot"]),
     // Changes come in, outcomes go out; how changes are chosen is none of its business.
-    ("apply", &["api", "snapshot", "plan::change", "plan::outcome", "plan::revision", "scripted"]),
-    ("operator", &["api", "snapshot", "plan", "status", "view", "observe", "apply", "scripted"]),
+    ("apply", &["api", "snapshot", "plan::change", "plan::outcome", "plan::revision"]),
+    ("operator", &["api", "snapshot", "plan", "status", "view", "observe", "apply"]),
     ("cli", &["api", "snapshot", "plan", "status", "view", "observe"]),
 ];
 

@@ -17,7 +17,7 @@ mod lineage;
 mod memory;
 mod slots;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod work;
 
 pub use budget::available_min;

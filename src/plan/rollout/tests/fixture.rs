@@ -10,11 +10,11 @@ use crate::{
     snapshot::{Container, ContainerState, Pod, PodPhase, Revision, Snapshot, TemplateCheck},
 };
 
-pub(super) fn at(second: i64) -> Timestamp {
+pub(crate) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
 }
 
-pub(super) fn rollout(version: &str, spec: serde_json::Value) -> Rollout {
+pub(crate) fn rollout(version: &str, spec: serde_json::Value) -> Rollout {
     let mut object = json!({
         "apiVersion": "baton.dev/v1alpha1",
         "kind": "Rollout",
@@ -44,7 +44,7 @@ fn merge(into: &mut serde_json::Value, from: serde_json::Value) {
     }
 }
 
-pub(super) fn revision_named(letter: char, number: i64) -> Revision {
+pub(crate) fn revision_named(letter: char, number: i64) -> Revision {
     Revision {
         name: letter.to_string(),
         uid: format!("uid-{letter}"),
@@ -61,7 +61,7 @@ pub(super) fn revision_named(letter: char, number: i64) -> Revision {
 }
 
 /// A world in one line, with a run that has been begun and `opened` instances of it opened.
-pub(super) struct Fixture {
+pub(crate) struct Fixture {
     pub snapshot: Snapshot,
 }
 
@@ -127,7 +127,7 @@ impl Fixture {
     }
 }
 
-pub(super) fn say(plan: &Plan) -> String {
+pub(crate) fn say(plan: &Plan) -> String {
     let mut words: Vec<String> = plan.changes.iter().map(say_change).collect();
     if let Some(hold) = &plan.hold {
         words.push(format!("hold {}: {}", hold.reason.as_str(), hold.message));

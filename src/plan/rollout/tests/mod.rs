@@ -1,5 +1,5 @@
 //! Text fixtures, folds to completion, property tests.
-mod fixture;
+pub(crate) mod fixture;
 mod folds;
 mod looks;
-mod properties;
+pub(crate) mod properties;

@@ -47,7 +47,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn world()(slots in proptest::collection::vec(slot(), 0..7), want in prop_oneof![Just('a'), Just('b')], spec in spec(),
+    pub(crate) fn world()(slots in proptest::collection::vec(slot(), 0..7), want in prop_oneof![Just('a'), Just('b')], spec in spec(),
                opened in prop_oneof![Just(None), (0..7i32).prop_map(Some)], scale in -2..3i32, first in prop::bool::weighted(0.2))
                -> Snapshot {
         let mut fixture = Fixture::new(&slots.join(" "), want, spec);
@@ -146,7 +146,7 @@ fn run_partly(world: &mut World, mut coins: impl FnMut() -> bool, looks: usize) 
     Ok(false)
 }
 
-fn coins(seed: u64) -> impl FnMut() -> bool {
+pub(crate) fn coins(seed: u64) -> impl FnMut() -> bool {
     let mut state = seed | 1;
     move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

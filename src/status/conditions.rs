@@ -1,0 +1,194 @@
+//! Conditions; the only place that sets lastTransitionTime.
+use std::collections::BTreeSet;
+
+use super::{
+    instances::State,
+    look::Look,
+    text::{clip, count},
+    verdict::{Kind, Verdict},
+};
+use crate::{
+    api::{Condition, ConditionStatus, ConditionType, Time, bounds, status::HistoryEntry},
+    plan::{Applied, Change},
+    snapshot::{Pod, TemplateCheck},
+};
+
+/// Type, status, reason, message: a condition before it has a time.
+struct Statement {
+    type_: ConditionType,
+    status: ConditionStatus,
+    reason: String,
+    message: String,
+}
+
+fn say(type_: ConditionType, status: ConditionStatus, reason: &str, message: impl Into<String>) -> Statement {
+    Statement { type_, status, reason: reason.into(), message: message.into() }
+}
+
+/// All conditions, in a fixed order.
+pub(super) fn conditions(look: &Look<'_>, verdict: &Verdict, history: &[HistoryEntry]) -> Vec<Condition> {
+    let statements = kstatus(verdict).into_iter().chain([available(look), progressing(look, verdict)]);
+    let statements =
+        statements.chain(paused(look)).chain(degraded(look, verdict, history)).chain([template_valid(look)]);
+    let now = look.now();
+    let generation = look.snapshot.rollout.metadata.generation;
+    statements.map(|statement| stamp(&statement, &look.before.conditions, &now, generation)).collect()
+}
+
+/// The time of the last change of `status` is kept while `status` stays.
+fn stamp(said: &Statement, before: &[Condition], now: &Time, generation: Option<i64>) -> Condition {
+    let same = before.iter().find(|known| known.type_ == said.type_ && known.status == said.status);
+    Condition {
+        type_: said.type_,
+        status: said.status,
+        reason: clip(&said.reason, 64),
+        message: clip(&said.message, bounds::MESSAGE_CHARS_MAX),
+        last_transition_time: same.map_or_else(|| now.clone(), |known| known.last_transition_time.clone()),
+        observed_generation: generation,
+    }
+}
+
+/// Exactly one of Ready=True; Reconciling=True with Ready=False; Stalled=True with Ready=False.
+fn kstatus(verdict: &Verdict) -> Vec<Statement> {
+    let with = |type_, status| say(type_, status, verdict.reason, verdict.message.clone());
+    match verdict.kind {
+        Kind::Current => vec![with(ConditionType::Ready, ConditionStatus::True)],
+        Kind::InProgress => vec![
+            with(ConditionType::Ready, ConditionStatus::False),
+            with(ConditionType::Reconciling, ConditionStatus::True),
+        ],
+        Kind::Failed => vec![
+            with(ConditionType::Ready, ConditionStatus::False),
+            with(ConditionType::Stalled, ConditionStatus::True),
+        ],
+    }
+}
+
+/// As of a Deployment: enough instances are available.
+fn available(look: &Look<'_>) -> Statement {
+    let available = |pod: &&Pod| pod.is_available(look.spec().min_ready_seconds, look.snapshot.now);
+    let have = look.slots.wanted().filter(|slot| slot.live.iter().any(available)).count() as i32;
+    let need = crate::plan::rollout::available_min(look.spec());
+    let message = format!("{have} of {} instances are available, at least {need} must be", look.replicas());
+    if have >= need {
+        say(ConditionType::Available, ConditionStatus::True, "MinimumReplicasAvailable", message)
+    } else {
+        say(ConditionType::Available, ConditionStatus::False, "MinimumReplicasUnavailable", message)
+    }
+}
+
+/// As of a Deployment: False when it does not get on, Unknown while a person holds it.
+fn progressing(look: &Look<'_>, verdict: &Verdict) -> Statement {
+    let status = match verdict.kind {
+        Kind::Failed => ConditionStatus::False,
+        Kind::InProgress if look.spec().paused && verdict.reason == "Paused" => ConditionStatus::Unknown,
+        Kind::InProgress | Kind::Current => ConditionStatus::True,
+    };
+    say(ConditionType::Progressing, status, verdict.reason, verdict.message.clone())
+}
+
+fn paused(look: &Look<'_>) -> Option<Statement> {
+    let message = "spec.paused is true: no forward change is begun";
+    look.spec().paused.then(|| say(ConditionType::Paused, ConditionStatus::True, "Paused", message))
+}
+
+/// What is wrong and does not stop the rollout; the most important gives the reason.
+fn degraded(look: &Look<'_>, verdict: &Verdict, history: &[HistoryEntry]) -> Option<Statement> {
+    let found: Vec<(&str, String)> = [
+        failed_instances(look),
+        create_refused(look, verdict),
+        refused_writes(look),
+        stale_answer(look, history),
+        pod_conflict(look),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let (reason, _) = *found.first().as_ref()?;
+    let messages: Vec<&str> = found.iter().map(|(_, message)| message.as_str()).collect();
+    Some(say(ConditionType::Degraded, ConditionStatus::True, reason, messages.join("; ")))
+}
+
+fn failed_instances(look: &Look<'_>) -> Option<(&'static str, String)> {
+    let mut failed = look.troubles.iter().filter(|trouble| trouble.state == State::Failed);
+    let first = failed.next()?;
+    let others = match failed.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(("InstanceFailed", format!("{} ({}){others} failed", look.instance(first.instance), first.word())))
+}
+
+fn create_refused(look: &Look<'_>, verdict: &Verdict) -> Option<(&'static str, String)> {
+    let refusal = look.snapshot.create_refusal.as_ref()?;
+    let said = ["QuotaExceeded", "FailedCreate"].contains(&verdict.reason);
+    (!said && verdict.kind != Kind::Current)
+        .then(|| ("FailedCreate", format!("Pods cannot be created: {}", refusal.message)))
+}
+
+/// Refusals that the snapshot does not remember. Time-outs and the like are not shown: they would come and go with
+/// every look.
+fn refused_writes(look: &Look<'_>) -> Option<(&'static str, String)> {
+    look.outcomes.iter().find_map(|outcome| match (&outcome.change, &outcome.result) {
+        (Change::CreatePod { .. }, _) => None,
+        (_, Applied::Refused { message, .. }) => {
+            Some(("WriteRefused", format!("the API server refuses a write: {message}")))
+        }
+        _ => None,
+    })
+}
+
+/// An abort of a run that is over, unless it was acted on; an answer to a run that was never begun. An approval of an
+/// earlier run is normal: it stays in the spec after it was used.
+fn stale_answer(look: &Look<'_>, history: &[HistoryEntry]) -> Option<(&'static str, String)> {
+    let run = look.memory().run;
+    let spec = look.spec();
+    let acted_on = |of: i64| history.iter().any(|entry| entry.run == of && entry.result == super::history::ABORTED);
+    let abort = spec.abort.as_ref().map(|abort| abort.run).filter(|of| *of != run && !acted_on(*of));
+    let abort = abort.filter(|of| *of > run || look.memory().batch.is_some()).map(|of| ("abort", of));
+    let approve = spec.approve.as_ref().map(|approve| ("approve", approve.run)).filter(|(_, of)| *of > run);
+    let (field, of) = abort.or(approve)?;
+    Some(("StaleAnswer", format!("spec.{field} is about run {of}, the present run is {run}: ignored")))
+}
+
+fn pod_conflict(look: &Look<'_>) -> Option<(&'static str, String)> {
+    let answered = look.outcomes.iter().filter(|outcome| outcome.result == Applied::NameTaken);
+    let answered = answered.filter_map(|outcome| match &outcome.change {
+        Change::CreatePod { name, .. } | Change::CreateRevision { name, .. } => Some(name.as_str()),
+        _ => None,
+    });
+    let names: BTreeSet<&str> = look.snapshot.taken_names.iter().map(String::as_str).chain(answered).collect();
+    let first = names.first()?;
+    let others = match names.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {}", count(more, "other name")),
+    };
+    Some(("PodConflict", format!("{first}{others} belongs to something else; another name is used instead")))
+}
+
+/// What the API server said of a Pod of the wanted revision in a dry run.
+fn template_valid(look: &Look<'_>) -> Statement {
+    use ConditionStatus::{False, True, Unknown};
+    let say = |status, reason, message: &str| say(ConditionType::TemplateValid, status, reason, message);
+    let update = look.memory().update.as_ref().filter(|_| look.is_recorded());
+    let answered = look.outcomes.iter().find_map(|outcome| match (&outcome.change, &outcome.result) {
+        (Change::CheckTemplate { revision }, Applied::Checked(check)) if Some(revision) == update => Some(check),
+        _ => None,
+    });
+    match answered.or_else(|| look.snapshot.template_checks.get(update?)) {
+        Some(TemplateCheck::Valid) => say(True, "Accepted", "the API server accepts Pods of spec.template"),
+        Some(TemplateCheck::Refused { message, .. }) => say(False, "Refused", message),
+        Some(TemplateCheck::Unknown { message, .. }) => say(Unknown, "NotAnswered", message),
+        None if look.snapshot.pods.iter().any(|pod| Some(&pod.revision) == update) => {
+            say(True, "Accepted", "the API server accepts Pods of spec.template")
+        }
+        // A verdict outlives the operator that asked for it, for as long as the spec does.
+        None => match look.before.conditions.iter().find(|known| {
+            known.type_ == ConditionType::TemplateValid
+                && known.observed_generation == look.snapshot.rollout.metadata.generation
+        }) {
+            Some(known) => say(known.status, &known.reason, &known.message),
+            None => say(Unknown, "NotAsked", "the API server has not been asked yet"),
+        },
+    }
+}

@@ -1,0 +1,94 @@
+//! Counts, versions and strings for columns, all observed from Pods.
+use std::collections::BTreeMap;
+
+use super::{
+    look::Look,
+    text::{clip, ranges},
+};
+use crate::{
+    api::{
+        bounds,
+        status::{BatchStatus, Display, RolloutStatus, VersionRange},
+    },
+    snapshot::Pod,
+};
+
+/// Pods by state, as a Deployment counts them.
+pub(super) fn counts(look: &Look<'_>, status: &mut RolloutStatus) {
+    let snapshot = look.snapshot;
+    let effective = look.memory().effective.as_deref();
+    let live = |is: &dyn Fn(&Pod) -> bool| snapshot.pods.iter().filter(|pod| pod.is_live() && is(pod)).count() as i32;
+    status.replicas = live(&|_| true);
+    status.ready_replicas = live(&Pod::is_ready);
+    status.available_replicas = live(&|pod| pod.is_available(look.spec().min_ready_seconds, snapshot.now));
+    status.updated_replicas = live(&|pod| Some(pod.revision.as_str()) == effective);
+    status.terminating_replicas =
+        snapshot.pods.iter().filter(|pod| pod.deletion.is_some() && !pod.is_finished()).count() as i32;
+}
+
+/// `status.batch` with what is observed of it.
+pub(super) fn batch(look: &Look<'_>) -> Option<BatchStatus> {
+    let batch = look.memory().batch.clone()?;
+    let available = |pod: &&Pod| pod.is_available(look.spec().min_ready_seconds, look.snapshot.now);
+    let opened = look.slots.wanted().filter(|slot| slot.index < batch.opened);
+    let updated = opened.filter(|slot| slot.fresh && slot.live.first().is_some_and(available)).count() as i32;
+    Some(BatchStatus { updated, ..batch })
+}
+
+/// `key=value,…` for the scale subresource.
+pub(super) fn selector(look: &Look<'_>) -> Option<String> {
+    let labels = &look.spec().selector.match_labels;
+    let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    // Cut short it would select other Pods: rather none.
+    let text = pairs.join(",");
+    (!text.is_empty() && text.len() <= bounds::SELECTOR_CHARS_MAX).then_some(text)
+}
+
+/// Which instances run which revision, oldest revision first.
+pub(super) fn versions(look: &Look<'_>) -> Vec<VersionRange> {
+    let mut by_revision: BTreeMap<(i64, &str), Vec<&Pod>> = BTreeMap::new();
+    for pod in look.snapshot.pods.iter().filter(|pod| pod.is_live()) {
+        let number = look.revision(Some(&pod.revision)).map_or(0, |revision| revision.number);
+        by_revision.entry((number, pod.revision.as_str())).or_default().push(pod);
+    }
+    let omitted = by_revision.len().saturating_sub(bounds::VERSIONS_MAX);
+    let shown = by_revision.into_iter().skip(omitted).map(|((_, revision), pods)| VersionRange {
+        revision: clip(revision, 63),
+        version: clip(&version_of(look, pods[0]), 128),
+        instances: ranges(pods.iter().map(|pod| pod.slot)),
+        ready: ranges(pods.iter().filter(|pod| pod.is_ready()).map(|pod| pod.slot)),
+    });
+    shown.collect()
+}
+
+/// What the Pod says of itself, else what its revision says.
+fn version_of(look: &Look<'_>, pod: &Pod) -> String {
+    if pod.version.is_empty() { look.version(Some(&pod.revision)) } else { pod.version.clone() }
+}
+
+/// Strings for the columns of `kubectl get`.
+pub(super) fn display(look: &Look<'_>) -> Display {
+    let ready = look.slots.wanted().filter(|slot| slot.live.iter().any(|pod| pod.is_ready())).count();
+    let images = look.spec().template.images();
+    let images: Vec<&str> = images.iter().map(|(_, image)| *image).collect();
+    Display {
+        ready: format!("{ready}/{}", look.replicas()),
+        batch: look.memory().batch.as_ref().map(|b| format!("{}/{}", b.index, b.count)).unwrap_or_default(),
+        version: clip(&way(look), 256),
+        images: clip(&images.join(","), 1024),
+    }
+}
+
+/// `1.4.1 → 1.4.2` while instances run something else than what is worked towards.
+fn way(look: &Look<'_>) -> String {
+    let target = look.version(look.memory().effective.as_ref());
+    let mut from: Vec<String> = Vec::new();
+    for pod in look.snapshot.pods.iter().filter(|pod| pod.is_live()) {
+        let version = version_of(look, pod);
+        if version != target && !from.contains(&version) {
+            from.push(version);
+        }
+    }
+    from.sort();
+    if from.is_empty() { target } else { format!("{} → {target}", from.join(", ")) }
+}

@@ -1,0 +1,220 @@
+//! Instances and Pods in words: what is wrong with them, most important first.
+use jiff::Timestamp;
+
+use crate::{
+    api::{Time, bounds, status::InstanceException},
+    plan::{
+        Memory,
+        rollout::{Slot, Slots, failure_of},
+    },
+    snapshot::{ContainerState, Pod, PodPhase, Ranges, RefusalReason, Snapshot},
+};
+
+use super::text::{clip, seconds};
+
+/// Runs, and is not ready: nobody says why.
+const CONTAINERS_NOT_READY: &str = "ContainersNotReady";
+
+/// State of an instance, or Pod, that is not as it should be; most important first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// It has failed, and the run with it once there are enough of them.
+    Failed,
+    /// It has no Pod.
+    Missing,
+    /// Its Pod is there and not ready, for a reason other than its youth.
+    NotReady,
+    /// Its Pod is ending.
+    Terminating,
+    /// Its Pod is starting, or not ready for minReadySeconds yet.
+    Starting,
+    /// It is well, and runs another revision than it should. Not an exception: it awaits its turn.
+    Outdated,
+}
+
+impl State {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "Failed",
+            Self::Missing => "Missing",
+            Self::NotReady => "NotReady",
+            Self::Terminating => "Terminating",
+            Self::Starting => "Starting",
+            Self::Outdated => "Outdated",
+        }
+    }
+}
+
+/// What keeps an instance from being done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Slot number.
+    pub instance: i32,
+    /// State of the instance.
+    pub state: State,
+    /// One CamelCase word, Kubernetes' own where there is one; may be empty.
+    pub reason: String,
+    /// A sentence; may be empty.
+    pub message: String,
+}
+
+impl Trouble {
+    /// The reason, else the state: one word for people.
+    pub fn word(&self) -> &str {
+        if self.reason.is_empty() { self.state.as_str() } else { &self.reason }
+    }
+}
+
+/// Troubles of all instances, most important first, then by number.
+pub(super) fn troubles(snapshot: &Snapshot, slots: &Slots<'_>, memory: &Memory) -> Vec<Trouble> {
+    let mut found: Vec<Trouble> = slots.wanted().filter_map(|slot| trouble_of(snapshot, slots, slot)).collect();
+    if let Some(failed) = memory.failed.as_ref().filter(|failed| failed.run == memory.run) {
+        let counted = Ranges::parse(&failed.slots);
+        for trouble in found.iter_mut().filter(|trouble| counted.0.contains(&trouble.instance)) {
+            // It only came too late: that says more than how far it has come.
+            if trouble.state != State::Failed && failed.reason == "ProgressDeadlineExceeded" {
+                trouble.reason.clone_from(&failed.reason);
+            }
+            trouble.state = State::Failed;
+        }
+    }
+    // What the kubelet can name comes before what it cannot.
+    found.sort_by_key(|trouble| (trouble.state, trouble.reason == CONTAINERS_NOT_READY, trouble.instance));
+    found
+}
+
+fn trouble_of(snapshot: &Snapshot, slots: &Slots<'_>, slot: &Slot<'_>) -> Option<Trouble> {
+    if slots.is_done(slot) {
+        return None;
+    }
+    let trouble = |(state, reason, message): (State, String, String)| Trouble {
+        instance: slot.index,
+        state,
+        reason: clip(&reason, 64),
+        message: clip(&message, bounds::MESSAGE_CHARS_MAX),
+    };
+    let Some(best) = slot.live.first() else {
+        let leaving = slot.terminating.first().or(slot.finished.first());
+        return Some(trouble(leaving.map_or_else(|| missing(snapshot), |pod| leaving_state(pod, snapshot.now))));
+    };
+    if let Some(problem) = pod_state(best, snapshot.rollout.spec.min_ready_seconds, snapshot.now) {
+        return Some(trouble(problem));
+    }
+    if slot.index >= slots.opened() {
+        return None; // changes when its batch comes
+    }
+    let message = if slot.fresh {
+        "its old Pod has yet to leave".into()
+    } else if slots.is_renewal_due(best) {
+        "yet to be restarted".into()
+    } else {
+        format!("still runs {}", best.version)
+    };
+    Some(trouble((State::Outdated, String::new(), message)))
+}
+
+fn missing(snapshot: &Snapshot) -> (State, String, String) {
+    let (reason, message) = snapshot.create_refusal.as_ref().map_or(("", ""), |refusal| {
+        let reason = match refusal.reason {
+            RefusalReason::QuotaExceeded => "QuotaExceeded",
+            RefusalReason::FailedCreate => "FailedCreate",
+        };
+        (reason, refusal.message.as_str())
+    });
+    (State::Missing, reason.into(), message.into())
+}
+
+/// A Pod that ends, or has ended.
+fn leaving_state(pod: &Pod, now: Timestamp) -> (State, String, String) {
+    if let Some(deletion) = pod.deletion {
+        let reason = pod.disruption.clone().or_else(|| pod.reason.clone()).unwrap_or_default();
+        let verb = if deletion > now { "has" } else { "had" };
+        return (State::Terminating, reason, format!("{} {verb} until {} to end", pod.name, seconds(deletion).0));
+    }
+    if let Some(failure) = failure_of(pod) {
+        return (State::Failed, failure.reason, failure.message);
+    }
+    let reason = pod.reason.clone().or_else(|| pod.disruption.clone()).unwrap_or_else(|| "PodFinished".into());
+    (State::Missing, reason, pod.message.clone().unwrap_or_default())
+}
+
+/// `(state, reason, message)` of a Pod that is not available; None when it is.
+pub fn pod_state(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<(State, String, String)> {
+    if !pod.is_live() {
+        return Some(leaving_state(pod, now));
+    }
+    if let Some(failure) = failure_of(pod) {
+        let state = if failure.at.is_none_or(|at| at <= now) { State::Failed } else { State::NotReady };
+        return Some((state, failure.reason, failure.message));
+    }
+    if let Some(message) = &pod.unschedulable {
+        return Some((State::NotReady, "Unschedulable".into(), message.clone()));
+    }
+    match pod.available_at(min_ready_seconds) {
+        None => Some(not_ready(pod)),
+        Some(at) if at > now => {
+            Some((State::Starting, "MinReadySeconds".into(), format!("ready; available at {}", seconds(at).0)))
+        }
+        Some(_) => None,
+    }
+}
+
+/// Live, and not ready.
+fn not_ready(pod: &Pod) -> (State, String, String) {
+    const YOUTH: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+    let mut starting = None;
+    for container in &pod.containers {
+        let named = |text: &str| format!("container {}: {text}", container.name);
+        match &container.state {
+            ContainerState::Waiting { reason, .. } if YOUTH.contains(&reason.as_str()) => {
+                starting.get_or_insert_with(|| reason.clone());
+            }
+            ContainerState::Waiting { reason, message } => {
+                return (State::NotReady, reason.clone(), named(message));
+            }
+            // An init container that has ended well has done its work.
+            ContainerState::Terminated { reason, exit_code } if !container.init || *exit_code != 0 => {
+                return (State::NotReady, reason.clone(), named(&format!("ended with exit code {exit_code}")));
+            }
+            ContainerState::Terminated { .. } | ContainerState::Running => {}
+        }
+    }
+    match (starting, pod.phase) {
+        (Some(reason), _) => (State::Starting, reason, String::new()),
+        (None, PodPhase::Pending) => (State::Starting, "Pending".into(), String::new()),
+        (None, PodPhase::Unknown) => (State::NotReady, "NodeLost".into(), "its node is silent".into()),
+        (None, _) => {
+            let waits = |container: &&crate::snapshot::Container| !container.init && !container.ready;
+            let unready: Vec<&str> =
+                pod.containers.iter().filter(waits).map(|container| container.name.as_str()).collect();
+            let message = match unready.as_slice() {
+                [] => "a readiness gate is not passed".into(),
+                names => format!("not ready: {}", names.join(", ")),
+            };
+            (State::NotReady, CONTAINERS_NOT_READY.into(), message)
+        }
+    }
+}
+
+/// `status.exceptions` and the number of those left out; `since` is kept while state and reason stay.
+pub(super) fn exceptions(
+    troubles: &[Trouble],
+    before: &[InstanceException],
+    now: &Time,
+) -> (Vec<InstanceException>, i32) {
+    let real: Vec<&Trouble> = troubles.iter().filter(|trouble| trouble.state != State::Outdated).collect();
+    let shown = real.iter().take(bounds::EXCEPTIONS_MAX).map(|trouble| {
+        let (state, reason) = (trouble.state.as_str(), &trouble.reason);
+        let known = before.iter().find(|e| e.instance == trouble.instance && e.state == state && e.reason == *reason);
+        InstanceException {
+            instance: trouble.instance,
+            state: state.into(),
+            reason: reason.clone(),
+            message: trouble.message.clone(),
+            since: known.and_then(|known| known.since.clone()).or_else(|| Some(now.clone())),
+        }
+    });
+    let omitted = real.len().saturating_sub(bounds::EXCEPTIONS_MAX);
+    (shown.collect(), i32::try_from(omitted).unwrap_or(i32::MAX))
+}

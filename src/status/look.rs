@@ -1,0 +1,90 @@
+//! All that the parts of status look at.
+use super::{
+    instances::{self, Trouble},
+    text::{clip, seconds},
+};
+use crate::{
+    api::{RolloutSpec, RolloutStatus, Time, bounds, names},
+    plan::{
+        Memory, Outcome, Plan, revision,
+        rollout::{Done, Slots},
+    },
+    snapshot::{Pod, Revision, Snapshot},
+};
+
+pub(super) struct Look<'a> {
+    pub snapshot: &'a Snapshot,
+    pub plan: &'a Plan,
+    pub outcomes: &'a [Outcome],
+    /// Status as last written.
+    pub before: &'a RolloutStatus,
+    pub slots: Slots<'a>,
+    /// Instances that are not as they should be, most important first.
+    pub troubles: Vec<Trouble>,
+}
+
+impl<'a> Look<'a> {
+    pub fn new(snapshot: &'a Snapshot, plan: &'a Plan, outcomes: &'a [Outcome], before: &'a RolloutStatus) -> Self {
+        let slots = crate::plan::rollout::slots(snapshot, &plan.memory);
+        let troubles = instances::troubles(snapshot, &slots, &plan.memory);
+        Self { snapshot, plan, outcomes, before, slots, troubles }
+    }
+
+    pub fn spec(&self) -> &'a RolloutSpec {
+        &self.snapshot.rollout.spec
+    }
+
+    pub fn memory(&self) -> &'a Memory {
+        &self.plan.memory
+    }
+
+    pub fn now(&self) -> Time {
+        seconds(self.snapshot.now)
+    }
+
+    pub fn replicas(&self) -> i32 {
+        self.spec().replicas.clamp(0, bounds::REPLICAS_MAX)
+    }
+
+    pub fn instance(&self, slot: i32) -> String {
+        names::instance_name(self.snapshot.rollout.metadata.name.as_deref().unwrap_or_default(), slot)
+    }
+
+    pub fn revision(&self, name: Option<&String>) -> Option<&'a Revision> {
+        self.snapshot.revisions.iter().find(|revision| Some(&revision.name) == name)
+    }
+
+    /// Version for people of the revision of this name; the name itself when it is gone.
+    pub fn version(&self, name: Option<&String>) -> String {
+        let version = self.revision(name).map(|revision| revision::version(&revision.data));
+        clip(&version.or_else(|| name.cloned()).unwrap_or_default(), 128)
+    }
+
+    /// The ControllerRevision of the present spec exists and is what status calls `updateRevision`.
+    pub fn is_recorded(&self) -> bool {
+        self.revision(self.memory().update.as_ref()).is_some_and(|update| update.data == revision::data(self.spec()))
+    }
+
+    /// The wanted revision failed or was aborted: another one is worked towards.
+    pub fn is_given_up(&self) -> bool {
+        self.memory().effective.is_some() && self.memory().effective != self.memory().update
+    }
+
+    /// Nothing new is tried: what is worked towards has completed before.
+    pub fn is_back(&self) -> bool {
+        self.memory().effective.is_some() && self.memory().effective == self.memory().stable
+    }
+
+    /// Every instance is observed at its target and available, and no Pod is left over.
+    pub fn is_settled(&self) -> bool {
+        self.memory().effective.is_some() && self.slots.done() == Done::All
+    }
+
+    /// An instance runs, or still runs beside its new Pod, what it should not: another revision, or a Pod to be restarted.
+    pub fn is_changing(&self) -> bool {
+        self.slots.wanted().filter(|slot| slot.index < self.slots.opened()).any(|slot| {
+            let stays = |pod: &Pod| Some(pod.revision.as_str()) == slot.assigned && !self.slots.is_renewal_due(pod);
+            slot.live.iter().any(|pod| !stays(pod))
+        })
+    }
+}

@@ -1,0 +1,253 @@
+//! Events: one per transition and batch, never one per Pod, save for failed instances.
+use std::collections::BTreeSet;
+
+use super::{history, text::count};
+use crate::{
+    api::{
+        Condition, ConditionStatus, ConditionType, RolloutStatus, names,
+        status::{BatchStatus, HistoryEntry},
+    },
+    snapshot::Ranges,
+};
+
+/// Bytes of a note; the API server refuses more than 1,024.
+pub const NOTE_BYTES_MAX: usize = 1_024;
+/// Failed instances with an event of their own, of one status; the others are counted.
+const FAILED_INSTANCES_MAX: usize = 10;
+
+/// Whether a person should look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoticeKind {
+    /// It goes as it should.
+    Normal,
+    /// A person may be needed.
+    Warning,
+}
+
+/// One event about the Rollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Normal or Warning.
+    pub kind: NoticeKind,
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// What Baton was doing, one CamelCase word.
+    pub action: &'static str,
+    /// A sentence, at most [`NOTE_BYTES_MAX`] bytes.
+    pub note: String,
+}
+
+/// What happened between two statuses of the Rollout `name`; empty when they are equal.
+pub fn notices(name: &str, before: &RolloutStatus, after: &RolloutStatus) -> Vec<Notice> {
+    let news = News { name, before, after };
+    let mut found = Vec::new();
+    found.extend(news.run_begun());
+    found.extend(news.batch_completed());
+    found.extend(news.batch_started());
+    found.extend(news.failed_instances());
+    found.extend(news.state_reached());
+    found.extend(news.template_refused());
+    found.extend(news.paused());
+    found.extend(news.degraded());
+    found.extend(news.restarts());
+    found
+}
+
+struct News<'a> {
+    name: &'a str,
+    before: &'a RolloutStatus,
+    after: &'a RolloutStatus,
+}
+
+impl News<'_> {
+    fn is_same_run(&self) -> bool {
+        self.before.run == self.after.run
+    }
+
+    fn run_begun(&self) -> Option<Notice> {
+        let entry = entry_of(self.after)?;
+        if self.is_same_run() || entry_of(self.before).is_some_and(|known| known.run == entry.run) {
+            return None;
+        }
+        let by = entry.by.as_deref().map(|by| format!(" by {by}")).unwrap_or_default();
+        let because = entry.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let what = format!("run {} to {}{by}{because}", entry.run, entry.version);
+        let given_up = self.after.effective_revision != self.after.update_revision;
+        Some(match (entry.kind == "Rollback", given_up) {
+            (true, true) => warning("RollingBack", "RollBack", &what),
+            (true, false) => normal("RollingBack", "RollBack", &what),
+            (false, _) => normal("RolloutStarted", "RollOut", &what),
+        })
+    }
+
+    /// Forward batches only: the way back is one step, told by its begin and its end.
+    fn batch_started(&self) -> Option<Notice> {
+        let batch = forward_batch(self.after)?;
+        let opened_before = forward_batch(self.before).filter(|_| self.is_same_run()).map_or(0, |known| known.opened);
+        if batch.opened <= opened_before {
+            return None;
+        }
+        let instances = (opened_before..batch.opened).collect::<Ranges>();
+        let version = entry_of(self.after).map_or("", |entry| entry.version.as_str());
+        let what = format!("batch {}/{} to {version}: instances {instances}", batch.index, batch.count);
+        Some(normal("BatchStarted", "RollOut", &what))
+    }
+
+    fn batch_completed(&self) -> Option<Notice> {
+        let known = forward_batch(self.before).filter(|known| known.opened > 0 && known.completed_at.is_none())?;
+        let completed = self.is_same_run()
+            && match forward_batch(self.after) {
+                Some(batch) => batch.completed_at.is_some() || batch.index > known.index,
+                None => ready(self.after).is_some_and(|ready| ready.status == ConditionStatus::True),
+            };
+        completed.then(|| {
+            let what = format!("batch {}/{} is done: {}", known.index, known.count, count_of(known.opened));
+            normal("BatchCompleted", "RollOut", &what)
+        })
+    }
+
+    fn failed_instances(&self) -> Vec<Notice> {
+        let Some(failed) = &self.after.failed else { return Vec::new() };
+        let known = self.before.failed.as_ref().filter(|known| known.run == failed.run);
+        let known = known.map(|known| Ranges::parse(&known.slots)).unwrap_or_default();
+        let slots = Ranges::parse(&failed.slots);
+        let new: Vec<i32> = slots.0.difference(&known.0).copied().collect();
+        let mut found: Vec<Notice> = new.iter().take(FAILED_INSTANCES_MAX).map(|slot| self.failed(*slot)).collect();
+        if new.len() > FAILED_INSTANCES_MAX {
+            let others = count(new.len() - FAILED_INSTANCES_MAX, "further instance");
+            found.push(warning("InstanceFailed", "RollOut", &format!("{others} failed")));
+        }
+        found
+    }
+
+    fn failed(&self, slot: i32) -> Notice {
+        let exception = self.after.exceptions.iter().find(|known| known.instance == slot && known.state == "Failed");
+        let reason = exception.map(|known| known.reason.as_str());
+        let reason = reason.or(self.after.failed.as_ref().map(|failed| failed.reason.as_str())).unwrap_or_default();
+        let message = exception.map(|known| known.message.as_str()).filter(|message| !message.is_empty());
+        let message = message.map(|message| format!(": {message}")).unwrap_or_default();
+        let name = names::instance_name(self.name, slot);
+        warning("InstanceFailed", "RollOut", &format!("{name} failed ({reason}){message}"))
+    }
+
+    /// The Ready condition has another reason.
+    fn state_reached(&self) -> Option<Notice> {
+        let (now, was) = (ready(self.after)?, ready(self.before));
+        if was.is_some_and(|was| was.reason == now.reason && self.is_same_run()) {
+            return None;
+        }
+        let message = now.message.as_str();
+        match now.reason.as_str() {
+            "Complete" if self.has_succeeded() => Some(normal("RolloutCompleted", "RollOut", message)),
+            "RolledBack" => Some(warning("RolledBack", "RollBack", message)),
+            "Aborted" => Some(warning("RolloutAborted", "RollBack", message)),
+            "FirstRevisionFailed" => Some(warning("FirstRevisionFailed", "RollOut", message)),
+            "FailureThreshold" => Some(warning("FailureThresholdReached", "RollOut", message)),
+            "ProgressDeadlineExceeded" => Some(warning("ProgressDeadlineExceeded", "RollOut", message)),
+            "RollbackStuck" => Some(warning("RollbackStuck", "RollBack", message)),
+            "InvalidSpec" if !is(self.after, ConditionType::TemplateValid, ConditionStatus::False) => {
+                Some(warning("InvalidSpec", "RollOut", message))
+            }
+            "QuotaExceeded" => Some(warning("QuotaExceeded", "CreatePod", message)),
+            "FailedCreate" => Some(warning("FailedCreate", "CreatePod", message)),
+            "AwaitingApproval" => Some(normal("AwaitingApproval", "RollOut", message)),
+            _ => None,
+        }
+    }
+
+    /// The present run's entry has just become a success: not a Pod that came back.
+    fn has_succeeded(&self) -> bool {
+        let succeeded = |status| entry_of(status).is_some_and(|entry| entry.result == history::SUCCEEDED);
+        succeeded(self.after) && !(succeeded(self.before) && self.is_same_run())
+    }
+
+    fn template_refused(&self) -> Option<Notice> {
+        let refused = |status| is(status, ConditionType::TemplateValid, ConditionStatus::False);
+        let new =
+            refused(self.after) && (!refused(self.before) || self.before.update_revision != self.after.update_revision);
+        let condition = condition(self.after, ConditionType::TemplateValid)?;
+        new.then(|| warning("TemplateRefused", "CheckTemplate", &condition.message))
+    }
+
+    fn paused(&self) -> Option<Notice> {
+        let paused = |status| is(status, ConditionType::Paused, ConditionStatus::True);
+        match (paused(self.before), paused(self.after)) {
+            (false, true) => Some(normal("RolloutPaused", "Pause", "spec.paused was set: no forward change is begun")),
+            (true, false) => Some(normal("RolloutResumed", "Resume", "spec.paused was unset")),
+            _ => None,
+        }
+    }
+
+    /// Answers and names that do not fit; what fails has its own events.
+    fn degraded(&self) -> Option<Notice> {
+        let reason = |status| condition(status, ConditionType::Degraded).map(|condition| condition.reason.clone());
+        let now = condition(self.after, ConditionType::Degraded)?;
+        if reason(self.before).as_ref() == Some(&now.reason) {
+            return None;
+        }
+        match now.reason.as_str() {
+            "StaleAnswer" => Some(warning("StaleAnswer", "RollOut", &now.message)),
+            "PodConflict" => Some(warning("PodConflict", "CreatePod", &now.message)),
+            "WriteRefused" => Some(warning("WriteRefused", "RollOut", &now.message)),
+            _ => None,
+        }
+    }
+
+    fn restarts(&self) -> Vec<Notice> {
+        let of = |status: &RolloutStatus, result: &str| -> BTreeSet<_> {
+            let entries = status.history.iter().filter(|entry| entry.kind == history::RESTART);
+            let entries = entries.filter(|entry| result.is_empty() || entry.result == result);
+            entries.filter_map(|entry| entry.started_at.clone()).collect()
+        };
+        let begun = of(self.after, "").into_iter().filter(|at| !of(self.before, "").contains(at));
+        let begun =
+            begun.map(|at| normal("RestartStarted", "Restart", &format!("Pods older than {} are replaced", at.0)));
+        let ended = of(self.after, history::SUCCEEDED);
+        let ended = ended.into_iter().filter(|at| of(self.before, history::IN_PROGRESS).contains(at));
+        let ended = ended.map(|at| normal("RestartCompleted", "Restart", &format!("no Pod is older than {}", at.0)));
+        begun.chain(ended).collect()
+    }
+}
+
+/// The entry of the newest run.
+fn entry_of(status: &RolloutStatus) -> Option<&HistoryEntry> {
+    status.history.iter().find(|entry| entry.kind != history::RESTART && Some(entry.run) == status.run)
+}
+
+/// `status.batch` of a run that leads somewhere new.
+fn forward_batch(status: &RolloutStatus) -> Option<&BatchStatus> {
+    status.batch.as_ref().filter(|_| status.effective_revision != status.current_revision)
+}
+
+fn condition(status: &RolloutStatus, type_: ConditionType) -> Option<&Condition> {
+    status.conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+fn ready(status: &RolloutStatus) -> Option<&Condition> {
+    condition(status, ConditionType::Ready)
+}
+
+fn is(status: &RolloutStatus, type_: ConditionType, wanted: ConditionStatus) -> bool {
+    condition(status, type_).is_some_and(|condition| condition.status == wanted)
+}
+
+fn count_of(instances: i32) -> String {
+    count(usize::try_from(instances).unwrap_or(0), "instance")
+}
+
+fn normal(reason: &'static str, action: &'static str, note: &str) -> Notice {
+    Notice { kind: NoticeKind::Normal, reason, action, note: clip_bytes(note) }
+}
+
+fn warning(reason: &'static str, action: &'static str, note: &str) -> Notice {
+    Notice { kind: NoticeKind::Warning, reason, action, note: clip_bytes(note) }
+}
+
+/// The longest beginning of whole characters that fits a note.
+fn clip_bytes(text: &str) -> String {
+    if text.len() <= NOTE_BYTES_MAX {
+        return text.to_owned();
+    }
+    let end = (0..=NOTE_BYTES_MAX - '…'.len_utf8()).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}…", &text[..end])
+}

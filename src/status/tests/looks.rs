@@ -1,0 +1,228 @@
+//! One world, one status.
+use serde_json::json;
+
+use super::{condition, state, status_of};
+use crate::{
+    api::{
+        ConditionStatus, ConditionType, RolloutStatus,
+        rollout::{Abort, Approve},
+    },
+    plan::{
+        Applied, Change, Outcome, PodReason,
+        rollout::plan,
+        rollout::tests::fixture::{Fixture, at},
+    },
+    snapshot::{Container, ContainerState, CreateRefusal, PodPhase, RefusalReason, TemplateCheck},
+    status::rollout::status,
+};
+
+fn strategy(batch: i32, surge: i32, unavailable: i32) -> serde_json::Value {
+    json!({"strategy": {"batchSize": batch, "maxSurge": surge, "maxUnavailable": unavailable}})
+}
+
+fn check(fixture: &Fixture, expected: &str) {
+    assert_eq!(state(&status_of(&fixture.snapshot)), expected);
+}
+
+#[test]
+fn at_rest_it_is_complete_and_waits_for_nothing() {
+    let fixture = Fixture::new("a a a a", 'a', json!({})).settled();
+    check(&fixture, "Current Complete: ");
+    let status = status_of(&fixture.snapshot);
+    assert_eq!(condition(&status, ConditionType::Available), Some((ConditionStatus::True, "MinimumReplicasAvailable")));
+    assert_eq!(condition(&status, ConditionType::Progressing), Some((ConditionStatus::True, "Complete")));
+    assert_eq!(condition(&status, ConditionType::Degraded), None);
+    assert_eq!((status.replicas, status.ready_replicas, status.updated_replicas), (4, 4, 4));
+    assert_eq!(status.selector.as_deref(), Some("app=web"));
+}
+
+#[test]
+fn a_batch_names_its_worst_instance() {
+    let mut fixture = Fixture::new("ab~ ab~ a a", 'b', strategy(2, 2, 0)).opened(2);
+    let pulling = fixture.snapshot.pods.iter_mut().find(|pod| pod.slot == 1 && pod.revision == "b").unwrap();
+    pulling.phase = PodPhase::Pending;
+    pulling.started_at = Some(at(-5));
+    pulling.initialized_at = Some(at(-5));
+    pulling.containers = vec![Container {
+        name: "web".into(),
+        init: false,
+        ready: false,
+        restarts: 0,
+        state: ContainerState::Waiting { reason: "ImagePullBackOff".into(), message: "no such image".into() },
+        last_exit: None,
+    }];
+    check(&fixture, "InProgress RollingOut: batch 1/2: web-1 (ImagePullBackOff) and 1 more");
+    let status = status_of(&fixture.snapshot);
+    let exceptions: Vec<_> = status.exceptions.iter().map(|e| (e.instance, &*e.state, &*e.reason)).collect();
+    // Within its patience the image may still come: not failed yet.
+    assert_eq!(exceptions, [(1, "NotReady", "ImagePullBackOff"), (0, "NotReady", "ContainersNotReady")]);
+}
+
+#[test]
+fn an_instance_that_awaits_its_turn_is_no_exception() {
+    let fixture = Fixture::new("b a a a", 'b', strategy(2, 1, 0)).opened(2);
+    check(&fixture, "InProgress RollingOut: batch 1/2: web-1 (still runs a)");
+    assert_eq!(status_of(&fixture.snapshot).exceptions, []);
+}
+
+#[test]
+fn versions_are_observed_from_live_pods() {
+    let status = status_of(&Fixture::new("b b~ ab a- .", 'b', strategy(3, 1, 1)).opened(3).snapshot);
+    let versions: Vec<_> = status.versions.iter().map(|v| (&*v.revision, &*v.instances, &*v.ready)).collect();
+    assert_eq!(versions, [("a", "2", "2"), ("b", "0-2", "0,2")]);
+    let display = status.display.unwrap();
+    assert_eq!((&*display.ready, &*display.batch, &*display.version), ("2/5", "1/2", "a → b"));
+    assert_eq!((status.replicas, status.updated_replicas, status.terminating_replicas), (4, 3, 1));
+    assert_eq!(status.batch.unwrap().updated, 2, "slots 0 and 2; 1 is not available");
+}
+
+#[test]
+fn approval_is_asked_for_and_an_answer_to_another_run_is_named() {
+    let spec = json!({"strategy": {"batches": [{"upTo": 2, "pause": {}}], "maxSurge": 1, "maxUnavailable": 0}});
+    let mut fixture = Fixture::new("b b a a", 'b', spec).opened(2);
+    check(
+        &fixture,
+        "InProgress AwaitingApproval: batch 1/2 is done; waiting for approval: set spec.approve to {run: 1, batch: 1}",
+    );
+    fixture.snapshot.rollout.status.as_mut().unwrap().run = Some(4);
+    fixture.snapshot.rollout.spec.approve = Some(Approve { run: 3, batch: 1 });
+    check(
+        &fixture,
+        "InProgress AwaitingApproval: batch 1/2 is done; waiting for approval: set spec.approve to {run: 4, batch: 1} (spec.approve is about run 3: ignored)",
+    );
+    assert_eq!(condition(&status_of(&fixture.snapshot), ConditionType::Degraded), None, "it may have been used");
+}
+
+#[test]
+fn an_abort_of_another_run_is_stale() {
+    let mut fixture = Fixture::new("b a a a", 'b', strategy(2, 1, 0)).opened(2);
+    fixture.snapshot.rollout.status.as_mut().unwrap().run = Some(4);
+    fixture.snapshot.rollout.spec.abort = Some(Abort { run: 3 });
+    let degraded = |fixture: &Fixture| {
+        let status = status_of(&fixture.snapshot);
+        condition(&status, ConditionType::Degraded).map(|(_, reason)| reason.to_owned())
+    };
+    assert_eq!(degraded(&fixture).as_deref(), Some("StaleAnswer"));
+    fixture.snapshot.rollout.spec.abort = None;
+    assert_eq!(degraded(&fixture), None);
+}
+
+#[test]
+fn paused_is_said_only_when_something_waits_for_it() {
+    let paused = json!({"paused": true});
+    let waits = Fixture::new("a a a a", 'b', paused.clone()).opened(0);
+    check(&waits, "InProgress Paused: spec.paused is true");
+    let status = status_of(&waits.snapshot);
+    assert_eq!(condition(&status, ConditionType::Paused), Some((ConditionStatus::True, "Paused")));
+    assert_eq!(condition(&status, ConditionType::Progressing), Some((ConditionStatus::Unknown, "Paused")));
+    check(&Fixture::new("a a a a", 'a', paused).settled(), "Current Complete: ");
+}
+
+/// B7
+#[test]
+fn the_first_revision_has_nothing_to_go_back_to() {
+    let mut fixture = Fixture::new("b! b b b", 'b', json!({}));
+    fixture.snapshot.revisions.retain(|revision| revision.name == "b");
+    check(
+        &fixture.settled(),
+        "Failed FirstRevisionFailed: b failed (CrashLoopBackOff: web-0: container web: Error, exit code 1): there is no earlier revision to go back to; change the spec, or set spec.retryAt to try it again",
+    );
+}
+
+#[test]
+fn on_failure_pause_waits_for_a_person() {
+    let spec = json!({"strategy": {"onFailure": "Pause", "batchSize": 2, "maxSurge": 1, "maxUnavailable": 0}});
+    let fixture = Fixture::new("ab! a a a", 'b', spec).opened(2).settled();
+    check(
+        &fixture,
+        "Failed FailureThreshold: b failed (CrashLoopBackOff: web-0: container web: Error, exit code 1); nothing moves forward: change the spec, set spec.retryAt to try again, or spec.abort to {run: 1} to go back",
+    );
+    let status = status_of(&fixture.snapshot);
+    assert_eq!(condition(&status, ConditionType::Degraded), Some((ConditionStatus::True, "InstanceFailed")));
+    assert_eq!(condition(&status, ConditionType::Progressing), Some((ConditionStatus::False, "FailureThreshold")));
+    assert_eq!(status.history[0].result, "Failed");
+}
+
+#[test]
+fn a_refused_template_is_an_invalid_spec() {
+    let mut fixture = Fixture::new("a a", 'b', json!({}));
+    let refused =
+        TemplateCheck::Refused { message: "spec.containers[0].image: Required value".into(), recheck_at: at(60) };
+    fixture.snapshot.template_checks.insert("b".into(), refused);
+    let fixture = fixture.settled();
+    check(
+        &fixture,
+        "Failed InvalidSpec: spec.template: the API server refuses its Pods: spec.containers[0].image: Required value",
+    );
+    let status = status_of(&fixture.snapshot);
+    assert_eq!(condition(&status, ConditionType::TemplateValid), Some((ConditionStatus::False, "Refused")));
+}
+
+#[test]
+fn a_quota_is_waited_for() {
+    let mut fixture = Fixture::new("a . a a", 'a', json!({})).settled();
+    fixture.snapshot.create_refusal = Some(CreateRefusal {
+        reason: RefusalReason::QuotaExceeded,
+        message: "exceeded quota: pods".into(),
+        since: at(-5),
+        retry_at: at(5),
+    });
+    check(&fixture, "InProgress QuotaExceeded: Pods cannot be created: exceeded quota: pods");
+    assert_eq!(status_of(&fixture.snapshot).exceptions[0].reason, "QuotaExceeded");
+}
+
+#[test]
+fn a_lost_instance_is_no_rollout() {
+    let with = |pods: &str| {
+        let mut fixture = Fixture::new("a a a a", 'a', json!({})).settled();
+        fixture.snapshot.pods = Fixture::new(pods, 'a', json!({})).snapshot.pods;
+        fixture
+    };
+    check(&with("a . a a"), "InProgress InstancesUnavailable: web-1 (Missing)");
+    check(&with("a a- a a"), "InProgress InstancesUnavailable: web-1 (Terminating)");
+    check(&with("a ax a a"), "InProgress InstancesUnavailable: web-1 (Evicted)");
+    check(&with("a a a a a"), "InProgress InstancesUnavailable: 1 Pod beyond spec.replicas yet to leave");
+}
+
+#[test]
+fn a_spec_that_is_not_recorded_yet_is_never_judged_by_the_one_before() {
+    let mut fixture = Fixture::new("a a", 'a', json!({})).settled();
+    fixture.snapshot.rollout.spec.version = Some("new".into());
+    check(&fixture, "InProgress RollingOut: recording the revision of the present spec");
+}
+
+#[test]
+fn a_name_that_is_taken_is_shown() {
+    let mut fixture = Fixture::new("a .", 'a', json!({})).settled();
+    let create =
+        |name: &str| Change::CreatePod { name: name.into(), slot: 1, revision: "a".into(), reason: PodReason::Refill };
+    let outcome = Outcome { change: create("web-1-a"), result: Applied::NameTaken };
+    let seen = status(&fixture.snapshot, &plan(&fixture.snapshot), &[outcome]);
+    assert_eq!(condition(&seen, ConditionType::Degraded), Some((ConditionStatus::True, "PodConflict")));
+    fixture.snapshot.taken_names.insert("web-1-a".into());
+    let later = status_of(&fixture.snapshot);
+    assert_eq!(condition(&later, ConditionType::Degraded), Some((ConditionStatus::True, "PodConflict")));
+}
+
+#[test]
+fn deletion_is_told() {
+    let mut fixture = Fixture::new("a a", 'a', json!({})).settled();
+    fixture.snapshot.rollout.metadata.deletion_timestamp = Some(crate::api::Time(at(0)));
+    check(&fixture, "InProgress Deleting: being deleted; Kubernetes removes its Pods");
+}
+
+#[test]
+fn a_verdict_on_the_template_outlives_the_operator_that_asked() {
+    let mut fixture = Fixture::new(". .", 'a', json!({})).settled();
+    let asked = status_of(&fixture.snapshot);
+    assert_eq!(condition(&asked, ConditionType::TemplateValid), Some((ConditionStatus::True, "Accepted")));
+    fixture.snapshot.rollout.status = Some(asked);
+    fixture.snapshot.template_checks.clear();
+    let of = |fixture: &Fixture| {
+        let status: RolloutStatus = status_of(&fixture.snapshot);
+        condition(&status, ConditionType::TemplateValid).map(|(status, _)| status)
+    };
+    assert_eq!(of(&fixture), Some(ConditionStatus::True));
+    fixture.snapshot.rollout.metadata.generation = Some(2);
+    assert_eq!(of(&fixture), Some(ConditionStatus::Unknown), "a new spec is asked about anew");
+}

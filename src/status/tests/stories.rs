@@ -1,0 +1,121 @@
+//! Whole rollouts: every state on the way, every event, the history at the end.
+use std::fmt::Write;
+
+use serde_json::json;
+
+use super::state;
+use crate::{
+    api::{
+        RolloutStatus, Time,
+        rollout::{Abort, Request},
+    },
+    plan::rollout::{
+        fold::World,
+        plan,
+        tests::fixture::{Fixture, at},
+    },
+    status::{NoticeKind, notices, rollout::status},
+};
+
+/// Runs to rest; one line per new state and per event.
+fn tell(world: &mut World) -> String {
+    let mut story = String::new();
+    let mut last = String::new();
+    for _ in 0..10_000 {
+        let planned = plan(&world.snapshot);
+        let before = world.snapshot.rollout.status.clone().unwrap_or_default();
+        let after = status(&world.snapshot, &planned, &[]);
+        let second = world.snapshot.now.as_second() - at(0).as_second();
+        for notice in notices("web", &before, &after) {
+            let mark = if notice.kind == NoticeKind::Warning { "!" } else { "-" };
+            let _ = writeln!(story, "{second:>4} {mark} {}: {}", notice.reason, notice.note);
+        }
+        let line = format!("{} [{}]", state(&after), after.display.as_ref().map_or("", |d| &d.version));
+        if line != last {
+            let _ = writeln!(story, "{second:>4}   {line}");
+            last = line;
+        }
+        let quiet = world.is_quiet(&planned);
+        world.apply(&planned, &planned.changes);
+        world.snapshot.rollout.status = Some(after);
+        if quiet {
+            let Some(next) = world.next_event(planned.wake_at) else { break };
+            world.advance(next);
+        }
+    }
+    story
+}
+
+fn history(status: &RolloutStatus) -> String {
+    let mut text = String::new();
+    for entry in &status.history {
+        let second =
+            |at: &Option<Time>| at.as_ref().map_or(-1, |at| at.0.as_second() - super::stories::at(0).as_second());
+        let _ = writeln!(
+            text,
+            "run {} {} to {} by {}: {} {}-{} {}",
+            entry.run,
+            entry.kind,
+            entry.version,
+            entry.by.as_deref().unwrap_or("?"),
+            entry.result,
+            second(&entry.started_at),
+            second(&entry.completed_at),
+            entry.reason.as_deref().unwrap_or_default(),
+        );
+    }
+    text
+}
+
+fn asked(id: &str, by: &str, reason: &str) -> Request {
+    Request { id: Some(id.into()), by: Some(by.into()), reason: Some(reason.into()) }
+}
+
+/// C9: from creation over a good version, a broken one, an abort and a restart, status and events alone tell the story.
+#[test]
+fn a_life() {
+    let spec = json!({"progressDeadlineSeconds": 60, "strategy": {"batches": [{"upTo": 1, "pause": {"seconds": 30}}], "maxSurge": 1, "maxUnavailable": 0}});
+    let mut fixture = Fixture::new(". . . .", 'a', spec);
+    fixture.snapshot.revisions.clear();
+    fixture.snapshot.template_checks.clear();
+    let mut world = World::new(fixture.snapshot, 5);
+    let mut story = String::new();
+    let mut chapter = |title: &str, world: &mut World| {
+        let told = tell(world);
+        let _ = writeln!(story, "== {title}\n{told}");
+    };
+    chapter("created", &mut world);
+
+    world.snapshot.rollout.spec.version = Some("b".into());
+    world.snapshot.rollout.spec.request = Some(asked("deploy-1", "alice", "new prices"));
+    chapter("b", &mut world);
+
+    world.snapshot.rollout.spec.version = Some("c".into());
+    world.snapshot.rollout.spec.request = Some(asked("deploy-2", "bob", "newer prices"));
+    let c = crate::plan::revision::hash(&crate::plan::revision::data(&world.snapshot.rollout.spec));
+    world.broken = vec![format!("web-{c}")];
+    chapter("c never becomes ready", &mut world);
+
+    world.snapshot.rollout.spec.version = Some("d".into());
+    world.snapshot.rollout.spec.abort = Some(Abort { run: 5 });
+    world.snapshot.rollout.spec.request = Some(asked("abort-3", "carol", "wrong window"));
+    chapter("d is aborted at once", &mut world);
+
+    world.snapshot.rollout.spec.version = Some("b".into());
+    world.snapshot.rollout.spec.request = Some(asked("undo-4", "carol", "as before"));
+    chapter("the spec asks for b again", &mut world);
+
+    world.snapshot.rollout.spec.restart_at = Some(Time(world.snapshot.now));
+    chapter("restart", &mut world);
+
+    let _ = writeln!(story, "== history\n{}", history(world.snapshot.rollout.status.as_ref().unwrap()));
+    insta::assert_snapshot!("a_life", story);
+}
+
+/// The whole object as it is written, once.
+#[test]
+fn the_status_in_full() {
+    let spec = json!({"strategy": {"batchSize": 2, "maxSurge": 1, "maxUnavailable": 1}});
+    let fixture = Fixture::new("b ab! a a", 'b', spec).opened(2);
+    insta::assert_yaml_snapshot!("in_full", super::status_of(&fixture.snapshot));
+}

@@ -1,0 +1,237 @@
+//! The one state a Rollout is in, as kstatus knows them: a chain of small rules; the first that speaks decides.
+use super::{
+    instances::{State, Trouble},
+    look::Look,
+    text::count,
+};
+use crate::{
+    api::rollout::OnFailure,
+    plan::HoldReason,
+    snapshot::{RefusalReason, TemplateCheck},
+};
+
+/// kstatus' states of an object that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Ready=True: all that was asked for is there.
+    Current,
+    /// Reconciling=True: it gets on, or waits for something that is foreseen.
+    InProgress,
+    /// Stalled=True: it will not get on without a person.
+    Failed,
+}
+
+/// State, reason and a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub kind: Kind,
+    pub reason: &'static str,
+    pub message: String,
+}
+
+const RULES: &[fn(&Look<'_>) -> Option<Verdict>] = &[
+    deleting,
+    spec_invalid,
+    not_recorded,
+    template_refused,
+    rollback_stuck,
+    given_up,
+    revision_failed,
+    complete,
+    past_its_deadline,
+    create_refused,
+    held,
+    restoring,
+];
+
+/// Total: work is going on when no rule says otherwise.
+pub(super) fn of(look: &Look<'_>) -> Verdict {
+    RULES.iter().find_map(|rule| rule(look)).unwrap_or_else(|| in_progress(way(look), waits_for(look)))
+}
+
+fn current(reason: &'static str, message: String) -> Verdict {
+    Verdict { kind: Kind::Current, reason, message }
+}
+
+fn in_progress(reason: &'static str, message: String) -> Verdict {
+    Verdict { kind: Kind::InProgress, reason, message }
+}
+
+fn failed(reason: &'static str, message: String) -> Verdict {
+    Verdict { kind: Kind::Failed, reason, message }
+}
+
+fn hold_message(look: &Look<'_>, reasons: &[HoldReason]) -> Option<String> {
+    let hold = look.plan.hold.as_ref().filter(|hold| reasons.contains(&hold.reason))?;
+    Some(hold.message.clone())
+}
+
+fn deleting(look: &Look<'_>) -> Option<Verdict> {
+    let deleted = look.snapshot.rollout.metadata.deletion_timestamp.is_some();
+    deleted.then(|| in_progress("Deleting", "being deleted; Kubernetes removes its Pods".into()))
+}
+
+fn spec_invalid(look: &Look<'_>) -> Option<Verdict> {
+    Some(failed("InvalidSpec", hold_message(look, &[HoldReason::SpecInvalid])?))
+}
+
+/// Until the present spec has its ControllerRevision, all else would be about the spec before.
+fn not_recorded(look: &Look<'_>) -> Option<Verdict> {
+    (!look.is_recorded()).then(|| in_progress("RollingOut", "recording the revision of the present spec".into()))
+}
+
+fn template_refused(look: &Look<'_>) -> Option<Verdict> {
+    if look.is_back() || look.memory().batch.is_none() {
+        return None;
+    }
+    let update = look.memory().update.as_ref()?;
+    let TemplateCheck::Refused { message, .. } = look.snapshot.template_checks.get(update)? else { return None };
+    Some(failed("InvalidSpec", format!("spec.template: the API server refuses its Pods: {message}")))
+}
+
+fn rollback_stuck(look: &Look<'_>) -> Option<Verdict> {
+    if !look.is_back() || look.is_settled() {
+        return None;
+    }
+    let message = hold_message(look, &[HoldReason::ProgressDeadline, HoldReason::TemplateRefused])?;
+    let to = look.version(look.memory().effective.as_ref());
+    Some(failed("RollbackStuck", format!("going back to {to} does not get on: {message}")))
+}
+
+/// On the way back from a revision that failed or was aborted, and when there.
+fn given_up(look: &Look<'_>) -> Option<Verdict> {
+    if !look.is_given_up() {
+        return None;
+    }
+    let cause = cause(look);
+    if !look.is_settled() {
+        return Some(in_progress("RollingBack", format!("{}; {cause}", waits_for(look))));
+    }
+    let runs = runs(look);
+    let remedy = "change the spec, or set spec.retryAt to try it again";
+    Some(failed(if is_aborted(look) { "Aborted" } else { "RolledBack" }, format!("{cause}; {runs}: {remedy}")))
+}
+
+pub(super) fn is_aborted(look: &Look<'_>) -> bool {
+    let noted = look.revision(look.memory().update.as_ref()).and_then(|update| update.failed_reason.as_deref());
+    noted.is_some_and(|reason| reason.starts_with("Aborted"))
+}
+
+/// `1.4.2 failed (ImagePullBackOff: web-3: …)`, or `run 7 was aborted by alice`.
+pub(super) fn cause(look: &Look<'_>) -> String {
+    let memory = look.memory();
+    let version = look.version(memory.update.as_ref());
+    let noted = look.revision(memory.update.as_ref()).and_then(|update| update.failed_reason.as_deref());
+    match (is_aborted(look), noted, &memory.failed) {
+        (true, Some(noted), _) => format!("{version}: {}", noted.split_once(": ").map_or(noted, |(_, text)| text)),
+        (_, _, Some(failed)) => format!("{version} failed ({}: {})", failed.reason, failed.message),
+        (_, Some(noted), None) => format!("{version} failed ({noted})"),
+        (_, None, None) => format!("{version} was given up"),
+    }
+}
+
+/// The threshold of failed instances is reached, and nothing goes back.
+fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
+    let memory = look.memory();
+    let failure = memory.failed.as_ref().filter(|failed| failed.at.is_some() && failed.run == memory.run)?;
+    if look.is_back() || Some(&failure.revision) != memory.update.as_ref() {
+        return None;
+    }
+    let cause = cause(look);
+    if memory.stable.is_none() {
+        let remedy = "there is no earlier revision to go back to; change the spec, or set spec.retryAt to try it again";
+        return Some(failed("FirstRevisionFailed", format!("{cause}: {remedy}")));
+    }
+    if look.spec().strategy.on_failure == OnFailure::Rollback {
+        return Some(in_progress("RollingBack", format!("{cause}: going back")));
+    }
+    let deadline = failure.reason == "ProgressDeadlineExceeded";
+    let reason = if deadline { "ProgressDeadlineExceeded" } else { "FailureThreshold" };
+    let remedy = format!(
+        "nothing moves forward: change the spec, set spec.retryAt to try again, or spec.abort to {{run: {}}} to go back",
+        memory.run
+    );
+    Some(failed(reason, format!("{cause}; {remedy}")))
+}
+
+/// R13: every instance is observed at its target and available, and that revision has completed.
+fn complete(look: &Look<'_>) -> Option<Verdict> {
+    (look.is_back() && !look.is_given_up() && look.is_settled()).then(|| current("Complete", runs(look)))
+}
+
+/// `all 10 instances run 1.4.2`.
+fn runs(look: &Look<'_>) -> String {
+    let version = look.version(look.memory().effective.as_ref());
+    match look.replicas() {
+        0 => format!("no instances are asked for; they would run {version}"),
+        1 => format!("the one instance runs {version}"),
+        replicas => format!("all {replicas} instances run {version}"),
+    }
+}
+
+fn past_its_deadline(look: &Look<'_>) -> Option<Verdict> {
+    Some(failed("ProgressDeadlineExceeded", hold_message(look, &[HoldReason::ProgressDeadline])?))
+}
+
+/// Unless something else is more urgent, what cannot be created is what it waits for.
+fn create_refused(look: &Look<'_>) -> Option<Verdict> {
+    let refusal = look.snapshot.create_refusal.as_ref()?;
+    let missing = look.troubles.iter().any(|trouble| trouble.state == State::Missing);
+    if !missing && hold_message(look, &[HoldReason::CreateRefused]).is_none() {
+        return None;
+    }
+    let reason = match refusal.reason {
+        RefusalReason::QuotaExceeded => "QuotaExceeded",
+        RefusalReason::FailedCreate => "FailedCreate",
+    };
+    Some(in_progress(reason, format!("Pods cannot be created: {}", refusal.message)))
+}
+
+/// Gates that a person or a clock opens.
+fn held(look: &Look<'_>) -> Option<Verdict> {
+    let hold = look.plan.hold.as_ref()?;
+    let reason = match hold.reason {
+        HoldReason::Paused | HoldReason::PauseTimer => "Paused",
+        HoldReason::AwaitingApproval => "AwaitingApproval",
+        _ => return None,
+    };
+    let other_run = look.spec().approve.as_ref().filter(|answer| answer.run != look.memory().run);
+    let ignored = other_run.filter(|_| hold.reason == HoldReason::AwaitingApproval);
+    let ignored = ignored.map(|answer| format!(" (spec.approve is about run {}: ignored)", answer.run));
+    Some(in_progress(reason, format!("{}{}", hold.message, ignored.unwrap_or_default())))
+}
+
+/// No run is on and no instance is at another revision: some were lost, or are new by scaling.
+fn restoring(look: &Look<'_>) -> Option<Verdict> {
+    let at_rest = look.memory().batch.is_none() && look.is_back() && !look.is_changing();
+    at_rest.then(|| in_progress("InstancesUnavailable", waits_for(look)))
+}
+
+/// Where the work leads.
+fn way(look: &Look<'_>) -> &'static str {
+    let returns = look.is_back() && look.memory().batch.is_some() && look.is_changing();
+    if returns { "RollingBack" } else { "RollingOut" }
+}
+
+/// The one thing it waits for: `batch 2/3: web-3 (ImagePullBackOff) and 2 more`.
+fn waits_for(look: &Look<'_>) -> String {
+    let batch = look.memory().batch.as_ref().filter(|batch| batch.opened > 0);
+    let batch = batch.map(|batch| format!("batch {}/{}: ", batch.index, batch.count)).unwrap_or_default();
+    if let Some(first) = look.troubles.first() {
+        let others = match look.troubles.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        return format!("{batch}{} ({}){others}", look.instance(first.instance), in_words(first));
+    }
+    let surplus = look.slots.unwanted().map(|slot| slot.live.len()).sum::<usize>();
+    if surplus > 0 {
+        return format!("{batch}{} beyond spec.replicas yet to leave", count(surplus, "Pod"));
+    }
+    // Nothing is wrong with any instance: what holds the next step, else the step itself.
+    look.plan.hold.as_ref().map_or_else(|| format!("{batch}{}", runs(look)), |hold| hold.message.clone())
+}
+
+fn in_words(trouble: &Trouble) -> &str {
+    if trouble.state == State::Outdated { &trouble.message } else { trouble.word() }
+}
