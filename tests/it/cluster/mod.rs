@@ -1,5 +1,6 @@
 //! What a user sees on a real control plane.
 mod api;
 mod chart;
+mod nodes;
 mod supervisor;
 pub mod support;
