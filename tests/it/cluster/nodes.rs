@@ -1,11 +1,12 @@
 //! Nodes of both kinds beside each other, and one that dies.
 use std::fs;
 
-use super::support::{TestCluster, eventually, output_of};
+use super::support::{TestCluster, eventually, output_of, processes};
 
-/// The process ids, as seen inside, of what runs `command`.
-fn pids_of(cluster: &TestCluster, command: &str) -> String {
-    output_of(cluster.enter("pgrep").args(["-x", "-f", command]))
+/// The process ids of what runs `sleep SECONDS`.
+fn sleepers(seconds: &str) -> Vec<u32> {
+    let all = processes().into_iter();
+    all.filter(|(_, args)| *args == ["sleep", seconds]).map(|(pid, _)| pid).collect()
 }
 
 #[test]
@@ -20,16 +21,17 @@ fn pods_outlive_their_node_process() {
     cluster.kubectl(&["run", "idle", "--image=example.local/idle:1.0", "--command", "--", "sleep", "86399"]);
     cluster.kubectl(&["wait", "pod/idle", "--for=condition=Ready", "--timeout=30s"]);
     assert_eq!(of_pod(".spec.nodeName"), "process-1", "without a toleration a simulated node is no choice");
-    let pids = pids_of(&cluster, "sleep 86399");
+    let pids = sleepers("86399");
+    assert_eq!(pids.len(), 1);
 
     cluster.testbed(&["stop", "process-1", "--kill"]);
     eventually(30, "the node to be NotReady", || node_is("NotReady"));
-    assert_eq!(pids_of(&cluster, "sleep 86399"), pids);
+    assert_eq!(sleepers("86399"), pids);
 
     cluster.testbed(&["start", "process-1"]);
     eventually(30, "the node to be Ready again", || node_is("Ready"));
     eventually(30, "the Pod to be Ready again", || of_pod(".status.conditions[?(@.type==\"Ready\")].status") == "True");
-    assert_eq!(pids_of(&cluster, "sleep 86399"), pids);
+    assert_eq!(sleepers("86399"), pids);
     assert_eq!(of_pod(".status.containerStatuses[0].restartCount"), "0");
 }
 
@@ -37,14 +39,11 @@ fn pods_outlive_their_node_process() {
 #[test]
 fn a_cluster_outlives_a_node_process_that_is_killed() {
     let cluster = TestCluster::start("node-death", "process");
-    output_of(cluster.enter("pkill").args(["-KILL", "-f", "node --name process-1"]));
-    let is = |state: &str| {
-        let status = cluster.testbed(&["status"]);
-        status.lines().any(|line| line.starts_with("process-1 ") && line.ends_with(state))
-    };
-    eventually(10, "the supervisor to notice", || is("ended"));
+    let pid = || cluster.pid("process-1");
+    output_of(cluster.enter("sh").args(["-c", &format!("kill -KILL {}", pid().unwrap())]));
+    eventually(10, "the supervisor to notice", || pid().is_none());
     cluster.testbed(&["start", "process-1"]);
-    assert!(is("running"));
+    assert!(pid().is_some());
     let told = fs::read_to_string(cluster.dir.join("supervisor.log")).unwrap();
     assert!(told.contains("process-1 was killed by SIGKILL"), "{told}");
     cluster.kubectl(&["wait", "node/process-1", "--for=condition=Ready", "--timeout=30s"]);

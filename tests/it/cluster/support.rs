@@ -79,6 +79,14 @@ impl TestCluster {
     pub fn testbed(&self, args: &[&str]) -> String {
         output_of(Command::new(TESTBED).arg("cluster").args(args).arg("--dir").arg(&self.dir))
     }
+
+    /// The process id, as seen inside, of a component or process node; nothing if it does not run.
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        let status = self.testbed(&["status"]);
+        let mut rows = status.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = rows.find(|row| row.first() == Some(&name)).unwrap_or_else(|| panic!("no {name}: {status}"));
+        row[1].parse().ok()
+    }
 }
 
 impl Drop for TestCluster {
@@ -120,6 +128,17 @@ pub fn output_of(command: &mut Command) -> String {
     let stdout = String::from_utf8_lossy(&stdout).into_owned();
     assert!(status.success(), "{command:?}: {status}\n{stdout}\n{}", String::from_utf8_lossy(&stderr));
     stdout
+}
+
+/// All living processes of the machine, those in clusters included: process id and arguments.
+pub fn processes() -> Vec<(u32, Vec<String>)> {
+    let process = |entry: fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let args = String::from_utf8_lossy(&line);
+        Some((pid, args.trim_end_matches('\0').split('\0').map(str::to_owned).collect()))
+    };
+    fs::read_dir("/proc").expect("cannot read /proc").flatten().filter_map(process).collect()
 }
 
 /// Waits until `check` holds; after `seconds` without, fails and says what did not happen.
