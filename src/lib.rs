@@ -34,9 +34,15 @@
 #[cfg(feature = "core")]
 pub mod api;
 #[cfg(feature = "operator")]
+pub mod apply;
+#[cfg(feature = "operator")]
+pub mod observe;
+#[cfg(feature = "operator")]
 pub mod operator;
 #[cfg(feature = "core")]
 pub mod plan;
+#[cfg(all(test, feature = "operator"))]
+mod scripted;
 #[cfg(feature = "core")]
 pub mod snapshot;
 #[cfg(feature = "core")]

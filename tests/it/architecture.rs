@@ -11,10 +11,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("plan", &["api", "snapshot"]),
     ("status", &["api", "snapshot", "plan"]),
     ("view", &["api", "snapshot", "plan", "status"]),
-    ("observe", &["api", "snapshot"]),
+    // `scripted` is the API server of unit tests.
+    ("observe", &["api", "snapshot", "scripted"]),
     // Changes come in, outcomes go out; how changes are chosen is none of its business.
-    ("apply", &["api", "snapshot", "plan::change", "plan::outcome", "plan::revision"]),
-    ("operator", &["api", "snapshot", "plan", "status", "view", "observe", "apply"]),
+    ("apply", &["api", "snapshot", "plan::change", "plan::outcome", "plan::revision", "scripted"]),
+    ("operator", &["api", "snapshot", "plan", "status", "view", "observe", "apply", "scripted"]),
     ("cli", &["api", "snapshot", "plan", "status", "view", "observe"]),
 ];
 

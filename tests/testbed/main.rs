@@ -24,6 +24,18 @@ enum Command {
     Cluster(cluster::Args),
     /// Run the Pods bound to one node as local processes.
     Node(node::Args),
+    /// Run one container of a node to its end.
+    #[command(hide = true)]
+    NodeShim(node::shim::Args),
+    /// Make a container's root and become its command.
+    #[command(hide = true)]
+    NodeInit(node::shim::Args),
+    /// Run a command in a container.
+    #[command(hide = true)]
+    NodeExec(node::exec::Args),
+    /// Become a command, within a container.
+    #[command(hide = true)]
+    NodeExecInside(node::exec::InsideArgs),
     /// Send requests to a Service's endpoints without pause and count what fails.
     Load(load::Args),
     /// Play the main job on real input, and judge it from outside.
@@ -36,6 +48,10 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Cluster(args) => cluster::run(args),
         Command::Node(args) => node::run(args),
+        Command::NodeShim(args) => node::shim::run(&args),
+        Command::NodeInit(args) => node::shim::init(&args),
+        Command::NodeExec(args) => node::exec::enter(args),
+        Command::NodeExecInside(args) => node::exec::inside(&args),
         Command::Load(args) => load::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Proxy(args) => proxy::run(args),

@@ -1,0 +1,186 @@
+//! One call to the API server: bounded in number and in time, fenced, and never repeated by itself (a repeated POST after
+//! a 504 creates twice; what is to be done again is planned again).
+use std::{sync::Arc, time::Duration};
+
+use kube::{
+    Client, Resource,
+    core::{
+        Request,
+        params::{DeleteParams, GetParams, Patch, PatchParams, PostParams},
+    },
+};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::Fence;
+use crate::api::names;
+
+/// Writes in flight at once, of all objects together.
+pub const IN_FLIGHT_MAX: usize = 64;
+/// Longest time for one call, unless set otherwise.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a call gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Not sent: the lock's remaining time is shorter than the call may take.
+    #[error("not sent: the controller lock may end before the call does")]
+    Fenced,
+    /// No answer in time.
+    #[error("no answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    /// An answer that says no, or a broken connection.
+    #[error(transparent)]
+    Kube(#[from] kube::Error),
+}
+
+impl CallError {
+    /// HTTP status of the answer; 0 without one.
+    pub fn code(&self) -> u16 {
+        self.status().map_or(0, |status| status.code)
+    }
+
+    /// The answer, when there was one.
+    pub fn status(&self) -> Option<&kube::core::Status> {
+        match self {
+            Self::Kube(kube::Error::Api(status)) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// One sentence: the API server's own where there is one.
+    pub fn message(&self) -> String {
+        self.status().map_or_else(|| self.to_string(), |status| status.message.clone())
+    }
+}
+
+impl From<kube::core::request::Error> for CallError {
+    fn from(error: kube::core::request::Error) -> Self {
+        Self::Kube(kube::Error::BuildRequest(error))
+    }
+}
+
+/// What is read of the answer to a write.
+#[derive(Debug, Default, Deserialize)]
+pub struct Written {
+    /// metadata.
+    #[serde(default)]
+    pub metadata: WrittenMeta,
+}
+
+/// What is read of its metadata.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WrittenMeta {
+    /// resourceVersion.
+    pub resource_version: String,
+}
+
+/// Calls to the API server.
+#[derive(Clone)]
+pub struct Calls {
+    client: Client,
+    fence: Fence,
+    timeout: Duration,
+    permits: Arc<Semaphore>,
+}
+
+/// Which kind in which namespace.
+fn at<K: Resource<DynamicType = ()>>(namespace: &str) -> Request {
+    Request::new(K::url_path(&(), Some(namespace)))
+}
+
+impl Calls {
+    /// Calls through `client`, each at most `timeout` long, writes only while `fence` permits.
+    pub fn new(client: Client, fence: Fence, timeout: Duration) -> Self {
+        Self { client, fence, timeout, permits: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) }
+    }
+
+    /// POST.
+    pub async fn create<K: Resource<DynamicType = ()>>(
+        &self,
+        namespace: &str,
+        object: &Value,
+    ) -> Result<Written, CallError> {
+        let request = at::<K>(namespace).create(&post_params(false), object.to_string().into_bytes())?;
+        self.send(true, self.client.request(request)).await
+    }
+
+    /// POST of which nothing stays; not fenced.
+    pub async fn dry_run<K: Resource<DynamicType = ()>>(
+        &self,
+        namespace: &str,
+        object: &Value,
+    ) -> Result<Written, CallError> {
+        let request = at::<K>(namespace).create(&post_params(true), object.to_string().into_bytes())?;
+        self.send(false, self.client.request(request)).await
+    }
+
+    /// Merge patch.
+    pub async fn merge<K: Resource<DynamicType = ()>>(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+    ) -> Result<Written, CallError> {
+        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let request = at::<K>(namespace).patch(name, &params, &Patch::Merge(patch))?;
+        self.send(true, self.client.request(request)).await
+    }
+
+    /// PUT of the status subresource.
+    pub async fn replace_status<K: Resource<DynamicType = ()>>(
+        &self,
+        namespace: &str,
+        name: &str,
+        object: &Value,
+    ) -> Result<Written, CallError> {
+        let body = object.to_string().into_bytes();
+        let request = at::<K>(namespace).replace_subresource("status", name, &post_params(false), body)?;
+        self.send(true, self.client.request(request)).await
+    }
+
+    /// DELETE.
+    pub async fn delete<K: Resource<DynamicType = ()>>(
+        &self,
+        namespace: &str,
+        name: &str,
+        params: &DeleteParams,
+    ) -> Result<(), CallError> {
+        let request = at::<K>(namespace).delete(name, params)?;
+        // An object or a Status: neither says more than that it was accepted.
+        self.send(true, self.client.request::<IgnoredAny>(request)).await.map(drop)
+    }
+
+    /// GET, the latest there is.
+    pub async fn get<K: Resource<DynamicType = ()>, T: DeserializeOwned>(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<T, CallError> {
+        let request = at::<K>(namespace).get(name, &GetParams::default())?;
+        self.send(false, self.client.request(request)).await
+    }
+
+    /// `call` does nothing before it is polled.
+    async fn send<T>(&self, fenced: bool, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+        // Closed never: an error cannot happen, and would only lift the bound.
+        let _permit = self.permits.acquire().await;
+        // After the permit, because waiting for it takes time that the lock may not have.
+        if fenced && !self.fence.permits(self.timeout) {
+            return Err(CallError::Fenced);
+        }
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(CallError::TimedOut(self.timeout)),
+        }
+    }
+}
+
+fn post_params(dry_run: bool) -> PostParams {
+    PostParams { dry_run, field_manager: Some(names::FIELD_MANAGER.to_owned()) }
+}

@@ -1,0 +1,70 @@
+//! Events (events.k8s.io/v1) about a Rollout: one a transition. Nothing depends on them, so a failure is only logged.
+use jiff::Timestamp;
+use k8s_openapi::api::events::v1::Event;
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::Calls;
+use crate::api::{Rollout, names};
+
+/// Longest `note` that the API server takes, in bytes.
+const NOTE_BYTES_MAX: usize = 1_024;
+
+/// What an Event says.
+#[derive(Clone, Debug)]
+pub struct News<'a> {
+    /// True for what needs a person.
+    pub is_warning: bool,
+    /// One CamelCase word.
+    pub reason: &'a str,
+    /// One CamelCase word: what was done, or found.
+    pub action: &'a str,
+    /// A sentence.
+    pub note: &'a str,
+}
+
+/// Publishes an Event. `instance` names this process, `suffix` makes the Event's name unique.
+pub async fn publish(calls: &Calls, rollout: &Rollout, news: &News<'_>, instance: &str, now: Timestamp, suffix: u64) {
+    let namespace = rollout.namespace().unwrap_or_default();
+    let object = json!({
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": format!("{}.{suffix:016x}", rollout.name_any()), "namespace": namespace},
+        "eventTime": format!("{now:.6}"),
+        "reportingController": names::FIELD_MANAGER,
+        "reportingInstance": tail(instance, 128),
+        "action": news.action,
+        "reason": news.reason,
+        "type": if news.is_warning { "Warning" } else { "Normal" },
+        "note": head(news.note, NOTE_BYTES_MAX),
+        "regarding": {
+            "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
+            "kind": "Rollout",
+            "namespace": namespace,
+            "name": rollout.name_any(),
+            "uid": rollout.metadata.uid,
+            "resourceVersion": rollout.metadata.resource_version,
+        },
+    });
+    if let Err(error) = calls.create::<Event>(&namespace, &object).await {
+        tracing::debug!(reason = news.reason, error = error.message(), "event was not published");
+    }
+}
+
+/// At most `bytes_max` bytes of it, whole characters, from the front.
+fn head(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// The same from the end.
+fn tail(text: &str, bytes_max: usize) -> &str {
+    let mut start = text.len().saturating_sub(bytes_max);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    &text[start..]
+}

@@ -1,0 +1,111 @@
+//! I/O out: one function per [`Change`] of the plan, each answering with what became of it.
+//!
+//! Every call has a time-out, is sent once, and only while the controller lock outlives it ([`fence`]); at most
+//! [`call::IN_FLIGHT_MAX`] are in flight. Deletes and marks carry uid and resourceVersion as preconditions; a create whose
+//! name is taken looks whose it is. Nothing here decides: what an answer leads to is planned with the next look.
+mod answer;
+pub mod call;
+pub mod event;
+pub mod fence;
+mod pods;
+mod revisions;
+pub mod status;
+#[cfg(test)]
+mod tests;
+
+use futures::future::{join, join_all};
+use kube::ResourceExt;
+
+pub use self::{
+    call::{CallError, Calls},
+    fence::Fence,
+};
+use crate::{
+    plan::{Applied, Change, Outcome},
+    snapshot::Snapshot,
+};
+
+/// The Rollout that changes are made for.
+struct Target<'a> {
+    calls: &'a Calls,
+    snapshot: &'a Snapshot,
+    namespace: String,
+    name: String,
+    uid: String,
+}
+
+impl Target<'_> {
+    /// True when a create was refused because the name is taken.
+    #[allow(clippy::unused_self)] // reads better at the call
+    fn is_taken(&self, error: &CallError) -> bool {
+        error.status().is_some_and(kube::core::Status::is_already_exists)
+    }
+}
+
+/// Makes the changes of a plan for the Rollout of `snapshot`; answers in their order. Changes are independent: one that
+/// fails stops no other, except that creates of Pods start slowly (1, 2, 4, …) and stop at the first batch with a refusal,
+/// so that an exhausted quota is asked once and not a thousand times. Creates that were not tried have no outcome.
+pub async fn apply(calls: &Calls, snapshot: &Snapshot, changes: &[Change]) -> Vec<Outcome> {
+    let target = Target {
+        calls,
+        snapshot,
+        namespace: snapshot.rollout.namespace().unwrap_or_default(),
+        name: snapshot.rollout.name_any(),
+        uid: snapshot.rollout.uid().unwrap_or_default(),
+    };
+    let numbered = || changes.iter().enumerate();
+    let creates: Vec<_> = numbered().filter(|(_, change)| matches!(change, Change::CreatePod { .. })).collect();
+    let others = numbered().filter(|(_, change)| !matches!(change, Change::CreatePod { .. }));
+    let (others, creates) = join(
+        join_all(others.map(|(number, change)| numbered_outcome(&target, number, change))),
+        slow_start(&target, &creates),
+    )
+    .await;
+    let mut outcomes: Vec<(usize, Outcome)> = others.into_iter().chain(creates).collect();
+    outcomes.sort_by_key(|(number, _)| *number);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// Batches of 1, 2, 4, …, as the ReplicaSet controller creates Pods.
+async fn slow_start(target: &Target<'_>, creates: &[(usize, &Change)]) -> Vec<(usize, Outcome)> {
+    let mut outcomes = Vec::new();
+    let (mut rest, mut size) = (creates, 1);
+    while !rest.is_empty() {
+        let (batch, later) = rest.split_at(size.min(rest.len()));
+        let done = join_all(batch.iter().map(|(number, change)| numbered_outcome(target, *number, change))).await;
+        let refused = done.iter().any(|(_, outcome)| {
+            matches!(outcome.result, Applied::Refused { .. } | Applied::Unknown { .. } | Applied::Fenced)
+        });
+        outcomes.extend(done);
+        if refused {
+            break;
+        }
+        (rest, size) = (later, size * 2);
+    }
+    outcomes
+}
+
+async fn numbered_outcome(target: &Target<'_>, number: usize, change: &Change) -> (usize, Outcome) {
+    let result = perform(target, change).await;
+    (number, Outcome { change: change.clone(), result })
+}
+
+async fn perform(target: &Target<'_>, change: &Change) -> Applied {
+    match change {
+        Change::CreateRevision { name, hash, number, data, change_cause } => {
+            let change_cause = change_cause.as_deref();
+            revisions::create(target, &revisions::New { name, hash, number: *number, data, change_cause }).await
+        }
+        Change::MarkRevision { name, uid, resource_version, mark } => {
+            revisions::mark(target, name, uid, resource_version, mark).await
+        }
+        Change::DeleteRevision { name, uid, resource_version } => {
+            revisions::delete(target, name, uid, resource_version).await
+        }
+        Change::CheckTemplate { revision } => pods::check(target, revision).await,
+        Change::CreatePod { name, slot, revision, .. } => pods::create(target, name, *slot, revision).await,
+        Change::DeletePod { name, uid, resource_version, .. } => {
+            pods::delete(target, name, uid, resource_version).await
+        }
+    }
+}

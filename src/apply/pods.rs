@@ -1,0 +1,116 @@
+//! Pods: create, delete, and the question whether the API server would take one.
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Pod as ApiPod;
+use kube::core::params::{DeleteParams, Preconditions};
+use serde_json::Value;
+
+use super::{Target, answer, call::CallError};
+use crate::{
+    plan::{Applied, revision},
+    snapshot::{
+        TemplateCheck,
+        wire::{self, PodView},
+    },
+};
+
+/// When to ask again about a template that was refused: policies change.
+const RECHECK_REFUSED: SignedDuration = SignedDuration::from_mins(1);
+/// When to ask again after an answer that was no verdict.
+const RECHECK_UNKNOWN: SignedDuration = SignedDuration::from_secs(10);
+/// When to ask again where something on the way (an admission webhook) cannot do a dry run.
+const RECHECK_UNSUPPORTED: SignedDuration = SignedDuration::from_mins(10);
+
+/// The Pod of a slot as JSON. None when its revision is not known (any more).
+fn recipe(target: &Target<'_>, slot: i32, revision: &str, name: impl FnOnce(&str) -> String) -> Option<Value> {
+    let known = target.snapshot.revisions.iter().find(|known| known.name == revision)?;
+    let recipe = revision::PodRecipe {
+        rollout: &target.name,
+        namespace: &target.namespace,
+        rollout_uid: &target.uid,
+        slot,
+        revision,
+        hash: &known.hash,
+        data: &known.data,
+    };
+    let name = name(&revision::pod_name_of(&recipe, 0));
+    Some(revision::pod(&recipe, &name))
+}
+
+/// Creates the Pod of a slot.
+pub(super) async fn create(target: &Target<'_>, name: &str, slot: i32, revision: &str) -> Applied {
+    let Some(pod) = recipe(target, slot, revision, |_| name.to_owned()) else { return Applied::Stale };
+    match target.calls.create::<ApiPod>(&target.namespace, &pod).await {
+        Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
+        Err(error) if target.is_taken(&error) => found(target, name, slot, revision).await,
+        Err(error) => answer::of_create(&error),
+    }
+}
+
+/// The name is taken: by ourselves, a moment ago, or by somebody else?
+async fn found(target: &Target<'_>, name: &str, slot: i32, revision: &str) -> Applied {
+    match target.calls.get::<ApiPod, PodView>(&target.namespace, name).await {
+        Ok(pod) => {
+            let is_ours = wire::owner(&pod.metadata).is_some_and(|owner| owner.uid == target.uid);
+            let is_watched =
+                pod.metadata.labels.as_ref().is_some_and(|l| l.contains_key(crate::api::names::LABEL_ROLLOUT));
+            // One of ours that somebody relabelled does not count as the slot's Pod, here as in the cache.
+            let stands_in = wire::pod(pod).is_some_and(|pod| (pod.slot, pod.revision.as_str()) == (slot, revision));
+            if is_ours && is_watched && stands_in { Applied::AlreadyDone } else { Applied::NameTaken }
+        }
+        // Gone again: what to do about that, the next look decides.
+        Err(error) => answer::of_change(&error),
+    }
+}
+
+/// Deletes a Pod, with its own grace period, if it is still the one we looked at.
+pub(super) async fn delete(target: &Target<'_>, name: &str, uid: &str, resource_version: &str) -> Applied {
+    let params = DeleteParams { preconditions: Some(preconditions(uid, resource_version)), ..DeleteParams::default() };
+    match target.calls.delete::<ApiPod>(&target.namespace, name, &params).await {
+        Ok(()) => Applied::Done { resource_version: String::new() },
+        Err(error) => answer::of_change(&error),
+    }
+}
+
+/// The object must be this very one, unchanged.
+pub(super) fn preconditions(uid: &str, resource_version: &str) -> Preconditions {
+    Preconditions { uid: Some(uid.to_owned()), resource_version: Some(resource_version.to_owned()) }
+}
+
+/// Asks by a dry-run create under a name of its own whether a Pod of this revision would be taken.
+pub(super) async fn check(target: &Target<'_>, revision: &str) -> Applied {
+    let Some(pod) = recipe(target, 0, revision, |name| format!("{name}-probe")) else { return Applied::Stale };
+    let now = target.snapshot.now;
+    let again = |pause: SignedDuration| now.saturating_add(pause).unwrap_or(now);
+    let Err(error) = target.calls.dry_run::<ApiPod>(&target.namespace, &pod).await else {
+        return Applied::Checked(TemplateCheck::Valid);
+    };
+    let message = error.message();
+    Applied::Checked(match (error.code(), verdict(&error)) {
+        (409, _) => TemplateCheck::Valid, // it came as far as the store
+        (_, Verdict::Refused) => TemplateCheck::Refused { message, recheck_at: again(RECHECK_REFUSED) },
+        (429, _) => TemplateCheck::Unknown { message, recheck_at: again(answer::retry_after(&error)) },
+        (400, _) => TemplateCheck::Unknown { message, recheck_at: again(RECHECK_UNSUPPORTED) },
+        _ => TemplateCheck::Unknown { message, recheck_at: again(RECHECK_UNKNOWN) },
+    })
+}
+
+enum Verdict {
+    Refused,
+    None,
+}
+
+/// Only what the template itself causes is a verdict; what the cluster's state of this minute causes (quota, load, a
+/// ServiceAccount or namespace that is not there) is none.
+fn verdict(error: &CallError) -> Verdict {
+    let message = error.message();
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    match error.code() {
+        422 => Verdict::Refused,
+        // Cannot be decoded as a Pod at all.
+        400 if !says(&["does not support dry run"]) => Verdict::Refused,
+        403 if says(&["violates PodSecurity", "ValidatingAdmissionPolicy", "denied the request", "denied request"]) => {
+            Verdict::Refused
+        }
+        _ => Verdict::None,
+    }
+}

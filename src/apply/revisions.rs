@@ -1,0 +1,95 @@
+//! ControllerRevisions: create, mark, delete.
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use kube::core::params::DeleteParams;
+use serde_json::{Value, json};
+
+use super::{Target, answer, pods::preconditions};
+use crate::{
+    api::names,
+    plan::{Applied, RevisionMark, revision::owner_reference},
+    snapshot::wire,
+};
+
+/// Content of a new ControllerRevision.
+pub(super) struct New<'a> {
+    pub name: &'a str,
+    pub hash: &'a str,
+    pub number: i64,
+    pub data: &'a Value,
+    pub change_cause: Option<&'a str>,
+}
+
+/// Creates it.
+pub(super) async fn create(target: &Target<'_>, new: &New<'_>) -> Applied {
+    let annotations = new.change_cause.map(|cause| json!({names::ANNOTATION_CHANGE_CAUSE: cause}));
+    let object = json!({
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": new.name,
+            "namespace": target.namespace,
+            "labels": {names::LABEL_ROLLOUT: target.name, names::LABEL_REVISION_HASH: new.hash},
+            "annotations": annotations.unwrap_or_else(|| json!({})),
+            "ownerReferences": [owner_reference(&target.name, &target.uid)],
+        },
+        "data": new.data,
+        "revision": new.number,
+    });
+    match target.calls.create::<ControllerRevision>(&target.namespace, &object).await {
+        Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
+        Err(error) if target.is_taken(&error) => found(target, new).await,
+        Err(error) => answer::of_create(&error),
+    }
+}
+
+/// The name is taken: by our own revision of the same content, or by another object?
+async fn found(target: &Target<'_>, new: &New<'_>) -> Applied {
+    match target.calls.get::<ControllerRevision, ControllerRevision>(&target.namespace, new.name).await {
+        Ok(object) => {
+            let is_ours = wire::owner(&object.metadata).is_some_and(|owner| owner.uid == target.uid);
+            if is_ours && object.data.0 == *new.data { Applied::AlreadyDone } else { Applied::NameTaken }
+        }
+        Err(error) => answer::of_change(&error),
+    }
+}
+
+/// Writes a durable fact on it, if it is still the one we looked at: uid and resourceVersion in a patch are preconditions.
+pub(super) async fn mark(
+    target: &Target<'_>,
+    name: &str,
+    uid: &str,
+    resource_version: &str,
+    mark: &RevisionMark,
+) -> Applied {
+    let mut patch = json!({"metadata": {"uid": uid, "resourceVersion": resource_version}});
+    match mark {
+        RevisionMark::Wanted { number, change_cause } => {
+            patch["revision"] = json!(number);
+            patch["metadata"]["annotations"] = json!({
+                names::ANNOTATION_FAILED_AT: null,
+                names::ANNOTATION_FAILED_REASON: null,
+                names::ANNOTATION_CHANGE_CAUSE: change_cause,
+            });
+        }
+        RevisionMark::Completed { at } => {
+            patch["metadata"]["annotations"] = json!({names::ANNOTATION_COMPLETED_AT: at.to_string()});
+        }
+        RevisionMark::Failed { at, reason } => {
+            patch["metadata"]["annotations"] =
+                json!({names::ANNOTATION_FAILED_AT: at.to_string(), names::ANNOTATION_FAILED_REASON: reason});
+        }
+    }
+    match target.calls.merge::<ControllerRevision>(&target.namespace, name, &patch).await {
+        Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
+        Err(error) => answer::of_change(&error),
+    }
+}
+
+/// Deletes it, if it is still the one we looked at.
+pub(super) async fn delete(target: &Target<'_>, name: &str, uid: &str, resource_version: &str) -> Applied {
+    let params = DeleteParams { preconditions: Some(preconditions(uid, resource_version)), ..DeleteParams::default() };
+    match target.calls.delete::<ControllerRevision>(&target.namespace, name, &params).await {
+        Ok(()) => Applied::Done { resource_version: String::new() },
+        Err(error) => answer::of_change(&error),
+    }
+}

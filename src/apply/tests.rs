@@ -1,0 +1,414 @@
+//! Each change against each answer of the API server.
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::*;
+use crate::{
+    api::Rollout,
+    plan::{PodReason, RevisionMark},
+    scripted::{self, Answer, Call},
+    snapshot::{
+        RefusalReason, Revision, TemplateCheck,
+        index::{Event, Index, ObjectKey, Recollection},
+    },
+};
+
+const NOW: &str = "2026-01-01T10:00:00Z";
+
+fn snapshot() -> Snapshot {
+    let template =
+        json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app", "image": "web:1"}]}});
+    let rollout: Rollout = serde_json::from_value(json!({
+        "apiVersion": "baton.dev/v1alpha1", "kind": "Rollout",
+        "metadata": {"name": "web", "namespace": "shop", "uid": "u1", "resourceVersion": "5"},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template},
+    }))
+    .unwrap();
+    let mut index = Index::default();
+    index.on_rollout(&None, Event::Applied(kube::core::DeserializeGuard(Ok(rollout))));
+    let key = ObjectKey { namespace: "shop".into(), name: "web".into() };
+    let mut snapshot = index.snapshot(&key, &Recollection::default(), NOW.parse().unwrap()).unwrap();
+    snapshot.revisions.push(Revision {
+        name: "web-abc".into(),
+        uid: "r1".into(),
+        resource_version: "4".into(),
+        hash: "abc".into(),
+        number: 1,
+        data: json!({"template": template}),
+        completed_at: None,
+        failed_at: None,
+        failed_reason: None,
+        change_cause: None,
+        deleting: false,
+    });
+    snapshot
+}
+
+fn open_fence() -> Fence {
+    let fence = Fence::closed();
+    fence.extend(Instant::now() + Duration::from_hours(1));
+    fence
+}
+
+fn calls(answer: impl Fn(Call) -> Answer + Send + Sync + 'static) -> Calls {
+    Calls::new(scripted::client(answer), open_fence(), call::CALL_TIMEOUT)
+}
+
+fn create_pod(slot: i32) -> Change {
+    let name = format!("web-{slot}-abc");
+    Change::CreatePod { name, slot, revision: "web-abc".into(), reason: PodReason::Refill }
+}
+
+fn delete_pod() -> Change {
+    let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
+    Change::DeletePod { name, slot: 0, uid, resource_version, reason: PodReason::Forward }
+}
+
+fn create_revision() -> Change {
+    let data = snapshot().revisions[0].data.clone();
+    Change::CreateRevision { name: "web-abc".into(), hash: "abc".into(), number: 1, data, change_cause: None }
+}
+
+fn mark_revision() -> Change {
+    let mark = RevisionMark::Completed { at: NOW.parse().unwrap() };
+    Change::MarkRevision { name: "web-abc".into(), uid: "r1".into(), resource_version: "4".into(), mark }
+}
+
+fn delete_revision() -> Change {
+    Change::DeleteRevision { name: "web-abc".into(), uid: "r1".into(), resource_version: "4".into() }
+}
+
+fn check_template() -> Change {
+    Change::CheckTemplate { revision: "web-abc".into() }
+}
+
+/// What becomes of a change when the API server gives this answer to everything.
+async fn result(change: &Change, code: u16, reason: &'static str, message: &'static str) -> Applied {
+    let answer = move |_| match code {
+        0 => Answer::Never,
+        200..=299 => Answer::Json(code, json!({"metadata": {"resourceVersion": "99"}})),
+        _ => Answer::failure(code, reason, message),
+    };
+    let mut outcomes = apply(&calls(answer), &snapshot(), std::slice::from_ref(change)).await;
+    assert_eq!(outcomes.len(), 1);
+    outcomes.remove(0).result
+}
+
+/// One word for a result, so that tables can be read.
+fn word(applied: &Applied) -> &'static str {
+    match applied {
+        Applied::Done { .. } => "done",
+        Applied::AlreadyDone => "already",
+        Applied::Stale => "stale",
+        Applied::NameTaken => "taken",
+        Applied::Refused { reason: RefusalReason::QuotaExceeded, .. } => "quota",
+        Applied::Refused { .. } => "refused",
+        Applied::Checked(TemplateCheck::Valid) => "valid",
+        Applied::Checked(TemplateCheck::Refused { .. }) => "template refused",
+        Applied::Checked(TemplateCheck::Unknown { .. }) => "no verdict",
+        Applied::Unknown { retry_after: None, .. } => "unknown",
+        Applied::Unknown { .. } => "later",
+        Applied::Fenced => "fenced",
+    }
+}
+
+async fn table(change: Change, rows: &[(u16, &'static str, &'static str, &str)]) {
+    for (code, reason, message, expected) in rows {
+        let applied = result(&change, *code, reason, message).await;
+        assert_eq!(word(&applied), *expected, "{code} {reason} {message}: {applied:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn creating_a_pod() {
+    let quota =
+        "pods \"web-0-abc\" is forbidden: exceeded quota: small, requested: pods=1, used: pods=4, limited: pods=4";
+    table(
+        create_pod(0),
+        &[
+            (201, "", "", "done"),
+            (400, "BadRequest", "cannot be handled as a Pod", "refused"),
+            (401, "Unauthorized", "token expired", "unknown"),
+            (403, "Forbidden", quota, "quota"),
+            (403, "Forbidden", "violates PodSecurity \"restricted:latest\"", "refused"),
+            (404, "NotFound", "namespaces \"shop\" not found", "refused"),
+            (409, "Conflict", "Operation cannot be fulfilled on resourcequotas \"small\"", "later"),
+            (410, "Gone", "gone", "refused"),
+            (422, "Invalid", "spec.containers: Required value", "refused"),
+            (429, "TooManyRequests", "try again", "later"),
+            (500, "InternalError", "etcd", "unknown"),
+            (503, "ServiceUnavailable", "restarting", "unknown"),
+            (504, "Timeout", "may have been processed", "unknown"),
+            (0, "", "", "unknown"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn changing_what_exists() {
+    for change in [delete_pod(), mark_revision(), delete_revision()] {
+        table(
+            change,
+            &[
+                (200, "", "", "done"),
+                (403, "Forbidden", "a policy says no", "refused"),
+                (404, "NotFound", "not found", "stale"),
+                (409, "Conflict", "the object has been modified", "stale"),
+                (410, "Gone", "gone", "stale"),
+                (422, "Invalid", "invalid", "refused"),
+                (429, "TooManyRequests", "try again", "later"),
+                (500, "InternalError", "etcd", "unknown"),
+                (0, "", "", "unknown"),
+            ],
+        )
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn creating_a_revision() {
+    table(
+        create_revision(),
+        &[
+            (201, "", "", "done"),
+            (403, "Forbidden", "no", "refused"),
+            (404, "NotFound", "namespaces \"shop\" not found", "refused"),
+            (422, "Invalid", "invalid", "refused"),
+            (429, "TooManyRequests", "try again", "later"),
+            (500, "InternalError", "etcd", "unknown"),
+            (0, "", "", "unknown"),
+        ],
+    )
+    .await;
+}
+
+/// 422 and policies are about the template; quota, load and what is missing just now are not.
+#[tokio::test(start_paused = true)]
+async fn checking_a_template() {
+    let webhook = "admission webhook \"x.example.com\" does not support dry run";
+    let account =
+        "pods \"x\" is forbidden: error looking up service account shop/web: serviceaccount \"web\" not found";
+    table(
+        check_template(),
+        &[
+            (201, "", "", "valid"),
+            (409, "AlreadyExists", "pods \"x\" already exists", "valid"),
+            (422, "Invalid", "spec.containers[0].image: Required value", "template refused"),
+            (422, "Invalid", "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", "template refused"),
+            (400, "BadRequest", "Pod in version \"v1\" cannot be handled as a Pod", "template refused"),
+            (400, "BadRequest", webhook, "no verdict"),
+            (403, "Forbidden", "violates PodSecurity \"restricted:latest\": runAsNonRoot", "template refused"),
+            (403, "Forbidden", "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", "template refused"),
+            (403, "Forbidden", "admission webhook \"x.example.com\" denied the request: no", "template refused"),
+            (403, "Forbidden", "exceeded quota: small", "no verdict"),
+            (403, "Forbidden", account, "no verdict"),
+            (
+                403,
+                "Forbidden",
+                "unable to create new content in namespace shop because it is being terminated",
+                "no verdict",
+            ),
+            (404, "NotFound", "namespaces \"shop\" not found", "no verdict"),
+            (429, "TooManyRequests", "try again", "no verdict"),
+            (500, "InternalError", "etcd", "no verdict"),
+            (0, "", "", "no verdict"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_leaves_nothing_behind_and_is_asked_again_after_a_while() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    let calls = calls(move |call| {
+        sink.lock().unwrap().push(call);
+        Answer::failure(422, "Invalid", "no")
+    });
+    let outcomes = apply(&calls, &snapshot(), &[check_template()]).await;
+    let call = seen.lock().unwrap().remove(0);
+    assert_eq!((call.line().as_str(), call.query["dryRun"].as_str()), ("POST /api/v1/namespaces/shop/pods", "All"));
+    assert_eq!(call.body["metadata"]["name"], "web-0-abc-probe");
+    let now: Timestamp = NOW.parse().unwrap();
+    let recheck_at = now + SignedDuration::from_mins(1);
+    let refused = TemplateCheck::Refused { message: "no".into(), recheck_at };
+    assert_eq!(outcomes[0].result, Applied::Checked(refused));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timed_out_call_ends_after_ten_seconds() {
+    let began = Instant::now();
+    assert_eq!(word(&result(&create_pod(0), 0, "", "").await), "unknown");
+    assert_eq!(began.elapsed(), call::CALL_TIMEOUT);
+}
+
+/// R10
+#[tokio::test(start_paused = true)]
+async fn deletes_and_marks_carry_preconditions() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    let calls = calls(move |call| {
+        sink.lock().unwrap().push(call);
+        Answer::ok(json!({"metadata": {"resourceVersion": "99"}}))
+    });
+    let outcomes = apply(&calls, &snapshot(), &[delete_pod(), delete_revision(), mark_revision()]).await;
+    assert!(outcomes.iter().all(|outcome| word(&outcome.result) == "done"), "{outcomes:?}");
+    let seen = seen.lock().unwrap();
+    let of = |method: &str, end: &str| seen.iter().find(|c| c.method == method && c.path.ends_with(end)).unwrap();
+    let preconditions = |call: &Call| call.body["preconditions"].clone();
+    assert_eq!(preconditions(of("DELETE", "/pods/web-0-abc")), json!({"uid": "p1", "resourceVersion": "7"}));
+    let revision = of("DELETE", "/controllerrevisions/web-abc");
+    assert_eq!(preconditions(revision), json!({"uid": "r1", "resourceVersion": "4"}));
+    // Its own grace period: none is named.
+    assert_eq!(of("DELETE", "/pods/web-0-abc").body.get("gracePeriodSeconds"), None);
+    let mark = &of("PATCH", "/controllerrevisions/web-abc").body["metadata"];
+    assert_eq!((&mark["uid"], &mark["resourceVersion"]), (&json!("r1"), &json!("4")));
+}
+
+fn existing_pod(owner_uid: &str, slot: &str, watched: bool) -> Value {
+    let mut labels = json!({"baton.dev/instance": slot, "baton.dev/revision": "web-abc"});
+    if watched {
+        labels["baton.dev/rollout"] = json!("web");
+    }
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {
+        "name": "web-0-abc", "namespace": "shop", "uid": "p1", "resourceVersion": "7", "labels": labels,
+        "ownerReferences": [{"apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "name": "web", "uid": owner_uid, "controller": true}],
+    }})
+}
+
+/// A Pod of our name that is not ours is never adopted.
+#[tokio::test(start_paused = true)]
+async fn a_taken_name_is_ours_only_by_the_uid_of_the_owner() {
+    for (existing, expected) in [
+        (Some(existing_pod("u1", "0", true)), "already"),
+        (Some(existing_pod("u2", "0", true)), "taken"), // of a Rollout deleted and recreated under its name
+        (Some(existing_pod("u1", "0", false)), "taken"), // somebody took it out of our hands
+        (Some(existing_pod("u1", "1", true)), "taken"),
+        (None, "stale"),
+    ] {
+        let calls = calls(move |call| match (call.method.as_str(), &existing) {
+            ("POST", _) => Answer::failure(409, "AlreadyExists", "pods \"web-0-abc\" already exists"),
+            (_, Some(pod)) => Answer::ok(pod.clone()),
+            (_, None) => Answer::failure(404, "NotFound", "not found"),
+        });
+        let outcomes = apply(&calls, &snapshot(), &[create_pod(0)]).await;
+        assert_eq!(word(&outcomes[0].result), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_taken_revision_is_ours_only_with_the_same_data() {
+    for (owner, data, expected) in [
+        ("u1", snapshot().revisions[0].data.clone(), "already"),
+        ("u1", json!({}), "taken"),
+        ("u2", json!({}), "taken"),
+    ] {
+        let object = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 1, "data": data, "metadata": {
+            "name": "web-abc", "ownerReferences":
+                [{"apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "name": "web", "uid": owner, "controller": true}],
+        }});
+        let calls = calls(move |call| match call.method.as_str() {
+            "POST" => Answer::failure(409, "AlreadyExists", "already exists"),
+            _ => Answer::ok(object.clone()),
+        });
+        let outcomes = apply(&calls, &snapshot(), &[create_revision()]).await;
+        assert_eq!(word(&outcomes[0].result), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_when_the_lock_may_end_first() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = sent.clone();
+    let client = scripted::client(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Answer::ok(json!({"metadata": {"resourceVersion": "1"}}))
+    });
+    let fence = Fence::closed();
+    let calls = Calls::new(client, fence.clone(), call::CALL_TIMEOUT);
+    let changes = [create_pod(0), delete_pod(), create_revision(), mark_revision(), delete_revision()];
+    fence.extend(Instant::now() + call::CALL_TIMEOUT - Duration::from_millis(1));
+    let outcomes = apply(&calls, &snapshot(), &changes).await;
+    assert!(outcomes.iter().all(|outcome| outcome.result == Applied::Fenced), "{outcomes:?}");
+    assert_eq!(sent.load(Ordering::Relaxed), 0);
+    fence.extend(Instant::now() + call::CALL_TIMEOUT);
+    let outcomes = apply(&calls, &snapshot(), &changes).await;
+    assert!(outcomes.iter().all(|outcome| word(&outcome.result) == "done"), "{outcomes:?}");
+}
+
+/// Quota exhausted: asked a few times, not once for every Pod.
+#[tokio::test(start_paused = true)]
+async fn creates_start_slowly_and_stop_at_a_refusal() {
+    let tried = Arc::new(AtomicUsize::new(0));
+    let count = tried.clone();
+    let calls = calls(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0..5 => Answer::ok(json!({"metadata": {"resourceVersion": "1"}})),
+        _ => Answer::failure(403, "Forbidden", "exceeded quota: small"),
+    });
+    let changes: Vec<Change> = (0..64).map(create_pod).collect();
+    let outcomes = apply(&calls, &snapshot(), &changes).await;
+    assert_eq!(tried.load(Ordering::Relaxed), 7, "1 + 2 + 4: the third batch is refused");
+    assert_eq!(outcomes.len(), 7);
+    assert_eq!(outcomes.iter().filter(|outcome| word(&outcome.result) == "quota").count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_most_64_writes_are_in_flight() {
+    let calls_seen = Arc::new(AtomicUsize::new(0));
+    let count = calls_seen.clone();
+    let calls = calls(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Answer::Never
+    });
+    let changes: Vec<Change> = (0..100).map(|_| delete_pod()).collect();
+    let snapshot = snapshot();
+    let all = apply(&calls, &snapshot, &changes);
+    let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
+    assert_eq!(calls_seen.load(Ordering::Relaxed), call::IN_FLIGHT_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn outcomes_come_in_the_order_of_the_changes() {
+    let calls = calls(|_| Answer::ok(json!({"metadata": {"resourceVersion": "1"}})));
+    let changes = [create_pod(0), delete_pod(), create_pod(1), create_revision(), create_pod(2)];
+    let outcomes = apply(&calls, &snapshot(), &changes).await;
+    let order: Vec<&Change> = outcomes.iter().map(|outcome| &outcome.change).collect();
+    assert_eq!(order, changes.iter().collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_is_put_at_the_version_it_was_decided_from() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    let calls = calls(move |call| {
+        sink.lock().unwrap().push(call);
+        Answer::ok(json!({"metadata": {"resourceVersion": "6"}}))
+    });
+    let rollout = snapshot().rollout;
+    let status = crate::api::RolloutStatus { replicas: 3, ..crate::api::RolloutStatus::default() };
+    let written = status::write(&calls, &rollout, &status).await;
+    assert!(matches!(written, status::StatusWrite::Done { resource_version } if resource_version == "6"));
+    let call = seen.lock().unwrap().remove(0);
+    assert_eq!(call.line(), "PUT /apis/baton.dev/v1alpha1/namespaces/shop/rollouts/web/status");
+    assert_eq!(call.body["metadata"]["resourceVersion"], "5");
+    assert_eq!(call.body["status"]["replicas"], 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_of_an_outdated_look_is_not_forced() {
+    for code in [404, 409] {
+        let calls = calls(move |_| Answer::failure(code, "Conflict", "modified"));
+        let written = status::write(&calls, &snapshot().rollout, &crate::api::RolloutStatus::default()).await;
+        assert!(matches!(written, status::StatusWrite::Stale));
+    }
+}

@@ -1,0 +1,206 @@
+//! The staleness barrier: no decision before our own writes have come back on the watch.
+//!
+//! A write leaves a condition here; the next look at the object waits until the [`Index`] meets all of them. Nothing
+//! expires: a condition that is not met in time leads to a new list from the API server (a quorum read, so it contains every
+//! write that was answered before it), never to the assumption that all is well.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::snapshot::index::{Index, Kind, ObjectKey};
+
+/// How long an own write may take to come back before the kind is listed anew.
+pub const ECHO_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What must be seen before the next decision about one Rollout.
+#[derive(Debug, Default)]
+pub struct Barrier {
+    /// The watch must have told everything up to here.
+    reached: BTreeSet<(Kind, String)>,
+    /// An object of this name must have been told of.
+    present: BTreeSet<(Kind, String)>,
+    /// (kind, name) → (uid, resourceVersion) that must be superseded, by a newer version or the object's end.
+    superseded: BTreeMap<(Kind, String), (String, String)>,
+    /// A list of this number, or a later one, must have been taken.
+    lists: BTreeMap<Kind, u64>,
+    /// When to ask for a list because the above is not met.
+    overdue_at: Option<Instant>,
+}
+
+impl Barrier {
+    /// After a create: the watch must get as far as its resourceVersion. That is enough whatever became of the object
+    /// since.
+    pub fn await_version(&mut self, kind: Kind, resource_version: &str) {
+        self.reached.insert((kind, resource_version.to_owned()));
+        self.start_clock();
+    }
+
+    /// After a create that found our own object there: it must be known.
+    pub fn await_presence(&mut self, kind: Kind, name: &str) {
+        self.present.insert((kind, name.to_owned()));
+        self.start_clock();
+    }
+
+    /// After a write to an object at this very version, or one that failed because the version is no longer the latest:
+    /// the version must be superseded.
+    pub fn await_successor(&mut self, kind: Kind, name: &str, uid: &str, resource_version: &str) {
+        self.superseded.insert((kind, name.to_owned()), (uid.to_owned(), resource_version.to_owned()));
+        self.start_clock();
+    }
+
+    /// After a write that may or may not have happened: only a new list tells. `number` is that of the request.
+    pub fn await_list(&mut self, kind: Kind, number: u64) {
+        self.lists.insert(kind, number);
+        self.start_clock();
+    }
+
+    fn start_clock(&mut self) {
+        self.overdue_at = Some(Instant::now() + ECHO_TIMEOUT);
+    }
+
+    /// True when nothing is awaited any more. Conditions once met are forgotten.
+    pub fn is_met(&mut self, index: &Index, namespace: &str, has_list: impl Fn(Kind, u64) -> bool) -> bool {
+        let listed: Vec<Kind> =
+            self.lists.iter().filter(|(kind, number)| has_list(**kind, **number)).map(|(kind, _)| *kind).collect();
+        for kind in listed {
+            // The list was asked for after every write noted here, so it shows what became of all of them.
+            self.lists.remove(&kind);
+            self.reached.retain(|(of, _)| *of != kind);
+            self.present.retain(|(of, _)| *of != kind);
+            self.superseded.retain(|(of, _), _| *of != kind);
+        }
+        let key = |name: &str| ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
+        self.reached.retain(|(kind, version)| !index.has_reached(*kind, namespace, version));
+        self.present.retain(|(kind, name)| index.version(*kind, &key(name)).is_none());
+        self.superseded.retain(|(kind, name), (uid, version)| {
+            index.version(*kind, &key(name)) == Some((uid.as_str(), version.as_str()))
+        });
+        let met = self.awaited().is_empty();
+        if met {
+            self.overdue_at = None;
+        }
+        met
+    }
+
+    /// Kinds of which something is awaited.
+    fn awaited(&self) -> BTreeSet<Kind> {
+        let reached = self.reached.iter().map(|(kind, _)| *kind);
+        let present = self.present.iter().map(|(kind, _)| *kind);
+        let superseded = self.superseded.keys().map(|(kind, _)| *kind);
+        reached.chain(present).chain(superseded).chain(self.lists.keys().copied()).collect()
+    }
+
+    /// When to look again even if no watch moves.
+    pub fn overdue_at(&self) -> Option<Instant> {
+        self.overdue_at
+    }
+
+    /// Asks for new lists of what has been awaited for too long; returns these kinds.
+    pub fn hasten(&mut self, now: Instant, request: impl Fn(Kind) -> u64) -> BTreeSet<Kind> {
+        if self.overdue_at.is_none_or(|at| now < at) {
+            return BTreeSet::new();
+        }
+        let awaited = self.awaited();
+        for kind in &awaited {
+            self.lists.insert(*kind, request(*kind));
+        }
+        self.start_clock();
+        awaited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+    use super::*;
+    use crate::snapshot::{index::Event, wire::PodView};
+
+    fn pod(name: &str, resource_version: &str) -> PodView {
+        let owner = OwnerReference {
+            api_version: "baton.dev/v1alpha1".into(),
+            kind: "Rollout".into(),
+            name: "web".into(),
+            uid: "u1".into(),
+            controller: Some(true),
+            ..OwnerReference::default()
+        };
+        let labels = [("baton.dev/instance", "0"), ("baton.dev/revision", "r")];
+        PodView {
+            metadata: ObjectMeta {
+                name: Some(name.into()),
+                namespace: Some("shop".into()),
+                uid: Some(format!("uid-of-{name}")),
+                resource_version: Some(resource_version.into()),
+                owner_references: Some(vec![owner]),
+                labels: Some(labels.map(|(key, value)| (key.into(), value.into())).into()),
+                ..ObjectMeta::default()
+            },
+            ..PodView::default()
+        }
+    }
+
+    fn index_at(resource_version: &str, pods: &[PodView]) -> Index {
+        let mut index = Index::default();
+        let listed = Event::Listed { objects: pods.to_vec(), resource_version: resource_version.into() };
+        index.on_pod(&None, listed);
+        index
+    }
+
+    fn is_met(barrier: &mut Barrier, index: &Index) -> bool {
+        barrier.is_met(index, "shop", |_, _| false)
+    }
+
+    #[tokio::test]
+    async fn a_create_is_awaited_until_the_watch_has_come_that_far() {
+        let mut barrier = Barrier::default();
+        assert!(is_met(&mut barrier, &Index::default()));
+        barrier.await_version(Kind::Pod, "12");
+        assert!(!is_met(&mut barrier, &index_at("11", &[])));
+        // Created and gone again in between: known as well.
+        assert!(is_met(&mut barrier, &index_at("13", &[])));
+    }
+
+    #[tokio::test]
+    async fn a_delete_is_awaited_until_the_version_we_saw_is_superseded() {
+        let mut barrier = Barrier::default();
+        barrier.await_successor(Kind::Pod, "a", "uid-of-a", "7");
+        assert!(!is_met(&mut barrier, &index_at("99", &[pod("a", "7")])));
+        assert!(is_met(&mut barrier, &index_at("99", &[pod("a", "8")])));
+        barrier.await_successor(Kind::Pod, "a", "uid-of-a", "8");
+        assert!(is_met(&mut barrier, &index_at("99", &[])));
+    }
+
+    #[tokio::test]
+    async fn an_object_of_ours_found_at_the_server_is_awaited() {
+        let mut barrier = Barrier::default();
+        barrier.await_presence(Kind::Pod, "a");
+        assert!(!is_met(&mut barrier, &index_at("99", &[])));
+        assert!(is_met(&mut barrier, &index_at("99", &[pod("a", "8")])));
+    }
+
+    /// Expectations never expire as fulfilled (kubernetes#129795): time alone only leads to a new list.
+    #[tokio::test(start_paused = true)]
+    async fn time_alone_never_meets_the_barrier() {
+        let mut barrier = Barrier::default();
+        barrier.await_version(Kind::Pod, "12");
+        let stale = index_at("11", &[]);
+        assert!(barrier.hasten(Instant::now(), |_| 5).is_empty());
+        tokio::time::advance(ECHO_TIMEOUT).await;
+        assert_eq!(barrier.hasten(Instant::now(), |_| 5), [Kind::Pod].into());
+        assert!(!barrier.is_met(&stale, "shop", |_, number| number <= 4));
+        assert!(barrier.is_met(&stale, "shop", |_, number| number <= 5), "a list asked for after the write shows it");
+        assert_eq!(barrier.overdue_at(), None);
+    }
+
+    #[tokio::test]
+    async fn a_doubtful_write_is_settled_by_a_list_only() {
+        let mut barrier = Barrier::default();
+        barrier.await_list(Kind::Pod, 3);
+        assert!(!barrier.is_met(&index_at("999", &[]), "shop", |_, number| number <= 2));
+        assert!(barrier.is_met(&index_at("999", &[]), "shop", |_, number| number <= 3));
+    }
+}

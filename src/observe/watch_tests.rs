@@ -1,0 +1,197 @@
+use std::sync::{Arc, Mutex};
+
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    scripted::{self, Answer, Call},
+    snapshot::wire::PodView,
+};
+
+fn pod(name: &str, resource_version: u32) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop", "resourceVersion": resource_version.to_string()}})
+}
+
+fn list(resource_version: u32, items: &[Value], next: &str) -> Answer {
+    let metadata = json!({"resourceVersion": resource_version.to_string(), "continue": next});
+    Answer::ok(json!({"apiVersion": "v1", "kind": "PodList", "metadata": metadata, "items": items}))
+}
+
+fn frame(kind: &str, object: &Value) -> Value {
+    json!({"type": kind, "object": object})
+}
+
+fn bookmark(resource_version: u32) -> Value {
+    frame(
+        "BOOKMARK",
+        &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"resourceVersion": resource_version.to_string()}}),
+    )
+}
+
+/// What the sink got, as text: `listed@5[a]`, `a@6`, `-a@7`, `@8`.
+type Told = Arc<Mutex<Vec<String>>>;
+
+/// A running watch over scripted answers (lists, then watches, each in order; after the last: no answer).
+struct Rig {
+    told: Told,
+    calls: Arc<Mutex<Vec<Call>>>,
+    refresher: Refresher,
+    ends: Family<EndLabels, Counter>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Rig {
+    fn new(lists: Vec<Answer>, watches: Vec<Answer>) -> Self {
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let (lists, watches) = (Mutex::new(lists.into_iter()), Mutex::new(watches.into_iter()));
+        let seen = calls.clone();
+        let client = scripted::client(move |call| {
+            let answers = if call.is_watch() { &watches } else { &lists };
+            seen.lock().unwrap().push(call);
+            answers.lock().unwrap().next().unwrap_or(Answer::Never)
+        });
+        let mut refresher = Refresher::default();
+        let settings = Settings { page_size: 2, ..Settings::default() };
+        let watch = Watch::<PodView> {
+            api: Api::all(client),
+            name: "Pod",
+            selection: Selection::labels("baton.dev/rollout"),
+            settings: settings.clone(),
+            refresh: refresher.subscribe(),
+            rng: fastrand::Rng::with_seed(1),
+            required: true,
+        };
+        let told = Told::default();
+        let sink = told.clone();
+        let task = tokio::spawn(watch.run(move |event| {
+            let at =
+                |object: &PodView| format!("{}@{}", object.name_any(), object.resource_version().unwrap_or_default());
+            sink.lock().unwrap().push(match event {
+                Event::Listed { objects, resource_version } => {
+                    let names: Vec<_> = objects.iter().map(ResourceExt::name_any).collect();
+                    format!("listed@{resource_version}[{}]", names.join(","))
+                }
+                Event::Applied(object) => at(&object),
+                Event::Deleted(object) => format!("-{}", at(&object)),
+                Event::Progressed(resource_version) => format!("@{resource_version}"),
+            });
+        }));
+        Self { told, calls, refresher, ends: settings.ends, task }
+    }
+
+    /// Lets time pass until so much was told; fails after ten (virtual) minutes.
+    async fn tells(&self, expected: &[&str]) {
+        let wait = async {
+            while self.told.lock().unwrap().len() < expected.len() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_mins(10), wait).await;
+        assert_eq!(*self.told.lock().unwrap(), expected, "{in_time:?}");
+    }
+
+    /// resourceVersion that each watch was begun at.
+    fn watched_from(&self) -> Vec<String> {
+        let calls = self.calls.lock().unwrap();
+        calls.iter().filter(|call| call.is_watch()).map(|call| call.query["resourceVersion"].clone()).collect()
+    }
+
+    fn ended(&self, cause: &'static str) -> u64 {
+        self.ends.get_or_create(&EndLabels { kind: "Pod", cause }).get()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_page_by_page_then_watches_from_there() {
+    let pages = vec![list(5, &[pod("a", 1), pod("b", 2)], "more"), list(5, &[pod("c", 3)], "")];
+    let watch = Answer::watch([frame("MODIFIED", &pod("a", 6)), frame("DELETED", &pod("b", 7)), bookmark(8)]);
+    let rig = Rig::new(pages, vec![watch]);
+    rig.tells(&["listed@5[a,b,c]", "a@6", "-b@7", "@8"]).await;
+    let calls = rig.calls.lock().unwrap().clone();
+    assert_eq!(calls[1].query["continue"], "more");
+    assert_eq!(calls[0].query["labelSelector"], "baton.dev%2Frollout");
+    assert_eq!(calls[2].query["allowWatchBookmarks"], "true");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_ended_by_the_server_resumes_at_once_from_the_last_version() {
+    let watches = vec![Answer::watch([frame("ADDED", &pod("a", 6))]), Answer::watch([frame("ADDED", &pod("b", 9))])];
+    let began = Instant::now();
+    let rig = Rig::new(vec![list(5, &[], "")], watches);
+    rig.tells(&["listed@5[]", "a@6", "b@9"]).await;
+    assert_eq!(rig.watched_from()[..2], ["5", "6"]);
+    assert!(began.elapsed() < Duration::from_millis(30), "resumed after {:?}", began.elapsed());
+}
+
+/// kube's own watcher freezes for ever on this one.
+#[tokio::test(start_paused = true)]
+async fn http_410_at_the_start_of_a_watch_leads_to_a_list() {
+    let watches = vec![Answer::failure(410, "Expired", "too old resource version: 5 (70)")];
+    let rig = Rig::new(vec![list(5, &[pod("a", 5)], ""), list(71, &[], "")], watches);
+    rig.tells(&["listed@5[a]", "listed@71[]"]).await;
+    assert_eq!(rig.ended("expired"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_410_within_the_stream_leads_to_a_list() {
+    let expired = frame("ERROR", &scripted::failure(410, "Expired", "too old resource version"));
+    let watches = vec![Answer::watch([frame("ADDED", &pod("a", 6)), expired])];
+    let rig = Rig::new(vec![list(5, &[], ""), list(71, &[], "")], watches);
+    rig.tells(&["listed@5[]", "a@6", "listed@71[]"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_watch_is_given_up_and_resumed() {
+    let (_held, silent) = tokio::sync::mpsc::unbounded_channel();
+    let watches = vec![Answer::Watch(silent), Answer::watch([frame("ADDED", &pod("a", 6))])];
+    let began = Instant::now();
+    let rig = Rig::new(vec![list(5, &[], "")], watches);
+    rig.tells(&["listed@5[]", "a@6"]).await;
+    assert_eq!(rig.ended("silent"), 1);
+    let waited = began.elapsed();
+    assert!(waited >= Duration::from_mins(1) && waited < Duration::from_secs(62), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_every_watch_is_listed_now_and_then_and_not_stormed() {
+    let refusals = (0..100).map(|_| Answer::failure(500, "InternalError", "etcd is gone")).collect();
+    let lists = (0..100).map(|n| list(n, &[], "")).collect();
+    let rig = Rig::new(lists, refusals);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let calls = rig.calls.lock().unwrap().len();
+    assert!((20..=160).contains(&calls), "{calls} calls in 10 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_on_request_is_one_that_began_after_it() {
+    let (_held, quiet) = tokio::sync::mpsc::unbounded_channel();
+    let rig = Rig::new(vec![list(5, &[pod("a", 5)], ""), list(9, &[], "")], vec![Answer::Watch(quiet)]);
+    rig.tells(&["listed@5[a]"]).await;
+    assert!(rig.refresher.reached(1));
+    let number = rig.refresher.request();
+    assert!(!rig.refresher.reached(number));
+    rig.refresher.wait(number).await;
+    rig.tells(&["listed@5[a]", "listed@9[]"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_definition_is_waited_for() {
+    let missing = || Answer::failure(404, "NotFound", "the server could not find the requested resource");
+    let rig = Rig::new(vec![missing(), missing(), missing(), list(5, &[], "")], Vec::new());
+    assert!(!rig.refresher.reached(1));
+    rig.tells(&["listed@5[]"]).await;
+    assert!(rig.refresher.reached(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_without_an_answer_is_tried_again() {
+    let rig = Rig::new(vec![Answer::Never, list(5, &[], "")], Vec::new());
+    rig.tells(&["listed@5[]"]).await;
+}

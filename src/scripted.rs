@@ -1,0 +1,117 @@
+//! A `kube::Client` over a function: answers only, no memory of its own and no opinion about the order of calls.
+use std::collections::BTreeMap;
+
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Frame},
+};
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+/// A request as a test looks at it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// GET, POST, …
+    pub method: String,
+    /// Without query.
+    pub path: String,
+    /// Decoded as far as tests need: `+` and percent signs stay.
+    pub query: BTreeMap<String, String>,
+    /// JSON body; null without one.
+    pub body: Value,
+}
+
+impl Call {
+    /// A watch, not a list.
+    pub fn is_watch(&self) -> bool {
+        self.query.get("watch").is_some_and(|value| value == "true")
+    }
+
+    /// `POST /api/v1/namespaces/shop/pods`.
+    pub fn line(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+}
+
+/// What the server does.
+pub enum Answer {
+    /// A status code and JSON.
+    Json(u16, Value),
+    /// Frames of a watch, as the test sends them; it ends when the sender is dropped.
+    Watch(mpsc::UnboundedReceiver<Value>),
+    /// No answer, ever.
+    Never,
+}
+
+impl Answer {
+    /// A failure as the API server words it.
+    pub fn failure(code: u16, reason: &str, message: &str) -> Self {
+        Self::Json(code, failure(code, reason, message))
+    }
+
+    /// An object.
+    pub fn ok(object: Value) -> Self {
+        Self::Json(200, object)
+    }
+
+    /// A watch that tells these frames and then ends.
+    pub fn watch(frames: impl IntoIterator<Item = Value>) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        for frame in frames {
+            let _ = sender.send(frame); // the receiver is here
+        }
+        Self::Watch(receiver)
+    }
+}
+
+/// metav1.Status of a failure.
+pub fn failure(code: u16, reason: &str, message: &str) -> Value {
+    json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code,
+    })
+}
+
+/// A client whose every request is answered by `answer`.
+pub fn client(answer: impl Fn(Call) -> Answer + Send + Sync + 'static) -> kube::Client {
+    let answer = std::sync::Arc::new(answer);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let answer = answer.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await?.to_bytes();
+            let call = Call {
+                method: parts.method.to_string(),
+                path: parts.uri.path().to_owned(),
+                query: parts.uri.query().map(pairs).unwrap_or_default(),
+                body: serde_json::from_slice(&body).unwrap_or_default(),
+            };
+            match answer(call) {
+                Answer::Never => std::future::pending().await,
+                Answer::Json(code, value) => respond(code, Full::from(value.to_string()).boxed_unsync()),
+                Answer::Watch(frames) => respond(200, stream(frames)),
+            }
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
+fn pairs(query: &str) -> BTreeMap<String, String> {
+    query.split('&').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect()
+}
+
+type Stream = UnsyncBoxBody<Bytes, std::convert::Infallible>;
+
+fn respond(code: u16, body: Stream) -> Result<Response<Stream>, tower::BoxError> {
+    Ok(Response::builder().status(code).header("content-type", "application/json").body(body)?)
+}
+
+fn stream(frames: mpsc::UnboundedReceiver<Value>) -> Stream {
+    let frames = futures::stream::unfold(frames, |mut frames| async {
+        let frame = frames.recv().await?;
+        Some((Ok(Frame::data(Bytes::from(format!("{frame}\n")))), frames))
+    });
+    StreamBody::new(frames).boxed_unsync()
+}

@@ -1,0 +1,131 @@
+//! Starting one container: find the image, compute the environment, make the process.
+use std::{net::IpAddr, sync::Arc};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod};
+use tokio::task::spawn_blocking;
+
+use super::{
+    environment,
+    host::Host,
+    model::{self, Attempt, Waiting},
+    process::{Process, new_attempt},
+    rootfs::{IMAGE, Mount, Root},
+    shim::Spec,
+    store::PodDir,
+};
+
+/// An executable of this name in the image's folder runs where a Pod gives no command.
+const ENTRYPOINT: &str = "entrypoint";
+
+/// What a start needs to know of its Pod.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub host: Arc<Host>,
+    pub pod: Arc<Pod>,
+    pub dir: PodDir,
+    pub pod_ip: IpAddr,
+}
+
+/// What a start came to.
+pub enum Outcome {
+    /// A process was made, or was to be made and could not be: then the attempt has ended.
+    Attempted(Attempt, Option<Process>),
+    /// It did not come to that.
+    Waiting(Waiting),
+}
+
+impl Surroundings {
+    /// Starts a container for the `number`-th time, counted from 0.
+    pub async fn start(&self, container: &ContainerSpec, number: u32) -> Outcome {
+        self.try_start(container, number).await.unwrap_or_else(|error| {
+            Outcome::Waiting(Waiting { reason: "CreateContainerError", message: format!("{error:#}") })
+        })
+    }
+
+    async fn try_start(&self, container: &ContainerSpec, number: u32) -> Result<Outcome> {
+        let reference = container.image.clone().unwrap_or_default();
+        let host = Arc::clone(&self.host);
+        let wanted = reference.clone();
+        let image = match spawn_blocking(move || host.images.find(&wanted)).await? {
+            Ok(image) => image,
+            Err(waiting) => return Ok(Outcome::Waiting(waiting)),
+        };
+        let spec = self.spec(container, number, Root { image: image.folder, mounts: self.own_mounts()? })?;
+        let mut attempt = new_attempt(number, &reference, &image.id);
+        let dir = self.dir.attempt(&container.name, number);
+        dir.create()?;
+        dir.write_record(&attempt)?;
+        self.dir.prune(&container.name)?;
+        let process = match Process::start(&dir, &spec).await? {
+            Ok((process, started_at)) => {
+                attempt.started_at = started_at;
+                Some(process)
+            }
+            Err(end) => {
+                attempt.end = Some(end);
+                None
+            }
+        };
+        Ok(Outcome::Attempted(attempt, process))
+    }
+
+    fn spec(&self, container: &ContainerSpec, number: u32, root: Root) -> Result<Spec> {
+        let environment = environment::of(&self.pod, container, &self.pod_ip.to_string());
+        let expand = |text: &String| environment::expand(text, &environment);
+        let mut command: Vec<String> = container.command.iter().flatten().map(expand).collect();
+        if command.is_empty() {
+            let entrypoint = root.image.join(ENTRYPOINT);
+            ensure!(entrypoint.is_file(), "no command specified, and the image has no file `{ENTRYPOINT}`");
+            command.push(format!("{IMAGE}/{ENTRYPOINT}"));
+        }
+        command.extend(container.args.iter().flatten().map(expand));
+        Ok(Spec {
+            command,
+            working_dir: container.working_dir.clone().unwrap_or_else(|| IMAGE.into()),
+            hostname: model::name(&self.pod).to_owned(),
+            log: self.dir.log(&container.name, number),
+            environment: environment.into_iter().collect(),
+            root,
+        })
+    }
+
+    /// Files that every container of the Pod sees.
+    fn own_mounts(&self) -> Result<Vec<Mount>> {
+        let name = model::name(&self.pod);
+        let hosts = format!("127.0.0.1\tlocalhost\n{}\t{name}\n", self.pod_ip);
+        let files = [("hosts", hosts), ("hostname", format!("{name}\n"))];
+        let mounts = files.into_iter().map(|(file, content)| {
+            let source = self.dir.file(file);
+            std::fs::write(&source, content).with_context(|| format!("cannot write {}", source.display()))?;
+            Ok(Mount { source, target: format!("/etc/{file}").into(), read_only: false })
+        });
+        mounts.collect()
+    }
+}
+
+/// The newest start of a container and the one before it, as an earlier run of the node has left them,
+/// with the newest one's process if that lives.
+pub async fn recover(dir: &PodDir, container: &str) -> Result<(Option<Attempt>, Option<Attempt>, Option<Process>)> {
+    let mut kept = Vec::new();
+    for number in dir.attempts(container) {
+        let attempt_dir = dir.attempt(container, number);
+        // A node that died before it wrote the record had not started anything either.
+        let Ok(mut attempt) = attempt_dir.record() else { continue };
+        let process = match Process::adopt(&attempt_dir).await? {
+            Ok((process, _)) => Some(process),
+            Err(end) => {
+                attempt.end = Some(end);
+                None
+            }
+        };
+        if let Some(started) = attempt_dir.started() {
+            attempt.started_at = started.at;
+        }
+        kept.push((attempt, process));
+    }
+    let newest = kept.pop();
+    let previous = kept.pop().map(|(attempt, _)| attempt);
+    let (attempt, process) = newest.unzip();
+    Ok((attempt, previous, process.flatten()))
+}

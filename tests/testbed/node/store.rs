@@ -1,0 +1,209 @@
+//! What the node keeps on disk, so that Pods outlive it:
+//! ```text
+//! STATE/pods/UID/pod.json                       the Pod as last seen
+//!               /address                        its address
+//!               /volumes/NAME/                  its volumes
+//!               /containers/NAME/N/             the N-th start of a container:
+//!                   spec.json                     what to run
+//!                   record.json                   the attempt as the API is told of it
+//!                   started.json                  written by the shim: the process
+//!                   exit.json                     written by the shim: how the process ended
+//!                   alive                         a FIFO that the shim holds open until then
+//!                   root/                         mount point of the container's root
+//!               /logs/NAME/N.log                standard output and error
+//! ```
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::model::{Attempt, End};
+
+/// Of every container this many starts are kept, for `kubectl logs --previous`.
+const KEPT_ATTEMPTS: usize = 2;
+
+/// The folder of one Pod.
+#[derive(Clone, Debug)]
+pub struct PodDir(PathBuf);
+
+/// The folder of one start of a container.
+#[derive(Clone, Debug)]
+pub struct AttemptDir(PathBuf);
+
+/// The process of a container, as the node's PID namespace numbers it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Started {
+    pub pid: i32,
+    pub at: Timestamp,
+}
+
+/// Every Pod folder below the node's state folder.
+pub fn pods(state: &Path) -> Result<Vec<PodDir>> {
+    let folder = state.join("pods");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&folder)? {
+        found.push(PodDir(entry?.path()));
+    }
+    found.sort_by(|one, other| one.0.cmp(&other.0));
+    Ok(found)
+}
+
+impl PodDir {
+    pub fn new(state: &Path, uid: &str) -> Self {
+        Self(state.join("pods").join(uid))
+    }
+
+    pub fn read_pod(&self) -> Result<Pod> {
+        read(&self.0.join("pod.json"))
+    }
+
+    pub fn write_pod(&self, pod: &Pod) -> Result<()> {
+        fs::create_dir_all(&self.0)?;
+        write(&self.0.join("pod.json"), pod)
+    }
+
+    pub fn address_file(&self) -> PathBuf {
+        self.0.join("address")
+    }
+
+    /// A file or folder that the node makes for the Pod: its hosts file, say.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn log(&self, container: &str, number: u32) -> PathBuf {
+        self.0.join("logs").join(container).join(format!("{number}.log"))
+    }
+
+    pub fn attempt(&self, container: &str, number: u32) -> AttemptDir {
+        AttemptDir(self.0.join("containers").join(container).join(number.to_string()))
+    }
+
+    /// The starts of a container that are kept, oldest first.
+    pub fn attempts(&self, container: &str) -> Vec<u32> {
+        let entries = fs::read_dir(self.0.join("containers").join(container));
+        let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let mut numbers: Vec<u32> = names.filter_map(|name| name.to_str()?.parse().ok()).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// Forgets all but the latest starts of a container.
+    pub fn prune(&self, container: &str) -> io::Result<()> {
+        let attempts = self.attempts(container);
+        for number in &attempts[..attempts.len().saturating_sub(KEPT_ATTEMPTS)] {
+            fs::remove_dir_all(&self.attempt(container, *number).0)?;
+            let log = self.log(container, *number);
+            for file in [rotated(&log), log] {
+                remove_if_there(&file)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the Pod.
+    pub fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl AttemptDir {
+    /// The folder at this path.
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Makes the folder anew.
+    pub fn create(&self) -> Result<()> {
+        let make = || {
+            remove_dir_if_there(&self.0)?;
+            fs::create_dir_all(self.root())
+        };
+        make().with_context(|| format!("cannot make {}", self.0.display()))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn spec(&self) -> PathBuf {
+        self.0.join("spec.json")
+    }
+
+    pub fn alive(&self) -> PathBuf {
+        self.0.join("alive")
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.0.join("root")
+    }
+
+    pub fn record(&self) -> Result<Attempt> {
+        read(&self.0.join("record.json"))
+    }
+
+    pub fn write_record(&self, attempt: &Attempt) -> Result<()> {
+        write(&self.0.join("record.json"), attempt)
+    }
+
+    /// Nothing as long as the process has not been made.
+    pub fn started(&self) -> Option<Started> {
+        read(&self.0.join("started.json")).ok()
+    }
+
+    pub fn write_started(&self, started: &Started) -> Result<()> {
+        write(&self.0.join("started.json"), started)
+    }
+
+    /// Nothing as long as the process lives.
+    pub fn exit(&self) -> Option<End> {
+        read(&self.0.join("exit.json")).ok()
+    }
+
+    pub fn write_exit(&self, end: &End) -> Result<()> {
+        write(&self.0.join("exit.json"), end)
+    }
+}
+
+/// Where a log goes when it has grown too long.
+pub fn rotated(log: &Path) -> PathBuf {
+    log.with_extension("log.1")
+}
+
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Replaces the file at once: a reader sees the old or the new content.
+pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let new = path.with_extension("new");
+    let replace = || -> io::Result<()> {
+        fs::write(&new, serde_json::to_vec(value)?)?;
+        fs::rename(&new, path)
+    };
+    replace().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn remove_dir_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
