@@ -1,18 +1,22 @@
 //! Starting one container: find the image, compute the environment, make the process.
-use std::{net::IpAddr, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod};
 use tokio::task::spawn_blocking;
 
 use super::{
-    environment,
+    downward::Facts,
+    environment::{self, Variables},
     host::Host,
-    model::{self, Attempt, Waiting},
+    image::Image,
+    model::{self, Attempt, PULL_ERROR, Waiting},
     process::{Process, new_attempt},
     rootfs::{IMAGE, Mount, Root},
     shim::Spec,
+    sources::Sources,
     store::PodDir,
+    volumes,
 };
 
 /// An executable of this name in the image's folder runs where a Pod gives no command.
@@ -24,7 +28,7 @@ pub struct Surroundings {
     pub host: Arc<Host>,
     pub pod: Arc<Pod>,
     pub dir: PodDir,
-    pub pod_ip: IpAddr,
+    pub facts: Facts,
 }
 
 /// What a start came to.
@@ -45,13 +49,18 @@ impl Surroundings {
 
     async fn try_start(&self, container: &ContainerSpec, number: u32) -> Result<Outcome> {
         let reference = container.image.clone().unwrap_or_default();
-        let host = Arc::clone(&self.host);
-        let wanted = reference.clone();
-        let image = match spawn_blocking(move || host.images.find(&wanted)).await? {
+        let image = match self.image(container, &reference).await? {
             Ok(image) => image,
             Err(waiting) => return Ok(Outcome::Waiting(waiting)),
         };
-        let spec = self.spec(container, number, Root { image: image.folder, mounts: self.own_mounts()? })?;
+        let environment = match self.environment(container).await {
+            Ok(environment) => environment,
+            Err(error) => {
+                let message = format!("{error:#}");
+                return Ok(Outcome::Waiting(Waiting { reason: "CreateContainerConfigError", message }));
+            }
+        };
+        let spec = self.spec(container, number, image.folder, environment)?;
         let mut attempt = new_attempt(number, &reference, &image.id);
         let dir = self.dir.attempt(&container.name, number);
         dir.create()?;
@@ -70,30 +79,51 @@ impl Surroundings {
         Ok(Outcome::Attempted(attempt, process))
     }
 
-    fn spec(&self, container: &ContainerSpec, number: u32, root: Root) -> Result<Spec> {
-        let environment = environment::of(&self.pod, container, &self.pod_ip.to_string());
-        let expand = |text: &String| environment::expand(text, &environment);
+    async fn image(&self, container: &ContainerSpec, reference: &str) -> Result<Result<Image, Waiting>> {
+        let (host, wanted) = (Arc::clone(&self.host), reference.to_owned());
+        let found = spawn_blocking(move || host.images.find(&wanted)).await?;
+        let never = container.image_pull_policy.as_deref() == Some("Never");
+        Ok(found.map_err(|waiting| match waiting.reason {
+            PULL_ERROR if never => Waiting {
+                reason: "ErrImageNeverPull",
+                message: format!("Container image \"{reference}\" is not present with pull policy of Never"),
+            },
+            _ => waiting,
+        }))
+    }
+
+    async fn environment(&self, container: &ContainerSpec) -> Result<Variables> {
+        let references = environment::references(container);
+        let sources = Sources::fetch(&self.host, model::namespace(&self.pod), references).await?;
+        environment::of(&self.pod, container, self.facts, &sources)
+    }
+
+    fn spec(&self, container: &ContainerSpec, number: u32, image: PathBuf, variables: Variables) -> Result<Spec> {
+        let expand = |word: &String| environment::expand_word(word, &variables);
         let mut command: Vec<String> = container.command.iter().flatten().map(expand).collect();
         if command.is_empty() {
-            let entrypoint = root.image.join(ENTRYPOINT);
-            ensure!(entrypoint.is_file(), "no command specified, and the image has no file `{ENTRYPOINT}`");
+            ensure!(image.join(ENTRYPOINT).is_file(), "no command specified, and the image has no file `{ENTRYPOINT}`");
             command.push(format!("{IMAGE}/{ENTRYPOINT}"));
         }
         command.extend(container.args.iter().flatten().map(expand));
+        let mut mounts = self.own_mounts()?;
+        mounts.extend(volumes::mounts(&self.pod, container, &self.dir, &variables)?);
+        // So that one within another is not hidden by it.
+        mounts.sort_by(|one, other| one.target.cmp(&other.target));
         Ok(Spec {
             command,
             working_dir: container.working_dir.clone().unwrap_or_else(|| IMAGE.into()),
             hostname: model::name(&self.pod).to_owned(),
             log: self.dir.log(&container.name, number),
-            environment: environment.into_iter().collect(),
-            root,
+            environment: environment::complete(variables, &self.pod, self.facts).into_iter().collect(),
+            root: Root { image, mounts },
         })
     }
 
     /// Files that every container of the Pod sees.
     fn own_mounts(&self) -> Result<Vec<Mount>> {
         let name = model::name(&self.pod);
-        let hosts = format!("127.0.0.1\tlocalhost\n{}\t{name}\n", self.pod_ip);
+        let hosts = format!("127.0.0.1\tlocalhost\n{}\t{name}\n", self.facts.pod_ip);
         let files = [("hosts", hosts), ("hostname", format!("{name}\n"))];
         let mounts = files.into_iter().map(|(file, content)| {
             let source = self.dir.file(file);
@@ -102,6 +132,12 @@ impl Surroundings {
         });
         mounts.collect()
     }
+}
+
+/// The numbers of a container's ports that have names.
+pub fn named_ports(container: &ContainerSpec) -> Vec<(String, u16)> {
+    let ports = container.ports.iter().flatten();
+    ports.filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?))).collect()
 }
 
 /// The newest start of a container and the one before it, as an earlier run of the node has left them,

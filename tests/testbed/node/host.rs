@@ -8,7 +8,7 @@ use std::{
 use kube::Client;
 use tokio::sync::watch;
 
-use super::{addresses::Addresses, image::Images};
+use super::{addresses::Addresses, events::Events, image::Images};
 
 /// Who writes, in `managedFields`.
 pub const MANAGER: &str = "baton-process-node";
@@ -21,6 +21,7 @@ pub struct Host {
     pub client: Client,
     pub images: Images,
     pub addresses: Addresses,
+    pub events: Events,
     /// Where the kubelet API listens; its address is the node's.
     pub listen: SocketAddr,
     pub state: PathBuf,

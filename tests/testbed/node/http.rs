@@ -51,6 +51,12 @@ pub fn port(wanted: &IntOrString, ports: &[(String, u16)]) -> Result<u16> {
     number.filter(|number| *number != 0).with_context(|| format!("no port {wanted:?}"))
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"http://{}:{}{}\"", self.host, self.port, self.path)
+    }
+}
+
 impl Target {
     pub fn of(action: &HTTPGetAction, pod_ip: IpAddr, ports: &[(String, u16)]) -> Result<Self> {
         if action.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) {

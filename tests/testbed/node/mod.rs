@@ -22,7 +22,9 @@ use tokio::{
 mod addresses;
 mod backoff;
 mod container;
+mod downward;
 mod environment;
+mod events;
 pub mod exec;
 mod hooks;
 mod host;
@@ -33,14 +35,20 @@ mod log;
 mod model;
 mod pod_worker;
 mod pods;
+mod probe;
 mod process;
+mod publish;
 mod register;
 mod rootfs;
 pub mod shim;
+mod sources;
 mod status;
 mod stop;
 mod store;
 mod tell;
+mod token;
+mod volume_keeper;
+mod volumes;
 mod watch;
 
 /// The kubelet's usual port.
@@ -100,12 +108,14 @@ async fn serve(args: Args) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let pods = args.pod_cidr.size().min(MAX_PODS);
-    let host = Arc::new(host(args).await?);
+    let (events, queue) = events::queue();
+    let host = Arc::new(host(args, events).await?);
     let node = async {
         let uid = register::register(&host, pods).await;
         tracing::info!("node {} is registered", host.name);
         tokio::spawn(register::keep_lease(Arc::clone(&host), uid));
         tokio::spawn(register::keep_ready(Arc::clone(&host)));
+        tokio::spawn(events::write(Arc::clone(&host), queue));
         let (sender, news) = mpsc::channel(NEWS_QUEUE);
         tokio::spawn(watch::pods(Arc::clone(&host), sender));
         pods::Pods::new(Arc::clone(&host)).run(news).await
@@ -117,7 +127,7 @@ async fn serve(args: Args) -> Result<()> {
     }
 }
 
-async fn host(args: Args) -> Result<host::Host> {
+async fn host(args: Args, events: events::Events) -> Result<host::Host> {
     for folder in [&args.images, &args.state] {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
@@ -127,6 +137,7 @@ async fn host(args: Args) -> Result<host::Host> {
         client: Client::try_from(config)?,
         images: image::Images::new(args.images.canonicalize()?),
         addresses: addresses::Addresses::new(args.pod_cidr),
+        events,
         listen: args.address,
         state: args.state.canonicalize()?,
         settings: channel::Sender::new(host::Settings {

@@ -18,7 +18,10 @@ use kube::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::host::{CALL_TIMEOUT, Host, MANAGER, brief};
+use super::{
+    downward::ALLOCATABLE,
+    host::{CALL_TIMEOUT, Host, MANAGER, brief},
+};
 
 /// Labels that find process nodes.
 const NODE_LABEL: (&str, &str) = ("baton.dev/node", "process");
@@ -64,9 +67,9 @@ fn node(host: &Host, pods: u32) -> Node {
         ("kubernetes.io/arch", architecture()),
         NODE_LABEL,
     ];
-    let capacity = [("cpu", "64".to_owned()), ("memory", "256Gi".into()), ("pods", pods.to_string())];
-    let capacity: BTreeMap<_, _> =
-        capacity.into_iter().map(|(name, value)| (name.to_owned(), Quantity(value))).collect();
+    let capacity = ALLOCATABLE.map(|(name, value)| (name, value.to_owned())).into_iter();
+    let capacity = capacity.chain([("pods", pods.to_string())]);
+    let capacity: BTreeMap<_, _> = capacity.map(|(name, value)| (name.to_owned(), Quantity(value))).collect();
     let address = |type_: &str, address: String| NodeAddress { type_: type_.into(), address };
     let version = format!("v{}-process", env!("CARGO_PKG_VERSION"));
     Node {

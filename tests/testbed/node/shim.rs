@@ -162,6 +162,9 @@ fn become_command(dir: &AttemptDir) -> anyhow::Error {
 /// The command of a container, for a process that is in its namespaces.
 pub fn command_in(spec: &Spec) -> Result<Command> {
     let Some((program, arguments)) = spec.command.split_first() else { bail!("no command specified") };
+    if !std::path::Path::new(&spec.working_dir).exists() {
+        std::fs::create_dir_all(&spec.working_dir)?; // as other runtimes do
+    }
     chdir(spec.working_dir.as_str()).with_context(|| format!("no folder {}", spec.working_dir))?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(spec.environment.iter().cloned());

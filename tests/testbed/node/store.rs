@@ -72,6 +72,10 @@ impl PodDir {
         self.0.join("address")
     }
 
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.0.join("volumes").join(name)
+    }
+
     /// A file or folder that the node makes for the Pod: its hosts file, say.
     pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
