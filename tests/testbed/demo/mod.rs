@@ -14,6 +14,7 @@ use anyhow::{Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 mod judge;
+mod ledger;
 mod live;
 mod load;
 mod programs;

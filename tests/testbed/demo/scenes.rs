@@ -1,12 +1,13 @@
 //! The scenes, one after the other, under load that never pauses.
 use anyhow::{Context, Result, bail, ensure};
 use baton::api::{ConditionType, IntOrPercent, Rollout};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 
 use super::{
-    judge::{Bounds, Judge},
+    judge::Judge,
+    ledger::{Bounds, Facts},
     live::Live,
     load::Load,
     rollout::{self, Follower},
@@ -22,6 +23,8 @@ const FIRST: &str = "1.0";
 const SECOND: &str = "1.1";
 const BROKEN: &str = "1.2-broken";
 const THIRD: &str = "1.2";
+/// The manifest's minReadySeconds; also what gives a person time to watch.
+const MIN_READY_SECONDS: i32 = 2;
 /// In which equal parts the instances are replaced.
 const BATCHES: i32 = 3;
 /// Patience for one scene; a busy machine needs a tenth.
@@ -55,7 +58,8 @@ impl<'a> Actors<'a> {
     async fn gather(stage: &'a Stage, client: Client) -> Result<Self> {
         stage.show(&["create", "namespace", NAMESPACE]).await?;
         let rollouts = Api::namespaced(client.clone(), NAMESPACE);
-        let judge = Judge::start(Api::<Pod>::namespaced(client, NAMESPACE), ROLLOUT).await?;
+        let min_ready = SignedDuration::from_secs(i64::from(MIN_READY_SECONDS));
+        let judge = Judge::start(Api::<Pod>::namespaced(client, NAMESPACE), ROLLOUT, min_ready).await?;
         let follower = Follower::start(rollouts.clone(), ROLLOUT);
         Ok(Self { stage, rollouts, judge, follower })
     }
@@ -115,8 +119,10 @@ impl<'a> Actors<'a> {
         self.follower.until(generation, SCENE_SECONDS, "batch 2 is opened", second).await?;
         let victim = self
             .judge
-            .until(SCENE_SECONDS, "instance 0 runs the new version", |pods| {
-                pods.iter().find(|pod| pod.instance == 0 && pod.version == THIRD && pod.available()).cloned()
+            .until(SCENE_SECONDS, "instance 0 runs the new version while others run the old one", |pods| {
+                let runs = |pod: &Facts, version| pod.in_service() && pod.version == version;
+                let new = pods.iter().find(|pod| pod.instance == 0 && runs(pod, THIRD))?;
+                pods.iter().any(|pod| runs(pod, SECOND)).then(|| new.clone())
             })
             .await?;
         live.stop().await?;
@@ -128,7 +134,7 @@ impl<'a> Actors<'a> {
         self.judge
             .until(SCENE_SECONDS, "the killed container has been started anew", |pods| {
                 pods.iter()
-                    .find(|pod| pod.uid == victim.uid && pod.available() && pod.restarts > victim.restarts)
+                    .find(|pod| pod.uid == victim.uid && pod.in_service() && pod.restarts > victim.restarts)
                     .map(drop)
             })
             .await?;
@@ -160,7 +166,9 @@ impl<'a> Actors<'a> {
     /// A scene in which `replicas` instances are replaced, within the budget of the spec.
     async fn begin(&self, title: String, replicas: i32) -> Result<Running<'_>> {
         heading(&title);
-        let strategy = self.rollouts.get(ROLLOUT).await?.spec.strategy;
+        let spec = self.rollouts.get(ROLLOUT).await?.spec;
+        ensure!(spec.min_ready_seconds == MIN_READY_SECONDS, "the judge counts with another minReadySeconds");
+        let strategy = spec.strategy;
         let count =
             |value: &IntOrPercent, up| if up { value.rounded_up(replicas) } else { value.rounded_down(replicas) };
         let bounds = Bounds {
@@ -188,10 +196,10 @@ impl<'a> Actors<'a> {
 
     /// Fails unless every Pod in service is of this version.
     async fn expect_version(&self, version: &str) -> Result<()> {
-        let what = format!("only version {version} is available");
+        let what = format!("only version {version} is in service");
         self.judge
             .until(SCENE_SECONDS, &what, |pods| {
-                pods.iter().filter(|pod| pod.available()).all(|pod| pod.version == version).then_some(())
+                pods.iter().filter(|pod| pod.in_service()).all(|pod| pod.version == version).then_some(())
             })
             .await
     }

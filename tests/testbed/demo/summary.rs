@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    judge::{Bounds, Observed},
+    ledger::{Bounds, Observed},
     writes::Writes,
 };
 use crate::load::tally::{Cause, Report};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{
-    judge::{Bounds, Observed},
+    ledger::{Bounds, Observed},
     summary::{Kill, Scene, Summary},
 };
 use crate::load::tally::{Break, Cause, Counts, Latency, Report, Second};
