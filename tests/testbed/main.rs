@@ -24,6 +24,8 @@ enum Command {
     Cluster(cluster::Args),
     /// Run the Pods bound to one node as local processes.
     Node(node::Args),
+    /// Turn a process node's switches for tests.
+    NodeCtl(node::control::Args),
     /// Run one container of a node to its end.
     #[command(hide = true)]
     NodeShim(node::shim::Args),
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Cluster(args) => cluster::run(args),
         Command::Node(args) => node::run(args),
+        Command::NodeCtl(args) => node::control::ask(&args),
         Command::NodeShim(args) => node::shim::run(&args),
         Command::NodeInit(args) => node::shim::init(&args),
         Command::NodeExec(args) => node::exec::enter(args),

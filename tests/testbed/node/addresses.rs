@@ -1,7 +1,7 @@
 //! The addresses of a node's Pods.
 use std::{
     collections::BTreeSet,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     str::FromStr,
     sync::{Mutex, PoisonError},
 };
@@ -49,17 +49,17 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    pub fn new(cidr: PodCidr) -> Self {
-        Self { cidr, taken: Mutex::default() }
+    /// `known`: the Pods of an earlier run of the node, which keep their addresses.
+    pub fn new(cidr: PodCidr, known: &[PodDir]) -> Self {
+        let addresses = known.iter().filter_map(|dir| std::fs::read_to_string(dir.address_file()).ok()?.parse().ok());
+        Self { cidr, taken: Mutex::new((0, addresses.collect())) }
     }
 
     /// The Pod's address: the one it has had, or a free one.
     pub fn take(&self, dir: &PodDir) -> Result<Ipv4Addr> {
         let file = dir.address_file();
         if let Ok(text) = std::fs::read_to_string(&file) {
-            let address = text.parse().with_context(|| format!("{} is damaged", file.display()))?;
-            self.lock().1.insert(address);
-            return Ok(address);
+            return text.parse().with_context(|| format!("{} is damaged", file.display()));
         }
         let address = self.free_one().context("no address is free on this node")?;
         std::fs::write(&file, address.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
@@ -77,8 +77,10 @@ impl Addresses {
         Some(self.cidr.nth(index))
     }
 
-    pub fn release(&self, address: Ipv4Addr) {
-        self.lock().1.remove(&address);
+    pub fn release(&self, address: IpAddr) {
+        if let IpAddr::V4(address) = address {
+            self.lock().1.remove(&address);
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (u32, BTreeSet<Ipv4Addr>)> {
@@ -92,10 +94,10 @@ mod tests {
 
     #[test]
     fn a_freed_address_comes_round_last() {
-        let addresses = Addresses::new("10.244.1.0/29".parse().unwrap());
+        let addresses = Addresses::new("10.244.1.0/29".parse().unwrap(), &[]);
         let take = || addresses.free_one().map(|address| address.octets()[3]);
         assert_eq!([take(), take()], [Some(2), Some(3)]);
-        addresses.release(Ipv4Addr::new(10, 244, 1, 2));
+        addresses.release([10, 244, 1, 2].into());
         let take = || addresses.free_one().map(|address| address.octets()[3]);
         assert_eq!([take(), take(), take(), take(), take()], [Some(4), Some(5), Some(6), Some(2), None]);
     }

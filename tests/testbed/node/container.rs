@@ -10,7 +10,8 @@ use super::{
     environment::{self, Variables},
     host::Host,
     image::Image,
-    model::{self, Attempt, PULL_ERROR, Waiting},
+    log_reader::{LogReader, Wanted},
+    model::{self, Attempt, End, PULL_ERROR, Waiting},
     process::{Process, new_attempt},
     rootfs::{IMAGE, Mount, Root},
     shim::Spec,
@@ -21,6 +22,11 @@ use super::{
 
 /// An executable of this name in the image's folder runs where a Pod gives no command.
 const ENTRYPOINT: &str = "entrypoint";
+/// The limits of a termination message, and of one that is taken from the log.
+const MAX_MESSAGE_BYTES: usize = 4096;
+const MAX_LOG_MESSAGE_BYTES: usize = 2048;
+const MAX_MESSAGE_LINES: usize = 80;
+const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// What a start needs to know of its Pod.
 #[derive(Clone)]
@@ -60,10 +66,10 @@ impl Surroundings {
                 return Ok(Outcome::Waiting(Waiting { reason: "CreateContainerConfigError", message }));
             }
         };
-        let spec = self.spec(container, number, image.folder, environment)?;
-        let mut attempt = new_attempt(number, &reference, &image.id);
         let dir = self.dir.attempt(&container.name, number);
         dir.create()?;
+        let spec = self.spec(container, number, image.folder, environment)?;
+        let mut attempt = new_attempt(number, &reference, &image.id);
         dir.write_record(&attempt)?;
         self.dir.prune(&container.name)?;
         let process = match Process::start(&dir, &spec).await? {
@@ -107,13 +113,16 @@ impl Surroundings {
         }
         command.extend(container.args.iter().flatten().map(expand));
         let mut mounts = self.own_mounts()?;
+        let source = self.dir.attempt(&container.name, number).termination_message();
+        let target = container.termination_message_path.as_deref().unwrap_or(TERMINATION_LOG).into();
+        mounts.push(Mount { source, target, read_only: false });
         mounts.extend(volumes::mounts(&self.pod, container, &self.dir, &variables)?);
         // So that one within another is not hidden by it.
         mounts.sort_by(|one, other| one.target.cmp(&other.target));
         Ok(Spec {
             command,
             working_dir: container.working_dir.clone().unwrap_or_else(|| IMAGE.into()),
-            hostname: model::name(&self.pod).to_owned(),
+            hostname: model::hostname(&self.pod).to_owned(),
             log: self.dir.log(&container.name, number),
             environment: environment::complete(variables, &self.pod, self.facts).into_iter().collect(),
             root: Root { image, mounts },
@@ -122,8 +131,12 @@ impl Surroundings {
 
     /// Files that every container of the Pod sees.
     fn own_mounts(&self) -> Result<Vec<Mount>> {
-        let name = model::name(&self.pod);
-        let hosts = format!("127.0.0.1\tlocalhost\n{}\t{name}\n", self.facts.pod_ip);
+        let name = model::hostname(&self.pod);
+        let mut hosts = format!("127.0.0.1\tlocalhost\n{}\t{name}\n", self.facts.pod_ip);
+        for alias in self.pod.spec.iter().flat_map(|spec| spec.host_aliases.iter().flatten()) {
+            let names = alias.hostnames.iter().flatten().map(String::as_str).collect::<Vec<_>>();
+            hosts.extend([alias.ip.as_str(), "\t", &names.join("\t"), "\n"]);
+        }
         let files = [("hosts", hosts), ("hostname", format!("{name}\n"))];
         let mounts = files.into_iter().map(|(file, content)| {
             let source = self.dir.file(file);
@@ -140,18 +153,50 @@ pub fn named_ports(container: &ContainerSpec) -> Vec<(String, u16)> {
     ports.filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?))).collect()
 }
 
+/// Adds what the container has left as its last words: in a file, or in its log if it has failed and
+/// its Pod wants that.
+pub fn last_words(dir: &PodDir, container: &ContainerSpec, number: u32, mut end: End) -> End {
+    if end.message.is_some() {
+        return end;
+    }
+    let file = dir.attempt(&container.name, number).termination_message();
+    let mut words = std::fs::read(file).unwrap_or_default();
+    words.truncate(MAX_MESSAGE_BYTES);
+    let from_log = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+    if words.is_empty() && from_log && end.exit_code != 0 {
+        words = log_end(dir.log(&container.name, number));
+    }
+    end.message = Some(String::from_utf8_lossy(&words).into_owned()).filter(|words| !words.is_empty());
+    end
+}
+
+fn log_end(path: PathBuf) -> Vec<u8> {
+    let wanted = Wanted { tail_lines: Some(MAX_MESSAGE_LINES), ..Wanted::default() };
+    let mut words = Vec::new();
+    let take = |piece: Vec<u8>| {
+        words.extend(piece);
+        true
+    };
+    // Without a log there are no words.
+    let _ = LogReader { path, wanted }.read(|| true, take);
+    words.split_off(words.len().saturating_sub(MAX_LOG_MESSAGE_BYTES))
+}
+
 /// The newest start of a container and the one before it, as an earlier run of the node has left them,
 /// with the newest one's process if that lives.
-pub async fn recover(dir: &PodDir, container: &str) -> Result<(Option<Attempt>, Option<Attempt>, Option<Process>)> {
+pub async fn recover(
+    dir: &PodDir,
+    container: &ContainerSpec,
+) -> Result<(Option<Attempt>, Option<Attempt>, Option<Process>)> {
     let mut kept = Vec::new();
-    for number in dir.attempts(container) {
-        let attempt_dir = dir.attempt(container, number);
+    for number in dir.attempts(&container.name) {
+        let attempt_dir = dir.attempt(&container.name, number);
         // A node that died before it wrote the record had not started anything either.
         let Ok(mut attempt) = attempt_dir.record() else { continue };
         let process = match Process::adopt(&attempt_dir).await? {
             Ok((process, _)) => Some(process),
             Err(end) => {
-                attempt.end = Some(end);
+                attempt.end = Some(last_words(dir, container, number, end));
                 None
             }
         };

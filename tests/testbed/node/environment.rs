@@ -95,7 +95,7 @@ pub fn complete(mut variables: Variables, pod: &Pod, facts: Facts) -> Variables 
     let added = [
         ("PATH", format!("{IMAGE}:{PATH}")),
         ("HOME", "/root".into()),
-        ("HOSTNAME", model::name(pod).to_owned()),
+        ("HOSTNAME", model::hostname(pod).to_owned()),
         ("POD_IP", facts.pod_ip.to_string()),
     ];
     for (name, value) in added {

@@ -22,6 +22,7 @@ use tokio::{
 mod addresses;
 mod backoff;
 mod container;
+pub mod control;
 mod downward;
 mod environment;
 mod events;
@@ -30,8 +31,10 @@ mod hooks;
 mod host;
 mod http;
 mod image;
+mod kubelet_api;
 mod lifecycle;
 mod log;
+mod log_reader;
 mod model;
 mod pod_worker;
 mod pods;
@@ -47,6 +50,7 @@ mod stop;
 mod store;
 mod tell;
 mod token;
+mod unsupported;
 mod volume_keeper;
 mod volumes;
 mod watch;
@@ -110,11 +114,13 @@ async fn serve(args: Args) -> Result<()> {
     let pods = args.pod_cidr.size().min(MAX_PODS);
     let (events, queue) = events::queue();
     let host = Arc::new(host(args, events).await?);
+    let control = control::serve(Arc::clone(&host));
     let node = async {
         let uid = register::register(&host, pods).await;
         tracing::info!("node {} is registered", host.name);
         tokio::spawn(register::keep_lease(Arc::clone(&host), uid));
         tokio::spawn(register::keep_ready(Arc::clone(&host)));
+        tokio::spawn(kubelet_api::serve(Arc::clone(&host)));
         tokio::spawn(events::write(Arc::clone(&host), queue));
         let (sender, news) = mpsc::channel(NEWS_QUEUE);
         tokio::spawn(watch::pods(Arc::clone(&host), sender));
@@ -122,6 +128,7 @@ async fn serve(args: Args) -> Result<()> {
     };
     tokio::select! {
         outcome = node => outcome,
+        outcome = control => outcome,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     }
@@ -133,13 +140,14 @@ async fn host(args: Args, events: events::Events) -> Result<host::Host> {
     }
     let kubeconfig = Kubeconfig::read_from(&args.kubeconfig)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let state = args.state.canonicalize()?;
     Ok(host::Host {
         client: Client::try_from(config)?,
         images: image::Images::new(args.images.canonicalize()?),
-        addresses: addresses::Addresses::new(args.pod_cidr),
+        addresses: addresses::Addresses::new(args.pod_cidr, &store::pods(&state)?),
         events,
         listen: args.address,
-        state: args.state.canonicalize()?,
+        state,
         settings: channel::Sender::new(host::Settings {
             frozen: false,
             keep_force_deleted: Duration::ZERO,

@@ -191,6 +191,11 @@ pub fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
+/// The host name that its containers see.
+pub fn hostname(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).unwrap_or(name(pod))
+}
+
 pub fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
 }

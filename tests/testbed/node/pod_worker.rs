@@ -1,6 +1,6 @@
 //! One Pod's life on this node: a loop that waits for news (of the API, of processes, of the clock),
 //! does what is due, and tells the API server.
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -23,15 +23,19 @@ use super::{
     status::{Situation, pod_status},
     store::PodDir,
     tell::Teller,
+    unsupported,
     volume_keeper::Keeper,
 };
 
 mod ends;
 mod health;
+mod recovery;
 mod starts;
 
 /// More events than this at once make their senders wait.
 const EVENT_QUEUE: usize = 64;
+/// When a Pod that found no free address tries again.
+const ADDRESS_RETRY: Duration = Duration::from_secs(5);
 const DEADLINE_EXCEEDED: (&str, &str) =
     ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
 
@@ -66,7 +70,7 @@ pub struct Worker {
     order: Order,
     dir: PodDir,
     policy: RestartPolicy,
-    address: Ipv4Addr,
+    address: IpAddr,
     start_time: Timestamp,
     /// In the order of [`model::specs`], as `runs`.
     containers: Vec<Container>,
@@ -88,9 +92,11 @@ pub struct Worker {
 
 impl Worker {
     /// Returns when nothing of the Pod is left, here and in the API.
-    pub async fn run(host: Arc<Host>, orders: watch::Receiver<Order>) -> Result<()> {
-        let mut worker = Self::new(host, orders)?;
+    pub async fn run(host: Arc<Host>, mut orders: watch::Receiver<Order>) -> Result<()> {
+        let Some((dir, address)) = settle(&host, &mut orders).await? else { return Ok(()) };
+        let mut worker = Self::new(host, orders, dir, address);
         worker.recover().await?;
+        worker.note_unsupported();
         while !worker.finished() {
             worker.act();
             worker.wait().await;
@@ -100,20 +106,17 @@ impl Worker {
         Ok(())
     }
 
-    fn new(host: Arc<Host>, mut orders: watch::Receiver<Order>) -> Result<Self> {
+    fn new(host: Arc<Host>, mut orders: watch::Receiver<Order>, dir: PodDir, address: IpAddr) -> Self {
         let order = orders.borrow_and_update().clone();
         let pod = &order.pod;
-        let dir = PodDir::new(&host.state, model::uid(pod));
-        dir.write_pod(pod)?;
-        let address = host.addresses.take(&dir)?;
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
         let status = pod.status.clone().unwrap_or_default();
         let spec = pod.spec.clone().unwrap_or_default();
         let containers = model::containers(pod, host.back_off_scale());
         let (outcomes, volumes) = mpsc::channel(1);
-        let facts = Facts { pod_ip: address.into(), host_ip: host.address() };
+        let facts = Facts { pod_ip: address, host_ip: host.address() };
         let keeper = Keeper { host: Arc::clone(&host), orders: orders.clone(), dir: dir.clone(), facts };
-        Ok(Self {
+        Self {
             policy: RestartPolicy::of(&spec),
             start_time: status.start_time.as_ref().map_or_else(Timestamp::now, |time| time.0),
             runs: containers.iter().map(|_| Run::default()).collect(),
@@ -133,7 +136,15 @@ impl Worker {
             order,
             orders,
             host,
-        })
+        }
+    }
+
+    fn note_unsupported(&self) {
+        let fields = unsupported::fields(&self.order.pod);
+        if !fields.is_empty() && self.containers.iter().all(|container| container.attempt.is_none()) {
+            let message = format!("this node does nothing about {}", fields.join(", "));
+            self.note(None, Severity::Warning, "Unsupported", &message);
+        }
     }
 
     fn finished(&self) -> bool {
@@ -199,7 +210,7 @@ impl Worker {
             self.status = pod_status(&Situation {
                 pod: &self.order.pod,
                 containers: &self.containers,
-                pod_ip: self.mounted.then_some(self.address.into()),
+                pod_ip: self.mounted.then_some(self.address),
                 host_ip: self.host.address(),
                 start_time: self.start_time,
                 ended: self.ended(),
@@ -253,7 +264,7 @@ impl Worker {
     }
 
     fn facts(&self) -> Facts {
-        Facts { pod_ip: self.address.into(), host_ip: self.host.address() }
+        Facts { pod_ip: self.address, host_ip: self.host.address() }
     }
 
     fn take_order(&mut self) {
@@ -276,5 +287,32 @@ impl Worker {
     fn runs(&self, position: usize, number: u32) -> bool {
         let container = &self.containers[position];
         container.running() && container.restarts() == number
+    }
+}
+
+/// Gives a Pod its folder and address; nothing if it is gone before there is a free one.
+async fn settle(host: &Host, orders: &mut watch::Receiver<Order>) -> Result<Option<(PodDir, IpAddr)>> {
+    loop {
+        let Order { pod, gone } = orders.borrow_and_update().clone();
+        let dir = PodDir::new(&host.state, model::uid(&pod));
+        dir.write_pod(&pod)?;
+        if pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true)) {
+            return Ok(Some((dir, host.address())));
+        }
+        match host.addresses.take(&dir) {
+            Ok(address) => return Ok(Some((dir, address.into()))),
+            Err(_) if gone => {
+                dir.remove()?;
+                return Ok(None);
+            }
+            Err(error) => {
+                let message = format!("Failed to create pod sandbox: {error:#}");
+                host.events.tell(&pod, None, Severity::Warning, "FailedCreatePodSandBox", &message);
+            }
+        }
+        tokio::select! {
+            () = sleep(ADDRESS_RETRY) => {}
+            _ = orders.changed() => {}
+        }
     }
 }

@@ -130,7 +130,8 @@ impl AttemptDir {
     pub fn create(&self) -> Result<()> {
         let make = || {
             remove_dir_if_there(&self.0)?;
-            fs::create_dir_all(self.root())
+            fs::create_dir_all(self.root())?;
+            fs::write(self.termination_message(), "")
         };
         make().with_context(|| format!("cannot make {}", self.0.display()))
     }
@@ -149,6 +150,11 @@ impl AttemptDir {
 
     pub fn root(&self) -> PathBuf {
         self.0.join("root")
+    }
+
+    /// What the container may write its last words to.
+    pub fn termination_message(&self) -> PathBuf {
+        self.0.join("termination-message")
     }
 
     pub fn record(&self) -> Result<Attempt> {

@@ -1,5 +1,5 @@
 //! How containers end.
-use std::time::Duration;
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{
     super::{
+        container,
         events::Severity,
         lifecycle::Progress,
         model::{self, End, Health, Kind},
@@ -90,9 +91,9 @@ impl Worker {
         let (sender, deadline) = watch::channel(deadline + keep);
         self.containers[position].stopping = true;
         self.runs[position].deadline = Some(sender);
-        let stop = Stop { process, hook, deadline, after, signal: Signal::SIGTERM };
-        let pod = std::sync::Arc::clone(&self.order.pod);
-        let host = std::sync::Arc::clone(&self.host);
+        let stop = Stop { process, hook, deadline, after, signal: self.stop_signal(position) };
+        let pod = Arc::clone(&self.order.pod);
+        let host = Arc::clone(&self.host);
         tokio::spawn(async move {
             sleep(keep).await;
             if let Err(error) = stop.run().await {
@@ -102,12 +103,18 @@ impl Worker {
         });
     }
 
+    fn stop_signal(&self, position: usize) -> Signal {
+        let chosen = self.spec(position).and_then(|spec| spec.lifecycle?.stop_signal);
+        chosen.and_then(|name| Signal::from_str(&name).ok()).unwrap_or(Signal::SIGTERM)
+    }
+
     /// A sidecar ends after the main containers and after sidecars that started later.
     fn processes_after(&self, position: usize) -> Vec<Process> {
         self.runs[position + 1..].iter().filter_map(|run| run.process.clone()).collect()
     }
 
     pub(super) fn container_ended(&mut self, position: usize, number: u32, end: End) {
+        let Some(spec) = self.spec(position) else { return };
         let container = &mut self.containers[position];
         let Some(attempt) = container.attempt.as_mut().filter(|attempt| attempt.number == number) else { return };
         tracing::debug!(
@@ -116,7 +123,7 @@ impl Worker {
             container.name,
             end.exit_code
         );
-        attempt.end = Some(end);
+        attempt.end = Some(container::last_words(&self.dir, &spec, number, end));
         container.stopping = false;
         container.health = Health::default();
         self.runs[position] = Run::default();

@@ -30,7 +30,7 @@ impl Worker {
         let number = attempt.number;
         let target = Target {
             dir: self.dir.attempt(&spec.name, number),
-            pod_ip: self.address.into(),
+            pod_ip: self.address,
             ports: container::named_ports(&spec),
             age,
         };

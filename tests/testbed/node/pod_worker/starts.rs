@@ -3,6 +3,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Lifecycle, LifecycleHandler};
 
 use super::{
     super::{
@@ -12,7 +13,7 @@ use super::{
         model::{Health, PULL_ERROR, Waiting},
         process::Process,
     },
-    DEADLINE_EXCEEDED, Event, Run, Worker,
+    Event, Run, Worker,
 };
 
 /// How long a failed pull is told as such before it is told as back-off: until the kubelet would
@@ -22,35 +23,6 @@ const PULL_ERROR_SHOWN: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(10);
 
 impl Worker {
-    /// Takes up what an earlier run of the node has started.
-    pub(super) async fn recover(&mut self) -> Result<()> {
-        if self.settled() && self.status.reason.as_deref() == Some(DEADLINE_EXCEEDED.0) {
-            self.failure = Some(DEADLINE_EXCEEDED);
-        }
-        for position in 0..self.containers.len() {
-            let name = &self.containers[position].name;
-            let (attempt, previous, process) = container::recover(&self.dir, name).await?;
-            let container = &mut self.containers[position];
-            container.attempt = attempt;
-            container.previous = previous;
-            if let Some(process) = process {
-                let told = self.status.container_statuses.iter().chain(&self.status.init_container_statuses).flatten();
-                let id = container.attempt.as_ref().map(|attempt| &attempt.id);
-                let told = told.into_iter().find(|told| told.container_id.as_ref() == id);
-                container.health = Health {
-                    hook_runs: false,
-                    started: told.is_some_and(|told| told.started == Some(true)),
-                    ready: told.is_some_and(|told| told.ready),
-                };
-                let age = container.attempt.as_ref().map(|attempt| Timestamp::now().duration_since(attempt.started_at));
-                let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
-                self.attend(position, process);
-                self.probe(position, age);
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn start(&mut self, position: usize, now: Timestamp) {
         let Some(spec) = self.spec(position) else { return };
         let container = &mut self.containers[position];
@@ -117,7 +89,7 @@ impl Worker {
     }
 
     /// Watches a container's process.
-    fn attend(&mut self, position: usize, process: Process) {
+    pub(super) fn attend(&mut self, position: usize, process: Process) {
         let number = self.containers[position].restarts();
         let sender = self.sender.clone();
         self.runs[position] = Run { process: Some(process.clone()), deadline: None };
@@ -169,7 +141,7 @@ impl Worker {
     pub(super) fn hook(
         &self,
         position: usize,
-        choose: impl FnOnce(k8s_openapi::api::core::v1::Lifecycle) -> Option<k8s_openapi::api::core::v1::LifecycleHandler>,
+        choose: impl FnOnce(Lifecycle) -> Option<LifecycleHandler>,
     ) -> Option<Hook> {
         let spec = self.spec(position)?;
         let handler = choose(spec.lifecycle.clone()?)?;
@@ -177,7 +149,7 @@ impl Worker {
         Some(Hook {
             handler,
             dir: self.dir.attempt(&spec.name, number),
-            pod_ip: self.address.into(),
+            pod_ip: self.address,
             ports: container::named_ports(&spec),
         })
     }

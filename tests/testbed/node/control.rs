@@ -1,0 +1,177 @@
+//! `STATE/control.sock`: switches for tests, and `baton-testbed node-ctl`, which turns them. One
+//! request and one answer a connection, each a line of JSON.
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Write},
+    os::fd::AsRawFd,
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
+    task::spawn_blocking,
+};
+
+use super::{
+    host::Host,
+    model,
+    store::{self, PodDir},
+};
+
+const MAX_REQUEST_BYTES: u64 = 4096;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Arguments of `baton-testbed node-ctl`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The node's state folder: DIR/node/NAME of a cluster in DIR.
+    #[arg(long)]
+    state: PathBuf,
+    #[command(subcommand)]
+    request: Request,
+}
+
+/// What can be asked of a node that runs.
+#[derive(Clone, Debug, clap::Subcommand, Serialize, Deserialize)]
+pub enum Request {
+    /// Write nothing to the API server any more: no status, no lease, no delete. Pods go on.
+    Freeze,
+    /// Write again, and catch up.
+    Thaw,
+    /// Let the processes of force-deleted Pods go on for so long before they are told to end.
+    KeepForceDeleted { seconds: f64 },
+    /// Multiply the back-off times of Pods that come later by this factor.
+    BackOffScale { factor: f64 },
+    /// Stop all processes of a Pod (SIGSTOP).
+    Pause { namespace: String, pod: String },
+    /// Let them go on (SIGCONT).
+    Resume { namespace: String, pod: String },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    problem: Option<String>,
+}
+
+/// `baton-testbed node-ctl`.
+pub fn ask(args: &Args) -> Result<ExitCode> {
+    let (_folder, path) = short_path(&args.state)?;
+    let mut stream = UnixStream::connect(path).context("no node runs with this state folder")?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    let mut line = serde_json::to_vec(&args.request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).context("the node does not answer")?;
+    let Answer { problem } = serde_json::from_str(&answer).context("the node ended before it answered")?;
+    match problem {
+        None => Ok(ExitCode::SUCCESS),
+        Some(problem) => bail!(problem),
+    }
+}
+
+/// The folder held open, and the socket's path through it: a socket address has room for about 100
+/// bytes, and folders of tests are longer than that.
+fn short_path(state: &Path) -> Result<(File, PathBuf)> {
+    let folder = File::open(state).with_context(|| format!("cannot open {}", state.display()))?;
+    let path = format!("/proc/self/fd/{}/control.sock", folder.as_raw_fd());
+    Ok((folder, path.into()))
+}
+
+/// Takes requests for ever.
+pub async fn serve(host: Arc<Host>) -> Result<()> {
+    let listener = {
+        let (_folder, path) = short_path(&host.state)?;
+        let _ = fs::remove_file(&path); // of an earlier run of the node
+        UnixListener::bind(&path).context("cannot open the control socket")?
+    };
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        // A client that left early misses its answer; nobody else is concerned.
+        let _ = tokio::time::timeout(ANSWER_TIMEOUT, converse(stream, &host)).await;
+    }
+}
+
+async fn converse(mut stream: tokio::net::UnixStream, host: &Arc<Host>) -> Result<()> {
+    let (read, mut write) = stream.split();
+    let mut line = String::new();
+    tokio::io::BufReader::new(read.take(MAX_REQUEST_BYTES)).read_line(&mut line).await?;
+    let request: Request = serde_json::from_str(&line)?;
+    let problem = obey(host, request).await.err().map(|error| format!("{error:#}"));
+    let mut answer = serde_json::to_vec(&Answer { problem })?;
+    answer.push(b'\n');
+    write.write_all(&answer).await?;
+    Ok(())
+}
+
+async fn obey(host: &Arc<Host>, request: Request) -> Result<()> {
+    tracing::info!("asked for: {request:?}");
+    match request {
+        Request::Freeze => host.settings.send_modify(|settings| settings.frozen = true),
+        Request::Thaw => host.settings.send_modify(|settings| settings.frozen = false),
+        Request::KeepForceDeleted { seconds } => {
+            let keep = Duration::try_from_secs_f64(seconds)?;
+            host.settings.send_modify(|settings| settings.keep_force_deleted = keep);
+        }
+        Request::BackOffScale { factor } => {
+            ensure!((0.0..=1000.0).contains(&factor), "a factor is a number from 0 to 1000");
+            host.settings.send_modify(|settings| settings.back_off_scale = factor);
+        }
+        Request::Pause { namespace, pod } => signal_later(host, namespace, pod, Signal::SIGSTOP).await?,
+        Request::Resume { namespace, pod } => signal_later(host, namespace, pod, Signal::SIGCONT).await?,
+    }
+    Ok(())
+}
+
+async fn signal_later(host: &Arc<Host>, namespace: String, pod: String, signal: Signal) -> Result<()> {
+    let host = Arc::clone(host);
+    spawn_blocking(move || signal_all(&host, &namespace, &pod, signal)).await?
+}
+
+/// Signals every process of a Pod's containers.
+fn signal_all(host: &Host, namespace: &str, pod: &str, signal: Signal) -> Result<()> {
+    let dirs = store::pods(&host.state)?.into_iter().filter_map(|dir| Some((dir.read_pod().ok()?, dir)));
+    let mut dirs = dirs.filter(|(found, _)| model::namespace(found) == namespace && model::name(found) == pod);
+    let (found, dir) = dirs.next_back().with_context(|| format!("no Pod {namespace}/{pod} is here"))?;
+    let namespaces: Vec<PathBuf> =
+        model::specs(&found).filter_map(|(spec, _)| pid_namespace(&dir, &spec.name)).collect();
+    ensure!(!namespaces.is_empty(), "no container of {namespace}/{pod} runs");
+    // A process may start another one while they are stopped: the second round finds it.
+    for _ in 0..2 {
+        for pid in pids()? {
+            let theirs = fs::read_link(format!("/proc/{pid}/ns/pid"));
+            if theirs.is_ok_and(|theirs| namespaces.contains(&theirs)) {
+                match kill(Pid::from_raw(pid), signal) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(error) => return Err(error).with_context(|| format!("cannot signal process {pid}")),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The PID namespace of a container that runs.
+fn pid_namespace(dir: &PodDir, container: &str) -> Option<PathBuf> {
+    let attempt = dir.attempt(container, *dir.attempts(container).last()?);
+    let started = attempt.started().filter(|_| attempt.exit().is_none())?;
+    fs::read_link(format!("/proc/{}/ns/pid", started.pid)).ok()
+}
+
+fn pids() -> Result<Vec<i32>> {
+    let entries = fs::read_dir("/proc")?.flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
