@@ -33,6 +33,8 @@
 //! 5. Commands come in through spec, never through status.
 #[cfg(feature = "core")]
 pub mod api;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "operator")]
 pub mod apply;
 #[cfg(feature = "operator")]
@@ -47,3 +49,5 @@ mod scripted;
 pub mod snapshot;
 #[cfg(feature = "core")]
 pub mod status;
+#[cfg(feature = "core")]
+pub mod view;

@@ -1,0 +1,244 @@
+//! Views as text. Colours are escape sequences here; where they are not wanted, printing takes them out.
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+use console::measure_text_width;
+use jiff::Timestamp;
+
+use crate::view::{
+    Header, Node, Preview, RolloutView, Tone,
+    age::age,
+    preview::{Action, Phase},
+    tree::Thing,
+};
+
+/// Cells of the progress bar.
+const BAR_CELLS: i64 = 12;
+/// Where the second column of the header begins.
+const HEADER_COLUMN: usize = 37;
+/// A message longer than this gets lines of its own.
+const MESSAGE_INLINE_MAX: usize = 60;
+/// Columns of a line where no terminal says how wide it is.
+const WIDTH_DEFAULT: usize = 120;
+
+/// How to draw.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    pub wide: bool,
+    /// Columns of the terminal, if it is one.
+    pub width: Option<usize>,
+    pub now: Timestamp,
+}
+
+fn style(tone: Tone) -> Style {
+    let color = match tone {
+        Tone::Good => AnsiColor::Green,
+        Tone::Bad => AnsiColor::Red,
+        Tone::Working => AnsiColor::Blue,
+        Tone::Waiting => AnsiColor::Yellow,
+        Tone::Neutral => return Style::new().dimmed(),
+    };
+    Style::new().fg_color(Some(color.into()))
+}
+
+fn sign(tone: Tone) -> &'static str {
+    match tone {
+        Tone::Good => "✔",
+        Tone::Bad => "✖",
+        Tone::Working => "◌",
+        Tone::Waiting => "◷",
+        Tone::Neutral => "•",
+    }
+}
+
+fn painted(tone: Tone, text: &str) -> String {
+    let style = style(tone);
+    format!("{style}{} {text}{style:#}", sign(tone))
+}
+
+fn padded(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(measure_text_width(text))))
+}
+
+/// Header and tree.
+pub(super) fn rollout(view: &RolloutView, options: Options) -> Vec<String> {
+    let mut lines = header(&view.header, options);
+    lines.push(String::new());
+    lines.extend(table(&view.tree, options));
+    lines
+}
+
+fn header(header: &Header, options: Options) -> Vec<String> {
+    let inline = header.message.chars().count() <= MESSAGE_INLINE_MAX;
+    let state = painted(header.tone, &header.state);
+    let first = padded(&format!("Name:       {}", header.name), HEADER_COLUMN);
+    let message = if inline && !header.message.is_empty() { format!("   {}", header.message) } else { String::new() };
+    let second = padded(&format!("Version:    {}", header.version), HEADER_COLUMN - 1);
+    let mut lines = vec![format!("{first}Status:  {state}{message}"), format!("{second} {}", progress(header))];
+    if options.wide {
+        lines.push(format!("Images:     {}", header.images));
+    }
+    if !inline {
+        let width = options.width.unwrap_or(WIDTH_DEFAULT).saturating_sub(12).max(20);
+        for (index, line) in wrap(&header.message, width).into_iter().enumerate() {
+            lines.push(format!("{}{line}", if index == 0 { "Message:    " } else { "            " }));
+        }
+    }
+    lines
+}
+
+/// `[████████░░░░] 6/10   1 failed   ETA 1m20s`.
+fn progress(header: &Header) -> String {
+    let (done, wanted) = (i64::from(header.done), i64::from(header.wanted));
+    let full = if wanted == 0 { BAR_CELLS } else { (done * BAR_CELLS / wanted).clamp(0, BAR_CELLS) };
+    let bar = |cells: i64, cell: &str| cell.repeat(usize::try_from(cells).unwrap_or(0));
+    let mut text = format!("[{}{}] {done}/{wanted}", bar(full, "█"), bar(BAR_CELLS - full, "░"));
+    if header.failed > 0 {
+        let style = style(Tone::Bad);
+        let _ = write!(text, "   {style}{} failed{style:#}", header.failed);
+    }
+    if let Some(seconds) = header.eta_seconds {
+        let _ = write!(text, "   ETA {}", age(seconds));
+    }
+    text
+}
+
+/// Breaks at spaces; a word longer than a line keeps its line.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut().filter(|line| line.chars().count() + 1 + word.chars().count() <= width) {
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+fn table(tree: &Node, options: Options) -> Vec<String> {
+    let mut heading = vec!["NAME", "KIND", "STATUS", "AGE", "INFO"];
+    if options.wide {
+        heading.extend(["NODE", "IP"]);
+    }
+    let mut rows = vec![heading.into_iter().map(str::to_owned).collect()];
+    rows.push(cells(tree, "⟳ ", options));
+    branches(tree, "", options, &mut rows);
+    columns(&rows)
+}
+
+fn branches(node: &Node, indent: &str, options: Options, rows: &mut Vec<Vec<String>>) {
+    for (index, child) in node.children.iter().enumerate() {
+        let last = index + 1 == node.children.len();
+        let icon = match child.thing {
+            Thing::Rollout => "⟳ ",
+            Thing::Revision => "# ",
+            Thing::Batch | Thing::Others => " ",
+            Thing::Pod | Thing::Instance => "□ ",
+        };
+        rows.push(cells(child, &format!("{indent}{}{icon}", if last { "└─" } else { "├─" }), options));
+        let below =
+            format!("{indent}{}{}", if last { "  " } else { "│ " }, if child.thing == Thing::Batch { " " } else { "" });
+        branches(child, &below, options, rows);
+    }
+}
+
+fn cells(node: &Node, before: &str, options: Options) -> Vec<String> {
+    let kind = match node.thing {
+        Thing::Rollout => "Rollout",
+        Thing::Pod => "Pod",
+        Thing::Instance => "Instance",
+        Thing::Revision | Thing::Batch | Thing::Others => "",
+    };
+    let status = node.tone.map_or_else(|| node.status.clone(), |tone| painted(tone, &node.status));
+    let age = node.created.map(|created| age(options.now.as_second() - created.as_second())).unwrap_or_default();
+    let mut cells = vec![format!("{before}{}", node.name), kind.into(), status, age, node.info.clone()];
+    if options.wide {
+        cells.extend([node.place.0.clone(), node.place.1.clone()]);
+    }
+    cells
+}
+
+/// Left-aligned, two spaces apart, without trailing spaces.
+fn columns(rows: &[Vec<String>]) -> Vec<String> {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| measure_text_width(cell)).max();
+    let widths: Vec<usize> = (0..count).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| padded(cell, *width)).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+/// One line for a log: `10:00:05Z ◌ RollingOut  1.4.1 → 1.4.2  6/10  batch 2/3: …`, without the time.
+pub(super) fn line(header: &Header) -> String {
+    let done = format!("{}/{}", header.done, header.wanted);
+    let words = [painted(header.tone, &header.state), header.version.clone(), done, header.message.clone()];
+    words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join("  ")
+}
+
+/// What applying would do.
+pub(super) fn preview(name: &str, replicas: i32, preview: &Preview) -> Vec<String> {
+    let from = preview.from.iter().filter(|version| **version != preview.to).cloned().collect::<Vec<_>>().join(", ");
+    let way = if from.is_empty() { preview.to.clone() } else { format!("{from} → {}", preview.to) };
+    let mut lines = vec![format!("Rollout {name}: {way}, {}", counted(replicas, "instance"))];
+    if preview.is_empty() && preview.held.is_none() {
+        lines.push("Nothing would change: no Pod is created, replaced or deleted.".into());
+        return lines;
+    }
+    if !preview.is_empty() {
+        lines.push(String::new());
+        lines.extend(columns(&phases(&preview.phases)));
+        lines.push(String::new());
+        let ((available, available_min), (pods, pods_max)) = (preview.available, preview.pods);
+        // A rollout that begins with fewer has that bound ahead of it.
+        let bound = if available >= available_min { format!(" ({available_min} must be)") } else { String::new() };
+        lines.push(format!(
+            "On the way at least {available} instances are available{bound} and at most {pods} Pods exist ({pods_max} may),"
+        ));
+        lines.push("if every new Pod becomes ready.".into());
+    }
+    match &preview.held {
+        Some(hold) if preview.is_empty() => lines.push(painted(Tone::Waiting, &format!("It waits: {}", hold.message))),
+        Some(hold) => lines.push(painted(Tone::Waiting, &format!("Then it waits: {}", hold.message))),
+        None if !preview.ends => lines.push(painted(Tone::Bad, "No end was found: please report this as a defect.")),
+        None => lines.push(painted(Tone::Good, &format!("Then every instance runs {}.", preview.to))),
+    }
+    lines
+}
+
+fn phases(phases: &[Phase]) -> Vec<Vec<String>> {
+    let mut rows = vec![["BATCH", "WHAT", "INSTANCES", "VERSION", "HOW"].map(str::to_owned).to_vec()];
+    for phase in phases {
+        let batch = phase.batch.map(|(index, count)| format!("{index}/{count}")).unwrap_or_default();
+        for (index, action) in phase.actions.iter().enumerate() {
+            let batch = if index == 0 { batch.clone() } else { String::new() };
+            let instances = action.instances.to_string();
+            rows.push(vec![batch, action.verb.into(), instances, action.version.clone(), how(action).into()]);
+        }
+        if let Some(pause) = &phase.pause {
+            let pause = match pause.seconds {
+                Some(seconds) => format!("pause {}", age(i64::from(seconds))),
+                None => "pause until approved".into(),
+            };
+            rows.push(vec![String::new(), pause]);
+        }
+    }
+    rows
+}
+
+fn how(action: &Action) -> &'static str {
+    match (action.verb, action.surge) {
+        ("replace" | "restart", true) => "the old Pod leaves when the new one is available",
+        ("replace" | "restart", false) => "the old Pod leaves first",
+        _ => "",
+    }
+}
+
+fn counted(number: i32, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}

@@ -1,0 +1,99 @@
+//! Errors that say what to do next.
+use anyhow::{Error, anyhow};
+use kube::{Api, api::ListParams, core::Status};
+
+use super::cluster::{Cluster, in_time};
+use crate::api::Rollout;
+
+/// Names this similar are offered.
+const SIMILAR_MIN: f64 = 0.6;
+/// Names offered at most.
+const OFFERED_MAX: usize = 3;
+
+pub(super) fn no_config(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(error).context(
+        "no usable kubeconfig: set KUBECONFIG or --kubeconfig; `kubectl config get-contexts` lists the contexts",
+    )
+}
+
+/// What the API server's refusal means for somebody who asked for the Rollout `name`, or for something else.
+pub(super) async fn explain(cluster: &Cluster, error: kube::Error, name: Option<&str>) -> Error {
+    match error {
+        kube::Error::Api(status) => match (status.code, name) {
+            // A missing object is described in `details`; a missing kind is not.
+            (404, _) if status.details.is_none() => anyhow!(
+                "the cluster does not know Rollouts (rollouts.baton.dev): install Baton's CRDs first, `kubectl apply -f crds/` or the Helm chart"
+            ),
+            (404, Some(name)) => not_found(cluster, name).await,
+            (401, _) => anyhow!("the API server does not know you ({}): renew your credentials", said(&status)),
+            (403, _) => {
+                anyhow!("{}; `kubectl auth can-i --list -n {}` shows what you may do", said(&status), cluster.namespace)
+            }
+            _ => anyhow!("{}", said(&status)),
+        },
+        kube::Error::Service(_) | kube::Error::HyperError(_) => {
+            let context = "the API server cannot be reached; `kubectl cluster-info` tells whether the cluster is up";
+            Error::new(error).context(context)
+        }
+        error => Error::new(error),
+    }
+}
+
+fn said(status: &Status) -> &str {
+    if status.message.is_empty() { &status.reason } else { &status.message }
+}
+
+/// The Rollout is in another namespace, or called a little differently; both are common.
+async fn not_found(cluster: &Cluster, name: &str) -> Error {
+    let namespace = &cluster.namespace;
+    let missing = format!("rollouts.baton.dev \"{name}\" not found in namespace \"{namespace}\"");
+    let here = in_time(cluster.rollouts().list_metadata(&ListParams::default().limit(500))).await;
+    let here: Vec<String> = match here {
+        Ok(Ok(list)) => list.items.into_iter().filter_map(|object| object.metadata.name).collect(),
+        _ => Vec::new(),
+    };
+    let near = nearest(name, &here);
+    if !near.is_empty() {
+        return anyhow!("{missing}; did you mean {}?", near.join(" or "));
+    }
+    let everywhere: Api<Rollout> = Api::all(cluster.client.clone());
+    let named = ListParams::default().fields(&format!("metadata.name={name}")).limit(500);
+    let elsewhere: Vec<String> = match in_time(everywhere.list_metadata(&named)).await {
+        Ok(Ok(list)) => list.items.into_iter().filter_map(|object| object.metadata.namespace).collect(),
+        _ => Vec::new(),
+    };
+    match elsewhere.first() {
+        Some(other) => anyhow!("{missing}; there is one in namespace \"{other}\": add -n {other}"),
+        None if here.is_empty() => anyhow!("{missing}, nor any other; `kubectl get rollouts.baton.dev -A` lists all"),
+        None => anyhow!("{missing}; `kubectl get rollouts.baton.dev -n {namespace}` lists those there"),
+    }
+}
+
+/// The names most like `name`, best first.
+fn nearest(name: &str, known: &[String]) -> Vec<String> {
+    let mut scored: Vec<(f64, &String)> = known.iter().map(|other| (likeness(name, other), other)).collect();
+    scored.retain(|(score, _)| *score >= SIMILAR_MIN);
+    scored.sort_by(|(a, x), (b, y)| b.total_cmp(a).then_with(|| x.cmp(y)));
+    scored.into_iter().take(OFFERED_MAX).map(|(_, name)| name.clone()).collect()
+}
+
+fn likeness(a: &str, b: &str) -> f64 {
+    if a.len() >= 3 && (a.starts_with(b) || b.starts_with(a)) {
+        return 0.9;
+    }
+    strsim::normalized_damerau_levenshtein(a, b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn names_nearby_are_offered() {
+        let known: Vec<String> = ["web", "website", "api", "backend"].map(Into::into).to_vec();
+        assert_eq!(nearest("wbe", &known), ["web"]);
+        assert_eq!(nearest("websit", &known), ["web", "website"]);
+        assert_eq!(nearest("frontend", &known), Vec::<String>::new());
+        assert_eq!(nearest("zzz", &[]), Vec::<String>::new());
+    }
+}

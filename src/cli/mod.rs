@@ -1,0 +1,80 @@
+//! The kubectl plugin. One module per verb: fetch → view → print. It holds no rule of its own: what it shows comes from
+//! [`crate::view`], what it foretells from the planner.
+mod cluster;
+mod draw;
+mod follow;
+mod get;
+mod hints;
+mod manifest;
+mod plan;
+mod screen;
+mod status;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+/// See and steer Rollouts: instances in numbered slots, replaced in batches.
+#[derive(Parser, Debug)]
+#[command(name = "kubectl-baton", bin_name = "kubectl baton", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Which cluster, as whom, and how to print.
+#[derive(Args, Debug, Clone)]
+struct Connection {
+    /// Namespace; default: that of the context.
+    #[arg(short, long, global = true, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// Context of the kubeconfig; default: the current one.
+    #[arg(long, global = true, value_name = "CONTEXT")]
+    context: Option<String>,
+    /// Path of the kubeconfig; default: $KUBECONFIG, else ~/.kube/config.
+    #[arg(long, global = true, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Plain text. So does the environment variable NO_COLOR.
+    #[arg(long, global = true)]
+    no_color: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Show a Rollout with its revisions, batches and Pods.
+    Get(get::Get),
+    /// Wait until a Rollout is done; exit 1 when it fails.
+    Status(status::Status),
+    /// Tell what applying a file would do, batch by batch, without doing it.
+    Plan(plan::Plan),
+    /// Print the version of this plugin.
+    Version,
+}
+
+/// Does what the command line says.
+pub async fn run(cli: Cli) -> ExitCode {
+    if cli.connection.no_color {
+        anstream::ColorChoice::Never.write_global();
+    }
+    let done = match cli.verb {
+        Verb::Get(get) => get.run(&cli.connection).await,
+        Verb::Status(status) => status.run(&cli.connection).await,
+        Verb::Plan(plan) => Box::pin(plan.run(&cli.connection)).await, // a future of many kilobytes
+        Verb::Version => {
+            anstream::println!("Client Version: v{}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

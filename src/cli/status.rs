@@ -1,0 +1,99 @@
+//! `status [rollout] NAME`: kubectl's words, kubectl's exit codes.
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use clap::Args;
+
+use super::{
+    Connection,
+    cluster::Cluster,
+    follow::{Follow, Seen},
+    target::name_of,
+};
+use crate::{
+    api::Rollout,
+    view::progress::{Progress, progress},
+};
+
+/// `kubectl baton status web --timeout 5m`
+#[derive(Args, Debug)]
+pub(super) struct Status {
+    /// `[rollout] NAME`.
+    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
+    target: Vec<String>,
+    /// Give up after this time, such as 90s or 5m; 0 waits for ever.
+    #[arg(long, default_value = "0s", value_parser = seconds, value_name = "DURATION")]
+    timeout: Duration,
+    /// Wait until it is done; `--watch=false` says how it stands and exits.
+    #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    watch: bool,
+}
+
+/// `90s`, `5m`, `1h30m`, or seconds alone, as kubectl takes them.
+fn seconds(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let span: Result<jiff::SignedDuration, _> = text.parse();
+    span.ok().and_then(|span| span.try_into().ok()).ok_or_else(|| "write a time such as 90s or 5m".to_owned())
+}
+
+impl Status {
+    pub async fn run(&self, connection: &Connection) -> Result<()> {
+        let name = name_of(&self.target)?;
+        let cluster = Cluster::connect(connection).await?;
+        let rollout = cluster.rollout(&name).await?;
+        let mut teller = Teller::default();
+        if teller.tell(&rollout)? || !self.watch {
+            return Ok(());
+        }
+        let wait = teller.wait(Follow::rollout(&cluster, &name), &name);
+        if self.timeout.is_zero() {
+            return wait.await;
+        }
+        let waited = tokio::time::timeout(self.timeout, wait).await;
+        waited.unwrap_or_else(|_| {
+            let seconds = i64::try_from(self.timeout.as_secs()).unwrap_or(i64::MAX);
+            let last = teller.waits_for.unwrap_or_default();
+            Err(anyhow!("timed out after {} waiting for rollout \"{name}\": {last}", crate::view::age::age(seconds)))
+        })
+    }
+}
+
+/// Prints each line once.
+#[derive(Default)]
+struct Teller {
+    said: Vec<String>,
+    waits_for: Option<String>,
+}
+
+impl Teller {
+    async fn wait(&mut self, mut follow: Follow, name: &str) -> Result<()> {
+        loop {
+            match follow.next().await? {
+                Seen::Now(snapshot) => {
+                    if self.tell(&snapshot.rollout)? {
+                        return Ok(());
+                    }
+                }
+                Seen::Gone => bail!("rollout \"{name}\" was deleted"),
+                Seen::Lost(why) => anstream::eprintln!("connection lost, trying again: {why}"),
+            }
+        }
+    }
+
+    /// True when it is done; an error when it will not be.
+    fn tell(&mut self, rollout: &Rollout) -> Result<bool> {
+        self.waits_for = rollout.status.as_ref().map(|status| status.waiting_for.clone());
+        let (lines, done) = match progress(rollout) {
+            Progress::Going(line, waits) => ([Some(line), waits].into_iter().flatten().collect(), false),
+            Progress::Done(line) => (vec![line], true),
+            Progress::Stalled(why) => bail!("{why}"),
+        };
+        for line in lines.iter().filter(|line| !self.said.contains(line)) {
+            anstream::println!("{line}");
+        }
+        self.said = lines;
+        Ok(done)
+    }
+}

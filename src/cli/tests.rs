@@ -1,0 +1,156 @@
+//! The looks, as plain text.
+use serde_json::json;
+
+use super::draw::{self, Options};
+use crate::{
+    api::Time,
+    plan::rollout::{
+        fold::World,
+        plan,
+        tests::fixture::{Fixture, at},
+    },
+    snapshot::{Container, ContainerState, PodPhase, Snapshot},
+    status::rollout::status,
+    view::{
+        preview::preview,
+        rollout::{PODS_LISTED_MAX, view},
+    },
+};
+
+/// A snapshot as it would be fetched: with the status that the operator would have written, and containers.
+fn seen(mut fixture: Fixture) -> Snapshot {
+    let snapshot = &mut fixture.snapshot;
+    snapshot.rollout.metadata.creation_timestamp = Some(Time(at(-7 * 86_400)));
+    for pod in snapshot.pods.iter_mut().filter(|pod| pod.containers.is_empty()) {
+        let running = ContainerState::Running;
+        let ready = pod.ready_since.is_some();
+        pod.containers =
+            vec![Container { name: "web".into(), init: false, ready, restarts: 0, state: running, last_exit: None }];
+    }
+    let written = status(snapshot, &plan(snapshot), &[]);
+    snapshot.rollout.status = Some(written);
+    fixture.snapshot
+}
+
+fn look(snapshot: &Snapshot, wide: bool) -> String {
+    let options = Options { wide, width: None, now: at(0) };
+    let lines = draw::rollout(&view(snapshot, PODS_LISTED_MAX), options).join("\n");
+    anstream::adapter::strip_str(&lines).to_string()
+}
+
+fn strategy(batch: i32, surge: i32, unavailable: i32) -> serde_json::Value {
+    json!({"strategy": {"batchSize": batch, "maxSurge": surge, "maxUnavailable": unavailable}})
+}
+
+#[test]
+fn in_mid_roll() {
+    let mut fixture = Fixture::new("b b ab~ ab~ a a a a", 'b', strategy(2, 2, 0)).opened(4);
+    let pulling = fixture.snapshot.pods.iter_mut().find(|pod| pod.slot == 3 && pod.revision == "b").unwrap();
+    pulling.phase = PodPhase::Pending;
+    pulling.created = at(-12);
+    pulling.started_at = Some(at(-12));
+    pulling.initialized_at = Some(at(-12));
+    let waiting = ContainerState::Waiting { reason: "ImagePullBackOff".into(), message: "no such image".into() };
+    pulling.containers =
+        vec![Container { name: "web".into(), init: false, ready: false, restarts: 0, state: waiting, last_exit: None }];
+    insta::assert_snapshot!("in_mid_roll", look(&seen(fixture), false));
+}
+
+#[test]
+fn complete_and_wide() {
+    let mut fixture = Fixture::new("a a a", 'a', json!({})).settled();
+    for (pod, last) in fixture.snapshot.pods.iter_mut().zip(1..) {
+        pod.ip = Some(format!("10.0.0.{last}"));
+    }
+    insta::assert_snapshot!("complete_and_wide", look(&seen(fixture), true));
+}
+
+#[test]
+fn rolled_back_says_what_runs_and_what_to_do() {
+    let spec = json!({"progressDeadlineSeconds": 30, "strategy": {"batchSize": 2, "maxSurge": 1, "maxUnavailable": 0}});
+    let mut world = World::new(Fixture::new("a a a", 'b', spec).snapshot, 5);
+    world.broken = vec!["b".into()];
+    world.run(|_, _| {});
+    let mut fixture = Fixture::new("", 'b', json!({}));
+    fixture.snapshot = world.snapshot;
+    fixture.snapshot.rollout.status = None;
+    let fixture = fixture.settled();
+    insta::assert_snapshot!("rolled_back", look(&seen(fixture), false));
+}
+
+#[test]
+fn an_instance_without_a_pod_has_a_line() {
+    let fixture = Fixture::new("b . b- a", 'b', strategy(3, 1, 1)).opened(3);
+    insta::assert_snapshot!("missing", look(&seen(fixture), false));
+}
+
+#[test]
+fn many_pods_are_collapsed_to_those_that_are_not_well() {
+    let slots: Vec<&str> = (0..400)
+        .map(|slot| match slot {
+            149 => "ab!",
+            150..170 => "ab~",
+            0..149 | 170..200 => "b",
+            _ => "a",
+        })
+        .collect();
+    let spec = json!({"strategy": {"batchSize": 20, "maxSurge": 30, "maxUnavailable": 0, "failureThreshold": 5}});
+    let fixture = Fixture::new(&slots.join(" "), 'b', spec).opened(200);
+    let text = look(&seen(fixture), false);
+    assert!(text.lines().count() < 40, "{text}");
+    insta::assert_snapshot!("many", text);
+}
+
+#[test]
+fn a_line_for_logs() {
+    let fixture = Fixture::new("b ab~ a a", 'b', strategy(2, 1, 0)).opened(2);
+    let line = draw::line(&view(&seen(fixture), PODS_LISTED_MAX).header);
+    let line = anstream::adapter::strip_str(&line).to_string();
+    assert_eq!(line, "◌ RollingOut  a → b  1/4  batch 1/2: web-1 (ContainersNotReady)");
+}
+
+#[test]
+fn an_honest_eta() {
+    let eta = |fixture: Fixture| view(&seen(fixture), PODS_LISTED_MAX).header.eta_seconds;
+    let mut fixture = Fixture::new("b b b~ a a a", 'b', strategy(3, 1, 1)).opened(3);
+    let paced = |fixture: &mut Fixture| {
+        for (pod, second) in fixture.snapshot.pods.iter_mut().filter(|pod| pod.is_ready()).zip([-5, 0, 0, 0, 0]) {
+            pod.ready_since = Some(at(second));
+        }
+    };
+    paced(&mut fixture);
+    assert_eq!(eta(fixture), Some(20), "two in 10 s since the batch was opened, four are left");
+    assert_eq!(eta(Fixture::new("b b~ b~ a a a", 'b', strategy(3, 1, 1)).opened(3)), None, "one is no pace");
+    let asks = json!({"strategy": {"batches": [{"upTo": 3}, {"upTo": 4, "pause": {}}], "maxSurge": 1}});
+    let mut fixture = Fixture::new("b b b~ a a a", 'b', asks).opened(3);
+    paced(&mut fixture);
+    assert_eq!(eta(fixture), None, "nobody knows when a person approves");
+}
+
+fn foretold(fixture: Fixture) -> String {
+    let replicas = fixture.snapshot.rollout.spec.replicas;
+    let lines = draw::preview("web", replicas, &preview(fixture.snapshot)).join("\n");
+    anstream::adapter::strip_str(&lines).to_string()
+}
+
+#[test]
+fn plan_tells_batches_pauses_and_bounds() {
+    let batches = json!([{"upTo": 1, "pause": {}}, {"upTo": 3, "pause": {"seconds": 600}}]);
+    let spec = json!({"strategy": {"batches": batches, "maxSurge": 2, "maxUnavailable": 1}});
+    insta::assert_snapshot!("plan_batches", foretold(Fixture::new("a a a a a a", 'b', spec).settled()));
+}
+
+#[test]
+fn plan_of_a_new_one_of_scaling_and_of_nothing() {
+    let mut fresh = Fixture::new(". . .", 'a', json!({}));
+    fresh.snapshot.revisions.clear();
+    fresh.snapshot.template_checks.clear();
+    let mut scaled = Fixture::new("a a a", 'a', json!({})).settled();
+    scaled.snapshot.rollout.spec.replicas = 5;
+    let nothing = Fixture::new("a a a", 'a', json!({})).settled();
+    let mut restart = Fixture::new("a a a", 'a', strategy(2, 1, 0)).settled();
+    restart.snapshot.rollout.spec.restart_at = Some(Time(at(-1)));
+    let paused = Fixture::new("a a", 'b', json!({"paused": true})).settled();
+    let all = [fresh, scaled, nothing, restart, paused].map(foretold).join("\n\n");
+    insta::assert_snapshot!("plan_others", all);
+}

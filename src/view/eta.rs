@@ -1,0 +1,45 @@
+//! How long a run may still take: only where that can be said honestly.
+use crate::{
+    api::{RolloutStatus, status::BatchStatus},
+    plan::rollout::{Slots, batches::boundaries},
+    snapshot::Snapshot,
+};
+
+/// Instances of the present batch that must be done before their pace is believed.
+const DONE_MIN: i64 = 2;
+
+/// Seconds to the end at the present batch's pace, with the timed pauses that lie ahead. None while something holds or
+/// has failed, when a person must approve on the way, and as long as too little of the batch is done to tell.
+pub(super) fn eta_seconds(snapshot: &Snapshot, status: &RolloutStatus, slots: &Slots<'_>) -> Option<i64> {
+    let batch = status.batch.as_ref()?;
+    if status.failed.is_some() || status.effective_revision == status.current_revision {
+        return None;
+    }
+    let replicas = snapshot.rollout.spec.replicas;
+    let ends = boundaries(&snapshot.rollout.spec.strategy, replicas);
+    let index = usize::try_from(batch.index).ok()?;
+    let ahead = ends.get(index.saturating_sub(1)..).unwrap_or_default();
+    if ahead.iter().any(|boundary| boundary.pause.as_ref().is_some_and(|pause| pause.seconds.is_none())) {
+        return None;
+    }
+    let pauses: i64 =
+        ahead.iter().filter_map(|b| b.pause.as_ref()?.seconds).map(|seconds| i64::from(seconds.max(0))).sum();
+    let (done, elapsed) = pace(snapshot, batch, slots)?;
+    let left = slots.wanted().filter(|slot| slot.index >= slots.opened() || !slots.is_done(slot)).count() as i64;
+    Some(elapsed.saturating_mul(left) / done + pauses)
+}
+
+/// `(instances done since the batch was opened, seconds they took)`.
+fn pace(snapshot: &Snapshot, batch: &BatchStatus, slots: &Slots<'_>) -> Option<(i64, i64)> {
+    if batch.completed_at.is_some() {
+        return None;
+    }
+    let opened = batch.started_at.as_ref()?.0;
+    let min_ready_seconds = snapshot.rollout.spec.min_ready_seconds;
+    let done = slots.wanted().filter(|slot| slot.index < slots.opened() && slots.is_done(slot));
+    let done: Vec<_> = done.filter_map(|slot| slot.live[0].available_at(min_ready_seconds)).collect();
+    let since: Vec<_> = done.into_iter().filter(|at| *at >= opened).collect();
+    let newest = since.iter().max()?;
+    let count = since.len() as i64;
+    (count >= DONE_MIN).then(|| (count, newest.as_second() - opened.as_second()))
+}
