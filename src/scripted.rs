@@ -1,6 +1,7 @@
 //! A `kube::Client` over a function: answers only, no memory of its own and no opinion about the order of calls.
 use std::collections::BTreeMap;
 
+use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Request, Response,
@@ -9,6 +10,7 @@ use hyper::{
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tower::Service;
 
 /// A request as a test looks at it.
 #[derive(Clone, Debug)]
@@ -76,10 +78,21 @@ pub fn failure(code: u16, reason: &str, message: &str) -> Value {
 
 /// A client whose every request is answered by `answer`.
 pub fn client(answer: impl Fn(Call) -> Answer + Send + Sync + 'static) -> kube::Client {
+    kube::Client::new(service(answer), "default")
+}
+
+/// A future of an answer.
+type Answering = BoxFuture<'static, Result<Response<Stream>, tower::BoxError>>;
+
+/// What is below that client.
+pub fn service(
+    answer: impl Fn(Call) -> Answer + Send + Sync + 'static,
+) -> impl Service<Request<Body>, Response = Response<Stream>, Error = tower::BoxError, Future = Answering> + Send + 'static
+{
     let answer = std::sync::Arc::new(answer);
-    let service = tower::service_fn(move |request: Request<Body>| {
+    tower::service_fn(move |request: Request<Body>| {
         let answer = answer.clone();
-        async move {
+        let answering = async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await?.to_bytes();
             let call = Call {
@@ -93,16 +106,17 @@ pub fn client(answer: impl Fn(Call) -> Answer + Send + Sync + 'static) -> kube::
                 Answer::Json(code, value) => respond(code, Full::from(value.to_string()).boxed_unsync()),
                 Answer::Watch(frames) => respond(200, stream(frames)),
             }
-        }
-    });
-    kube::Client::new(service, "default")
+        };
+        Box::pin(answering) as Answering
+    })
 }
 
 fn pairs(query: &str) -> BTreeMap<String, String> {
     query.split('&').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect()
 }
 
-type Stream = UnsyncBoxBody<Bytes, std::convert::Infallible>;
+/// Body of an answer.
+pub type Stream = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
 fn respond(code: u16, body: Stream) -> Result<Response<Stream>, tower::BoxError> {
     Ok(Response::builder().status(code).header("content-type", "application/json").body(body)?)

@@ -1,14 +1,19 @@
 //! The operator.
 use std::process::ExitCode;
 
+use baton::operator::{run, settings::Settings, telemetry};
 use clap::{Parser, Subcommand};
 
 /// Runs Rollouts.
 #[derive(Parser)]
 #[command(name = "baton-operator", version)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
+
+    #[command(flatten)]
+    settings: Settings,
 }
 
 #[derive(Subcommand)]
@@ -19,9 +24,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
         Some(Command::Generate(generate)) => generate.run(),
-        None => Err(anyhow::anyhow!("not built yet")),
+        None => operate(cli.settings),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -30,4 +36,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn operate(settings: Settings) -> anyhow::Result<()> {
+    telemetry::start(settings.log_format, &settings.log_level)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run::from_settings(settings))
 }

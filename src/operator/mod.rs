@@ -1,4 +1,24 @@
 //! The shell: wiring of watches, planner and writes; leadership, probes, metrics, shutdown; and what is installed in a
 //! cluster to run it. Holds no rule of its own.
-
+//!
+//! - [`run`]: what is started, and in which order it stops;
+//! - [`dispatch`] takes what is due from the [`queue`] and hands it to [`reconcile`], one look at one Rollout;
+//! - [`memory`]: what is remembered of a Rollout between looks;
+//! - [`leader`]: the controller lock;
+//! - [`probes`], [`metrics`], [`telemetry`]: what is told about the process;
+//! - [`settings`]: the command line;
+//! - [`manifests`]: what is installed in a cluster.
+pub mod backoff;
+pub mod clock;
+pub mod dispatch;
+mod exposition;
+pub mod leader;
 pub mod manifests;
+pub mod memory;
+pub mod metrics;
+pub mod probes;
+pub mod queue;
+pub mod reconcile;
+pub mod run;
+pub mod settings;
+pub mod telemetry;

@@ -4,6 +4,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod change;
+pub mod lease;
 pub mod outcome;
 pub mod revision;
 pub mod rollout;

@@ -1,0 +1,108 @@
+//! What is known of each Rollout, as metrics, read at the moment of a scrape.
+use std::sync::Weak;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{MetricType, gauge::ConstGauge},
+};
+
+use super::metrics::RolloutLabels;
+use crate::{api::Rollout, observe::Observer};
+
+/// `baton_rollout_*` gauges.
+#[derive(Debug)]
+pub struct RolloutCollector {
+    observer: Weak<Observer>,
+}
+
+/// One series: labels beside namespace and rollout, value.
+type Series = Vec<(Vec<(&'static str, String)>, i64)>;
+
+/// Name, help and what it shows of one Rollout.
+type Definition = (&'static str, &'static str, fn(&Rollout) -> Series);
+
+const DEFINITIONS: &[Definition] = &[
+    ("baton_rollout_info", "Always 1; versions and revisions are labels", info),
+    ("baton_rollout_replicas", "Instances by state", replicas),
+    ("baton_rollout_batch_current", "Batch in work, from 1; 0: no run is on", |rollout| batch(rollout, |b| b.index)),
+    ("baton_rollout_batches", "Batches of the present run", |rollout| batch(rollout, |b| b.count)),
+    ("baton_rollout_paused", "1: spec.paused", |rollout| vec![(Vec::new(), i64::from(rollout.spec.paused))]),
+    ("baton_rollout_condition", "1: the condition is True", conditions),
+];
+
+impl RolloutCollector {
+    /// Of what this observer knows.
+    pub fn new(observer: Weak<Observer>) -> Self {
+        Self { observer }
+    }
+}
+
+impl Collector for RolloutCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let Some(observer) = self.observer.upgrade() else { return Ok(()) };
+        for (name, help, show) in DEFINITIONS {
+            let series = observer.look(|index| {
+                let all = index.rollouts().map(|(key, rollout)| (RolloutLabels::from(key), show(rollout)));
+                all.collect::<Vec<_>>()
+            });
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (labels, more, value) in
+                series.iter().flat_map(|(labels, series)| series.iter().map(move |(more, value)| (labels, more, value)))
+            {
+                let labels = Labels { of: labels, more };
+                ConstGauge::new(*value).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Labels<'a> {
+    of: &'a RolloutLabels,
+    more: &'a [(&'static str, String)],
+}
+
+impl EncodeLabelSet for Labels<'_> {
+    fn encode(&self, encoder: &mut prometheus_client::encoding::LabelSetEncoder<'_>) -> std::fmt::Result {
+        self.of.encode(encoder)?;
+        self.more.encode(encoder)
+    }
+}
+
+fn info(rollout: &Rollout) -> Series {
+    let Some(status) = &rollout.status else { return Vec::new() };
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let version = status.display.as_ref().map(|display| display.version.clone()).unwrap_or_default();
+    let labels = vec![
+        ("version", version),
+        ("update_revision", text(&status.update_revision)),
+        ("current_revision", text(&status.current_revision)),
+    ];
+    vec![(labels, 1)]
+}
+
+fn replicas(rollout: &Rollout) -> Series {
+    let status = rollout.status.clone().unwrap_or_default();
+    let counts = [
+        ("wanted", rollout.spec.replicas),
+        ("present", status.replicas),
+        ("ready", status.ready_replicas),
+        ("available", status.available_replicas),
+        ("updated", status.updated_replicas),
+        ("terminating", status.terminating_replicas),
+    ];
+    counts.into_iter().map(|(state, count)| (vec![("state", state.to_owned())], i64::from(count))).collect()
+}
+
+fn batch(rollout: &Rollout, show: fn(&crate::api::status::BatchStatus) -> i32) -> Series {
+    let batch = rollout.status.as_ref().and_then(|status| status.batch.as_ref());
+    vec![(Vec::new(), batch.map_or(0, |batch| i64::from(show(batch))))]
+}
+
+fn conditions(rollout: &Rollout) -> Series {
+    let conditions = rollout.status.iter().flat_map(|status| &status.conditions);
+    let is_true = |condition: &crate::api::Condition| condition.status == crate::api::ConditionStatus::True;
+    conditions.map(|c| (vec![("type", c.type_.as_str().to_owned())], i64::from(is_true(c)))).collect()
+}

@@ -1,0 +1,379 @@
+//! The controller lock: a Lease of our own. Who may take it is decided by [`lease::decide`]; here are the calls.
+//!
+//! A candidate looks every two seconds, and at once when a watch on the Lease, or on the Pod of its holder, tells something
+//! new: a release or a proven death is answered within milliseconds. The holder renews every two seconds; the fence lets
+//! writes through only while the last renewal, counted from before it was sent, outlives them.
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        coordination::v1::{Lease, LeaseSpec},
+        core::v1::ContainerStatus,
+    },
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{Api, Client, api::PostParams};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+use super::clock::Clock;
+use crate::{
+    api::names,
+    apply::{CallError, Fence},
+    observe::watch::{Refresher, Selection, Settings as WatchSettings, Watch, Watchable},
+    plan::lease::{
+        self, Candidacy, ContainerEnd, Decision, HolderPod, Identity, LEASE_DURATION, Lock, RENEW_DEADLINE,
+        RETRY_PERIOD,
+    },
+    snapshot::{index::Event, wire::PodView},
+};
+
+/// Longest time for one call about the Lease: two of them fit into the time that a holder has to renew.
+const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+/// Name of the operator's container in its Pod, whose end proves a holder's death.
+pub const CONTAINER: &str = "operator";
+
+/// Where the lock is, and who asks for it.
+#[derive(Clone)]
+pub struct Candidate {
+    /// A client that nothing else uses, so that no queue of ours delays a renewal.
+    pub client: Client,
+    /// Namespace of the Lease and of the operators' Pods.
+    pub namespace: String,
+    /// Name of the Lease.
+    pub name: String,
+    /// Us.
+    pub me: Identity,
+    /// No other process of our Pod is alive (see [`lease::Candidacy::alone_in_pod`]).
+    pub alone_in_pod: bool,
+    /// The time of day, for what is written into the Lease.
+    pub clock: Clock,
+    /// How watches are kept.
+    pub watches: WatchSettings,
+    /// For jitter.
+    pub rng: fastrand::Rng,
+}
+
+/// Takes part in the election.
+pub struct Election {
+    candidate: Candidate,
+    api: Api<Lease>,
+    fence: Fence,
+    /// The Lease as last read or written.
+    lease: Option<Lease>,
+    /// When the last successful write of ours was sent.
+    renewed_at: Instant,
+    /// The lock as last seen changed, and when that was.
+    seen: Option<(Lock, Instant)>,
+    /// Moves when the watch on the Lease, or on the holder's Pod, tells something.
+    told: watch::Sender<()>,
+    lease_watch: Option<Aborting>,
+    holder: Option<HolderWatch>,
+}
+
+/// The watch on the Pod of the holder.
+struct HolderWatch {
+    pod: String,
+    last: watch::Receiver<Option<HolderPod>>,
+    _task: Aborting,
+}
+
+/// A task that ends with its handle.
+struct Aborting(JoinHandle<()>);
+
+impl Drop for Aborting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Why the lock is not ours any more.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// Another holds it.
+    #[error("the lock was taken by {0}")]
+    Taken(String),
+    /// The Lease was deleted.
+    #[error("the Lease was deleted")]
+    Deleted,
+    /// It could not be renewed in time.
+    #[error("the lock could not be renewed for {} s", RENEW_DEADLINE.as_secs())]
+    NotRenewed,
+}
+
+impl Election {
+    /// Nothing is asked before [`Self::win`].
+    pub fn new(candidate: Candidate, fence: Fence) -> Self {
+        let api = Api::namespaced(candidate.client.clone(), &candidate.namespace);
+        let told = watch::Sender::new(());
+        Self {
+            candidate,
+            api,
+            fence,
+            lease: None,
+            seen: None,
+            renewed_at: Instant::now(),
+            told,
+            lease_watch: None,
+            holder: None,
+        }
+    }
+
+    /// Returns once the lock is ours. Cancel-safe.
+    pub async fn win(&mut self) {
+        let mut told = self.told.subscribe();
+        loop {
+            told.mark_unchanged();
+            let pause = match self.try_once().await {
+                Ok(None) => break,
+                Ok(Some(pause)) => pause,
+                Err(error) => {
+                    tracing::warn!(lease = self.candidate.name, error = error.message(), "cannot ask for the lock");
+                    RETRY_PERIOD
+                }
+            };
+            self.follow_lease();
+            let pause = pause.mul_f64(1.0 + 0.1 * self.candidate.rng.f64());
+            let _ = tokio::time::timeout(pause, told.changed()).await;
+        }
+        self.lease_watch = None;
+        self.holder = None;
+    }
+
+    /// Reads the lock and acts on it. None: it is ours now; otherwise when to look again.
+    async fn try_once(&mut self) -> Result<Option<Duration>, CallError> {
+        self.lease = in_time(self.api.get_opt(&self.candidate.name)).await?;
+        let now = Instant::now();
+        let lock = self.lease.as_ref().map(lock_of);
+        if let Some(lock) = &lock {
+            let is_alive = self.seen.as_ref().is_none_or(|(seen, _)| seen.shows_life(lock));
+            if is_alive {
+                self.seen = Some((lock.clone(), now));
+            }
+        }
+        self.follow_holder(lock.as_ref());
+        let holder_pod = self.holder.as_ref().and_then(|holder| holder.last.borrow().clone());
+        let decision = lease::decide(&Candidacy {
+            lock: lock.as_ref(),
+            me: &self.candidate.me,
+            unchanged_for: self
+                .seen
+                .as_ref()
+                .map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(*since)),
+            alone_in_pod: self.candidate.alone_in_pod,
+            holder_pod: holder_pod.as_ref(),
+        });
+        let was = lock.as_ref().and_then(|lock| lock.holder.clone()).unwrap_or_default();
+        let taken = match decision {
+            Decision::Wait(pause) => return Ok(Some(pause)),
+            Decision::Create => self.write(None, 0, true).await,
+            Decision::Take(_) => {
+                self.write(self.lease.clone(), lock.map_or(0, |lock| lock.transitions + 1), true).await
+            }
+            Decision::Ours => self.write(self.lease.clone(), lock.map_or(0, |lock| lock.transitions), false).await,
+        };
+        match taken {
+            Ok(()) => {
+                let why = if let Decision::Take(why) = decision { why.as_str() } else { "new" };
+                tracing::info!(lease = self.candidate.name, identity = %self.candidate.me, was, why, "took the lock");
+                Ok(None)
+            }
+            // Somebody was faster: look again at once.
+            Err(error) if error.code() == 409 => Ok(Some(Duration::ZERO)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Renews the lock until it is lost. The fence is closed then.
+    pub async fn keep(&mut self) -> Lost {
+        let mut next = self.renewed_at + RETRY_PERIOD;
+        loop {
+            tokio::time::sleep_until(next).await;
+            next = Instant::now() + RETRY_PERIOD;
+            match self.renew().await {
+                Ok(None) => {}
+                Ok(Some(lost)) => return self.lose(lost),
+                Err(error) => {
+                    tracing::warn!(lease = self.candidate.name, error = error.message(), "could not renew the lock");
+                    next = Instant::now() + RETRY_PERIOD / 4;
+                }
+            }
+            if self.renewed_at.elapsed() >= RENEW_DEADLINE {
+                return self.lose(Lost::NotRenewed);
+            }
+        }
+    }
+
+    /// One renewal; twice when an answer of ours was lost in between. Some: the lock is another's.
+    async fn renew(&mut self) -> Result<Option<Lost>, CallError> {
+        for _ in 0..2 {
+            let transitions = self.lease.as_ref().map_or(0, |lease| lock_of(lease).transitions);
+            match self.write(self.lease.clone(), transitions, false).await {
+                Ok(()) => return Ok(None),
+                Err(error) if matches!(error.code(), 404 | 409) => {
+                    self.lease = in_time(self.api.get_opt(&self.candidate.name)).await?;
+                    let Some(lease) = &self.lease else { return Ok(Some(Lost::Deleted)) };
+                    let holder = lock_of(lease).holder.unwrap_or_default();
+                    if holder != self.candidate.me.to_string() {
+                        return Ok(Some(Lost::Taken(holder)));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn lose(&self, lost: Lost) -> Lost {
+        self.fence.close();
+        lost
+    }
+
+    /// Gives the lock back, so that nobody waits for it. Call it when nothing writes any more.
+    pub async fn release(&mut self) {
+        self.fence.close();
+        let Some(mut lease) = self.lease.take() else { return };
+        let spec = lease.spec.get_or_insert_default();
+        spec.holder_identity = None;
+        spec.renew_time = Some(MicroTime(self.candidate.clock.now()));
+        let params = post_params();
+        match in_time(self.api.replace(&self.candidate.name, &params, &lease)).await {
+            Ok(_) => tracing::info!(lease = self.candidate.name, "released the lock"),
+            Err(error) => {
+                tracing::warn!(lease = self.candidate.name, error = error.message(), "could not release the lock");
+            }
+        }
+    }
+
+    /// Writes us as holder by compare-and-swap, and opens the fence for as long as that certainly holds.
+    async fn write(&mut self, lease: Option<Lease>, transitions: i32, is_new: bool) -> Result<(), CallError> {
+        let now = MicroTime(self.candidate.clock.now());
+        let exists = lease.is_some();
+        let mut lease = lease.unwrap_or_else(|| Lease {
+            metadata: ObjectMeta { name: Some(self.candidate.name.clone()), ..ObjectMeta::default() },
+            spec: None,
+        });
+        let acquired = lease.spec.as_ref().and_then(|spec| spec.acquire_time.clone()).filter(|_| !is_new);
+        lease.spec = Some(LeaseSpec {
+            holder_identity: Some(self.candidate.me.to_string()),
+            acquire_time: Some(acquired.unwrap_or_else(|| now.clone())),
+            renew_time: Some(now),
+            lease_transitions: Some(transitions),
+            lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
+            ..LeaseSpec::default()
+        });
+        let params = post_params();
+        let sent_at = Instant::now();
+        let written = if exists {
+            in_time(self.api.replace(&self.candidate.name, &params, &lease)).await?
+        } else {
+            in_time(self.api.create(&params, &lease)).await?
+        };
+        self.lease = Some(written);
+        self.renewed_at = sent_at;
+        self.fence.extend(sent_at + LEASE_DURATION);
+        Ok(())
+    }
+
+    /// Watches the Lease, to be woken by its release. Where that is not allowed, looking every two seconds must do.
+    fn follow_lease(&mut self) {
+        if self.lease_watch.is_none() {
+            let told = self.told.clone();
+            let task = self.watch::<Lease>("Lease", &self.candidate.name.clone(), move |event| {
+                let is_free = match event {
+                    Event::Applied(lease) => lock_of(&lease).holder.is_none_or(|holder| holder.is_empty()),
+                    Event::Deleted(_) => true,
+                    // Read anyway; renewals are no news.
+                    Event::Listed { .. } | Event::Progressed(_) => false,
+                };
+                if is_free {
+                    told.send_replace(());
+                }
+            });
+            self.lease_watch = Some(task);
+        }
+    }
+
+    /// Watches the Pod that the holder names, to see its container's end.
+    fn follow_holder(&mut self, lock: Option<&Lock>) {
+        let holder = lock.and_then(|lock| Identity::parse(lock.holder.as_deref()?));
+        let Some(holder) = holder.filter(|holder| !holder.uid.is_empty() && holder.uid != self.candidate.me.uid) else {
+            self.holder = None;
+            return;
+        };
+        if self.holder.as_ref().is_some_and(|watched| watched.pod == holder.pod) {
+            return;
+        }
+        let (last, seen) = watch::channel(None);
+        let told = self.told.clone();
+        let task = self.watch::<PodView>("Pod of the lock's holder", &holder.pod, move |event| {
+            // The last state counts also when the Pod is gone: it may be the one that tells of the end.
+            let pod = match event {
+                Event::Listed { mut objects, .. } => objects.pop(),
+                Event::Applied(pod) | Event::Deleted(pod) => Some(pod),
+                Event::Progressed(_) => None,
+            };
+            if let Some(pod) = pod {
+                last.send_replace(Some(holder_pod(&pod)));
+                told.send_replace(());
+            }
+        });
+        self.holder = Some(HolderWatch { pod: holder.pod, last: seen, _task: task });
+    }
+
+    fn watch<K>(&mut self, kind: &'static str, name: &str, sink: impl FnMut(Event<K>) + Send + 'static) -> Aborting
+    where
+        K: Watchable + kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        let watch = Watch::<K> {
+            api: Api::namespaced(self.candidate.client.clone(), &self.candidate.namespace),
+            name: kind,
+            selection: Selection::name(name),
+            settings: self.candidate.watches.clone(),
+            refresh: Refresher::default().subscribe(),
+            rng: self.candidate.rng.fork(),
+            required: false,
+        };
+        Aborting(tokio::spawn(watch.run(sink)))
+    }
+}
+
+fn post_params() -> PostParams {
+    PostParams { dry_run: false, field_manager: Some(names::FIELD_MANAGER.to_owned()) }
+}
+
+async fn in_time<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(CallError::TimedOut(CALL_TIMEOUT)),
+    }
+}
+
+fn lock_of(lease: &Lease) -> Lock {
+    let spec = lease.spec.clone().unwrap_or_default();
+    let time = |time: Option<MicroTime>| -> Option<Timestamp> { time.map(|time| time.0) };
+    Lock {
+        holder: spec.holder_identity,
+        acquired_at: time(spec.acquire_time),
+        renewed_at: time(spec.renew_time),
+        transitions: spec.lease_transitions.unwrap_or_default(),
+        duration_seconds: spec.lease_duration_seconds,
+    }
+}
+
+fn holder_pod(pod: &PodView) -> HolderPod {
+    let containers = pod.status.container_statuses.iter().filter(|container| container.name == CONTAINER);
+    HolderPod { uid: pod.metadata.uid.clone().unwrap_or_default(), ends: containers.flat_map(ends_of).collect() }
+}
+
+fn ends_of(container: &ContainerStatus) -> Vec<ContainerEnd> {
+    let states = [&container.state, &container.last_state].into_iter().flatten();
+    let ends = states.filter_map(|state| state.terminated.as_ref());
+    ends.map(|end| ContainerEnd {
+        container_id: end.container_id.clone(),
+        reason: end.reason.clone().unwrap_or_default(),
+        started_at: end.started_at.as_ref().map(|time| time.0),
+        finished_at: end.finished_at.as_ref().map(|time| time.0),
+    })
+    .collect()
+}

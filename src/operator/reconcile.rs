@@ -1,0 +1,290 @@
+//! One look at one Rollout: observe, plan, apply, report.
+//!
+//! A failure never ends a look half-way: every change is attempted or skipped, and status is written also when changes
+//! failed, so that errors become conditions. What is to be done again is planned anew with the next look.
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use tokio::time::Instant;
+
+use super::{clock::Clock, memory::ObjectMemory, metrics::Metrics};
+use crate::{
+    api::{Rollout, RolloutStatus},
+    apply::{self, Calls, event::News, status::StatusWrite},
+    observe::Observer,
+    plan::{self, Memory, Plan},
+    snapshot::{
+        Snapshot,
+        index::{Kind, ObjectKey},
+    },
+    status::{self, Notice, NoticeKind},
+};
+
+/// Status of one object is written at most so often, unless the planner must remember something.
+const STATUS_SPACING: Duration = Duration::from_millis(500);
+/// Longest time without a look at an object: heals whatever a watch lost.
+const RESYNC: Duration = Duration::from_mins(5);
+/// Shortest time to the next look that a look asks for.
+const SOON: Duration = Duration::from_millis(10);
+
+/// What every reconcile shares.
+pub struct Shell {
+    /// What is known.
+    pub observer: Arc<Observer>,
+    /// How to write.
+    pub calls: Calls,
+    /// The time of day.
+    pub clock: Clock,
+    /// For jitter and names of Events.
+    pub rng: Mutex<fastrand::Rng>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// This process, for Events.
+    pub identity: String,
+    /// By object. The queue runs an object once at a time; the lock is for the compiler, and survives a panic.
+    pub memories: Mutex<BTreeMap<ObjectKey, Arc<tokio::sync::Mutex<ObjectMemory>>>>,
+}
+
+/// How a look ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Result {
+    /// Everything planned was done.
+    Success,
+    /// Waits for our own writes to come back.
+    Stale,
+    /// Something went wrong and is tried again.
+    Error,
+    /// The object is gone, or cannot be read.
+    Gone,
+}
+
+/// How a look ended, and when the next is due without an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// How.
+    pub result: Result,
+    /// When. None: only an event leads to another.
+    pub again_at: Option<Instant>,
+}
+
+/// One look at one Rollout.
+pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
+    let memory = shell.memory(key);
+    let mut memory = memory.lock().await;
+    if let Some(until) = memory.pause_until.filter(|until| Instant::now() < *until) {
+        return Looked { result: Result::Error, again_at: Some(until) };
+    }
+    memory.pause_until = None;
+    let snapshot = match observe(key, shell, &mut memory) {
+        Observed::Snapshot(snapshot) => snapshot,
+        Observed::Stale => return Looked { result: Result::Stale, again_at: memory.barrier.overdue_at() },
+        Observed::Gone => {
+            shell.forget(key);
+            return Looked { result: Result::Gone, again_at: None };
+        }
+        Observed::Unreadable => return Looked { result: Result::Gone, again_at: None },
+    };
+    let looked_at = Instant::now();
+    let plan = plan::rollout::plan(&snapshot);
+    let outcomes = apply::apply(&shell.calls, &snapshot, &plan.changes).await;
+    let all_well = shell.take_note(&mut memory, &snapshot, &outcomes);
+    let status = status::rollout::status(&snapshot, &plan, &outcomes);
+    let reported = report(shell, &mut memory, &snapshot, &plan, status).await;
+    if all_well && reported == Reported::Done {
+        memory.succeed();
+    }
+    let resync = looked_at + shell.with_rng(|rng| RESYNC.mul_f64(0.8 + 0.2 * rng.f64()));
+    let wakes = [
+        plan.wake_at.map(|at| looked_at + until(at, snapshot.now).max(SOON)),
+        memory.pause_until,
+        memory.barrier.overdue_at(),
+        reported.again_at(),
+        Some(resync),
+    ];
+    let result = if memory.pause_until.is_some() { Result::Error } else { Result::Success };
+    Looked { result, again_at: wakes.into_iter().flatten().min() }
+}
+
+/// Time from `now` until `at`; zero when that has passed.
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or_default()
+}
+
+enum Observed {
+    Snapshot(Box<Snapshot>),
+    /// Our own writes have not come back yet.
+    Stale,
+    Gone,
+    Unreadable,
+}
+
+fn observe(key: &ObjectKey, shell: &Shell, memory: &mut ObjectMemory) -> Observed {
+    let observer = &shell.observer;
+    for kind in memory.barrier.hasten(Instant::now(), |kind| observer.request_list(kind)) {
+        tracing::warn!(?kind, "own write has not come back on the watch; listing anew");
+        shell.metrics.echo_missed(kind);
+    }
+    // Taken out, because what is looked up with it depends on the uid found.
+    let mut barrier = std::mem::take(&mut memory.barrier);
+    let looked = observer.look_past(&mut barrier, key, |index| {
+        let Some(uid) = index.uid(key) else { return Observed::Gone };
+        memory.be_about(uid);
+        if let Some(error) = index.unreadable(key) {
+            tracing::error!(error, "cannot read this Rollout; it is left alone");
+            return Observed::Unreadable;
+        }
+        let snapshot = index.snapshot(key, &memory.recollection, shell.clock.now());
+        snapshot.map_or(Observed::Gone, |snapshot| Observed::Snapshot(Box::new(snapshot)))
+    });
+    memory.barrier = barrier;
+    looked.unwrap_or(Observed::Stale)
+}
+
+/// What became of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reported {
+    /// Written, or nothing to write.
+    Done,
+    /// To be written later, to spare the API server.
+    Later(Instant),
+    /// Decide anew.
+    Stale,
+    /// Not written.
+    Failed,
+}
+
+impl Reported {
+    fn again_at(self) -> Option<Instant> {
+        if let Self::Later(at) = self { Some(at) } else { None }
+    }
+}
+
+/// Writes status if it differs, and tells what has happened.
+async fn report(
+    shell: &Shell,
+    memory: &mut ObjectMemory,
+    snapshot: &Snapshot,
+    plan: &Plan,
+    status: RolloutStatus,
+) -> Reported {
+    let rollout = &snapshot.rollout;
+    let before = rollout.status.as_ref();
+    if before == Some(&status) {
+        return Reported::Done;
+    }
+    let must_remember = Memory::of(before) != plan.memory;
+    if let Some(at) = memory.status_written_at.map(|at| at + STATUS_SPACING)
+        && at > Instant::now()
+        && !must_remember
+    {
+        return Reported::Later(at);
+    }
+    memory.status_written_at = Some(Instant::now());
+    let (name, uid) = (rollout.name_any(), rollout.uid().unwrap_or_default());
+    let seen = rollout.resource_version().unwrap_or_default();
+    let outcome = apply::status::write(&shell.calls, rollout, &status).await;
+    match outcome {
+        StatusWrite::Done { resource_version } => {
+            // Unless the API server found nothing to change.
+            if resource_version != seen {
+                memory.barrier.await_successor(Kind::Rollout, &name, &uid, &seen);
+            }
+            tell(shell, rollout, before.unwrap_or(&RolloutStatus::default()), &status).await;
+            Reported::Done
+        }
+        StatusWrite::Stale => {
+            memory.barrier.await_successor(Kind::Rollout, &name, &uid, &seen);
+            Reported::Stale
+        }
+        StatusWrite::Failed(error) => {
+            if !matches!(error, apply::CallError::Fenced) {
+                tracing::warn!(error = error.message(), "status was not written");
+            }
+            if error.code() == 0 || error.code() >= 500 {
+                memory.barrier.await_list(Kind::Rollout, shell.observer.request_list(Kind::Rollout));
+            }
+            shell.with_rng(|rng| memory.fail(rng));
+            Reported::Failed
+        }
+    }
+}
+
+/// One line in the log and one Event for each transition.
+async fn tell(shell: &Shell, rollout: &Rollout, before: &RolloutStatus, after: &RolloutStatus) {
+    shell.metrics.transition(rollout, before, after);
+    let notices = status::notices(&rollout.name_any(), before, after);
+    for Notice { kind, reason, note, .. } in &notices {
+        match kind {
+            NoticeKind::Warning => tracing::warn!(reason, "{note}"),
+            NoticeKind::Normal => tracing::info!(reason, "{note}"),
+        }
+    }
+    join_all(notices.iter().map(async |notice| {
+        let is_warning = notice.kind == NoticeKind::Warning;
+        let news = News { is_warning, reason: notice.reason, action: notice.action, note: &notice.note };
+        shell.publish(rollout, &news).await;
+    }))
+    .await;
+}
+
+impl Shell {
+    fn memory(&self, key: &ObjectKey) -> Arc<tokio::sync::Mutex<ObjectMemory>> {
+        lock(&self.memories).entry(key.clone()).or_default().clone()
+    }
+
+    /// Eight hex digits that the log lines of one look share.
+    pub fn reconcile_id(&self) -> String {
+        format!("{:08x}", self.with_rng(|rng| rng.u32(..)))
+    }
+
+    fn forget(&self, key: &ObjectKey) {
+        lock(&self.memories).remove(key);
+        self.metrics.forget(key);
+    }
+
+    fn with_rng<T>(&self, f: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        f(&mut lock(&self.rng))
+    }
+
+    /// Notes what became of the changes in memory, log and metrics. False when something went wrong.
+    fn take_note(&self, memory: &mut ObjectMemory, snapshot: &Snapshot, outcomes: &[plan::Outcome]) -> bool {
+        for outcome in outcomes {
+            tracing::debug!(change = ?outcome.change, result = ?outcome.result);
+            self.metrics.changed(outcome);
+        }
+        let now = self.clock.now();
+        self.with_rng(|rng| memory.note(snapshot, outcomes, &self.observer, rng, now))
+    }
+
+    /// Publishes an Event about a Rollout.
+    pub async fn publish(&self, rollout: &Rollout, news: &News<'_>) {
+        let suffix = self.with_rng(|rng| rng.u64(..));
+        apply::event::publish(&self.calls, rollout, news, &self.identity, self.clock.now(), suffix).await;
+    }
+
+    /// After a panic: the object is left alone for a while, and told so. Others go on.
+    pub async fn panicked(&self, key: &ObjectKey, message: &str) -> Looked {
+        let memory = self.memory(key);
+        let mut rng = self.with_rng(fastrand::Rng::fork);
+        let pause = memory.lock().await.fail(&mut rng);
+        tracing::error!(rollout = %key, message, pause_seconds = pause.as_secs(), "a look at this Rollout panicked");
+        let rollout = self.observer.look(|index| index.rollouts().find(|(of, _)| *of == key).map(|(_, r)| r.clone()));
+        if let Some(rollout) = rollout {
+            let note =
+                format!("the operator failed on this Rollout and tries again in {} s: {message}", pause.as_secs());
+            let news = News { is_warning: true, reason: "InternalError", action: "Reconcile", note: &note };
+            self.publish(&rollout, &news).await;
+        }
+        Looked { result: Result::Error, again_at: Some(Instant::now() + pause) }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,239 @@
+//! What is started, and in which order it stops.
+//!
+//! Start: probes, watches (a standby's caches are warm), lock. Once the lock is ours every kind is listed anew, because the
+//! predecessor's last writes may not have reached our caches yet; then the work begins.
+//! Stop: no new looks; those going on end; then the lock is released, then the watches end. When the lock is lost the fence
+//! closes at once and the process ends with an error: whoever restarts it starts it clean.
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use kube::{Client, Config, client::ClientBuilder};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    clock::Clock,
+    dispatch::dispatch,
+    leader::{Candidate, Election, Lost},
+    metrics::Metrics,
+    probes,
+    queue::Queue,
+    reconcile::Shell,
+    settings::{PodLock, Settings},
+};
+use crate::{
+    apply::{Calls, Fence},
+    observe::{Observer, watch},
+    plan::lease::Identity,
+    snapshot::index::Scope,
+};
+
+/// Two looks at one Rollout are at least so far apart.
+const LOOK_SPACING: Duration = Duration::from_millis(20);
+/// How long looks that are going on may take to end. Longer than a call's time-out, shorter than a Pod's grace.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Everything from outside: a simulation puts its own here.
+pub struct Environment {
+    /// For watches and writes.
+    pub client: Client,
+    /// For the lock alone.
+    pub lease_client: Client,
+    /// The time of day.
+    pub clock: Clock,
+    /// All randomness.
+    pub rng: fastrand::Rng,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Namespaces to work in, or one entry without.
+    pub scopes: Vec<Scope>,
+    /// Rollouts worked on at the same time.
+    pub concurrency: usize,
+    /// Longest silence of a watch.
+    pub watch_silence: Duration,
+    /// Longest time for one call.
+    pub call_timeout: Duration,
+    /// Namespace and name of the Lease.
+    pub lease: (String, String),
+    /// Us.
+    pub identity: Identity,
+    /// No other process of our Pod is alive.
+    pub alone_in_pod: bool,
+    /// Where /healthz, /readyz and /metrics are. None: nowhere.
+    pub bind: Option<SocketAddr>,
+}
+
+/// Why the operator ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The controller lock is another's.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// The probes' address cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Bind(SocketAddr, #[source] std::io::Error),
+    /// Something that never ends has ended.
+    #[error("a part of the operator ended unexpectedly: {0}")]
+    Ended(String),
+}
+
+/// Runs the operator from the command line until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Whatever keeps it from starting, and [`Error`].
+pub async fn from_settings(settings: Settings) -> anyhow::Result<()> {
+    let stop = stop_on_signals()?;
+    let _pod_lock = match &settings.state_dir {
+        Some(folder) => Some(PodLock::acquire(folder).await?),
+        None => None,
+    };
+    let config = settings.config().await?;
+    let namespace = settings.lease_namespace.clone().or_else(|| settings.pod.pod_namespace.clone());
+    let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+    let metrics = Metrics::default();
+    let mut rng = fastrand::Rng::new();
+    let options = Options {
+        scopes: settings.scopes(),
+        concurrency: usize::from(settings.concurrency),
+        watch_silence: settings.watch_silence(),
+        call_timeout: settings.call_timeout(),
+        lease: (namespace, settings.lease_name.clone()),
+        identity: settings.identity(rng.u64(..)),
+        alone_in_pod: settings.state_dir.is_some(),
+        bind: Some(settings.bind()),
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        server = %config.cluster_url,
+        identity = %options.identity,
+        namespaces = settings.namespaces.join(","),
+        "starting"
+    );
+    let environment = Environment {
+        client: client(config.clone(), &metrics)?,
+        lease_client: client(config, &metrics)?,
+        clock: Clock::system(),
+        rng,
+        metrics,
+    };
+    Ok(run(environment, options, stop).await?)
+}
+
+fn client(config: Config, metrics: &Metrics) -> anyhow::Result<Client> {
+    let builder = ClientBuilder::try_from(config).context("cannot make a client")?;
+    Ok(builder.with_layer(&metrics.requests()).build())
+}
+
+fn stop_on_signals() -> anyhow::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let on_signal = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        on_signal.cancel();
+    });
+    Ok(stop)
+}
+
+/// Runs the operator until `stop`.
+///
+/// # Errors
+/// The lock was lost; the probes' address is taken; a part ended that never should.
+pub async fn run(environment: Environment, options: Options, stop: CancellationToken) -> Result<(), Error> {
+    let Environment { client, lease_client, clock, mut rng, metrics } = environment;
+    let queue = Arc::new(Queue::new(LOOK_SPACING));
+    let mut parts = JoinSet::new();
+    let watches = watch::Settings { silence: options.watch_silence, ends: metrics.watch_ends(), ..Default::default() };
+    let due = queue.clone();
+    let trigger: crate::observe::Trigger = Arc::new(move |keys| due.add(keys));
+    let observer = Arc::new(Observer::start(&client, &options.scopes, &watches, &mut rng, &trigger, &mut parts));
+    metrics.show(&observer, &queue);
+    if let Some(address) = options.bind {
+        let listener = TcpListener::bind(address).await.map_err(|error| Error::Bind(address, error))?;
+        let routes = probes::routes(observer.clone(), metrics.clone());
+        parts.spawn(async move {
+            let served = axum::serve(listener, routes).await;
+            tracing::error!(?served, "probes ended");
+        });
+    }
+    let fence = Fence::closed();
+    let (lease_namespace, lease_name) = options.lease.clone();
+    let candidate = Candidate {
+        client: lease_client,
+        namespace: lease_namespace,
+        name: lease_name.clone(),
+        me: options.identity.clone(),
+        alone_in_pod: options.alone_in_pod,
+        clock: clock.clone(),
+        watches,
+        rng: rng.fork(),
+    };
+    let mut election = Election::new(candidate, fence.clone());
+    metrics.leads(&lease_name, false);
+    tokio::select! {
+        () = election.win() => {}
+        () = stop.cancelled() => return Ok(()),
+        ended = a_part_ends(&mut parts) => return Err(ended),
+    }
+    metrics.leads(&lease_name, true);
+    let shell = Arc::new(Shell {
+        observer: observer.clone(),
+        calls: Calls::new(client, fence, options.call_timeout),
+        clock,
+        rng: rng.into(),
+        metrics: metrics.clone(),
+        identity: options.identity.to_string(),
+        memories: BTreeMap::new().into(),
+    });
+    let work = work(shell, queue, options.concurrency, stop);
+    let outcome = tokio::select! {
+        () = work => Ok(()),
+        lost = election.keep() => Err(Error::Lost(lost)),
+        ended = a_part_ends(&mut parts) => Err(ended),
+    };
+    metrics.leads(&lease_name, false);
+    // Also after a part has ended: nothing writes any more, so a standby need not wait. A lock that was lost is not ours.
+    if !matches!(outcome, Err(Error::Lost(_))) {
+        election.release().await;
+    }
+    outcome
+}
+
+/// The leader's work, until `stop`; then what is going on ends.
+async fn work(shell: Arc<Shell>, queue: Arc<Queue>, concurrency: usize, stop: CancellationToken) {
+    tokio::select! {
+        () = shell.observer.refresh() => {}
+        () = stop.cancelled() => return,
+    }
+    let known = shell.observer.look(crate::snapshot::index::Index::keys);
+    tracing::info!(rollouts = known.len(), "working");
+    queue.add(known);
+    let dispatch = dispatch(shell, queue, concurrency, stop.clone());
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+    };
+    tokio::select! {
+        () = dispatch => {}
+        () = overdue => tracing::warn!("looks did not end in time; they are cut off"),
+    }
+}
+
+/// Watches and probes never end; a panic would.
+async fn a_part_ends(parts: &mut JoinSet<()>) -> Error {
+    match parts.join_next().await {
+        Some(Err(error)) => Error::Ended(error.to_string()),
+        Some(Ok(())) => Error::Ended("it returned".to_owned()),
+        None => std::future::pending().await,
+    }
+}
