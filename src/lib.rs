@@ -33,10 +33,10 @@
 //! 5. Commands come in through spec, never through status.
 #[cfg(feature = "core")]
 pub mod api;
-#[cfg(feature = "cli")]
-pub mod cli;
 #[cfg(feature = "operator")]
 pub mod apply;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "operator")]
 pub mod observe;
 #[cfg(feature = "operator")]

@@ -10,10 +10,10 @@ const SIMILAR_MIN: f64 = 0.6;
 /// Names offered at most.
 const OFFERED_MAX: usize = 3;
 
-pub(super) fn no_config(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(error).context(
-        "no usable kubeconfig: set KUBECONFIG or --kubeconfig; `kubectl config get-contexts` lists the contexts",
-    )
+/// `error` says its causes itself.
+#[allow(clippy::needless_pass_by_value)] // for map_err
+pub(super) fn no_config(error: impl std::error::Error) -> Error {
+    anyhow!("{error}; set KUBECONFIG or --kubeconfig, `kubectl config get-contexts` lists the contexts")
 }
 
 /// What the API server's refusal means for somebody who asked for the Rollout `name`, or for something else.
@@ -39,8 +39,14 @@ pub(super) async fn explain(cluster: &Cluster, error: kube::Error, name: Option<
     }
 }
 
+/// The API server's sentence; of a refused patch without the whole object that it quotes.
 fn said(status: &Status) -> &str {
-    if status.message.is_empty() { &status.reason } else { &status.message }
+    const QUOTES_THE_OBJECT: &str = "strict decoding error: ";
+    match status.message.rfind(QUOTES_THE_OBJECT) {
+        _ if status.message.is_empty() => &status.reason,
+        Some(at) => &status.message[at + QUOTES_THE_OBJECT.len()..],
+        None => &status.message,
+    }
 }
 
 /// The Rollout is in another namespace, or called a little differently; both are common.

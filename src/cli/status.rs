@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     api::Rollout,
-    view::progress::{Progress, progress},
+    view::{
+        progress::{Progress, progress},
+        rollout::state,
+    },
 };
 
 /// `kubectl baton status web --timeout 5m`
@@ -84,7 +87,8 @@ impl Teller {
 
     /// True when it is done; an error when it will not be.
     fn tell(&mut self, rollout: &Rollout) -> Result<bool> {
-        self.waits_for = rollout.status.as_ref().map(|status| status.waiting_for.clone());
+        let status = rollout.status.clone().unwrap_or_default();
+        self.waits_for = Some(state(&status, rollout.metadata.generation).2);
         let (lines, done) = match progress(rollout) {
             Progress::Going(line, waits) => ([Some(line), waits].into_iter().flatten().collect(), false),
             Progress::Done(line) => (vec![line], true),

@@ -4,7 +4,7 @@ use super::{
     tree::{Node, Thing, Tone},
 };
 use crate::{
-    api::{ConditionStatus, ConditionType, RolloutStatus, names},
+    api::{ConditionStatus, ConditionType, RolloutStatus, names, status::Display},
     plan::{
         Memory, revision,
         rollout::{Slots, batches::boundaries},
@@ -100,7 +100,13 @@ impl Painter<'_> {
     fn header(&self) -> Header {
         let status = self.status;
         let (tone, state, message) = state(status, self.snapshot.rollout.metadata.generation);
-        let display = status.display.clone().unwrap_or_default();
+        // Before the first status, what the spec asks for is all there is to say.
+        let spec = &self.snapshot.rollout.spec;
+        let display = status.display.clone().unwrap_or_else(|| Display {
+            version: revision::version(&revision::data(spec)),
+            images: spec.template.images().iter().map(|(_, image)| *image).collect::<Vec<_>>().join(","),
+            ..Display::default()
+        });
         let effective = status.effective_revision.as_deref();
         let at_it = |pod: &&Pod| Some(pod.revision.as_str()) == effective && self.is_available(pod);
         let done = self.slots.wanted().filter(|slot| slot.live.first().is_some_and(at_it)).count() as i32;
@@ -113,7 +119,7 @@ impl Painter<'_> {
             version: display.version,
             images: display.images,
             done,
-            wanted: self.snapshot.rollout.spec.replicas,
+            wanted: spec.replicas,
             failed: present.map_or(0, |failed| Ranges::parse(&failed.slots).0.len() as i32),
             eta_seconds: eta::eta_seconds(self.snapshot, status, self.slots).filter(|_| tone == Tone::Working),
         }
