@@ -2,5 +2,6 @@
 mod api;
 mod chart;
 mod nodes;
+mod plugin;
 mod supervisor;
 pub mod support;
