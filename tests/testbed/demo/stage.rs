@@ -148,9 +148,9 @@ impl Stage {
         let mut operator = self.inside(self.programs.built("baton-operator"));
         operator
             .env("KUBECONFIG", kubeconfig)
-            .arg("--state-dir")
-            .arg(self.dir.join("operator"))
-            .args(["--probes-address", "127.0.0.1:8081"]);
+            .args(["--lease-namespace", "baton-system"])
+            // Not all addresses: those of the Pods are among them.
+            .args(["--bind", "127.0.0.1:8081"]);
         self.run("operator", operator, false)?;
         Ok(())
     }
