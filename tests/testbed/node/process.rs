@@ -1,12 +1,19 @@
 //! A container's process as the node sees it: started through a shim, signalled by its pid, watched
 //! by the FIFO that the shim holds open. It need not be a child of this process: after a restart of
 //! the node it is not.
-use std::{process::Stdio, time::Duration};
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    os::unix::fs::OpenOptionsExt,
+    process::Stdio,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use nix::{
     errno::Errno,
+    fcntl::OFlag,
     sys::signal::{Signal, kill},
     unistd::{Pid, mkfifo},
 };
@@ -28,6 +35,8 @@ use super::{
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often to look for the report of a shim that another run of the node has started.
 const ADOPTION_POLL: Duration = Duration::from_millis(100);
+/// After so many looks in a row without a living shim there is none.
+const ADOPTION_NOBODY_POLLS: u32 = 10;
 
 /// What became of a container's process.
 #[derive(Clone, Debug)]
@@ -61,6 +70,7 @@ impl Process {
     /// Finds the process of an earlier run of the node.
     pub async fn adopt(dir: &AttemptDir) -> Result<Result<(Self, Timestamp), End>> {
         let deadline = tokio::time::Instant::now() + START_TIMEOUT;
+        let mut nobody_polls = 0;
         loop {
             if let Some(end) = dir.exit() {
                 return Ok(Err(end));
@@ -68,13 +78,11 @@ impl Process {
             if dir.started().is_some() {
                 return Self::watch(dir).map(Ok);
             }
-            let alive = pipe::OpenOptions::new().open_receiver(dir.alive());
-            let gone = match alive {
-                Ok(mut fifo) => timeout(ADOPTION_POLL, fifo.read_u8()).await.is_ok(),
-                Err(_) => true,
-            };
-            if gone && dir.exit().is_none() && dir.started().is_none() {
-                return Ok(Err(unknown_end()));
+            // A shim that was started at the last moment may not be so far yet.
+            let nobody = hold_of_the_living(dir).is_ok_and(|alive| alive.is_none());
+            nobody_polls = if nobody { nobody_polls + 1 } else { 0 };
+            if nobody_polls > ADOPTION_NOBODY_POLLS {
+                return Ok(Err(dir.exit().unwrap_or_else(unknown_end)));
             }
             if tokio::time::Instant::now() > deadline {
                 bail!("the shim hangs");
@@ -85,11 +93,13 @@ impl Process {
 
     fn watch(dir: &AttemptDir) -> Result<(Self, Timestamp)> {
         let started = dir.started().context("the shim's report is missing")?;
-        let mut alive = pipe::OpenOptions::new().open_receiver(dir.alive())?;
+        let alive = hold_of_the_living(dir)?;
         let (sender, ended) = watch::channel(None);
         let dir = dir.clone();
         tokio::spawn(async move {
-            let _ = alive.read_u8().await; // nothing is ever written: this returns when the shim has ended
+            if let Some(mut alive) = alive {
+                let _ = alive.read_u8().await; // nothing is ever written: this returns when the shim has ended
+            }
             sender.send_replace(Some(dir.exit().unwrap_or_else(unknown_end)));
         });
         Ok((Self { pid: Pid::from_raw(started.pid), ended }, started.at))
@@ -119,6 +129,19 @@ impl Process {
     }
 }
 
+/// The reading end of the FIFO that a living shim holds open; nothing when no shim does.
+///
+/// Not left to readiness alone: it tells that the last writer has gone only if there was one when the FIFO was opened,
+/// so the end of a command that is quicker than this would never be noticed.
+fn hold_of_the_living(dir: &AttemptDir) -> Result<Option<pipe::Receiver>> {
+    let mut fifo = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(dir.alive())?;
+    match fifo.read(&mut [0]) {
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Some(pipe::Receiver::from_file(fifo)?)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The end of a container that nobody saw, in the kubelet's words.
 pub fn unknown_end() -> End {
     End {
@@ -145,5 +168,37 @@ pub fn new_attempt(number: u32, image: &str, image_id: &str) -> Attempt {
         image_id: image_id.to_owned(),
         started_at: Timestamp::UNIX_EPOCH,
         end: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::store::Started;
+
+    fn attempt() -> (tempfile::TempDir, AttemptDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = AttemptDir::at(folder.path());
+        mkfifo(&dir.alive(), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        dir.write_started(&Started { pid: 1, at: Timestamp::now() }).unwrap();
+        (folder, dir)
+    }
+
+    #[tokio::test]
+    async fn an_end_before_the_node_looks_is_noticed() {
+        let (_folder, dir) = attempt();
+        drop(File::options().read(true).write(true).open(dir.alive()).unwrap());
+        let (process, _) = Process::watch(&dir).unwrap();
+        timeout(Duration::from_secs(3), process.end()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_end_after_that_is_noticed_and_none_before_it() {
+        let (_folder, dir) = attempt();
+        let shim = File::options().read(true).write(true).open(dir.alive()).unwrap();
+        let (process, _) = Process::watch(&dir).unwrap();
+        assert!(timeout(Duration::from_millis(50), process.end()).await.is_err());
+        drop(shim);
+        timeout(Duration::from_secs(3), process.end()).await.unwrap();
     }
 }
