@@ -148,9 +148,9 @@ impl<'a> Actors<'a> {
     }
 
     async fn scale(&self) -> Result<Scene> {
-        // Nothing is replaced: none may go, and none may be created beyond.
-        let mut scene = self.begin(format!("{REPLICAS} → {SCALED} instances"), REPLICAS).await?;
-        scene.bounds = Bounds { available_min: REPLICAS as usize, pods_max: SCALED as usize };
+        let mut scene = self.begin(format!("{REPLICAS} → {SCALED} instances"), SCALED).await?;
+        // Nothing is replaced: none of those in service may go.
+        scene.bounds.available_min = REPLICAS as usize;
         self.judge.begin(scene.bounds);
         let replicas = format!("--replicas={SCALED}");
         self.stage.show(&["scale", "rollouts.baton.dev/web", &replicas, "-n", NAMESPACE]).await?;
