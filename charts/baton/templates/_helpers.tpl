@@ -15,7 +15,6 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
   resources:
   - rollouts
   verbs:
-  - get
   - list
   - watch
 - apiGroups:
@@ -23,7 +22,6 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
   resources:
   - rollouts/status
   verbs:
-  - get
   - update
 - apiGroups:
   - baton.dev
@@ -50,7 +48,6 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
   - list
   - watch
   - create
-  - update
   - patch
   - delete
 - apiGroups:
@@ -59,14 +56,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
   - events
   verbs:
   - create
-  - patch
 {{- if not .Values.watchNamespaces }}
 - apiGroups:
   - ""
   resources:
   - nodes
   verbs:
-  - get
   - list
   - watch
 {{- end }}

@@ -2,6 +2,9 @@
 //! cluster-scoped but reading Nodes; a test compares this with what is used.
 use serde_json::{Value, json};
 
+/// Name of the Lease that says which operator leads.
+pub const LEASE: &str = "baton-operator";
+
 fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
     json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
 }
@@ -9,27 +12,28 @@ fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
 /// In each namespace whose Rollouts it serves.
 pub fn where_rollouts_are() -> Value {
     json!([
-        rule("baton.dev", &["rollouts"], &["get", "list", "watch"]),
-        rule("baton.dev", &["rollouts/status"], &["get", "update"]),
+        rule("baton.dev", &["rollouts"], &["list", "watch"]),
+        rule("baton.dev", &["rollouts/status"], &["update"]),
         // To set ownerReferences with blockOwnerDeletion, where the cluster enforces permission for that.
         rule("baton.dev", &["rollouts/finalizers"], &["update"]),
+        // `get` tells whose a name is that was taken before.
         rule("", &["pods"], &["get", "list", "watch", "create", "delete"]),
-        rule("apps", &["controllerrevisions"], &["get", "list", "watch", "create", "update", "patch", "delete"]),
-        rule("events.k8s.io", &["events"], &["create", "patch"]),
+        rule("apps", &["controllerrevisions"], &["get", "list", "watch", "create", "patch", "delete"]),
+        rule("events.k8s.io", &["events"], &["create"]),
     ])
 }
 
 /// In the whole cluster, where it may: Pods of a node that is gone are told apart from slow ones.
 pub fn cluster_wide() -> Value {
-    json!([rule("", &["nodes"], &["get", "list", "watch"])])
+    json!([rule("", &["nodes"], &["list", "watch"])])
 }
 
 /// In its own namespace: the lock of the leader, and the Pod of its predecessor, whose end frees the lock at once.
+/// A create cannot be restricted to a name; everything else is, so that other controllers' locks are out of reach.
 pub fn own_namespace() -> Value {
-    json!([
-        rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "update"]),
-        rule("", &["pods"], &["get"]),
-    ])
+    let mut lock = rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "update"]);
+    lock["resourceNames"] = json!([LEASE]);
+    json!([lock, rule("coordination.k8s.io", &["leases"], &["create"]), rule("", &["pods"], &["list", "watch"]),])
 }
 
 /// For users who may view a namespace.
