@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::rules;
-use crate::api::crd;
+use crate::{api::crd, operator::leader::CONTAINER};
 
 /// Name of the Deployment, its ServiceAccount, its roles and their bindings.
 pub const NAME: &str = "baton-operator";
@@ -175,7 +175,7 @@ impl Variant {
                 "labelSelector": {"matchLabels": selector_labels()},
             }],
             "containers": [{
-                "name": "operator",
+                "name": CONTAINER,
                 "image": self.image,
                 "imagePullPolicy": self.image_pull_policy,
                 "command": ["baton-operator"],

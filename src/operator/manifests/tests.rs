@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
 
+use clap::Parser;
 use serde_json::Value;
 
-use super::files;
+use super::{files, objects::PROBE_PORT, rules};
+use crate::operator::settings::Settings;
 
 /// Every object of the kustomize base, as values.
 fn objects() -> Vec<Value> {
@@ -63,6 +65,29 @@ fn no_right_is_more_than_needed() {
             assert_eq!(role, "Role/baton-operator", "{grant:?}");
         }
     }
+}
+
+#[test]
+fn the_deployment_speaks_the_operators_language() {
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    let installed = objects();
+    let deployment = installed.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let arguments = ["baton-operator"].into_iter().chain(strings(container, "args")).chain(["--namespace=shop"]);
+    let settings = Cli::try_parse_from(arguments).unwrap().settings;
+    assert_eq!(settings.state_dir.unwrap().to_str(), container["volumeMounts"][0]["mountPath"].as_str());
+    assert_eq!(settings.lease_name, rules::LEASE);
+    // What names the Pod comes from the environment; the port of the probes is the default.
+    let variables = container["env"].as_array().unwrap();
+    let names: BTreeSet<_> = variables.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["POD_IP", "POD_NAME", "POD_NAMESPACE", "POD_UID"].into());
+    let defaults = Cli::try_parse_from(["baton-operator", "--pod-ip=10.0.0.7"]).unwrap().settings;
+    assert_eq!(i32::from(defaults.bind().port()), PROBE_PORT);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a user sees on a real control plane.
 mod api;
 mod chart;
+mod install;
 mod nodes;
 mod plugin;
 mod supervisor;

@@ -1,2 +1,2 @@
 //! Equipment of the tests, and the examples, as programs.
-mod web;
+pub mod web;

@@ -14,7 +14,7 @@ use nix::{sys::signal, unistd::Pid};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The built example. Cargo builds examples along with all tests, but tells tests nothing of them.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let build = || {
         let mut cargo = Command::new(env!("CARGO"));
