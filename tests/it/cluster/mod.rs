@@ -4,5 +4,6 @@ mod chart;
 mod install;
 mod nodes;
 mod plugin;
+mod rollout;
 mod supervisor;
 pub mod support;

@@ -1,0 +1,293 @@
+//! Faults in mid-roll: Pods, nodes, the operator, the API server, the network.
+use std::{
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{EvictParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::{
+    bounds::Bounds,
+    stage::{Stage, real, reason, run, simulated, slots, with_crds},
+};
+use crate::cluster::support::{TESTBED, TestCluster};
+
+/// Slow enough to meddle with: a batch of one at a time, each available a second later.
+fn slow(replicas: i32) -> Value {
+    json!({"replicas": replicas, "minReadySeconds": 1, "strategy": {"batchSize": 1, "maxSurge": 1, "maxUnavailable": 0}})
+}
+
+async fn in_mid_roll(stage: &Stage, replicas: i32, done: i32) {
+    stage.roll("1", slow(replicas)).await;
+    stage.complete(60).await;
+    stage.roll("2", slow(replicas)).await;
+    stage
+        .until(60, "in mid-roll", |r| r.status.as_ref().unwrap().updated_replicas >= done && reason(r) == "RollingOut")
+        .await;
+}
+
+#[tokio::test]
+async fn evicted_pods_are_replaced_and_are_no_failure() {
+    let stage = Stage::new(simulated(), "fault-eviction").await;
+    in_mid_roll(&stage, 5, 2).await;
+    for pod in stage.live().await {
+        let name = pod.metadata.name.unwrap();
+        stage.pods().evict(&name, &EvictParams::default()).await.unwrap();
+    }
+    let rollout = stage.complete(90).await;
+    let status = rollout.status.unwrap();
+    assert!(status.failed.is_none(), "{:?}", status.failed);
+    assert_eq!(status.versions[0].version, "2");
+    assert_eq!(stage.live().await.len(), 5);
+}
+
+#[tokio::test]
+async fn status_wiped_by_hand_costs_nothing() {
+    let stage = Stage::new(simulated(), "fault-status").await;
+    in_mid_roll(&stage, 5, 2).await;
+    let bounds = Bounds::watch(stage.pods(), 5);
+    let before = stage.rollouts().get("web").await.unwrap();
+    let new = before.status.unwrap().update_revision.unwrap();
+    let done: Vec<Pod> =
+        stage.live().await.into_iter().filter(|pod| slots(std::slice::from_ref(pod))[0].1 == new).collect();
+    assert!(!done.is_empty());
+    let wipe = json!([{"op": "replace", "path": "/status", "value": {"conditions": []}}]);
+    let patch = Patch::<Value>::Json(serde_json::from_value(wipe).unwrap());
+    stage.rollouts().patch_status("web", &PatchParams::default(), &patch).await.unwrap();
+    stage.complete(90).await;
+    bounds.assert(5, 6);
+    let live = stage.live().await;
+    assert_eq!(slots(&live), (0..5).map(|slot| (slot, new.clone())).collect::<Vec<_>>());
+    for pod in done {
+        assert!(
+            live.iter().any(|live| live.metadata.uid == pod.metadata.uid),
+            "{:?} was done and is gone",
+            pod.metadata.name
+        );
+    }
+}
+
+#[tokio::test]
+async fn deleted_and_recreated_while_its_pods_terminate() {
+    let stage = Stage::new(simulated(), "fault-recreate").await;
+    stage.roll("1", json!({"replicas": 2})).await;
+    stage.complete(30).await;
+    let hold = json!({"metadata": {"finalizers": ["test.baton.dev/hold"]}});
+    let names: Vec<String> = stage.live().await.into_iter().filter_map(|pod| pod.metadata.name).collect();
+    for name in &names {
+        stage.pods().patch(name, &PatchParams::default(), &Patch::Merge(&hold)).await.unwrap();
+    }
+    stage.cluster.kubectl(&["-n", &stage.namespace, "delete", "rollout.baton.dev/web"]);
+    stage.roll("1", json!({"replicas": 2})).await;
+    stage.complete(60).await;
+    let live = stage.live().await;
+    assert_eq!(live.len(), 2);
+    assert!(
+        live.iter().all(|pod| !names.contains(pod.metadata.name.as_ref().unwrap())),
+        "the old ones hold their names"
+    );
+    let release = json!({"metadata": {"finalizers": null}});
+    for name in &names {
+        stage.pods().patch(name, &PatchParams::default(), &Patch::Merge(&release)).await.unwrap();
+    }
+    stage.complete(30).await;
+    let uids: Vec<_> = live.iter().map(|pod| &pod.metadata.uid).collect();
+    assert!(stage.live().await.iter().all(|pod| uids.contains(&&pod.metadata.uid)), "the new ones stay");
+}
+
+/// Killed without warning at many moments of a roll: the same end, bounds never broken.
+#[tokio::test]
+async fn the_operator_killed_before_during_and_after_batches() {
+    let mut stage = Stage::new(simulated(), "fault-kill").await;
+    let spec = |version: &str| {
+        (version.to_owned(), json!({"replicas": 6, "strategy": {"batchSize": 2, "maxSurge": 1, "maxUnavailable": 1}}))
+    };
+    let (version, first) = spec("1");
+    stage.roll(&version, first).await;
+    stage.complete(60).await;
+    let bounds = Bounds::watch(stage.pods(), 6);
+    stage.kill_operator();
+    let (version, second) = spec("2");
+    stage.roll(&version, second).await;
+    for milliseconds in [300, 500, 700, 900, 1100] {
+        stage.start_operator();
+        // Not a wait for something: the moment of the kill is meant to be arbitrary.
+        tokio::time::sleep(std::time::Duration::from_millis(milliseconds)).await;
+        stage.kill_operator();
+    }
+    stage.start_operator();
+    let rollout = stage.complete(120).await;
+    assert_eq!(rollout.status.unwrap().versions[0].version, "2");
+    bounds.assert(5, 7);
+    assert_eq!(bounds.worst().created, 12, "one new Pod an instance, also after five kills");
+}
+
+/// A cluster whose API server and node are stopped at will: tests that use it take turns.
+fn broken_at_will() -> (&'static TestCluster, std::sync::MutexGuard<'static, ()>) {
+    static CLUSTER: OnceLock<TestCluster> = OnceLock::new();
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    (CLUSTER.get_or_init(|| with_crds("rollouts-faults", "kwok:2,process")), turn)
+}
+
+/// The simulated nodes of a cluster with both kinds are tainted.
+fn on_simulated_nodes(mut spec: Value) -> Value {
+    let toleration = json!([{"key": "kwok.x-k8s.io/node", "operator": "Exists"}]);
+    let pod = json!({"template": {"spec": {"tolerations": toleration, "nodeSelector": {"type": "kwok"}}}});
+    super::stage::merge(&mut spec, pod);
+    spec
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_server_restarted_in_mid_roll() {
+    let (cluster, _turn) = broken_at_will();
+    let stage = Stage::new(cluster, "fault-apiserver").await;
+    stage.roll("1", on_simulated_nodes(slow(5))).await;
+    stage.complete(60).await;
+    stage.roll("2", on_simulated_nodes(slow(5))).await;
+    stage.until(60, "in mid-roll", |r| r.status.as_ref().unwrap().updated_replicas >= 2).await;
+    cluster.testbed(&["restart", "kube-apiserver", "--kill"]);
+    let rollout = stage.complete(120).await;
+    assert_eq!(rollout.status.unwrap().versions[0].version, "2");
+    assert_eq!(stage.live().await.len(), 5);
+}
+
+/// A node dies; its Pods are deleted and never end. Their slots are filled elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_dies_with_its_pods_terminating() {
+    let (cluster, _turn) = broken_at_will();
+    let stage = Stage::new(cluster, "fault-node").await;
+    let toleration = json!([{"key": "kwok.x-k8s.io/node", "operator": "Exists"}]);
+    let prefers_real = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 100, "preference": {"matchExpressions": [{"key": "type", "operator": "NotIn", "values": ["kwok"]}]}}]}});
+    let spec = json!({"replicas": 2, "template": {"spec": {"tolerations": toleration, "affinity": prefers_real}}});
+    super::stage::image(cluster, "sleeper", "1", super::stage::SLEEPER);
+    stage.roll("1", spec).await;
+    stage.complete(60).await;
+    cluster.testbed(&["stop", "process-1", "--kill"]);
+    let names: Vec<String> = stage.live().await.into_iter().filter_map(|pod| pod.metadata.name).collect();
+    for name in &names {
+        stage.delete_pod(name).await;
+    }
+    // The deletions are never confirmed: the node is silent.
+    let rollout = stage
+        .until(120, "slots filled elsewhere", |r| {
+            reason(r) == "Complete" && r.status.as_ref().unwrap().available_replicas == 2
+        })
+        .await;
+    assert_eq!(rollout.status.unwrap().terminating_replicas, 2, "the old Pods are still Terminating");
+    cluster.testbed(&["start", "process-1"]);
+    stage.until(60, "the old Pods gone", |r| r.status.as_ref().unwrap().terminating_replicas == 0).await;
+}
+
+/// A watch that goes silent: the connection stays open, nothing comes. The watchdog rebuilds it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_goes_silent() {
+    let mut stage = Stage::without_operator(simulated(), "fault-silent").await;
+    let proxy = Proxy::start(&stage);
+    stage.kubeconfig = proxy.kubeconfig(&stage);
+    stage.start_operator();
+    stage.roll("1", slow(4)).await;
+    stage.complete(60).await;
+    stage.roll("2", slow(4)).await;
+    stage.until(60, "in mid-roll", |r| r.status.as_ref().unwrap().updated_replicas >= 1).await;
+    proxy.tell("silent");
+    proxy.tell("pass"); // new connections pass, the old ones stay silent for ever
+    let rollout = stage.complete(240).await;
+    assert_eq!(rollout.status.unwrap().versions[0].version, "2");
+}
+
+/// A byte forwarder between the operator and the API server.
+struct Proxy {
+    process: Child,
+    address: String,
+    control: std::path::PathBuf,
+}
+
+impl Proxy {
+    fn start(stage: &Stage) -> Self {
+        use std::io::{BufRead, BufReader};
+        let kubeconfig = std::fs::read_to_string(&stage.cluster.kubeconfig).unwrap();
+        let server = kubeconfig
+            .split("https://")
+            .nth(1)
+            .unwrap()
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .trim_matches('"')
+            .to_owned();
+        let control = stage.cluster.dir.join(format!("{}.sock", stage.namespace));
+        // Inside, where the operator is: its 127.0.0.1 is not the machine's.
+        let mut process = stage
+            .cluster
+            .enter(TESTBED)
+            .args(["proxy", "--listen", "127.0.0.1:0", "--upstream", &server, "--control"])
+            .arg(&control)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit(' ').next().unwrap().to_owned();
+        Self { process, address, control }
+    }
+
+    fn kubeconfig(&self, stage: &Stage) -> std::path::PathBuf {
+        let text = std::fs::read_to_string(&stage.cluster.kubeconfig).unwrap();
+        let server =
+            text.split("https://").nth(1).unwrap().split_whitespace().next().unwrap().trim_matches('"').to_owned();
+        let path = stage.cluster.dir.join(format!("{}.kubeconfig", stage.namespace));
+        std::fs::write(&path, text.replace(&server, &self.address)).unwrap();
+        path
+    }
+
+    fn tell(&self, word: &str) {
+        let told =
+            Command::new(TESTBED).args(["proxy", "--tell", word, "--control"]).arg(&self.control).status().unwrap();
+        assert!(told.success());
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// B7 B10: a version that exits at start; the old instances stay.
+#[tokio::test]
+async fn a_version_that_exits_at_start_is_rolled_back() {
+    let stage = Stage::new(real(), "fault-crash").await;
+    let spec = json!({"replicas": 4, "strategy": {"batchSize": 2, "maxSurge": 1, "maxUnavailable": 1}});
+    stage.roll("1", spec.clone()).await;
+    stage.complete(60).await;
+    let bounds = Bounds::watch(stage.pods(), 4);
+    let before = run(&stage.rollouts().get("web").await.unwrap());
+    stage.roll("broken", spec).await;
+    let rollout = stage.until(120, "RolledBack", |rollout| reason(rollout) == "RolledBack").await;
+    assert_eq!(run(&rollout), before + 2, "the run that failed, and the way back");
+    let status = rollout.status.unwrap();
+    assert_eq!((status.versions.len(), status.versions[0].version.as_str()), (1, "1"));
+    assert_eq!(status.failed.unwrap().reason, "CrashLoopBackOff");
+    assert!(bounds.worst().available_min.unwrap() >= 3);
+}
+
+/// B7: an image that does not exist is given a minute, then it is rolled back.
+#[tokio::test]
+async fn an_image_that_does_not_exist_is_rolled_back() {
+    let stage = Stage::new(real(), "fault-image").await;
+    let spec = json!({"replicas": 2, "strategy": {"maxSurge": 1, "maxUnavailable": 0}});
+    stage.roll("1", spec.clone()).await;
+    stage.complete(60).await;
+    let old: Vec<_> = stage.live().await.into_iter().map(|pod| pod.metadata.uid).collect();
+    stage.roll("missing", spec).await;
+    let rollout = stage.until(150, "RolledBack", |rollout| reason(rollout) == "RolledBack").await;
+    let failed = rollout.status.unwrap().failed.unwrap();
+    assert!(matches!(failed.reason.as_str(), "ErrImagePull" | "ImagePullBackOff"), "{failed:?}");
+    let live: Vec<_> = stage.live().await.into_iter().map(|pod| pod.metadata.uid).collect();
+    assert_eq!(old, live, "the old instances never left");
+}
