@@ -103,7 +103,11 @@ async fn scaling_10_4_10_in_mid_roll_moves_nothing_back() {
     stage.roll("1", spec(10)).await;
     stage.complete(30).await;
     stage.roll("2", spec(10)).await;
-    let some = stage.until(30, "two instances updated", |r| r.status.as_ref().unwrap().updated_replicas >= 2).await;
+    let some = stage
+        .until(30, "two instances updated", |r| {
+            reason(r) == "RollingOut" && r.status.as_ref().unwrap().updated_replicas >= 2
+        })
+        .await;
     let new = some.status.unwrap().update_revision.unwrap();
     let is_new =
         |pod: &Pod| slots(std::slice::from_ref(pod)).iter().all(|(slot, revision)| *slot < 4 && *revision == new);
