@@ -170,6 +170,8 @@ async fn a_node_that_dies_with_its_pods_terminating() {
     stage.roll("1", spec).await;
     stage.complete(60).await;
     cluster.testbed(&["stop", "process-1", "--kill"]);
+    // The scheduler learns of a dead node only after its grace period; nothing new may land there until then.
+    cluster.kubectl(&["cordon", "process-1"]);
     let names: Vec<String> = stage.live().await.into_iter().filter_map(|pod| pod.metadata.name).collect();
     for name in &names {
         stage.delete_pod(name).await;
@@ -182,6 +184,7 @@ async fn a_node_that_dies_with_its_pods_terminating() {
         })
         .await;
     cluster.testbed(&["start", "process-1"]);
+    cluster.kubectl(&["uncordon", "process-1"]);
     stage.until(60, "the old Pods gone", |r| r.status.as_ref().unwrap().terminating_replicas == 0).await;
 }
 
