@@ -40,6 +40,8 @@ pub struct Pod {
     pub node: Option<String>,
     /// status.podIP.
     pub ip: Option<String>,
+    /// When one of its containers last started or ended.
+    pub containers_changed_at: Option<Timestamp>,
     /// Init containers first, then containers, in the status' order.
     pub containers: Vec<Container>,
 }

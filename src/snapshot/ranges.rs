@@ -18,6 +18,16 @@ impl Ranges {
         Self(numbers)
     }
 
+    /// As text of at most `chars_max` characters: what does not fit is left out, the highest numbers first.
+    pub fn within(&self, chars_max: usize) -> String {
+        let mut text = self.to_string();
+        if text.len() > chars_max {
+            let end = text[..=chars_max].rfind(',').unwrap_or(0);
+            text.truncate(end);
+        }
+        text
+    }
+
     /// True when no number is in it.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -58,6 +68,7 @@ mod tests {
         let set: Ranges = [0, 1, 2, 7, 9, 10].into_iter().collect();
         assert_eq!(set.to_string(), "0-2,7,9-10");
         assert_eq!(Ranges::parse("0-2,7, 9-10"), set);
+        assert_eq!(["0-2,7,9-10", "0-2,7", "0-2,7", "0-2", ""], [10, 9, 5, 4, 2].map(|chars| set.within(chars)));
         assert_eq!(Ranges::parse("x,5-3,-4"), Ranges::default());
         assert_eq!(Ranges::parse("9990-999999").0.len(), 10);
     }

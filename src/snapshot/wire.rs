@@ -103,6 +103,9 @@ pub fn pod(view: PodView) -> Option<Pod> {
     let initialized_at = is_true("Initialized").and_then(since);
     let unschedulable = is_false("PodScheduled").map(|condition| condition.message.clone().unwrap_or_default());
     let disruption = is_true("DisruptionTarget").map(|condition| condition.reason.clone().unwrap_or_default());
+    let statuses = || status.init_container_statuses.iter().chain(&status.container_statuses);
+    let containers_changed_at = statuses().flat_map(|container| [&container.state, &container.last_state]).flatten();
+    let containers_changed_at = containers_changed_at.filter_map(changed_at).max();
     let init = status.init_container_statuses.into_iter().map(|container| self::container(container, true));
     let main = status.container_statuses.into_iter().map(|container| self::container(container, false));
     Some(Pod {
@@ -124,6 +127,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
         disruption,
         node: spec.node_name,
         ip: status.pod_ip,
+        containers_changed_at,
         containers: init.chain(main).collect(),
     })
 }
@@ -148,6 +152,12 @@ fn container(status: ContainerStatus, init: bool) -> Container {
         state: container_state(status.state),
         last_exit: last_exit.map(|exit| (exit.reason.unwrap_or_default(), exit.exit_code)),
     }
+}
+
+/// When a container came into this state, as far as the kubelet tells: it does not for a waiting one.
+fn changed_at(state: &ApiContainerState) -> Option<Timestamp> {
+    let started = state.running.as_ref().and_then(|running| time(running.started_at.as_ref()));
+    started.max(state.terminated.as_ref().and_then(|exit| time(exit.finished_at.as_ref())))
 }
 
 /// A container without a state waits: that is what the API means by absence.
@@ -234,6 +244,7 @@ mod tests {
         assert_eq!((pod.slot, pod.revision.as_str(), pod.version.as_str()), (3, "web-abc", "1.4.2"));
         assert_eq!(pod.ready_since, Some("2026-01-01T10:00:05Z".parse().expect("time")));
         assert_eq!(pod.disruption.as_deref(), Some("EvictionByEvictionAPI"));
+        assert_eq!(pod.containers_changed_at, Some("2026-01-01T10:00:04Z".parse().expect("time")));
         assert_eq!(pod.containers[0].last_exit, Some(("OOMKilled".into(), 137)));
         assert_eq!((pod.node.as_deref(), pod.ip.as_deref()), (Some("node-1"), Some("10.0.0.7")));
     }

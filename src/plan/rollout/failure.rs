@@ -2,14 +2,15 @@
 //! are replaced and count for nothing.
 use jiff::Timestamp;
 
-use super::{Alarm, View, after, lineage, slots::Done};
+use super::{Alarm, View, after, deadline, lineage, reached};
 use crate::{
-    api::{Time, status::Failed},
-    snapshot::{ContainerState, Pod, PodPhase, Ranges, Snapshot},
+    api::{Time, bounds::RANGES_CHARS_MAX, status::Failed},
+    snapshot::{ContainerState, Pod, PodPhase, Ranges},
 };
 
-/// How long an image may be unpullable before the instance counts as failed: registries blink.
-const IMAGE_PULL_PATIENCE_SECONDS: i64 = 60;
+/// How long an image may be unpullable, or a ConfigMap or Secret missing, before the instance counts as failed:
+/// registries blink, and what is applied together need not arrive in order.
+const PATIENCE_SECONDS: i64 = 60;
 /// Restarts since creation at which an instance counts as failed, even while it happens to run.
 const RESTARTS_MAX: i32 = 3;
 
@@ -39,12 +40,14 @@ pub fn failure_of(pod: &Pod) -> Option<Failure> {
         let named = |text: &str| format!("container {}: {text}", container.name);
         if let ContainerState::Waiting { reason, message } = &container.state {
             match reason.as_str() {
-                "ErrImagePull" | "ImagePullBackOff" => {
+                "ErrImagePull" | "ImagePullBackOff" | "CreateContainerConfigError" => {
+                    // Containers are started one after the other, and again after each end.
                     let begun = if container.init { pod.started_at } else { pod.initialized_at.or(pod.started_at) };
-                    let at = after(begun.unwrap_or(pod.created), IMAGE_PULL_PATIENCE_SECONDS);
-                    return Some(Failure { reason: reason.clone(), message: named(message), at: Some(at) });
+                    let begun = begun.unwrap_or(pod.created).max(pod.containers_changed_at.unwrap_or(pod.created));
+                    let at = Some(after(begun, PATIENCE_SECONDS));
+                    return Some(Failure { reason: reason.clone(), message: named(message), at });
                 }
-                "CreateContainerConfigError" | "CreateContainerError" | "InvalidImageName" => {
+                "CreateContainerError" | "InvalidImageName" => {
                     return at_once(reason, named(message));
                 }
                 "CrashLoopBackOff" => {
@@ -54,16 +57,13 @@ pub fn failure_of(pod: &Pod) -> Option<Failure> {
                 _ => {}
             }
         }
-        if container.restarts >= RESTARTS_MAX {
+        // An init container that had to try more than once (until its database was there) and came through is fine.
+        let came_through = container.init && matches!(container.state, ContainerState::Terminated { exit_code: 0, .. });
+        if container.restarts >= RESTARTS_MAX && !came_through {
             return at_once("Restarting", named(&format!("{} restarts", container.restarts)));
         }
         None
     })
-}
-
-/// True when [`failure_of`] says so now.
-pub(super) fn is_failing(snapshot: &Snapshot, pod: &Pod) -> bool {
-    failure_of(pod).is_some_and(|failure| failure.at.is_none_or(|at| at <= snapshot.now))
 }
 
 fn exit_of(pod: &Pod) -> Option<String> {
@@ -126,9 +126,9 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
     }
     let threshold = usize::try_from(view.spec().strategy.failure_threshold.max(1)).unwrap_or(1);
     if slots.0.len() >= threshold && failed.at.is_none() {
-        failed.at = Some(seconds(view.now()));
+        failed.at = Some(Time(lineage::failed_at(view.now(), effective)));
     }
-    failed.slots = slots.to_string();
+    failed.slots = slots.within(RANGES_CHARS_MAX);
     Some(failed)
 }
 
@@ -148,9 +148,9 @@ pub(super) fn noted_on(revision: &crate::snapshot::Revision, run: i64) -> Option
 /// (slot, (reason, message)) of each failed instance among the opened ones.
 fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> {
     let effective = view.lineage.effective.map(|revision| revision.name.as_str());
-    let retried_at = view.spec().retry_at.as_ref().map(|at| at.0).filter(|at| *at <= view.now());
+    let retried_at = reached(view.spec().retry_at.as_ref(), view.now());
     let opened = view.slots.wanted().filter(|slot| slot.index < view.slots.opened());
-    let mut found = Vec::new();
+    let (mut found, mut late) = (Vec::new(), Vec::new());
     for slot in opened {
         let changed = slot.live.iter().chain(&slot.finished).filter(|pod| Some(pod.revision.as_str()) == effective);
         let mut failures = changed.filter_map(|pod| {
@@ -161,14 +161,13 @@ fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> 
         });
         found.extend(failures.next());
     }
-    if found.is_empty()
-        && deadline(view).is_some_and(|at| alarm.passed(at))
-        && let Done::Not(undone) = view.slots.done()
-    {
-        let message = format!("not available within {} s", view.spec().progress_deadline_seconds);
-        let late = |slot: i32| (slot, ("ProgressDeadlineExceeded".to_owned(), named(view, slot, &message)));
-        found.extend(undone.into_iter().map(late));
+    let message = format!("not available within {} s", view.spec().progress_deadline_seconds);
+    for slot in deadline::late(view, alarm) {
+        if found.binary_search_by_key(&slot, |(known, _)| *known).is_err() {
+            late.push((slot, ("ProgressDeadlineExceeded".to_owned(), named(view, slot, &message))));
+        }
     }
+    found.extend(late);
     found
 }
 
@@ -176,25 +175,6 @@ fn named(view: &View<'_>, slot: i32, message: &str) -> String {
     let rollout = view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
     let text = format!("{}: {message}", crate::api::names::instance_name(rollout, slot));
     text.chars().take(crate::api::bounds::MESSAGE_CHARS_MAX / 2).collect()
-}
-
-/// When the opened instances should be available at the latest. None while held, or when nothing is being changed.
-/// It restarts at each batch and each newly available instance.
-pub(super) fn deadline(view: &View<'_>) -> Option<Timestamp> {
-    let batch = view.memory.batch.as_ref()?;
-    if view.spec().paused || view.snapshot.create_refusal.is_some() || !matches!(view.slots.done(), Done::Not(_)) {
-        return None;
-    }
-    let effective = view.lineage.effective.map(|revision| revision.name.as_str());
-    let min_ready_seconds = view.spec().min_ready_seconds;
-    let progress = view
-        .slots
-        .wanted()
-        .filter(|slot| slot.index < view.slots.opened())
-        .flat_map(|slot| slot.live.iter().filter(|pod| Some(pod.revision.as_str()) == effective))
-        .filter_map(|pod| pod.available_at(min_ready_seconds).filter(|at| *at <= view.now()));
-    let started = batch.started_at.as_ref().map(|at| at.0)?;
-    Some(after(progress.max().map_or(started, |at| at.max(started)), i64::from(view.spec().progress_deadline_seconds)))
 }
 
 /// `at` as the API stores it: whole seconds.

@@ -211,6 +211,7 @@ impl World {
             disruption: None,
             node: None,
             ip: None,
+            containers_changed_at: None,
             containers: Vec::new(),
         };
         if !self.broken.iter().any(|broken| broken == revision) {

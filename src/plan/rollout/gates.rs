@@ -14,6 +14,15 @@ const TEMPLATE: &[Gate] = &[spec_invalid, template_refused, template_unchecked];
 const RENEW: &[Gate] = &[paused];
 const FORWARD: &[Gate] = &[spec_invalid, template_refused, template_unchecked, failed, paused];
 
+/// What takes the blame for lateness from the instances: a person or the API server holds them.
+const STOPS_CLOCK: &[Gate] = &[spec_invalid, template_refused, paused];
+
+/// True while the progress deadline's clock stands still.
+pub(super) fn stop_clock(view: &View<'_>) -> bool {
+    let gates = if view.lineage.is_back() { BACK } else { STOPS_CLOCK };
+    gates.iter().any(|gate| gate(view).is_some())
+}
+
 /// Holds a change towards the update revision.
 pub(super) fn forward(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
     first(FORWARD, view, alarm)
@@ -93,7 +102,7 @@ fn template_unchecked(view: &View<'_>) -> Option<Hold> {
 /// Failed instances reached the threshold.
 pub(super) fn failed(view: &View<'_>) -> Option<Hold> {
     let failed = view.memory.failed.as_ref().filter(|failed| failed.at.is_some() && !view.lineage.is_back())?;
-    let remedy = if view.lineage.is_first() {
+    let remedy = if view.lineage.stable.is_none() {
         "change the spec, or set spec.retryAt"
     } else if view.spec().strategy.on_failure == OnFailure::Pause {
         "change the spec, set spec.retryAt to try again, or spec.abort to go back"

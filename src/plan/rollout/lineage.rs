@@ -1,7 +1,9 @@
 //! Revisions: which one the spec asks for, which one is stable, which one is worked towards.
 use std::collections::BTreeSet;
 
-use super::{View, failure::seconds, slots::Done};
+use jiff::Timestamp;
+
+use super::{View, after, failure::seconds, reached, slots::Done};
 use crate::{
     api::rollout::{OnFailure, Request},
     plan::{
@@ -79,16 +81,31 @@ fn most_live<'a>(snapshot: &'a Snapshot, update: Option<&Revision>) -> Option<&'
 
 /// It failed or was aborted since it last became the wanted one, completed or was retried.
 pub(super) fn has_failed(snapshot: &Snapshot, update: &Revision) -> bool {
-    let retried_at =
-        snapshot.rollout.spec.retry_at.as_ref().map(|retry| retry.0).filter(|retry| *retry <= snapshot.now);
+    let retried_at = reached(snapshot.rollout.spec.retry_at.as_ref(), snapshot.now);
     update.failed_at.is_some_and(|failed| {
         update.completed_at.is_none_or(|completed| completed < failed) && retried_at.is_none_or(|retry| retry <= failed)
     })
 }
 
 fn given_up(snapshot: &Snapshot, update: &Revision) -> bool {
-    let aborted = update.failed_reason.as_deref().is_some_and(|reason| reason.starts_with(ABORTED));
-    has_failed(snapshot, update) && (aborted || snapshot.rollout.spec.strategy.on_failure == OnFailure::Rollback)
+    has_failed(snapshot, update)
+        && (is_aborted(update) || snapshot.rollout.spec.strategy.on_failure == OnFailure::Rollback)
+}
+
+fn is_aborted(update: &Revision) -> bool {
+    update.failed_reason.as_deref().is_some_and(|reason| reason.starts_with(ABORTED))
+}
+
+/// `now` in whole seconds, or just after the latest of `earlier` where the clock has stepped back: which of two marks is
+/// the newer one must not depend on the clock.
+fn stamp(now: Timestamp, earlier: impl Iterator<Item = Timestamp>) -> Timestamp {
+    let now = seconds(now).0;
+    earlier.max().filter(|latest| *latest >= now).map_or(now, |latest| after(latest, 1))
+}
+
+/// When `update` failed, if it does so now: later than it last completed.
+pub(super) fn failed_at(now: Timestamp, update: &Revision) -> Timestamp {
+    stamp(now, update.completed_at.into_iter())
 }
 
 impl Lineage<'_> {
@@ -138,21 +155,25 @@ impl Lineage<'_> {
     /// What the end of a run writes down for good: completed, failed or aborted.
     pub fn conclude(&self, view: &View<'_>) -> Option<Change> {
         let update = self.update.filter(|_| !self.is_back() && view.memory.batch.is_some())?;
-        let now = seconds(view.now()).0;
-        if view.spec().abort.as_ref().is_some_and(|abort| abort.run == view.memory.run) && !self.is_first() {
-            return Some(mark(update, RevisionMark::Failed { at: now, reason: abort_reason(view) }));
+        let has_failed = has_failed(view.snapshot, update);
+        if view.spec().abort.as_ref().is_some_and(|abort| abort.run == view.memory.run)
+            && !self.is_first()
+            && !(has_failed && is_aborted(update))
+        {
+            let at = failed_at(view.now(), update);
+            return Some(mark(update, RevisionMark::Failed { at, reason: abort_reason(view) }));
         }
-        if has_failed(view.snapshot, update) {
-            return None;
+        let all_done = view.slots.done() == Done::All;
+        let failed = view.memory.failed.as_ref().and_then(|failed| Some((failed, failed.at.as_ref()?.0)));
+        // With nothing to go back to, a failed revision that comes up after all is simply up, as with a Deployment.
+        if all_done && (self.is_first() || (!has_failed && failed.is_none())) {
+            let marks = view.snapshot.revisions.iter().filter_map(|revision| revision.completed_at);
+            let at = stamp(view.now(), marks.chain(update.failed_at));
+            return Some(mark(update, RevisionMark::Completed { at }));
         }
-        if let Some(failed) = view.memory.failed.as_ref().filter(|failed| failed.at.is_some()) {
-            let at = failed.at.as_ref().map_or(now, |at| at.0);
-            return Some(mark(
-                update,
-                RevisionMark::Failed { at, reason: format!("{}: {}", failed.reason, failed.message) },
-            ));
-        }
-        (view.slots.done() == Done::All).then(|| mark(update, RevisionMark::Completed { at: now }))
+        let (failed, at) = failed.filter(|_| !has_failed)?;
+        let at = failed_at(at, update);
+        Some(mark(update, RevisionMark::Failed { at, reason: format!("{}: {}", failed.reason, failed.message) }))
     }
 }
 

@@ -2,11 +2,12 @@
 use super::{
     Alarm, View, after,
     batches::{boundaries, index_of},
-    failure::{deadline, noted_on, seconds},
+    deadline,
+    failure::{noted_on, seconds},
     gates,
     lineage::Lineage,
-    replicas,
-    slots::Done,
+    reached, replicas,
+    slots::{Done, RENEW_AFTER_SECONDS},
 };
 use crate::{
     api::{
@@ -50,28 +51,35 @@ pub(super) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
     let name = |revision: Option<&crate::snapshot::Revision>| revision.map(|r| r.name.clone());
     let mut memory = Memory {
         update: name(lineage.update).or_else(|| old.update.clone()),
-        stable: name(lineage.stable),
+        // Kept even when somebody has deleted it: that there was one decides that the run goes batch by batch.
+        stable: name(lineage.stable).or_else(|| old.stable.clone()),
         effective: name(lineage.effective),
         ..old.clone()
     };
     let spec = &snapshot.rollout.spec;
     for at in [&spec.retry_at, &spec.restart_at].into_iter().flatten() {
-        alarm.passed(at.0);
+        if alarm.passed(at.0) {
+            alarm.passed(after(at.0, RENEW_AFTER_SECONDS));
+        }
     }
     if lineage.effective.is_none() {
         return memory;
     }
-    let retried = old.failed.as_ref().and_then(|failed| failed.at.as_ref()).is_some_and(|failed| {
-        spec.retry_at.as_ref().is_some_and(|retry| retry.0 > failed.0 && retry.0 <= snapshot.now)
-    }) && !lineage.is_back();
+    let retried = old
+        .failed
+        .as_ref()
+        .and_then(|failed| failed.at.as_ref())
+        .is_some_and(|failed| reached(spec.retry_at.as_ref(), snapshot.now).is_some_and(|retry| retry > failed.0))
+        && !lineage.is_back();
     if old.effective == memory.effective && old.run > 0 && !retried {
         if memory.batch.is_some()
             && lineage.is_back()
             && super::View::new(snapshot, lineage, &memory).slots.done() == Done::All
         {
             memory.batch = None;
-            let forgotten = lineage.is_revert() && memory.failed.is_some();
-            memory.failed = memory.failed.filter(|_| !forgotten);
+        }
+        if memory.batch.is_none() && lineage.is_revert() {
+            memory.failed = None; // nobody asks for what failed any more
         }
         return memory;
     }
@@ -114,7 +122,7 @@ fn batch(snapshot: &Snapshot, opened: i32, all: bool) -> BatchStatus {
     let ends = boundaries(&snapshot.rollout.spec.strategy, replicas(&snapshot.rollout.spec));
     let (index, count) = if all { (1, 1) } else { (index_of(&ends, opened) as i32, ends.len() as i32) };
     let started_at = (all || opened > 0).then(|| seconds(snapshot.now));
-    BatchStatus { index, count, opened, updated: 0, started_at, completed_at: None }
+    BatchStatus { index, count, opened, updated: 0, deadline_from: started_at.clone(), started_at, completed_at: None }
 }
 
 /// status.batch as it should be, and what holds the next batch.
@@ -146,22 +154,21 @@ pub(super) fn open_batches(view: &View<'_>, alarm: &mut Alarm) -> Opening {
         batch.opened = to;
         batch.index = index_of(&ends, to) as i32;
         batch.started_at = Some(seconds(view.now()));
+        batch.deadline_from.clone_from(&batch.started_at);
         batch.completed_at = None;
         Opening { batch: Some(batch), hold: None }
     };
     if let Some(hold) = gates::failed(view) {
         return Opening { batch: Some(batch), hold: Some(hold) };
     }
-    if let Done::Not(undone) = &done
-        && !within_threshold(view, undone)
-    {
-        batch.completed_at = None;
-        let hold = not_healthy(view, alarm, &batch, undone);
+    if let Some(behind) = behind(view) {
+        let hold = not_healthy(view, alarm, &batch, &behind);
         return Opening { batch: Some(batch), hold: Some(hold) };
     }
     if batch.opened == replicas && replicas > 0 {
         let hold = match &done {
             Done::Not(undone) => {
+                batch.completed_at.get_or_insert_with(|| seconds(view.now()));
                 Some(Hold { reason: HoldReason::ProgressDeadline, ..not_healthy(view, alarm, &batch, undone) })
             }
             _ => None,
@@ -203,6 +210,14 @@ pub(super) fn open_batches(view: &View<'_>, alarm: &mut Alarm) -> Opening {
     }
 }
 
+/// The opened slots that are not done, when more of them are not than the batch may leave behind.
+pub(super) fn behind(view: &View<'_>) -> Option<Vec<i32>> {
+    match view.slots.done() {
+        Done::Not(undone) if !within_threshold(view, &undone) => Some(undone),
+        _ => None,
+    }
+}
+
 /// A batch may leave behind failed instances, fewer than the threshold.
 fn within_threshold(view: &View<'_>, undone: &[i32]) -> bool {
     let failed = view.memory.failed.as_ref().filter(|failed| failed.at.is_none());
@@ -212,7 +227,7 @@ fn within_threshold(view: &View<'_>, undone: &[i32]) -> bool {
 
 /// The opened batches are not done: names the first instance that is not, and what is wrong with it.
 fn not_healthy(view: &View<'_>, alarm: &mut Alarm, batch: &BatchStatus, undone: &[i32]) -> Hold {
-    let late = view.lineage.is_back() && deadline(view).is_some_and(|at| alarm.passed(at));
+    let late = view.lineage.is_back() && !deadline::late(view, alarm).is_empty();
     let rollout = view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
     let first = undone.first().copied().unwrap_or(0);
     let state =

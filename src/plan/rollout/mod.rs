@@ -1,7 +1,7 @@
 //! How a Rollout decides. The steps, in the order of [`plan`]:
 //! 1. [`lineage`]: which revision the spec asks for, which is stable, which is worked towards;
 //! 2. [`slots`]: which Pods stand in which slot, and what each slot is assigned;
-//! 3. [`failure`]: which instances of this run have failed, or will have at a known time;
+//! 3. [`failure`], [`deadline`]: which instances of this run have failed, or will have at a known time;
 //! 4. [`memory`]: run, opened batches and attempts, as status must remember them;
 //! 5. [`gates`]: what holds each class of work;
 //! 6. [`work`]: Pods to create and delete within the budget.
@@ -10,6 +10,7 @@
 //! follows from it with the next look.
 pub mod batches;
 mod budget;
+mod deadline;
 mod failure;
 pub mod fold;
 mod gates;
@@ -28,7 +29,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use self::{budget::Budget, lineage::Lineage};
 use super::change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark};
-use crate::{api::RolloutSpec, snapshot::Snapshot};
+use crate::{
+    api::{RolloutSpec, Time},
+    snapshot::Snapshot,
+};
 
 /// The next changes for this Rollout. Pure and total.
 pub fn plan(snapshot: &Snapshot) -> Plan {
@@ -40,6 +44,8 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     let lineage = lineage::trace(snapshot, &remembered);
     let mut alarm = Alarm::new(snapshot.now);
     let mut memory = memory::begin_run(snapshot, &lineage, &remembered, &mut alarm);
+    let view = View::new(snapshot, &lineage, &memory);
+    memory.batch = deadline::run_clock(&view);
     let view = View::new(snapshot, &lineage, &memory);
     memory.failed = failure::remember(&view, &mut alarm);
     let view = View::new(snapshot, &lineage, &memory);
@@ -102,6 +108,11 @@ impl<'a> View<'a> {
     fn replicas(&self) -> i32 {
         replicas(self.spec())
     }
+}
+
+/// The time of `spec.restartAt` or `spec.retryAt`, once it is reached.
+fn reached(at: Option<&Time>, now: Timestamp) -> Option<Timestamp> {
+    at.map(|at| at.0).filter(|at| *at <= now)
 }
 
 /// Wanted instances, within the bounds even when the CRD was bypassed.

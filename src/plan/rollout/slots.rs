@@ -3,12 +3,15 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{failure, lineage::Lineage, replicas};
+use super::{after, failure, lineage::Lineage, reached, replicas};
 use crate::{
-    api::Time,
     plan::change::Memory,
     snapshot::{Pod, Snapshot},
 };
+
+/// Pods are renewed no sooner than this after `spec.restartAt` or `spec.retryAt`: they are compared with it by the API
+/// server's clock, in whole seconds, and one created at once could look older than the request that it answers.
+pub(super) const RENEW_AFTER_SECONDS: i64 = 2;
 
 /// All slots that have a Pod or should have one.
 pub struct Slots<'a> {
@@ -16,23 +19,25 @@ pub struct Slots<'a> {
     replicas: i32,
     opened: i32,
     min_ready_seconds: i32,
-    renewal: Renewal,
+    renewal: Renewal<'a>,
     now: Timestamp,
 }
 
 /// Which Pods of the right revision are to be replaced all the same.
 #[derive(Clone, Copy, Default)]
-struct Renewal {
+struct Renewal<'a> {
     /// All that are older: `spec.restartAt`, once reached.
     restart_at: Option<Timestamp>,
-    /// Those that are older and not ready, or failing: `spec.retryAt`, once reached, while the run it began is on.
-    retry_at: Option<Timestamp>,
+    /// Those of this revision that are older and not ready, or failing: `spec.retryAt`, once reached, while the run it
+    /// began is on. The stable revision was never retried, and its Pods may blink.
+    retry: Option<(&'a str, Timestamp)>,
 }
 
-impl Renewal {
+impl Renewal<'_> {
     fn is_due(self, pod: &Pod) -> bool {
-        let before = |at: Option<Timestamp>| at.is_some_and(|at| pod.created < at);
-        before(self.restart_at) || (before(self.retry_at) && (!pod.is_ready() || failure::failure_of(pod).is_some()))
+        let retry = self.retry.filter(|(revision, at)| pod.revision == *revision && pod.created < *at);
+        self.restart_at.is_some_and(|at| pod.created < at)
+            || (retry.is_some() && (!pod.is_ready() || failure::failure_of(pod).is_some()))
     }
 }
 
@@ -70,10 +75,11 @@ impl<'a> Slots<'a> {
         let opened = opened(lineage, memory, replicas);
         let effective = lineage.effective.map(|revision| revision.name.as_str());
         let stable = lineage.stable.map(|revision| revision.name.as_str());
-        let reached = |at: &Option<Time>| at.as_ref().map(|at| at.0).filter(|at| *at <= snapshot.now);
-        let is_trying = memory.batch.is_some() && !lineage.is_back();
-        let renewal =
-            Renewal { restart_at: reached(&spec.restart_at), retry_at: reached(&spec.retry_at).filter(|_| is_trying) };
+        let retried = effective.filter(|_| memory.batch.is_some() && !lineage.is_back());
+        let renewal = Renewal {
+            restart_at: reached(spec.restart_at.as_ref(), snapshot.now),
+            retry: retried.zip(reached(spec.retry_at.as_ref(), snapshot.now)),
+        };
         let mut slots: BTreeMap<i32, Slot<'a>> = (0..replicas)
             .map(|index| (index, Slot::empty(index, if index < opened { effective } else { stable })))
             .collect();
@@ -129,6 +135,12 @@ impl<'a> Slots<'a> {
     /// To be replaced although it is of the right revision: a restart or a retry is due for it.
     pub fn is_renewal_due(&self, pod: &Pod) -> bool {
         self.renewal.is_due(pod)
+    }
+
+    /// A renewal that is due for this Pod may be begun.
+    pub(super) fn may_renew(&self, pod: &Pod) -> bool {
+        let older = |at: Timestamp| pod.created < at && after(at, RENEW_AFTER_SECONDS) <= self.now;
+        self.renewal.restart_at.is_some_and(older) || self.renewal.retry.is_some_and(|(_, at)| older(at))
     }
 
     /// Runs exactly what it is assigned, and it is available.

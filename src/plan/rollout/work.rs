@@ -1,9 +1,13 @@
 //! Pods to create and delete now, within the budget; most urgent class first.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::{Alarm, View, after, budget::TERMINATING_COUNTS_SECONDS, failure, gates, slots::Slot};
+use super::{Alarm, View, after, budget::TERMINATING_COUNTS_SECONDS, failure_of, gates, slots::Slot};
 use crate::{
-    api::{bounds::ATTEMPTS_MAX, names::pod_name, status::Attempt},
+    api::{
+        bounds::{ATTEMPTS_MAX, RANGES_CHARS_MAX},
+        names::pod_name,
+        status::Attempt,
+    },
     plan::change::{Change, Hold, HoldReason, PodReason},
     snapshot::{Pod, Ranges, RefusalReason, Revision, TemplateCheck},
 };
@@ -77,22 +81,24 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         self.hold.get_or_insert(hold);
     }
 
-    /// One dry run per revision that is being rolled out, and again when its verdict has aged.
+    /// One dry run per revision that is being rolled out, and again when its verdict has aged. A refusal is asked about
+    /// again as long as it could hold anything, a refill or the way back too: policies change.
     fn check_template(&mut self) {
-        let view = self.view;
-        let Some(effective) = view.lineage.effective.filter(|_| !view.lineage.is_back() && view.memory.batch.is_some())
-        else {
-            return;
-        };
-        let due = match view.snapshot.template_checks.get(&effective.name) {
-            None => true,
-            Some(TemplateCheck::Valid) => false,
-            Some(TemplateCheck::Refused { recheck_at, .. } | TemplateCheck::Unknown { recheck_at, .. }) => {
-                self.alarm.passed(*recheck_at)
+        let lineage = self.view.lineage;
+        let forward = lineage.effective.filter(|_| !lineage.is_back() && self.view.memory.batch.is_some());
+        let stable = lineage.stable.filter(|stable| forward.is_none_or(|forward| forward.name != stable.name));
+        let idle = lineage.effective.filter(|effective| forward.or(stable).is_none_or(|r| r.name != effective.name));
+        for revision in [forward, stable, idle].into_iter().flatten() {
+            let is_forward = forward.is_some_and(|forward| forward.name == revision.name);
+            let due = match self.view.snapshot.template_checks.get(&revision.name) {
+                Some(TemplateCheck::Valid) => false,
+                Some(TemplateCheck::Refused { recheck_at, .. }) => self.alarm.passed(*recheck_at),
+                Some(TemplateCheck::Unknown { recheck_at, .. }) => is_forward && self.alarm.passed(*recheck_at),
+                None => is_forward,
+            };
+            if due {
+                self.changes.push(Change::CheckTemplate { revision: revision.name.clone() });
             }
-        };
-        if due {
-            self.changes.push(Change::CheckTemplate { revision: effective.name.clone() });
         }
     }
 
@@ -187,6 +193,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             let reason = self.reason_of_change(slot);
             let opened = slot.index < view.slots.opened();
             let gate = match reason {
+                PodReason::Restart if !view.slots.may_renew(pod) => continue,
                 PodReason::Restart if !pod.is_ready() => gates::forward(view, self.alarm), // a retry
                 PodReason::Restart if slot.index >= restart_end => continue,
                 PodReason::Restart => gates::renew(view, self.alarm),
@@ -195,7 +202,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                 _ if !opened => {
                     let known =
                         [lineage.stable, lineage.effective].into_iter().flatten().any(|r| r.name == pod.revision);
-                    if known || self.available(pod) || !failure::is_failing(view.snapshot, pod) {
+                    let failure = failure_of(pod).filter(|_| !known && !self.available(pod));
+                    if !failure.is_some_and(|failure| failure.at.is_none_or(|at| self.alarm.passed(at))) {
                         continue;
                     }
                     None
@@ -217,16 +225,25 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             self.create(slot, reason);
         } else if self.budget.take_available(true) {
             self.changes.push(delete(pod, reason));
+        } else if let Some(refused) = self.creates_held.clone() {
+            self.note(refused);
         } else {
             self.hold_for_budget(slot.index);
         }
     }
 
-    /// Restarts go batch by batch without memory: up to the end of the batch of the first slot not restarted yet.
+    /// Restarts go batch by batch without memory: up to the end of the batch of the first slot not restarted yet. Slots
+    /// that an earlier run has left at a third revision wait for their batch, not the restart for them.
     fn restart_end(&self) -> i32 {
         let view = self.view;
         let replicas = view.replicas();
-        let first = view.slots.wanted().find(|slot| !view.slots.is_done(slot)).map_or(replicas, |slot| slot.index);
+        let left_behind = |slot: &Slot<'_>| {
+            slot.index >= view.slots.opened()
+                && !slot.live.is_empty()
+                && slot.live.iter().all(|pod| Some(pod.revision.as_str()) != slot.assigned)
+        };
+        let first = view.slots.wanted().find(|slot| !view.slots.is_done(slot) && !left_behind(slot));
+        let first = first.map_or(replicas, |slot| slot.index);
         let ends = super::batches::boundaries(&view.spec().strategy, replicas);
         ends.iter().map(|boundary| boundary.up_to).find(|end| *end > first).unwrap_or(replicas)
     }
@@ -252,7 +269,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             return false;
         }
         let rollout = view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
-        let attempt = self.free_attempt(rollout, revision, slot.index);
+        let attempt = self.free_attempt(rollout, revision, slot);
         if attempt > 0 {
             self.attempts.insert((revision.name.as_str(), slot.index), attempt);
         }
@@ -273,12 +290,11 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     }
 
     /// The lowest attempt whose name no Pod has, ours or foreign.
-    fn free_attempt(&self, rollout: &str, revision: &Revision, slot: i32) -> u32 {
-        let snapshot = self.view.snapshot;
-        let ours: BTreeSet<&str> = snapshot.pods.iter().filter(|p| p.slot == slot).map(|p| p.name.as_str()).collect();
+    fn free_attempt(&self, rollout: &str, revision: &Revision, slot: &Slot<'_>) -> u32 {
         let free = |attempt: &u32| {
-            let name = pod_name(rollout, slot, &revision.hash, *attempt);
-            !ours.contains(name.as_str()) && !snapshot.taken_names.contains(&name)
+            let name = pod_name(rollout, slot.index, &revision.hash, *attempt);
+            let mut ours = slot.live.iter().chain(&slot.finished).chain(&slot.terminating);
+            ours.all(|pod| pod.name != name) && !self.view.snapshot.taken_names.contains(&name)
         };
         (0..=u32::MAX).find(free).unwrap_or(0)
     }
@@ -301,6 +317,9 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     }
 
     fn hold_for_budget(&mut self, slot: i32) {
+        if self.hold.is_some() {
+            return;
+        }
         let rollout = self.view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
         let name = crate::api::names::instance_name(rollout, slot);
         let message = format!(
@@ -331,7 +350,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let attempts = grouped.into_iter().take(ATTEMPTS_MAX).map(|((revision, attempt), slots)| Attempt {
             revision: revision.to_owned(),
             attempt: i32::try_from(attempt).unwrap_or(i32::MAX),
-            instances: slots.into_iter().collect::<Ranges>().to_string(),
+            instances: slots.into_iter().collect::<Ranges>().within(RANGES_CHARS_MAX),
         });
         Work { changes: self.changes, attempts: attempts.collect(), hold: self.hold }
     }

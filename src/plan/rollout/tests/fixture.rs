@@ -208,6 +208,7 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         disruption: None,
         node: Some("node-1".into()),
         ip: None,
+        containers_changed_at: None,
         containers: vec![],
     }
 }

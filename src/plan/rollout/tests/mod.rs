@@ -1,4 +1,5 @@
 //! Text fixtures, folds to completion, property tests.
+mod faults;
 pub(crate) mod fixture;
 mod folds;
 mod looks;

@@ -1,0 +1,85 @@
+//! The progress deadline: when its clock runs, and who is late.
+//!
+//! The clock starts with a batch, and anew when a hold has ended or a batch that was done has lost an instance: the time
+//! that passed before says nothing about the instances that are being changed now.
+use jiff::Timestamp;
+
+use super::{
+    View, after,
+    failure::seconds,
+    gates,
+    memory::behind,
+    slots::{Done, Slot},
+};
+use crate::api::status::BatchStatus;
+
+/// `status.batch` with the clock started, stopped, or as it was.
+pub(super) fn run_clock(view: &View<'_>) -> Option<BatchStatus> {
+    let mut batch = view.memory.batch.clone()?;
+    let Some(behind) = behind(view) else { return Some(batch) };
+    if is_stopped(view, &behind) {
+        batch.deadline_from = None;
+    } else if batch.completed_at.is_some() || batch.deadline_from.is_none() {
+        batch.deadline_from = Some(seconds(view.now()));
+    }
+    batch.completed_at = None;
+    Some(batch)
+}
+
+/// Held, or waiting for a create that the API server refuses: no instance can be blamed.
+fn is_stopped(view: &View<'_>, behind: &[i32]) -> bool {
+    let is_missing = |slot: &Slot<'_>| behind.contains(&slot.index) && at_effective(view, slot).next().is_none();
+    gates::stop_clock(view) || (view.snapshot.create_refusal.is_some() && view.slots.wanted().any(is_missing))
+}
+
+/// When the opened instances should be available at the latest, if they are not: counted from the start of the clock or
+/// the newest available instance. None while the clock stands still.
+fn deadline(view: &View<'_>) -> Option<Timestamp> {
+    let from = view.memory.batch.as_ref()?.deadline_from.as_ref()?.0;
+    let min_ready_seconds = view.spec().min_ready_seconds;
+    let progress = view
+        .slots
+        .wanted()
+        .filter(|slot| slot.index < view.slots.opened())
+        .flat_map(|slot| at_effective(view, slot))
+        .filter_map(|pod| pod.available_at(min_ready_seconds).filter(|at| *at <= view.now()))
+        .max();
+    Some(after(progress.map_or(from, |at| at.max(from)), seconds_allowed(view)))
+}
+
+/// The opened slots that are not available in time. A Pod has this time from its own creation on, whatever became of the
+/// one before it, and a slot whose old Pod is ending has it from that end on; who runs on a lost node is not late but lost.
+pub(super) fn late(view: &View<'_>, alarm: &mut super::Alarm) -> Vec<i32> {
+    let Done::Not(mut undone) = view.slots.done() else { return Vec::new() };
+    if !deadline(view).is_some_and(|at| alarm.passed(at)) {
+        return Vec::new();
+    }
+    let waited_for: Vec<i32> = view
+        .slots
+        .wanted()
+        .filter(|slot| undone.binary_search(&slot.index).is_ok())
+        .filter(|slot| !is_late(view, slot, alarm))
+        .map(|slot| slot.index)
+        .collect();
+    undone.retain(|slot| waited_for.binary_search(slot).is_err());
+    undone
+}
+
+fn is_late(view: &View<'_>, slot: &Slot<'_>, alarm: &mut super::Alarm) -> bool {
+    let is_lost = |node: &String| view.snapshot.lost_nodes.contains(node);
+    if at_effective(view, slot).any(|pod| pod.node.as_ref().is_some_and(is_lost)) {
+        return false;
+    }
+    let created = at_effective(view, slot).map(|pod| pod.created);
+    let ended = slot.terminating.iter().filter(|_| slot.live.is_empty()).filter_map(|pod| pod.deletion);
+    created.chain(ended).max().is_none_or(|since| alarm.passed(after(since, seconds_allowed(view))))
+}
+
+fn at_effective<'v>(view: &'v View<'_>, slot: &'v Slot<'_>) -> impl Iterator<Item = &'v crate::snapshot::Pod> {
+    let effective = view.lineage.effective.map(|revision| revision.name.as_str());
+    slot.live.iter().copied().filter(move |pod| Some(pod.revision.as_str()) == effective)
+}
+
+fn seconds_allowed(view: &View<'_>) -> i64 {
+    i64::from(view.spec().progress_deadline_seconds)
+}
