@@ -313,7 +313,7 @@ fn a_restart_is_done_once_although_the_api_servers_clock_is_behind() {
         let quiet = world.is_quiet(&planned);
         world.apply(&planned, &planned.changes);
         for pod in world.snapshot.pods.iter_mut().filter(|pod| !before.contains(&pod.uid)) {
-            pod.created = pod.created - SignedDuration::from_secs(1);
+            pod.created -= SignedDuration::from_secs(1);
             created += 1;
         }
         match world.next_event(planned.wake_at).filter(|_| quiet) {
