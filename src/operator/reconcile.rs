@@ -93,7 +93,10 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     let looked_at = Instant::now();
     let plan = plan::rollout::plan(&snapshot);
     let outcomes = apply::apply(&shell.calls, &snapshot, &plan.changes).await;
+    let before = memory.recollection.clone();
     let all_well = shell.take_note(&mut memory, &snapshot, &outcomes);
+    // A verdict, a taken name or a refusal comes with no event, and the planner has not seen it yet.
+    let has_learned = memory.recollection != before;
     let status = status::rollout::status(&snapshot, &plan, &outcomes);
     let reported = report(shell, &mut memory, &snapshot, &plan, status).await;
     if all_well && reported == Reported::Done {
@@ -102,6 +105,7 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     let resync = looked_at + shell.with_rng(|rng| RESYNC.mul_f64(0.8 + 0.2 * rng.f64()));
     let wakes = [
         plan.wake_at.map(|at| looked_at + until(at, snapshot.now).max(SOON)),
+        has_learned.then(|| looked_at + SOON),
         memory.pause_until,
         memory.barrier.overdue_at(),
         reported.again_at(),
