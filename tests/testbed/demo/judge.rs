@@ -18,7 +18,7 @@ use kube::{
     Api, ResourceExt,
     runtime::watcher::{self, Event},
 };
-use tokio::{sync::watch, time};
+use tokio::{sync::watch, task::JoinSet, time};
 
 use super::ledger::{Bounds, Facts, Ledger, Observed};
 
@@ -30,13 +30,18 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Begins to watch, and returns once the present Pods are known.
-    pub async fn start(api: Api<Pod>, rollout: &str, min_ready: SignedDuration) -> Result<Self> {
+    /// Begins to watch, as one of `tasks`, and returns once the present Pods are known.
+    pub async fn start(
+        api: Api<Pod>,
+        rollout: &str,
+        min_ready: SignedDuration,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<Self> {
         let ledger = Ledger { min_ready, ..Ledger::default() };
         let judge = Self { ledger: Arc::new(Mutex::new(ledger)), changed: watch::Sender::new(()) };
         let config = watcher::Config::default().labels(&format!("{}={rollout}", names::LABEL_ROLLOUT));
         let mut listed = judge.changed.subscribe();
-        tokio::spawn(judge.clone().follow(api, config));
+        tasks.spawn(judge.clone().follow(api, config));
         time::timeout(Duration::from_secs(30), listed.changed()).await??;
         Ok(judge)
     }

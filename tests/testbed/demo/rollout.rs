@@ -12,7 +12,7 @@ use kube::{
     Api,
     runtime::watcher::{self, Event},
 };
-use tokio::{sync::watch, time};
+use tokio::{sync::watch, task::JoinSet, time};
 
 /// Follows one Rollout.
 #[derive(Clone)]
@@ -22,12 +22,13 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub fn start(api: Api<Rollout>, name: &str) -> Self {
+    /// Begins to watch, as one of `tasks`.
+    pub fn start(api: Api<Rollout>, name: &str, tasks: &mut JoinSet<()>) -> Self {
         let (publish, latest) = watch::channel(None);
         let batches = Arc::default();
         let follower = Self { latest, batches };
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        tokio::spawn(follower.clone().follow(api, config, publish));
+        tasks.spawn(follower.clone().follow(api, config, publish));
         follower
     }
 

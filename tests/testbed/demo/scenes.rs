@@ -4,6 +4,7 @@ use baton::api::{ConditionType, IntOrPercent, Rollout};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
+use tokio::task::JoinSet;
 
 use super::{
     judge::Judge,
@@ -52,16 +53,19 @@ struct Actors<'a> {
     rollouts: Api<Rollout>,
     judge: Judge,
     follower: Follower,
+    /// The watches of both; they end with this.
+    _tasks: JoinSet<()>,
 }
 
 impl<'a> Actors<'a> {
     async fn gather(stage: &'a Stage, client: Client) -> Result<Self> {
         stage.show(&["create", "namespace", NAMESPACE]).await?;
         let rollouts = Api::namespaced(client.clone(), NAMESPACE);
+        let mut tasks = JoinSet::new();
         let min_ready = SignedDuration::from_secs(i64::from(MIN_READY_SECONDS));
-        let judge = Judge::start(Api::<Pod>::namespaced(client, NAMESPACE), ROLLOUT, min_ready).await?;
-        let follower = Follower::start(rollouts.clone(), ROLLOUT);
-        Ok(Self { stage, rollouts, judge, follower })
+        let judge = Judge::start(Api::<Pod>::namespaced(client, NAMESPACE), ROLLOUT, min_ready, &mut tasks).await?;
+        let follower = Follower::start(rollouts.clone(), ROLLOUT, &mut tasks);
+        Ok(Self { stage, rollouts, judge, follower, _tasks: tasks })
     }
 
     /// Eight instances of 1.0.
