@@ -66,8 +66,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         if outcome.is_err() {
             stage.explain().await;
         }
+        let passed = outcome.as_ref().is_ok_and(tell);
         let cleared = stage.clear().await;
-        let passed = tell(&outcome?);
+        outcome?;
         cleared?;
         Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })

@@ -298,7 +298,7 @@ impl Stage {
             println!("  {} curl -s http://POD-IP:8080/", enter.display());
         }
         if self.own {
-            println!("End it: {} cluster down --dir {}", self.programs.this().display(), self.dir.display());
+            println!("End it:\n  make cluster-down CLUSTER={}", self.dir.display());
         } else {
             let operators: Vec<_> = self.running().iter().filter_map(Background::id).collect();
             println!("The operator runs on this machine: process {operators:?}.");
