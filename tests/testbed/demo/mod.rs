@@ -8,7 +8,7 @@
 //!   summary   what was measured, and whether it is good enough
 //! ```
 //! It passes only if no request failed, none had to be tried twice except right after the kill, and every bound held.
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, pin::pin, process::ExitCode};
 
 use anyhow::{Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,16 +54,21 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
+        let mut interrupted = pin!(interrupted());
         let stage = tokio::select! {
             stage = Stage::open(&args) => stage?,
-            interrupted = interrupted() => return Err(interrupted),
+            interrupted = &mut interrupted => return Err(interrupted),
         };
         let outcome = tokio::select! {
-            outcome = scenes::play(&stage) => outcome,
-            died = stage.watch() => died.and_then(|()| bail!("nothing is watched any more")),
-            interrupted = interrupted() => Err(interrupted),
+            outcome = scenes::play(&stage) => Some(outcome),
+            died = stage.watch() => Some(Err(died)),
+            _ = &mut interrupted => None,
         };
-        if outcome.is_err() {
+        let Some(outcome) = outcome else {
+            stage.clear().await?;
+            bail!("interrupted");
+        };
+        if !outcome.as_ref().is_ok_and(|summary| summary.problems().is_empty()) {
             stage.explain().await;
         }
         let passed = outcome.as_ref().is_ok_and(tell);

@@ -189,10 +189,12 @@ impl Stage {
         Ok(())
     }
 
-    /// Ends, with an error, once a program has ended that should run.
-    pub async fn watch(&self) -> Result<()> {
+    /// Returns once a program has ended that should run, with what is to be said about it.
+    pub async fn watch(&self) -> anyhow::Error {
         loop {
-            self.running().iter_mut().try_for_each(Background::check)?;
+            if let Err(ended) = self.running().iter_mut().try_for_each(Background::check) {
+                return ended;
+            }
             time::sleep(WATCH_PERIOD).await;
         }
     }
