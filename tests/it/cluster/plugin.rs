@@ -95,6 +95,7 @@ fn what_is_not_there_is_looked_for_nearby() {
     assert!(context.contains("kubectl config get-contexts"), "{context}");
 }
 
+/// X12
 #[test]
 fn plan_foretells_without_doing() {
     let namespace = namespace("plugin-plan");

@@ -26,7 +26,7 @@ async fn an_update_goes_in_batches_within_the_budget() {
     assert_eq!(bounds.worst().created, 40, "one Pod an instance, none more");
 }
 
-/// C9: who, when, why stand in the object. X10
+/// C9 X10: who, when, why stand in the object.
 #[tokio::test]
 async fn the_object_tells_who_asked_and_why() {
     let stage = Stage::new(simulated(), "rolls-history").await;
