@@ -6,6 +6,8 @@ mod architecture;
 mod cluster;
 #[cfg(feature = "operator")]
 mod generated;
+#[cfg(feature = "testbed")]
+mod node;
 #[cfg(feature = "operator")]
 mod samples;
 mod sources;

@@ -115,43 +115,11 @@ fn start_or_hold(next: &mut Next, position: usize, container: &Container, policy
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::model::{Attempt, End};
-
-    /// One word a container: `i` init, `s` sidecar, `m` main; then `-` never started, `r` running,
-    /// `R` running and started, `0` / `1` ended with that code at second 100.
-    fn containers(text: &str) -> Vec<Container> {
-        let parse = |(position, word): (usize, &str)| {
-            let kind = match &word[..1] {
-                "i" => Kind::Init,
-                "s" => Kind::Sidecar,
-                _ => Kind::Main,
-            };
-            let spec = k8s_openapi::api::core::v1::Container { name: format!("c{position}"), ..Default::default() };
-            let mut container = Container::new(&spec, kind, 1.0);
-            let end = word[1..].parse().ok().map(|exit_code| End {
-                exit_code,
-                signal: None,
-                reason: String::new(),
-                message: None,
-                finished_at: Timestamp::from_second(100).unwrap(),
-            });
-            container.health.started = &word[1..] == "R";
-            container.attempt = (&word[1..] != "-").then(|| Attempt {
-                number: 0,
-                id: String::new(),
-                image: String::new(),
-                image_id: String::new(),
-                started_at: Timestamp::UNIX_EPOCH,
-                end,
-            });
-            container
-        };
-        text.split_whitespace().enumerate().map(parse).collect()
-    }
+    use crate::node::model::sketch;
 
     fn steps(policy: RestartPolicy, text: &str, halted: bool) -> String {
         let now = Timestamp::from_second(100).unwrap();
-        let next = next(policy, &containers(text), halted, now);
+        let next = next(policy, &sketch(text), halted, now);
         let words = next.steps.iter().map(|step| match step {
             Step::Start(position) => format!("start {position}"),
             Step::Stop(position) => format!("stop {position}"),
@@ -215,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_second_crash_waits() {
-        let mut containers = containers("m1");
+        let mut containers = sketch("m1");
         let finished = Timestamp::from_second(100).unwrap();
         containers[0].crashes.advance(Timestamp::from_second(99).unwrap(), Timestamp::from_second(99).unwrap());
         let next = next(Always, &containers, false, finished);

@@ -199,3 +199,37 @@ pub fn hostname(pod: &Pod) -> &str {
 pub fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
 }
+
+/// Containers for tests, one word each: `i` init, `s` sidecar, `m` main; then `-` never started,
+/// `r` running, `R` running, started and ready, `0` or another number ended with that code at second 100.
+#[cfg(test)]
+pub fn sketch(text: &str) -> Vec<Container> {
+    let container = |(position, word): (usize, &str)| {
+        let (kind, state) = word.split_at(1);
+        let kind = match kind {
+            "i" => Kind::Init,
+            "s" => Kind::Sidecar,
+            _ => Kind::Main,
+        };
+        let end = state.parse().ok().map(|exit_code| End {
+            exit_code,
+            signal: None,
+            reason: if exit_code == 0 { "Completed" } else { "Error" }.into(),
+            message: None,
+            finished_at: Timestamp::from_second(100).unwrap(),
+        });
+        let spec = ContainerSpec { name: format!("c{position}"), ..ContainerSpec::default() };
+        let mut container = Container::new(&spec, kind, 1.0);
+        container.health = Health { hook_runs: false, started: state == "R", ready: state == "R" };
+        container.attempt = (state != "-").then(|| Attempt {
+            number: 0,
+            id: format!("process://{position}"),
+            image: "example.local/sh:1.0".into(),
+            image_id: "example.local/sh@sha256:0".into(),
+            started_at: Timestamp::from_second(50).unwrap(),
+            end,
+        });
+        container
+    };
+    text.split_whitespace().enumerate().map(container).collect()
+}

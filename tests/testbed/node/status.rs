@@ -243,3 +243,119 @@ fn gates_pass(situation: &Situation<'_>, spec: &PodSpec) -> Verdict {
     }
     (false, Some("ReadinessGatesNotReady"), Some(complaints.join(", ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::model::{Waiting, sketch};
+
+    /// A Pod with containers as in [`sketch`] and the given fields of its specification.
+    fn pod(containers: &[Container], fields: serde_json::Value) -> Pod {
+        let mut spec = serde_json::json!({ "containers": [], "initContainers": [] });
+        spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        for container in containers {
+            let list = if container.kind == Kind::Main { "containers" } else { "initContainers" };
+            let policy = (container.kind == Kind::Sidecar).then_some("Always");
+            spec[list].as_array_mut().unwrap().push(serde_json::json!({
+                "name": container.name, "image": "example.local/sh:1.0", "restartPolicy": policy,
+            }));
+        }
+        serde_json::from_value(serde_json::json!({ "metadata": { "generation": 3 }, "spec": spec })).unwrap()
+    }
+
+    fn situation<'a>(pod: &'a Pod, containers: &'a [Container]) -> Situation<'a> {
+        Situation {
+            pod,
+            containers,
+            pod_ip: Some([10, 244, 1, 2].into()),
+            host_ip: [10, 244, 1, 1].into(),
+            start_time: Timestamp::UNIX_EPOCH,
+            ended: false,
+            failure: None,
+            told: &[],
+            now: Timestamp::from_second(200).unwrap(),
+        }
+    }
+
+    fn status_of(pod: &Pod, containers: &[Container], ended: bool) -> PodStatus {
+        pod_status(&Situation { ended, ..situation(pod, containers) })
+    }
+
+    /// `phase Initialized Ready ContainersReady` with `+` for True and reasons for False.
+    fn told(policy: &str, containers: &str, ended: bool) -> String {
+        let containers = sketch(containers);
+        let status = status_of(&pod(&containers, serde_json::json!({ "restartPolicy": policy })), &containers, ended);
+        let conditions = status.conditions.unwrap();
+        let condition = |kind: &str| {
+            let condition = conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+            if condition.status == "True" { "+".into() } else { condition.reason.clone().unwrap_or("-".into()) }
+        };
+        let verdicts = ["Initialized", "Ready", "ContainersReady"].map(condition);
+        format!("{} {}", status.phase.unwrap(), verdicts.join(" "))
+    }
+
+    #[test]
+    fn phase_and_conditions_follow_the_containers() {
+        let not_ready = "ContainersNotReady ContainersNotReady";
+        let cases = [
+            ("Always", "m-", false, format!("Pending + {not_ready}")),
+            ("Always", "mr", false, format!("Running + {not_ready}")),
+            ("Always", "mR", false, "Running + + +".into()),
+            ("Always", "mR m-", false, format!("Pending + {not_ready}")),
+            ("Always", "mR m1", false, format!("Running + {not_ready}")),
+            ("Always", "m0", false, format!("Running + {not_ready}")),
+            ("OnFailure", "m1", false, format!("Running + {not_ready}")),
+            ("OnFailure", "m0 m0", false, "Succeeded + PodCompleted PodCompleted".into()),
+            ("Never", "m0 m1", false, "Failed + PodFailed PodFailed".into()),
+            ("Never", "m0 mR", false, format!("Running + {not_ready}")),
+            ("Always", "ir m-", false, format!("Pending ContainersNotInitialized {not_ready}")),
+            ("Always", "i1 m-", false, format!("Pending ContainersNotInitialized {not_ready}")),
+            ("Never", "i1 m-", false, "Failed ContainersNotInitialized PodFailed PodFailed".into()),
+            ("Always", "i0 mR", false, "Running + + +".into()),
+            ("Always", "sr m-", false, format!("Pending ContainersNotInitialized {not_ready}")),
+            ("Always", "sR mR", false, "Running + + +".into()),
+            ("Always", "sr mR", false, format!("Running + {not_ready}")),
+            ("Never", "sR m0", false, "Succeeded + PodCompleted PodCompleted".into()),
+            // Deleted Pods, of which nothing is left.
+            ("Always", "m0", true, "Succeeded + PodCompleted PodCompleted".into()),
+            ("Always", "m143", true, "Failed + PodFailed PodFailed".into()),
+            ("Always", "m-", true, "Failed + PodFailed PodFailed".into()),
+            ("Always", "i- m-", true, "Failed ContainersNotInitialized PodFailed PodFailed".into()),
+        ];
+        for (policy, containers, ended, expected) in cases {
+            assert_eq!(told(policy, containers, ended), expected, "{policy} {containers} ended: {ended}");
+        }
+    }
+
+    #[test]
+    fn a_container_that_waits_for_its_restart_shows_its_end_as_last_state() {
+        let mut containers = sketch("m1");
+        let waiting = Waiting { reason: "CrashLoopBackOff", message: "back-off 10s".into() };
+        containers[0].waiting = Some(waiting);
+        let status = status_of(&pod(&containers, serde_json::json!({})), &containers, false);
+        let main = &status.container_statuses.unwrap()[0];
+        assert_eq!(main.state.as_ref().unwrap().waiting.as_ref().unwrap().reason.as_deref(), Some("CrashLoopBackOff"));
+        assert_eq!(main.last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 1);
+        assert_eq!(main.container_id.as_deref(), Some("process://0"));
+    }
+
+    #[test]
+    fn a_condition_keeps_the_time_of_its_last_change() {
+        let containers = sketch("mR");
+        let pod = pod(&containers, serde_json::json!({ "readinessGates": [{ "conditionType": "x/y" }] }));
+        let told = |kind: &str, status: &str| PodCondition {
+            type_: kind.into(),
+            status: status.into(),
+            last_transition_time: Some(Time(Timestamp::from_second(7).unwrap())),
+            ..PodCondition::default()
+        };
+        let told = [told("ContainersReady", "True"), told("Ready", "True")];
+        let situation = Situation { told: &told, ..situation(&pod, &containers) };
+        let conditions = pod_status(&situation).conditions.unwrap();
+        let second = |kind: &str| {
+            let condition = conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+            condition.last_transition_time.as_ref().unwrap().0.as_second()
+        };
+        assert_eq!((second("ContainersReady"), second("Ready")), (7, 200), "the gate has closed");
+    }
+}

@@ -42,7 +42,7 @@ impl Worker {
     /// Sets when everything must have ended; a deletion may bring it forward, never put it off.
     pub(super) fn set_deadline(&mut self) {
         let grace = self.order.pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| self.grace_seconds());
-        let grace = if self.order.gone { MINIMUM } else { Duration::from_secs(grace.max(0) as u64) };
+        let grace = if self.forced() { MINIMUM } else { Duration::from_secs(grace.max(0) as u64) };
         let deadline = Instant::now() + grace;
         let deadline = self.deadline.map_or(deadline, |earlier| earlier.min(deadline));
         self.deadline = Some(deadline);
@@ -53,6 +53,11 @@ impl Worker {
                 sooner
             });
         }
+    }
+
+    /// Deleted without a grace period: the object is gone or will be in a moment.
+    fn forced(&self) -> bool {
+        self.order.gone || self.order.pod.metadata.deletion_grace_period_seconds == Some(0)
     }
 
     fn grace_seconds(&self) -> i64 {
@@ -85,9 +90,9 @@ impl Worker {
             _ => Vec::new(),
         };
         // A force-deleted Pod's hooks have no time to run.
-        let in_time = deadline > Instant::now() && !self.order.gone;
+        let in_time = deadline > Instant::now() && !self.forced();
         let hook = if in_time { self.hook(position, |lifecycle| lifecycle.pre_stop) } else { None };
-        let keep = if self.order.gone { self.host.settings.borrow().keep_force_deleted } else { Duration::ZERO };
+        let keep = if self.forced() { self.host.settings.borrow().keep_force_deleted } else { Duration::ZERO };
         let (sender, deadline) = watch::channel(deadline + keep);
         self.containers[position].stopping = true;
         self.runs[position].deadline = Some(sender);

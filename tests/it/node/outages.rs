@@ -1,0 +1,135 @@
+//! Rows about the node itself: its death, its return, its silence.
+use std::{fs, time::Duration};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
+use serde_json::json;
+
+use super::fixture::{Space, cluster, condition, ended, idle, last_state, lives, main, sh, signal, state, until, with};
+
+/// The status of the node's Ready condition.
+async fn ready(space: &Space) -> String {
+    let node = Api::<Node>::all(space.client.clone()).get(&space.node).await.unwrap();
+    let conditions = node.status.unwrap().conditions.unwrap();
+    conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap().status
+}
+
+async fn until_node(space: &Space, wanted: &str) {
+    until(40, &format!("the node's Ready to be {wanted}"), async || (ready(space).await == wanted).then_some(())).await;
+}
+
+/// N66, N67, N68
+#[tokio::test]
+async fn pods_outlive_their_node_and_are_taken_up_again() {
+    let space = Space::on("process-3", "n66").await;
+    for name in ["stays", "ends", "goes"] {
+        space.run(name, &sh("trap 'exit 6' TERM; while :; do sleep 0.1; done")).await;
+    }
+    let mut pids = Vec::new();
+    for name in ["stays", "ends", "goes"] {
+        let pod = space.until_ready(name).await;
+        pids.push(space.pid(&pod, "main", 0));
+    }
+    let before = space.pods().get("stays").await.unwrap();
+    cluster().testbed(&["stop", "process-3", "--kill"]);
+    assert!(pids.iter().all(|pid| lives(*pid)));
+    // Meanwhile one is deleted, and the process of another ends.
+    space.delete("goes").await;
+    signal("TERM", pids[1]);
+    until(5, "the process to end", async || (!lives(pids[1])).then_some(())).await;
+    assert!(lives(pids[2]) && space.pods().get_opt("goes").await.unwrap().is_some(), "nobody ends it");
+    assert_eq!(main(&space.pods().get("ends").await.unwrap()).unwrap().restart_count, 0, "nobody tells");
+
+    cluster().testbed(&["start", "process-3"]);
+    space.gone("goes", 15).await;
+    assert!(!lives(pids[2]));
+    let pod = space.until_restarted("ends", 15, 1).await;
+    assert_eq!(last_state(main(&pod).unwrap()).terminated.unwrap().exit_code, 6);
+    let after = space.until_ready("stays").await;
+    assert_eq!(main(&after).unwrap().container_id, main(&before).unwrap().container_id);
+    assert_eq!(after.status.unwrap().pod_ip, before.status.unwrap().pod_ip);
+    assert!(lives(pids[0]));
+}
+
+/// N69
+#[tokio::test]
+async fn a_frozen_node_is_declared_dead_while_its_pods_go_on() {
+    let space = Space::on("process-4", "n69").await;
+    space.run("works", &sh(idle())).await;
+    let pod = space.until_ready("works").await;
+    let pid = space.pid(&pod, "main", 0);
+    space.control(&["freeze"]);
+    until_node(&space, "Unknown").await;
+    let unready =
+        space.until("works", 15, "not Ready", |pod| (condition(pod, "Ready").status == "False").then(|| pod.clone()));
+    assert!(state(main(&unready.await).unwrap()).running.is_some(), "the status is as the node told it last");
+    // What happens on the node is not told.
+    let containers = space.state().join("pods").join(pod.metadata.uid.as_ref().unwrap()).join("containers");
+    let successor = containers.join("main/1/started.json");
+    signal("KILL", pid);
+    until(5, "a new process", async || successor.exists().then_some(())).await;
+    assert_eq!(main(&space.pods().get("works").await.unwrap()).unwrap().restart_count, 0);
+    space.delete("works").await;
+    space.control(&["thaw"]);
+    until_node(&space, "True").await;
+    space.gone("works", 15).await;
+}
+
+/// N70
+#[tokio::test]
+async fn containers_of_a_node_that_has_lost_its_state_have_ended_somehow() {
+    let space = Space::on("process-5", "n70").await;
+    space.run("lost", &sh(idle())).await;
+    let spec = json!({ "restartPolicy": "Never", "containers": [sh(idle())] });
+    space.create("once", spec).await;
+    let pod = space.until_ready("lost").await;
+    let once = space.until_ready("once").await;
+    cluster().testbed(&["stop", "process-5", "--kill"]);
+    for pod in [&pod, &once] {
+        signal("KILL", space.pid(pod, "main", 0));
+    }
+    fs::remove_dir_all(space.state().join("pods")).unwrap();
+    cluster().testbed(&["start", "process-5"]);
+    let again = space.until_restarted("lost", 15, 1).await;
+    let status = main(&again).unwrap();
+    assert_eq!(ended(status), Some((137, "ContainerStatusUnknown".into())));
+    assert_ne!(status.container_id, main(&pod).unwrap().container_id);
+    let once = space.until_phase("once", "Failed").await;
+    assert_eq!(ended(main(&once).unwrap()), Some((137, "ContainerStatusUnknown".into())));
+}
+
+/// N71
+#[tokio::test]
+async fn a_hundred_pods_run_on_one_node() {
+    const PODS: usize = 100;
+    let space = Space::on("process-6", "n71").await;
+    let probe = json!({ "exec": { "command": ["true"] }, "periodSeconds": 10 });
+    for number in 0..PODS {
+        let container =
+            with(sh("sleep 10000"), if number % 10 == 0 { json!({ "readinessProbe": probe }) } else { json!({}) });
+        space
+            .create(&format!("pod-{number}"), json!({ "terminationGracePeriodSeconds": 0, "containers": [container] }))
+            .await;
+    }
+    let ready = async || {
+        let pods = space.pods().list(&kube::api::ListParams::default()).await.unwrap().items;
+        let ready = |pod: &&Pod| condition(pod, "Ready").status == "True";
+        (pods.iter().filter(ready).count() == PODS).then_some(())
+    };
+    until(120, "all to be Ready", ready).await;
+    let pid = cluster().pid("process-6").unwrap();
+    let ticks = || {
+        let text = crate::cluster::support::output_of(cluster().enter("cat").arg(format!("/proc/{pid}/stat")));
+        let fields: Vec<u64> =
+            text.rsplit(") ").next().unwrap().split(' ').filter_map(|field| field.parse().ok()).collect();
+        fields[10] + fields[11]
+    };
+    let before = ticks();
+    tokio::time::sleep(Duration::from_secs(5)).await; // measured over this time
+    let used = ticks() - before;
+    assert!(used <= 50, "an idle node with {PODS} Pods uses {used} hundredths of a second in 5 s");
+    space.kubectl(&["delete", "pods", "--all", "--wait=false"]);
+    let none =
+        async || space.pods().list(&kube::api::ListParams::default()).await.unwrap().items.is_empty().then_some(());
+    until(60, "all to be gone", none).await;
+}
