@@ -177,8 +177,7 @@ async fn a_volume_that_cannot_be_made_keeps_the_pod_from_starting() {
     let volumes = json!([{ "name": "late", "configMap": { "name": "late" } }]);
     space.create("waits", json!({ "volumes": volumes, "containers": [sh(idle())] })).await;
     space.until_event("waits", "FailedMount", "configmap \"late\" not found").await;
-    let pod = space.pods().get("waits").await.unwrap();
-    assert_eq!(waiting(main(&pod).unwrap()).unwrap().0, "ContainerCreating");
+    let pod = space.until_waiting("waits", 5, "ContainerCreating").await;
     assert_eq!(condition(&pod, "PodReadyToStartContainers").status, "False");
     config_map(&space, "late", json!({})).await;
     space.until_ready("waits").await;

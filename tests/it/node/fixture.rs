@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, LogParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -187,7 +187,9 @@ impl Space {
     /// Waits until the log of `main` has this part.
     pub async fn until_log(&self, name: &str, part: &str) -> String {
         until(15, &format!("{part:?} in the log of {name}"), async || {
-            Some(self.log(name)).filter(|log| log.contains(part))
+            // Refused as long as the container waits.
+            let params = LogParams { container: Some("main".into()), ..LogParams::default() };
+            self.pods().logs(name, &params).await.ok().filter(|log| log.contains(part))
         })
         .await
     }

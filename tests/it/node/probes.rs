@@ -3,7 +3,7 @@ use std::{fs, time::Instant};
 
 use serde_json::{Value, json};
 
-use super::fixture::{Space, cluster, condition, container, idle, main, named_sh, sh, state, until, with};
+use super::fixture::{Space, cluster, condition, container, idle, main, named_sh, sh, until, with};
 use crate::testbed::web;
 
 /// A container `main` that idles, with `/shared` and further fields.
@@ -180,8 +180,8 @@ async fn a_container_is_not_running_before_its_post_start_hook_has_ended() {
     let fields = json!({ "lifecycle": { "postStart": { "exec": { "command": ["sh", "-c", wait] } } } });
     space.create("hooked", json!({ "volumes": [space.shared()], "containers": [watched(fields)] })).await;
     space.until_event("hooked", "Started", "").await;
-    let pod = space.pods().get("hooked").await.unwrap();
-    assert!(state(main(&pod).unwrap()).waiting.is_some(), "{:?}", main(&pod));
+    let pod = space.until_waiting("hooked", 5, "ContainerCreating").await;
+    assert!(main(&pod).unwrap().container_id.is_some(), "it exists, but does not count as running");
     fs::write(space.folder().join("go"), "").unwrap();
     space.until_ready("hooked").await;
 
