@@ -37,8 +37,7 @@ impl Judge {
         min_ready: SignedDuration,
         tasks: &mut JoinSet<()>,
     ) -> Result<Self> {
-        let ledger = Ledger { min_ready, ..Ledger::default() };
-        let judge = Self { ledger: Arc::new(Mutex::new(ledger)), changed: watch::Sender::new(()) };
+        let judge = Self { ledger: Arc::new(Mutex::new(Ledger::new(min_ready))), changed: watch::Sender::new(()) };
         let config = watcher::Config::default().labels(&format!("{}={rollout}", names::LABEL_ROLLOUT));
         let mut listed = judge.changed.subscribe();
         tasks.spawn(judge.clone().follow(api, config));

@@ -91,20 +91,33 @@ pub struct Killed {
 #[derive(Default)]
 pub struct Ledger {
     /// The spec's minReadySeconds.
-    pub min_ready: SignedDuration,
+    min_ready: SignedDuration,
     /// By uid.
     pub pods: BTreeMap<String, Facts>,
     /// Absent between scenes.
     pub bounds: Option<Bounds>,
     pub observed: Observed,
     pub killed: Option<Killed>,
+    told: Told,
+}
+
+/// The worst that has been told of a scene.
+#[derive(Default)]
+struct Told {
+    available: Option<usize>,
+    pods: Option<usize>,
 }
 
 impl Ledger {
+    pub fn new(min_ready: SignedDuration) -> Self {
+        Self { min_ready, ..Self::default() }
+    }
+
     /// Judges from here on.
     pub fn begin(&mut self, bounds: Bounds, now: Timestamp) {
         self.bounds = Some(bounds);
         self.killed = None;
+        self.told = Told::default();
         self.observed =
             Observed { lowest_available: self.available(now), most_pods: self.count(), ..Observed::default() };
     }
@@ -167,16 +180,19 @@ impl Ledger {
         self.observed.lowest_available = self.observed.lowest_available.min(available);
         self.observed.most_pods = self.observed.most_pods.max(pods);
         let Bounds { available_min, pods_max } = bounds;
-        if available + excuse < available_min {
-            self.problem(format!("{now}: {available} available, {available_min} required"));
+        // Each is told when it happens and when it gets worse, not with every event meanwhile.
+        if available + excuse < available_min && self.told.available.is_none_or(|told| available < told) {
+            self.told.available = Some(available);
+            self.problem(format!("{now:.3}: {available} available, {available_min} required"));
         }
         if let Some(name) = retired
             && available + hearsay < available_min
         {
-            self.problem(format!("{now}: {name} retired with {available} left, {available_min} required"));
+            self.problem(format!("{now:.3}: {name} retired with {available} left, {available_min} required"));
         }
-        if pods > pods_max {
-            self.problem(format!("{now}: {pods} Pods, {pods_max} allowed"));
+        if pods > pods_max && self.told.pods.is_none_or(|told| pods > told) {
+            self.told.pods = Some(pods);
+            self.problem(format!("{now:.3}: {pods} Pods, {pods_max} allowed"));
         }
     }
 

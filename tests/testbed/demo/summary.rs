@@ -109,8 +109,8 @@ impl fmt::Display for Summary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             out,
-            "{:<38}{:>8}{:>10}{:>20}{:>17}{:>13}",
-            "", "took", "new Pods", "lowest available", "most Pods", "API writes"
+            "{:<36}{:>8}{:>10}{:>18}{:>17}{:>12}",
+            "", "took", "new Pods", "fewest available", "most Pods", "API writes"
         )?;
         for scene in &self.scenes {
             let Scene { bounds, observed, .. } = scene;
@@ -119,7 +119,7 @@ impl fmt::Display for Summary {
             let minimum = bounds.available_min - usize::from(scene.kill.is_some()).min(bounds.available_min);
             writeln!(
                 out,
-                "{:<38}{:>8}{:>10}{:>20}{:>17}{:>13}",
+                "{:<36}{:>8}{:>10}{:>18}{:>17}{:>12}",
                 scene.title,
                 seconds(scene.ended.duration_since(scene.began)),
                 observed.created,
@@ -145,7 +145,7 @@ impl Summary {
         let list: Vec<_> = writes.iter().map(|(what, count)| format!("{count} × {what}")).collect();
         writeln!(
             out,
-            "API writes of the operator per replaced instance: {:.1}  ({}: {}; by the audit log, without leases)",
+            "API writes of the operator, by the API server's audit log, without leases: {:.1} per replaced instance\n  {}: {}",
             writes.values().sum::<u64>() as f64 / instances,
             scene.title,
             list.join(", "),
@@ -201,7 +201,9 @@ impl Summary {
             && let (Some(first), Some(last)) = (times.first(), times.last())
         {
             let after = |at: &Timestamp| seconds(at.duration_since(kill.at));
-            return format!("{} to {} after the SIGKILL", after(first), after(last));
+            let (first, last) = (after(first), after(last));
+            let span = if first == last { last } else { format!("{first} to {last}") };
+            return format!("{span} after the SIGKILL");
         }
         let scenes: Vec<_> = self
             .scenes
