@@ -20,10 +20,10 @@ const CONTAINERS_NOT_READY: &str = "ContainersNotReady";
 pub enum State {
     /// It has failed, and the run with it once there are enough of them.
     Failed,
-    /// It has no Pod.
-    Missing,
     /// Its Pod is there and not ready, for a reason other than its youth.
     NotReady,
+    /// It has no Pod: lost, or not created yet.
+    Missing,
     /// Its Pod is ending.
     Terminating,
     /// Its Pod is starting, or not ready for minReadySeconds yet.

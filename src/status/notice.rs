@@ -101,7 +101,9 @@ impl News<'_> {
                 None => ready(self.after).is_some_and(|ready| ready.status == ConditionStatus::True),
             };
         completed.then(|| {
-            let what = format!("batch {}/{} is done: {}", known.index, known.count, count_of(known.opened));
+            let version = entry_of(self.after).map_or("", |entry| entry.version.as_str());
+            let instances = (0..known.opened).collect::<Ranges>();
+            let what = format!("batch {}/{} is done: instances {instances} run {version}", known.index, known.count);
             normal("BatchCompleted", "RollOut", &what)
         })
     }
@@ -229,10 +231,6 @@ fn ready(status: &RolloutStatus) -> Option<&Condition> {
 
 fn is(status: &RolloutStatus, type_: ConditionType, wanted: ConditionStatus) -> bool {
     condition(status, type_).is_some_and(|condition| condition.status == wanted)
-}
-
-fn count_of(instances: i32) -> String {
-    count(usize::try_from(instances).unwrap_or(0), "instance")
 }
 
 fn normal(reason: &'static str, action: &'static str, note: &str) -> Notice {

@@ -7,6 +7,8 @@ use crate::{
 
 /// Instances of the present batch that must be done before their pace is believed.
 const DONE_MIN: i64 = 2;
+/// Seconds they must have taken: times are told in whole seconds.
+const ELAPSED_SECONDS_MIN: i64 = 5;
 
 /// Seconds to the end at the present batch's pace, with the timed pauses that lie ahead. None while something holds or
 /// has failed, when a person must approve on the way, and as long as too little of the batch is done to tell.
@@ -40,6 +42,6 @@ fn pace(snapshot: &Snapshot, batch: &BatchStatus, slots: &Slots<'_>) -> Option<(
     let done: Vec<_> = done.filter_map(|slot| slot.live[0].available_at(min_ready_seconds)).collect();
     let since: Vec<_> = done.into_iter().filter(|at| *at >= opened).collect();
     let newest = since.iter().max()?;
-    let count = since.len() as i64;
-    (count >= DONE_MIN).then(|| (count, newest.as_second() - opened.as_second()))
+    let (count, elapsed) = (since.len() as i64, newest.as_second() - opened.as_second());
+    (count >= DONE_MIN && elapsed >= ELAPSED_SECONDS_MIN).then_some((count, elapsed))
 }

@@ -220,7 +220,7 @@ impl Painter<'_> {
         let without = self.slots.wanted().filter(|slot| range.contains(&slot.index));
         let without = without.filter(|s| s.live.is_empty() && s.terminating.is_empty() && s.finished.is_empty());
         let node =
-            |slot| Node::new(Thing::Instance, names::instance_name(self.name(), slot)).state(Tone::Bad, "Missing");
+            |slot| Node::new(Thing::Instance, names::instance_name(self.name(), slot)).state(Tone::Waiting, "Missing");
         without.map(|slot| node(slot.index)).collect()
     }
 
@@ -243,7 +243,8 @@ impl Painter<'_> {
             unwell.push(Node::new(Thing::Others, format!("… and {hidden} more")).state(Tone::Working, "not ready"));
         }
         if !well.is_empty() {
-            unwell.push(Node::new(Thing::Others, format!("{} Pods", well.len())).state(Tone::Good, "Running"));
+            let name = if well.len() == 1 { "1 Pod".to_owned() } else { format!("{} Pods", well.len()) };
+            unwell.push(Node::new(Thing::Others, name).state(Tone::Good, "Running"));
         }
         unwell
     }
@@ -263,7 +264,10 @@ impl Painter<'_> {
             }
         };
         let main = || pod.containers.iter().filter(|container| !container.init);
-        let mut words = vec![format!("ready {}/{}", main().filter(|c| c.ready).count(), main().count())];
+        let mut words = Vec::new();
+        if main().next().is_some() {
+            words.push(format!("ready {}/{}", main().filter(|c| c.ready).count(), main().count()));
+        }
         let restarts: i32 = pod.containers.iter().map(|container| container.restarts.max(0)).sum();
         if restarts > 0 {
             words.push(format!("restarts {restarts}"));
