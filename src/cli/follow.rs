@@ -161,6 +161,8 @@ where
             }
             Ok(watcher::Event::Apply(object)) => Some(told(Event::Applied(object))),
             Ok(watcher::Event::Delete(object)) => Some(told(Event::Deleted(object))),
+            // Too far behind: the watcher lists anew by itself.
+            Err(watcher::Error::WatchError(status)) if status.code == 410 => None,
             Err(error) => Some(Told::Lost(error.to_string())),
         };
         std::future::ready(event)

@@ -108,13 +108,13 @@ async fn watch(mut follow: Follow, name: &str, wide: bool) -> Result<()> {
     let mut last = String::new();
     let mut trouble = None;
     loop {
-        let seen = tokio::select! {
-            seen = follow.next() => {
-                trouble = None;
-                seen?
-            }
-            () = tokio::time::sleep(Duration::from_secs(REDRAW_SECONDS)), if screen.is_terminal() => follow.now()?,
+        let (is_news, seen) = tokio::select! {
+            seen = follow.next() => (true, seen?),
+            () = tokio::time::sleep(Duration::from_secs(REDRAW_SECONDS)), if screen.is_terminal() => (false, follow.now()?),
         };
+        if is_news && !matches!(seen, Seen::Lost(_)) {
+            trouble = None;
+        }
         match seen {
             Seen::Now(snapshot) if screen.is_terminal() => {
                 let mut lines = fitting(&snapshot, wide, &screen);
@@ -133,8 +133,13 @@ async fn watch(mut follow: Follow, name: &str, wide: bool) -> Result<()> {
                 return Ok(());
             }
             Seen::Gone => {}
-            Seen::Lost(why) if screen.is_terminal() => trouble = Some(format!("connection lost, trying again: {why}")),
-            Seen::Lost(why) => anstream::eprintln!("connection lost, trying again: {why}"),
+            Seen::Lost(why) => {
+                let sentence = format!("connection lost, trying again: {why}");
+                if trouble.is_none() && !screen.is_terminal() {
+                    anstream::eprintln!("{sentence}");
+                }
+                trouble = Some(sentence);
+            }
         }
     }
 }

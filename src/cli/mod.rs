@@ -64,7 +64,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     let done = match cli.verb {
         Verb::Get(get) => get.run(&cli.connection).await,
         Verb::Status(status) => status.run(&cli.connection).await,
-        Verb::Plan(plan) => Box::pin(plan.run(&cli.connection)).await, // a future of many kilobytes
+        Verb::Plan(plan) => plan.run(&cli.connection).await,
         Verb::Version => {
             anstream::println!("Client Version: v{}", env!("CARGO_PKG_VERSION"));
             Ok(())

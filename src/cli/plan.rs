@@ -34,7 +34,7 @@ impl Plan {
             let rollout = manifest::dry_run(&cluster, document).await?;
             check_template(&cluster, &rollout).await?;
             let (name, replicas) = (rollout.metadata.name.clone().unwrap_or_default(), rollout.spec.replicas);
-            let snapshot = snapshot(&cluster, rollout).await?;
+            let snapshot = Box::pin(snapshot(&cluster, rollout)).await?; // a future of many kilobytes
             for line in draw::preview(&name, replicas, &preview(snapshot)) {
                 anstream::println!("{line}");
             }

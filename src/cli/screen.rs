@@ -35,21 +35,56 @@ impl Screen {
 
     /// Replaces what was drawn last. What does not fit is left out.
     pub fn draw(&mut self, lines: &[String]) -> Result<()> {
-        let width = usize::from(self.term.size().1);
-        let fits = self.lines_max();
-        let shown: Vec<&str> = lines.iter().map(String::as_str).collect();
-        let omitted = format!("… {} more lines: make the window higher", lines.len().saturating_sub(fits - 1));
-        let shown = if lines.len() > fits { [&shown[..fits - 1], &[omitted.as_str()]].concat() } else { shown };
-        // One write, each line over the old one: nothing flickers.
-        let mut text = if self.drawn > 0 { format!("\x1b[{}A\r", self.drawn) } else { String::new() };
-        for line in &shown {
-            let line = truncate_str(line, width, "…");
-            let line = if self.in_color { line } else { strip_ansi_codes(&line).into_owned().into() };
-            let _ = writeln!(text, "{line}\x1b[K");
-        }
-        text.push_str("\x1b[J");
+        let size = (self.lines_max(), usize::from(self.term.size().1));
+        let (text, drawn) = frame(lines, self.drawn, size, self.in_color);
         self.term.write_str(&text)?;
-        self.drawn = shown.len();
+        self.term.flush()?;
+        self.drawn = drawn;
         Ok(())
+    }
+}
+
+/// `(text, lines in it)` that replaces the `drawn` lines above the cursor, within `(lines, columns)`. One write, each
+/// line over the old one: nothing flickers.
+fn frame(lines: &[String], drawn: usize, (lines_max, width): (usize, usize), in_color: bool) -> (String, usize) {
+    let mut shown: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let omitted = format!("… {} more lines: make the window higher", lines.len().saturating_sub(lines_max - 1));
+    if lines.len() > lines_max {
+        shown.truncate(lines_max - 1);
+        shown.push(&omitted);
+    }
+    let mut text = if drawn > 0 { format!("\x1b[{drawn}A\r") } else { String::new() };
+    for line in &shown {
+        let line = truncate_str(line, width, "…");
+        let line = if in_color { line } else { strip_ansi_codes(&line).into_owned().into() };
+        let _ = writeln!(text, "{line}\x1b[K");
+    }
+    text.push_str("\x1b[J");
+    (text, shown.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::frame;
+
+    #[test]
+    fn a_frame_is_drawn_over_the_one_before() {
+        let lines = ["\x1b[32m✔ Complete\x1b[0m".to_owned(), "web-0 is a long line".to_owned()];
+        let first = frame(&lines, 0, (5, 12), false);
+        assert_eq!(
+            first,
+            ("✔ Complete\x1b[K\nweb-0 is a …\x1b[K\n\x1b[J".to_owned(), 2),
+            "plain, and within the width"
+        );
+        let second = frame(&lines, 2, (5, 80), true);
+        assert!(second.0.starts_with("\x1b[2A\r\x1b[32m✔ Complete\x1b[0m\x1b[K\n"), "{second:?}");
+    }
+
+    #[test]
+    fn what_is_higher_than_the_screen_is_counted() {
+        let lines: Vec<String> = (0..9).map(|n| n.to_string()).collect();
+        let (text, drawn) = frame(&lines, 0, (4, 80), false);
+        assert_eq!(drawn, 4);
+        assert!(text.contains("2\x1b[K\n… 6 more lines: make the window higher"), "{text:?}");
     }
 }

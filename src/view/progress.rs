@@ -1,6 +1,6 @@
 //! The lines of `kubectl rollout status`, for a Rollout.
 use crate::{
-    api::{ConditionStatus, ConditionType, Rollout},
+    api::{Rollout, RolloutStatus},
     view::{Tone, rollout::state},
 };
 
@@ -28,13 +28,10 @@ pub fn progress(rollout: &Rollout) -> Progress {
         Tone::Bad => return Progress::Stalled(format!("rollout \"{name}\" is stalled ({reason}): {message}")),
         Tone::Working | Tone::Waiting | Tone::Neutral => {}
     }
-    let going_back = status.conditions.iter().any(|condition| {
-        condition.type_ == ConditionType::Reconciling
-            && condition.status == ConditionStatus::True
-            && condition.reason == "RollingBack"
-    });
     let (wanted, updated) = (rollout.spec.replicas, status.updated_replicas);
-    let what = if going_back {
+    let what = if reason == "RollingBack" && status.effective_revision != status.current_revision {
+        message.clone() // decided, not begun: the counts are still about the way forward
+    } else if reason == "RollingBack" {
         format!("{updated} out of {wanted} replicas are back at {}...", version_of(&status))
     } else if updated < wanted {
         format!("{updated} out of {wanted} new replicas have been updated...")
@@ -50,7 +47,76 @@ pub fn progress(rollout: &Rollout) -> Progress {
 }
 
 /// The version that is worked towards, as the display says it.
-fn version_of(status: &crate::api::RolloutStatus) -> String {
+fn version_of(status: &RolloutStatus) -> String {
     let display = status.display.clone().unwrap_or_default();
     display.version.rsplit(" → ").next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A Rollout of four with this status, its spec seen.
+    fn of(state: (&str, &str, &str), counts: [i32; 3], revisions: (&str, &str)) -> Progress {
+        let (type_, reason, waiting_for) = state;
+        let [updated, replicas, available] = counts;
+        let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": reason, "lastTransitionTime": "2026-01-01T10:00:00Z"});
+        let conditions = match type_ {
+            "Ready" => vec![condition("Ready", "True")],
+            other => vec![condition("Ready", "False"), condition(other, "True")],
+        };
+        let object = json!({
+            "apiVersion": "baton.dev/v1alpha1",
+            "kind": "Rollout",
+            "metadata": {"name": "web", "generation": 2},
+            "spec": {"replicas": 4, "selector": {"matchLabels": {}}, "template": {}},
+            "status": {
+                "observedGeneration": 2,
+                "replicas": replicas,
+                "updatedReplicas": updated,
+                "availableReplicas": available,
+                "effectiveRevision": revisions.0,
+                "currentRevision": revisions.1,
+                "waitingFor": waiting_for,
+                "display": {"version": "1 → 2"},
+                "conditions": conditions,
+            },
+        });
+        progress(&serde_json::from_value(object).unwrap())
+    }
+
+    fn going(what: &str) -> Progress {
+        Progress::Going(format!("Waiting for rollout \"web\" to finish: {what}"), None)
+    }
+
+    #[test]
+    fn the_words_are_those_of_kubectl() {
+        let rolling = ("Reconciling", "RollingOut", "batch 1/2: web-1 (Pending)");
+        let on = ("b", "a");
+        assert_eq!(of(rolling, [2, 5, 3], on), going("2 out of 4 new replicas have been updated..."));
+        assert_eq!(of(rolling, [4, 5, 4], on), going("1 old replicas are pending termination..."));
+        assert_eq!(of(rolling, [4, 4, 3], on), going("3 of 4 updated replicas are available..."));
+        assert_eq!(of(rolling, [4, 4, 4], on), going("batch 1/2: web-1 (Pending)"));
+        let done = Progress::Done("rollout \"web\" successfully rolled out".into());
+        assert_eq!(of(("Ready", "Complete", ""), [4, 4, 4], ("b", "b")), done);
+    }
+
+    #[test]
+    fn the_way_back_is_told_from_when_it_is_begun() {
+        let back = ("Reconciling", "RollingBack", "2 failed: going back");
+        assert_eq!(of(back, [1, 5, 4], ("b", "a")), going("2 failed: going back"));
+        assert_eq!(of(back, [3, 5, 4], ("a", "a")), going("3 out of 4 replicas are back at 2..."));
+        let stalled = of(("Stalled", "RolledBack", "2 failed; all 4 instances run 1"), [4, 4, 4], ("a", "a"));
+        let why = "rollout \"web\" is stalled (RolledBack): 2 failed; all 4 instances run 1";
+        assert_eq!(stalled, Progress::Stalled(why.into()));
+    }
+
+    #[test]
+    fn what_a_person_or_a_clock_must_open_is_said() {
+        let waits = of(("Reconciling", "AwaitingApproval", "batch 1/2 is done; …"), [2, 4, 4], ("b", "a"));
+        let Progress::Going(_, said) = waits else { panic!("{waits:?}") };
+        assert_eq!(said.as_deref(), Some("rollout \"web\" waits: batch 1/2 is done; …"));
+    }
 }

@@ -3,7 +3,7 @@ mod api;
 mod chart;
 mod install;
 mod nodes;
-mod plugin;
+pub mod plugin;
 mod rollout;
 mod supervisor;
 pub mod support;

@@ -1,5 +1,4 @@
-//! The plugin as kubectl runs it, on a real API server. No operator runs here: what needs one is in the tests of whole
-//! rollouts.
+//! The plugin as kubectl runs it, on a real API server. What needs an operator is in the tests of whole rollouts.
 use std::{
     ffi::OsString,
     io::Write,
@@ -14,7 +13,7 @@ use super::{
 use crate::sources;
 
 /// `kubectl baton ARGS` with `input`: found in PATH, as a user has it.
-fn baton(cluster: &TestCluster, args: &[&str], input: &str) -> Output {
+pub fn baton(cluster: &TestCluster, args: &[&str], input: &str) -> Output {
     let plugin = Path::new(env!("CARGO_BIN_EXE_kubectl-baton")).parent().unwrap();
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let paths = [plugin.to_owned(), BIN.into()].into_iter().chain(std::env::split_paths(&paths));

@@ -1,6 +1,7 @@
 //! Rollouts on a real control plane, as a user sees them: one namespace and one namespaced operator a test.
 mod bounds;
 mod faults;
+mod plugin;
 mod refusals;
 mod rolls;
 mod stage;

@@ -1,0 +1,76 @@
+//! What the plugin says of Rollouts that are worked on.
+use serde_json::json;
+
+use super::stage::{Stage, real, reason, simulated};
+use crate::cluster::plugin::baton;
+
+/// `(exit code, standard output, standard error)` of `kubectl baton ARGS -n NAMESPACE`.
+fn run(stage: &Stage, args: &[&str]) -> (Option<i32>, String, String) {
+    let args = [args, &["-n", &stage.namespace]].concat();
+    let output = tokio::task::block_in_place(|| baton(stage.cluster, &args, ""));
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// B7 C9: kubectl's words on the way, exit code 0 at the end; 1 with the reason when it was rolled back.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_waits_and_judges() {
+    let stage = Stage::new(real(), "plugin-status").await;
+    let spec = json!({"replicas": 3, "strategy": {"batchSize": 1, "maxSurge": 1, "maxUnavailable": 0}});
+    stage.roll("1", spec.clone()).await;
+    let (code, said, complaint) = run(&stage, &["status", "web", "--timeout", "60s"]);
+    assert_eq!((code, complaint.as_str()), (Some(0), ""));
+    assert!(said.ends_with("rollout \"web\" successfully rolled out\n"), "{said}");
+
+    stage.roll("broken", spec).await;
+    let (code, said, complaint) = run(&stage, &["status", "rollout/web", "--timeout", "90s"]);
+    assert_eq!(code, Some(1), "{said}{complaint}");
+    assert!(said.starts_with("Waiting for rollout ") && !said.contains("back at broken"), "{said}");
+    assert!(complaint.starts_with("error: rollout \"web\" is stalled (RolledBack): broken failed ("), "{complaint}");
+
+    let (_, shown, _) = run(&stage, &["get", "rollout", "web"]);
+    let lines: Vec<&str> = shown.lines().collect();
+    assert!(lines[0].ends_with("Status:  ✖ RolledBack"), "{shown}");
+    assert!(lines[1].ends_with("[████████████] 3/3"), "{shown}");
+    assert!(shown.contains("├─# revision 2 (broken)") && shown.contains("└─# revision 1 (1)"), "{shown}");
+}
+
+/// What is foretold is what happens: batches, verbs and bounds.
+#[tokio::test(flavor = "multi_thread")]
+async fn plan_foretells_what_then_happens() {
+    let stage = Stage::new(simulated(), "plugin-foretells").await;
+    let batches = json!([{"upTo": 1, "pause": {}}, {"upTo": 3}]);
+    let spec = json!({"replicas": 4, "strategy": {"batches": batches, "maxSurge": 1, "maxUnavailable": 0}});
+    stage.roll("1", spec).await;
+    stage.complete(30).await;
+    let mut object = serde_json::to_value(stage.rollouts().get("web").await.unwrap()).unwrap();
+    object["metadata"] = json!({"name": "web", "namespace": stage.namespace});
+    object.as_object_mut().unwrap().remove("status");
+    object["spec"]["template"]["spec"]["containers"][0]["image"] = json!("example.local/sleeper:2");
+    let file = stage.cluster.dir.join("plugin-foretells.json");
+    std::fs::write(&file, object.to_string()).unwrap();
+    let (code, told, complaint) = run(&stage, &["plan", "-f", file.to_str().unwrap()]);
+    assert_eq!((code, complaint.as_str()), (Some(0), ""));
+    let how = "the old Pod leaves when the new one is available";
+    for line in [
+        "Rollout web: 1 → 2, 4 instances".to_owned(),
+        format!("1/3    replace               0          2        {how}"),
+        "       pause until approved".to_owned(),
+        format!("2/3    replace               1-2        2        {how}"),
+        format!("3/3    replace               3          2        {how}"),
+        "On the way at least 4 instances are available (4 must be) and at most 5 Pods exist (5 may),".to_owned(),
+        "✔ Then every instance runs 2.".to_owned(),
+    ] {
+        assert!(told.lines().any(|said| said == line), "should say: {line}\n{told}");
+    }
+    assert_eq!(stage.live().await.len(), 4, "nothing was done");
+
+    stage.patch(json!({"spec": {"template": object["spec"]["template"]}})).await;
+    stage.until(30, "asks for approval", |rollout| reason(rollout) == "AwaitingApproval").await;
+    let (code, said, complaint) = run(&stage, &["status", "web", "--timeout", "1s"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("rollout \"web\" waits: batch 1/3 is done; waiting for approval"), "{said}");
+    assert!(complaint.contains("set spec.approve to {run: 2, batch: 1}"), "{complaint}");
+    stage.patch(json!({"spec": {"approve": {"run": 2, "batch": 1}}})).await;
+    stage.complete(30).await;
+}
