@@ -1,4 +1,13 @@
-//! The one state a Rollout is in, as kstatus knows them: a chain of small rules; the first that speaks decides.
+//! The one state a Rollout is in, as kstatus knows them: a chain of small rules; the first that speaks decides. Its
+//! reason is the STATUS column.
+//!
+//! | kstatus | reasons |
+//! |---|---|
+//! | Current | `Complete` |
+//! | InProgress | `RollingOut`, `RollingBack`; `AwaitingApproval`, `Paused` (by spec.paused, or by a timed pause); `QuotaExceeded`, `FailedCreate` (a Pod is refused for now); `InstancesUnavailable` (no run is on; instances were lost, or are new by scaling); `Deleting` |
+//! | Failed | `RolledBack`, `Aborted` (and back in place); `FirstRevisionFailed`, `FailureThreshold` (onFailure: Pause), `ProgressDeadlineExceeded`, `RollbackStuck`, `InvalidSpec` |
+//!
+//! Before the first look the CRD's default says Ready=Unknown, `Pending`.
 use super::{
     instances::{State, Trouble},
     look::Look,
