@@ -252,7 +252,8 @@ mod tests {
     /// A Pod with containers as in [`sketch`] and the given fields of its specification.
     fn pod(containers: &[Container], fields: serde_json::Value) -> Pod {
         let mut spec = serde_json::json!({ "containers": [], "initContainers": [] });
-        spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let serde_json::Value::Object(fields) = fields else { panic!("fields of a specification are an object") };
+        spec.as_object_mut().unwrap().extend(fields);
         for container in containers {
             let list = if container.kind == Kind::Main { "containers" } else { "initContainers" };
             let policy = (container.kind == Kind::Sidecar).then_some("Always");

@@ -126,10 +126,10 @@ async fn the_operator_killed_before_during_and_after_batches() {
 }
 
 /// A cluster whose API server and node are stopped at will: tests that use it take turns.
-fn broken_at_will() -> (&'static TestCluster, std::sync::MutexGuard<'static, ()>) {
+async fn broken_at_will() -> (&'static TestCluster, tokio::sync::MutexGuard<'static, ()>) {
     static CLUSTER: OnceLock<TestCluster> = OnceLock::new();
-    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let turn = TURN.lock().await;
     (CLUSTER.get_or_init(|| with_crds("rollouts-faults", "kwok:2,process")), turn)
 }
 
@@ -143,7 +143,7 @@ fn on_simulated_nodes(mut spec: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_api_server_restarted_in_mid_roll() {
-    let (cluster, _turn) = broken_at_will();
+    let (cluster, _turn) = broken_at_will().await;
     let stage = Stage::new(cluster, "fault-apiserver").await;
     stage.roll("1", on_simulated_nodes(slow(5))).await;
     stage.complete(60).await;
@@ -160,7 +160,7 @@ async fn the_api_server_restarted_in_mid_roll() {
 /// A node dies; its Pods are deleted and never end. Their slots are filled elsewhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_dies_with_its_pods_terminating() {
-    let (cluster, _turn) = broken_at_will();
+    let (cluster, _turn) = broken_at_will().await;
     let stage = Stage::new(cluster, "fault-node").await;
     let toleration = json!([{"key": "kwok.x-k8s.io/node", "operator": "Exists"}]);
     let prefers_real = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
