@@ -125,6 +125,19 @@ impl Stage {
         pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
     }
 
+    /// Waits until there are so many live Pods.
+    pub async fn live_are(&self, seconds: u64, count: usize) -> Vec<Pod> {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        loop {
+            let live = self.live().await;
+            if live.len() == count {
+                return live;
+            }
+            assert!(Instant::now() < deadline, "{} live Pods after {seconds} s, not {count}", live.len());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Applies a Rollout `web` of `sleeper` at `version`; `spec` on top of the defaults.
     pub async fn roll(&self, version: &str, spec: Value) {
         let mut object = json!({
