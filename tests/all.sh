@@ -94,6 +94,8 @@ wait "$control_plane"
 count "control plane" $?
 control_plane=
 tests "rules of the repository and tests against a real control plane" --test it
+# Last and alone: it measures how long the main job takes, and that no request is lost meanwhile.
+part demo make --no-print-directory demo
 
 printf '\n'
 if ((${#failures[@]})); then printf 'failed: %s\n' "${failures[@]}"; fi

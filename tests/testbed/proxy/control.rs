@@ -61,7 +61,7 @@ pub async fn tell(path: &Path, word: &str) -> Result<String> {
     BufReader::new(stream).read_line(&mut answer).await?;
     let answer = answer.trim_end().to_owned();
     if answer.is_empty() || answer.starts_with("error") {
-        bail!("the proxy refuses: {answer}");
+        bail!("the proxy refuses: {}", answer.trim_start_matches("error: "));
     }
     Ok(answer)
 }
