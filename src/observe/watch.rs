@@ -165,7 +165,7 @@ impl End {
 /// Failures in a row after which our place is not trusted any more and a list is taken.
 const FAILURES_UNTIL_LIST: u32 = 3;
 /// Lists of one kind are at least so far apart.
-const LIST_SPACING: Duration = Duration::from_millis(200);
+const LIST_SPACING: Duration = Duration::from_millis(100);
 
 /// One list-and-watch.
 pub struct Watch<K> {
@@ -250,8 +250,10 @@ impl<K: Watchable> Watch<K> {
                     tracing::warn!(kind = self.name, seconds = self.settings.silence.as_secs(), "watch fell silent");
                     failures += 1;
                 }
-                End::Failed(message) => {
-                    tracing::warn!(kind = self.name, message, "watch failed, resuming");
+                End::Failed(error) => {
+                    if failures == 0 {
+                        tracing::warn!(kind = self.name, error, "watch failed, resuming");
+                    }
                     failures += 1;
                 }
             }
@@ -352,11 +354,11 @@ impl Failures {
     fn add(&mut self, kind: &str, failure: &Failure, required: bool, rng: &mut fastrand::Rng) -> Duration {
         let is_new = self.code.replace(failure.code) != Some(failure.code);
         self.count = if is_new { 1 } else { self.count + 1 };
-        let message = &failure.message;
+        let error = &failure.message;
         match failure.code {
             403 if !required => {
                 if is_new {
-                    tracing::info!(kind, message, "not allowed to watch; doing without");
+                    tracing::info!(kind, error, "not allowed to watch; doing without");
                 }
                 return jittered(Duration::from_mins(10), rng);
             }
@@ -365,10 +367,10 @@ impl Failures {
                 "not served by this cluster; waiting for its CustomResourceDefinition (kubectl apply -f crds/)"
             ),
             403 if is_new => {
-                tracing::error!(kind, message, "not allowed to list and watch; waiting for the operator's role");
+                tracing::error!(kind, error, "not allowed to list and watch; waiting for the operator's role");
             }
-            _ if is_new => tracing::warn!(kind, message, "cannot list, trying again"),
-            _ => tracing::debug!(kind, message, count = self.count, "still cannot list"),
+            _ if is_new => tracing::warn!(kind, error, "cannot list, trying again"),
+            _ => tracing::debug!(kind, error, count = self.count, "still cannot list"),
         }
         // 404 and 403 end by somebody's act: look often enough that nobody waits for us.
         let longest = if matches!(failure.code, 403 | 404) { 2_000 } else { 15_000 };

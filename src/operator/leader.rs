@@ -377,3 +377,7 @@ fn ends_of(container: &ContainerStatus) -> Vec<ContainerEnd> {
     })
     .collect()
 }
+
+#[cfg(test)]
+#[path = "leader_tests.rs"]
+mod tests;

@@ -30,6 +30,9 @@ use crate::{
 const STATUS_SPACING: Duration = Duration::from_millis(500);
 /// Longest time without a look at an object: heals whatever a watch lost.
 const RESYNC: Duration = Duration::from_mins(5);
+/// Changes made in one look; the rest is planned anew with the next. Keeps the answer to a new spec, and status, within
+/// seconds also while thousands of Pods are created.
+const CHANGES_MAX: usize = 256;
 /// Shortest time to the next look that a look asks for.
 const SOON: Duration = Duration::from_millis(10);
 
@@ -92,7 +95,8 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     };
     let looked_at = Instant::now();
     let plan = plan::rollout::plan(&snapshot);
-    let outcomes = apply::apply(&shell.calls, &snapshot, &plan.changes).await;
+    let (changes, left) = plan.changes.split_at(plan.changes.len().min(CHANGES_MAX));
+    let outcomes = apply::apply(&shell.calls, &snapshot, changes).await;
     let before = memory.recollection.clone();
     let all_well = shell.take_note(&mut memory, &snapshot, &outcomes);
     // A verdict, a taken name or a refusal comes with no event, and the planner has not seen it yet.
@@ -105,7 +109,7 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     let resync = looked_at + shell.with_rng(|rng| RESYNC.mul_f64(0.8 + 0.2 * rng.f64()));
     let wakes = [
         plan.wake_at.map(|at| looked_at + until(at, snapshot.now).max(SOON)),
-        has_learned.then(|| looked_at + SOON),
+        (has_learned || !left.is_empty()).then(|| Instant::now() + SOON),
         memory.pause_until,
         memory.barrier.overdue_at(),
         reported.again_at(),
@@ -277,7 +281,7 @@ impl Shell {
         let memory = self.memory(key);
         let mut rng = self.with_rng(fastrand::Rng::fork);
         let pause = memory.lock().await.fail(&mut rng);
-        tracing::error!(rollout = %key, message, pause_seconds = pause.as_secs(), "a look at this Rollout panicked");
+        tracing::error!(rollout = %key, panic = message, pause_seconds = pause.as_secs(), "a look at this Rollout panicked");
         let rollout = self.observer.look(|index| index.rollouts().find(|(of, _)| *of == key).map(|(_, r)| r.clone()));
         if let Some(rollout) = rollout {
             let note =

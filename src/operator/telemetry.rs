@@ -18,7 +18,9 @@ pub enum LogFormat {
 /// # Errors
 /// When logging has been started already.
 pub fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(level))?;
+    // The client logs each failed request as an error; whether it is one, the caller knows, and says so.
+    let filter =
+        EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(format!("kube_client=off,{level}")))?;
     let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let started = match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
