@@ -100,6 +100,11 @@ impl Calls {
         Self { client, fence, timeout, permits: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) }
     }
 
+    /// What holds writes back without the lock.
+    pub fn fence(&self) -> &Fence {
+        &self.fence
+    }
+
     /// POST.
     pub async fn create<K: Resource<DynamicType = ()>>(
         &self,

@@ -296,3 +296,7 @@ impl Shell {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;

@@ -1,0 +1,422 @@
+//! Looks at a Rollout over an API server of a few lines, whose watch tells only when the test says so.
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    apply::{Fence, call::CALL_TIMEOUT},
+    observe::{Trigger, watch},
+    operator::{dispatch::dispatch, queue::Queue},
+    scripted::{self, Answer, Call, failure},
+};
+
+const ROLLOUT: &str = "/apis/baton.dev/v1alpha1/namespaces/shop/rollouts/web";
+const PODS: &str = "/api/v1/namespaces/shop/pods";
+
+/// What the API server holds and does.
+#[derive(Default)]
+struct World {
+    objects: BTreeMap<String, Value>,
+    version: u64,
+    watchers: Vec<(String, mpsc::UnboundedSender<Value>)>,
+    /// Events that the watches have not told yet.
+    untold: VecDeque<(String, Value)>,
+    /// Tells every event at once.
+    tells: bool,
+    /// Requests other than lists and watches, as `POST /path`.
+    calls: Vec<String>,
+    lists: usize,
+    /// What is refused: beginning of the request line, HTTP status, reason, message. Status 0: performed, not answered.
+    refusal: Option<(String, u16, String)>,
+}
+
+/// `/api/v1/pods` or `/apis/baton.dev/v1alpha1/rollouts` → `pods`, `rollouts`.
+fn kind_of(path: &str) -> String {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    ["pods", "rollouts", "controllerrevisions"]
+        .into_iter()
+        .find(|kind| last == *kind || path.contains(&format!("/{kind}/")))
+        .unwrap_or(last)
+        .to_owned()
+}
+
+impl World {
+    fn put(&mut self, path: &str, mut object: Value) -> Value {
+        self.version += 1;
+        let is_new = !self.objects.contains_key(path);
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        if is_new {
+            object["metadata"]["uid"] = json!(format!("uid-{}", self.version));
+            object["metadata"]["creationTimestamp"] = json!("2026-01-01T10:00:00Z");
+        }
+        self.objects.insert(path.to_owned(), object.clone());
+        let what = if is_new { "ADDED" } else { "MODIFIED" };
+        self.untold.push_back((kind_of(path), json!({"type": what, "object": object})));
+        if self.tells {
+            self.tell();
+        }
+        object
+    }
+
+    /// The watches tell what has happened.
+    fn tell(&mut self) {
+        while let Some((kind, event)) = self.untold.pop_front() {
+            for (_, watcher) in self.watchers.iter().filter(|(of, _)| *of == kind) {
+                let _ = watcher.send(event.clone());
+            }
+        }
+    }
+
+    fn answer(&mut self, call: &Call) -> Answer {
+        let kind = kind_of(&call.path);
+        if call.is_watch() {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            self.watchers.push((kind, sender));
+            return Answer::Watch(receiver);
+        }
+        if call.method == "GET" && call.path.ends_with(&kind) {
+            self.lists += 1;
+            let items: Vec<&Value> =
+                self.objects.iter().filter(|(path, _)| kind_of(path) == kind).map(|o| o.1).collect();
+            return Answer::ok(json!({"metadata": {"resourceVersion": self.version.to_string()}, "items": items}));
+        }
+        let dry_run = if call.query.contains_key("dryRun") { "dry-run " } else { "" };
+        self.calls.push(format!("{dry_run}{}", call.line()));
+        let refusal = self.refusal.clone().filter(|(line, ..)| call.line().starts_with(line));
+        if let Some((_, code, message)) = refusal.clone().filter(|(_, code, _)| *code != 0) {
+            return Answer::Json(code, failure(code, if code == 409 { "Conflict" } else { "Other" }, &message));
+        }
+        let answer = self.perform(call);
+        if refusal.is_some() { Answer::Never } else { answer }
+    }
+
+    fn perform(&mut self, call: &Call) -> Answer {
+        if call.query.contains_key("dryRun") || call.path.contains("events") {
+            return Answer::Json(201, call.body.clone());
+        }
+        match call.method.as_str() {
+            "POST" => {
+                let path = format!("{}/{}", call.path, call.body["metadata"]["name"].as_str().unwrap());
+                if self.objects.contains_key(&path) {
+                    return Answer::failure(409, "AlreadyExists", "already exists");
+                }
+                Answer::Json(201, self.put(&path, call.body.clone()))
+            }
+            "PUT" => {
+                let path = call.path.trim_end_matches("/status").to_owned();
+                let mut object = self.objects[&path].clone();
+                if object["metadata"]["resourceVersion"] != call.body["metadata"]["resourceVersion"] {
+                    return Answer::failure(409, "Conflict", "modified");
+                }
+                object["status"] = call.body["status"].clone();
+                Answer::ok(self.put(&path, object))
+            }
+            "PATCH" => {
+                let mut object = self.objects[&call.path].clone();
+                object["metadata"]["annotations"] = call.body["metadata"]["annotations"].clone();
+                Answer::ok(self.put(&call.path, object))
+            }
+            _ => {
+                self.objects.get(&call.path).cloned().map_or_else(|| Answer::failure(404, "NotFound", "no"), Answer::ok)
+            }
+        }
+    }
+}
+
+type Shared = Arc<Mutex<World>>;
+
+fn web(replicas: i32) -> Value {
+    let template =
+        json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app", "image": "web:1"}]}});
+    json!({
+        "apiVersion": "baton.dev/v1alpha1", "kind": "Rollout",
+        "metadata": {"name": "web", "namespace": "shop", "generation": 1},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template},
+    })
+}
+
+/// An operator's shell over a world.
+struct Rig {
+    world: Shared,
+    shell: Arc<Shell>,
+    queue: Arc<Queue>,
+    _watches: JoinSet<()>,
+}
+
+impl Rig {
+    async fn new(replicas: i32, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        let world = Shared::default();
+        world.lock().unwrap().put(ROLLOUT, web(replicas));
+        world.lock().unwrap().untold.clear();
+        let served = world.clone();
+        let client = scripted::client(move |call| served.lock().unwrap().answer(&call));
+        let queue = Arc::new(Queue::new(Duration::from_millis(20)));
+        let due = queue.clone();
+        let trigger: Trigger = Arc::new(move |keys| due.add(keys));
+        let mut watches = JoinSet::new();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let settings = watch::Settings::default();
+        let observer = Observer::start(&client, &[Some("shop".into())], &settings, &mut rng, &trigger, &mut watches);
+        observer.refresh().await;
+        let fence = Fence::closed();
+        fence.extend(Instant::now() + Duration::from_hours(24));
+        let shell = Arc::new(Shell {
+            observer: Arc::new(observer),
+            calls: Calls::new(client, fence, CALL_TIMEOUT),
+            clock: Clock::new(now),
+            rng: rng.into(),
+            metrics: Metrics::default(),
+            identity: "a/1/x".into(),
+            memories: Mutex::default(),
+        });
+        Self { world, shell, queue, _watches: watches }
+    }
+
+    /// One that tells the time as it goes by.
+    async fn of(replicas: i32) -> Self {
+        let began = Instant::now();
+        let start: Timestamp = "2026-01-01T10:00:00Z".parse().unwrap();
+        Self::new(replicas, move || start + jiff::SignedDuration::try_from(began.elapsed()).unwrap()).await
+    }
+
+    async fn look(&self) -> Looked {
+        reconcile(&key(), &self.shell).await
+    }
+
+    /// Lets the watches tell, and the index hear.
+    async fn tell(&self) {
+        self.world.lock().unwrap().tell();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    fn object(&self, path: &str) -> Value {
+        self.world().objects[path].clone()
+    }
+
+    fn pods(&self) -> Vec<String> {
+        self.world().objects.keys().filter(|path| path.starts_with(PODS)).cloned().collect()
+    }
+
+    fn status(&self) -> Value {
+        self.object(ROLLOUT)["status"].clone()
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.world().calls.clone()
+    }
+
+    fn count(&self, line: &str) -> usize {
+        self.calls().iter().filter(|call| call.starts_with(line)).count()
+    }
+
+    fn refuse(&self, line: &str, code: u16, message: &str) {
+        self.world().refusal = Some((line.to_owned(), code, message.to_owned()));
+    }
+
+    fn refuse_nothing(&self) {
+        self.world().refusal = None;
+    }
+
+    /// Looks and tells until all Pods of the Rollout exist.
+    async fn until_pods(&self, count: usize) {
+        for _ in 0..20 {
+            if self.pods().len() == count {
+                return;
+            }
+            self.look().await;
+            self.tell().await;
+        }
+        panic!("{} Pods after 20 looks: {:?}", self.pods().len(), self.calls());
+    }
+
+    /// Runs the operator's loop for so long.
+    async fn run(&self, time: Duration) {
+        self.world().tells = true;
+        let stop = CancellationToken::new();
+        let loop_ = tokio::spawn(dispatch(self.shell.clone(), self.queue.clone(), 4, stop.clone()));
+        self.queue.add([key()]);
+        tokio::time::sleep(time).await;
+        stop.cancel();
+        loop_.await.unwrap();
+    }
+}
+
+fn key() -> ObjectKey {
+    ObjectKey { namespace: "shop".into(), name: "web".into() }
+}
+
+/// R11
+#[tokio::test(start_paused = true)]
+async fn nothing_is_decided_before_our_own_writes_have_come_back() {
+    let rig = Rig::of(3).await;
+    assert_eq!(rig.look().await.result, Result::Success);
+    let calls = rig.calls();
+    assert!(calls.iter().any(|call| call.starts_with("POST") && call.ends_with("/controllerrevisions")), "{calls:?}");
+    for _ in 0..3 {
+        assert_eq!(rig.look().await.result, Result::Stale);
+    }
+    assert_eq!(rig.calls(), calls, "a stale look writes nothing");
+    rig.tell().await;
+    assert_eq!(rig.look().await.result, Result::Success);
+    assert!(rig.calls().len() > calls.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_never_comes_back_leads_to_a_list_and_then_to_work() {
+    let rig = Rig::of(3).await;
+    rig.look().await;
+    assert_eq!(rig.look().await.again_at.map(|at| at.duration_since(Instant::now()).as_secs()), Some(30));
+    let lists = rig.world().lists;
+    // The watches tell nothing for as long as they live, as one behind a dead proxy.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(rig.look().await.result, Result::Stale);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(rig.world().lists > lists);
+    assert_eq!(rig.look().await.result, Result::Success);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_come_with_a_status_that_remembers_the_run() {
+    let rig = Rig::of(3).await;
+    rig.until_pods(3).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    rig.look().await;
+    let status = rig.status();
+    assert_eq!((&status["run"], &status["replicas"]), (&json!(1), &json!(3)), "{status}");
+    assert!(rig.count("POST /apis/events.k8s.io/v1/namespaces/shop/events") > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loop_comes_to_rest() {
+    let rig = Rig::of(3).await;
+    rig.run(Duration::from_secs(10)).await;
+    assert_eq!(rig.pods().len(), 3);
+    let calls = rig.calls().len();
+    rig.run(Duration::from_secs(100)).await;
+    assert_eq!(rig.calls().len(), calls, "{:?}", &rig.calls()[calls..]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_is_spared_but_memory_is_not() {
+    let rig = Rig::of(20).await;
+    rig.until_pods(20).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    rig.look().await;
+    rig.tell().await;
+    let writes = rig.count("PUT");
+    // Twenty Pods become ready, one every 10 ms, each with a look.
+    for path in rig.pods() {
+        let mut pod = rig.object(&path);
+        let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T10:00:01Z"});
+        pod["status"] = json!({"phase": "Running", "conditions": [ready]});
+        rig.world().put(&path, pod);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        rig.tell().await;
+        rig.look().await;
+        rig.tell().await;
+    }
+    let written = rig.count("PUT") - writes;
+    assert!(written <= 1, "{written} status writes in 0.3 s");
+    // What was held back comes by itself.
+    rig.run(Duration::from_secs(1)).await;
+    assert_eq!(rig.status()["readyReplicas"], json!(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_written_by_another_is_read_again_without_an_event() {
+    let rig = Rig::of(3).await;
+    rig.refuse("PUT", 409, "modified");
+    rig.look().await;
+    assert_eq!(rig.count("POST /apis/events.k8s.io"), 0);
+    rig.refuse_nothing();
+    rig.tell().await;
+    assert_eq!(rig.look().await.result, Result::Stale, "the version that is no longer the latest is not decided upon");
+    // What the other wrote comes.
+    let mut changed = rig.object(ROLLOUT);
+    changed["metadata"]["annotations"] = json!({"a": "b"});
+    rig.world().put(ROLLOUT, changed);
+    rig.tell().await;
+    assert_eq!(rig.look().await.result, Result::Success);
+    assert!(rig.count("POST /apis/events.k8s.io") > 0);
+}
+
+/// Agones#607: a create that was performed, but whose answer was lost, is neither leaked nor doubled.
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_to_a_create_makes_no_second_pod() {
+    let rig = Rig::of(1).await;
+    rig.refuse(&format!("POST {PODS}"), 0, "");
+    rig.run(Duration::from_mins(1)).await;
+    rig.refuse_nothing();
+    rig.run(Duration::from_mins(2)).await;
+    assert_eq!(rig.pods().len(), 1, "{:?}", rig.calls());
+    assert_eq!(rig.status()["replicas"], json!(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exhausted_quota_is_asked_ever_more_rarely_and_shown() {
+    let rig = Rig::of(100).await;
+    rig.refuse(&format!("POST {PODS}"), 403, "pods is forbidden: exceeded quota: small");
+    rig.run(Duration::from_mins(10)).await;
+    let asked = rig.count(&format!("POST {PODS}"));
+    assert!((10..=30).contains(&asked), "asked {asked} times in ten minutes for 100 Pods");
+    let status = rig.status().to_string();
+    assert!(status.contains("QuotaExceeded") && status.contains("exceeded quota: small"), "{status}");
+    rig.refuse_nothing();
+    rig.run(Duration::from_secs(75)).await;
+    assert_eq!(rig.pods().len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overloaded_server_is_given_the_time_it_asks_for() {
+    let rig = Rig::of(1).await;
+    rig.refuse(&format!("POST {PODS}"), 429, "too many requests");
+    rig.run(Duration::from_secs(30)).await;
+    let asked = rig.count(&format!("POST {PODS}"));
+    assert!((10..=35).contains(&asked), "asked {asked} times in 30 s, one second apart");
+}
+
+/// messaging-topology-operator#88, controller-runtime#797: one object's panic must not stop the others, nor the operator.
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_told_on_its_object_and_the_others_go_on() {
+    let looks = std::sync::atomic::AtomicUsize::new(0);
+    let rig = Rig::new(2, move || {
+        let look = looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        assert!(look != 0, "a bug in the planner");
+        "2026-01-01T10:00:00Z".parse().unwrap()
+    })
+    .await;
+    rig.run(Duration::from_millis(500)).await;
+    assert_eq!((rig.pods().len(), rig.count("POST /apis/events.k8s.io")), (0, 1), "{:?}", rig.calls());
+    assert!(rig.shell.metrics.text().contains(r#"controller_runtime_reconcile_panics_total{controller="rollout"} 1"#));
+    rig.run(Duration::from_secs(5)).await;
+    assert_eq!(rig.pods().len(), 2, "tried again after a pause");
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_goes_with_its_object() {
+    let rig = Rig::of(1).await;
+    rig.look().await;
+    rig.tell().await;
+    assert_eq!(lock(&rig.shell.memories).len(), 1);
+    let object = rig.world().objects.remove(ROLLOUT).unwrap();
+    let gone = (kind_of(ROLLOUT), json!({"type": "DELETED", "object": object}));
+    rig.world().untold.push_back(gone);
+    rig.tell().await;
+    assert_eq!(rig.look().await, Looked { result: Result::Gone, again_at: None });
+    assert!(lock(&rig.shell.memories).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_without_the_lock() {
+    let rig = Rig::of(3).await;
+    rig.shell.calls.fence().close();
+    rig.run(Duration::from_secs(20)).await;
+    assert_eq!(rig.calls(), [] as [String; 0]);
+}
