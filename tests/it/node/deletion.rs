@@ -9,17 +9,21 @@ use kube::{
 };
 use serde_json::json;
 
-use super::fixture::{Space, condition, container, ended, idle, lives, main, named_sh, phase, sh, until, with};
+use super::fixture::{
+    Space, condition, container, ended, idle, lives, looping, main, named_sh, phase, sh, until, with,
+};
 
 /// Takes no notice of SIGTERM.
-const STUBBORN: &str = "trap '' TERM; while :; do sleep 0.1; done";
+fn stubborn() -> String {
+    looping("")
+}
 
 /// N20
 #[tokio::test]
 async fn a_process_that_ends_by_itself_is_not_waited_for_longer() {
     let space = Space::new("n20").await;
-    space.create("nice", json!({ "terminationGracePeriodSeconds": 30, "containers": [sh(idle())] })).await;
-    space.until_ready("nice").await;
+    space.create("nice", json!({ "terminationGracePeriodSeconds": 30, "containers": [sh(&idle())] })).await;
+    space.until_up("nice").await;
     space.delete("nice").await;
     assert!(space.gone("nice", 10).await < Duration::from_secs(2));
 }
@@ -28,8 +32,8 @@ async fn a_process_that_ends_by_itself_is_not_waited_for_longer() {
 #[tokio::test]
 async fn a_process_that_does_not_end_is_killed_after_the_grace_period() {
     let space = Space::new("n21").await;
-    let pod = space.run("stubborn", &sh(STUBBORN)).await;
-    space.until_ready("stubborn").await;
+    let pod = space.run("stubborn", &sh(&stubborn())).await;
+    space.until_up("stubborn").await;
     let pid = space.pid(&pod, "main", 0);
     space.delete("stubborn").await;
     let took = space.gone("stubborn", 10).await.as_secs_f32();
@@ -42,8 +46,8 @@ async fn a_process_that_does_not_end_is_killed_after_the_grace_period() {
 async fn the_api_is_told_how_a_deleted_pod_ended_before_it_goes() {
     let space = Space::new("n22").await;
     for (name, code, phase_at_end) in [("well", 0, "Succeeded"), ("badly", 5, "Failed")] {
-        space.run(name, &sh(&format!("trap 'exit {code}' TERM; while :; do sleep 0.1; done"))).await;
-        let ready = space.until_ready(name).await;
+        space.run(name, &sh(&looping(&format!("exit {code}")))).await;
+        let ready = space.until_up(name).await;
         let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(20);
         let history = space.pods().watch(&params, &ready.resource_version().unwrap()).await.unwrap();
         space.delete(name).await;
@@ -62,14 +66,13 @@ async fn the_api_is_told_how_a_deleted_pod_ended_before_it_goes() {
 #[tokio::test]
 async fn a_pre_stop_hook_runs_first_and_takes_from_the_grace_period() {
     let space = Space::new("n23").await;
-    let script =
-        "trap 'echo term >>/shared/told; exit 0' TERM; while :; do echo serving >/shared/state; sleep 0.1; done";
+    let script = looping("echo term >>/shared/told; exit 0");
     let fields = json!({
         "volumeMounts": [{ "name": "shared", "mountPath": "/shared" }],
         "lifecycle": { "preStop": { "exec": { "command": ["sh", "-c", "echo hook >>/shared/told; sleep 1; echo done >>/shared/told"] } } },
     });
-    space.create("hooked", json!({ "volumes": [space.shared()], "containers": [with(sh(script), fields)] })).await;
-    space.until_ready("hooked").await;
+    space.create("hooked", json!({ "volumes": [space.shared()], "containers": [with(sh(&script), fields)] })).await;
+    space.until_up("hooked").await;
     space.delete("hooked").await;
     let took = space.gone("hooked", 10).await.as_secs_f32();
     assert!((1.0..2.5).contains(&took), "{took}");
@@ -77,9 +80,9 @@ async fn a_pre_stop_hook_runs_first_and_takes_from_the_grace_period() {
 
     // A hook that outlasts the grace period: two more seconds are given.
     let fields = json!({ "lifecycle": { "preStop": { "sleep": { "seconds": 2 } } } });
-    let spec = json!({ "terminationGracePeriodSeconds": 2, "containers": [with(sh(STUBBORN), fields)] });
+    let spec = json!({ "terminationGracePeriodSeconds": 2, "containers": [with(sh(&stubborn()), fields)] });
     space.create("late", spec).await;
-    space.until_ready("late").await;
+    space.until_up("late").await;
     space.delete("late").await;
     let took = space.gone("late", 10).await.as_secs_f32();
     assert!((3.9..6.0).contains(&took), "{took}");
@@ -90,8 +93,8 @@ async fn a_pre_stop_hook_runs_first_and_takes_from_the_grace_period() {
 async fn a_failing_pre_stop_hook_is_told_and_the_container_ends_all_the_same() {
     let space = Space::new("n24").await;
     let fields = json!({ "lifecycle": { "preStop": { "exec": { "command": ["sh", "-c", "echo oh no; exit 4"] } } } });
-    space.run("hooked", &with(sh(idle()), fields)).await;
-    space.until_ready("hooked").await;
+    space.run("hooked", &with(sh(&idle()), fields)).await;
+    space.until_up("hooked").await;
     space.delete("hooked").await;
     assert!(space.gone("hooked", 10).await < Duration::from_secs(2));
     space.until_event("hooked", "FailedPreStopHook", "exited with 4: oh no").await;
@@ -101,8 +104,8 @@ async fn a_failing_pre_stop_hook_is_told_and_the_container_ends_all_the_same() {
 #[tokio::test]
 async fn a_pod_deleted_by_force_is_gone_at_once_and_its_process_soon() {
     let space = Space::new("n25").await;
-    let pod = space.run("forced", &sh(STUBBORN)).await;
-    space.until_ready("forced").await;
+    let pod = space.run("forced", &sh(&stubborn())).await;
+    space.until_up("forced").await;
     let pid = space.pid(&pod, "main", 0);
     let begun = Instant::now();
     space.delete_with_grace("forced", 0).await;
@@ -118,8 +121,8 @@ async fn a_pod_deleted_by_force_is_gone_at_once_and_its_process_soon() {
 async fn a_node_can_be_told_to_keep_the_processes_of_pods_deleted_by_force() {
     let space = Space::on("process-2", "n26").await;
     space.control(&["keep-force-deleted", "4"]);
-    let pod = space.run("zombie", &sh(idle())).await;
-    space.until_ready("zombie").await;
+    let pod = space.run("zombie", &sh(&idle())).await;
+    space.until_up("zombie").await;
     let pid = space.pid(&pod, "main", 0);
     space.delete_with_grace("zombie", 0).await;
     let begun = Instant::now();
@@ -137,8 +140,8 @@ async fn a_terminating_pod_leaves_its_service_while_its_own_condition_stays() {
     let services = Api::<Service>::namespaced(space.client.clone(), &space.namespace);
     services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
     let lifecycle = json!({ "lifecycle": { "preStop": { "sleep": { "seconds": 2 } } } });
-    space.run("slow", &with(sh(idle()), lifecycle)).await;
-    space.until_ready("slow").await;
+    space.run("slow", &with(sh(&idle()), lifecycle)).await;
+    space.until_up("slow").await;
     let slices = Api::<EndpointSlice>::namespaced(space.client.clone(), &space.namespace);
     let conditions = async || {
         let slices = slices.list(&ListParams::default().labels("kubernetes.io/service-name=web")).await.unwrap();
@@ -158,8 +161,8 @@ async fn a_terminating_pod_leaves_its_service_while_its_own_condition_stays() {
 #[tokio::test]
 async fn a_second_deletion_shortens_the_grace_period() {
     let space = Space::new("n28").await;
-    space.create("shortened", json!({ "terminationGracePeriodSeconds": 60, "containers": [sh(STUBBORN)] })).await;
-    space.until_ready("shortened").await;
+    space.create("shortened", json!({ "terminationGracePeriodSeconds": 60, "containers": [sh(&stubborn())] })).await;
+    space.until_up("shortened").await;
     space.delete("shortened").await;
     space.until("shortened", 5, "deletionTimestamp", |pod| pod.metadata.deletion_timestamp.clone()).await;
     space.delete_with_grace("shortened", 1).await;
@@ -170,7 +173,7 @@ async fn a_second_deletion_shortens_the_grace_period() {
 #[tokio::test]
 async fn a_pod_of_which_nothing_has_started_is_gone_at_once() {
     let space = Space::new("n29").await;
-    space.run("never", &with(sh(idle()), json!({ "image": "example.local/none:1.0" }))).await;
+    space.run("never", &with(sh(&idle()), json!({ "image": "example.local/none:1.0" }))).await;
     space.until_waiting("never", 10, "ErrImagePull").await;
     space.delete("never").await;
     assert!(space.gone("never", 5).await < Duration::from_secs(1));
@@ -181,8 +184,8 @@ async fn a_pod_of_which_nothing_has_started_is_gone_at_once() {
 async fn an_evicted_pod_ends_as_a_deleted_one() {
     let space = Space::new("n30").await;
     let lifecycle = json!({ "lifecycle": { "preStop": { "sleep": { "seconds": 1 } } } });
-    space.run("evicted", &with(sh(idle()), lifecycle)).await;
-    space.until_ready("evicted").await;
+    space.run("evicted", &with(sh(&idle()), lifecycle)).await;
+    space.until_up("evicted").await;
     space.pods().evict("evicted", &EvictParams::default()).await.unwrap();
     let pod = space.until("evicted", 2, "DisruptionTarget", |pod| {
         (condition(pod, "DisruptionTarget").status == "True").then(|| pod.clone())
@@ -196,10 +199,11 @@ async fn an_evicted_pod_ends_as_a_deleted_one() {
 #[tokio::test]
 async fn containers_are_not_restarted_once_their_pod_terminates() {
     let space = Space::new("n31").await;
-    let quick = named_sh("quick", "trap 'exit 1' TERM; while :; do sleep 0.1; done");
-    let slow = with(sh(idle()), json!({ "lifecycle": { "preStop": { "sleep": { "seconds": 2 } } } }));
+    let quick = named_sh("quick", &looping("exit 1"));
+    let slow = with(sh(&idle()), json!({ "lifecycle": { "preStop": { "sleep": { "seconds": 2 } } } }));
     space.create("both", json!({ "containers": [quick, slow] })).await;
-    space.until_ready("both").await;
+    space.until_up("both").await;
+    space.until_log_of("both", "quick", "up").await;
     space.delete("both").await;
     let pod = space
         .until("both", 2, "the first container's end", |pod| {

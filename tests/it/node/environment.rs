@@ -91,7 +91,7 @@ async fn variables_come_from_all_documented_sources() {
 #[tokio::test]
 async fn a_missing_source_of_a_variable_is_waited_for() {
     let space = Space::new("n52").await;
-    space.run("waits", &with(sh(idle()), json!({ "envFrom": [{ "configMapRef": { "name": "later" } }] }))).await;
+    space.run("waits", &with(sh(&idle()), json!({ "envFrom": [{ "configMapRef": { "name": "later" } }] }))).await;
     let pod = space.until_waiting("waits", 10, "CreateContainerConfigError").await;
     assert_eq!(waiting(main(&pod).unwrap()).unwrap().1, "configmap \"later\" not found");
     config_map(&space, "later", json!({ "a": "b" })).await;
@@ -175,7 +175,7 @@ async fn a_downward_volume_follows_the_labels() {
 async fn a_volume_that_cannot_be_made_keeps_the_pod_from_starting() {
     let space = Space::new("n58").await;
     let volumes = json!([{ "name": "late", "configMap": { "name": "late" } }]);
-    space.create("waits", json!({ "volumes": volumes, "containers": [sh(idle())] })).await;
+    space.create("waits", json!({ "volumes": volumes, "containers": [sh(&idle())] })).await;
     space.until_event("waits", "FailedMount", "configmap \"late\" not found").await;
     let pod = space.until_waiting("waits", 5, "ContainerCreating").await;
     assert_eq!(condition(&pod, "PodReadyToStartContainers").status, "False");
@@ -183,7 +183,7 @@ async fn a_volume_that_cannot_be_made_keeps_the_pod_from_starting() {
     space.until_ready("waits").await;
 
     let volumes = json!([{ "name": "disk", "nfs": { "server": "nowhere", "path": "/" } }]);
-    space.create("disk", json!({ "volumes": volumes, "containers": [sh(idle())] })).await;
+    space.create("disk", json!({ "volumes": volumes, "containers": [sh(&idle())] })).await;
     space.until_event("disk", "FailedMount", "this node has no volumes of this kind").await;
 }
 
@@ -254,7 +254,7 @@ async fn every_pod_has_an_address_of_its_own() {
     let space = Space::new("n62").await;
     let mut addresses = Vec::new();
     for name in ["one", "two", "three"] {
-        space.run(name, &sh(idle())).await;
+        space.run(name, &sh(&idle())).await;
         let status = space.until_ready(name).await.status.unwrap();
         assert_eq!(status.host_ip.as_deref(), Some("10.244.1.1"));
         let address = status.pod_ip.unwrap();
@@ -264,7 +264,7 @@ async fn every_pod_has_an_address_of_its_own() {
     }
     addresses.dedup();
     assert_eq!(addresses.len(), 3);
-    space.create("host", json!({ "hostNetwork": true, "containers": [sh(idle())] })).await;
+    space.create("host", json!({ "hostNetwork": true, "containers": [sh(&idle())] })).await;
     assert_eq!(space.until_ready("host").await.status.unwrap().pod_ip.as_deref(), Some("10.244.1.1"));
 }
 
@@ -272,7 +272,7 @@ async fn every_pod_has_an_address_of_its_own() {
 #[tokio::test]
 async fn the_observed_generation_follows_the_specification() {
     let space = Space::new("n63").await;
-    space.run("pod", &sh(idle())).await;
+    space.run("pod", &sh(&idle())).await;
     let pod = space.until_ready("pod").await;
     let observed = |pod: &Pod| pod.status.as_ref()?.observed_generation;
     assert_eq!((pod.metadata.generation, observed(&pod)), (Some(1), Some(1)));
@@ -323,7 +323,7 @@ async fn what_the_node_does_not_do_is_said() {
     space
         .create(
             "odd",
-            json!({ "shareProcessNamespace": true, "containers": [with(sh(idle()), json!({ "tty": true }))] }),
+            json!({ "shareProcessNamespace": true, "containers": [with(sh(&idle()), json!({ "tty": true }))] }),
         )
         .await;
     space.until_event("odd", "Unsupported", "shareProcessNamespace, main: tty").await;

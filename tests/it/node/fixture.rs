@@ -81,6 +81,12 @@ impl Space {
         fs::read_to_string(self.folder().join(name)).unwrap_or_default()
     }
 
+    /// Waits until a file of the folder has exactly this content.
+    pub async fn until_file(&self, name: &str, content: &str) {
+        let what = format!("{content:?} in {name}");
+        until(10, &what, async || (self.shared_file(name) == content).then_some(())).await;
+    }
+
     /// Creates a Pod of one container, `main`.
     pub async fn run(&self, name: &str, container: &Value) -> Pod {
         self.create(name, json!({ "containers": [container] })).await
@@ -111,6 +117,12 @@ impl Space {
 
     pub async fn until_ready(&self, name: &str) -> Pod {
         self.until(name, 20, "to be Ready", |pod| (condition(pod, "Ready").status == "True").then(|| pod.clone())).await
+    }
+
+    /// Waits until the Pod is Ready and the script of `main`, a [`looping`] one, feels SIGTERM.
+    pub async fn until_up(&self, name: &str) -> Pod {
+        self.until_log(name, "up").await;
+        self.until_ready(name).await
     }
 
     pub async fn until_phase(&self, name: &str, wanted: &str) -> Pod {
@@ -186,9 +198,13 @@ impl Space {
 
     /// Waits until the log of `main` has this part.
     pub async fn until_log(&self, name: &str, part: &str) -> String {
+        self.until_log_of(name, "main", part).await
+    }
+
+    pub async fn until_log_of(&self, name: &str, container: &str, part: &str) -> String {
         until(15, &format!("{part:?} in the log of {name}"), async || {
             // Refused as long as the container waits.
-            let params = LogParams { container: Some("main".into()), ..LogParams::default() };
+            let params = LogParams { container: Some(container.into()), ..LogParams::default() };
             self.pods().logs(name, &params).await.ok().filter(|log| log.contains(part))
         })
         .await
@@ -246,8 +262,13 @@ pub fn named_sh(name: &str, script: &str) -> Value {
 }
 
 /// A script that runs until it is told to end, and then ends with 0.
-pub fn idle() -> &'static str {
-    "trap 'exit 0' TERM; while :; do sleep 0.1; done"
+pub fn idle() -> String {
+    looping("exit 0")
+}
+
+/// A script that answers SIGTERM with a command of the shell, and says `up` from when on it does.
+pub fn looping(on_term: &str) -> String {
+    format!("trap '{on_term}' TERM; echo up; while :; do sleep 0.1; done")
 }
 
 /// The container with further fields.

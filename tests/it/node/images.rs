@@ -10,7 +10,7 @@ use super::fixture::{IMAGE, Space, cluster, container, idle, main, phase, sh, wa
 async fn a_missing_image_is_pulled_again_after_ten_seconds() {
     let space = Space::new("n1").await;
     let begun = Instant::now();
-    space.run("late", &with(sh(idle()), json!({ "image": "example.local/late:1.0" }))).await;
+    space.run("late", &with(sh(&idle()), json!({ "image": "example.local/late:1.0" }))).await;
     let pod = space.until_waiting("late", 10, "ErrImagePull").await;
     assert_eq!(phase(&pod), "Pending");
     assert!(waiting(main(&pod).unwrap()).unwrap().1.contains("example.local/late:1.0: not found"));
@@ -28,7 +28,7 @@ async fn a_missing_image_is_pulled_again_after_ten_seconds() {
 #[tokio::test]
 async fn an_invalid_image_name_is_called_so() {
     let space = Space::new("n3").await;
-    space.run("bad", &with(sh(idle()), json!({ "image": "example.local/BAD:1.0" }))).await;
+    space.run("bad", &with(sh(&idle()), json!({ "image": "example.local/BAD:1.0" }))).await;
     let pod = space.until_waiting("bad", 10, "InvalidImageName").await;
     assert!(waiting(main(&pod).unwrap()).unwrap().1.contains("couldn't parse image name"));
 }
@@ -38,7 +38,7 @@ async fn an_invalid_image_name_is_called_so() {
 async fn an_image_that_must_not_be_pulled_is_not() {
     let space = Space::new("n4").await;
     let fields = json!({ "image": "example.local/none:1.0", "imagePullPolicy": "Never" });
-    space.run("never", &with(sh(idle()), fields)).await;
+    space.run("never", &with(sh(&idle()), fields)).await;
     space.until_waiting("never", 10, "ErrImageNeverPull").await;
 }
 

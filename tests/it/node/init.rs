@@ -3,12 +3,13 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::fixture::{
-    Space, condition, container, ended, idle, last_state, main, named_sh, phase, sh, signal, state, waiting, with,
+    Space, condition, container, ended, idle, last_state, looping, main, named_sh, phase, sh, signal, state, waiting,
+    with,
 };
 
 /// Writes its beginning and end to /shared/order.
 fn noted(name: &str, script: &str) -> Value {
-    let script = format!("echo {name}+ >>/shared/order; trap 'echo {name}- >>/shared/order; exit 0' TERM; {script}");
+    let script = format!("trap 'echo {name}- >>/shared/order; exit 0' TERM; echo {name}+ >>/shared/order; {script}");
     with(named_sh(name, &script), json!({ "volumeMounts": [{ "name": "shared", "mountPath": "/shared" }] }))
 }
 
@@ -39,7 +40,7 @@ async fn init_containers_run_one_after_the_other_before_the_main_ones() {
     }
     std::fs::write(space.folder().join("go"), "").unwrap();
     let pod = space.until_ready("ordered").await;
-    assert_eq!(space.shared_file("order"), "one+\none-\ntwo+\ntwo-\nmain+\n");
+    space.until_file("order", "one+\none-\ntwo+\ntwo-\nmain+\n").await;
     assert_eq!(condition(&pod, "Initialized").status, "True");
     assert_eq!(ended(container(&pod, "one").unwrap()), Some((0, "Completed".into())));
     assert!(container(&pod, "two").unwrap().ready, "an init container that has succeeded is ready");
@@ -49,7 +50,7 @@ async fn init_containers_run_one_after_the_other_before_the_main_ones() {
 #[tokio::test]
 async fn a_failing_init_container_is_retried_with_back_off() {
     let space = Space::new("n44").await;
-    space.create("stuck", json!({ "initContainers": [named_sh("init", "exit 9")], "containers": [sh(idle())] })).await;
+    space.create("stuck", json!({ "initContainers": [named_sh("init", "exit 9")], "containers": [sh(&idle())] })).await;
     let check = |pod: &Pod| (waiting(container(pod, "init")?)?.0 == "CrashLoopBackOff").then(|| pod.clone());
     let pod = space.until("stuck", 10, "CrashLoopBackOff", check).await;
     let init = container(&pod, "init").unwrap();
@@ -63,7 +64,7 @@ async fn a_failing_init_container_is_retried_with_back_off() {
 async fn a_failing_init_container_fails_the_pod_under_never() {
     let space = Space::new("n45").await;
     let spec = json!({
-        "restartPolicy": "Never", "initContainers": [named_sh("init", "exit 9")], "containers": [sh(idle())],
+        "restartPolicy": "Never", "initContainers": [named_sh("init", "exit 9")], "containers": [sh(&idle())],
     });
     space.create("failed", spec).await;
     let pod = space.until_phase("failed", "Failed").await;
@@ -83,10 +84,10 @@ async fn sidecars_start_in_order_and_gate_what_follows() {
     let spec = json!({ "volumes": [space.shared()], "initContainers": init, "containers": [noted("main", LOOP)] });
     space.create("gated", spec).await;
     space.until_event("gated", "Unhealthy", "Startup probe failed").await;
-    assert_eq!(space.shared_file("order"), "first+\n");
+    space.until_file("order", "first+\n").await;
     std::fs::write(space.folder().join("up"), "").unwrap();
     let pod = space.until_ready("gated").await;
-    assert_eq!(space.shared_file("order"), "first+\ninit+\ninit-\nsecond+\nmain+\n");
+    space.until_file("order", "first+\ninit+\ninit-\nsecond+\nmain+\n").await;
     for name in ["first", "second"] {
         let status = container(&pod, name).unwrap();
         assert!(status.ready && status.started == Some(true) && state(status).running.is_some(), "{status:?}");
@@ -108,7 +109,7 @@ async fn a_sidecar_counts_for_readiness_and_restarts_under_every_policy() {
         side,
         json!({ "readinessProbe": { "exec": { "command": ["test", "-e", "/tmp/up"] }, "periodSeconds": 1 } }),
     );
-    let spec = json!({ "restartPolicy": "Never", "initContainers": [side], "containers": [sh(idle())] });
+    let spec = json!({ "restartPolicy": "Never", "initContainers": [side], "containers": [sh(&idle())] });
     space.create("job", spec).await;
     let pod = space.until_ready("job").await;
     let main_id = main(&pod).unwrap().container_id.clone();
@@ -124,7 +125,7 @@ async fn a_sidecar_counts_for_readiness_and_restarts_under_every_policy() {
 #[tokio::test]
 async fn a_pod_has_succeeded_when_its_main_containers_have_whatever_the_sidecars_do() {
     let space = Space::new("n48").await;
-    let side = sidecar(named_sh("side", "trap 'exit 3' TERM; while :; do sleep 0.1; done"));
+    let side = sidecar(named_sh("side", &looping("exit 3")));
     let spec = json!({ "restartPolicy": "OnFailure", "initContainers": [side], "containers": [sh("sleep 1")] });
     space.create("job", spec).await;
     let pod = space.until_phase("job", "Succeeded").await;

@@ -5,7 +5,9 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use serde_json::json;
 
-use super::fixture::{Space, cluster, condition, ended, idle, last_state, lives, main, sh, signal, state, until, with};
+use super::fixture::{
+    Space, cluster, condition, ended, idle, last_state, lives, looping, main, sh, signal, state, until, with,
+};
 
 /// The status of the node's Ready condition.
 async fn ready(space: &Space) -> String {
@@ -23,11 +25,11 @@ async fn until_node(space: &Space, wanted: &str) {
 async fn pods_outlive_their_node_and_are_taken_up_again() {
     let space = Space::on("process-3", "n66").await;
     for name in ["stays", "ends", "goes"] {
-        space.run(name, &sh("trap 'exit 6' TERM; while :; do sleep 0.1; done")).await;
+        space.run(name, &sh(&looping("exit 6"))).await;
     }
     let mut pids = Vec::new();
     for name in ["stays", "ends", "goes"] {
-        let pod = space.until_ready(name).await;
+        let pod = space.until_up(name).await;
         pids.push(space.pid(&pod, "main", 0));
     }
     let before = space.pods().get("stays").await.unwrap();
@@ -55,7 +57,7 @@ async fn pods_outlive_their_node_and_are_taken_up_again() {
 #[tokio::test]
 async fn a_frozen_node_is_declared_dead_while_its_pods_go_on() {
     let space = Space::on("process-4", "n69").await;
-    space.run("works", &sh(idle())).await;
+    space.run("works", &sh(&idle())).await;
     let pod = space.until_ready("works").await;
     let pid = space.pid(&pod, "main", 0);
     space.control(&["freeze"]);
@@ -79,8 +81,8 @@ async fn a_frozen_node_is_declared_dead_while_its_pods_go_on() {
 #[tokio::test]
 async fn containers_of_a_node_that_has_lost_its_state_have_ended_somehow() {
     let space = Space::on("process-5", "n70").await;
-    space.run("lost", &sh(idle())).await;
-    let spec = json!({ "restartPolicy": "Never", "containers": [sh(idle())] });
+    space.run("lost", &sh(&idle())).await;
+    let spec = json!({ "restartPolicy": "Never", "containers": [sh(&idle())] });
     space.create("once", spec).await;
     let pod = space.until_ready("lost").await;
     let once = space.until_ready("once").await;

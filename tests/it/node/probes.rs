@@ -8,7 +8,7 @@ use crate::testbed::web;
 
 /// A container `main` that idles, with `/shared` and further fields.
 fn watched(fields: Value) -> Value {
-    let mounted = with(sh(idle()), json!({ "volumeMounts": [{ "name": "shared", "mountPath": "/shared" }] }));
+    let mounted = with(sh(&idle()), json!({ "volumeMounts": [{ "name": "shared", "mountPath": "/shared" }] }));
     with(mounted, fields)
 }
 
@@ -43,7 +43,7 @@ async fn readiness_follows_its_probe() {
 async fn a_readiness_gate_holds_until_its_condition_is_true() {
     let space = Space::new("n33").await;
     let gate = "example.com/in-service";
-    let spec = json!({ "readinessGates": [{ "conditionType": gate }], "containers": [sh(idle())] });
+    let spec = json!({ "readinessGates": [{ "conditionType": gate }], "containers": [sh(&idle())] });
     space.create("gated", spec).await;
     let ready_is = async |status: &str, part: &str| {
         let check = |pod: &k8s_openapi::api::core::v1::Pod| {
@@ -164,7 +164,7 @@ async fn probes_by_http_and_tcp_ask_the_pod_address() {
 async fn a_probe_that_takes_too_long_has_failed() {
     let space = Space::new("n39").await;
     let probe = json!({ "exec": { "command": ["sleep", "30"] }, "periodSeconds": 1, "timeoutSeconds": 1 });
-    space.run("hangs", &with(sh(idle()), json!({ "readinessProbe": probe }))).await;
+    space.run("hangs", &with(sh(&idle()), json!({ "readinessProbe": probe }))).await;
     space.until_event("hangs", "Unhealthy", "timed out after 1 s").await;
     let pod = space.pods().get("hangs").await.unwrap();
     assert!(!main(&pod).unwrap().ready);
@@ -186,7 +186,7 @@ async fn a_container_is_not_running_before_its_post_start_hook_has_ended() {
     space.until_ready("hooked").await;
 
     let fails = json!({ "lifecycle": { "postStart": { "exec": { "command": ["false"] } } } });
-    space.run("fails", &with(sh(idle()), fails)).await;
+    space.run("fails", &with(sh(&idle()), fails)).await;
     space.until_event("fails", "FailedPostStartHook", "exited with 1").await;
     let restarts = |pod: &k8s_openapi::api::core::v1::Pod| (main(pod)?.restart_count > 0).then_some(());
     space.until("fails", 10, "a restart", restarts).await;
@@ -218,7 +218,7 @@ async fn a_stopped_pod_is_found_out_by_its_probes() {
         "name": "main", "image": web_image(), "command": ["web"],
         "readinessProbe": { "httpGet": { "path": "/readyz", "port": 8080 }, "periodSeconds": 1, "failureThreshold": 1 },
     });
-    let pod = space.create("web", json!({ "containers": [container, named_sh("side", idle())] })).await;
+    let pod = space.create("web", json!({ "containers": [container, named_sh("side", &idle())] })).await;
     space.until_ready("web").await;
     space.control(&["pause", &space.namespace, "web"]);
     let stopped = |name: &str| {

@@ -89,7 +89,7 @@ async fn a_killed_process_is_seen_and_replaced_within_a_second() {
     // The best of three, as other tests keep the machine busy.
     let mut best = Duration::MAX;
     for name in ["one", "two", "three"] {
-        space.run(name, &sh(idle())).await;
+        space.run(name, &sh(&idle())).await;
         let pod = space.until_ready(name).await;
         signal("KILL", space.pid(&pod, "main", 0));
         let begun = Instant::now();
@@ -167,7 +167,7 @@ async fn a_restarted_container_begins_with_a_clean_root_and_the_same_volumes() {
 #[tokio::test]
 async fn a_pod_that_is_active_too_long_fails() {
     let space = Space::new("n19").await;
-    space.create("long", json!({ "activeDeadlineSeconds": 2, "containers": [sh(idle())] })).await;
+    space.create("long", json!({ "activeDeadlineSeconds": 2, "containers": [sh(&idle())] })).await;
     let pod = space.until_phase("long", "Failed").await;
     assert_eq!(pod.status.as_ref().unwrap().reason.as_deref(), Some("DeadlineExceeded"));
     let ended = |pod: &Pod| state(main(pod)?).terminated;

@@ -1,13 +1,5 @@
-//! `DIR/control.sock`: one request and one answer a connection, each a line of JSON.
-use std::{
-    fs::{self, File},
-    io::{BufRead, BufReader, Write},
-    os::fd::AsRawFd,
-    os::unix::net::{UnixListener, UnixStream},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+//! What can be asked of a running cluster, at `DIR/control.sock`.
+use std::{os::unix::net::UnixStream, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -16,16 +8,14 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
+    net::UnixListener,
     sync::{Notify, Semaphore, watch},
 };
 
 use super::processes::Processes;
+use crate::control_socket;
 
-const MAX_REQUEST_BYTES: u64 = 64 * 1024;
 const MAX_CONNECTIONS: usize = 64;
-/// Longer than any request takes: a stop waits 20 s before it kills.
-const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
@@ -58,37 +48,13 @@ pub struct ProcessStatus {
     pub pid: Option<i32>,
 }
 
-pub fn socket(dir: &Path) -> PathBuf {
-    dir.join("control.sock")
-}
-
-/// The folder held open, and the socket's path through it: a socket address has room for about
-/// 100 bytes, and folders of tests are longer than that.
-fn short_path(dir: &Path) -> Result<(File, PathBuf)> {
-    let folder = File::open(dir).with_context(|| format!("cannot open {}", dir.display()))?;
-    let path = socket(Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())));
-    Ok((folder, path))
-}
-
-/// Waits for requests at the socket of the cluster in `dir`.
-pub fn listen(dir: &Path) -> Result<UnixListener> {
-    let (_folder, path) = short_path(dir)?;
-    let _ = fs::remove_file(&path); // of a cluster that was killed; usually there is none
-    let listener = UnixListener::bind(&path).context("cannot open the control socket")?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
 /// A connection to the PID 1 of a running cluster.
 pub struct Connection(UnixStream);
 
 impl Connection {
     /// Nothing if no cluster runs in `dir`.
     pub fn open(dir: &Path) -> Option<Self> {
-        let (_folder, path) = short_path(dir).ok()?;
-        let stream = UnixStream::connect(path).ok()?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT)).ok()?;
-        Some(Self(stream))
+        control_socket::connect(dir).ok().map(Self)
     }
 
     /// The process id of the cluster's PID 1, as seen from here.
@@ -97,13 +63,8 @@ impl Connection {
         Ok(Pid::from_raw(peer.pid()))
     }
 
-    pub fn ask(mut self, request: &Request) -> Result<Response> {
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        self.0.write_all(&line).context("the cluster does not take requests")?;
-        let mut answer = String::new();
-        BufReader::new(&self.0).read_line(&mut answer).context("the cluster does not answer")?;
-        serde_json::from_str(&answer).context("the cluster ended before it answered")
+    pub fn ask(self, request: &Request) -> Result<Response> {
+        control_socket::ask(self.0, request).context("the cluster does not answer")
     }
 }
 
@@ -117,7 +78,6 @@ pub struct Control {
 
 /// Serves requests until the task is dropped.
 pub async fn serve(listener: UnixListener, control: Arc<Control>) -> Result<()> {
-    let listener = tokio::net::UnixListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let place = Arc::clone(&places).acquire_owned().await?;
@@ -132,14 +92,9 @@ pub async fn serve(listener: UnixListener, control: Arc<Control>) -> Result<()> 
 }
 
 async fn converse(mut stream: tokio::net::UnixStream, control: &Control) -> Result<()> {
-    let (read, mut write) = stream.split();
-    let mut line = String::new();
-    tokio::io::BufReader::new(read.take(MAX_REQUEST_BYTES)).read_line(&mut line).await?;
-    let request: Request = serde_json::from_str(&line)?;
+    let request: Request = control_socket::receive(&mut stream).await?;
     let response = control.answer(&request).await.unwrap_or_else(|error| Response::Failed(format!("{error:#}")));
-    let mut line = serde_json::to_vec(&response)?;
-    line.push(b'\n');
-    write.write_all(&line).await?;
+    control_socket::answer(&mut stream, &response).await?;
     if matches!(request, Request::Shutdown) {
         control.shutdown.notify_one();
     }

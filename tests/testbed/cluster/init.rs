@@ -22,6 +22,7 @@ use super::{
     processes::{Death, Processes},
     startup, up,
 };
+use crate::control_socket;
 
 /// Runs the cluster until the supervisor or a request ends it. Errors are told on standard output,
 /// which the supervisor hands on.
@@ -60,7 +61,7 @@ async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
         ready: is_ready.clone(),
         shutdown: Arc::clone(&shutdown),
     };
-    tokio::spawn(control::serve(control::listen(&layout.dir)?, Arc::new(control)));
+    tokio::spawn(control::serve(control_socket::listen(&layout.dir)?, Arc::new(control)));
 
     let start = async {
         startup::start(layout, args.nodes, &processes).await?;

@@ -75,7 +75,7 @@ impl Layout {
 
     /// Takes away what would only mislead once the cluster is gone. Logs stay.
     pub fn retire(&self) {
-        for path in [self.kubeconfig(), super::control::socket(&self.dir)] {
+        for path in [self.kubeconfig(), crate::control_socket::path(&self.dir)] {
             // Nothing to be done about a failure, and a later start replaces both.
             let _ = fs::remove_file(path);
         }

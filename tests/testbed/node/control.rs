@@ -1,15 +1,5 @@
-//! `STATE/control.sock`: switches for tests, and `baton-testbed node-ctl`, which turns them. One
-//! request and one answer a connection, each a line of JSON.
-use std::{
-    fs::{self, File},
-    io::{BufRead, BufReader, Write},
-    os::fd::AsRawFd,
-    os::unix::net::{UnixListener, UnixStream},
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+//! `STATE/control.sock`: switches for tests, and `baton-testbed node-ctl`, which turns them.
+use std::{fs, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
@@ -18,19 +8,16 @@ use nix::{
     unistd::Pid,
 };
 use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
-    task::spawn_blocking,
-};
+use tokio::{net::UnixStream, task::spawn_blocking, time::timeout};
 
 use super::{
     host::Host,
     model,
     store::{self, PodDir},
 };
+use crate::control_socket;
 
-const MAX_REQUEST_BYTES: u64 = 4096;
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const CONVERSATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Arguments of `baton-testbed node-ctl`.
 #[derive(clap::Args)]
@@ -66,55 +53,28 @@ struct Answer {
 
 /// `baton-testbed node-ctl`.
 pub fn ask(args: &Args) -> Result<ExitCode> {
-    let (_folder, path) = short_path(&args.state)?;
-    let mut stream = UnixStream::connect(path).context("no node runs with this state folder")?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    let mut line = serde_json::to_vec(&args.request)?;
-    line.push(b'\n');
-    stream.write_all(&line)?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).context("the node does not answer")?;
-    let Answer { problem } = serde_json::from_str(&answer).context("the node ended before it answered")?;
+    let stream = control_socket::connect(&args.state).context("no node runs with this state folder")?;
+    let Answer { problem } = control_socket::ask(stream, &args.request)?;
     match problem {
         None => Ok(ExitCode::SUCCESS),
         Some(problem) => bail!(problem),
     }
 }
 
-/// The folder held open, and the socket's path through it: a socket address has room for about 100
-/// bytes, and folders of tests are longer than that.
-fn short_path(state: &Path) -> Result<(File, PathBuf)> {
-    let folder = File::open(state).with_context(|| format!("cannot open {}", state.display()))?;
-    let path = format!("/proc/self/fd/{}/control.sock", folder.as_raw_fd());
-    Ok((folder, path.into()))
-}
-
 /// Takes requests for ever.
 pub async fn serve(host: Arc<Host>) -> Result<()> {
-    let listener = {
-        let (_folder, path) = short_path(&host.state)?;
-        let _ = fs::remove_file(&path); // of an earlier run of the node
-        UnixListener::bind(&path).context("cannot open the control socket")?
-    };
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::UnixListener::from_std(listener)?;
+    let listener = control_socket::listen(&host.state)?;
     loop {
         let (stream, _) = listener.accept().await?;
         // A client that left early misses its answer; nobody else is concerned.
-        let _ = tokio::time::timeout(ANSWER_TIMEOUT, converse(stream, &host)).await;
+        let _ = timeout(CONVERSATION_TIMEOUT, converse(stream, &host)).await;
     }
 }
 
-async fn converse(mut stream: tokio::net::UnixStream, host: &Arc<Host>) -> Result<()> {
-    let (read, mut write) = stream.split();
-    let mut line = String::new();
-    tokio::io::BufReader::new(read.take(MAX_REQUEST_BYTES)).read_line(&mut line).await?;
-    let request: Request = serde_json::from_str(&line)?;
+async fn converse(mut stream: UnixStream, host: &Arc<Host>) -> Result<()> {
+    let request = control_socket::receive(&mut stream).await?;
     let problem = obey(host, request).await.err().map(|error| format!("{error:#}"));
-    let mut answer = serde_json::to_vec(&Answer { problem })?;
-    answer.push(b'\n');
-    write.write_all(&answer).await?;
-    Ok(())
+    control_socket::answer(&mut stream, &Answer { problem }).await
 }
 
 async fn obey(host: &Arc<Host>, request: Request) -> Result<()> {

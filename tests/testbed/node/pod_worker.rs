@@ -87,7 +87,7 @@ pub struct Worker {
     /// Outcomes of making the volumes; the first success lets containers start.
     volumes: mpsc::Receiver<Result<()>>,
     mounted: bool,
-    _keeper: AbortOnDropHandle<()>,
+    keeper: AbortOnDropHandle<()>,
 }
 
 impl Worker {
@@ -101,6 +101,8 @@ impl Worker {
             worker.act();
             worker.wait().await;
         }
+        worker.keeper.abort();
+        let _ = (&mut worker.keeper).await; // it writes no more
         worker.host.addresses.release(worker.address);
         worker.dir.remove()?;
         Ok(())
@@ -132,7 +134,7 @@ impl Worker {
             wake_at: None,
             volumes,
             mounted: false,
-            _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run(outcomes))),
+            keeper: AbortOnDropHandle::new(tokio::spawn(keeper.run(outcomes))),
             order,
             orders,
             host,
