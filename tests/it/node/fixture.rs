@@ -18,6 +18,8 @@ use tokio::time::sleep;
 
 use crate::cluster::support::{TESTBED, TestCluster, folder, output_of};
 
+/// A deadline is a safety net, not a measurement: machines are noisy.
+const PATIENCE: u32 = 4;
 /// An image without files: everything runs from the machine's own programs.
 pub const IMAGE: &str = "example.local/sh:1.0";
 /// The node on which rows run that do not harm it. Others have one of their own.
@@ -103,7 +105,7 @@ impl Space {
     /// Waits for what `check` finds in the Pod.
     pub async fn until<T>(&self, name: &str, seconds: u64, what: &str, check: impl Fn(&Pod) -> Option<T>) -> T {
         let pods = self.pods();
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let deadline = Instant::now() + Duration::from_secs(seconds) * PATIENCE;
         loop {
             let pod = pods.get(name).await.unwrap_or_else(|error| panic!("{what}: {error}"));
             if let Some(found) = check(&pod) {

@@ -127,7 +127,7 @@ impl Stage {
 
     /// Waits until there are so many live Pods.
     pub async fn live_are(&self, seconds: u64, count: usize) -> Vec<Pod> {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let deadline = Instant::now() + Duration::from_secs(seconds) * 2; // a safety net, not a measurement
         loop {
             let live = self.live().await;
             if live.len() == count {
@@ -167,7 +167,7 @@ impl Stage {
 
     /// Waits until the Rollout `web` is so; fails with its status and the operator's log.
     pub async fn until(&self, seconds: u64, what: &str, mut is: impl FnMut(&Rollout) -> bool) -> Rollout {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let deadline = Instant::now() + Duration::from_secs(seconds) * 2; // a safety net, not a measurement
         loop {
             // A moment without API server is part of some tests.
             let found = self.rollouts().get("web").await;
