@@ -40,6 +40,19 @@ impl TestCluster {
     /// Starts a cluster with `nodes` as `--nodes` takes them, and returns when it is ready. Its
     /// `name` must differ from that of any other cluster in the tests.
     pub fn start(name: &str, nodes: &str) -> Self {
+        // That of a test program that has just ended may still be ending.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match Self::try_start(name, nodes) {
+                Ok(cluster) => return cluster,
+                Err(why) if why.contains("another cluster is running") && Instant::now() < deadline => {}
+                Err(why) => panic!("no cluster: {why}"),
+            }
+            sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn try_start(name: &str, nodes: &str) -> Result<Self, String> {
         let mut supervisor = supervise(name, nodes).spawn().expect("cannot start the supervisor");
         let progress = BufReader::new(supervisor.stdout.take().expect("a pipe"));
         let mut told = Vec::new();
@@ -47,12 +60,12 @@ impl TestCluster {
             if line.starts_with("export KUBECONFIG=") {
                 let dir = folder(name);
                 let lifeline = supervisor.stdin.take();
-                return Self { kubeconfig: dir.join("kubeconfig"), dir, supervisor, lifeline };
+                return Ok(Self { kubeconfig: dir.join("kubeconfig"), dir, supervisor, lifeline });
             }
             told.push(line);
         }
         let output = supervisor.wait_with_output().expect("cannot wait for the supervisor");
-        panic!("no cluster: {}\n{}", told.join("\n"), String::from_utf8_lossy(&output.stderr));
+        Err(format!("{}\n{}", told.join("\n"), String::from_utf8_lossy(&output.stderr)))
     }
 
     /// An administrator's client. Each test makes its own: a client belongs to the test's runtime.

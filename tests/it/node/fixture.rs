@@ -25,6 +25,10 @@ pub const IMAGE: &str = "example.local/sh:1.0";
 /// The node on which rows run that do not harm it. Others have one of their own.
 pub const NODE: &str = "process-1";
 const NAME: &str = "process-node";
+/// A Pod that is gone much sooner has not been waited for in vain, however busy the machine.
+const LONG_GRACE_SECONDS: u64 = 120;
+/// See [`LONG_GRACE_SECONDS`].
+pub const MUCH_SOONER: u64 = 30;
 const POLL: Duration = Duration::from_millis(30);
 
 /// The cluster of all rows: `process-1` for most, the others for one row each that stops or freezes its node.
@@ -94,9 +98,12 @@ impl Space {
         self.create(name, json!({ "containers": [container] })).await
     }
 
-    /// Creates a Pod; it lands on the space's node and has a grace period of 3 s unless it says otherwise.
+    /// Creates a Pod; it lands on the space's node and has a long grace period unless it says otherwise.
     pub async fn create(&self, name: &str, mut spec: Value) -> Pod {
-        merge(&mut spec, &[("nodeName", json!(self.node)), ("terminationGracePeriodSeconds", json!(3))]);
+        merge(
+            &mut spec,
+            &[("nodeName", json!(self.node)), ("terminationGracePeriodSeconds", json!(LONG_GRACE_SECONDS))],
+        );
         let pod = json!({ "metadata": { "name": name, "labels": { "app": name } }, "spec": spec });
         let pod: Pod = serde_json::from_value(pod).unwrap();
         self.pods().create(&PostParams::default(), &pod).await.unwrap()

@@ -142,5 +142,34 @@ fn patch(uid: &str, status: &PodStatus) -> Value {
             }
         }
     }
+    // Merged by address, these would hold those of before too.
+    for field in ["podIPs", "hostIPs"] {
+        if let Some(addresses) = status[field].as_array_mut() {
+            addresses.insert(0, json!({ "$patch": "replace" }));
+        }
+    }
     json!({ "metadata": { "uid": uid }, "status": status })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{PodCondition, PodIP};
+
+    use super::*;
+
+    #[test]
+    fn a_patch_leaves_nothing_of_an_earlier_status() {
+        let ready = PodCondition { type_: "Ready".into(), status: "True".into(), ..PodCondition::default() };
+        let status = PodStatus {
+            conditions: Some(vec![ready]),
+            pod_ips: Some(vec![PodIP { ip: "10.244.1.2".into() }]),
+            ..PodStatus::default()
+        };
+        let patch = patch("u-1", &status);
+        assert_eq!(patch["metadata"]["uid"], "u-1");
+        let condition = &patch["status"]["conditions"][0];
+        assert!(condition.get("reason").is_some_and(Value::is_null));
+        assert!(condition.get("message").is_some_and(Value::is_null));
+        assert_eq!(patch["status"]["podIPs"], json!([{ "$patch": "replace" }, { "ip": "10.244.1.2" }]));
+    }
 }
