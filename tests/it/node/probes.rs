@@ -227,12 +227,12 @@ async fn a_stopped_pod_is_found_out_by_its_probes() {
             crate::cluster::support::output_of(super::fixture::cluster().enter("cat").arg(format!("/proc/{pid}/stat")));
         text.rsplit(") ").next().unwrap().starts_with('T')
     };
-    assert!(stopped("main") && stopped("side"));
+    until(5, "both to stop", async || (stopped("main") && stopped("side")).then_some(())).await;
     space.until("web", 10, "not Ready", |pod| (condition(pod, "Ready").status == "False").then_some(())).await;
     space.control(&["resume", &space.namespace, "web"]);
     let pod = space.until_ready("web").await;
     assert!(container_restarts(&pod).iter().all(|restarts| *restarts == 0));
-    until(2, "both to go on", async || (!stopped("main") && !stopped("side")).then_some(())).await;
+    until(5, "both to go on", async || (!stopped("main") && !stopped("side")).then_some(())).await;
 }
 
 fn container_restarts(pod: &k8s_openapi::api::core::v1::Pod) -> Vec<i32> {
