@@ -1,41 +1,52 @@
 //! The lease fence: a write is sent only while the controller lock certainly outlives it.
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
 /// Whether writes may be sent, and until when. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Fence(Arc<Mutex<Option<Instant>>>);
+#[derive(Clone, Debug, Default)]
+pub struct Fence(Arc<Mutex<State>>);
 
-impl Default for Fence {
-    fn default() -> Self {
-        Self::closed()
-    }
+#[derive(Debug, Default)]
+struct State {
+    /// End of the lock as far as we know; None: not ours.
+    until: Option<Instant>,
+    /// No write ever again.
+    sealed: bool,
 }
 
 impl Fence {
     /// No writes, until [`Self::extend`].
     pub fn closed() -> Self {
-        Self(Arc::new(Mutex::new(None)))
+        Self::default()
     }
 
     /// The lock is ours until then.
     pub fn extend(&self, until: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        self.state().until = Some(until);
     }
 
     /// The lock is not ours any more, or may not be.
     pub fn close(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.state().until = None;
+    }
+
+    /// No write ever again, whoever holds the lock: this process is ending.
+    pub fn seal(&self) {
+        self.state().sealed = true;
     }
 
     /// True when a call that begins now and lasts `duration` at most ends while the lock is still ours.
     pub fn permits(&self, duration: Duration) -> bool {
-        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() + duration <= until)
+        let state = self.state();
+        !state.sealed && state.until.is_some_and(|until| Instant::now() + duration <= until)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -53,6 +64,14 @@ mod tests {
         assert!(!fence.permits(Duration::from_secs(10)));
         assert!(fence.permits(Duration::from_secs(9)));
         fence.close();
+        assert!(!fence.permits(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_does_not_open_what_is_sealed() {
+        let fence = Fence::closed();
+        fence.seal();
+        fence.extend(Instant::now() + Duration::from_secs(15));
         assert!(!fence.permits(Duration::ZERO));
     }
 }

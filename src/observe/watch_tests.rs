@@ -43,6 +43,10 @@ struct Rig {
 
 impl Rig {
     fn new(lists: Vec<Answer>, watches: Vec<Answer>) -> Self {
+        Self::with(lists, watches, true)
+    }
+
+    fn with(lists: Vec<Answer>, watches: Vec<Answer>, required: bool) -> Self {
         let calls = Arc::new(Mutex::new(Vec::new()));
         let (lists, watches) = (Mutex::new(lists.into_iter()), Mutex::new(watches.into_iter()));
         let seen = calls.clone();
@@ -60,7 +64,7 @@ impl Rig {
             settings: settings.clone(),
             refresh: refresher.subscribe(),
             rng: fastrand::Rng::with_seed(1),
-            required: true,
+            required,
         };
         let told = Told::default();
         let sink = told.clone();
@@ -194,4 +198,13 @@ async fn a_missing_definition_is_waited_for() {
 async fn a_list_without_an_answer_is_tried_again() {
     let rig = Rig::new(vec![Answer::Never, list(5, &[], "")], Vec::new());
     rig.tells(&["listed@5[]"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_needed_and_not_allowed_is_asked_for_rarely() {
+    let refusals = (0..1_000).map(|_| Answer::failure(403, "Forbidden", "nodes is forbidden")).collect();
+    let rig = Rig::with(refusals, Vec::new(), false);
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    let calls = rig.calls.lock().unwrap().len();
+    assert!((5..=8).contains(&calls), "{calls} calls in an hour");
 }

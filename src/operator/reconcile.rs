@@ -138,19 +138,20 @@ fn observe(key: &ObjectKey, shell: &Shell, memory: &mut ObjectMemory) -> Observe
         tracing::warn!(?kind, "own write has not come back on the watch; listing anew");
         shell.metrics.echo_missed(kind);
     }
-    // Taken out, because what is looked up with it depends on the uid found.
-    let mut barrier = std::mem::take(&mut memory.barrier);
-    let looked = observer.look_past(&mut barrier, key, |index| {
-        let Some(uid) = index.uid(key) else { return Observed::Gone };
-        memory.be_about(uid);
+    let Some(uid) = observer.look(|index| index.uid(key).map(str::to_owned)) else { return Observed::Gone };
+    memory.be_about(&uid);
+    let ObjectMemory { barrier, recollection, .. } = memory;
+    let looked = observer.look_past(barrier, key, |index| {
+        if index.uid(key) != Some(&uid) {
+            return Observed::Stale; // replaced just now; that event leads to another look
+        }
         if let Some(error) = index.unreadable(key) {
             tracing::error!(error, "cannot read this Rollout; it is left alone");
             return Observed::Unreadable;
         }
-        let snapshot = index.snapshot(key, &memory.recollection, shell.clock.now());
+        let snapshot = index.snapshot(key, recollection, shell.clock.now());
         snapshot.map_or(Observed::Gone, |snapshot| Observed::Snapshot(Box::new(snapshot)))
     });
-    memory.barrier = barrier;
     looked.unwrap_or(Observed::Stale)
 }
 

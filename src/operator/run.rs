@@ -2,7 +2,7 @@
 //!
 //! Start: probes, watches (a standby's caches are warm), lock. Once the lock is ours every kind is listed anew, because the
 //! predecessor's last writes may not have reached our caches yet; then the work begins.
-//! Stop: no new looks; those going on end; then the lock is released, then the watches end. When the lock is lost the fence
+//! Stop: no new looks; those going on end, or may not begin another write; then the lock is released, then the watches end. When the lock is lost the fence
 //! closes at once and the process ends with an error: whoever restarts it starts it clean.
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -30,8 +30,9 @@ use crate::{
 
 /// Two looks at one Rollout are at least so far apart.
 const LOOK_SPACING: Duration = Duration::from_millis(20);
-/// How long looks that are going on may take to end. Longer than a call's time-out, shorter than a Pod's grace.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long looks that are going on may still write after the process was told to stop. With the longest call after it,
+/// all ends well within a Pod's grace of 30 s.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Everything from outside: a simulation puts its own here.
 pub struct Environment {
@@ -218,14 +219,19 @@ async fn work(shell: Arc<Shell>, queue: Arc<Queue>, concurrency: usize, stop: Ca
     let known = shell.observer.look(crate::snapshot::index::Index::keys);
     tracing::info!(rollouts = known.len(), "working");
     queue.add(known);
+    let fence = shell.calls.fence().clone();
     let dispatch = dispatch(shell, queue, concurrency, stop.clone());
-    let overdue = async {
+    let seal = async {
         stop.cancelled().await;
         tokio::time::sleep(DRAIN_TIMEOUT).await;
+        tracing::info!("looks take long to end; they write nothing more");
+        fence.seal();
+        std::future::pending::<()>().await;
     };
+    // Every call ends by its time-out, and without writes nothing else takes time: this ends.
     tokio::select! {
         () = dispatch => {}
-        () = overdue => tracing::warn!("looks did not end in time; they are cut off"),
+        () = seal => {}
     }
 }
 
@@ -237,3 +243,7 @@ async fn a_part_ends(parts: &mut JoinSet<()>) -> Error {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

@@ -1,0 +1,161 @@
+//! The whole operator over an API server that has one Lease and nothing else.
+use std::sync::Mutex;
+
+use axum::{body::Body, http::Request};
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, time::Instant};
+use tower::ServiceExt;
+
+use super::*;
+use crate::scripted::{self, Answer, Call};
+
+#[derive(Default)]
+struct World {
+    lease: Option<Value>,
+    version: u64,
+    lists: u64,
+    /// The CustomResourceDefinition is not there.
+    undefined: bool,
+    /// Watches that are held open.
+    watches: Vec<mpsc::UnboundedSender<Value>>,
+}
+
+type Shared = Arc<Mutex<World>>;
+
+impl World {
+    fn answer(&mut self, call: &Call) -> Answer {
+        if call.is_watch() {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            self.watches.push(sender);
+            return Answer::Watch(receiver);
+        }
+        let missing = Answer::failure(404, "NotFound", "not found");
+        match (call.method.as_str(), call.path.ends_with("/leases/baton-operator")) {
+            ("GET", true) => self.lease.clone().map_or(missing, Answer::ok),
+            ("GET", false) if self.undefined && call.path.ends_with("/rollouts") => missing,
+            ("GET", false) => {
+                self.lists += 1;
+                Answer::ok(json!({"metadata": {"resourceVersion": "1"}, "items": []}))
+            }
+            ("PUT", _) if self.version_of_lease() != call.body["metadata"]["resourceVersion"] => {
+                Answer::failure(409, "Conflict", "modified")
+            }
+            _ => {
+                self.version += 1;
+                let mut lease = call.body.clone();
+                lease["metadata"]["resourceVersion"] = json!(self.version.to_string());
+                self.lease = Some(lease.clone());
+                Answer::ok(lease)
+            }
+        }
+    }
+
+    fn version_of_lease(&self) -> Value {
+        self.lease.as_ref().map(|lease| lease["metadata"]["resourceVersion"].clone()).unwrap_or_default()
+    }
+
+    fn holder(&self) -> Option<String> {
+        Some(self.lease.as_ref()?.pointer("/spec/holderIdentity")?.as_str()?.to_owned())
+    }
+}
+
+fn start(world: &Shared, metrics: &Metrics, stop: &CancellationToken) -> tokio::task::JoinHandle<Result<(), Error>> {
+    let served = world.clone();
+    let client = scripted::client(move |call| served.lock().unwrap().answer(&call));
+    let environment = Environment {
+        client: client.clone(),
+        lease_client: client,
+        clock: Clock::system(),
+        rng: fastrand::Rng::with_seed(1),
+        metrics: metrics.clone(),
+    };
+    let options = Options {
+        scopes: vec![Some("shop".into())],
+        concurrency: 4,
+        watch_silence: Duration::from_mins(1),
+        call_timeout: Duration::from_secs(10),
+        lease: ("baton-system".into(), "baton-operator".into()),
+        identity: Identity::parse("a/1/x").unwrap(),
+        alone_in_pod: false,
+        bind: None,
+    };
+    tokio::spawn(run(environment, options, stop.clone()))
+}
+
+fn held_by_another() -> Value {
+    json!({"metadata": {"name": "baton-operator", "resourceVersion": "100"}, "spec": {
+        "holderIdentity": "b/2/y", "leaseDurationSeconds": 15, "renewTime": "2026-01-01T10:00:00.000000Z",
+    }})
+}
+
+async fn within_seconds(seconds: u64, holds: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while !holds() {
+        assert!(Instant::now() < end, "not within {seconds} s");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_lists_anew_once_it_leads_and_gives_the_lock_back_at_the_end() {
+    let (world, metrics, stop) = (Shared::default(), Metrics::default(), CancellationToken::new());
+    let operator = start(&world, &metrics, &stop);
+    within_seconds(1, || world.lock().unwrap().holder().as_deref() == Some("a/1/x")).await;
+    let lists = world.lock().unwrap().lists;
+    within_seconds(2, || world.lock().unwrap().lists >= lists + 3).await;
+    assert!(metrics.text().contains(r#"leader_election_master_status{name="baton-operator"} 1"#));
+    stop.cancel();
+    assert!(operator.await.unwrap().is_ok());
+    assert_eq!(world.lock().unwrap().holder(), None);
+    assert!(world.lock().unwrap().lease.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_with_an_error_when_the_lock_is_lost_and_leaves_it_to_the_other() {
+    let (world, metrics, stop) = (Shared::default(), Metrics::default(), CancellationToken::new());
+    let operator = start(&world, &metrics, &stop);
+    within_seconds(1, || world.lock().unwrap().holder().is_some()).await;
+    world.lock().unwrap().lease = Some(held_by_another());
+    let ended = tokio::time::timeout(Duration::from_secs(5), operator).await.unwrap().unwrap();
+    assert!(matches!(&ended, Err(Error::Lost(Lost::Taken(by))) if by == "b/2/y"), "{ended:?}");
+    assert_eq!(world.lock().unwrap().holder().as_deref(), Some("b/2/y"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_fills_its_caches_and_leaves_quietly() {
+    let (world, metrics, stop) = (Shared::default(), Metrics::default(), CancellationToken::new());
+    world.lock().unwrap().lease = Some(held_by_another());
+    let operator = start(&world, &metrics, &stop);
+    within_seconds(1, || world.lock().unwrap().lists >= 3).await;
+    assert!(metrics.text().contains(r#"leader_election_master_status{name="baton-operator"} 0"#));
+    stop.cancel();
+    assert!(operator.await.unwrap().is_ok());
+    assert_eq!(world.lock().unwrap().holder().as_deref(), Some("b/2/y"), "it is not ours to release");
+}
+
+async fn get(routes: &axum::Router, path: &str) -> (u16, String) {
+    let answer = routes.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+    let code = answer.status().as_u16();
+    let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    (code, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_ready_once_the_definition_is_there() {
+    let world = Shared::default();
+    world.lock().unwrap().undefined = true;
+    let served = world.clone();
+    let client = scripted::client(move |call| served.lock().unwrap().answer(&call));
+    let trigger: crate::observe::Trigger = Arc::new(|_| {});
+    let (mut rng, mut tasks) = (fastrand::Rng::with_seed(1), JoinSet::new());
+    let settings = watch::Settings::default();
+    let observer = Arc::new(Observer::start(&client, &[None], &settings, &mut rng, &trigger, &mut tasks));
+    let routes = probes::routes(observer.clone(), Metrics::default());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(get(&routes, "/healthz").await.0, 200);
+    assert_eq!(get(&routes, "/readyz").await, (503, "not listed yet: Rollouts\n".into()));
+    world.lock().unwrap().undefined = false;
+    within_seconds(3, || observer.is_synced()).await;
+    assert_eq!(get(&routes, "/readyz").await.0, 200);
+    assert!(get(&routes, "/metrics").await.1.ends_with("# EOF\n"));
+}
