@@ -36,7 +36,7 @@ pub fn pod_status(situation: &Situation<'_>) -> PodStatus {
     let spec = situation.pod.spec.clone().unwrap_or_default();
     let policy = RestartPolicy::of(&spec);
     let progress = progress(policy, situation.containers);
-    let phase = phase(situation, policy, progress);
+    let phase = phase(situation, progress);
     let of = |init: bool| -> Vec<ContainerStatus> {
         let wanted = situation.containers.iter().zip(specs(situation.pod));
         let wanted = wanted.filter(|(container, _)| (container.kind != Kind::Main) == init);
@@ -65,7 +65,7 @@ pub fn pod_status(situation: &Situation<'_>) -> PodStatus {
     }
 }
 
-fn phase(situation: &Situation<'_>, policy: RestartPolicy, progress: Progress) -> &'static str {
+fn phase(situation: &Situation<'_>, progress: Progress) -> &'static str {
     if situation.failure.is_some() {
         return "Failed";
     }
@@ -82,11 +82,10 @@ fn phase(situation: &Situation<'_>, policy: RestartPolicy, progress: Progress) -
     if mains().any(|container| container.attempt.is_none()) {
         return if situation.ended { "Failed" } else { "Pending" };
     }
-    match () {
-        () if progress != Progress::Finished && !situation.ended => "Running", // one is about to be restarted
-        () if mains().all(Container::succeeded) && (situation.ended || policy != RestartPolicy::Always) => "Succeeded",
-        () => "Failed",
+    if progress != Progress::Finished && !situation.ended {
+        return "Running"; // one is about to be restarted
     }
+    if mains().all(Container::succeeded) { "Succeeded" } else { "Failed" }
 }
 
 fn container_status(container: &Container, image: String, progress: Progress) -> ContainerStatus {
