@@ -12,14 +12,14 @@ use kube::{
 };
 
 /// The worst moments so far. A watch tells every state in order, so none is missed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Worst {
     /// Fewest Ready, not terminating Pods since `floor_from` were Ready for the first time.
     pub available_min: Option<usize>,
     /// Most Pods at once, terminating ones included, finished ones not.
     pub total_max: usize,
-    /// Pods seen, by uid.
-    pub created: usize,
+    /// Names of the Pods seen, once a uid.
+    pub created: Vec<String>,
 }
 
 /// A watch in the background; ends with the value.
@@ -41,7 +41,9 @@ impl Bounds {
                 match event {
                     Ok(Event::Apply(pod) | Event::InitApply(pod)) => {
                         let name = pod.metadata.name.clone().unwrap_or_default();
-                        seen.insert(pod.metadata.uid.clone());
+                        if seen.insert(pod.metadata.uid.clone()) {
+                            shared.lock().unwrap().created.push(name.clone());
+                        }
                         known.insert(name, pod);
                     }
                     Ok(Event::Delete(pod)) => {
@@ -58,14 +60,13 @@ impl Bounds {
                     worst.available_min = Some(ready);
                 }
                 worst.total_max = worst.total_max.max(known.values().filter(|pod| !is_finished(pod)).count());
-                worst.created = seen.len();
             }
         });
         Self { worst, task }
     }
 
     pub fn worst(&self) -> Worst {
-        *self.worst.lock().unwrap()
+        self.worst.lock().unwrap().clone()
     }
 
     /// Fails when a bound was broken at any moment.

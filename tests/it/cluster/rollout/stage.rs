@@ -93,6 +93,7 @@ impl Stage {
             .args(["--namespace", &self.namespace, "--lease-namespace", &self.namespace])
             .args(["--bind", "127.0.0.1:0"])
             .env("KUBECONFIG", &self.kubeconfig)
+            .env("RUST_LOG", "info,baton::operator::reconcile=debug")
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file);
@@ -199,6 +200,10 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.kill_operator();
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            println!("--- the operator of {}\n{log}---", self.namespace);
+        }
     }
 }
 
