@@ -88,9 +88,15 @@ pub enum Error {
 /// # Errors
 /// Whatever keeps it from starting, and [`Error`].
 pub async fn from_settings(settings: Settings) -> anyhow::Result<()> {
-    let stop = stop_on_signals()?;
+    run_settings(settings, stop_on_signals()?).await
+}
+
+async fn run_settings(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     let _pod_lock = match &settings.state_dir {
-        Some(folder) => Some(PodLock::acquire(folder).await?),
+        Some(folder) => tokio::select! {
+            lock = PodLock::acquire(folder) => Some(lock?),
+            () = stop.cancelled() => return Ok(()),
+        },
         None => None,
     };
     let config = settings.config().await?;

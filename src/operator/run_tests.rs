@@ -7,7 +7,10 @@ use tokio::{sync::mpsc, time::Instant};
 use tower::ServiceExt;
 
 use super::*;
-use crate::scripted::{self, Answer, Call};
+use crate::{
+    operator::settings::tests::settings,
+    scripted::{self, Answer, Call},
+};
 
 #[derive(Default)]
 struct World {
@@ -131,6 +134,21 @@ async fn a_standby_fills_its_caches_and_leaves_quietly() {
     stop.cancel();
     assert!(operator.await.unwrap().is_ok());
     assert_eq!(world.lock().unwrap().holder().as_deref(), Some("b/2/y"), "it is not ours to release");
+}
+
+#[tokio::test]
+async fn it_can_be_stopped_while_it_waits_for_an_earlier_process_of_its_pod() {
+    let folder = tempfile::tempdir().unwrap();
+    let earlier = PodLock::acquire(folder.path()).await.unwrap();
+    let settings = settings(&["--state-dir", folder.path().to_str().unwrap()]);
+    let stop = CancellationToken::new();
+    let waiting = tokio::spawn(run_settings(settings, stop.clone()));
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert!(!waiting.is_finished());
+    stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(5), waiting).await;
+    assert!(ended.expect("it stops").unwrap().is_ok());
+    drop(earlier);
 }
 
 async fn get(routes: &axum::Router, path: &str) -> (u16, String) {

@@ -157,7 +157,7 @@ pub struct PodLock {
 }
 
 impl PodLock {
-    /// Waits until no other process of this Pod holds it.
+    /// Waits until no other process of this Pod holds it. Cancel-safe.
     ///
     /// # Errors
     /// A folder that cannot be written to.
@@ -182,7 +182,7 @@ impl PodLock {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser;
 
     use super::*;
@@ -193,7 +193,7 @@ mod tests {
         settings: Settings,
     }
 
-    fn settings(args: &[&str]) -> Settings {
+    pub(in crate::operator) fn settings(args: &[&str]) -> Settings {
         Cli::try_parse_from([&["operator"], args].concat()).unwrap().settings
     }
 
