@@ -39,7 +39,7 @@ pub fn cluster() -> &'static TestCluster {
             let _ = fs::remove_dir_all(folder(NAME).join(leftover)); // of an earlier run, or none
         }
         fs::create_dir_all(folder(NAME).join("images/sh/1.0")).unwrap();
-        TestCluster::start(NAME, "process:6")
+        TestCluster::start(NAME, "process:7")
     })
 }
 
@@ -221,9 +221,14 @@ impl Space {
 
     /// The process id, within the cluster, of the process of a container that runs.
     pub fn pid(&self, pod: &Pod, container: &str, number: u32) -> i32 {
-        let file = self.state().join("pods").join(pod.uid().unwrap()).join("containers").join(container);
-        let text = fs::read_to_string(file.join(number.to_string()).join("started.json")).unwrap();
+        let text = fs::read_to_string(self.start_of(pod, container, number)).unwrap();
         serde_json::from_str::<Value>(&text).unwrap()["pid"].as_i64().unwrap() as i32
+    }
+
+    /// The file that is there once the process of this start of a container is.
+    pub fn start_of(&self, pod: &Pod, container: &str, number: u32) -> PathBuf {
+        let containers = self.state().join("pods").join(pod.uid().unwrap()).join("containers");
+        containers.join(container).join(number.to_string()).join("started.json")
     }
 
     /// The state folder of the space's node.
@@ -251,7 +256,7 @@ pub fn lives(pid: i32) -> bool {
 
 /// Waits for what `look` finds.
 pub async fn until<T>(seconds: u64, what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let deadline = Instant::now() + Duration::from_secs(seconds) * PATIENCE;
     loop {
         if let Some(found) = look().await {
             return found;
@@ -278,6 +283,11 @@ pub fn idle() -> String {
 /// A script that answers SIGTERM with a command of the shell, and says `up` from when on it does.
 pub fn looping(on_term: &str) -> String {
     format!("trap '{on_term}' TERM; echo up; while :; do sleep 0.1; done")
+}
+
+/// A probe that succeeds while a file of the Pod's volume `/shared` exists, and whose answers count at once.
+pub fn exists(file: &str) -> Value {
+    json!({ "exec": { "command": ["test", "-e", format!("/shared/{file}")] }, "periodSeconds": 1, "failureThreshold": 1 })
 }
 
 /// The container with further fields.

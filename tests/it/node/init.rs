@@ -125,11 +125,18 @@ async fn a_sidecar_counts_for_readiness_and_restarts_under_every_policy() {
 #[tokio::test]
 async fn a_pod_has_succeeded_when_its_main_containers_have_whatever_the_sidecars_do() {
     let space = Space::new("n48").await;
-    let side = sidecar(named_sh("side", &looping("exit 3")));
-    let spec = json!({ "restartPolicy": "OnFailure", "initContainers": [side], "containers": [sh("sleep 1")] });
+    let script = looping("until [ -e /shared/go ]; do sleep 0.1; done; exit 3");
+    let mount = json!({ "volumeMounts": [{ "name": "shared", "mountPath": "/shared" }] });
+    let side = with(sidecar(named_sh("side", &script)), mount);
+    let spec = json!({
+        "restartPolicy": "OnFailure", "volumes": [space.shared()], "initContainers": [side], "containers": [sh("sleep 1")],
+    });
     space.create("job", spec).await;
+    let completed = |pod: &Pod| (ended(main(pod)?)?.0 == 0).then(|| pod.clone());
+    let pod = space.until("job", 10, "the end of the main container", completed).await;
+    assert_eq!(phase(&pod), "Running", "as long as the sidecar runs");
+    std::fs::write(space.folder().join("go"), "").unwrap();
     let pod = space.until_phase("job", "Succeeded").await;
-    let side = |pod: &Pod| ended(container(pod, "side")?);
-    assert_eq!(space.until("job", 10, "the sidecar's end", side).await.0, 3);
+    assert_eq!(ended(container(&pod, "side").unwrap()).unwrap().0, 3);
     assert_eq!(ended(main(&pod).unwrap()).unwrap().0, 0);
 }

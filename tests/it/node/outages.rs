@@ -6,7 +6,7 @@ use kube::Api;
 use serde_json::json;
 
 use super::fixture::{
-    Space, cluster, condition, ended, idle, last_state, lives, looping, main, sh, signal, state, until, with,
+    Space, cluster, condition, ended, exists, idle, last_state, lives, looping, main, sh, signal, state, until, with,
 };
 
 /// The status of the node's Ready condition.
@@ -53,12 +53,49 @@ async fn pods_outlive_their_node_and_are_taken_up_again() {
     assert!(lives(pids[0]));
 }
 
+/// N68
+#[tokio::test]
+async fn containers_of_which_the_api_has_never_heard_are_taken_up_too() {
+    let space = Space::on("process-7", "n68").await;
+    space.control(&["freeze"]); // nothing is told from now on
+    let folder = space.folder();
+    let probe = json!({ "readinessProbe": exists("ready"), "livenessProbe": exists("alive") });
+    let mount = json!({ "volumeMounts": [{ "name": "shared", "mountPath": "/shared" }] });
+    let probed = with(with(sh(&idle()), mount), probe);
+    let pods = [
+        space.run("plain", &sh(&idle())).await,
+        space.create("probed", json!({ "volumes": [space.shared()], "containers": [probed] })).await,
+    ];
+    fs::write(folder.join("alive"), "").unwrap();
+    for pod in &pods {
+        until(30, "its process", async || space.start_of(pod, "main", 0).exists().then_some(())).await;
+    }
+    cluster().testbed(&["stop", "process-7", "--kill"]);
+    for pod in &pods {
+        let pod = space.pods().get(pod.metadata.name.as_ref().unwrap()).await.unwrap();
+        assert!(main(&pod).is_none_or(|main| main.container_id.is_none()), "nobody has told");
+    }
+
+    cluster().testbed(&["start", "process-7"]);
+    let plain = space.until_ready("plain").await;
+    assert_eq!((main(&plain).unwrap().started, main(&plain).unwrap().restart_count), (Some(true), 0));
+    // Both probes are asked: one that fails so far, and one that will.
+    space.until_event("probed", "Unhealthy", "Readiness probe failed").await;
+    fs::write(folder.join("ready"), "").unwrap();
+    space.until_ready("probed").await;
+    fs::remove_file(folder.join("alive")).unwrap();
+    space.until_restarted("probed", 15, 1).await;
+}
+
 /// N69
 #[tokio::test]
 async fn a_frozen_node_is_declared_dead_while_its_pods_go_on() {
     let space = Space::on("process-4", "n69").await;
-    space.run("works", &sh(&idle())).await;
+    for name in ["works", "stays"] {
+        space.run(name, &sh(&idle())).await;
+    }
     let pod = space.until_ready("works").await;
+    let stays = space.until_ready("stays").await;
     let pid = space.pid(&pod, "main", 0);
     space.control(&["freeze"]);
     until_node(&space, "Unknown").await;
@@ -66,15 +103,15 @@ async fn a_frozen_node_is_declared_dead_while_its_pods_go_on() {
         space.until("works", 15, "not Ready", |pod| (condition(pod, "Ready").status == "False").then(|| pod.clone()));
     assert!(state(main(&unready.await).unwrap()).running.is_some(), "the status is as the node told it last");
     // What happens on the node is not told.
-    let containers = space.state().join("pods").join(pod.metadata.uid.as_ref().unwrap()).join("containers");
-    let successor = containers.join("main/1/started.json");
     signal("KILL", pid);
-    until(5, "a new process", async || successor.exists().then_some(())).await;
+    until(5, "a new process", async || space.start_of(&pod, "main", 1).exists().then_some(())).await;
     assert_eq!(main(&space.pods().get("works").await.unwrap()).unwrap().restart_count, 0);
     space.delete("works").await;
     space.control(&["thaw"]);
     until_node(&space, "True").await;
     space.gone("works", 15).await;
+    let back = space.until_ready("stays").await;
+    assert_eq!(main(&back).unwrap().container_id, main(&stays).unwrap().container_id);
 }
 
 /// N70

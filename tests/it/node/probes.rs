@@ -3,17 +3,15 @@ use std::{fs, time::Instant};
 
 use serde_json::{Value, json};
 
-use super::fixture::{MUCH_SOONER, Space, cluster, condition, container, idle, main, named_sh, sh, until, with};
+use super::fixture::{
+    MUCH_SOONER, Space, cluster, condition, container, exists, idle, main, named_sh, sh, until, with,
+};
 use crate::testbed::web;
 
 /// A container `main` that idles, with `/shared` and further fields.
 fn watched(fields: Value) -> Value {
     let mounted = with(sh(&idle()), json!({ "volumeMounts": [{ "name": "shared", "mountPath": "/shared" }] }));
     with(mounted, fields)
-}
-
-fn exists(file: &str) -> Value {
-    json!({ "exec": { "command": ["test", "-e", format!("/shared/{file}")] }, "periodSeconds": 1, "failureThreshold": 1 })
 }
 
 /// N32

@@ -103,9 +103,8 @@ async fn signal_later(host: &Arc<Host>, namespace: String, pod: String, signal: 
 
 /// Signals every process of a Pod's containers.
 fn signal_all(host: &Host, namespace: &str, pod: &str, signal: Signal) -> Result<()> {
-    let dirs = store::pods(&host.state)?.into_iter().filter_map(|dir| Some((dir.read_pod().ok()?, dir)));
-    let mut dirs = dirs.filter(|(found, _)| model::namespace(found) == namespace && model::name(found) == pod);
-    let (found, dir) = dirs.next_back().with_context(|| format!("no Pod {namespace}/{pod} is here"))?;
+    let (found, dir) =
+        store::find(&host.state, namespace, pod)?.with_context(|| format!("no Pod {namespace}/{pod} is here"))?;
     let namespaces: Vec<PathBuf> =
         model::specs(&found).filter_map(|(spec, _)| pid_namespace(&dir, &spec.name)).collect();
     ensure!(!namespaces.is_empty(), "no container of {namespace}/{pod} runs");

@@ -29,7 +29,6 @@ use tokio_rustls::{
 use super::{
     host::Host,
     log_reader::{LogReader, Wanted},
-    model,
     store::{self, PodDir},
 };
 
@@ -140,12 +139,9 @@ fn find(
     container: &str,
     wanted: Wanted,
 ) -> Result<(PodDir, String, u32, LogReader), Refusal> {
-    let named = |dir: &PodDir| {
-        dir.read_pod().is_ok_and(|found| model::namespace(&found) == namespace && model::name(&found) == pod)
-    };
-    let dirs = store::pods(&host.state).map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    let dir = dirs.into_iter().rfind(named);
-    let dir = dir.ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod \"{pod}\" not found\n")))?;
+    let found = store::find(&host.state, namespace, pod);
+    let found = found.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let (_, dir) = found.ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod \"{pod}\" not found\n")))?;
     let attempts = dir.attempts(container);
     let number = if wanted.previous { attempts.iter().nth_back(1) } else { attempts.last() };
     let number = *number.ok_or_else(|| {

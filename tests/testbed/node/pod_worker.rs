@@ -217,7 +217,7 @@ impl Worker {
                 start_time: self.start_time,
                 ended: self.ended(),
                 failure: self.failure,
-                told: self.status.conditions.as_deref().unwrap_or_default(),
+                told: &self.status,
                 now,
             });
             self.teller.status(self.status.clone());
@@ -271,6 +271,7 @@ impl Worker {
 
     fn take_order(&mut self) {
         self.order = self.orders.borrow_and_update().clone();
+        self.teller.heard(&self.order.pod);
         if let Err(error) = self.dir.write_pod(&self.order.pod) {
             tracing::error!("{error:#}");
         }

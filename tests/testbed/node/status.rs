@@ -26,8 +26,8 @@ pub struct Situation<'a> {
     pub ended: bool,
     /// The Pod has failed as a whole: reason and message.
     pub failure: Option<(&'a str, &'a str)>,
-    /// The conditions that were told last.
-    pub told: &'a [PodCondition],
+    /// The status that was told last.
+    pub told: &'a PodStatus,
     pub now: Timestamp,
 }
 
@@ -36,7 +36,9 @@ pub fn pod_status(situation: &Situation<'_>) -> PodStatus {
     let spec = situation.pod.spec.clone().unwrap_or_default();
     let policy = RestartPolicy::of(&spec);
     let progress = progress(policy, situation.containers);
-    let phase = phase(situation, progress);
+    let verdict = phase(situation, progress);
+    let phase = phase_to_tell(situation, verdict);
+    let failure = situation.failure.filter(|_| phase == "Failed");
     let of = |init: bool| -> Vec<ContainerStatus> {
         let wanted = situation.containers.iter().zip(specs(situation.pod));
         let wanted = wanted.filter(|(container, _)| (container.kind != Kind::Main) == init);
@@ -50,7 +52,7 @@ pub fn pod_status(situation: &Situation<'_>) -> PodStatus {
     let address = situation.pod_ip.map(|ip| ip.to_string());
     PodStatus {
         phase: Some(phase.into()),
-        conditions: Some(conditions(situation, &spec, progress, phase)),
+        conditions: Some(conditions(situation, &spec, progress, verdict)),
         container_statuses: Some(of(false)),
         init_container_statuses: Some(of(true)).filter(|statuses| !statuses.is_empty()),
         pod_ips: address.clone().map(|ip| vec![PodIP { ip }]),
@@ -59,12 +61,22 @@ pub fn pod_status(situation: &Situation<'_>) -> PodStatus {
         host_ips: Some(vec![HostIP { ip: situation.host_ip.to_string() }]),
         start_time: Some(Time(situation.start_time)),
         observed_generation: situation.pod.metadata.generation,
-        reason: situation.failure.map(|(reason, _)| reason.to_owned()),
-        message: situation.failure.map(|(_, message)| message.to_owned()),
+        reason: failure.map(|(reason, _)| reason.to_owned()),
+        message: failure.map(|(_, message)| message.to_owned()),
         ..PodStatus::default()
     }
 }
 
+/// Others take a Pod whose phase is Succeeded or Failed for one that uses nothing any more: so neither is told before
+/// the last process has ended, and it is never taken back. Conditions say at once what will be.
+fn phase_to_tell<'a>(situation: &Situation<'a>, verdict: &'a str) -> &'a str {
+    let ended = |phase: &str| matches!(phase, "Succeeded" | "Failed");
+    let told = situation.told.phase.as_deref().unwrap_or("Pending");
+    let busy = situation.containers.iter().any(Container::active);
+    if ended(told) || (ended(verdict) && busy) { told } else { verdict }
+}
+
+/// The phase that the containers' states amount to.
 fn phase(situation: &Situation<'_>, progress: Progress) -> &'static str {
     if situation.failure.is_some() {
         return "Failed";
@@ -168,7 +180,8 @@ fn conditions(situation: &Situation<'_>, spec: &PodSpec, progress: Progress, pha
 
 fn condition(situation: &Situation<'_>, kind: &str, (holds, reason, message): Verdict) -> PodCondition {
     let status = if holds { "True" } else { "False" };
-    let same = situation.told.iter().find(|condition| condition.type_ == kind && condition.status == status);
+    let mut told = situation.told.conditions.iter().flatten();
+    let same = told.find(|condition| condition.type_ == kind && condition.status == status);
     PodCondition {
         type_: kind.into(),
         status: status.into(),
@@ -245,6 +258,8 @@ fn gates_pass(situation: &Situation<'_>, spec: &PodSpec) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::node::model::{Waiting, sketch};
 
@@ -264,6 +279,7 @@ mod tests {
     }
 
     fn situation<'a>(pod: &'a Pod, containers: &'a [Container]) -> Situation<'a> {
+        static NOTHING: LazyLock<PodStatus> = LazyLock::new(PodStatus::default);
         Situation {
             pod,
             containers,
@@ -272,7 +288,7 @@ mod tests {
             start_time: Timestamp::UNIX_EPOCH,
             ended: false,
             failure: None,
-            told: &[],
+            told: &NOTHING,
             now: Timestamp::from_second(200).unwrap(),
         }
     }
@@ -315,7 +331,11 @@ mod tests {
             ("Always", "sr m-", false, format!("Pending ContainersNotInitialized {not_ready}")),
             ("Always", "sR mR", false, "Running + + +".into()),
             ("Always", "sr mR", false, format!("Running + {not_ready}")),
-            ("Never", "sR m0", false, "Succeeded + PodCompleted PodCompleted".into()),
+            ("Never", "s143 m0", false, "Succeeded + PodCompleted PodCompleted".into()),
+            // What will be is told as a phase only when nothing runs any more.
+            ("Never", "sR m0", false, "Pending + PodCompleted PodCompleted".into()),
+            ("Never", "sR m1", false, "Pending + PodFailed PodFailed".into()),
+            ("Never", "sR i1 m-", false, "Pending ContainersNotInitialized PodFailed PodFailed".into()),
             // Deleted Pods, of which nothing is left.
             ("Always", "m0", true, "Succeeded + PodCompleted PodCompleted".into()),
             ("Always", "m143", true, "Failed + PodFailed PodFailed".into()),
@@ -325,6 +345,22 @@ mod tests {
         for (policy, containers, ended, expected) in cases {
             assert_eq!(told(policy, containers, ended), expected, "{policy} {containers} ended: {ended}");
         }
+    }
+
+    #[test]
+    fn a_failure_is_told_when_the_last_process_has_ended_and_then_stays() {
+        let told = |phase: &str, containers: &str| {
+            let containers = sketch(containers);
+            let pod = pod(&containers, serde_json::json!({}));
+            let told = PodStatus { phase: Some(phase.into()), ..PodStatus::default() };
+            let failure = Some(("DeadlineExceeded", "too long"));
+            let status = pod_status(&Situation { told: &told, failure, ..situation(&pod, &containers) });
+            (status.phase.unwrap(), status.reason)
+        };
+        let failed = ("Failed".to_owned(), Some("DeadlineExceeded".to_owned()));
+        assert_eq!(told("Running", "mR m0"), ("Running".into(), None));
+        assert_eq!(told("Running", "m143 m0"), failed);
+        assert_eq!(told("Failed", "mR m0"), failed, "a phase that has been told is not taken back");
     }
 
     #[test]
@@ -349,7 +385,8 @@ mod tests {
             last_transition_time: Some(Time(Timestamp::from_second(7).unwrap())),
             ..PodCondition::default()
         };
-        let told = [told("ContainersReady", "True"), told("Ready", "True")];
+        let told = vec![told("ContainersReady", "True"), told("Ready", "True")];
+        let told = PodStatus { conditions: Some(told), ..PodStatus::default() };
         let situation = Situation { told: &told, ..situation(&pod, &containers) };
         let conditions = pod_status(&situation).conditions.unwrap();
         let second = |kind: &str| {

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::model::{Attempt, End};
+use super::model::{self, Attempt, End};
 
 /// Of every container this many starts are kept, for `kubectl logs --previous`.
 const KEPT_ATTEMPTS: usize = 2;
@@ -52,6 +52,18 @@ pub fn pods(state: &Path) -> Result<Vec<PodDir>> {
     }
     found.sort_by(|one, other| one.0.cmp(&other.0));
     Ok(found)
+}
+
+/// The Pod of this name and its folder. Of two, as when one was deleted by force and its processes go on, the newer:
+/// it was created after the other one's last change, so where both were created in the same second, the version tells.
+pub fn find(state: &Path, namespace: &str, name: &str) -> Result<Option<(Pod, PodDir)>> {
+    let named = pods(state)?.into_iter().filter_map(|dir| Some((dir.read_pod().ok()?, dir)));
+    let named = named.filter(|(pod, _)| model::namespace(pod) == namespace && model::name(pod) == name);
+    Ok(named.max_by_key(|(pod, _)| {
+        let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let version = pod.metadata.resource_version.as_ref().and_then(|version| version.parse::<u64>().ok());
+        (created, version)
+    }))
 }
 
 impl PodDir {
@@ -215,5 +227,33 @@ fn remove_dir_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_pods_of_one_name_the_newer_is_found() {
+        let state = tempfile::tempdir().unwrap();
+        let add = |uid: &str, name: &str, second: u32, version: &str| {
+            let metadata = serde_json::json!({
+                "name": name, "namespace": "shop", "uid": uid, "resourceVersion": version,
+                "creationTimestamp": format!("2026-11-21T12:00:0{second}Z"),
+            });
+            let pod: Pod = serde_json::from_value(serde_json::json!({ "metadata": metadata })).unwrap();
+            PodDir::new(state.path(), uid).write_pod(&pod).unwrap();
+        };
+        add("a", "web", 2, "70");
+        add("b", "web", 1, "90");
+        add("c", "api", 1, "900");
+        add("d", "api", 1, "1000");
+        add("e", "api", 1, "950");
+        let found =
+            |namespace, name| find(state.path(), namespace, name).unwrap().and_then(|(pod, _)| pod.metadata.uid);
+        assert_eq!(found("shop", "web").as_deref(), Some("a"));
+        assert_eq!(found("shop", "api").as_deref(), Some("d"));
+        assert_eq!(found("other", "web"), None);
     }
 }

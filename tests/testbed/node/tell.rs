@@ -26,6 +26,13 @@ enum Message {
     Delete,
 }
 
+/// A message that the API server has taken.
+struct Told {
+    message: Message,
+    /// The object's resourceVersion then; nothing can be newer where the object has gone.
+    version: u64,
+}
+
 /// Tells the API server about one Pod.
 pub struct Teller {
     host: Arc<Host>,
@@ -33,14 +40,16 @@ pub struct Teller {
     name: String,
     uid: String,
     wanted: Option<Message>,
-    told: Option<Message>,
-    under_way: Option<(Message, BoxFuture<'static, kube::Result<()>>)>,
+    told: Option<Told>,
+    /// The object as it was heard of last.
+    heard: Arc<Pod>,
+    under_way: Option<(Message, BoxFuture<'static, kube::Result<u64>>)>,
     failures: u32,
     retry_at: Option<Instant>,
 }
 
 impl Teller {
-    pub fn new(host: Arc<Host>, pod: &Pod) -> Self {
+    pub fn new(host: Arc<Host>, pod: &Arc<Pod>) -> Self {
         Self {
             api: Api::namespaced(host.client.clone(), model::namespace(pod)),
             host,
@@ -48,10 +57,17 @@ impl Teller {
             uid: model::uid(pod).to_owned(),
             wanted: None,
             told: None,
+            heard: Arc::clone(pod),
             under_way: None,
             failures: 0,
             retry_at: None,
         }
+    }
+
+    /// Notes what the API says now. Where somebody else has changed what this node had told, it is told again: the
+    /// node lifecycle controller makes Pods unready whose node is silent, and leaves the rest to the node.
+    pub fn heard(&mut self, pod: &Arc<Pod>) {
+        self.heard = Arc::clone(pod);
     }
 
     pub fn status(&mut self, status: PodStatus) {
@@ -69,7 +85,10 @@ impl Teller {
 
     /// Whether the API server has been told everything.
     pub fn done(&self) -> bool {
-        self.wanted == self.told
+        match (&self.wanted, &self.told) {
+            (Some(wanted), Some(told)) => *wanted == told.message && !told.overwritten(&self.heard),
+            (wanted, told) => wanted.is_none() && told.is_none(),
+        }
     }
 
     /// Returns after each step; never if there is nothing to tell. May be dropped and called again.
@@ -90,9 +109,11 @@ impl Teller {
         let outcome = call.await;
         let Some((message, _)) = self.under_way.take() else { return };
         match outcome {
-            Ok(()) => self.succeeded(message),
+            Ok(version) => self.succeeded(message, version),
             // The Pod is gone, or another one has its name: the watch will say so.
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => self.succeeded(message),
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
+                self.succeeded(message, u64::MAX);
+            }
             Err(error) => {
                 tracing::warn!("cannot tell of Pod {}: {}", self.name, brief(&error.into()));
                 self.retry_at = Some(Instant::now() + (FIRST_RETRY * 2_u32.pow(self.failures.min(5))).min(LAST_RETRY));
@@ -101,13 +122,14 @@ impl Teller {
         }
     }
 
-    fn succeeded(&mut self, message: Message) {
-        self.told = Some(message);
+    fn succeeded(&mut self, message: Message, version: u64) {
+        self.told = Some(Told { message, version });
         self.failures = 0;
         self.retry_at = None;
     }
 
-    fn call(&self, message: &Message) -> BoxFuture<'static, kube::Result<()>> {
+    /// Returns the object's version afterwards.
+    fn call(&self, message: &Message) -> BoxFuture<'static, kube::Result<u64>> {
         let (api, name, uid) = (self.api.clone(), self.name.clone(), self.uid.clone());
         let message = message.clone();
         Box::pin(async move {
@@ -115,18 +137,49 @@ impl Teller {
                 match message {
                     Message::Status(status) => {
                         let patch = Patch::Strategic(patch(&uid, &status));
-                        api.patch_status(&name, &PatchParams::default(), &patch).await.map(drop)
+                        api.patch_status(&name, &PatchParams::default(), &patch).await.map(|pod| version(&pod))
                     }
                     Message::Delete => {
                         let preconditions = Preconditions { uid: Some(uid), resource_version: None };
                         let params = DeleteParams::default().grace_period(0).preconditions(preconditions);
-                        api.delete(&name, &params).await.map(drop)
+                        api.delete(&name, &params).await.map(|_| u64::MAX)
                     }
                 }
             };
             let too_late = |_| kube::Error::Service("no answer in time".into());
             timeout(CALL_TIMEOUT, call).await.map_err(too_late)?
         })
+    }
+}
+
+impl Told {
+    /// Whether the object has changed since, and what was told is not in it any more.
+    fn overwritten(&self, pod: &Pod) -> bool {
+        let Message::Status(told) = &self.message else { return false };
+        version(pod) > self.version && !contains(&json!(pod.status), &json!(told))
+    }
+}
+
+/// resourceVersions of one resource grow, as Kubernetes documents since 1.35.
+fn version(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+/// Whether a status has everything of another: conditions of others, and fields that the API server adds, do not count.
+fn contains(status: &Value, told: &Value) -> bool {
+    match told {
+        Value::Object(told) => told.iter().all(|(field, told)| match field.as_str() {
+            "conditions" => told.as_array().into_iter().flatten().all(|told| {
+                let mut found = status[field].as_array().into_iter().flatten();
+                found.any(|found| ["type", "status", "reason", "message"].iter().all(|key| found[key] == told[key]))
+            }),
+            _ => contains(&status[field], told),
+        }),
+        Value::Array(told) => {
+            let found = status.as_array().map(Vec::as_slice).unwrap_or_default();
+            found.len() == told.len() && found.iter().zip(told).all(|(found, told)| contains(found, told))
+        }
+        told => status == told,
     }
 }
 
@@ -171,5 +224,38 @@ mod tests {
         assert!(condition.get("reason").is_some_and(Value::is_null));
         assert!(condition.get("message").is_some_and(Value::is_null));
         assert_eq!(patch["status"]["podIPs"], json!([{ "$patch": "replace" }, { "ip": "10.244.1.2" }]));
+    }
+
+    /// A Pod's status as the API server gives it back.
+    fn heard(version: &str, ready: &str, restarts: i32) -> Pod {
+        let main = json!({
+            "name": "main", "image": "i", "imageID": "", "ready": true, "restartCount": restarts,
+            "lastState": {}, "resources": {},
+        });
+        serde_json::from_value(json!({
+            "metadata": { "resourceVersion": version },
+            "status": {
+                "phase": "Running", "qosClass": "BestEffort",
+                "conditions": [
+                    { "type": "example.com/gate", "status": "False" },
+                    { "type": "Ready", "status": ready, "lastTransitionTime": "2026-11-21T12:00:00Z" },
+                ],
+                "containerStatuses": [main],
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_somebody_else_has_overwritten_is_told_again() {
+        let mut status = heard("5", "True", 0).status.unwrap();
+        status.qos_class = None;
+        status.conditions.as_mut().unwrap().remove(0);
+        let told = Told { message: Message::Status(Box::new(status)), version: 5 };
+        assert!(!told.overwritten(&heard("6", "True", 0)), "it says the same");
+        assert!(told.overwritten(&heard("6", "False", 0)));
+        assert!(told.overwritten(&heard("6", "True", 1)));
+        assert!(!told.overwritten(&heard("4", "False", 0)), "older news");
+        assert!(!Told { message: Message::Delete, version: 5 }.overwritten(&heard("6", "False", 0)));
     }
 }

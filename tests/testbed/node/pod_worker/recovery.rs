@@ -38,10 +38,11 @@ impl Worker {
                 told.container_id.as_ref() == container.attempt.as_ref().map(|attempt| &attempt.id)
             };
             let told = told.as_ref().filter(same);
+            // The node may have died before it told anything; without a probe there is nothing to find out either.
             container.health = Health {
                 hook_runs: false,
-                started: told.is_some_and(|told| told.started == Some(true)),
-                ready: told.is_some_and(|told| told.ready),
+                started: spec.startup_probe.is_none() || told.is_some_and(|told| told.started == Some(true)),
+                ready: spec.readiness_probe.is_none() || told.is_some_and(|told| told.ready),
             };
             let started_at = container.attempt.as_ref().map(|attempt| attempt.started_at);
             let age = started_at.and_then(|time| Duration::try_from(Timestamp::now().duration_since(time)).ok());
