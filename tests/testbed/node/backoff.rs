@@ -8,24 +8,17 @@ const BASE: Duration = Duration::from_secs(10);
 const MAX: Duration = Duration::from_mins(5);
 
 /// How long to wait before the next try of something that failed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct BackOff {
-    base: Duration,
-    max: Duration,
     /// The wait that the latest try has earned, and when that try was.
     current: Option<(Duration, Timestamp)>,
 }
 
 impl BackOff {
-    /// The kubelet's own times multiplied by `scale`.
-    pub fn kubelet(scale: f64) -> Self {
-        Self { base: BASE.mul_f64(scale), max: MAX.mul_f64(scale), current: None }
-    }
-
     /// How long to wait from `failed_at` on; zero for a first failure.
     pub fn wait(&self, failed_at: Timestamp) -> Duration {
         match self.current {
-            Some((wait, tried_at)) if !self.forgotten(tried_at, failed_at) => wait,
+            Some((wait, tried_at)) if !forgotten(tried_at, failed_at) => wait,
             _ => Duration::ZERO,
         }
     }
@@ -33,15 +26,15 @@ impl BackOff {
     /// Notes a try at `now` that follows a failure at `failed_at`: the next wait is twice as long.
     pub fn advance(&mut self, failed_at: Timestamp, now: Timestamp) {
         let wait = match self.current {
-            Some((wait, tried_at)) if !self.forgotten(tried_at, failed_at) => (wait * 2).min(self.max),
-            _ => self.base,
+            Some((wait, tried_at)) if !forgotten(tried_at, failed_at) => (wait * 2).min(MAX),
+            _ => BASE,
         };
         self.current = Some((wait, now));
     }
+}
 
-    fn forgotten(&self, tried_at: Timestamp, failed_at: Timestamp) -> bool {
-        failed_at.duration_since(tried_at).unsigned_abs() > self.max * 2
-    }
+fn forgotten(tried_at: Timestamp, failed_at: Timestamp) -> bool {
+    failed_at.duration_since(tried_at).unsigned_abs() > MAX * 2
 }
 
 #[cfg(test)]
@@ -54,7 +47,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_five_minutes() {
-        let mut back_off = BackOff::kubelet(1.0);
+        let mut back_off = BackOff::default();
         let mut now = 0;
         let mut waits = Vec::new();
         for _ in 0..8 {
@@ -69,19 +62,12 @@ mod tests {
 
     #[test]
     fn ten_quiet_minutes_forgive() {
-        let mut back_off = BackOff::kubelet(1.0);
+        let mut back_off = BackOff::default();
         back_off.advance(at(0), at(0));
         back_off.advance(at(10), at(20));
         assert_eq!(back_off.wait(at(620)).as_secs(), 20);
         assert_eq!(back_off.wait(at(621)).as_secs(), 0);
         back_off.advance(at(621), at(621));
         assert_eq!(back_off.wait(at(622)).as_secs(), 10);
-    }
-
-    #[test]
-    fn times_can_be_scaled() {
-        let mut back_off = BackOff::kubelet(0.01);
-        back_off.advance(at(0), at(0));
-        assert_eq!(back_off.wait(at(0)).as_millis(), 100);
     }
 }

@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 use tokio::{net::UnixStream, task::spawn_blocking, time::timeout};
 
 use super::{
-    host::Host,
+    host::{CALL_TIMEOUT, Host},
     model,
     store::{self, PodDir},
 };
 use crate::control_socket;
 
-const CONVERSATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// A freeze waits for calls under way, which may take [`CALL_TIMEOUT`].
+const CONVERSATION_TIMEOUT: Duration = Duration::from_secs(5 + CALL_TIMEOUT.as_secs());
 
 /// Arguments of `baton-testbed node-ctl`.
 #[derive(clap::Args)]
@@ -36,10 +37,8 @@ pub enum Request {
     Freeze,
     /// Write again, and catch up.
     Thaw,
-    /// Let the processes of force-deleted Pods go on for so long before they are told to end.
+    /// Let the processes of Pods that are deleted by force from now on go on for so long.
     KeepForceDeleted { seconds: f64 },
-    /// Multiply the back-off times of Pods that come later by this factor.
-    BackOffScale { factor: f64 },
     /// Stop all processes of a Pod (SIGSTOP).
     Pause { namespace: String, pod: String },
     /// Let them go on (SIGCONT).
@@ -80,15 +79,11 @@ async fn converse(mut stream: UnixStream, host: &Arc<Host>) -> Result<()> {
 async fn obey(host: &Arc<Host>, request: Request) -> Result<()> {
     tracing::info!("asked for: {request:?}");
     match request {
-        Request::Freeze => host.settings.send_modify(|settings| settings.frozen = true),
+        Request::Freeze => host.freeze().await,
         Request::Thaw => host.settings.send_modify(|settings| settings.frozen = false),
         Request::KeepForceDeleted { seconds } => {
             let keep = Duration::try_from_secs_f64(seconds)?;
             host.settings.send_modify(|settings| settings.keep_force_deleted = keep);
-        }
-        Request::BackOffScale { factor } => {
-            ensure!((0.0..=1000.0).contains(&factor), "a factor is a number from 0 to 1000");
-            host.settings.send_modify(|settings| settings.back_off_scale = factor);
         }
         Request::Pause { namespace, pod } => signal_later(host, namespace, pod, Signal::SIGSTOP).await?,
         Request::Resume { namespace, pod } => signal_later(host, namespace, pod, Signal::SIGCONT).await?,

@@ -90,6 +90,7 @@ pub async fn write(host: Arc<Host>, mut queue: Queue) {
         if host.settings.borrow().frozen {
             continue;
         }
+        let _writing = host.may_write().await;
         if known.len() >= MAX_KNOWN {
             known.clear();
         }

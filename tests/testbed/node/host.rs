@@ -2,11 +2,12 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use kube::Client;
-use tokio::sync::watch;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
 
 use super::{addresses::Addresses, events::Events, image::Images};
 
@@ -26,6 +27,8 @@ pub struct Host {
     pub listen: SocketAddr,
     pub state: PathBuf,
     pub settings: watch::Sender<Settings>,
+    /// Shared by calls that write to the API server.
+    pub writing: Arc<RwLock<()>>,
 }
 
 /// What tests may change while the node runs.
@@ -35,8 +38,6 @@ pub struct Settings {
     pub frozen: bool,
     /// How long the processes of a force-deleted Pod go on before they are told to end.
     pub keep_force_deleted: Duration,
-    /// Factor of the kubelet's back-off times, for Pods that come later.
-    pub back_off_scale: f64,
 }
 
 impl Host {
@@ -44,15 +45,23 @@ impl Host {
         self.listen.ip()
     }
 
-    pub fn back_off_scale(&self) -> f64 {
-        self.settings.borrow().back_off_scale
+    /// Waits until the node may write to the API server; hold what this returns for as long as the call lasts.
+    pub async fn may_write(&self) -> OwnedRwLockReadGuard<()> {
+        let mut settings = self.settings.subscribe();
+        loop {
+            // The sender is ours: it cannot be gone.
+            let _ = settings.wait_for(|settings| !settings.frozen).await;
+            let writing = Arc::clone(&self.writing).read_owned().await;
+            if !settings.borrow().frozen {
+                return writing;
+            }
+        }
     }
 
-    /// Returns when the node may write to the API server.
-    pub async fn thawed(&self) {
-        let mut settings = self.settings.subscribe();
-        // The sender is ours: it cannot be gone.
-        let _ = settings.wait_for(|settings| !settings.frozen).await;
+    /// Writes nothing any more; returns when calls under way are over.
+    pub async fn freeze(&self) {
+        self.settings.send_modify(|settings| settings.frozen = true);
+        drop(self.writing.write().await);
     }
 }
 

@@ -96,3 +96,26 @@ impl Target {
         Ok(Answer { status, body })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_from_200_to_399_are_success() {
+        let successful = |status| {
+            let status = StatusCode::from_u16(status).unwrap();
+            Answer { status, body: String::new() }.successful()
+        };
+        assert_eq!([199, 200, 302, 399, 400, 404, 503].map(successful), [false, true, true, true, false, false, false]);
+    }
+
+    #[test]
+    fn a_port_has_a_number_or_a_name() {
+        let ports = [("http".to_owned(), 8080)];
+        let named = |name: &str| port(&IntOrString::String(name.into()), &ports).ok();
+        assert_eq!([named("http"), named("9090"), named("other")], [Some(8080), Some(9090), None]);
+        let numbered = |number| port(&IntOrString::Int(number), &ports).ok();
+        assert_eq!([numbered(80), numbered(0), numbered(70_000)], [Some(80), None, None]);
+    }
+}

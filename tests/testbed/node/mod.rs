@@ -83,9 +83,6 @@ pub struct Args {
     /// The node's own address, with the port of the kubelet API if that is not 10250.
     #[arg(long, value_parser = parse_address)]
     address: SocketAddr,
-    /// Factor of the back-off times for crashing containers and failing pulls (10 s to 300 s).
-    #[arg(long, default_value_t = 1.0)]
-    back_off_scale: f64,
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
@@ -148,11 +145,8 @@ async fn host(args: Args, events: events::Events) -> Result<host::Host> {
         events,
         listen: args.address,
         state,
-        settings: channel::Sender::new(host::Settings {
-            frozen: false,
-            keep_force_deleted: Duration::ZERO,
-            back_off_scale: args.back_off_scale,
-        }),
+        settings: channel::Sender::new(host::Settings { frozen: false, keep_force_deleted: Duration::ZERO }),
+        writing: Arc::default(),
         name: args.name,
     })
 }

@@ -88,7 +88,7 @@ pub struct Container {
 }
 
 impl Container {
-    pub fn new(spec: &ContainerSpec, kind: Kind, back_off_scale: f64) -> Self {
+    pub fn new(spec: &ContainerSpec, kind: Kind) -> Self {
         Self {
             name: spec.name.clone(),
             kind,
@@ -100,8 +100,8 @@ impl Container {
             not_before: None,
             pull_error_until: None,
             health: Health::default(),
-            crashes: BackOff::kubelet(back_off_scale),
-            pulls: BackOff::kubelet(back_off_scale),
+            crashes: BackOff::default(),
+            pulls: BackOff::default(),
         }
     }
 
@@ -137,8 +137,8 @@ impl Container {
 }
 
 /// All containers of a Pod in the order of their specification, init containers first.
-pub fn containers(pod: &Pod, back_off_scale: f64) -> Vec<Container> {
-    specs(pod).map(|(spec, kind)| Container::new(spec, kind, back_off_scale)).collect()
+pub fn containers(pod: &Pod) -> Vec<Container> {
+    specs(pod).map(|(spec, kind)| Container::new(spec, kind)).collect()
 }
 
 /// The specifications of all containers and their kinds, init containers first.
@@ -219,7 +219,7 @@ pub fn sketch(text: &str) -> Vec<Container> {
             finished_at: Timestamp::from_second(100).unwrap(),
         });
         let spec = ContainerSpec { name: format!("c{position}"), ..ContainerSpec::default() };
-        let mut container = Container::new(&spec, kind, 1.0);
+        let mut container = Container::new(&spec, kind);
         container.health = Health { hook_runs: false, started: state == "R", ready: state == "R" };
         container.attempt = (state != "-").then(|| Attempt {
             number: 0,

@@ -81,6 +81,8 @@ pub struct Worker {
     status: PodStatus,
     /// When everything must have ended, once that has been decided.
     deadline: Option<Instant>,
+    /// The same of a Pod that was deleted by force.
+    forced_deadline: Option<Instant>,
     /// The Pod has failed as a whole.
     failure: Option<(&'static str, &'static str)>,
     wake_at: Option<Timestamp>,
@@ -114,7 +116,7 @@ impl Worker {
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
         let status = pod.status.clone().unwrap_or_default();
         let spec = pod.spec.clone().unwrap_or_default();
-        let containers = model::containers(pod, host.back_off_scale());
+        let containers = model::containers(pod);
         let (outcomes, volumes) = mpsc::channel(1);
         let facts = Facts { pod_ip: address, host_ip: host.address() };
         let keeper = Keeper { host: Arc::clone(&host), orders: orders.clone(), dir: dir.clone(), facts };
@@ -130,6 +132,7 @@ impl Worker {
             sender,
             status,
             deadline: None,
+            forced_deadline: None,
             failure: None,
             wake_at: None,
             volumes,

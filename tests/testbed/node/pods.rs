@@ -1,12 +1,14 @@
 //! One worker a Pod: started when the Pod appears, told of every change, forgotten when it is gone.
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
+    time::sleep,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     host::Host,
@@ -15,6 +17,9 @@ use super::{
     store,
     watch::News,
 };
+
+/// When a Pod whose worker failed gets another one.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// The workers of all Pods of this node, by the Pods' uid.
 pub struct Pods {
@@ -84,10 +89,7 @@ impl Pods {
         self.orders.insert(uid.clone(), sender);
         let host = Arc::clone(&self.host);
         self.workers.spawn(async move {
-            let pod = Arc::clone(&orders.borrow().pod);
-            if let Err(error) = Worker::run(host, orders).await {
-                tracing::error!("Pod {}: {error:#}", model::full_name(&pod));
-            }
+            work(host, orders).await;
             uid
         });
     }
@@ -99,5 +101,21 @@ impl Pods {
                 order.gone = true;
             });
         }
+    }
+}
+
+/// Returns when nothing of the Pod is left. A worker that fails is followed by another, which takes up what runs as
+/// after a restart of the node.
+async fn work(host: Arc<Host>, orders: watch::Receiver<Order>) {
+    let name = model::full_name(&orders.borrow().pod);
+    loop {
+        // A task of its own, so that a panic ends no more than this one worker.
+        let worker = AbortOnDropHandle::new(tokio::spawn(Worker::run(Arc::clone(&host), orders.clone())));
+        match worker.await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => tracing::error!("Pod {name}: {error:#}"),
+            Err(error) => tracing::error!("Pod {name}: its worker failed: {error}"),
+        }
+        sleep(RETRY).await;
     }
 }

@@ -17,11 +17,10 @@ pub const MINIMUM: Duration = Duration::from_secs(2);
 pub struct Stop {
     pub process: Process,
     pub hook: Option<Hook>,
-    /// When the grace period ends; may be brought forward.
+    /// When the grace period ends; may be moved.
     pub deadline: watch::Receiver<Instant>,
     /// Processes that end first, if they do so within the grace period: a sidecar waits for those it serves.
     pub after: Vec<Process>,
-    pub signal: Signal,
 }
 
 impl Stop {
@@ -43,7 +42,7 @@ impl Stop {
             () = reached(&mut self.deadline, earliest) => {}
             _ = self.process.end() => return outcome,
         }
-        self.process.signal(self.signal)?;
+        self.process.signal(Signal::SIGTERM)?;
         tokio::select! {
             _ = self.process.end() => return outcome,
             () = reached(&mut self.deadline, earliest) => {}

@@ -1,11 +1,10 @@
 //! How containers end.
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use nix::sys::signal::Signal;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -39,20 +38,30 @@ impl Worker {
         }
     }
 
-    /// Sets when everything must have ended; a deletion may bring it forward, never put it off.
+    /// Sets when everything must have ended. A deletion may bring it forward; only the switch `keep-force-deleted`
+    /// puts it off.
     pub(super) fn set_deadline(&mut self) {
-        let grace = self.order.pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| self.grace_seconds());
-        let grace = if self.forced() { MINIMUM } else { Duration::from_secs(grace.max(0) as u64) };
-        let deadline = Instant::now() + grace;
-        let deadline = self.deadline.map_or(deadline, |earlier| earlier.min(deadline));
+        let deadline = if self.forced() { self.forced_deadline() } else { self.graceful_deadline() };
         self.deadline = Some(deadline);
         for sender in self.runs.iter().filter_map(|run| run.deadline.as_ref()) {
-            sender.send_if_modified(|current| {
-                let sooner = deadline < *current;
-                *current = deadline.min(*current);
-                sooner
-            });
+            sender.send_if_modified(|current| std::mem::replace(current, deadline) != deadline);
         }
+    }
+
+    fn graceful_deadline(&self) -> Instant {
+        let grace = self.order.pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| self.grace_seconds());
+        let deadline = Instant::now() + Duration::from_secs(grace.max(0) as u64);
+        self.deadline.map_or(deadline, |earlier| earlier.min(deadline))
+    }
+
+    /// Fixed when the Pod is found to be deleted by force.
+    fn forced_deadline(&mut self) -> Instant {
+        let keep = self.host.settings.borrow().keep_force_deleted;
+        let earlier = self.deadline;
+        *self.forced_deadline.get_or_insert_with(|| {
+            let deadline = Instant::now() + keep + MINIMUM;
+            earlier.filter(|_| keep.is_zero()).map_or(deadline, |earlier| earlier.min(deadline))
+        })
     }
 
     /// Deleted without a grace period: the object is gone or will be in a moment.
@@ -92,25 +101,23 @@ impl Worker {
         // A force-deleted Pod's hooks have no time to run.
         let in_time = deadline > Instant::now() && !self.forced();
         let hook = if in_time { self.hook(position, |lifecycle| lifecycle.pre_stop) } else { None };
-        let keep = if self.forced() { self.host.settings.borrow().keep_force_deleted } else { Duration::ZERO };
-        let (sender, deadline) = watch::channel(deadline + keep);
+        // What `keep-force-deleted` gives them comes before the end begins.
+        let begin = self.forced_deadline.map(|forced| forced - MINIMUM);
+        let (sender, deadline) = watch::channel(deadline);
         self.containers[position].stopping = true;
         self.runs[position].deadline = Some(sender);
-        let stop = Stop { process, hook, deadline, after, signal: self.stop_signal(position) };
+        let stop = Stop { process, hook, deadline, after };
         let pod = Arc::clone(&self.order.pod);
         let host = Arc::clone(&self.host);
         tokio::spawn(async move {
-            sleep(keep).await;
+            if let Some(begin) = begin {
+                sleep_until(begin).await;
+            }
             if let Err(error) = stop.run().await {
                 let message = format!("PreStopHook failed: {error:#}");
                 host.events.tell(&pod, None, Severity::Warning, "FailedPreStopHook", &message);
             }
         });
-    }
-
-    fn stop_signal(&self, position: usize) -> Signal {
-        let chosen = self.spec(position).and_then(|spec| spec.lifecycle?.stop_signal);
-        chosen.and_then(|name| Signal::from_str(&name).ok()).unwrap_or(Signal::SIGTERM)
     }
 
     /// A sidecar ends after the main containers and after sidecars that started later.
