@@ -26,7 +26,7 @@ pub const IMAGE: &str = "example.local/sh:1.0";
 pub const NODE: &str = "process-1";
 const NAME: &str = "process-node";
 /// A Pod that is gone much sooner has not been waited for in vain, however busy the machine.
-const LONG_GRACE_SECONDS: u64 = 120;
+const LONG_GRACE_SECONDS: u64 = 300;
 /// See [`LONG_GRACE_SECONDS`].
 pub const MUCH_SOONER: u64 = 30;
 const POLL: Duration = Duration::from_millis(30);
@@ -252,6 +252,17 @@ pub fn signal(name: &str, pid: i32) {
 pub fn lives(pid: i32) -> bool {
     let alive = format!("kill -0 {pid} 2>/dev/null && echo yes || echo no");
     output_of(cluster().enter("sh").args(["-c", &alive])).trim() == "yes"
+}
+
+/// Whether a process of the cluster is stopped.
+pub fn stopped(pid: i32) -> bool {
+    stat(pid).starts_with('T')
+}
+
+/// The fields of /proc/PID/stat of a process of the cluster, from the third on: its state, its parent, …
+pub fn stat(pid: i32) -> String {
+    let text = output_of(cluster().enter("cat").arg(format!("/proc/{pid}/stat")));
+    text.rsplit(") ").next().unwrap().to_owned()
 }
 
 /// Waits for what `look` finds.

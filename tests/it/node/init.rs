@@ -1,10 +1,12 @@
 //! Rows about init containers and sidecars.
+use std::fs;
+
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::fixture::{
-    Space, condition, container, ended, idle, last_state, looping, main, named_sh, phase, sh, signal, state, waiting,
-    with,
+    Space, condition, container, ended, exists, idle, last_state, looping, main, named_sh, phase, sh, signal, state,
+    waiting, with,
 };
 
 /// Writes its beginning and end to /shared/order.
@@ -38,7 +40,7 @@ async fn init_containers_run_one_after_the_other_before_the_main_ones() {
     for name in ["two", "main"] {
         assert_eq!(waiting(container(&pod, name).unwrap()).unwrap().0, "PodInitializing");
     }
-    std::fs::write(space.folder().join("go"), "").unwrap();
+    fs::write(space.folder().join("go"), "").unwrap();
     let pod = space.until_ready("ordered").await;
     space.until_file("order", "one+\none-\ntwo+\ntwo-\nmain+\n").await;
     assert_eq!(condition(&pod, "Initialized").status, "True");
@@ -85,7 +87,7 @@ async fn sidecars_start_in_order_and_gate_what_follows() {
     space.create("gated", spec).await;
     space.until_event("gated", "Unhealthy", "Startup probe failed").await;
     space.until_file("order", "first+\n").await;
-    std::fs::write(space.folder().join("up"), "").unwrap();
+    fs::write(space.folder().join("up"), "").unwrap();
     let pod = space.until_ready("gated").await;
     space.until_file("order", "first+\ninit+\ninit-\nsecond+\nmain+\n").await;
     for name in ["first", "second"] {
@@ -104,13 +106,20 @@ async fn sidecars_start_in_order_and_gate_what_follows() {
 #[tokio::test]
 async fn a_sidecar_counts_for_readiness_and_restarts_under_every_policy() {
     let space = Space::new("n47").await;
-    let side = sidecar(named_sh("side", "touch /tmp/up; sleep 1000"));
-    let side = with(
-        side,
-        json!({ "readinessProbe": { "exec": { "command": ["test", "-e", "/tmp/up"] }, "periodSeconds": 1 } }),
-    );
-    let spec = json!({ "restartPolicy": "Never", "initContainers": [side], "containers": [sh(&idle())] });
+    fs::write(space.folder().join("ready"), "").unwrap();
+    let mount = json!({ "volumeMounts": [{ "name": "shared", "mountPath": "/shared" }] });
+    let side = with(sidecar(named_sh("side", "sleep 10000")), mount);
+    let side = with(side, json!({ "readinessProbe": exists("ready") }));
+    let spec = json!({
+        "restartPolicy": "Never", "volumes": [space.shared()], "initContainers": [side], "containers": [sh(&idle())],
+    });
     space.create("job", spec).await;
+    space.until_ready("job").await;
+    fs::remove_file(space.folder().join("ready")).unwrap();
+    let unready = |pod: &Pod| (condition(pod, "Ready").status == "False").then(|| pod.clone());
+    let pod = space.until("job", 10, "not Ready", unready).await;
+    assert_eq!(condition(&pod, "Ready").message.as_deref(), Some("containers with unready status: [side]"));
+    fs::write(space.folder().join("ready"), "").unwrap();
     let pod = space.until_ready("job").await;
     let main_id = main(&pod).unwrap().container_id.clone();
     signal("KILL", space.pid(&pod, "side", 0));
@@ -135,7 +144,7 @@ async fn a_pod_has_succeeded_when_its_main_containers_have_whatever_the_sidecars
     let completed = |pod: &Pod| (ended(main(pod)?)?.0 == 0).then(|| pod.clone());
     let pod = space.until("job", 10, "the end of the main container", completed).await;
     assert_eq!(phase(&pod), "Running", "as long as the sidecar runs");
-    std::fs::write(space.folder().join("go"), "").unwrap();
+    fs::write(space.folder().join("go"), "").unwrap();
     let pod = space.until_phase("job", "Succeeded").await;
     assert_eq!(ended(container(&pod, "side").unwrap()).unwrap().0, 3);
     assert_eq!(ended(main(&pod).unwrap()).unwrap().0, 0);

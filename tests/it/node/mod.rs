@@ -6,6 +6,7 @@ mod images;
 mod init;
 mod outages;
 mod probes;
+mod registration;
 mod restarts;
 
 use std::{collections::BTreeSet, fs, path::Path};

@@ -6,7 +6,8 @@ use kube::Api;
 use serde_json::json;
 
 use super::fixture::{
-    Space, cluster, condition, ended, exists, idle, last_state, lives, looping, main, sh, signal, state, until, with,
+    Space, cluster, condition, ended, exists, idle, last_state, lives, looping, main, sh, signal, stat, state, until,
+    with,
 };
 
 /// The status of the node's Ready condition.
@@ -20,7 +21,7 @@ async fn until_node(space: &Space, wanted: &str) {
     until(40, &format!("the node's Ready to be {wanted}"), async || (ready(space).await == wanted).then_some(())).await;
 }
 
-/// N66, N67, N68
+/// N66, N67, N68, N76
 #[tokio::test]
 async fn pods_outlive_their_node_and_are_taken_up_again() {
     let space = Space::on("process-3", "n66").await;
@@ -51,6 +52,14 @@ async fn pods_outlive_their_node_and_are_taken_up_again() {
     assert_eq!(main(&after).unwrap().container_id, main(&before).unwrap().container_id);
     assert_eq!(after.status.unwrap().pod_ip, before.status.unwrap().pod_ip);
     assert!(lives(pids[0]));
+
+    // The same when the node is asked to end.
+    cluster().testbed(&["stop", "process-3"]);
+    assert!(lives(pids[0]));
+    cluster().testbed(&["start", "process-3"]);
+    signal("TERM", pids[0]);
+    let pod = space.until_restarted("stays", 15, 1).await;
+    assert_eq!(last_state(main(&pod).unwrap()).terminated.unwrap().exit_code, 6);
 }
 
 /// N68
@@ -85,6 +94,17 @@ async fn containers_of_which_the_api_has_never_heard_are_taken_up_too() {
     space.until_ready("probed").await;
     fs::remove_file(folder.join("alive")).unwrap();
     space.until_restarted("probed", 15, 1).await;
+
+    // A Pod that cannot be taken up is tried again, without any news of it.
+    cluster().testbed(&["stop", "process-7", "--kill"]);
+    let alive = space.start_of(&pods[0], "main", 0).with_file_name("alive");
+    fs::rename(&alive, alive.with_extension("away")).unwrap();
+    cluster().testbed(&["start", "process-7"]);
+    let log = || fs::read_to_string(cluster().dir.join("logs/process-7.log")).unwrap();
+    until(10, "a failure", async || log().contains("Pod n68/plain: ").then_some(())).await;
+    fs::rename(alive.with_extension("away"), &alive).unwrap();
+    signal("TERM", space.pid(&pods[0], "main", 0));
+    space.until_restarted("plain", 15, 1).await;
 }
 
 /// N69
@@ -137,6 +157,20 @@ async fn containers_of_a_node_that_has_lost_its_state_have_ended_somehow() {
     assert_eq!(ended(main(&once).unwrap()), Some((137, "ContainerStatusUnknown".into())));
 }
 
+/// N79
+#[tokio::test]
+async fn a_container_ends_with_its_shim() {
+    let space = Space::new("n79").await;
+    let pod = space.run("orphan", &sh(&idle())).await;
+    space.until_up("orphan").await;
+    let pid = space.pid(&pod, "main", 0);
+    let shim = stat(pid).split(' ').nth(1).unwrap().parse().unwrap();
+    signal("KILL", shim);
+    let pod = space.until_restarted("orphan", 15, 1).await;
+    assert_eq!(ended(main(&pod).unwrap()), Some((137, "ContainerStatusUnknown".into())));
+    assert!(!lives(pid));
+}
+
 /// N71
 #[tokio::test]
 async fn a_hundred_pods_run_on_one_node() {
@@ -157,12 +191,9 @@ async fn a_hundred_pods_run_on_one_node() {
     };
     until(120, "all to be Ready", ready).await;
     let pid = cluster().pid("process-6").unwrap();
-    let ticks = || {
-        let text = crate::cluster::support::output_of(cluster().enter("cat").arg(format!("/proc/{pid}/stat")));
-        let fields: Vec<u64> =
-            text.rsplit(") ").next().unwrap().split(' ').filter_map(|field| field.parse().ok()).collect();
-        fields[10] + fields[11]
-    };
+    // utime and stime, in hundredths of a second: the 14th and 15th field.
+    let ticks =
+        || stat(pid.cast_signed()).split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>();
     let before = ticks();
     tokio::time::sleep(Duration::from_secs(5)).await; // measured over this time
     let used = ticks() - before;

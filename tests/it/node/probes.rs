@@ -4,9 +4,10 @@ use std::{fs, time::Instant};
 use serde_json::{Value, json};
 
 use super::fixture::{
-    MUCH_SOONER, Space, cluster, condition, container, exists, idle, main, named_sh, sh, until, with,
+    MUCH_SOONER, Space, cluster, condition, container, exists, idle, last_state, looping, main, named_sh, sh, state,
+    stopped, until, with,
 };
-use crate::testbed::web;
+use crate::{cluster::support::processes, testbed::web};
 
 /// A container `main` that idles, with `/shared` and further fields.
 fn watched(fields: Value) -> Value {
@@ -161,13 +162,20 @@ async fn probes_by_http_and_tcp_ask_the_pod_address() {
 #[tokio::test]
 async fn a_probe_that_takes_too_long_has_failed() {
     let space = Space::new("n39").await;
-    let probe = json!({ "exec": { "command": ["sleep", "30"] }, "periodSeconds": 1, "timeoutSeconds": 1 });
-    space.run("hangs", &with(sh(&idle()), json!({ "readinessProbe": probe }))).await;
+    fs::write(space.folder().join("hang"), "").unwrap();
+    // No other process of the machine sleeps for so long.
+    let script = "[ -e /shared/hang ] && exec sleep 86397; exit 1";
+    let probe = json!({ "exec": { "command": ["sh", "-c", script] }, "periodSeconds": 1, "timeoutSeconds": 1 });
+    let containers = [watched(json!({ "readinessProbe": probe }))];
+    space.create("hangs", json!({ "volumes": [space.shared()], "containers": containers })).await;
     space.until_event("hangs", "Unhealthy", "timed out after 1 s").await;
-    let pod = space.pods().get("hangs").await.unwrap();
-    assert!(!main(&pod).unwrap().ready);
+    assert!(!main(&space.pods().get("hangs").await.unwrap()).unwrap().ready);
+    fs::remove_file(space.folder().join("hang")).unwrap();
+    let hung = || processes().into_iter().any(|(_, args)| args == ["sleep", "86397"]);
+    until(10, "the command to be killed", async || (!hung()).then_some(())).await;
+    space.until_event("hangs", "Unhealthy", "Readiness probe failed").await;
     space.delete("hangs").await;
-    space.gone("hangs", 10).await;
+    space.gone("hangs", MUCH_SOONER).await;
 }
 
 /// N40
@@ -219,12 +227,7 @@ async fn a_stopped_pod_is_found_out_by_its_probes() {
     let pod = space.create("web", json!({ "containers": [container, named_sh("side", &idle())] })).await;
     space.until_ready("web").await;
     space.control(&["pause", &space.namespace, "web"]);
-    let stopped = |name: &str| {
-        let pid = space.pid(&pod, name, 0);
-        let text =
-            crate::cluster::support::output_of(super::fixture::cluster().enter("cat").arg(format!("/proc/{pid}/stat")));
-        text.rsplit(") ").next().unwrap().starts_with('T')
-    };
+    let stopped = |name: &str| stopped(space.pid(&pod, name, 0));
     until(5, "both to stop", async || (stopped("main") && stopped("side")).then_some(())).await;
     space.until("web", 10, "not Ready", |pod| (condition(pod, "Ready").status == "False").then_some(())).await;
     space.control(&["resume", &space.namespace, "web"]);
@@ -235,4 +238,40 @@ async fn a_stopped_pod_is_found_out_by_its_probes() {
 
 fn container_restarts(pod: &k8s_openapi::api::core::v1::Pod) -> Vec<i32> {
     ["main", "side"].map(|name| container(pod, name).unwrap().restart_count).into()
+}
+
+/// N77
+#[tokio::test]
+async fn probes_wait_for_their_initial_delay() {
+    const DELAY: i64 = 6;
+    let space = Space::new("n77").await;
+    let probe = |command: &str| {
+        json!({
+            "exec": { "command": [command] }, "initialDelaySeconds": DELAY, "periodSeconds": 1, "failureThreshold": 1,
+        })
+    };
+    space.run("readiness", &with(sh(&idle()), json!({ "readinessProbe": probe("true") }))).await;
+    space.run("liveness", &with(sh(&idle()), json!({ "livenessProbe": probe("false") }))).await;
+    let pod = space.until_ready("readiness").await;
+    let started = state(main(&pod).unwrap()).running.unwrap().started_at.unwrap();
+    let ready = condition(&pod, "Ready").last_transition_time.unwrap();
+    let waited = ready.0.duration_since(started.0).as_secs();
+    assert!(waited >= DELAY - 1, "{waited} s: the API has whole seconds only");
+    let pod = space.until_restarted("liveness", 30, 1).await;
+    let last = last_state(main(&pod).unwrap()).terminated.unwrap();
+    let lived = last.finished_at.unwrap().0.duration_since(last.started_at.unwrap().0).as_secs();
+    assert!(lived >= DELAY - 1, "{lived} s");
+}
+
+/// N78
+#[tokio::test]
+async fn a_liveness_probe_may_have_a_grace_period_of_its_own() {
+    let space = Space::new("n78").await;
+    let probe = json!({
+        "exec": { "command": ["false"] }, "periodSeconds": 1, "failureThreshold": 1, "terminationGracePeriodSeconds": 1,
+    });
+    // It ignores SIGTERM, and the Pod's own grace period is much longer.
+    space.run("stubborn", &with(sh(&looping("")), json!({ "livenessProbe": probe }))).await;
+    let pod = space.until_restarted("stubborn", MUCH_SOONER, 1).await;
+    assert_eq!(last_state(main(&pod).unwrap()).terminated.unwrap().exit_code, 137);
 }
