@@ -1,13 +1,14 @@
 //! One list-and-watch, for ever: list, watch from there, resume where it ended, list anew when the API server has
 //! forgotten that place.
 //!
-//! What it guards against, each seen in the field: HTTP 410 at the start of a watch and in mid-stream; a connection that is
+//! What it guards against, each seen in the field: HTTP 410 at the start of a watch and in mid-stream; lists that work while
+//! watches are refused, which without growing pauses would be a storm of full lists; a connection that is
 //! open and says nothing (the watch is asked to end well before `silence`, and bookmarks come at least then, so silence
 //! means a dead connection); an end by the server under load, after which it resumes at once; a re-list, which is told as
 //! one [`Event::Listed`], because nobody ever tells what vanished in between.
 use std::{fmt::Debug, time::Duration};
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use kube::{
     Api, Resource,
     api::{ListParams, WatchEvent, WatchParams},
@@ -140,23 +141,21 @@ impl Refresh {
 enum End {
     /// By the server, in good order.
     Closed,
-    /// The server no longer knows our place (410): only a list helps.
-    Expired,
-    /// Nothing came for too long.
-    Silent,
+    /// Nothing came for so long.
+    Silent(Duration),
     /// A new list is wanted.
     Refresh,
     /// Otherwise.
-    Failed(String),
+    Failed(Failure),
 }
 
 impl End {
     fn cause(&self) -> &'static str {
         match self {
             Self::Closed => "closed",
-            Self::Expired => "expired",
-            Self::Silent => "silent",
+            Self::Silent(_) => "silent",
             Self::Refresh => "refresh",
+            Self::Failed(failure) if failure.is_expired() => "expired",
             Self::Failed(_) => "failed",
         }
     }
@@ -166,6 +165,8 @@ impl End {
 const FAILURES_UNTIL_LIST: u32 = 3;
 /// Lists of one kind are at least so far apart.
 const LIST_SPACING: Duration = Duration::from_millis(100);
+/// A watch that has lived for so long works, whether or not it had something to tell.
+const LIFE_SIGN: Duration = Duration::from_secs(1);
 
 /// One list-and-watch.
 pub struct Watch<K> {
@@ -194,14 +195,18 @@ impl<K: Watchable> Watch<K> {
             let began = Instant::now();
             match self.list().await {
                 Ok((objects, resource_version)) => {
-                    failures.over(self.name);
+                    failures.listed(self.name);
                     sink(Event::Listed { objects, resource_version: resource_version.clone() });
                     self.refresh.done.send_replace(number);
-                    self.follow(resource_version, &mut sink).await;
+                    if let Err(failure) = self.follow(resource_version, &mut sink, &mut failures).await {
+                        let pause = failures.add(self.name, &failure, self.required, &mut self.rng);
+                        // Lists work: who asks for one need not wait until watches do.
+                        let _ = tokio::time::timeout(pause, self.refresh.asked()).await;
+                    }
                     tokio::time::sleep_until(began + LIST_SPACING).await;
                 }
-                Err(error) => {
-                    let pause = failures.add(self.name, &error, self.required, &mut self.rng);
+                Err(failure) => {
+                    let pause = failures.add(self.name, &failure, self.required, &mut self.rng);
                     tokio::time::sleep(pause).await;
                 }
             }
@@ -216,7 +221,8 @@ impl<K: Watchable> Watch<K> {
         let mut objects = Vec::new();
         loop {
             let page = tokio::time::timeout(self.settings.call_timeout, self.api.list(&params)).await;
-            let page = page.map_err(|_| Failure::timeout("list", self.settings.call_timeout))??;
+            let page = page.map_err(|_| Failure::silence(Verb::List, self.settings.call_timeout))?;
+            let page = page.map_err(|error| Failure::of(Verb::List, error))?;
             objects.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
@@ -225,47 +231,55 @@ impl<K: Watchable> Watch<K> {
         }
     }
 
-    /// Watches from `resource_version`, resuming as long as that is possible. Returns when a list is needed.
-    async fn follow(&mut self, mut resource_version: String, sink: &mut impl FnMut(Event<K>)) {
-        let mut failures = 0;
+    /// Watches from `resource_version`, resuming as long as that is possible. Returns when a list is needed; with the last
+    /// failure if no watch has worked since the one before, so that this does not go round at full speed.
+    async fn follow(
+        &mut self,
+        mut resource_version: String,
+        sink: &mut impl FnMut(Event<K>),
+        failures: &mut Failures,
+    ) -> Result<(), Failure> {
+        let mut has_worked = false;
+        let mut failed = 0;
         loop {
-            let began = Instant::now();
             let before = resource_version.clone();
-            let end = self.watch(&mut resource_version, sink).await;
-            self.settings.ends.get_or_create(&EndLabels { kind: self.name, cause: end.cause() }).inc();
-            if resource_version != before {
-                failures = 0;
-            }
-            match end {
-                End::Expired => {
-                    tracing::info!(kind = self.name, "watch expired, listing anew");
-                    return;
+            let (end, life) = match self.begin(&resource_version).await {
+                Ok(stream) => {
+                    let began = Instant::now();
+                    (self.tell(stream, &mut resource_version, sink).await, began.elapsed())
                 }
-                End::Refresh => return,
+                Err(end) => (end, Duration::ZERO),
+            };
+            self.settings.ends.get_or_create(&EndLabels { kind: self.name, cause: end.cause() }).inc();
+            let works = resource_version != before || (life >= LIFE_SIGN && !matches!(end, End::Silent(_)));
+            if works {
+                has_worked = true;
+                failed = 0;
+                failures.over(self.name);
+            }
+            let failure = match end {
+                End::Refresh => return Ok(()),
                 // At once: under load the server ends watches in the middle of what we wait for. Only a server that ends
                 // them as soon as they begin is given a pause.
-                End::Closed if began.elapsed() >= Duration::from_secs(1) || resource_version != before => continue,
-                End::Closed => failures += 1,
-                End::Silent => {
-                    tracing::warn!(kind = self.name, seconds = self.settings.silence.as_secs(), "watch fell silent");
-                    failures += 1;
-                }
-                End::Failed(error) => {
-                    if failures == 0 {
-                        tracing::warn!(kind = self.name, error, "watch failed, resuming");
-                    }
-                    failures += 1;
-                }
+                End::Closed if works => continue,
+                End::Closed => Failure::new(Verb::Watch, "it ended as soon as it began"),
+                End::Silent(time) => Failure::silence(Verb::Watch, time),
+                End::Failed(failure) => failure,
+            };
+            failed += 1;
+            // One that has not worked yet is told of by whoever counts those.
+            if has_worked && failed == 1 {
+                tracing::warn!(kind = self.name, error = failure.message, "watch failed, going on");
             }
-            if failures >= FAILURES_UNTIL_LIST {
-                return;
+            if failure.is_expired() || failed >= FAILURES_UNTIL_LIST {
+                return if has_worked { Ok(()) } else { Err(failure) };
             }
-            tokio::time::sleep(jittered(Duration::from_millis(50 << failures), &mut self.rng)).await;
+            tokio::time::sleep(jittered(Duration::from_millis(50 << failed), &mut self.rng)).await;
         }
     }
 
-    /// One watch request, until it ends. `resource_version` is kept at the last place told.
-    async fn watch(&mut self, resource_version: &mut String, sink: &mut impl FnMut(Event<K>)) -> End {
+    /// Begins one watch request.
+    async fn begin(&self, resource_version: &str) -> Result<Frames<K>, End> {
         // Asked to end well before it would count as silent; shortly before it ends, the server sends a bookmark.
         let seconds = (self.settings.silence * 3 / 4).as_secs().max(1);
         let params = WatchParams {
@@ -275,12 +289,20 @@ impl<K: Watchable> Watch<K> {
             bookmarks: true,
             send_initial_events: false,
         };
-        let begin = tokio::time::timeout(self.settings.call_timeout, self.api.watch(&params, resource_version)).await;
-        let mut stream = match begin {
-            Err(_) => return End::Silent,
-            Ok(Err(error)) => return end_of(&error),
-            Ok(Ok(stream)) => Box::pin(stream),
-        };
+        match tokio::time::timeout(self.settings.call_timeout, self.api.watch(&params, resource_version)).await {
+            Err(_) => Err(End::Silent(self.settings.call_timeout)),
+            Ok(Err(error)) => Err(End::Failed(Failure::of(Verb::Watch, error))),
+            Ok(Ok(stream)) => Ok(stream.boxed()),
+        }
+    }
+
+    /// Passes on what one watch tells, until it ends. `resource_version` is kept at the last place told.
+    async fn tell(
+        &mut self,
+        mut stream: Frames<K>,
+        resource_version: &mut String,
+        sink: &mut impl FnMut(Event<K>),
+    ) -> End {
         loop {
             let next = tokio::select! {
                 biased;
@@ -288,8 +310,8 @@ impl<K: Watchable> Watch<K> {
                 next = tokio::time::timeout(self.settings.silence, stream.try_next()) => next,
             };
             let event = match next {
-                Err(_) => return End::Silent,
-                Ok(Err(error)) => return end_of(&error),
+                Err(_) => return End::Silent(self.settings.silence),
+                Ok(Err(error)) => return End::Failed(Failure::of(Verb::Watch, error)),
                 Ok(Ok(None)) => return End::Closed,
                 Ok(Ok(Some(event))) => event,
             };
@@ -307,58 +329,78 @@ impl<K: Watchable> Watch<K> {
                     resource_version.clone_from(&bookmark.metadata.resource_version);
                     sink(Event::Progressed(bookmark.metadata.resource_version));
                 }
-                WatchEvent::Error(status) => return end_of(&kube::Error::Api(status)),
+                WatchEvent::Error(status) => return End::Failed(Failure::of(Verb::Watch, kube::Error::Api(status))),
             }
         }
     }
 }
 
-fn end_of(error: &kube::Error) -> End {
-    match error {
-        kube::Error::Api(status) if status.code == 410 => End::Expired,
-        other => End::Failed(other.to_string()),
-    }
+/// What a watch tells.
+type Frames<K> = BoxStream<'static, kube::Result<WatchEvent<K>>>;
+
+/// What was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    List,
+    Watch,
 }
 
-/// Why a list failed.
+/// Why it failed.
 #[derive(Debug)]
 struct Failure {
+    verb: Verb,
     /// HTTP status; 0 without an answer.
     code: u16,
     message: String,
 }
 
 impl Failure {
-    fn timeout(call: &str, after: Duration) -> Self {
-        Self { code: 0, message: format!("{call}: no answer within {} s", after.as_secs()) }
+    fn new(verb: Verb, message: impl Into<String>) -> Self {
+        Self { verb, code: 0, message: message.into() }
     }
-}
 
-impl From<kube::Error> for Failure {
-    fn from(error: kube::Error) -> Self {
+    fn silence(verb: Verb, time: Duration) -> Self {
+        Self::new(verb, format!("nothing came for {} s", time.as_secs()))
+    }
+
+    fn of(verb: Verb, error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) => Self { code: status.code, message: status.message },
-            other => Self { code: 0, message: other.to_string() },
+            kube::Error::Api(status) => Self { verb, code: status.code, message: status.message },
+            other => Self::new(verb, other.to_string()),
         }
     }
+
+    /// The server no longer knows our place: only a list helps.
+    fn is_expired(&self) -> bool {
+        self.code == 410
+    }
 }
 
-/// Failed lists in a row: one line in the log per kind of failure, a growing pause between tries.
+/// It stays so until somebody acts, and to ask costs little.
+fn is_refusal((verb, code): (Verb, u16)) -> bool {
+    verb == Verb::List && matches!(code, 403 | 404)
+}
+
+/// Failures in a row, of lists and of watches from them: one line in the log per kind of failure, a growing pause between
+/// tries.
 #[derive(Default)]
 struct Failures {
     count: u32,
-    code: Option<u16>,
+    last: Option<(Verb, u16)>,
 }
 
 impl Failures {
     fn add(&mut self, kind: &str, failure: &Failure, required: bool, rng: &mut fastrand::Rng) -> Duration {
-        let is_new = self.code.replace(failure.code) != Some(failure.code);
-        self.count = if is_new { 1 } else { self.count + 1 };
-        let error = &failure.message;
-        match failure.code {
-            403 if !required => {
+        let this = (failure.verb, failure.code);
+        let last = self.last.replace(this);
+        let is_new = last != Some(this);
+        let was_refused = last.is_some_and(is_refusal);
+        self.count = if was_refused && !is_refusal(this) { 1 } else { self.count.saturating_add(1) };
+        let (verb, code, error) = (failure.verb, failure.code, &failure.message);
+        match code {
+            403 if !required && verb == Verb::List => {
                 if is_new {
-                    tracing::info!(kind, error, "not allowed to watch; doing without");
+                    tracing::info!(kind, error, "not allowed to list and watch; doing without");
                 }
                 return jittered(Duration::from_mins(10), rng);
             }
@@ -367,19 +409,27 @@ impl Failures {
                 "not served by this cluster; waiting for its CustomResourceDefinition (kubectl apply -f crds/)"
             ),
             403 if is_new => {
-                tracing::error!(kind, error, "not allowed to list and watch; waiting for the operator's role");
+                tracing::error!(kind, ?verb, error, "not allowed to list and watch; waiting for the operator's role");
             }
-            _ if is_new => tracing::warn!(kind, error, "cannot list, trying again"),
-            _ => tracing::debug!(kind, error, count = self.count, "still cannot list"),
+            _ if is_new => tracing::warn!(kind, ?verb, code, error, "cannot list and watch, trying again"),
+            _ => tracing::debug!(kind, ?verb, code, error, count = self.count, "still cannot list and watch"),
         }
-        // 404 and 403 end by somebody's act: look often enough that nobody waits for us.
-        let longest = if matches!(failure.code, 403 | 404) { 2_000 } else { 15_000 };
+        // A refusal ends by somebody's act: look often enough that nobody waits for us.
+        let longest = if is_refusal(this) { 2_000 } else { 15_000 };
         jittered(Duration::from_millis((100_u64 << self.count.min(10)).min(longest)), rng)
     }
 
-    fn over(&mut self, kind: &str) {
-        if self.code.take().is_some() {
+    /// A list has worked. Whether watches do is not known yet, so the pauses stay long.
+    fn listed(&mut self, kind: &str) {
+        if self.last.take_if(|(verb, _)| *verb == Verb::List).is_some() {
             tracing::info!(kind, "listed after {} failures", self.count);
+        }
+    }
+
+    /// A watch has worked.
+    fn over(&mut self, kind: &str) {
+        if self.last.take().is_some() {
+            tracing::info!(kind, "watched again after {} failures", self.count);
         }
         self.count = 0;
     }

@@ -101,6 +101,10 @@ impl Rig {
         calls.iter().filter(|call| call.is_watch()).map(|call| call.query["resourceVersion"].clone()).collect()
     }
 
+    fn lists(&self) -> usize {
+        self.calls.lock().unwrap().iter().filter(|call| !call.is_watch()).count()
+    }
+
     fn ended(&self, cause: &'static str) -> u64 {
         self.ends.get_or_create(&EndLabels { kind: "Pod", cause }).get()
     }
@@ -163,14 +167,61 @@ async fn a_silent_watch_is_given_up_and_resumed() {
     assert!(waited >= Duration::from_mins(1) && waited < Duration::from_secs(62), "{waited:?}");
 }
 
+/// Full lists in ten minutes of an API server that answers every list, and every watch in this one way.
+async fn lists_in_ten_minutes(watch: impl Fn() -> Answer, required: bool) -> usize {
+    let watches = (0..10_000).map(|_| watch()).collect();
+    let lists = (0..10_000).map(|_| list(5, &[pod("a", 5)], "")).collect();
+    let rig = Rig::with(lists, watches, required);
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    rig.lists()
+}
+
+/// One full list costs the API server as much as thousands of watch events: eight while the pause grows to 15 s, then four
+/// a minute.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_refuses_every_watch_is_listed_now_and_then_and_not_stormed() {
-    let refusals = (0..100).map(|_| Answer::failure(500, "InternalError", "etcd is gone")).collect();
-    let lists = (0..100).map(|n| list(n, &[], "")).collect();
-    let rig = Rig::new(lists, refusals);
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    let calls = rig.calls.lock().unwrap().len();
-    assert!((20..=160).contains(&calls), "{calls} calls in 10 s");
+async fn watches_that_never_work_are_not_a_storm_of_lists() {
+    let expired = || Answer::failure(410, "Expired", "too old resource version");
+    let expired_within =
+        || Answer::watch([frame("ERROR", &scripted::failure(410, "Expired", "too old resource version"))]);
+    let forbidden = || Answer::failure(403, "Forbidden", "pods is forbidden: cannot watch");
+    let broken = || Answer::failure(500, "InternalError", "etcd is gone");
+    let ended_at_once = || Answer::watch([]);
+    let lists = [
+        lists_in_ten_minutes(expired, true).await,
+        lists_in_ten_minutes(expired_within, true).await,
+        lists_in_ten_minutes(forbidden, true).await,
+        lists_in_ten_minutes(forbidden, false).await,
+        lists_in_ten_minutes(broken, true).await,
+        lists_in_ten_minutes(ended_at_once, true).await,
+    ];
+    assert!(lists.iter().all(|lists| (40..=55).contains(lists)), "{lists:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_works_ends_the_long_pauses() {
+    let expired = || Answer::failure(410, "Expired", "too old resource version");
+    let mut watches: Vec<_> = (0..20).map(|_| expired()).collect();
+    watches.push(Answer::watch([frame("ADDED", &pod("b", 6))]));
+    watches.extend([expired(), expired()]);
+    let rig = Rig::new((0..100).map(|n| list(n, &[], "")).collect(), watches);
+    let began = Instant::now();
+    while rig.told.lock().unwrap().iter().all(|told| told != "b@6") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(began.elapsed() > Duration::from_mins(2), "the pauses have grown: {:?}", began.elapsed());
+    let lists = rig.lists();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(rig.lists() - lists, 2, "one at once, one after the shortest pause");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_on_request_is_not_delayed_by_watches_that_never_work() {
+    let refusals = (0..1_000).map(|_| Answer::failure(403, "Forbidden", "cannot watch")).collect();
+    let rig = Rig::new((0..1_000).map(|n| list(n, &[], "")).collect(), refusals);
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    let began = Instant::now();
+    rig.refresher.wait(rig.refresher.request()).await;
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
