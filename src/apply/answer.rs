@@ -32,8 +32,7 @@ fn of_write(error: &CallError) -> Applied {
     match (error, error.code()) {
         (CallError::Fenced, _) => Applied::Fenced,
         (_, 429) => Applied::Unknown { message: error.message(), retry_after: Some(retry_after(error)) },
-        // Without an answer, or with one that says nothing about whether it was done.
-        (_, 0 | 401 | 408 | 500..) => Applied::Unknown { message: error.message(), retry_after: None },
+        _ if error.is_doubtful() => Applied::Unknown { message: error.message(), retry_after: None },
         _ => refused(error),
     }
 }

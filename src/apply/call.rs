@@ -44,6 +44,11 @@ impl CallError {
         self.status().map_or(0, |status| status.code)
     }
 
+    /// Without an answer, or with one that says nothing about whether it was done: only a read tells.
+    pub fn is_doubtful(&self) -> bool {
+        !matches!(self, Self::Fenced) && matches!(self.code(), 0 | 401 | 408 | 500..)
+    }
+
     /// The answer, when there was one.
     pub fn status(&self) -> Option<&kube::core::Status> {
         match self {
@@ -64,7 +69,7 @@ impl From<kube::core::request::Error> for CallError {
     }
 }
 
-/// What is read of the answer to a write.
+/// What is read of an object where only its version matters.
 #[derive(Debug, Default, Deserialize)]
 pub struct Written {
     /// metadata.
@@ -76,6 +81,8 @@ pub struct Written {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WrittenMeta {
+    /// uid.
+    pub uid: String,
     /// resourceVersion.
     pub resource_version: String,
 }

@@ -1,8 +1,8 @@
 //! Events (events.k8s.io/v1) about a Rollout: one a transition. Nothing depends on them, so a failure is only logged.
 use jiff::Timestamp;
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::events::v1::Event as ApiEvent;
 use kube::ResourceExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Calls;
 use crate::api::{Rollout, names};
@@ -23,31 +23,45 @@ pub struct News<'a> {
     pub note: &'a str,
 }
 
-/// Publishes an Event. `instance` names this process, `suffix` makes the Event's name unique.
-pub async fn publish(calls: &Calls, rollout: &Rollout, news: &News<'_>, instance: &str, now: Timestamp, suffix: u64) {
-    let namespace = rollout.namespace().unwrap_or_default();
-    let object = json!({
-        "apiVersion": "events.k8s.io/v1",
-        "kind": "Event",
-        "metadata": {"name": format!("{}.{suffix:016x}", rollout.name_any()), "namespace": namespace},
-        "eventTime": format!("{now:.6}"),
-        "reportingController": names::FIELD_MANAGER,
-        "reportingInstance": tail(instance, 128),
-        "action": news.action,
-        "reason": news.reason,
-        "type": if news.is_warning { "Warning" } else { "Normal" },
-        "note": head(news.note, NOTE_BYTES_MAX),
-        "regarding": {
-            "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
-            "kind": "Rollout",
-            "namespace": namespace,
-            "name": rollout.name_any(),
-            "uid": rollout.metadata.uid,
-            "resourceVersion": rollout.metadata.resource_version,
-        },
-    });
-    if let Err(error) = calls.create::<Event>(&namespace, &object).await {
-        tracing::debug!(reason = news.reason, error = error.message(), "event was not published");
+/// An Event, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Event {
+    namespace: String,
+    object: Value,
+}
+
+impl Event {
+    /// About `rollout`, as of `now`. `instance` names this process, `suffix` makes the Event's name unique.
+    pub fn new(rollout: &Rollout, news: &News<'_>, instance: &str, now: Timestamp, suffix: u64) -> Self {
+        let namespace = rollout.namespace().unwrap_or_default();
+        let object = json!({
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": format!("{}.{suffix:016x}", rollout.name_any()), "namespace": namespace},
+            "eventTime": format!("{now:.6}"),
+            "reportingController": names::FIELD_MANAGER,
+            "reportingInstance": tail(instance, 128),
+            "action": news.action,
+            "reason": news.reason,
+            "type": if news.is_warning { "Warning" } else { "Normal" },
+            "note": head(news.note, NOTE_BYTES_MAX),
+            "regarding": {
+                "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
+                "kind": "Rollout",
+                "namespace": namespace,
+                "name": rollout.name_any(),
+                "uid": rollout.metadata.uid,
+                "resourceVersion": rollout.metadata.resource_version,
+            },
+        });
+        Self { namespace, object }
+    }
+
+    /// Publishes it.
+    pub async fn publish(&self, calls: &Calls) {
+        if let Err(error) = calls.create::<ApiEvent>(&self.namespace, &self.object).await {
+            tracing::debug!(reason = %self.object["reason"], error = error.message(), "event was not published");
+        }
     }
 }
 

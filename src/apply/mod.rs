@@ -14,16 +14,41 @@ pub mod status;
 mod tests;
 
 use futures::future::{join, join_all};
+use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::Pod};
 use kube::ResourceExt;
 
+use self::call::Written;
 pub use self::{
     call::{CallError, Calls},
     fence::Fence,
 };
 use crate::{
+    api::Rollout,
     plan::{Applied, Change, Outcome},
-    snapshot::Snapshot,
+    snapshot::{Snapshot, index::Kind},
 };
+
+/// (uid, resourceVersion) of an object as it is now, past every cache. None when it does not exist.
+///
+/// # Errors
+/// Without an answer, or with one that says neither.
+pub async fn version_of(
+    calls: &Calls,
+    kind: Kind,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<(String, String)>, CallError> {
+    let found: Result<Written, CallError> = match kind {
+        Kind::Rollout => calls.get::<Rollout, _>(namespace, name).await,
+        Kind::Pod => calls.get::<Pod, _>(namespace, name).await,
+        Kind::Revision => calls.get::<ControllerRevision, _>(namespace, name).await,
+    };
+    match found {
+        Ok(object) => Ok(Some((object.metadata.uid, object.metadata.resource_version))),
+        Err(error) if error.code() == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
+}
 
 /// The Rollout that changes are made for.
 struct Target<'a> {

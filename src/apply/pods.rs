@@ -50,12 +50,13 @@ pub(super) async fn create(target: &Target<'_>, name: &str, slot: i32, revision:
 async fn found(target: &Target<'_>, name: &str, slot: i32, revision: &str) -> Applied {
     match target.calls.get::<ApiPod, PodView>(&target.namespace, name).await {
         Ok(pod) => {
+            let resource_version = pod.metadata.resource_version.clone().unwrap_or_default();
             let is_ours = wire::owner(&pod.metadata).is_some_and(|owner| owner.uid == target.uid);
             let is_watched =
                 pod.metadata.labels.as_ref().is_some_and(|l| l.contains_key(crate::api::names::LABEL_ROLLOUT));
             // One of ours that somebody relabelled does not count as the slot's Pod, here as in the cache.
             let stands_in = wire::pod(pod).is_some_and(|pod| (pod.slot, pod.revision.as_str()) == (slot, revision));
-            if is_ours && is_watched && stands_in { Applied::AlreadyDone } else { Applied::NameTaken }
+            if is_ours && is_watched && stands_in { Applied::Done { resource_version } } else { Applied::NameTaken }
         }
         // Gone again: what to do about that, the next look decides.
         Err(error) => answer::of_change(&error),

@@ -47,7 +47,8 @@ async fn found(target: &Target<'_>, new: &New<'_>) -> Applied {
     match target.calls.get::<ControllerRevision, ControllerRevision>(&target.namespace, new.name).await {
         Ok(object) => {
             let is_ours = wire::owner(&object.metadata).is_some_and(|owner| owner.uid == target.uid);
-            if is_ours && object.data.0 == *new.data { Applied::AlreadyDone } else { Applied::NameTaken }
+            let resource_version = object.metadata.resource_version.unwrap_or_default();
+            if is_ours && object.data.0 == *new.data { Applied::Done { resource_version } } else { Applied::NameTaken }
         }
         Err(error) => answer::of_change(&error),
     }

@@ -107,7 +107,6 @@ async fn result(change: &Change, code: u16, reason: &'static str, message: &'sta
 fn word(applied: &Applied) -> &'static str {
     match applied {
         Applied::Done { .. } => "done",
-        Applied::AlreadyDone => "already",
         Applied::Stale => "stale",
         Applied::NameTaken => "taken",
         Applied::Refused { reason: RefusalReason::QuotaExceeded, .. } => "quota",
@@ -290,7 +289,7 @@ fn existing_pod(owner_uid: &str, slot: &str, watched: bool) -> Value {
 #[tokio::test(start_paused = true)]
 async fn a_taken_name_is_ours_only_by_the_uid_of_the_owner() {
     for (existing, expected) in [
-        (Some(existing_pod("u1", "0", true)), "already"),
+        (Some(existing_pod("u1", "0", true)), "done"),
         (Some(existing_pod("u2", "0", true)), "taken"), // of a Rollout deleted and recreated under its name
         (Some(existing_pod("u1", "0", false)), "taken"), // somebody took it out of our hands
         (Some(existing_pod("u1", "1", true)), "taken"),
@@ -308,11 +307,9 @@ async fn a_taken_name_is_ours_only_by_the_uid_of_the_owner() {
 
 #[tokio::test(start_paused = true)]
 async fn a_taken_revision_is_ours_only_with_the_same_data() {
-    for (owner, data, expected) in [
-        ("u1", snapshot().revisions[0].data.clone(), "already"),
-        ("u1", json!({}), "taken"),
-        ("u2", json!({}), "taken"),
-    ] {
+    for (owner, data, expected) in
+        [("u1", snapshot().revisions[0].data.clone(), "done"), ("u1", json!({}), "taken"), ("u2", json!({}), "taken")]
+    {
         let object = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 1, "data": data, "metadata": {
             "name": "web-abc", "ownerReferences":
                 [{"apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "name": "web", "uid": owner, "controller": true}],

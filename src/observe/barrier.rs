@@ -1,8 +1,9 @@
 //! The staleness barrier: no decision before our own writes have come back on the watch.
 //!
-//! A write leaves a condition here; the next look at the object waits until the [`Index`] meets all of them. Nothing
-//! expires: a condition that is not met in time leads to a new list from the API server (a quorum read, so it contains every
-//! write that was answered before it), never to the assumption that all is well.
+//! A write leaves a condition here; the next look at the object waits until the [`Index`] meets all of them. A write whose
+//! answer was lost is a [`Doubt`], which a read of the object settles. Nothing expires: a condition that is not met in time
+//! leads to a new list from the API server (a quorum read, so it contains every write that was answered before it), never
+//! to the assumption that all is well.
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -20,27 +21,32 @@ pub const ECHO_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Barrier {
     /// The watch must have told everything up to here.
     reached: BTreeSet<(Kind, String)>,
-    /// An object of this name must have been told of.
-    present: BTreeSet<(Kind, String)>,
     /// (kind, name) → (uid, resourceVersion) that must be superseded, by a newer version or the object's end.
     superseded: BTreeMap<(Kind, String), (String, String)>,
+    /// Writes that may or may not have happened.
+    doubts: BTreeSet<Doubt>,
     /// A list of this number, or a later one, must have been taken.
     lists: BTreeMap<Kind, u64>,
     /// When to ask for a list because the above is not met.
     overdue_at: Option<Instant>,
 }
 
+/// A write without an answer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Doubt {
+    /// Kind of the object.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// (uid, resourceVersion) that the write required; None for a create.
+    pub version: Option<(String, String)>,
+}
+
 impl Barrier {
-    /// After a create: the watch must get as far as its resourceVersion. That is enough whatever became of the object
+    /// After a create, or one that found its own earlier work: the watch must get as far as its resourceVersion. That is enough whatever became of the object
     /// since.
     pub fn await_version(&mut self, kind: Kind, resource_version: &str) {
         self.reached.insert((kind, resource_version.to_owned()));
-        self.start_clock();
-    }
-
-    /// After a create that found our own object there: it must be known.
-    pub fn await_presence(&mut self, kind: Kind, name: &str) {
-        self.present.insert((kind, name.to_owned()));
         self.start_clock();
     }
 
@@ -51,10 +57,27 @@ impl Barrier {
         self.start_clock();
     }
 
-    /// After a write that may or may not have happened: only a new list tells. `number` is that of the request.
-    pub fn await_list(&mut self, kind: Kind, number: u64) {
-        self.lists.insert(kind, number);
-        self.start_clock();
+    /// After a write that may or may not have happened: nothing is decided until [`Self::settle`].
+    pub fn doubt(&mut self, doubt: Doubt) {
+        self.doubts.insert(doubt);
+    }
+
+    /// What is to be settled.
+    pub fn doubts(&self) -> impl Iterator<Item = &Doubt> {
+        self.doubts.iter()
+    }
+
+    /// A read after the write has found the object at this (uid, resourceVersion), or not at all: the watches must tell
+    /// as much.
+    pub fn settle(&mut self, doubt: &Doubt, found: Option<(String, String)>) {
+        self.doubts.remove(doubt);
+        match (&doubt.version, found) {
+            (None, Some((_, resource_version))) => self.await_version(doubt.kind, &resource_version),
+            (Some(before), found) if found.as_ref() != Some(before) => {
+                self.await_successor(doubt.kind, &doubt.name, &before.0, &before.1);
+            }
+            _ => {}
+        }
     }
 
     fn start_clock(&mut self) {
@@ -69,16 +92,14 @@ impl Barrier {
             // The list was asked for after every write noted here, so it shows what became of all of them.
             self.lists.remove(&kind);
             self.reached.retain(|(of, _)| *of != kind);
-            self.present.retain(|(of, _)| *of != kind);
             self.superseded.retain(|(of, _), _| *of != kind);
         }
         let key = |name: &str| ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
         self.reached.retain(|(kind, version)| !index.has_reached(*kind, namespace, version));
-        self.present.retain(|(kind, name)| index.version(*kind, &key(name)).is_none());
         self.superseded.retain(|(kind, name), (uid, version)| {
             index.version(*kind, &key(name)) == Some((uid.as_str(), version.as_str()))
         });
-        let met = self.awaited().is_empty();
+        let met = self.doubts.is_empty() && self.awaited().is_empty();
         if met {
             self.overdue_at = None;
         }
@@ -88,9 +109,8 @@ impl Barrier {
     /// Kinds of which something is awaited.
     fn awaited(&self) -> BTreeSet<Kind> {
         let reached = self.reached.iter().map(|(kind, _)| *kind);
-        let present = self.present.iter().map(|(kind, _)| *kind);
         let superseded = self.superseded.keys().map(|(kind, _)| *kind);
-        reached.chain(present).chain(superseded).chain(self.lists.keys().copied()).collect()
+        reached.chain(superseded).chain(self.lists.keys().copied()).collect()
     }
 
     /// When to look again even if no watch moves.
@@ -174,14 +194,6 @@ mod tests {
         assert!(is_met(&mut barrier, &index_at("99", &[])));
     }
 
-    #[tokio::test]
-    async fn an_object_of_ours_found_at_the_server_is_awaited() {
-        let mut barrier = Barrier::default();
-        barrier.await_presence(Kind::Pod, "a");
-        assert!(!is_met(&mut barrier, &index_at("99", &[])));
-        assert!(is_met(&mut barrier, &index_at("99", &[pod("a", "8")])));
-    }
-
     /// Expectations never expire as fulfilled (kubernetes#129795): time alone only leads to a new list.
     #[tokio::test(start_paused = true)]
     async fn time_alone_never_meets_the_barrier() {
@@ -197,10 +209,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_doubtful_write_is_settled_by_a_list_only() {
-        let mut barrier = Barrier::default();
-        barrier.await_list(Kind::Pod, 3);
-        assert!(!barrier.is_met(&index_at("999", &[]), "shop", |_, number| number <= 2));
-        assert!(barrier.is_met(&index_at("999", &[]), "shop", |_, number| number <= 3));
+    async fn a_write_without_an_answer_is_settled_by_a_read_only() {
+        let version = |of: &str| Some(("uid-of-a".to_owned(), of.to_owned()));
+        // (what the write required, what the read finds, what the watch tells, whether that is enough)
+        let cases = [
+            (None, None, vec![], true),
+            (None, version("12"), vec![], false),
+            (None, version("12"), vec![pod("a", "12")], true),
+            (version("7"), version("7"), vec![pod("a", "7")], true),
+            (version("7"), version("8"), vec![pod("a", "7")], false),
+            (version("7"), version("8"), vec![pod("a", "8")], true),
+            (version("7"), None, vec![pod("a", "7")], false),
+            (version("7"), None, vec![], true),
+        ];
+        for (required, found, told, enough) in cases {
+            let mut barrier = Barrier::default();
+            let doubt = Doubt { kind: Kind::Pod, name: "a".into(), version: required };
+            barrier.doubt(doubt.clone());
+            let newest = told.first().and_then(|pod| pod.metadata.resource_version.clone()).unwrap_or("11".into());
+            let index = index_at(&newest, &told);
+            assert!(!is_met(&mut barrier, &index), "whatever the watch tells");
+            barrier.settle(&doubt, found.clone());
+            assert_eq!(is_met(&mut barrier, &index), enough, "{doubt:?} {found:?}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use k8s_openapi::{NamespaceResourceScope, api::apps::v1::ControllerRevision};
 use kube::{Api, Client, Resource, core::DeserializeGuard};
 use tokio::task::JoinSet;
 
-pub use self::barrier::Barrier;
+pub use self::barrier::{Barrier, Doubt};
 use self::watch::{Refresh, Refresher, Selection, Settings, Watch};
 use crate::{
     api::{Rollout, names},
@@ -106,7 +106,7 @@ impl Observer {
         None
     }
 
-    /// Asks for a new list of a kind; the number that [`Barrier::await_list`] waits for.
+    /// Asks for a new list of a kind; the number that [`Barrier::hasten`] waits for.
     pub fn request_list(&self, kind: Kind) -> u64 {
         self.refresher(kind).request()
     }

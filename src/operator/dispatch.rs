@@ -124,6 +124,7 @@ mod tests {
             rng: rng.into(),
             metrics: Metrics::default(),
             identity: "a/1/x".into(),
+            notifier: crate::operator::notify::channel().0,
             memories: std::sync::Mutex::default(),
         });
         let queue = Arc::new(Queue::new(Duration::from_millis(20)));

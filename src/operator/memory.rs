@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use crate::{
-    observe::{Barrier, Observer},
+    observe::{Barrier, Doubt},
     plan::{Applied, Change, Outcome},
     snapshot::{
         CreateRefusal, RefusalReason, Snapshot,
@@ -27,68 +27,68 @@ const TAKEN_NAMES_MAX: usize = 1_000;
 pub struct ObjectMemory {
     /// uid of the object that the rest is about.
     uid: String,
+    /// Of the spec that was looked at last.
+    generation: i64,
     /// Own writes that must come back first.
     pub barrier: Barrier,
     /// What the planner is told.
     pub recollection: Recollection,
     /// When status was last written.
     pub status_written_at: Option<Instant>,
-    /// No try before this time, whatever happens.
-    pub pause_until: Option<Instant>,
+    /// The API server, or the lock, asks for so long a pause.
+    asked_until: Option<Instant>,
+    /// After a failure, no try before this time, unless the spec changes: (time, generation).
+    failed_until: Option<(Instant, i64)>,
     backoff: Backoff,
     create_backoff: Backoff,
 }
 
 impl ObjectMemory {
     /// Forgets everything when the object is another one of the same name; what was written must still come back.
-    pub fn be_about(&mut self, uid: &str) {
+    pub fn be_about(&mut self, uid: &str, generation: i64) {
         if self.uid != uid {
             let barrier = std::mem::take(&mut self.barrier);
             *self = Self { uid: uid.to_owned(), barrier, ..Self::default() };
         }
+        self.generation = generation;
     }
 
     /// After a look in which everything went well.
     pub fn succeed(&mut self) {
         self.backoff.succeed();
-        self.pause_until = None;
+        (self.asked_until, self.failed_until) = (None, None);
     }
 
-    /// After a failure that concerns the whole look; returns the pause.
+    /// After a failure that concerns the whole look; returns the pause. What a person does ends it: it may be the remedy.
     pub fn fail(&mut self, rng: &mut fastrand::Rng) -> Duration {
         let pause = self.backoff.fail(rng);
-        self.pause(pause);
+        self.failed_until = Some((Instant::now() + pause, self.generation));
         pause
     }
 
-    /// No try for so long.
-    pub fn pause(&mut self, pause: Duration) {
-        let until = Instant::now() + pause;
-        self.pause_until = Some(self.pause_until.map_or(until, |at| at.max(until)));
+    /// No try before this time.
+    pub fn paused_until(&self) -> Option<Instant> {
+        let failed_until = self.failed_until.filter(|(_, generation)| *generation == self.generation);
+        self.asked_until.max(failed_until.map(|(until, _)| until)).filter(|until| Instant::now() < *until)
+    }
+
+    /// A write may or may not have happened.
+    pub fn doubt(&mut self, kind: Kind, name: &str, version: Option<(&str, &str)>) {
+        let version = version.map(|(uid, resource_version)| (uid.to_owned(), resource_version.to_owned()));
+        self.barrier.doubt(Doubt { kind, name: name.to_owned(), version });
     }
 
     /// Takes note of what became of the changes. False when something went wrong and a pause was set.
-    pub fn note(
-        &mut self,
-        snapshot: &Snapshot,
-        outcomes: &[Outcome],
-        observer: &Observer,
-        rng: &mut fastrand::Rng,
-        now: Timestamp,
-    ) -> bool {
-        let mut notes = Notes { doubtful: BTreeSet::new(), pause: None, backs_off: false };
+    pub fn note(&mut self, snapshot: &Snapshot, outcomes: &[Outcome], rng: &mut fastrand::Rng, now: Timestamp) -> bool {
+        let mut notes = Notes::default();
         for outcome in outcomes {
             self.note_one(outcome, &mut notes);
         }
         self.note_creates(outcomes, rng, now);
-        // After all writes were answered, so that the list shows what became of each.
-        for kind in notes.doubtful {
-            self.barrier.await_list(kind, observer.request_list(kind));
-        }
         let known: BTreeSet<&str> = snapshot.revisions.iter().map(|revision| revision.name.as_str()).collect();
         self.recollection.template_checks.retain(|revision, _| known.contains(revision.as_str()));
         if let Some(pause) = notes.pause {
-            self.pause(pause);
+            self.asked_until = self.asked_until.max(Some(Instant::now() + pause));
         }
         if notes.backs_off {
             self.fail(rng);
@@ -97,14 +97,14 @@ impl ObjectMemory {
     }
 
     fn note_one(&mut self, outcome: &Outcome, notes: &mut Notes) {
-        let (kind, name, version) = subject(&outcome.change);
+        let (kind, version) = subject(&outcome.change);
+        let name = outcome.change.name();
         match &outcome.result {
             Applied::Done { .. } | Applied::Stale if version.is_some() => {
                 let (uid, resource_version) = version.unwrap_or_default();
                 self.barrier.await_successor(kind, name, uid, resource_version);
             }
             Applied::Done { resource_version } => self.barrier.await_version(kind, resource_version),
-            Applied::AlreadyDone => self.barrier.await_presence(kind, name),
             Applied::Stale => notes.pause(AFTER_VANISHED),
             Applied::NameTaken => {
                 if self.recollection.taken_names.len() >= TAKEN_NAMES_MAX {
@@ -115,7 +115,7 @@ impl ObjectMemory {
             Applied::Checked(check) => drop(self.recollection.template_checks.insert(name.to_owned(), check.clone())),
             Applied::Unknown { retry_after: Some(pause), .. } => notes.pause(pause.unsigned_abs()),
             Applied::Unknown { retry_after: None, .. } => {
-                notes.doubtful.insert(kind);
+                self.doubt(kind, name, version);
                 notes.backs_off = true;
             }
             // Creates of Pods have their own pause, so that all else goes on.
@@ -128,7 +128,7 @@ impl ObjectMemory {
     /// The refusal that holds creates of Pods, until one succeeds.
     fn note_creates(&mut self, outcomes: &[Outcome], rng: &mut fastrand::Rng, now: Timestamp) {
         let creates = || outcomes.iter().filter(|outcome| matches!(outcome.change, Change::CreatePod { .. }));
-        if creates().any(|outcome| matches!(outcome.result, Applied::Done { .. } | Applied::AlreadyDone)) {
+        if creates().any(|outcome| matches!(outcome.result, Applied::Done { .. })) {
             self.create_backoff.succeed();
             self.recollection.create_refusal = None;
         }
@@ -150,29 +150,26 @@ impl ObjectMemory {
 }
 
 /// What the outcomes of one plan add up to.
+#[derive(Default)]
 struct Notes {
-    /// Kinds of which a write may or may not have happened.
-    doubtful: BTreeSet<Kind>,
     pause: Option<Duration>,
     backs_off: bool,
 }
 
 impl Notes {
     fn pause(&mut self, pause: Duration) {
-        self.pause = Some(self.pause.map_or(pause, |longer| longer.max(pause)));
+        self.pause = self.pause.max(Some(pause));
     }
 }
 
-/// Kind and name of what a change writes (for a check: the revision checked), and, when it exists, (uid, resourceVersion).
-fn subject(change: &Change) -> (Kind, &str, Option<(&str, &str)>) {
+/// Kind of what a change writes and, when it exists, the (uid, resourceVersion) that the write requires.
+fn subject(change: &Change) -> (Kind, Option<(&str, &str)>) {
     match change {
-        Change::CreateRevision { name, .. } => (Kind::Revision, name, None),
-        Change::MarkRevision { name, uid, resource_version, .. }
-        | Change::DeleteRevision { name, uid, resource_version } => {
-            (Kind::Revision, name, Some((uid, resource_version)))
+        Change::CreateRevision { .. } => (Kind::Revision, None),
+        Change::MarkRevision { uid, resource_version, .. } | Change::DeleteRevision { uid, resource_version, .. } => {
+            (Kind::Revision, Some((uid, resource_version)))
         }
-        Change::CheckTemplate { revision } => (Kind::Pod, revision, None),
-        Change::CreatePod { name, .. } => (Kind::Pod, name, None),
-        Change::DeletePod { name, uid, resource_version, .. } => (Kind::Pod, name, Some((uid, resource_version))),
+        Change::CheckTemplate { .. } | Change::CreatePod { .. } => (Kind::Pod, None),
+        Change::DeletePod { uid, resource_version, .. } => (Kind::Pod, Some((uid, resource_version))),
     }
 }

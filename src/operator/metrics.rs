@@ -23,7 +23,7 @@ use super::{exposition::RolloutCollector, queue::Queue, reconcile::Looked, recon
 use crate::{
     api::{Rollout, RolloutStatus},
     observe::{Observer, watch},
-    plan::{Applied, Change, Outcome},
+    plan::{Applied, Outcome},
     snapshot::index::{Kind, ObjectKey},
 };
 
@@ -208,17 +208,9 @@ impl Metrics {
 
     /// A change was tried.
     pub fn changed(&self, outcome: &Outcome) {
-        let (change, reason) = match &outcome.change {
-            Change::CreateRevision { .. } => ("CreateRevision", ""),
-            Change::MarkRevision { .. } => ("MarkRevision", ""),
-            Change::DeleteRevision { .. } => ("DeleteRevision", ""),
-            Change::CheckTemplate { .. } => ("CheckTemplate", ""),
-            Change::CreatePod { reason, .. } => ("CreatePod", reason.as_str()),
-            Change::DeletePod { reason, .. } => ("DeletePod", reason.as_str()),
-        };
+        let (change, reason) = (outcome.change.verb(), outcome.change.reason());
         let result = match outcome.result {
             Applied::Done { .. } | Applied::Checked(_) => "done",
-            Applied::AlreadyDone => "already_done",
             Applied::Stale => "stale",
             Applied::NameTaken => "name_taken",
             Applied::Refused { .. } => "refused",

@@ -16,6 +16,7 @@ pub mod leader;
 pub mod manifests;
 pub mod memory;
 pub mod metrics;
+pub mod notify;
 pub mod probes;
 pub mod queue;
 pub mod reconcile;

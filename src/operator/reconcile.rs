@@ -13,12 +13,16 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
-use super::{clock::Clock, memory::ObjectMemory, metrics::Metrics};
+use super::{clock::Clock, memory::ObjectMemory, metrics::Metrics, notify::Notifier};
 use crate::{
     api::{Rollout, RolloutStatus},
-    apply::{self, Calls, event::News, status::StatusWrite},
-    observe::Observer,
-    plan::{self, Memory, Plan},
+    apply::{
+        self, Calls,
+        event::{Event, News},
+        status::StatusWrite,
+    },
+    observe::{Doubt, Observer},
+    plan::{self, Change, Memory, Plan},
     snapshot::{
         Snapshot,
         index::{Kind, ObjectKey},
@@ -50,6 +54,8 @@ pub struct Shell {
     pub metrics: Metrics,
     /// This process, for Events.
     pub identity: String,
+    /// Where Events go.
+    pub notifier: Notifier,
     /// By object. The queue runs an object once at a time; the lock is for the compiler, and survives a panic.
     pub memories: Mutex<BTreeMap<ObjectKey, Arc<tokio::sync::Mutex<ObjectMemory>>>>,
 }
@@ -80,22 +86,31 @@ pub struct Looked {
 pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     let memory = shell.memory(key);
     let mut memory = memory.lock().await;
-    if let Some(until) = memory.pause_until.filter(|until| Instant::now() < *until) {
+    let identity =
+        shell.observer.look(|index| index.identity(key).map(|(uid, generation)| (uid.to_owned(), generation)));
+    let Some((uid, generation)) = identity else {
+        shell.forget(key);
+        return Looked { result: Result::Gone, again_at: None };
+    };
+    memory.be_about(&uid, generation);
+    if memory.paused_until().is_none() {
+        settle(key, shell, &mut memory).await;
+    }
+    if let Some(until) = memory.paused_until() {
         return Looked { result: Result::Error, again_at: Some(until) };
     }
-    memory.pause_until = None;
-    let snapshot = match observe(key, shell, &mut memory) {
+    let snapshot = match observe(key, &uid, shell, &mut memory) {
         Observed::Snapshot(snapshot) => snapshot,
         Observed::Stale => return Looked { result: Result::Stale, again_at: memory.barrier.overdue_at() },
-        Observed::Gone => {
-            shell.forget(key);
-            return Looked { result: Result::Gone, again_at: None };
-        }
         Observed::Unreadable => return Looked { result: Result::Gone, again_at: None },
     };
     let looked_at = Instant::now();
     let plan = plan::rollout::plan(&snapshot);
     let (changes, left) = plan.changes.split_at(plan.changes.len().min(CHANGES_MAX));
+    let destroys = changes.iter().any(|change| matches!(change, Change::DeletePod { .. }));
+    if destroys && !is_latest(shell, &mut memory, &snapshot).await {
+        return Looked { result: Result::Stale, again_at: memory.paused_until().or(memory.barrier.overdue_at()) };
+    }
     let outcomes = apply::apply(&shell.calls, &snapshot, changes).await;
     let before = memory.recollection.clone();
     let all_well = shell.take_note(&mut memory, &snapshot, &outcomes);
@@ -110,12 +125,12 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     let wakes = [
         plan.wake_at.map(|at| looked_at + until(at, snapshot.now).max(SOON)),
         (has_learned || !left.is_empty()).then(|| Instant::now() + SOON),
-        memory.pause_until,
+        memory.paused_until(),
         memory.barrier.overdue_at(),
         reported.again_at(),
         Some(resync),
     ];
-    let result = if memory.pause_until.is_some() { Result::Error } else { Result::Success };
+    let result = if memory.paused_until().is_some() { Result::Error } else { Result::Success };
     Looked { result, again_at: wakes.into_iter().flatten().min() }
 }
 
@@ -128,31 +143,65 @@ enum Observed {
     Snapshot(Box<Snapshot>),
     /// Our own writes have not come back yet.
     Stale,
-    Gone,
     Unreadable,
 }
 
-fn observe(key: &ObjectKey, shell: &Shell, memory: &mut ObjectMemory) -> Observed {
+fn observe(key: &ObjectKey, uid: &str, shell: &Shell, memory: &mut ObjectMemory) -> Observed {
     let observer = &shell.observer;
     for kind in memory.barrier.hasten(Instant::now(), |kind| observer.request_list(kind)) {
         tracing::warn!(?kind, "own write has not come back on the watch; listing anew");
         shell.metrics.echo_missed(kind);
     }
-    let Some(uid) = observer.look(|index| index.uid(key).map(str::to_owned)) else { return Observed::Gone };
-    memory.be_about(&uid);
     let ObjectMemory { barrier, recollection, .. } = memory;
     let looked = observer.look_past(barrier, key, |index| {
-        if index.uid(key) != Some(&uid) {
-            return Observed::Stale; // replaced just now; that event leads to another look
+        if index.identity(key).is_none_or(|(of, _)| of != uid) {
+            return Observed::Stale; // replaced or gone just now; that event leads to another look
         }
         if let Some(error) = index.unreadable(key) {
             tracing::error!(error, "cannot read this Rollout; it is left alone");
             return Observed::Unreadable;
         }
         let snapshot = index.snapshot(key, recollection, shell.clock.now());
-        snapshot.map_or(Observed::Gone, |snapshot| Observed::Snapshot(Box::new(snapshot)))
+        snapshot.map_or(Observed::Stale, |snapshot| Observed::Snapshot(Box::new(snapshot)))
     });
     looked.unwrap_or(Observed::Stale)
+}
+
+/// Reads what became of writes without an answer. Those that cannot be read now are left for the next look.
+async fn settle(key: &ObjectKey, shell: &Shell, memory: &mut ObjectMemory) {
+    let doubts: Vec<Doubt> = memory.barrier.doubts().cloned().collect();
+    let reads = doubts.iter().map(|of| apply::version_of(&shell.calls, of.kind, &key.namespace, &of.name));
+    let reads = join_all(reads).await;
+    let mut has_failed = false;
+    for (doubt, read) in doubts.iter().zip(reads) {
+        match read {
+            Ok(found) => memory.barrier.settle(doubt, found),
+            Err(error) => {
+                tracing::debug!(name = doubt.name, error = error.message(), "cannot tell whether it was written");
+                has_failed = true;
+            }
+        }
+    }
+    if has_failed {
+        shell.with_rng(|rng| memory.fail(rng));
+    }
+}
+
+/// Whether the Rollout is still the one that was looked at. Its watch may lag behind the one on Pods, and what a Pod's end
+/// rests on (replicas, paused, abort) must be what its user asks for now: no precondition of the delete covers that.
+async fn is_latest(shell: &Shell, memory: &mut ObjectMemory, snapshot: &Snapshot) -> bool {
+    let rollout = &snapshot.rollout;
+    let (namespace, name) = (rollout.namespace().unwrap_or_default(), rollout.name_any());
+    let seen = (rollout.uid().unwrap_or_default(), rollout.resource_version().unwrap_or_default());
+    match apply::version_of(&shell.calls, Kind::Rollout, &namespace, &name).await {
+        Ok(Some(latest)) if latest == seen => return true,
+        Ok(_) => memory.barrier.await_successor(Kind::Rollout, &name, &seen.0, &seen.1),
+        Err(error) => {
+            tracing::warn!(error = error.message(), "cannot read the Rollout; no Pod is deleted");
+            shell.with_rng(|rng| memory.fail(rng));
+        }
+    }
+    false
 }
 
 /// What became of the report.
@@ -204,7 +253,7 @@ async fn report(
             if resource_version != seen {
                 memory.barrier.await_successor(Kind::Rollout, &name, &uid, &seen);
             }
-            tell(shell, rollout, before.unwrap_or(&RolloutStatus::default()), &status).await;
+            tell(shell, rollout, before.unwrap_or(&RolloutStatus::default()), &status);
             Reported::Done
         }
         StatusWrite::Stale => {
@@ -215,8 +264,8 @@ async fn report(
             if !matches!(error, apply::CallError::Fenced) {
                 tracing::warn!(error = error.message(), "status was not written");
             }
-            if error.code() == 0 || error.code() >= 500 {
-                memory.barrier.await_list(Kind::Rollout, shell.observer.request_list(Kind::Rollout));
+            if error.is_doubtful() {
+                memory.doubt(Kind::Rollout, &name, Some((&uid, &seen)));
             }
             shell.with_rng(|rng| memory.fail(rng));
             Reported::Failed
@@ -225,21 +274,17 @@ async fn report(
 }
 
 /// One line in the log and one Event for each transition.
-async fn tell(shell: &Shell, rollout: &Rollout, before: &RolloutStatus, after: &RolloutStatus) {
+fn tell(shell: &Shell, rollout: &Rollout, before: &RolloutStatus, after: &RolloutStatus) {
     shell.metrics.transition(rollout, before, after);
-    let notices = status::notices(&rollout.name_any(), before, after);
-    for Notice { kind, reason, note, .. } in &notices {
-        match kind {
-            NoticeKind::Warning => tracing::warn!(reason, "{note}"),
-            NoticeKind::Normal => tracing::info!(reason, "{note}"),
+    for Notice { kind, reason, action, note } in status::notices(&rollout.name_any(), before, after) {
+        let is_warning = kind == NoticeKind::Warning;
+        if is_warning {
+            tracing::warn!(reason, "{note}");
+        } else {
+            tracing::info!(reason, "{note}");
         }
+        shell.publish(rollout, &News { is_warning, reason, action, note: &note });
     }
-    join_all(notices.iter().map(async |notice| {
-        let is_warning = notice.kind == NoticeKind::Warning;
-        let news = News { is_warning, reason: notice.reason, action: notice.action, note: &notice.note };
-        shell.publish(rollout, &news).await;
-    }))
-    .await;
 }
 
 impl Shell {
@@ -264,17 +309,19 @@ impl Shell {
     /// Notes what became of the changes in memory, log and metrics. False when something went wrong.
     fn take_note(&self, memory: &mut ObjectMemory, snapshot: &Snapshot, outcomes: &[plan::Outcome]) -> bool {
         for outcome in outcomes {
-            tracing::debug!(change = ?outcome.change, result = ?outcome.result);
+            let change = &outcome.change;
+            // Not the change itself: a template may hold what does not belong into a log.
+            tracing::debug!(name = change.name(), reason = change.reason(), result = ?outcome.result, "{}", change.verb());
             self.metrics.changed(outcome);
         }
         let now = self.clock.now();
-        self.with_rng(|rng| memory.note(snapshot, outcomes, &self.observer, rng, now))
+        self.with_rng(|rng| memory.note(snapshot, outcomes, rng, now))
     }
 
-    /// Publishes an Event about a Rollout.
-    pub async fn publish(&self, rollout: &Rollout, news: &News<'_>) {
+    /// Publishes an Event about a Rollout, soon.
+    pub fn publish(&self, rollout: &Rollout, news: &News<'_>) {
         let suffix = self.with_rng(|rng| rng.u64(..));
-        apply::event::publish(&self.calls, rollout, news, &self.identity, self.clock.now(), suffix).await;
+        self.notifier.notify(Event::new(rollout, news, &self.identity, self.clock.now(), suffix));
     }
 
     /// After a panic: the object is left alone for a while, and told so. Others go on.
@@ -288,7 +335,7 @@ impl Shell {
             let note =
                 format!("the operator failed on this Rollout and tries again in {} s: {message}", pause.as_secs());
             let news = News { is_warning: true, reason: "InternalError", action: "Reconcile", note: &note };
-            self.publish(&rollout, &news).await;
+            self.publish(&rollout, &news);
         }
         Looked { result: Result::Error, again_at: Some(Instant::now() + pause) }
     }

@@ -1,130 +1,22 @@
-//! Looks at a Rollout over an API server of a few lines, whose watch tells only when the test says so.
-use std::collections::VecDeque;
+//! Looks at a Rollout over a small [`World`].
+#[path = "reconcile_world.rs"]
+mod world;
 
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::world::{World, kind_of};
 use super::*;
 use crate::{
     apply::{Fence, call::CALL_TIMEOUT},
     observe::{Trigger, watch},
-    operator::{dispatch::dispatch, queue::Queue},
-    scripted::{self, Answer, Call, failure},
+    operator::{dispatch::dispatch, notify, queue::Queue},
+    scripted,
 };
 
 const ROLLOUT: &str = "/apis/baton.dev/v1alpha1/namespaces/shop/rollouts/web";
 const PODS: &str = "/api/v1/namespaces/shop/pods";
-
-/// What the API server holds and does.
-#[derive(Default)]
-struct World {
-    objects: BTreeMap<String, Value>,
-    version: u64,
-    watchers: Vec<(String, mpsc::UnboundedSender<Value>)>,
-    /// Events that the watches have not told yet.
-    untold: VecDeque<(String, Value)>,
-    /// Tells every event at once.
-    tells: bool,
-    /// Requests other than lists and watches, as `POST /path`.
-    calls: Vec<String>,
-    lists: usize,
-    /// What is refused: beginning of the request line, HTTP status, reason, message. Status 0: performed, not answered.
-    refusal: Option<(String, u16, String)>,
-}
-
-/// `/api/v1/pods` or `/apis/baton.dev/v1alpha1/rollouts` → `pods`, `rollouts`.
-fn kind_of(path: &str) -> String {
-    let last = path.rsplit('/').next().unwrap_or_default();
-    ["pods", "rollouts", "controllerrevisions"]
-        .into_iter()
-        .find(|kind| last == *kind || path.contains(&format!("/{kind}/")))
-        .unwrap_or(last)
-        .to_owned()
-}
-
-impl World {
-    fn put(&mut self, path: &str, mut object: Value) -> Value {
-        self.version += 1;
-        let is_new = !self.objects.contains_key(path);
-        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        if is_new {
-            object["metadata"]["uid"] = json!(format!("uid-{}", self.version));
-            object["metadata"]["creationTimestamp"] = json!("2026-01-01T10:00:00Z");
-        }
-        self.objects.insert(path.to_owned(), object.clone());
-        let what = if is_new { "ADDED" } else { "MODIFIED" };
-        self.untold.push_back((kind_of(path), json!({"type": what, "object": object})));
-        if self.tells {
-            self.tell();
-        }
-        object
-    }
-
-    /// The watches tell what has happened.
-    fn tell(&mut self) {
-        while let Some((kind, event)) = self.untold.pop_front() {
-            for (_, watcher) in self.watchers.iter().filter(|(of, _)| *of == kind) {
-                let _ = watcher.send(event.clone());
-            }
-        }
-    }
-
-    fn answer(&mut self, call: &Call) -> Answer {
-        let kind = kind_of(&call.path);
-        if call.is_watch() {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            self.watchers.push((kind, sender));
-            return Answer::Watch(receiver);
-        }
-        if call.method == "GET" && call.path.ends_with(&kind) {
-            self.lists += 1;
-            let items: Vec<&Value> =
-                self.objects.iter().filter(|(path, _)| kind_of(path) == kind).map(|o| o.1).collect();
-            return Answer::ok(json!({"metadata": {"resourceVersion": self.version.to_string()}, "items": items}));
-        }
-        let dry_run = if call.query.contains_key("dryRun") { "dry-run " } else { "" };
-        self.calls.push(format!("{dry_run}{}", call.line()));
-        let refusal = self.refusal.clone().filter(|(line, ..)| call.line().starts_with(line));
-        if let Some((_, code, message)) = refusal.clone().filter(|(_, code, _)| *code != 0) {
-            return Answer::Json(code, failure(code, if code == 409 { "Conflict" } else { "Other" }, &message));
-        }
-        let answer = self.perform(call);
-        if refusal.is_some() { Answer::Never } else { answer }
-    }
-
-    fn perform(&mut self, call: &Call) -> Answer {
-        if call.query.contains_key("dryRun") || call.path.contains("events") {
-            return Answer::Json(201, call.body.clone());
-        }
-        match call.method.as_str() {
-            "POST" => {
-                let path = format!("{}/{}", call.path, call.body["metadata"]["name"].as_str().unwrap());
-                if self.objects.contains_key(&path) {
-                    return Answer::failure(409, "AlreadyExists", "already exists");
-                }
-                Answer::Json(201, self.put(&path, call.body.clone()))
-            }
-            "PUT" => {
-                let path = call.path.trim_end_matches("/status").to_owned();
-                let mut object = self.objects[&path].clone();
-                if object["metadata"]["resourceVersion"] != call.body["metadata"]["resourceVersion"] {
-                    return Answer::failure(409, "Conflict", "modified");
-                }
-                object["status"] = call.body["status"].clone();
-                Answer::ok(self.put(&path, object))
-            }
-            "PATCH" => {
-                let mut object = self.objects[&call.path].clone();
-                object["metadata"]["annotations"] = call.body["metadata"]["annotations"].clone();
-                Answer::ok(self.put(&call.path, object))
-            }
-            _ => {
-                self.objects.get(&call.path).cloned().map_or_else(|| Answer::failure(404, "NotFound", "no"), Answer::ok)
-            }
-        }
-    }
-}
 
 type Shared = Arc<Mutex<World>>;
 
@@ -143,7 +35,7 @@ struct Rig {
     world: Shared,
     shell: Arc<Shell>,
     queue: Arc<Queue>,
-    _watches: JoinSet<()>,
+    _tasks: JoinSet<()>,
 }
 
 impl Rig {
@@ -156,23 +48,27 @@ impl Rig {
         let queue = Arc::new(Queue::new(Duration::from_millis(20)));
         let due = queue.clone();
         let trigger: Trigger = Arc::new(move |keys| due.add(keys));
-        let mut watches = JoinSet::new();
+        let mut tasks = JoinSet::new();
         let mut rng = fastrand::Rng::with_seed(1);
         let settings = watch::Settings::default();
-        let observer = Observer::start(&client, &[Some("shop".into())], &settings, &mut rng, &trigger, &mut watches);
+        let observer = Observer::start(&client, &[Some("shop".into())], &settings, &mut rng, &trigger, &mut tasks);
         observer.refresh().await;
         let fence = Fence::closed();
         fence.extend(Instant::now() + Duration::from_hours(24));
+        let calls = Calls::new(client, fence, CALL_TIMEOUT);
+        let (notifier, publisher) = notify::channel();
+        tasks.spawn(publisher.run(calls.clone(), CancellationToken::new()));
         let shell = Arc::new(Shell {
             observer: Arc::new(observer),
-            calls: Calls::new(client, fence, CALL_TIMEOUT),
+            calls,
             clock: Clock::new(now),
             rng: rng.into(),
             metrics: Metrics::default(),
             identity: "a/1/x".into(),
+            notifier,
             memories: Mutex::default(),
         });
-        Self { world, shell, queue, _watches: watches }
+        Self { world, shell, queue, _tasks: tasks }
     }
 
     /// One that tells the time as it goes by.
@@ -222,6 +118,13 @@ impl Rig {
 
     fn refuse_nothing(&self) {
         self.world().refusal = None;
+    }
+
+    fn make_ready(&self, path: &str) {
+        let mut pod = self.object(path);
+        let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T10:00:01Z"});
+        pod["status"] = json!({"phase": "Running", "conditions": [ready]});
+        self.world().put(path, pod);
     }
 
     /// Looks and tells until all Pods of the Rollout exist.
@@ -313,10 +216,7 @@ async fn status_is_spared_but_memory_is_not() {
     let writes = rig.count("PUT");
     // Twenty Pods become ready, one every 10 ms, each with a look.
     for path in rig.pods() {
-        let mut pod = rig.object(&path);
-        let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T10:00:01Z"});
-        pod["status"] = json!({"phase": "Running", "conditions": [ready]});
-        rig.world().put(&path, pod);
+        rig.make_ready(&path);
         tokio::time::sleep(Duration::from_millis(10)).await;
         rig.tell().await;
         rig.look().await;
@@ -344,6 +244,7 @@ async fn a_status_written_by_another_is_read_again_without_an_event() {
     rig.world().put(ROLLOUT, changed);
     rig.tell().await;
     assert_eq!(rig.look().await.result, Result::Success);
+    rig.tell().await;
     assert!(rig.count("POST /apis/events.k8s.io") > 0);
 }
 
@@ -357,6 +258,76 @@ async fn a_lost_answer_to_a_create_makes_no_second_pod() {
     rig.run(Duration::from_mins(2)).await;
     assert_eq!(rig.pods().len(), 1, "{:?}", rig.calls());
     assert_eq!(rig.status()["replicas"], json!(1));
+}
+
+/// With hundreds of Rollouts and a server in trouble, a list a failure is what brings it down.
+#[tokio::test(start_paused = true)]
+async fn a_write_without_an_answer_costs_one_read_and_no_list() {
+    let rig = Rig::of(1).await;
+    let lists = rig.world().lists;
+    rig.refuse(&format!("POST {PODS}"), 500, "failed calling webhook");
+    rig.run(Duration::from_mins(2)).await;
+    let (creates, reads) = (rig.count(&format!("POST {PODS}")), rig.count(&format!("GET {PODS}/")));
+    assert!((5..=10).contains(&creates) && (reads..=reads + 1).contains(&creates), "{creates} creates, {reads} reads");
+    assert_eq!(rig.world().lists, lists);
+}
+
+/// zookeeper-operator#314: the watch on Rollouts may lag behind the one on Pods.
+#[tokio::test(start_paused = true)]
+async fn no_pod_is_deleted_for_a_spec_that_is_no_longer_the_latest() {
+    let rig = Rig::of(3).await;
+    rig.run(Duration::from_secs(10)).await;
+    rig.pods().iter().for_each(|path| rig.make_ready(path));
+    rig.run(Duration::from_secs(10)).await;
+    assert_eq!(rig.status()["conditions"][0]["reason"], "Complete", "{}", rig.status());
+    let scale = |replicas: i32, generation: i64| {
+        let mut rollout = rig.object(ROLLOUT);
+        rollout["spec"]["replicas"] = json!(replicas);
+        rollout["metadata"]["generation"] = json!(generation);
+        rig.world().put(ROLLOUT, rollout);
+    };
+    rig.world().tells = false;
+    scale(1, 2);
+    rig.tell().await;
+    scale(3, 3); // and this the watch does not tell yet
+    let began = Instant::now();
+    for _ in 0..20 {
+        rig.look().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(rig.count("DELETE"), 0, "{:?}", rig.calls());
+    assert!(rig.count(&format!("GET {ROLLOUT}")) > 0);
+    rig.run(Duration::from_secs(10)).await;
+    assert_eq!((rig.count("DELETE"), rig.pods().len()), (0, 3));
+}
+
+/// What a person does may be the remedy, and an abort must not wait for a pause.
+#[tokio::test(start_paused = true)]
+async fn a_new_spec_ends_the_pause_after_a_failure() {
+    let rig = Rig::of(1).await;
+    rig.refuse("POST /apis/apps/v1/namespaces/shop/controllerrevisions", 403, "forbidden");
+    rig.run(Duration::from_mins(5)).await;
+    rig.refuse_nothing();
+    let calls = rig.calls().len();
+    assert_eq!(rig.look().await.result, Result::Error, "a pause of about a minute");
+    let mut rollout = rig.object(ROLLOUT);
+    rollout["metadata"]["generation"] = json!(2);
+    rig.world().put(ROLLOUT, rollout);
+    rig.tell().await;
+    rig.look().await;
+    assert!(rig.calls().len() > calls);
+}
+
+/// Events may have a store of their own, and that may be down.
+#[tokio::test(start_paused = true)]
+async fn events_that_cannot_be_published_hold_nothing_up() {
+    let rig = Rig::of(3).await;
+    rig.refuse("POST /apis/events.k8s.io", 0, "");
+    let began = Instant::now();
+    rig.until_pods(3).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(rig.count("POST /apis/events.k8s.io"), 1, "the first one still waits for its answer");
 }
 
 #[tokio::test(start_paused = true)]

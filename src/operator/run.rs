@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use futures::future::join;
 use kube::{Client, Config, client::ClientBuilder};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use super::{
     dispatch::dispatch,
     leader::{Candidate, Election, Lost},
     metrics::Metrics,
+    notify::{self, Publisher},
     probes,
     queue::Queue,
     reconcile::Shell,
@@ -193,6 +195,7 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
         ended = a_part_ends(&mut parts) => return Err(ended),
     }
     metrics.leads(&lease_name, true);
+    let (notifier, publisher) = notify::channel();
     let shell = Arc::new(Shell {
         observer: observer.clone(),
         calls: Calls::new(client, fence, options.call_timeout),
@@ -200,9 +203,10 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
         rng: rng.into(),
         metrics: metrics.clone(),
         identity: options.identity.to_string(),
+        notifier,
         memories: BTreeMap::new().into(),
     });
-    let work = work(shell, queue, options.concurrency, stop);
+    let work = work(shell, publisher, queue, options.concurrency, stop);
     let outcome = tokio::select! {
         () = work => Ok(()),
         lost = election.keep() => Err(Error::Lost(lost)),
@@ -217,7 +221,7 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
 }
 
 /// The leader's work, until `stop`; then what is going on ends.
-async fn work(shell: Arc<Shell>, queue: Arc<Queue>, concurrency: usize, stop: CancellationToken) {
+async fn work(shell: Arc<Shell>, publisher: Publisher, queue: Arc<Queue>, concurrency: usize, stop: CancellationToken) {
     tokio::select! {
         () = shell.observer.refresh() => {}
         () = stop.cancelled() => return,
@@ -226,7 +230,12 @@ async fn work(shell: Arc<Shell>, queue: Arc<Queue>, concurrency: usize, stop: Ca
     tracing::info!(rollouts = known.len(), "working");
     queue.add(known);
     let fence = shell.calls.fence().clone();
-    let dispatch = dispatch(shell, queue, concurrency, stop.clone());
+    let no_more_events = CancellationToken::new();
+    let publish = publisher.run(shell.calls.clone(), no_more_events.clone());
+    let looks = async {
+        dispatch(shell, queue, concurrency, stop.clone()).await;
+        no_more_events.cancel();
+    };
     let seal = async {
         stop.cancelled().await;
         tokio::time::sleep(DRAIN_TIMEOUT).await;
@@ -236,7 +245,7 @@ async fn work(shell: Arc<Shell>, queue: Arc<Queue>, concurrency: usize, stop: Ca
     };
     // Every call ends by its time-out, and without writes nothing else takes time: this ends.
     tokio::select! {
-        () = dispatch => {}
+        ((), ()) = join(looks, publish) => {}
         () = seal => {}
     }
 }

@@ -104,6 +104,40 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// What it does, in one CamelCase word.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::CreateRevision { .. } => "CreateRevision",
+            Self::MarkRevision { .. } => "MarkRevision",
+            Self::DeleteRevision { .. } => "DeleteRevision",
+            Self::CheckTemplate { .. } => "CheckTemplate",
+            Self::CreatePod { .. } => "CreatePod",
+            Self::DeletePod { .. } => "DeletePod",
+        }
+    }
+
+    /// Name of the object it writes; for a check, of the revision checked.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::CreateRevision { name, .. }
+            | Self::MarkRevision { name, .. }
+            | Self::DeleteRevision { name, .. }
+            | Self::CreatePod { name, .. }
+            | Self::DeletePod { name, .. } => name,
+            Self::CheckTemplate { revision } => revision,
+        }
+    }
+
+    /// Why, where there are several possible reasons; else empty.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::CreatePod { reason, .. } | Self::DeletePod { reason, .. } => reason.as_str(),
+            _ => "",
+        }
+    }
+}
+
 /// What is written on a ControllerRevision.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RevisionMark {

@@ -16,13 +16,12 @@ pub struct Outcome {
 /// What the API server made of a change.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Applied {
-    /// Written; the object's new resourceVersion (empty for a delete), for the staleness barrier.
+    /// Written, now or before by ourselves (409 AlreadyExists on an object of ours); the object's resourceVersion (empty for
+    /// a delete), for the staleness barrier.
     Done {
-        /// Of the object written.
+        /// Of the object.
         resource_version: String,
     },
-    /// It had been written before by ourselves (409 AlreadyExists on an object of ours): the cache is behind.
-    AlreadyDone,
     /// The object is gone, or changed since we looked (404, 409): planned anew, without an event.
     Stale,
     /// The name belongs to an object that is not ours: joins [`crate::snapshot::Snapshot::taken_names`].

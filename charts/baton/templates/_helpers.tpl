@@ -15,6 +15,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
   resources:
   - rollouts
   verbs:
+  - get
   - list
   - watch
 - apiGroups:

@@ -12,7 +12,8 @@ fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
 /// In each namespace whose Rollouts it serves.
 pub fn where_rollouts_are() -> Value {
     json!([
-        rule("baton.dev", &["rollouts"], &["list", "watch"]),
+        // `get` past the cache, before a Pod is deleted.
+        rule("baton.dev", &["rollouts"], &["get", "list", "watch"]),
         rule("baton.dev", &["rollouts/status"], &["update"]),
         // To set ownerReferences with blockOwnerDeletion, where the cluster enforces permission for that.
         rule("baton.dev", &["rollouts/finalizers"], &["update"]),

@@ -103,6 +103,7 @@ pub struct Recollection {
 struct KnownRollout {
     uid: String,
     resource_version: String,
+    generation: i64,
     /// Err: what could not be read of it. It is left alone, and does not stop the others.
     object: Result<Box<Rollout>, String>,
 }
@@ -125,6 +126,7 @@ impl Index {
             let known = KnownRollout {
                 uid: guard.uid().unwrap_or_default(),
                 resource_version: guard.resource_version().unwrap_or_default(),
+                generation: guard.meta().generation.unwrap_or_default(),
                 object: guard.0.map(Box::new).map_err(|invalid| invalid.error),
             };
             // Filed under its own uid, and touching itself.
@@ -198,9 +200,9 @@ impl Index {
         })
     }
 
-    /// uid of a Rollout, readable or not.
-    pub fn uid(&self, key: &ObjectKey) -> Option<&str> {
-        self.rollouts.get(key).map(|known| known.uid.as_str())
+    /// uid and generation of a Rollout, readable or not.
+    pub fn identity(&self, key: &ObjectKey) -> Option<(&str, i64)> {
+        self.rollouts.get(key).map(|known| (known.uid.as_str(), known.generation))
     }
 
     /// Why a Rollout cannot be read, when it exists and cannot.

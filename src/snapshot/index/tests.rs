@@ -329,7 +329,7 @@ fn an_unreadable_rollout_is_known_but_left_alone() {
     index.on_rollout(&None, Event::Applied(decode(broken)));
     assert!(look(&index, "web").is_none());
     assert!(index.unreadable(&key("web")).is_some());
-    assert_eq!(index.uid(&key("web")), Some("u1"));
+    assert_eq!(index.identity(&key("web")), Some(("u1", 0)));
 }
 
 #[test]
