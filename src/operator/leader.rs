@@ -61,6 +61,8 @@ pub struct Election {
     fence: Fence,
     /// The Lease as last read or written.
     lease: Option<Lease>,
+    /// A write of ours was sent: the lock may be ours, whatever was answered.
+    has_asked: bool,
     /// When the last successful write of ours was sent.
     renewed_at: Instant,
     /// The lock as last seen changed, and when that was.
@@ -111,6 +113,7 @@ impl Election {
             api,
             fence,
             lease: None,
+            has_asked: false,
             seen: None,
             renewed_at: Instant::now(),
             told,
@@ -119,7 +122,7 @@ impl Election {
         }
     }
 
-    /// Returns once the lock is ours. Cancel-safe.
+    /// Returns once the lock is ours. Who drops it calls [`Self::release`]: what was asked for may still be granted.
     pub async fn win(&mut self) {
         let mut told = self.told.subscribe();
         loop {
@@ -229,20 +232,45 @@ impl Election {
         lost
     }
 
-    /// Gives the lock back, so that nobody waits for it. Call it when nothing writes any more.
+    /// Gives the lock back if it is ours, so that nobody waits for it. Call it when nothing writes any more.
     pub async fn release(&mut self) {
         self.fence.close();
-        let Some(mut lease) = self.lease.take() else { return };
-        let spec = lease.spec.get_or_insert_default();
-        spec.holder_identity = None;
-        spec.renew_time = Some(MicroTime(self.candidate.clock.now()));
-        let params = post_params();
-        match in_time(self.api.replace(&self.candidate.name, &params, &lease)).await {
-            Ok(_) => tracing::info!(lease = self.candidate.name, "released the lock"),
+        if !self.has_asked {
+            return;
+        }
+        match self.try_release().await {
+            Ok(true) => tracing::info!(lease = self.candidate.name, "released the lock"),
+            Ok(false) => tracing::info!(lease = self.candidate.name, "the lock is not ours to release"),
             Err(error) => {
                 tracing::warn!(lease = self.candidate.name, error = error.message(), "could not release the lock");
             }
         }
+    }
+
+    /// False when it is not ours.
+    async fn try_release(&mut self) -> Result<bool, CallError> {
+        if let Some(lease) = self.lease.take().filter(|lease| self.is_ours(lease)) {
+            match self.give_back(lease).await {
+                // The end may have cut off a renewal whose answer we have not seen.
+                Err(error) if error.code() == 409 => {}
+                done => return done.map(|()| true),
+            }
+        }
+        match in_time(self.api.get_opt(&self.candidate.name)).await?.filter(|lease| self.is_ours(lease)) {
+            Some(lease) => self.give_back(lease).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    async fn give_back(&self, mut lease: Lease) -> Result<(), CallError> {
+        let spec = lease.spec.get_or_insert_default();
+        spec.holder_identity = None;
+        spec.renew_time = Some(MicroTime(self.candidate.clock.now()));
+        in_time(self.api.replace(&self.candidate.name, &post_params(), &lease)).await.map(drop)
+    }
+
+    fn is_ours(&self, lease: &Lease) -> bool {
+        lock_of(lease).holder == Some(self.candidate.me.to_string())
     }
 
     /// Writes us as holder by compare-and-swap, and opens the fence for as long as that certainly holds.
@@ -264,6 +292,7 @@ impl Election {
         });
         let params = post_params();
         let sent_at = Instant::now();
+        self.has_asked = true;
         let written = if exists {
             in_time(self.api.replace(&self.candidate.name, &params, &lease)).await?
         } else {

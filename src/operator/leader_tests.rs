@@ -223,6 +223,47 @@ async fn a_lost_answer_is_not_a_lost_lock() {
     keeping.abort();
 }
 
+/// A renewal that is under way when the operator is told to stop.
+#[tokio::test(start_paused = true)]
+async fn the_lock_is_given_back_also_when_the_last_renewal_was_cut_off() {
+    let world = world();
+    let (mut election, fence) = election(&world, "a/1/x");
+    election.win().await;
+    world.lock().unwrap().deaf = Some(true);
+    let version = world.lock().unwrap().version;
+    assert!(tokio::time::timeout(Duration::from_millis(2_500), election.keep()).await.is_err());
+    assert!(world.lock().unwrap().version > version, "it was performed");
+    world.lock().unwrap().deaf = None;
+    election.release().await;
+    assert_eq!(world.lock().unwrap().holder(), None);
+    assert!(!fence.permits(Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_was_won_unnoticed_is_given_back() {
+    for lease in [None, Some(held_by(""))] {
+        let world = world();
+        lease.map(|lease| world.lock().unwrap().put(lease));
+        let (mut election, _) = election(&world, "a/1/x");
+        world.lock().unwrap().deaf = Some(true);
+        assert!(tokio::time::timeout(Duration::from_secs(1), election.win()).await.is_err());
+        assert_eq!(world.lock().unwrap().holder(), Some("a/1/x"));
+        world.lock().unwrap().deaf = None;
+        election.release().await;
+        assert_eq!(world.lock().unwrap().holder(), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lock_of_another_is_not_released() {
+    let world = world();
+    let (mut election, _) = election(&world, "a/1/x");
+    election.win().await;
+    world.lock().unwrap().put(held_by("b/2/y"));
+    election.release().await;
+    assert_eq!(world.lock().unwrap().holder(), Some("b/2/y"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deleted_lease_is_a_lost_lock() {
     let world = world();

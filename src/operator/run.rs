@@ -189,10 +189,14 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
     };
     let mut election = Election::new(candidate, fence.clone());
     metrics.leads(&lease_name, false);
-    tokio::select! {
-        () = election.win() => {}
-        () = stop.cancelled() => return Ok(()),
-        ended = a_part_ends(&mut parts) => return Err(ended),
+    let ended = tokio::select! {
+        () = election.win() => None,
+        () = stop.cancelled() => Some(Ok(())),
+        ended = a_part_ends(&mut parts) => Some(Err(ended)),
+    };
+    if let Some(outcome) = ended {
+        election.release().await;
+        return outcome;
     }
     metrics.leads(&lease_name, true);
     let (notifier, publisher) = notify::channel();

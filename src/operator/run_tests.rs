@@ -17,6 +17,8 @@ struct World {
     lease: Option<Value>,
     version: u64,
     lists: u64,
+    /// Writes of the Lease are performed, but not answered.
+    deaf: bool,
     /// The CustomResourceDefinition is not there.
     undefined: bool,
     /// Watches that are held open.
@@ -48,7 +50,7 @@ impl World {
                 let mut lease = call.body.clone();
                 lease["metadata"]["resourceVersion"] = json!(self.version.to_string());
                 self.lease = Some(lease.clone());
-                Answer::ok(lease)
+                if self.deaf { Answer::Never } else { Answer::ok(lease) }
             }
         }
     }
@@ -134,6 +136,18 @@ async fn a_standby_fills_its_caches_and_leaves_quietly() {
     stop.cancel();
     assert!(operator.await.unwrap().is_ok());
     assert_eq!(world.lock().unwrap().holder().as_deref(), Some("b/2/y"), "it is not ours to release");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_is_won_while_it_stops_is_given_back() {
+    let (world, metrics, stop) = (Shared::default(), Metrics::default(), CancellationToken::new());
+    world.lock().unwrap().deaf = true;
+    let operator = start(&world, &metrics, &stop);
+    within_seconds(1, || world.lock().unwrap().holder().is_some()).await;
+    world.lock().unwrap().deaf = false;
+    stop.cancel();
+    assert!(operator.await.unwrap().is_ok());
+    assert_eq!(world.lock().unwrap().holder(), None);
 }
 
 #[tokio::test]
