@@ -72,6 +72,8 @@ TESTBED := $(or $(CARGO_TARGET_DIR),target)/debug/baton-testbed
 # process[:N] runs Pods as local processes, kwok:N simulates nodes; or both: process,kwok:50
 NODES ?= process
 CLUSTER ?= target/cluster
+# example.local/NAME:TAG is the folder NAME/TAG of this one; $(CLUSTER)/images where it is empty
+IMAGES ?=
 
 .PHONY: testbed
 testbed:
@@ -79,7 +81,7 @@ testbed:
 
 .PHONY: cluster-up
 cluster-up: control-plane testbed ## Start a real cluster without root (NODES=process,kwok:50) and print its KUBECONFIG
-	@$(TESTBED) cluster up --dir $(CLUSTER) --nodes $(NODES)
+	@$(TESTBED) cluster up --dir $(CLUSTER) --nodes $(NODES) $(if $(IMAGES),--images $(IMAGES))
 
 .PHONY: cluster-down
 cluster-down: testbed ## End the cluster and everything in it

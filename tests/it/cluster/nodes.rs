@@ -1,16 +1,10 @@
 //! Nodes of both kinds beside each other, and one that dies.
 use std::fs;
 
-use super::support::{TestCluster, eventually, output_of, processes};
-
-/// The process ids of what runs `sleep SECONDS`.
-fn sleepers(seconds: &str) -> Vec<u32> {
-    let all = processes().into_iter();
-    all.filter(|(_, args)| *args == ["sleep", seconds]).map(|(pid, _)| pid).collect()
-}
+use super::support::{TestCluster, eventually, output_of, processes_of, sleepers};
 
 #[test]
-fn pods_outlive_their_node_process() {
+fn pods_outlive_their_node_process_but_not_their_cluster() {
     let cluster = TestCluster::start("nodes", "process,kwok:1");
     let of_pod = |path: &str| cluster.kubectl(&["get", "pod", "idle", "-o", &format!("jsonpath={{{path}}}")]);
     let node_is = |state: &str| {
@@ -33,6 +27,13 @@ fn pods_outlive_their_node_process() {
     eventually(30, "the Pod to be Ready again", || of_pod(".status.conditions[?(@.type==\"Ready\")].status") == "True");
     assert_eq!(sleepers("86399"), pids);
     assert_eq!(of_pod(".status.containerStatuses[0].restartCount"), "0");
+
+    let dir = cluster.dir.clone();
+    let shims = || processes_of(&dir).into_iter().filter(|line| line.contains("node-shim")).count();
+    assert_eq!(shims(), 1, "it stands between the node and the Pod's process");
+    drop(cluster);
+    assert_eq!(sleepers("86399"), [0; 0]);
+    assert_eq!(processes_of(&dir), [""; 0]);
 }
 
 /// A node process that nobody asked to end is as dead as one that was: the rest goes on.

@@ -3,7 +3,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     os::unix::process::ExitStatusExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -14,17 +14,12 @@ use nix::{
     unistd::Pid,
 };
 
-use super::support::{BIN, TESTBED, TestCluster, eventually, folder, output_of, processes, shared, supervise};
-
-/// The command lines of living processes that name `dir`, as all of a cluster's do.
-fn processes_of(dir: &Path) -> Vec<String> {
-    let (dir, below) = (dir.display().to_string(), format!("{}/", dir.display()));
-    let ours = processes().into_iter().filter(|(_, args)| args.iter().any(|arg| *arg == dir || arg.contains(&below)));
-    ours.map(|(_, args)| args.join(" ")).collect()
-}
+use super::support::{
+    BIN, TESTBED, TestCluster, eventually, folder, output_of, processes, processes_of, shared, sleepers, supervise,
+};
 
 fn assert_gone(dir: &Path) {
-    eventually(5, &format!("the end of all processes of {}: {:?}", dir.display(), processes_of(dir)), || {
+    eventually(30, &format!("the end of all processes of {}: {:?}", dir.display(), processes_of(dir)), || {
         processes_of(dir).is_empty()
     });
 }
@@ -174,10 +169,14 @@ fn nothing_is_left_of_a_cluster_whose_user_is_gone() {
 #[test]
 fn nothing_is_left_of_a_cluster_whose_supervisor_is_killed() {
     let cluster = TestCluster::start("killed", "kwok:1");
-    let detached = "setsid sleep 600 </dev/null >/dev/null 2>&1 & echo $!"; // an orphan inside
-    output_of(cluster.enter("sh").args(["-c", detached, cluster.dir.join("orphan").to_str().unwrap()]));
+    let orphan = cluster.dir.join("orphan").display().to_string();
+    let detached = "setsid sh -c 'while :; do sleep 0.1; done' \"$0\" </dev/null >/dev/null 2>&1 &";
+    output_of(cluster.enter("sh").args(["-c", detached, &orphan]));
+    let lives = || processes().iter().any(|(_, args)| args.last() == Some(&orphan));
+    eventually(10, "an orphan inside", lives);
     signal(&cluster.supervisor, Signal::SIGKILL);
     assert_gone(&cluster.dir);
+    assert!(!lives());
 }
 
 #[test]
@@ -202,10 +201,26 @@ fn nothing_is_left_when_a_background_start_is_killed() {
     assert_gone(&dir);
 }
 
+/// A cluster in the background, which ends with the test however that ends.
+struct Background(PathBuf);
+
+impl Background {
+    fn testbed(&self, args: &[&str]) -> String {
+        output_of(Command::new(TESTBED).arg("cluster").args(args).arg("--dir").arg(&self.0))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = Command::new(TESTBED).args(["cluster", "down", "--dir"]).arg(&self.0).output();
+    }
+}
+
 #[test]
 fn a_cluster_in_the_background_goes_on_until_it_is_taken_down() {
     let dir = folder("background");
-    let testbed = |args: &[&str]| output_of(Command::new(TESTBED).arg("cluster").args(args).arg("--dir").arg(&dir));
+    let cluster = Background(dir.clone());
+    let testbed = |args: &[&str]| cluster.testbed(args);
     let up = ["up", "--nodes", "kwok:1", "--bin", BIN];
     let export = format!("export KUBECONFIG={}\n", dir.join("kubeconfig").display());
     let first = testbed(&up);
@@ -215,6 +230,44 @@ fn a_cluster_in_the_background_goes_on_until_it_is_taken_down() {
     testbed(&["down"]);
     assert_eq!(processes_of(&dir), [""; 0]);
     testbed(&["down"]); // nothing to do is fine
+}
+
+/// The folder's name has what a shell would not take as it is.
+#[test]
+fn a_cluster_in_the_background_is_as_gone_when_its_supervisor_was_killed() {
+    let (dir, images) = (folder("it's in the background"), folder("other-images"));
+    let cluster = Background(dir.clone());
+    let testbed = |args: &[&str]| cluster.testbed(args);
+    fs::create_dir_all(images.join("idle/1.0")).unwrap();
+    let up = ["up", "--nodes", "process", "--bin", BIN, "--images", images.to_str().unwrap()];
+    let told = testbed(&up);
+    let export = told.lines().last().unwrap().to_owned();
+    assert_eq!(testbed(&up).lines().last(), Some(export.as_str()));
+    let mut elsewhere = Command::new(TESTBED);
+    elsewhere.args(["cluster", "up", "--bin", BIN, "--nodes", "process", "--dir"]).arg(&dir);
+    let refusal = elsewhere.output().unwrap();
+    assert!(!refusal.status.success() && String::from_utf8_lossy(&refusal.stderr).contains("other-images"));
+
+    // As a person would, with the line that was printed; the image is in the other folder.
+    let run = "run idle --image=example.local/idle:1.0 --command -- sleep 86395";
+    let script =
+        format!("{export}; '{BIN}/kubectl' {run} && '{BIN}/kubectl' wait pod/idle --for=condition=Ready --timeout=60s");
+    output_of(Command::new("sh").args(["-c", &script]));
+    assert_eq!(sleepers("86395").len(), 1);
+
+    let all = processes().into_iter();
+    let is_supervisor = |args: &[String]| {
+        args.iter().any(|arg| arg == "--foreground") && args.iter().any(|arg| *arg == dir.display().to_string())
+    };
+    let supervisor: Vec<u32> = all.filter(|(_, args)| is_supervisor(args)).map(|(pid, _)| pid).collect();
+    assert_eq!(supervisor.len(), 1);
+    kill(Pid::from_raw(supervisor[0].cast_signed()), Signal::SIGKILL).unwrap();
+    assert_gone(&dir);
+    eventually(30, "the end of its Pod's process", || sleepers("86395").is_empty());
+    testbed(&["down"]);
+    for file in ["kubeconfig", "control.sock"] {
+        assert!(!dir.join(file).exists(), "{file}");
+    }
 }
 
 #[test]

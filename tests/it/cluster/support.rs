@@ -154,6 +154,19 @@ pub fn processes() -> Vec<(u32, Vec<String>)> {
     fs::read_dir("/proc").expect("cannot read /proc").flatten().filter_map(process).collect()
 }
 
+/// The command lines of living processes that name `dir`, as all of a cluster's own do.
+pub fn processes_of(dir: &Path) -> Vec<String> {
+    let (dir, below) = (dir.display().to_string(), format!("{}/", dir.display()));
+    let ours = processes().into_iter().filter(|(_, args)| args.iter().any(|arg| *arg == dir || arg.contains(&below)));
+    ours.map(|(_, args)| args.join(" ")).collect()
+}
+
+/// The process ids of what runs `sleep SECONDS`.
+pub fn sleepers(seconds: &str) -> Vec<u32> {
+    let all = processes().into_iter();
+    all.filter(|(_, args)| *args == ["sleep", seconds]).map(|(pid, _)| pid).collect()
+}
+
 /// Waits until `check` holds; after `seconds` without, fails and says what did not happen.
 pub fn eventually(seconds: u64, what: &str, mut check: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(seconds);

@@ -7,7 +7,7 @@ use super::fixture::{
     MUCH_SOONER, Space, cluster, condition, container, exists, idle, last_state, looping, main, named_sh, sh, state,
     stopped, until, with,
 };
-use crate::{cluster::support::processes, testbed::web};
+use crate::{cluster::support::sleepers, testbed::web};
 
 /// A container `main` that idles, with `/shared` and further fields.
 fn watched(fields: Value) -> Value {
@@ -171,8 +171,7 @@ async fn a_probe_that_takes_too_long_has_failed() {
     space.until_event("hangs", "Unhealthy", "timed out after 1 s").await;
     assert!(!main(&space.pods().get("hangs").await.unwrap()).unwrap().ready);
     fs::remove_file(space.folder().join("hang")).unwrap();
-    let hung = || processes().into_iter().any(|(_, args)| args == ["sleep", "86397"]);
-    until(10, "the command to be killed", async || (!hung()).then_some(())).await;
+    until(10, "the command to be killed", async || sleepers("86397").is_empty().then_some(())).await;
     space.until_event("hangs", "Unhealthy", "Readiness probe failed").await;
     space.delete("hangs").await;
     space.gone("hangs", MUCH_SOONER).await;

@@ -1,14 +1,17 @@
 //! The verbs that talk to a running cluster.
 use std::{fs::File, path::Path, process::ExitCode, thread::sleep, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
     sys::signal::{Signal, kill},
 };
 
-use super::control::{Connection, Request, Response};
+use super::{
+    control::{Connection, Request, Response},
+    layout::retire,
+};
 
 /// How long the end of a cluster is waited for before it is forced.
 const END_TIMEOUT: Duration = Duration::from_secs(15);
@@ -29,8 +32,10 @@ pub fn lock(dir: &Path) -> Result<Option<Flock<File>>> {
 /// Ends the cluster and returns when it is gone; none running is fine.
 pub fn down(dir: &Path) -> Result<ExitCode> {
     let Some(connection) = Connection::open(dir) else {
-        if dir.exists() && lock(dir)?.is_none() {
-            bail!("the cluster in {} is just starting or ending: try again", dir.display());
+        if dir.exists() {
+            let lock = lock(dir)?;
+            ensure!(lock.is_some(), "the cluster in {} is just starting or ending: try again", dir.display());
+            retire(dir); // one whose supervisor was killed could not do it
         }
         println!("No cluster is running in {}.", dir.display());
         return Ok(ExitCode::SUCCESS);
@@ -40,7 +45,7 @@ pub fn down(dir: &Path) -> Result<ExitCode> {
     let _ = connection.ask(&Request::Shutdown);
     if !ends_within(dir, END_TIMEOUT)? {
         kill(init, Signal::SIGKILL).context("cannot kill the cluster")?;
-        anyhow::ensure!(ends_within(dir, END_TIMEOUT)?, "the cluster does not end, although it was killed");
+        ensure!(ends_within(dir, END_TIMEOUT)?, "the cluster does not end, although it was killed");
     }
     println!("The cluster in {} is gone.", dir.display());
     Ok(ExitCode::SUCCESS)

@@ -1,5 +1,9 @@
 //! What can be asked of a running cluster, at `DIR/control.sock`.
-use std::{os::unix::net::UnixStream, path::Path, sync::Arc};
+use std::{
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -38,6 +42,7 @@ pub struct Status {
     pub ready: bool,
     /// As `--nodes` takes it.
     pub nodes: String,
+    pub images: PathBuf,
     pub processes: Vec<ProcessStatus>,
 }
 
@@ -72,6 +77,7 @@ impl Connection {
 pub struct Control {
     pub processes: Arc<Processes>,
     pub nodes: String,
+    pub images: PathBuf,
     pub ready: watch::Receiver<bool>,
     pub shutdown: Arc<Notify>,
 }
@@ -108,6 +114,7 @@ impl Control {
                 return Ok(Response::Status(Status {
                     ready: *self.ready.borrow(),
                     nodes: self.nodes.clone(),
+                    images: self.images.clone(),
                     processes: self.processes.status(),
                 }));
             }

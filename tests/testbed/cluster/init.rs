@@ -29,7 +29,7 @@ use crate::control_socket;
 pub fn run(args: &UpArgs) -> Result<ExitCode> {
     // Twofold, as the supervisor may be killed: this signal, and the pipe `supervisor_gone` reads.
     set_pdeathsig(Signal::SIGKILL)?;
-    let layout = Layout { dir: args.at.dir.clone(), bin: args.bin.clone(), port: args.port };
+    let layout = args.layout();
     match set_up_and_serve(&layout, args) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
@@ -58,6 +58,7 @@ async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
     let control = control::Control {
         processes: Arc::clone(&processes),
         nodes: args.nodes.to_string(),
+        images: layout.images.clone(),
         ready: is_ready.clone(),
         shutdown: Arc::clone(&shutdown),
     };

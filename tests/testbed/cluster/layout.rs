@@ -20,6 +20,8 @@ pub const SERVICE_CIDR: &str = "10.96.0.0/16";
 #[derive(Clone, Debug)]
 pub struct Layout {
     pub dir: PathBuf,
+    /// `example.local/NAME:TAG` is the folder NAME/TAG of this one.
+    pub images: PathBuf,
     /// Folder of the control plane's programs.
     pub bin: PathBuf,
     /// Port of the API server, the same inside and outside.
@@ -27,17 +29,14 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// An administrator's.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.dir.join("kubeconfig")
+        kubeconfig(&self.dir)
     }
 
     /// Certificates, keys and the kubeconfigs of components: `DIR/pki/FILE`.
     pub fn pki(&self, file: &str) -> PathBuf {
         self.dir.join("pki").join(file)
-    }
-
-    pub fn images(&self) -> PathBuf {
-        self.dir.join("images")
     }
 
     /// State of a process node; holds its kubeconfig and serving certificate too.
@@ -67,19 +66,36 @@ impl Layout {
             }
             private_folder(&path)?;
         }
-        for folder in [self.images(), self.etcd()] {
+        for folder in [self.images.clone(), self.etcd()] {
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
         Ok(())
     }
+}
 
-    /// Takes away what would only mislead once the cluster is gone. Logs stay.
-    pub fn retire(&self) {
-        for path in [self.kubeconfig(), crate::control_socket::path(&self.dir)] {
-            // Nothing to be done about a failure, and a later start replaces both.
-            let _ = fs::remove_file(path);
-        }
+/// Takes away what would only mislead once the cluster in `dir` is gone. Logs stay.
+pub fn retire(dir: &Path) {
+    for path in [kubeconfig(dir), crate::control_socket::path(dir)] {
+        // Nothing to be done about a failure, and a later start replaces both.
+        let _ = fs::remove_file(path);
     }
+}
+
+/// An administrator's kubeconfig of the cluster in `dir`.
+pub fn kubeconfig(dir: &Path) -> PathBuf {
+    dir.join("kubeconfig")
+}
+
+/// What the supervisor has said; of a cluster in the background, errors too.
+pub fn supervisor_log(dir: &Path) -> PathBuf {
+    dir.join("supervisor.log")
+}
+
+/// A path as a shell reads it: quoted where it has to be.
+pub fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |character: char| character.is_ascii_alphanumeric() || "/._-+,:=@%".contains(character);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// Makes a folder that only its owner can read.
@@ -100,4 +116,18 @@ pub fn private_file(path: &Path, content: &str, mode: u32) -> Result<()> {
         fs::rename(&new, path)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_quoted_where_a_shell_would_not_take_it_as_it_is() {
+        let word = |path: &str| shell_word(Path::new(path));
+        assert_eq!(word("/srv/baton-1.0/target/cluster"), "/srv/baton-1.0/target/cluster");
+        assert_eq!(word("/srv/my name"), "'/srv/my name'");
+        assert_eq!(word("/a'b"), r"'/a'\''b'");
+        assert_eq!(word("$HOME"), "'$HOME'");
+    }
 }

@@ -80,6 +80,9 @@ struct UpArgs {
     /// Nodes: `process[:N]` runs Pods as local processes, `kwok[:N]` simulates them; or both.
     #[arg(long, default_value = "process")]
     nodes: nodes::NodesSpec,
+    /// Folder of images: `example.local/NAME:TAG` is its folder NAME/TAG. Otherwise DIR/images.
+    #[arg(long)]
+    images: Option<PathBuf>,
     /// Folder with etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok.
     #[arg(long, default_value = "target/control-plane/bin")]
     bin: PathBuf,
@@ -93,6 +96,18 @@ struct UpArgs {
     /// the one who started it is noticed however that one ends.
     #[arg(long, value_enum, default_value_t = Lifeline::None, hide = true)]
     lifeline: Lifeline,
+}
+
+impl UpArgs {
+    /// Paths as given: absolute once the supervisor has made them so.
+    fn layout(&self) -> layout::Layout {
+        layout::Layout {
+            dir: self.at.dir.clone(),
+            images: self.images.clone().unwrap_or_else(|| self.at.dir.join("images")),
+            bin: self.bin.clone(),
+            port: self.port,
+        }
+    }
 }
 
 /// See [`UpArgs::lifeline`].

@@ -30,7 +30,7 @@ pub fn unshare_all() -> Result<()> {
     match unshare(CloneFlags::CLONE_NEWUSER) {
         Ok(()) => identities.map().context(REFUSED)?,
         // Root needs no user namespace for the others.
-        Err(_) if geteuid().is_root() => {}
+        Err(_) if geteuid().is_root() => identities.leave()?,
         Err(Errno::EPERM | Errno::EACCES | Errno::ENOSPC | Errno::EINVAL) => bail!(REFUSED),
         Err(error) => return Err(error).context("cannot make a user namespace"),
     }
@@ -64,6 +64,15 @@ impl Identities {
             .spawn()
             .context("cannot run sh")?;
         Ok(Self::All(helper))
+    }
+
+    /// Call when no user namespace could be made: ends the helper before it maps anything.
+    fn leave(self) -> Result<()> {
+        if let Self::All(mut helper) = self {
+            helper.kill()?;
+            helper.wait()?;
+        }
+        Ok(())
     }
 
     /// Call after the user namespace was made.

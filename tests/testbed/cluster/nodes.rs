@@ -81,8 +81,8 @@ impl NodesSpec {
         usize::from(self.process) + usize::from(self.kwok)
     }
 
-    /// Seconds without a sign of life until a node is NotReady. Short where nodes can really die;
-    /// simulated ones would have to renew their leases all the time for it.
+    /// Seconds without a sign of life until a node is NotReady. Short where nodes can really die; simulated ones, of
+    /// which there may be thousands, would have to renew their leases all the time for it.
     pub fn grace_period_seconds(self) -> u16 {
         if self.process > 0 { 8 } else { 40 }
     }
@@ -112,7 +112,7 @@ pub fn process_node(layout: &Layout, program: &Path, number: u16, authority: &Au
     let flags = [
         ("name", name.clone()),
         ("kubeconfig", kubeconfig.display().to_string()),
-        ("images", layout.images().display().to_string()),
+        ("images", layout.images.display().to_string()),
         ("state", state.display().to_string()),
         ("pod-cidr", format!("10.244.{number}.0/24")),
         ("address", format!("{address}:{KUBELET_PORT}")),

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     certificates::{self, Authority},
     components, kubeconfig, kwok,
-    layout::Layout,
+    layout::{Layout, shell_word},
     nodes::{self, NodesSpec},
     processes::Processes,
 };
@@ -73,12 +73,11 @@ pub async fn start(layout: &Layout, nodes: NodesSpec, processes: &Arc<Processes>
 
 /// Writes `DIR/enter`, which runs a command inside.
 pub fn write_enter(layout: &Layout) -> Result<()> {
-    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
     let script = format!(
         "#!/bin/sh\n# Runs a command inside the cluster's namespaces, where Pod addresses can be reached.\n\
          exec {} cluster enter --dir {} -- \"$@\"\n",
-        quoted(&env::current_exe()?),
-        quoted(&layout.dir),
+        shell_word(&env::current_exe()?),
+        shell_word(&layout.dir),
     );
     let path = layout.dir.join("enter");
     fs::write(&path, script)?;

@@ -1,7 +1,9 @@
 //! `cluster up`: the supervisor, which lives outside and owns the cluster, and the one that starts
 //! it in the background.
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::fd::AsFd,
@@ -22,7 +24,7 @@ use super::{
     control::{Connection, Request, Response},
     enter::PROXY_VARIABLES,
     forward,
-    layout::Layout,
+    layout::{Layout, kubeconfig, retire, shell_word, supervisor_log},
     namespaces,
 };
 
@@ -32,7 +34,7 @@ const READY: &str = "export KUBECONFIG=";
 pub const FAILED: &str = "The cluster failed: ";
 
 pub fn ready_line(layout: &Layout) -> String {
-    format!("{READY}{}", layout.kubeconfig().display())
+    format!("{READY}{}", shell_word(&layout.kubeconfig()))
 }
 
 /// Starts a supervisor in the background and returns when its cluster is ready.
@@ -42,7 +44,8 @@ pub fn launch(args: &UpArgs) -> Result<ExitCode> {
     if let Some(connection) = Connection::open(&dir) {
         return already_up(&dir, connection, args);
     }
-    let errors = fs::File::create(dir.join("supervisor.log"))?;
+    // Only added to: the log may be that of a cluster that is just starting.
+    let errors = fs::File::options().append(true).create(true).open(supervisor_log(&dir))?;
     let mut supervisor = Command::new(env::current_exe()?)
         .args(["cluster", "up", "--foreground", "--lifeline", "until-ready"])
         .args(["--nodes", &args.nodes.to_string(), "--port", &args.port.to_string()])
@@ -50,6 +53,7 @@ pub fn launch(args: &UpArgs) -> Result<ExitCode> {
         .arg(&dir)
         .arg("--bin")
         .arg(&args.bin)
+        .args(images_flag(args))
         .stdin(Stdio::piped()) // closes when this process ends, and with it a cluster that is not ready
         .stdout(Stdio::piped())
         .stderr(errors)
@@ -75,8 +79,15 @@ fn already_up(dir: &Path, connection: Connection, args: &UpArgs) -> Result<ExitC
         status.nodes,
         dir.display()
     );
+    let images = args.images.as_ref().map_or_else(|| Ok(dir.join("images")), |images| images.canonicalize());
+    ensure!(
+        images.is_ok_and(|images| images == status.images),
+        "a cluster with images from {} is running in {}: end it first (make cluster-down)",
+        status.images.display(),
+        dir.display()
+    );
     println!("The cluster is up already.");
-    println!("{READY}{}", dir.join("kubeconfig").display());
+    println!("{READY}{}", shell_word(&kubeconfig(dir)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -99,6 +110,11 @@ fn own(args: &mut UpArgs) -> Result<ExitCode> {
     args.bin = args.bin.canonicalize()?;
     let lock = client::lock(&args.at.dir)?;
     ensure!(lock.is_some(), "another cluster is running in {}", args.at.dir.display());
+    fs::File::create(supervisor_log(&args.at.dir)).context("cannot begin a log")?; // it speaks of this cluster only
+    if let Some(images) = &mut args.images {
+        fs::create_dir_all(&*images).with_context(|| format!("cannot make {}", images.display()))?;
+        *images = images.canonicalize()?;
+    }
 
     // Before the namespaces: this listener stays the machine's own.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).map_err(|error| match error.kind() {
@@ -111,9 +127,8 @@ fn own(args: &mut UpArgs) -> Result<ExitCode> {
 
     // One thread, as the kernel allows no other; see `unshare_all`.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let layout = Layout { dir: args.at.dir.clone(), bin: args.bin.clone(), port: args.port };
     let outcome = runtime.block_on(attend(args, listener));
-    layout.retire();
+    retire(&args.at.dir);
     outcome
 }
 
@@ -160,6 +175,7 @@ fn start_init(args: &UpArgs) -> Result<tokio::process::Child> {
         .arg(&args.at.dir)
         .arg("--bin")
         .arg(&args.bin)
+        .args(images_flag(args))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .process_group(0); // Ctrl-C is for the supervisor, which then ends all at once
@@ -167,6 +183,10 @@ fn start_init(args: &UpArgs) -> Result<tokio::process::Child> {
         init.env_remove(variable);
     }
     init.spawn().context("cannot start PID 1 of the cluster")
+}
+
+fn images_flag(args: &UpArgs) -> impl Iterator<Item = &OsStr> {
+    args.images.iter().flat_map(|images| [OsStr::new("--images"), images.as_os_str()])
 }
 
 /// The pipe at standard input.
@@ -185,7 +205,7 @@ async fn end_of(input: &mut Option<pipe::Receiver>) {
 
 /// Says something on standard output, if anyone still listens there, and in `DIR/supervisor.log`.
 fn tell(dir: &Path, line: &str) {
-    let log = fs::File::options().append(true).create(true).open(dir.join("supervisor.log"));
+    let log = fs::File::options().append(true).create(true).open(supervisor_log(dir));
     // Who started a cluster in the background is gone by now, and its pipe closed: no error is worth a word.
     let _ = writeln!(std::io::stdout(), "{line}");
     if let Ok(mut log) = log {
