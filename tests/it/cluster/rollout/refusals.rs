@@ -67,11 +67,11 @@ async fn without_room_for_surge_it_retires_first() {
     let quotas: Api<ResourceQuota> = Api::namespaced(stage.client.clone(), &stage.namespace);
     let quota = json!({"metadata": {"name": "pods"}, "spec": {"hard": {"pods": "4"}}});
     quotas.create(&PostParams::default(), &serde_json::from_value(quota).unwrap()).await.unwrap();
-    let bounds = Bounds::watch(stage.pods(), 4);
+    let bounds = Bounds::watch(stage.pods(), 4).await;
     stage.roll("2", spec).await;
     let rollout = stage.complete(120).await;
     assert_eq!(rollout.status.unwrap().versions[0].version, "2");
-    bounds.assert(3, 5);
+    bounds.assert(3, 5).await;
 }
 
 #[tokio::test]
