@@ -1,10 +1,11 @@
 //! Faults in mid-roll: Pods, nodes, the operator, the API server, the network.
 use std::{
+    collections::BTreeSet,
     process::{Child, Command, Stdio},
     sync::OnceLock,
 };
 
-use baton::api::RolloutStatus;
+use baton::api::{Rollout, RolloutStatus};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{EvictParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -100,31 +101,47 @@ async fn deleted_and_recreated_while_its_pods_terminate() {
     assert!(stage.live().await.iter().all(|pod| uids.contains(&&pod.metadata.uid)), "the new ones stay");
 }
 
-/// Killed without warning at many moments of a roll: the same end, bounds never broken.
+/// Killed without warning before, in and after every batch: each successor goes on where it was, bounds never broken.
 #[tokio::test]
 async fn the_operator_killed_before_during_and_after_batches() {
     let mut stage = Stage::new(simulated(), "fault-kill").await;
-    let spec = |version: &str| {
-        (version.to_owned(), json!({"replicas": 6, "strategy": {"batchSize": 2, "maxSurge": 1, "maxUnavailable": 1}}))
-    };
-    let (version, first) = spec("1");
-    stage.roll(&version, first).await;
-    stage.complete(60).await;
-    let bounds = Bounds::watch(stage.pods(), 6).await;
+    let spec = json!({"replicas": 6, "minReadySeconds": 1,
+        "strategy": {"batchSize": 2, "maxSurge": 1, "maxUnavailable": 1}});
+    stage.roll("1", spec.clone()).await;
+    let before = run(&stage.complete(60).await);
+    let mut leaders = vec![stage.next_leader("").await];
     stage.kill_operator();
-    let (version, second) = spec("2");
-    stage.roll(&version, second).await;
-    for milliseconds in [300, 500, 700, 900, 1100] {
+    let bounds = Bounds::watch(stage.pods(), 6).await;
+    stage.roll("2", spec).await;
+    // (batch in work, instances at the new version, all of them available) when the leader is killed
+    let moments =
+        [(1, 0, false), (1, 1, false), (1, 2, true), (2, 2, false), (2, 3, false), (3, 4, true), (3, 5, false)];
+    let mut killed_in_batch = 0;
+    for moment in moments {
         stage.start_operator();
-        // Not a wait for something: the moment of the kill is meant to be arbitrary.
-        tokio::time::sleep(std::time::Duration::from_millis(milliseconds)).await;
+        leaders.push(stage.next_leader(leaders.last().unwrap()).await);
+        let is_reached = |rollout: &Rollout| run(rollout) > before && reached(rollout) >= moment;
+        let rollout = stage.until(60, &format!("{moment:?}"), is_reached).await;
         stage.kill_operator();
+        let batch = rollout.status.unwrap().batch.unwrap();
+        killed_in_batch += usize::from(batch.updated < batch.opened);
     }
+    assert!(killed_in_batch >= 3, "{killed_in_batch}: the roll is too fast for this test");
     stage.start_operator();
     let rollout = stage.complete(120).await;
+    leaders.push(stage.next_leader(leaders.last().unwrap()).await);
+    assert_eq!(leaders.iter().collect::<BTreeSet<_>>().len(), 2 + moments.len(), "each led: {leaders:?}");
+    assert_eq!(run(&rollout), before + 1, "one run");
     assert_eq!(rollout.status.unwrap().versions[0].version, "2");
     bounds.assert(5, 7).await;
-    assert_eq!(bounds.worst().created.len(), 6, "one new Pod an instance, also after five kills");
+    assert_eq!(bounds.worst().created.len(), 6, "one new Pod an instance: {:?}", bounds.worst().created);
+}
+
+/// How far a run is: the batch in work, instances at its version, whether those of the batch are available.
+fn reached(rollout: &Rollout) -> (i32, i32, bool) {
+    let status = rollout.status.clone().unwrap_or_default();
+    let batch = status.batch.unwrap_or_default();
+    (batch.index, status.updated_replicas, batch.opened > 0 && batch.updated >= batch.opened)
 }
 
 /// A cluster whose API server and node are stopped at will: tests that use it take turns.

@@ -8,7 +8,10 @@ use std::{
 };
 
 use baton::api::{ConditionStatus, ConditionType, Rollout};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Namespace, Pod},
+};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -66,6 +69,8 @@ pub struct Stage {
     pub operator: Option<Child>,
     /// Where the operator finds the API server; the cluster's own unless a test puts something in between.
     pub kubeconfig: PathBuf,
+    /// Further arguments of the operator.
+    pub operator_args: Vec<String>,
 }
 
 impl Stage {
@@ -81,17 +86,23 @@ impl Stage {
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
         let kubeconfig = cluster.kubeconfig.clone();
-        Self { cluster, namespace: name.to_owned(), client, operator: None, kubeconfig }
+        Self { cluster, namespace: name.to_owned(), client, operator: None, kubeconfig, operator_args: Vec::new() }
     }
 
-    /// Starts the operator; a test ends with its log when it fails.
+    /// Starts the operator as in one Pod whose container is restarted: a successor takes over at once. A test ends with
+    /// its log when it fails.
     pub fn start_operator(&mut self) {
-        let log = self.log();
-        let file = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let file = fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
+        let state = self.cluster.dir.join("operators").join(&self.namespace);
+        fs::create_dir_all(&state).unwrap();
         let mut command: Command = self.cluster.enter(OPERATOR);
         command
             .args(["--namespace", &self.namespace, "--lease-namespace", &self.namespace])
-            .args(["--bind", "127.0.0.1:0"])
+            .args(["--bind", "127.0.0.1:0", "--state-dir"])
+            .arg(state)
+            .args(&self.operator_args)
+            .env("POD_NAME", "operator")
+            .env("POD_UID", &self.namespace)
             .env("KUBECONFIG", &self.kubeconfig)
             .env("RUST_LOG", "info,baton::operator::reconcile=debug")
             .stdin(Stdio::null())
@@ -108,8 +119,28 @@ impl Stage {
         }
     }
 
-    fn log(&self) -> PathBuf {
+    /// What the operators of this test have logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
         self.cluster.dir.join("logs").join(format!("operator-{}.log", self.namespace))
+    }
+
+    /// Waits until another operator leads than `before`; its identity.
+    pub async fn next_leader(&self, before: &str) -> String {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
+        let deadline = Instant::now() + Duration::from_mins(1);
+        loop {
+            let lease = leases.get_opt("baton-operator").await.unwrap();
+            let holder = lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default();
+            if !holder.is_empty() && holder != before {
+                return holder;
+            }
+            assert!(Instant::now() < deadline, "no operator leads after {before:?}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub fn rollouts(&self) -> Api<Rollout> {
@@ -176,7 +207,7 @@ impl Stage {
                 Ok(rollout) if is(&rollout) => return rollout,
                 other if Instant::now() > deadline => {
                     let status = other.map(|rollout| rollout.status);
-                    let log = fs::read_to_string(self.log()).unwrap_or_default();
+                    let log = self.log();
                     let tail: Vec<&str> = log.lines().rev().take(40).collect();
                     let tail: Vec<&str> = tail.into_iter().rev().collect();
                     panic!("not within {seconds} s: {what}\nstatus: {status:#?}\noperator:\n{}", tail.join("\n"));
@@ -201,7 +232,7 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.kill_operator();
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            let log = self.log();
             println!("--- the operator of {}\n{log}---", self.namespace);
         }
     }
