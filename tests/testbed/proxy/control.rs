@@ -43,6 +43,7 @@ async fn converse(mut stream: UnixStream, forwarder: &Forwarder) -> io::Result<(
 fn obey(word: &str, forwarder: &Forwarder) -> String {
     match word {
         "cut" => forwarder.cut(),
+        "freeze" => forwarder.freeze(),
         "status" => {}
         mode => match mode.parse() {
             Ok(mode) => forwarder.switch(mode),

@@ -49,7 +49,7 @@ impl FromStr for Mode {
             "pass" => Ok(Self::Pass),
             "silent" => Ok(Self::Silent),
             "silent-down" => Ok(Self::SilentDown),
-            _ => Err(format!("error: {word:?} is none of pass, silent, silent-down, cut, status")),
+            _ => Err(format!("error: {word:?} is none of pass, silent, silent-down, freeze, cut, status")),
         }
     }
 }
@@ -78,6 +78,8 @@ pub struct Forwarder {
     mode: watch::Sender<Mode>,
     /// Counts cuts: a connection ends when the count changes.
     cuts: watch::Sender<u64>,
+    /// Counts freezes: a connection is silent from the change on.
+    freezes: watch::Sender<u64>,
     connections: Arc<AtomicUsize>,
 }
 
@@ -88,6 +90,7 @@ impl Forwarder {
             upstream: upstream.into(),
             mode: watch::Sender::new(mode),
             cuts: watch::Sender::new(0),
+            freezes: watch::Sender::new(0),
             connections: Arc::default(),
         }
     }
@@ -100,6 +103,11 @@ impl Forwarder {
     /// Resets every connection.
     pub fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Swallows whatever comes on the connections that are open now.
+    pub fn freeze(&self) {
+        self.freezes.send_modify(|freezes| *freezes += 1);
     }
 
     pub fn mode(&self) -> Mode {
@@ -121,6 +129,7 @@ impl Forwarder {
                 upstream: self.upstream.clone(),
                 mode: self.mode.subscribe(),
                 cuts: self.cuts.subscribe(),
+                freezes: self.freezes.subscribe(),
                 open: self.connections.clone(),
             };
             tokio::spawn(async move {
@@ -136,26 +145,28 @@ struct Connection {
     upstream: Arc<str>,
     mode: watch::Receiver<Mode>,
     cuts: watch::Receiver<u64>,
+    freezes: watch::Receiver<u64>,
     open: Arc<AtomicUsize>,
 }
 
 impl Connection {
-    async fn forward(mut self, mut client: TcpStream) -> io::Result<()> {
+    async fn forward(self, mut client: TcpStream) -> io::Result<()> {
         let mut server = TcpStream::connect(&*self.upstream).await?;
         let _open = Open::count(&self.open);
         // Small messages pass as they come.
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
+        let mut cuts = self.cuts.clone();
         let cut = {
             let (client_read, client_write) = client.split();
             let (server_read, server_write) = server.split();
             tokio::select! {
                 // Both: a side that has nothing more to say may still listen.
                 _ = async { tokio::join!(
-                    pump(client_read, server_write, Direction::Up, self.mode.clone()),
-                    pump(server_read, client_write, Direction::Down, self.mode.clone()),
+                    pump(client_read, server_write, || self.swallows(Direction::Up)),
+                    pump(server_read, client_write, || self.swallows(Direction::Down)),
                 ) } => false,
-                changed = self.cuts.changed() => changed.is_ok(),
+                changed = cuts.changed() => changed.is_ok(),
             }
         };
         if cut {
@@ -165,15 +176,20 @@ impl Connection {
         }
         Ok(())
     }
+
+    fn swallows(&self, direction: Direction) -> bool {
+        let is_frozen = self.freezes.has_changed().unwrap_or(false);
+        is_frozen || self.mode.borrow().swallows(direction)
+    }
 }
 
 /// Carries bytes one way until they end; for ever once some were lost.
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, direction: Direction, mode: watch::Receiver<Mode>) {
+async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, swallows: impl Fn() -> bool) {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut lost = false;
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
-        lost |= mode.borrow().swallows(direction);
+        lost |= swallows();
         if lost && read > 0 {
             continue;
         }

@@ -101,6 +101,21 @@ async fn silence_keeps_connections_open_and_lost_bytes_stay_lost() {
 }
 
 #[tokio::test]
+async fn a_freeze_silences_what_is_open_and_nothing_else() {
+    let proxy = proxy().await;
+    let mut old = proxy.client().await;
+    assert!(echoes(&mut old, "hello").await);
+    assert_eq!(proxy.tell("freeze").await, "pass 1");
+    let mut new = proxy.client().await;
+    assert!(echoes(&mut new, "hello").await);
+    assert!(is_silent(&mut old).await, "also one that had lost nothing when it froze");
+    assert!(echoes(&mut new, "again").await);
+    proxy.tell("cut").await;
+    let end = timeout(PATIENCE, old.read(&mut [0; 8])).await.unwrap();
+    assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
 async fn a_server_can_go_silent_while_it_still_hears() {
     let proxy = proxy().await;
     let heard = TcpListener::bind("127.0.0.1:0").await.unwrap();

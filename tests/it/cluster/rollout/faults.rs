@@ -166,6 +166,7 @@ async fn the_api_server_restarted_in_mid_roll() {
     let stage = Stage::new(cluster, "fault-apiserver").await;
     stage.roll("1", on_simulated_nodes(slow(5))).await;
     stage.complete(60).await;
+    let bounds = Bounds::watch(stage.pods(), 5).await;
     stage.roll("2", on_simulated_nodes(slow(5))).await;
     stage
         .until(60, "in mid-roll", |r| reason(r) == "RollingOut" && r.status.as_ref().unwrap().updated_replicas >= 2)
@@ -174,6 +175,8 @@ async fn the_api_server_restarted_in_mid_roll() {
     let rollout = stage.complete(120).await;
     assert_eq!(rollout.status.unwrap().versions[0].version, "2");
     assert_eq!(stage.live().await.len(), 5);
+    bounds.assert(5, 6).await;
+    assert_eq!(bounds.worst().created.len(), 5, "{:?}", bounds.worst().created);
 }
 
 /// A node dies; its Pods are deleted and never end. Their slots are filled elsewhere.
@@ -213,17 +216,34 @@ async fn a_watch_that_goes_silent() {
     let mut stage = Stage::without_operator(simulated(), "fault-silent").await;
     let proxy = Proxy::start(&stage);
     stage.kubeconfig = proxy.kubeconfig(&stage);
+    stage.operator_args = ["--watch-silence-seconds", "6"].map(str::to_owned).into();
     stage.start_operator();
     stage.roll("1", slow(4)).await;
-    stage.complete(60).await;
+    let before = run(&stage.complete(60).await);
+    let leader = stage.next_leader("").await;
+    let bounds = Bounds::watch(stage.pods(), 4).await;
     stage.roll("2", slow(4)).await;
     stage
         .until(60, "in mid-roll", |r| reason(r) == "RollingOut" && r.status.as_ref().unwrap().updated_replicas >= 1)
         .await;
-    proxy.tell("silent");
-    proxy.tell("pass"); // new connections pass, the old ones stay silent for ever
+    let silences = || {
+        let log = stage.log();
+        let lines = log.lines().filter(|line| line.contains("watch fell silent"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(silences().is_empty(), "{:?}", silences());
+    proxy.tell("freeze");
     let rollout = stage.complete(240).await;
-    assert_eq!(rollout.status.unwrap().versions[0].version, "2");
+    // Without these the fault was none.
+    for kind in ["Pod", "Rollout"] {
+        let kind = format!("kind=\"{kind}\"");
+        assert!(silences().iter().any(|line| line.contains(&kind)), "{kind}: {:?}", silences());
+    }
+    assert_eq!(rollout.status.as_ref().unwrap().versions[0].version, "2");
+    assert_eq!(run(&rollout), before + 1);
+    bounds.assert(4, 5).await;
+    assert_eq!(bounds.worst().created.len(), 4, "{:?}", bounds.worst().created);
+    assert_eq!(stage.next_leader("").await, leader, "the same process recovered");
 }
 
 /// A byte forwarder between the operator and the API server.
