@@ -102,6 +102,8 @@ async fn scaling_10_4_10_in_mid_roll_moves_nothing_back() {
     let spec = |replicas: i32| json!({"replicas": replicas, "minReadySeconds": 1, "strategy": {"batchSize": 2, "maxSurge": 1, "maxUnavailable": 1}});
     stage.roll("1", spec(10)).await;
     stage.complete(30).await;
+    let throughout = Bounds::watch(stage.pods(), 10).await;
+    let at_ten = Bounds::watch(stage.pods(), 10).await;
     stage.roll("2", spec(10)).await;
     let some = stage
         .until(30, "two instances updated", |r| {
@@ -113,10 +115,14 @@ async fn scaling_10_4_10_in_mid_roll_moves_nothing_back() {
         |pod: &Pod| slots(std::slice::from_ref(pod)).iter().all(|(slot, revision)| *slot < 4 && *revision == new);
     let kept: Vec<Pod> = stage.live().await.into_iter().filter(is_new).collect();
     assert!(!kept.is_empty());
+    at_ten.assert(9, 11).await;
     stage.patch(json!({"spec": {"replicas": 4}})).await;
     stage.until(60, "four left", |r| r.status.as_ref().unwrap().replicas <= 5).await;
+    let at_ten_again = Bounds::watch(stage.pods(), 10).await;
     stage.patch(json!({"spec": {"replicas": 10}})).await;
     stage.complete(90).await;
+    at_ten_again.assert(9, 11).await;
+    throughout.assert(3, 11).await;
     let live = stage.live().await;
     assert_eq!(slots(&live), (0..10).map(|slot| (slot, new.clone())).collect::<Vec<_>>());
     for pod in kept {
