@@ -1,7 +1,7 @@
 //! Nodes of both kinds beside each other, and one that dies.
 use std::fs;
 
-use super::support::{TestCluster, eventually, output_of, processes_of, sleepers};
+use super::support::{TestCluster, eventually, output_of, processes_of, shared, sleepers};
 
 #[test]
 fn pods_outlive_their_node_process_but_not_their_cluster() {
@@ -48,4 +48,29 @@ fn a_cluster_outlives_a_node_process_that_is_killed() {
     let told = fs::read_to_string(cluster.dir.join("supervisor.log")).unwrap();
     assert!(told.contains("process-1 was killed by SIGKILL"), "{told}");
     cluster.kubectl(&["wait", "node/process-1", "--for=condition=Ready", "--timeout=30s"]);
+}
+
+/// kwok once ended each Pod twice, by name: the second time it might meet the next Pod of that name.
+#[test]
+fn a_simulated_pod_is_ended_once() {
+    let cluster = shared();
+    cluster.kubectl(&["create", "namespace", "ended-once"]);
+    let run = |name: &str, seconds: u32| {
+        let grace = format!(r#"{{"spec":{{"terminationGracePeriodSeconds":{seconds}}}}}"#);
+        let image = ["--image=example.local/idle:1.0", "--override-type=strategic"];
+        let overrides = format!("--overrides={grace}");
+        cluster.kubectl(&[&["run", name, "-n", "ended-once"][..], &image, &[&overrides]].concat());
+        let pod = format!("pod/{name}");
+        cluster.kubectl(&["wait", &pod, "-n", "ended-once", "--for=condition=Ready", "--timeout=30s"]);
+    };
+    // Also without grace, where nothing is left for kwok to do.
+    for (name, seconds) in [("graceful", 30), ("abrupt", 0)] {
+        run(name, seconds);
+        cluster.kubectl(&["delete", "pod", name, "-n", "ended-once", "--timeout=30s"]);
+    }
+    run("last", 30); // kwok has seen the ends of the others by now
+    let log = fs::read_to_string(cluster.dir.join("logs/kwok.log")).unwrap();
+    let refused: Vec<&str> =
+        log.lines().filter(|line| line.contains("ended-once/") && line.contains("ERROR")).collect();
+    assert!(refused.is_empty(), "{refused:#?}");
 }

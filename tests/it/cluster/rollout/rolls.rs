@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::{
     bounds::Bounds,
-    stage::{Stage, real, reason, run, simulated, slots},
+    stage::{Stage, reason, run, simulated, slots},
 };
 
 /// B2 D12: twenty instances change in four batches within the budget, and nothing is lost on the way.
@@ -111,10 +111,9 @@ async fn run_after(stage: &Stage) -> i64 {
     run(&stage.rollouts().get("web").await.unwrap()) + 1
 }
 
-/// On a process node: kwok ends a Pod by name alone, and now and then ends the next one of that name with it.
 #[tokio::test]
 async fn a_restart_replaces_every_pod_once() {
-    let stage = Stage::new(real(), "rolls-restart").await;
+    let stage = Stage::new(simulated(), "rolls-restart").await;
     stage.roll("1", json!({"replicas": 4, "strategy": {"batchSize": 2}})).await;
     stage.complete(30).await;
     let before: Vec<_> = stage.live().await.into_iter().map(|pod| pod.metadata.uid).collect();
