@@ -6,6 +6,7 @@ CARGO ?= cargo
 
 # One set of features everywhere, so that one build serves every target.
 cargo_flags := --locked --all-features
+version := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -1)
 
 deny_version := 0.20.2
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/baton/tools
@@ -68,7 +69,8 @@ generate: ## Write crds/, config/ and charts/baton anew from the code
 
 ## A cluster to try things in
 
-TESTBED := $(or $(CARGO_TARGET_DIR),target)/debug/baton-testbed
+built := $(or $(CARGO_TARGET_DIR),target)/debug
+TESTBED := $(built)/baton-testbed
 # process[:N] runs Pods as local processes, kwok:N simulates nodes; or both: process,kwok:50
 NODES ?= process
 CLUSTER ?= target/cluster
@@ -82,6 +84,13 @@ testbed:
 .PHONY: cluster-up
 cluster-up: control-plane testbed ## Start a real cluster without root (NODES=process,kwok:50) and print its KUBECONFIG
 	@$(TESTBED) cluster up --dir $(CLUSTER) --nodes $(NODES) $(if $(IMAGES),--images $(IMAGES))
+
+.PHONY: images
+images: ## Put the operator and the example web 1.0, 1.1 where the cluster's process node finds its images
+	$(CARGO) build $(cargo_flags) --quiet --bins --example web
+	@install -D $(built)/baton-operator $(CLUSTER)/images/baton-operator/$(version)/baton-operator
+	@for tag in 1.0 1.1; do install -D $(built)/examples/web $(CLUSTER)/images/web/$$tag/web; done
+	@ls -d $(CLUSTER)/images/*/*
 
 .PHONY: cluster-down
 cluster-down: testbed ## End the cluster and everything in it
