@@ -124,8 +124,14 @@ impl Pod {
         )
     }
 
-    /// Ready for `min_ready_seconds` at `now`.
+    /// Ready for `min_ready_seconds` at `now`. Where these are 0 no clock is asked: the node's may be ahead of ours, and
+    /// Ready is a fact.
     pub fn is_available(&self, min_ready_seconds: i32, now: Timestamp) -> bool {
-        self.available_at(min_ready_seconds).is_some_and(|at| at <= now)
+        self.is_ready() && self.available_later(min_ready_seconds, now).is_none()
+    }
+
+    /// When a Pod that is Ready becomes available, where that is later than `now`.
+    pub fn available_later(&self, min_ready_seconds: i32, now: Timestamp) -> Option<Timestamp> {
+        self.available_at(min_ready_seconds).filter(|at| min_ready_seconds > 0 && *at > now)
     }
 }

@@ -151,12 +151,10 @@ pub fn pod_state(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<(S
     if let Some(message) = &pod.unschedulable {
         return Some((State::NotReady, "Unschedulable".into(), message.clone()));
     }
-    match pod.available_at(min_ready_seconds) {
+    match pod.available_later(min_ready_seconds, now) {
+        Some(at) => Some((State::Starting, "MinReadySeconds".into(), format!("ready; available at {}", seconds(at).0))),
+        None if pod.is_ready() => None,
         None => Some(not_ready(pod)),
-        Some(at) if at > now => {
-            Some((State::Starting, "MinReadySeconds".into(), format!("ready; available at {}", seconds(at).0)))
-        }
-        Some(_) => None,
     }
 }
 

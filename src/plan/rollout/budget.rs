@@ -46,13 +46,16 @@ impl Budget {
         free
     }
 
-    /// Takes one available Pod off; `last_of_slot` says that its slot (below replicas) has no other available Pod.
-    pub fn take_available(&mut self, last_of_slot: bool) -> bool {
-        let free =
-            self.available_pods > self.available_min && (!last_of_slot || self.available_slots > self.available_min);
+    /// Takes one Ready Pod off; `last_of_slot` says that its slot (below replicas) has no other available Pod. One that
+    /// is not available (yet, or by a clock that is behind) leaves the numbers as they are, and still goes only where the
+    /// others suffice: by the node's clock it may be available.
+    pub fn take_ready(&mut self, is_available: bool, last_of_slot: bool) -> bool {
+        let cost = i32::from(is_available);
+        let free = self.available_pods - cost >= self.available_min
+            && (!last_of_slot || self.available_slots - cost >= self.available_min);
         if free {
-            self.available_pods -= 1;
-            self.available_slots -= i32::from(last_of_slot);
+            self.available_pods -= cost;
+            self.available_slots -= if last_of_slot { cost } else { 0 };
         }
         free
     }

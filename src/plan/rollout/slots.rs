@@ -163,10 +163,10 @@ impl<'a> Slots<'a> {
         if best.unschedulable.is_some() {
             return "Unschedulable".into();
         }
-        match best.available_at(self.min_ready_seconds) {
+        match best.available_later(self.min_ready_seconds, self.now) {
+            Some(at) => format!("ready, available at {}", failure::seconds(at).0),
+            None if best.is_ready() => "old Pod leaves".into(),
             None => "not ready".into(),
-            Some(at) if at > self.now => format!("ready, available at {}", failure::seconds(at).0),
-            Some(_) => "old Pod leaves".into(),
         }
     }
 

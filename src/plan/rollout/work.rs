@@ -116,7 +116,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let view = self.view;
         for slot in view.slots.unwanted() {
             for pod in &slot.live {
-                if !self.available(pod) || self.budget.take_available(false) {
+                if !pod.is_ready() || self.budget.take_ready(self.available(pod), false) {
                     self.changes.push(delete(pod, PodReason::Scale));
                 } else {
                     self.hold_for_budget(slot.index);
@@ -128,8 +128,9 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             for pod in &slot.live[1..] {
                 let same = pod.revision == best.revision && !view.slots.is_renewal_due(pod);
                 let reason = if same { PodReason::Surplus } else { self.reason_of_change(slot) };
-                // An available Pod leaves only when the better one has taken over: that is what the surge is for.
-                if !self.available(pod) || (self.available(best) && self.budget.take_available(false)) {
+                // A Ready Pod leaves only when the better one has taken over: that is what the surge is for.
+                let replaced = self.available(best);
+                if !pod.is_ready() || (replaced && self.budget.take_ready(self.available(pod), false)) {
                     self.changes.push(delete(pod, reason));
                 }
             }
@@ -219,11 +220,11 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
 
     /// With surge: create the partner, the old Pod leaves once that is available. Without: retire, then create.
     fn change(&mut self, slot: &Slot<'a>, pod: &Pod, reason: PodReason) {
-        if !self.available(pod) {
+        if !pod.is_ready() {
             self.changes.push(delete(pod, reason)); // costs no availability, and may free what the new one needs
         } else if self.creates_held.is_none() && self.budget.total < self.budget.total_max {
             self.create(slot, reason);
-        } else if self.budget.take_available(true) {
+        } else if self.budget.take_ready(self.available(pod), true) {
             self.changes.push(delete(pod, reason));
         } else if let Some(refused) = self.creates_held.clone() {
             self.note(refused);
@@ -333,7 +334,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     fn wake_for_pods(&mut self) {
         let view = self.view;
         for pod in &view.snapshot.pods {
-            if let Some(at) = pod.available_at(view.spec().min_ready_seconds) {
+            if let Some(at) = pod.available_later(view.spec().min_ready_seconds, view.now()) {
                 self.alarm.passed(at);
             }
             if let Some(at) = pod.deletion {

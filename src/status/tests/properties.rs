@@ -10,7 +10,7 @@ use crate::{
         rollout::{
             fold::World,
             plan,
-            tests::properties::{coins, world},
+            tests::worlds::{coins, world},
         },
     },
     snapshot::{Container, ContainerState, CreateRefusal, RefusalReason, Snapshot, TemplateCheck},

@@ -2,7 +2,7 @@
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::fixture::{Fixture, at, rollout};
+use super::fixture::{Fixture, at, rollout, say};
 use crate::{
     api::{Time, rollout::Abort},
     plan::{
@@ -153,6 +153,36 @@ fn a_surge_that_quota_refuses_is_what_it_waits_for() {
     });
     let hold = plan(&fixture.snapshot).hold.unwrap();
     assert_eq!(hold.reason, HoldReason::CreateRefused, "{hold:?}");
+}
+
+/// R1: Ready is what the node says; only for how long is a matter of clocks.
+#[test]
+fn a_clock_that_is_behind_takes_no_ready_pod_for_a_missing_one() {
+    let deleted = |replicas: i32, min_ready_seconds: i32| {
+        let spec = json!({"minReadySeconds": min_ready_seconds,
+            "strategy": {"batchSize": 4, "maxSurge": 0, "maxUnavailable": 1}});
+        let mut fixture = Fixture::new("a a a ab", 'b', spec).opened(4);
+        fixture.snapshot.now = at(-900); // they are Ready since -400
+        fixture.snapshot.rollout.spec.replicas = replicas;
+        let changes = plan(&fixture.settled().snapshot).changes;
+        changes.iter().filter(|change| matches!(change, Change::DeletePod { .. })).count()
+    };
+    assert_eq!(deleted(4, 0), 2, "what stands beside its successor, and one more");
+    assert_eq!(deleted(2, 0), 4, "those beyond replicas, and one more");
+    // Where minReadySeconds counts, nobody can tell by this clock who may go: all stay until it has caught up.
+    assert_eq!((deleted(4, 30), deleted(2, 30)), (0, 0));
+}
+
+/// An instance that has been ready for too short a time is none that may be lost, and none that must be kept.
+#[test]
+fn a_ready_pod_that_is_not_available_yet_gives_way_when_the_others_suffice() {
+    let spec = json!({"minReadySeconds": 1_000, "strategy": {"batchSize": 4, "maxSurge": 0, "maxUnavailable": 1}});
+    let mut fixture = Fixture::new("a a a a", 'b', spec).opened(4);
+    for pod in &mut fixture.snapshot.pods {
+        pod.ready_since = Some(at(if pod.slot == 3 { -5 } else { -2_000 }));
+    }
+    let look = say(&plan(&fixture.snapshot));
+    assert!(look.starts_with("-web-3-a Forward; hold"), "{look}");
 }
 
 #[test]

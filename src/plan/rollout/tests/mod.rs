@@ -3,4 +3,5 @@ mod faults;
 pub(crate) mod fixture;
 mod folds;
 mod looks;
-pub(crate) mod properties;
+mod properties;
+pub(crate) mod worlds;

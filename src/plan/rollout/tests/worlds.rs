@@ -1,0 +1,185 @@
+//! Arbitrary worlds, and what must hold of any plan for them.
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::fixture::Fixture;
+use crate::{
+    plan::{
+        Change, Plan,
+        rollout::{budget::TERMINATING_COUNTS_SECONDS, fold::World, plan},
+    },
+    snapshot::{Pod, Snapshot},
+};
+
+fn slot() -> impl Strategy<Value = String> {
+    let pod = prop_oneof![8 => Just(""), 2 => Just("~"), 1 => Just("!"), 1 => Just("-"), 1 => Just("x")];
+    let letter = prop_oneof![Just('a'), Just('b'), Just('c')];
+    proptest::collection::vec((letter, pod), 0..3).prop_map(|pods| {
+        // The stable revision works: nothing can complete where it does not.
+        let pods =
+            pods.into_iter().map(|(letter, mark)| (letter, if letter == 'a' && mark == "!" { "~" } else { mark }));
+        let mut seen = std::collections::BTreeSet::new();
+        let pods: Vec<String> = pods.filter(|(l, _)| seen.insert(*l)).map(|(l, m)| format!("{l}{m}")).collect();
+        if pods.is_empty() { ".".into() } else { pods.concat() }
+    })
+}
+
+prop_compose! {
+    fn spec()(batch in 1..4i32, sized in any::<bool>(), surge in 0..3i32, unavailable in 0..3i32, threshold in 1..3i32,
+              pause in any::<bool>(), paused in prop::bool::weighted(0.1), min_ready in 0..3i32) -> serde_json::Value {
+        let mut strategy = json!({
+            "maxSurge": surge,
+            "maxUnavailable": if surge == 0 { unavailable.max(1) } else { unavailable },
+            "failureThreshold": threshold,
+            "onFailure": if pause { "Pause" } else { "Rollback" },
+        });
+        if sized {
+            strategy["batchSize"] = json!(batch);
+        } else {
+            strategy["batches"] = json!([{"upTo": batch, "pause": {"seconds": 7}}, {"upTo": "60%"}]);
+        }
+        json!({"strategy": strategy, "paused": paused, "minReadySeconds": min_ready})
+    }
+}
+
+prop_compose! {
+    pub(crate) fn world()(slots in proptest::collection::vec(slot(), 0..7), want in prop_oneof![Just('a'), Just('b')], spec in spec(),
+               opened in prop_oneof![Just(None), (0..7i32).prop_map(Some)], scale in -2..3i32, first in prop::bool::weighted(0.2))
+               -> Snapshot {
+        let mut fixture = Fixture::new(&slots.join(" "), want, spec);
+        if first {
+            for revision in &mut fixture.snapshot.revisions {
+                revision.completed_at = None;
+            }
+        }
+        if let Some(opened) = opened {
+            let opened = opened.min(slots.len() as i32);
+            fixture = fixture.opened(opened);
+        }
+        let replicas = &mut fixture.snapshot.rollout.spec.replicas;
+        *replicas = (*replicas + scale).max(0);
+        fixture.snapshot
+    }
+}
+
+/// Bounds as a Deployment has them: (fewest available, most Pods).
+pub(super) fn bounds(snapshot: &Snapshot) -> (i32, i32) {
+    let spec = &snapshot.rollout.spec;
+    let surge = spec.strategy.max_surge.rounded_up(spec.replicas);
+    let unavailable = spec.strategy.max_unavailable.rounded_down(spec.replicas);
+    let unavailable = if surge == 0 { unavailable.max(1) } else { unavailable };
+    ((spec.replicas - unavailable).max(0), spec.replicas + surge)
+}
+
+/// How far the operator's clock is ahead of the world's (of API server and nodes); behind, when negative.
+pub(super) fn skew_seconds() -> impl Strategy<Value = i64> {
+    prop_oneof![4 => Just(0), 1 => Just(-900), 1 => Just(-120), 1 => Just(-1), 1 => Just(1), 1 => Just(120), 1 => Just(300)]
+}
+
+/// What an operator whose clock differs so plans.
+pub(super) fn look(world: &World, skew_seconds: i64) -> Plan {
+    let mut seen = world.snapshot.clone();
+    seen.now += SignedDuration::from_secs(skew_seconds);
+    plan(&seen)
+}
+
+/// Available by the world's own clock. An operator's clock that is ahead shortens minReadySeconds by as much, as it does
+/// for a Deployment; nothing makes a Pod available that is not Ready.
+pub(super) fn is_available(snapshot: &Snapshot, pod: &Pod, skew_seconds: i64) -> bool {
+    let ahead = i32::try_from(skew_seconds.max(0)).unwrap_or(i32::MAX);
+    pod.is_available(snapshot.rollout.spec.min_ready_seconds.saturating_sub(ahead), snapshot.now)
+}
+
+/// Available Pods.
+pub(super) fn available(snapshot: &Snapshot, skew_seconds: i64) -> i32 {
+    snapshot.pods.iter().filter(|pod| is_available(snapshot, pod, skew_seconds)).count() as i32
+}
+
+/// Pods, Terminating ones included as long as they count: by the clock of the operator, who cannot know better.
+pub(super) fn total(snapshot: &Snapshot, skew_seconds: i64) -> i32 {
+    let now = snapshot.now + SignedDuration::from_secs(skew_seconds.max(0));
+    let given_up = |at: Timestamp| at + SignedDuration::from_secs(TERMINATING_COUNTS_SECONDS) <= now;
+    let counts = |pod: &&Pod| !pod.is_finished() && !pod.deletion.is_some_and(given_up);
+    snapshot.pods.iter().filter(counts).count() as i32
+}
+
+/// R1, R2, R4, R10 of one plan, whatever part of it is carried out.
+pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result<(), TestCaseError> {
+    let spec = &snapshot.rollout.spec;
+    let (available_min, total_max) = bounds(snapshot);
+    let mut lost = 0;
+    let mut created = 0;
+    for change in &planned.changes {
+        match change {
+            Change::DeletePod { uid, resource_version, name, .. } => {
+                let pod = snapshot.pods.iter().find(|pod| pod.uid == *uid && pod.resource_version == *resource_version);
+                prop_assert!(pod.is_some(), "R10: {name} is deleted with preconditions of no Pod of ours");
+                lost += i32::from(pod.is_some_and(|pod| is_available(snapshot, pod, skew_seconds)));
+            }
+            Change::CreatePod { revision, name, slot, .. } => {
+                created += 1;
+                let memory = &planned.memory;
+                let known = [&memory.update, &memory.stable, &memory.effective];
+                prop_assert!(known.contains(&&Some(revision.clone())), "R4: {name} is of {revision}");
+                prop_assert!((0..spec.replicas).contains(slot), "{name} is beyond replicas");
+                prop_assert!(snapshot.pods.iter().all(|pod| pod.name != *name), "{name} exists");
+            }
+            _ => {}
+        }
+    }
+    prop_assert!(
+        lost == 0 || available(snapshot, skew_seconds) - lost >= available_min,
+        "R1: {} - {lost} < {available_min}",
+        available(snapshot, skew_seconds)
+    );
+    prop_assert!(
+        created == 0 || total(snapshot, skew_seconds) + created <= total_max,
+        "R2: {} + {created} > {total_max}",
+        total(snapshot, skew_seconds)
+    );
+    Ok(())
+}
+
+/// By the world's clock.
+fn wake_at(planned: &Plan, skew_seconds: i64) -> Option<Timestamp> {
+    planned.wake_at.map(|at| at - SignedDuration::from_secs(skew_seconds))
+}
+
+/// Runs with a random part of each plan carried out; checks every plan; ends when quiet.
+pub(super) fn run_partly(
+    world: &mut World,
+    skew_seconds: i64,
+    mut coins: impl FnMut() -> bool,
+    looks: usize,
+) -> Result<bool, TestCaseError> {
+    let mut before: Option<(i64, i32, i32)> = None;
+    for _ in 0..looks {
+        let planned = look(world, skew_seconds);
+        check_plan(&world.snapshot, &planned, skew_seconds)?;
+        let replicas = world.snapshot.rollout.spec.replicas;
+        if let Some(batch) = &planned.memory.batch {
+            if let Some((run, opened, replicas_before)) = before {
+                let scaled = replicas < replicas_before;
+                prop_assert!(planned.memory.run != run || batch.opened >= opened || scaled, "opened shrinks");
+            }
+            before = Some((planned.memory.run, batch.opened, replicas));
+        }
+        if world.is_quiet(&planned) {
+            let Some(next) = world.next_event(wake_at(&planned, skew_seconds)) else { return Ok(true) };
+            world.advance(next);
+            continue;
+        }
+        let part: Vec<Change> = planned.changes.iter().filter(|_| coins()).cloned().collect();
+        world.apply(&planned, &part);
+    }
+    Ok(false)
+}
+
+pub(crate) fn coins(seed: u64) -> impl FnMut() -> bool {
+    let mut state = seed | 1;
+    move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 62 != 0
+    }
+}
