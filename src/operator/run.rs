@@ -4,7 +4,15 @@
 //! predecessor's last writes may not have reached our caches yet; then the work begins.
 //! Stop: no new looks; those going on end, or may not begin another write; then the lock is released, then the watches end. When the lock is lost the fence
 //! closes at once and the process ends with an error: whoever restarts it starts it clean.
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Context;
 use futures::future::join;
@@ -163,8 +171,14 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
     let queue = Arc::new(Queue::new(LOOK_SPACING));
     let mut parts = JoinSet::new();
     let watches = watch::Settings { silence: options.watch_silence, ends: metrics.watch_ends(), ..Default::default() };
-    let due = queue.clone();
-    let trigger: crate::observe::Trigger = Arc::new(move |keys| due.add(keys));
+    // Nothing takes from a standby's queue: it would fill, and keep what is gone.
+    let is_working = Arc::new(AtomicBool::new(false));
+    let (due, is_wanted) = (queue.clone(), is_working.clone());
+    let trigger: crate::observe::Trigger = Arc::new(move |keys| {
+        if is_wanted.load(Ordering::Acquire) {
+            due.add(keys);
+        }
+    });
     let observer = Arc::new(Observer::start(&client, &options.scopes, &watches, &mut rng, &trigger, &mut parts));
     metrics.show(&observer, &queue);
     if let Some(address) = options.bind {
@@ -210,7 +224,7 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
         notifier,
         memories: BTreeMap::new().into(),
     });
-    let work = work(shell, publisher, queue, options.concurrency, stop);
+    let work = work(shell, publisher, queue, &is_working, options.concurrency, stop);
     let outcome = tokio::select! {
         () = work => Ok(()),
         lost = election.keep() => Err(Error::Lost(lost)),
@@ -225,11 +239,20 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
 }
 
 /// The leader's work, until `stop`; then what is going on ends.
-async fn work(shell: Arc<Shell>, publisher: Publisher, queue: Arc<Queue>, concurrency: usize, stop: CancellationToken) {
+async fn work(
+    shell: Arc<Shell>,
+    publisher: Publisher,
+    queue: Arc<Queue>,
+    is_working: &AtomicBool,
+    concurrency: usize,
+    stop: CancellationToken,
+) {
     tokio::select! {
         () = shell.observer.refresh() => {}
         () = stop.cancelled() => return,
     }
+    // Before the look at what is known, so that nothing falls between the two.
+    is_working.store(true, Ordering::Release);
     let known = shell.observer.look(crate::snapshot::index::Index::keys);
     tracing::info!(rollouts = known.len(), "working");
     queue.add(known);

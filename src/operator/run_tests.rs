@@ -1,4 +1,4 @@
-//! The whole operator over an API server that has one Lease and nothing else.
+//! The whole operator over an API server that has one Lease, and a Rollout where a test puts one.
 use std::sync::Mutex;
 
 use axum::{body::Body, http::Request};
@@ -16,6 +16,9 @@ use crate::{
 struct World {
     lease: Option<Value>,
     version: u64,
+    rollouts: Vec<Value>,
+    /// Writes other than those of the Lease, as `POST /path`; dry runs are none.
+    writes: Vec<String>,
     lists: u64,
     /// Writes of the Lease are performed, but not answered.
     deaf: bool,
@@ -35,12 +38,19 @@ impl World {
             return Answer::Watch(receiver);
         }
         let missing = Answer::failure(404, "NotFound", "not found");
+        if call.method != "GET" && !call.path.contains("/leases") {
+            if !call.query.contains_key("dryRun") {
+                self.writes.push(call.line());
+            }
+            return Answer::Never;
+        }
         match (call.method.as_str(), call.path.ends_with("/leases/baton-operator")) {
             ("GET", true) => self.lease.clone().map_or(missing, Answer::ok),
             ("GET", false) if self.undefined && call.path.ends_with("/rollouts") => missing,
             ("GET", false) => {
                 self.lists += 1;
-                Answer::ok(json!({"metadata": {"resourceVersion": "1"}, "items": []}))
+                let items = if call.path.ends_with("/rollouts") { self.rollouts.as_slice() } else { &[] };
+                Answer::ok(json!({"metadata": {"resourceVersion": "1"}, "items": items}))
             }
             ("PUT", _) if self.version_of_lease() != call.body["metadata"]["resourceVersion"] => {
                 Answer::failure(409, "Conflict", "modified")
@@ -93,6 +103,23 @@ fn held_by_another() -> Value {
     }})
 }
 
+fn web() -> Value {
+    let template =
+        json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app", "image": "web:1"}]}});
+    json!({
+        "apiVersion": "baton.dev/v1alpha1", "kind": "Rollout",
+        "metadata": {"name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "1", "generation": 1},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}}, "template": template},
+    })
+}
+
+/// The number that a metric shows.
+fn shown(metrics: &Metrics, name: &str) -> f64 {
+    let text = metrics.text();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("{")?.rsplit(' ').next());
+    value.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+}
+
 async fn within_seconds(seconds: u64, holds: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(seconds);
     while !holds() {
@@ -136,6 +163,22 @@ async fn a_standby_fills_its_caches_and_leaves_quietly() {
     stop.cancel();
     assert!(operator.await.unwrap().is_ok());
     assert_eq!(world.lock().unwrap().holder().as_deref(), Some("b/2/y"), "it is not ours to release");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_standby_sees_does_not_queue_up_until_it_leads() {
+    let (world, metrics, stop) = (Shared::default(), Metrics::default(), CancellationToken::new());
+    world.lock().unwrap().lease = Some(held_by_another());
+    world.lock().unwrap().rollouts = vec![web()];
+    let operator = start(&world, &metrics, &stop);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!((shown(&metrics, "workqueue_depth"), shown(&metrics, "workqueue_adds_total")), (0.0, 0.0));
+    // The other is silent: its lock expires.
+    within_seconds(20, || !world.lock().unwrap().writes.is_empty()).await;
+    let waited = shown(&metrics, "workqueue_queue_duration_seconds_sum");
+    assert!(waited < 0.1, "{waited} s in the queue");
+    stop.cancel();
+    assert!(operator.await.unwrap().is_ok());
 }
 
 #[tokio::test(start_paused = true)]
