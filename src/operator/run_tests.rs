@@ -181,6 +181,24 @@ async fn what_a_standby_sees_does_not_queue_up_until_it_leads() {
     assert!(operator.await.unwrap().is_ok());
 }
 
+/// A look that hangs in a call for longer than a draining operator may write: it ends, but writes nothing more, not even
+/// what became of that call; then the lock is given back.
+#[tokio::test(start_paused = true)]
+async fn a_look_that_outlives_the_drain_writes_nothing_more_and_the_lock_is_given_back() {
+    let (world, metrics, stop) = (Shared::default(), Metrics::default(), CancellationToken::new());
+    world.lock().unwrap().rollouts = vec![web()];
+    let operator = start(&world, &metrics, &stop);
+    within_seconds(1, || !world.lock().unwrap().writes.is_empty()).await;
+    let (began, writes) = (Instant::now(), world.lock().unwrap().writes.clone());
+    stop.cancel();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(world.lock().unwrap().holder().as_deref(), Some("a/1/x"), "kept while something may still be performed");
+    assert!(operator.await.unwrap().is_ok());
+    assert!((8..15).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert_eq!(world.lock().unwrap().writes, writes);
+    assert_eq!(world.lock().unwrap().holder(), None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lock_that_is_won_while_it_stops_is_given_back() {
     let (world, metrics, stop) = (Shared::default(), Metrics::default(), CancellationToken::new());
