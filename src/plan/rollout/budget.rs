@@ -1,4 +1,5 @@
-//! How many Pods may be missing and how many may be too many, as in a Deployment.
+//! How many instances may be missing and how many Pods may be too many, as in a Deployment; with the difference that
+//! here Pods belong to instances: a Pod that leaves beside an available one of its instance costs no availability.
 use super::{after, replicas, slots::Slots};
 use crate::{
     api::RolloutSpec,
@@ -12,12 +13,12 @@ pub(super) const TERMINATING_COUNTS_SECONDS: i64 = 30;
 /// What may still be done now. Each permitted create or delete is taken off it.
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
-    /// Fewest available instances, and Pods, that must remain.
+    /// Fewest available instances that must remain; Pods, while any are retired beyond replicas.
     pub available_min: i32,
     /// Pods that are available.
     pub available_pods: i32,
-    /// Slots below replicas with an available Pod.
-    pub available_slots: i32,
+    /// Instances that are available: slots below replicas with an available Pod. A surge Pod beside one adds nothing.
+    pub available_instances: i32,
     /// Most Pods at once.
     pub total_max: i32,
     /// Pods that exist, Terminating ones included while they count.
@@ -33,7 +34,8 @@ impl Budget {
         Self {
             available_min: available_min(spec),
             available_pods: snapshot.pods.iter().filter(|pod| available(pod)).count() as i32,
-            available_slots: slots.wanted().filter(|slot| slot.live.iter().any(|pod| available(pod))).count() as i32,
+            available_instances: slots.wanted().filter(|slot| slot.live.iter().any(|pod| available(pod))).count()
+                as i32,
             total_max: replicas.saturating_add(surge),
             total: snapshot.pods.iter().filter(|pod| counts(snapshot, pod)).count() as i32,
         }
@@ -46,18 +48,31 @@ impl Budget {
         free
     }
 
-    /// Takes one Ready Pod off; `last_of_slot` says that its slot (below replicas) has no other available Pod. One that
-    /// is not available (yet, or by a clock that is behind) leaves the numbers as they are, and still goes only where the
-    /// others suffice: by the node's clock it may be available.
-    pub fn take_ready(&mut self, is_available: bool, last_of_slot: bool) -> bool {
+    /// Takes the last Ready Pod of a slot below replicas off: an instance becomes unavailable. A Pod that is not available
+    /// (yet, or by a clock that is behind) leaves the numbers as they are, and still goes only where the others suffice:
+    /// by the node's clock it may be available.
+    pub fn take_instance(&mut self, is_available: bool) -> bool {
         let cost = i32::from(is_available);
-        let free = self.available_pods - cost >= self.available_min
-            && (!last_of_slot || self.available_slots - cost >= self.available_min);
+        let free = self.available_instances - cost >= self.available_min;
         if free {
+            self.available_instances -= cost;
             self.available_pods -= cost;
-            self.available_slots -= if last_of_slot { cost } else { 0 };
         }
         free
+    }
+
+    /// Takes a Ready Pod of a slot beyond replicas off: it goes where enough other Pods are available, whosever they are.
+    pub fn take_beyond(&mut self, is_available: bool) -> bool {
+        let cost = i32::from(is_available);
+        let free = self.available_pods - cost >= self.available_min;
+        self.available_pods -= if free { cost } else { 0 };
+        free
+    }
+
+    /// Notes that a Pod leaves beside a better, available one: its instance stays available, so it is always free. With
+    /// maxUnavailable 0 one broken instance elsewhere would else keep every change from its end.
+    pub fn leave_beside(&mut self, is_available: bool) {
+        self.available_pods -= i32::from(is_available);
     }
 }
 

@@ -111,27 +111,28 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         }
     }
 
-    /// Pods beside a better one, and Pods of slots beyond replicas.
+    /// Pods beside a better one, then Pods of slots beyond replicas: what the first leave is what the second count on.
     fn retire_surplus(&mut self) {
         let view = self.view;
-        for slot in view.slots.unwanted() {
-            for pod in &slot.live {
-                if !pod.is_ready() || self.budget.take_ready(self.available(pod), false) {
-                    self.changes.push(delete(pod, PodReason::Scale));
-                } else {
-                    self.hold_for_budget(slot.index);
-                }
-            }
-        }
         for slot in view.slots.wanted().filter(|slot| slot.live.len() > 1) {
             let best = slot.live[0];
             for pod in &slot.live[1..] {
+                // A Ready Pod leaves only when the better one has taken over: that is what the surge is for.
+                if pod.is_ready() && !self.available(best) {
+                    continue;
+                }
                 let same = pod.revision == best.revision && !view.slots.is_renewal_due(pod);
                 let reason = if same { PodReason::Surplus } else { self.reason_of_change(slot) };
-                // A Ready Pod leaves only when the better one has taken over: that is what the surge is for.
-                let replaced = self.available(best);
-                if !pod.is_ready() || (replaced && self.budget.take_ready(self.available(pod), false)) {
-                    self.changes.push(delete(pod, reason));
+                self.budget.leave_beside(self.available(pod));
+                self.changes.push(delete(pod, reason));
+            }
+        }
+        for slot in view.slots.unwanted() {
+            for pod in &slot.live {
+                if !pod.is_ready() || self.budget.take_beyond(self.available(pod)) {
+                    self.changes.push(delete(pod, PodReason::Scale));
+                } else {
+                    self.hold_for_budget(slot.index);
                 }
             }
         }
@@ -224,7 +225,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             self.changes.push(delete(pod, reason)); // costs no availability, and may free what the new one needs
         } else if self.creates_held.is_none() && self.budget.total < self.budget.total_max {
             self.create(slot, reason);
-        } else if self.budget.take_ready(self.available(pod), true) {
+        } else if self.budget.take_instance(self.available(pod)) {
             self.changes.push(delete(pod, reason));
         } else if let Some(refused) = self.creates_held.clone() {
             self.note(refused);
@@ -325,7 +326,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let name = crate::api::names::instance_name(rollout, slot);
         let message = format!(
             "{name} waits: {} available of at least {}, {} Pods of at most {}",
-            self.budget.available_pods, self.budget.available_min, self.budget.total, self.budget.total_max
+            self.budget.available_instances, self.budget.available_min, self.budget.total, self.budget.total_max
         );
         self.note(Hold { reason: HoldReason::Budget, message, until: None });
     }

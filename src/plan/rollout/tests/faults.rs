@@ -173,6 +173,31 @@ fn a_clock_that_is_behind_takes_no_ready_pod_for_a_missing_one() {
     assert_eq!((deleted(4, 30), deleted(2, 30)), (0, 0));
 }
 
+/// With three replicas the default 25 % comes to no unavailable instance.
+#[test]
+fn one_broken_instance_elsewhere_does_not_keep_the_others_from_their_change() {
+    let by_one = json!({"strategy": {"batchSize": 1}});
+    let forward = Fixture::new("ab a a!", 'b', by_one.clone()).opened(1).looks();
+    assert!(forward.starts_with("-web-0-a Forward"), "{forward}");
+    let back = Fixture::new("ca a a!", 'a', by_one.clone()).settled().looks();
+    assert!(back.starts_with("-web-0-c Back"), "{back}");
+    let mut world = world("a a a!", 'b', by_one);
+    assert_eq!(world.run(|_, _| ()), End::Done);
+    assert_eq!((revisions_run(&world).as_str(), failed_reason(&world)), ("bbb", None));
+}
+
+/// What is beyond replicas serves on while it makes up for what is broken below.
+#[test]
+fn a_pod_beyond_replicas_stays_until_enough_others_are_available() {
+    let spec = json!({"replicas": 3, "strategy": {"maxSurge": 1, "maxUnavailable": 0}});
+    let fixture = |pods: &str| Fixture::new(pods, 'a', spec.clone()).settled();
+    assert!(fixture("a a a~ a").looks().starts_with("hold"), "{}", fixture("a a a~ a").looks());
+    assert!(fixture("a a a a").looks().starts_with("-web-3-a Scale"));
+    // Two Pods of one instance are one instance, and one of them is about to leave.
+    let look = fixture("ac a a~ a").looks();
+    assert!(look.starts_with("-web-0-c Back; hold"), "{look}");
+}
+
 /// An instance that has been ready for too short a time is none that may be lost, and none that must be kept.
 #[test]
 fn a_ready_pod_that_is_not_available_yet_gives_way_when_the_others_suffice() {

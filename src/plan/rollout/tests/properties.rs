@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     fixture::Fixture,
-    worlds::{available, bounds, check_plan, coins, look, run_partly, skew_seconds, total, world},
+    worlds::{available_instances, bounds, check_plan, coins, look, run_partly, skew_seconds, total, world},
 };
 use crate::{
     api::names::pod_name,
@@ -103,13 +103,13 @@ proptest! {
         run_partly(&mut world, 0, coins(seed.rotate_left(9)), later)?;
         let now = plan(&world.snapshot);
         prop_assume!(now.memory.effective == stale.memory.effective && opened(&now) == opened(&stale));
-        let before = available(&world.snapshot, 0);
+        let before = available_instances(&world.snapshot, 0, &[]);
         let total_before = total(&world.snapshot, 0);
         let pods = format!("{:?}", world.snapshot.pods.iter().map(|p| (&p.name, p.deletion.is_some(), p.is_ready())).collect::<Vec<_>>());
         // Its status write would meet 409, so nothing that follows from new memory is in `stale.changes`.
         world.apply(&Plan { memory: now.memory, ..stale.clone() }, &stale.changes);
         let (available_min, total_max) = bounds(&world.snapshot);
-        prop_assert!(available(&world.snapshot, 0) >= available_min.min(before), "R1: {} of {available_min}", available(&world.snapshot, 0));
+        prop_assert!(available_instances(&world.snapshot, 0, &[]) >= available_min.min(before), "R1: {} of {available_min}", available_instances(&world.snapshot, 0, &[]));
         prop_assert!(total(&world.snapshot, 0) <= total_max.max(total_before), "R2: {} of {total_max}: {pods} then {}", total(&world.snapshot, 0), super::fixture::say(&stale));
     }
 

@@ -1,4 +1,6 @@
 //! Arbitrary worlds, and what must hold of any plan for them.
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::json;
@@ -91,9 +93,36 @@ pub(super) fn is_available(snapshot: &Snapshot, pod: &Pod, skew_seconds: i64) ->
     pod.is_available(snapshot.rollout.spec.min_ready_seconds.saturating_sub(ahead), snapshot.now)
 }
 
-/// Available Pods.
-pub(super) fn available(snapshot: &Snapshot, skew_seconds: i64) -> i32 {
-    snapshot.pods.iter().filter(|pod| is_available(snapshot, pod, skew_seconds)).count() as i32
+/// Available Pods of slots for which `of` is true.
+fn available_pods<'s>(
+    snapshot: &'s Snapshot,
+    skew_seconds: i64,
+    of: impl Fn(i32) -> bool + 's,
+) -> impl Iterator<Item = &'s Pod> {
+    snapshot.pods.iter().filter(move |pod| is_available(snapshot, pod, skew_seconds) && of(pod.slot))
+}
+
+/// Instances, slots below replicas, that have an available Pod other than those in `without` (uids).
+pub(super) fn available_instances(snapshot: &Snapshot, skew_seconds: i64, without: &[&str]) -> i32 {
+    let replicas = snapshot.rollout.spec.replicas;
+    let pods = available_pods(snapshot, skew_seconds, |slot| slot < replicas);
+    let slots: BTreeSet<i32> = pods.filter(|pod| !without.contains(&pod.uid.as_str())).map(|pod| pod.slot).collect();
+    slots.len() as i32
+}
+
+/// R1: an instance becomes unavailable by an act of ours only while the others keep the bound; a Pod beyond replicas goes
+/// only while enough Pods are available.
+fn check_availability(snapshot: &Snapshot, skew_seconds: i64, deleted: &[&str]) -> Result<(), TestCaseError> {
+    let replicas = snapshot.rollout.spec.replicas;
+    let (available_min, _) = bounds(snapshot);
+    let before = available_instances(snapshot, skew_seconds, &[]);
+    let after = available_instances(snapshot, skew_seconds, deleted);
+    prop_assert!(after == before || after >= available_min, "R1: {after} instances < {available_min}");
+    let is_deleted = |pod: &&Pod| deleted.contains(&pod.uid.as_str());
+    let beyond = available_pods(snapshot, skew_seconds, |slot| slot >= replicas).any(|pod| is_deleted(&pod));
+    let left = available_pods(snapshot, skew_seconds, |_| true).filter(|pod| !is_deleted(pod)).count() as i32;
+    prop_assert!(!beyond || left >= available_min, "R1: {left} Pods < {available_min}");
+    Ok(())
 }
 
 /// Pods, Terminating ones included as long as they count: by the clock of the operator, who cannot know better.
@@ -107,15 +136,15 @@ pub(super) fn total(snapshot: &Snapshot, skew_seconds: i64) -> i32 {
 /// R1, R2, R4, R10 of one plan, whatever part of it is carried out.
 pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result<(), TestCaseError> {
     let spec = &snapshot.rollout.spec;
-    let (available_min, total_max) = bounds(snapshot);
-    let mut lost = 0;
+    let (_, total_max) = bounds(snapshot);
+    let mut deleted = Vec::new();
     let mut created = 0;
     for change in &planned.changes {
         match change {
             Change::DeletePod { uid, resource_version, name, .. } => {
                 let pod = snapshot.pods.iter().find(|pod| pod.uid == *uid && pod.resource_version == *resource_version);
                 prop_assert!(pod.is_some(), "R10: {name} is deleted with preconditions of no Pod of ours");
-                lost += i32::from(pod.is_some_and(|pod| is_available(snapshot, pod, skew_seconds)));
+                deleted.push(uid.as_str());
             }
             Change::CreatePod { revision, name, slot, .. } => {
                 created += 1;
@@ -128,11 +157,7 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
             _ => {}
         }
     }
-    prop_assert!(
-        lost == 0 || available(snapshot, skew_seconds) - lost >= available_min,
-        "R1: {} - {lost} < {available_min}",
-        available(snapshot, skew_seconds)
-    );
+    check_availability(snapshot, skew_seconds, &deleted)?;
     prop_assert!(
         created == 0 || total(snapshot, skew_seconds) + created <= total_max,
         "R2: {} + {created} > {total_max}",
