@@ -23,6 +23,9 @@ pub const LABEL_POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 pub const ANNOTATION_REVISION: &str = "baton.dev/revision";
 /// Annotation on Pods: version for people; `BATON_VERSION` is a fieldRef to it.
 pub const ANNOTATION_VERSION: &str = "baton.dev/version";
+/// Annotation on Pods: the later of `spec.restartAt` and `spec.retryAt` that was reached when the Pod was made (RFC 3339).
+/// Such a Pod is not renewed for it again, whatever its creationTimestamp says: that is by another clock.
+pub const ANNOTATION_RESTARTED_AT: &str = "baton.dev/restarted-at";
 
 /// Annotation on ControllerRevisions: when all instances were first seen at this revision and available (RFC 3339).
 pub const ANNOTATION_COMPLETED_AT: &str = "baton.dev/completed-at";

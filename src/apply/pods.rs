@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Target, answer, call::CallError};
 use crate::{
-    plan::{Applied, revision},
+    plan::{Applied, revision, rollout::restarted_at},
     snapshot::{
         TemplateCheck,
         wire::{self, PodView},
@@ -31,6 +31,7 @@ fn recipe(target: &Target<'_>, slot: i32, revision: &str, name: impl FnOnce(&str
         revision,
         hash: &known.hash,
         data: &known.data,
+        restarted_at: restarted_at(&target.snapshot.rollout.spec, target.snapshot.now),
     };
     let name = name(&revision::pod_name_of(&recipe, 0));
     Some(revision::pod(&recipe, &name))

@@ -91,6 +91,7 @@ async fn check_template(cluster: &Cluster, rollout: &Rollout) -> Result<()> {
         revision: &format!("{name}-{hash}"),
         hash: &hash,
         data: &data,
+        restarted_at: None,
     };
     let mut pod = revision::pod(&recipe, &format!("{name}-dry-run"));
     if let Some(metadata) = pod["metadata"].as_object_mut() {

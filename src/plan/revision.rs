@@ -1,5 +1,6 @@
 //! Revisions: canonical data, hash, the Pod of a slot. The hash covers the stored spec only and never changes between
 //! releases (golden files in the tests).
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -92,6 +93,8 @@ pub struct PodRecipe<'a> {
     pub hash: &'a str,
     /// Its data.
     pub data: &'a Value,
+    /// The latest restart or retry that is reached (see [`crate::plan::rollout::restarted_at`]).
+    pub restarted_at: Option<Timestamp>,
 }
 
 /// The Pod of a slot, as JSON for a create. What is injected here is neither in the hash nor in any comparison.
@@ -111,6 +114,9 @@ pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Value {
     let mut annotations = object_at(&template, "/metadata/annotations");
     annotations.insert(names::ANNOTATION_REVISION.to_owned(), json!(recipe.revision));
     annotations.insert(names::ANNOTATION_VERSION.to_owned(), json!(version));
+    if let Some(at) = recipe.restarted_at {
+        annotations.insert(names::ANNOTATION_RESTARTED_AT.to_owned(), json!(at.to_string()));
+    }
     let mut spec = object_at(&template, "/spec");
     for field in ["initContainers", "containers"] {
         let Some(containers) = spec.get_mut(field).and_then(Value::as_array_mut) else { continue };

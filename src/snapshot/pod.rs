@@ -18,6 +18,8 @@ pub struct Pod {
     pub version: String,
     /// creationTimestamp.
     pub created: Timestamp,
+    /// The latest restart or retry that it was made after, from the annotation.
+    pub restarted_at: Option<Timestamp>,
     /// deletionTimestamp: the time at which the grace period ends.
     pub deletion: Option<Timestamp>,
     /// status.phase.
@@ -109,6 +111,11 @@ impl Pod {
     /// Failed or Succeeded: it will never run again.
     pub fn is_finished(&self) -> bool {
         matches!(self.phase, PodPhase::Failed | PodPhase::Succeeded)
+    }
+
+    /// Made before `at`, a restart or retry that somebody asked for: by the API server's clock, and not after having seen it.
+    pub fn precedes(&self, at: Timestamp) -> bool {
+        self.created < at && self.restarted_at.is_none_or(|restarted_at| restarted_at < at)
     }
 
     /// Live and Ready.

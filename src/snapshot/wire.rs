@@ -116,6 +116,8 @@ pub fn pod(view: PodView) -> Option<Pod> {
         revision,
         version: annotation(metadata.annotations.as_ref(), names::ANNOTATION_VERSION).unwrap_or_default(),
         created: time(metadata.creation_timestamp.as_ref()).unwrap_or(Timestamp::UNIX_EPOCH),
+        restarted_at: annotation(metadata.annotations.as_ref(), names::ANNOTATION_RESTARTED_AT)
+            .and_then(|text| text.parse().ok()),
         deletion: time(metadata.deletion_timestamp.as_ref()),
         phase: phase(status.phase.as_deref()),
         reason: status.reason,
@@ -223,7 +225,7 @@ mod tests {
                 "name": "web-3-abc", "namespace": "shop", "uid": "u1", "resourceVersion": "42",
                 "creationTimestamp": "2026-01-01T10:00:00Z",
                 "labels": {"baton.dev/instance": "3", "baton.dev/revision": "web-abc", "baton.dev/rollout": "web"},
-                "annotations": {"baton.dev/version": "1.4.2"},
+                "annotations": {"baton.dev/version": "1.4.2", "baton.dev/restarted-at": "2026-01-01T09:59:00Z"},
                 "managedFields": [{"manager": "kubelet", "operation": "Update", "fieldsV1": {"f:status": {}}}],
             },
             "spec": {"nodeName": "node-1", "containers": [{"name": "app", "image": "web:1.4.2"}]},
@@ -243,6 +245,7 @@ mod tests {
         .expect("placed in a slot");
         assert_eq!((pod.slot, pod.revision.as_str(), pod.version.as_str()), (3, "web-abc", "1.4.2"));
         assert_eq!(pod.ready_since, Some("2026-01-01T10:00:05Z".parse().expect("time")));
+        assert_eq!(pod.restarted_at, Some("2026-01-01T09:59:00Z".parse().expect("time")));
         assert_eq!(pod.disruption.as_deref(), Some("EvictionByEvictionAPI"));
         assert_eq!(pod.containers_changed_at, Some("2026-01-01T10:00:04Z".parse().expect("time")));
         assert_eq!(pod.containers[0].last_exit, Some(("OOMKilled".into(), 137)));

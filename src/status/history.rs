@@ -28,8 +28,16 @@ pub(super) fn history(look: &Look<'_>, verdict: &Verdict) -> Vec<HistoryEntry> {
     }
     conclude(look, verdict, &mut entries);
     restarts(look, verdict, &mut entries);
-    entries.truncate(bounds::HISTORY_MAX);
+    forget_the_oldest(&mut entries, run);
     entries
+}
+
+/// Down to the bound. The present run keeps its entry below any number of restarts: without it, it would seem to begin anew.
+fn forget_the_oldest(entries: &mut Vec<HistoryEntry>, run: i64) {
+    while entries.len() > bounds::HISTORY_MAX {
+        let oldest = entries.iter().rposition(|entry| entry.kind == RESTART || entry.run != run);
+        entries.remove(oldest.unwrap_or(entries.len() - 1));
+    }
 }
 
 /// Ends the entries in progress that `which` names.
@@ -91,7 +99,7 @@ fn restarts(look: &Look<'_>, verdict: &Verdict, entries: &mut Vec<HistoryEntry>)
     let now = look.now();
     end(entries, |entry| entry.kind == RESTART && !of_this(entry), SUPERSEDED, &now);
     let Some(at) = due else { return };
-    let older = look.slots.wanted().flat_map(|slot| &slot.live).any(|pod| pod.created < at.0);
+    let older = look.slots.wanted().flat_map(|slot| &slot.live).any(|pod| pod.precedes(at.0));
     if !older {
         if look.is_settled() && verdict.kind != Kind::InProgress {
             end(entries, of_this, SUCCEEDED, &now);

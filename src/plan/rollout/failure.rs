@@ -155,7 +155,7 @@ fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> 
         let changed = slot.live.iter().chain(&slot.finished).filter(|pod| Some(pod.revision.as_str()) == effective);
         let mut failures = changed.filter_map(|pod| {
             let failure = failure_of(pod)?;
-            let forgiven = retried_at.is_some_and(|at| pod.created < at); // it is being replaced
+            let forgiven = retried_at.is_some_and(|at| pod.precedes(at)); // it is being replaced
             let counts = !forgiven && failure.at.is_none_or(|at| alarm.passed(at));
             counts.then_some((slot.index, (failure.reason, named(view, slot.index, &failure.message))))
         });

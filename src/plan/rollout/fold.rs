@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{after, failure_of, plan};
+use super::{after, failure_of, plan, restarted_at};
 use crate::{
     api::{Rollout, RolloutStatus, rollout::Approve, status::BatchStatus},
     plan::{
@@ -200,6 +200,7 @@ impl World {
             revision: revision.to_owned(),
             version: data.map(revision::version).unwrap_or_default(),
             created: self.snapshot.now,
+            restarted_at: restarted_at(&self.snapshot.rollout.spec, self.snapshot.now),
             deletion: None,
             phase: PodPhase::Pending,
             reason: None,

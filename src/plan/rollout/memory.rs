@@ -7,7 +7,7 @@ use super::{
     gates,
     lineage::Lineage,
     reached, replicas,
-    slots::{Done, RENEW_AFTER_SECONDS},
+    slots::Done,
 };
 use crate::{
     api::{
@@ -58,9 +58,7 @@ pub(super) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
     };
     let spec = &snapshot.rollout.spec;
     for at in [&spec.retry_at, &spec.restart_at].into_iter().flatten() {
-        if alarm.passed(at.0) {
-            alarm.passed(after(at.0, RENEW_AFTER_SECONDS));
-        }
+        alarm.passed(at.0);
     }
     if lineage.effective.is_none() {
         return memory;

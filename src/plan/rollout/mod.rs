@@ -115,6 +115,11 @@ fn reached(at: Option<&Time>, now: Timestamp) -> Option<Timestamp> {
     at.map(|at| at.0).filter(|at| *at <= now)
 }
 
+/// What a Pod that is made now remembers as [`crate::snapshot::Pod::restarted_at`].
+pub fn restarted_at(spec: &RolloutSpec, now: Timestamp) -> Option<Timestamp> {
+    [&spec.restart_at, &spec.retry_at].into_iter().filter_map(|at| reached(at.as_ref(), now)).max()
+}
+
 /// Wanted instances, within the bounds even when the CRD was bypassed.
 fn replicas(spec: &RolloutSpec) -> i32 {
     spec.replicas.clamp(0, crate::api::bounds::REPLICAS_MAX)

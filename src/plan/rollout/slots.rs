@@ -3,15 +3,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{after, failure, lineage::Lineage, reached, replicas};
+use super::{failure, lineage::Lineage, reached, replicas};
 use crate::{
     plan::change::Memory,
     snapshot::{Pod, Snapshot},
 };
-
-/// Pods are renewed no sooner than this after `spec.restartAt` or `spec.retryAt`: they are compared with it by the API
-/// server's clock, in whole seconds, and one created at once could look older than the request that it answers.
-pub(super) const RENEW_AFTER_SECONDS: i64 = 2;
 
 /// All slots that have a Pod or should have one.
 pub struct Slots<'a> {
@@ -35,8 +31,8 @@ struct Renewal<'a> {
 
 impl Renewal<'_> {
     fn is_due(self, pod: &Pod) -> bool {
-        let retry = self.retry.filter(|(revision, at)| pod.revision == *revision && pod.created < *at);
-        self.restart_at.is_some_and(|at| pod.created < at)
+        let retry = self.retry.filter(|(revision, at)| pod.revision == *revision && pod.precedes(*at));
+        self.restart_at.is_some_and(|at| pod.precedes(at))
             || (retry.is_some() && (!pod.is_ready() || failure::failure_of(pod).is_some()))
     }
 }
@@ -135,12 +131,6 @@ impl<'a> Slots<'a> {
     /// To be replaced although it is of the right revision: a restart or a retry is due for it.
     pub fn is_renewal_due(&self, pod: &Pod) -> bool {
         self.renewal.is_due(pod)
-    }
-
-    /// A renewal that is due for this Pod may be begun.
-    pub(super) fn may_renew(&self, pod: &Pod) -> bool {
-        let older = |at: Timestamp| pod.created < at && after(at, RENEW_AFTER_SECONDS) <= self.now;
-        self.renewal.restart_at.is_some_and(older) || self.renewal.retry.is_some_and(|(_, at)| older(at))
     }
 
     /// Runs exactly what it is assigned, and it is available.

@@ -195,7 +195,6 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             let reason = self.reason_of_change(slot);
             let opened = slot.index < view.slots.opened();
             let gate = match reason {
-                PodReason::Restart if !view.slots.may_renew(pod) => continue,
                 PodReason::Restart if !pod.is_ready() => gates::forward(view, self.alarm), // a retry
                 PodReason::Restart if slot.index >= restart_end => continue,
                 PodReason::Restart => gates::renew(view, self.alarm),

@@ -112,6 +112,20 @@ fn a_life() {
     insta::assert_snapshot!("a_life", story);
 }
 
+#[test]
+fn a_run_is_told_once_however_often_it_is_restarted() {
+    let mut world = World::new(Fixture::new("a", 'a', json!({})).snapshot, 1);
+    let mut story = String::new();
+    for _ in 0..60 {
+        world.snapshot.rollout.spec.restart_at = Some(Time(world.snapshot.now));
+        story += &tell(&mut world);
+    }
+    assert_eq!(story.matches("RolloutStarted").count(), 1);
+    assert_eq!(story.matches("RestartCompleted").count(), 60);
+    let status = world.snapshot.rollout.status.unwrap();
+    assert_eq!((status.history.len(), status.run), (crate::api::bounds::HISTORY_MAX, Some(1)));
+}
+
 /// The whole object as it is written, once.
 #[test]
 fn the_status_in_full() {

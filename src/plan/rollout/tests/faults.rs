@@ -356,7 +356,7 @@ fn a_refusal_from_long_ago_does_not_stop_a_refill_for_ever() {
     assert_eq!(revisions_run(&world), "aa");
 }
 
-/// The API server stamps Pods by its own clock, in whole seconds.
+/// The API server stamps Pods by its own clock: what was made after a restart may look older than that.
 #[test]
 fn a_restart_is_done_once_although_the_api_servers_clock_is_behind() {
     let spec = json!({"restartAt": Time(at(10)), "strategy": {"maxSurge": 1, "maxUnavailable": 0}});
@@ -368,7 +368,7 @@ fn a_restart_is_done_once_although_the_api_servers_clock_is_behind() {
         let quiet = world.is_quiet(&planned);
         world.apply(&planned, &planned.changes);
         for pod in world.snapshot.pods.iter_mut().filter(|pod| !before.contains(&pod.uid)) {
-            pod.created -= SignedDuration::from_secs(1);
+            pod.created -= SignedDuration::from_secs(90);
             created += 1;
         }
         match world.next_event(planned.wake_at).filter(|_| quiet) {
@@ -378,6 +378,27 @@ fn a_restart_is_done_once_although_the_api_servers_clock_is_behind() {
         }
     }
     assert_eq!(created, 3);
+}
+
+#[test]
+fn a_retry_gives_each_failed_pod_one_more_try_although_the_api_servers_clock_is_behind() {
+    let spec = json!({"strategy": {"batchSize": 2, "onFailure": "Pause", "maxSurge": 0, "maxUnavailable": 2}});
+    let mut world = world("a a a", 'b', spec);
+    world.broken = vec!["b".into()];
+    live(&mut world, 5);
+    crash(&mut world, 0);
+    live(&mut world, 5);
+    world.snapshot.rollout.spec.retry_at = Some(Time(world.snapshot.now));
+    for _ in 0..20 {
+        live(&mut world, 1);
+        let new = world.snapshot.pods.iter_mut().filter(|pod| pod.restarted_at.is_some() && pod.created > at(0));
+        new.for_each(|pod| pod.created = at(-90));
+    }
+    let second = world.snapshot.pods.iter().find(|pod| pod.slot == 0).unwrap();
+    assert!(second.restarted_at.is_some());
+    let uid = second.uid.clone();
+    live(&mut world, 20);
+    assert!(world.snapshot.pods.iter().any(|pod| pod.uid == uid), "not replaced again");
 }
 
 #[test]

@@ -197,6 +197,7 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         revision: letter.to_string(),
         version: letter.to_string(),
         created: at(-500),
+        restarted_at: None,
         deletion: None,
         phase: PodPhase::Running,
         reason: None,

@@ -5,8 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::fixture::Fixture;
+use super::fixture::{Fixture, at};
 use crate::{
+    api::Time,
     plan::{
         Change, Plan,
         rollout::{budget::TERMINATING_COUNTS_SECONDS, fold::World, plan},
@@ -47,7 +48,7 @@ prop_compose! {
 
 prop_compose! {
     pub(crate) fn world()(slots in proptest::collection::vec(slot(), 0..7), want in prop_oneof![Just('a'), Just('b')], spec in spec(),
-               opened in prop_oneof![Just(None), (0..7i32).prop_map(Some)], scale in -2..3i32, first in prop::bool::weighted(0.2))
+               opened in prop_oneof![Just(None), (0..7i32).prop_map(Some)], restart in prop::option::weighted(0.2, -600..20i64), scale in -2..3i32, first in prop::bool::weighted(0.2))
                -> Snapshot {
         let mut fixture = Fixture::new(&slots.join(" "), want, spec);
         if first {
@@ -59,6 +60,7 @@ prop_compose! {
             let opened = opened.min(slots.len() as i32);
             fixture = fixture.opened(opened);
         }
+        fixture.snapshot.rollout.spec.restart_at = restart.map(|second| Time(at(second)));
         let replicas = &mut fixture.snapshot.rollout.spec.replicas;
         *replicas = (*replicas + scale).max(0);
         fixture.snapshot
