@@ -55,7 +55,7 @@ fn snapshot() -> Snapshot {
 
 fn open_fence() -> Fence {
     let fence = Fence::closed();
-    fence.extend(Instant::now() + Duration::from_hours(1));
+    fence.extend(fence.now() + Duration::from_hours(1));
     fence
 }
 
@@ -334,11 +334,11 @@ async fn nothing_is_sent_when_the_lock_may_end_first() {
     let fence = Fence::closed();
     let calls = Calls::new(client, fence.clone(), call::CALL_TIMEOUT);
     let changes = [create_pod(0), delete_pod(), create_revision(), mark_revision(), delete_revision()];
-    fence.extend(Instant::now() + call::CALL_TIMEOUT - Duration::from_millis(1));
+    fence.extend(fence.now() + call::CALL_TIMEOUT.saturating_sub(Duration::from_millis(1)));
     let outcomes = apply(&calls, &snapshot(), &changes).await;
     assert!(outcomes.iter().all(|outcome| outcome.result == Applied::Fenced), "{outcomes:?}");
     assert_eq!(sent.load(Ordering::Relaxed), 0);
-    fence.extend(Instant::now() + call::CALL_TIMEOUT);
+    fence.extend(fence.now() + call::CALL_TIMEOUT);
     let outcomes = apply(&calls, &snapshot(), &changes).await;
     assert!(outcomes.iter().all(|outcome| word(&outcome.result) == "done"), "{outcomes:?}");
 }

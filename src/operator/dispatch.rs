@@ -112,7 +112,7 @@ mod tests {
         let observer = Observer::start(&client, &[Some("shop".into())], &settings, &mut rng, &trigger, &mut watches);
         observer.refresh().await;
         let fence = Fence::closed();
-        fence.extend(Instant::now() + Duration::from_hours(1));
+        fence.extend(fence.now() + Duration::from_hours(1));
         // The planner is told the time, and so is the Event about its panic: both panic.
         let asked = Arc::new(AtomicU32::new(0));
         let asks = asked.clone();

@@ -291,7 +291,7 @@ impl Election {
             ..LeaseSpec::default()
         });
         let params = post_params();
-        let sent_at = Instant::now();
+        let (sent_at, lock_began) = (Instant::now(), self.fence.now());
         self.has_asked = true;
         let written = if exists {
             in_time(self.api.replace(&self.candidate.name, &params, &lease)).await?
@@ -300,7 +300,7 @@ impl Election {
         };
         self.lease = Some(written);
         self.renewed_at = sent_at;
-        self.fence.extend(sent_at + LEASE_DURATION);
+        self.fence.extend(lock_began + LEASE_DURATION);
         Ok(())
     }
 

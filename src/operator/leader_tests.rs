@@ -1,4 +1,7 @@
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -15,6 +18,8 @@ struct World {
     /// The API server does not answer writes; with `true` it performs them all the same.
     deaf: Option<bool>,
     watchers: Vec<(String, mpsc::UnboundedSender<Value>)>,
+    /// Happens between a write and its answer.
+    meanwhile: Option<fn()>,
 }
 
 type Shared = Arc<Mutex<World>>;
@@ -62,6 +67,9 @@ impl World {
             }
             _ => {
                 let written = self.put(call.body.clone());
+                if let Some(happen) = self.meanwhile {
+                    happen();
+                }
                 if self.deaf == Some(true) { Answer::Never } else { Answer::ok(written) }
             }
         }
@@ -80,8 +88,11 @@ fn clock() -> Clock {
 }
 
 fn election(world: &Shared, me: &str) -> (Election, Fence) {
+    election_with(world, me, Fence::closed())
+}
+
+fn election_with(world: &Shared, me: &str, fence: Fence) -> (Election, Fence) {
     let served = world.clone();
-    let fence = Fence::closed();
     let candidate = Candidate {
         client: scripted::client(move |call| served.lock().unwrap().answer(&call)),
         namespace: "baton-system".into(),
@@ -221,6 +232,23 @@ async fn a_lost_answer_is_not_a_lost_lock() {
     assert!(!keeping.is_finished());
     assert!(fence.permits(Duration::from_secs(12)));
     keeping.abort();
+}
+
+/// A machine that sleeps while a renewal is under way wakes up to an answer of the past.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_counts_from_before_it_was_sent_also_when_the_machine_slept() {
+    static SLEPT_SECONDS: AtomicU64 = AtomicU64::new(0);
+    let world = world();
+    let slept = || Duration::from_secs(SLEPT_SECONDS.load(Ordering::Relaxed));
+    let (mut election, fence) = election_with(&world, "a/1/x", Fence::with_clock(slept));
+    election.win().await;
+    assert!(fence.permits(Duration::from_secs(10)));
+    world.lock().unwrap().meanwhile = Some(|| SLEPT_SECONDS.store(300, Ordering::Relaxed));
+    assert!(tokio::time::timeout(Duration::from_millis(2_500), election.keep()).await.is_err());
+    assert!(SLEPT_SECONDS.load(Ordering::Relaxed) > 0 && !fence.permits(Duration::ZERO));
+    world.lock().unwrap().meanwhile = None;
+    assert!(tokio::time::timeout(Duration::from_millis(2_500), election.keep()).await.is_err());
+    assert!(fence.permits(Duration::from_secs(10)), "renewed");
 }
 
 /// A renewal that is under way when the operator is told to stop.

@@ -54,7 +54,7 @@ impl Rig {
         let observer = Observer::start(&client, &[Some("shop".into())], &settings, &mut rng, &trigger, &mut tasks);
         observer.refresh().await;
         let fence = Fence::closed();
-        fence.extend(Instant::now() + Duration::from_hours(24));
+        fence.extend(fence.now() + Duration::from_hours(24));
         let calls = Calls::new(client, fence, CALL_TIMEOUT);
         let (notifier, publisher) = notify::channel();
         tasks.spawn(publisher.run(calls.clone(), CancellationToken::new()));

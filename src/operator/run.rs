@@ -21,7 +21,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    clock::Clock,
+    clock::{Clock, time_since_boot},
     dispatch::dispatch,
     leader::{Candidate, Election, Lost},
     metrics::Metrics,
@@ -52,6 +52,8 @@ pub struct Environment {
     pub lease_client: Client,
     /// The time of day.
     pub clock: Clock,
+    /// Sleep of the machine included (see [`time_since_boot`]).
+    pub time_since_boot: fn() -> Duration,
     /// All randomness.
     pub rng: fastrand::Rng,
     /// What is counted.
@@ -135,6 +137,7 @@ async fn run_settings(settings: Settings, stop: CancellationToken) -> anyhow::Re
         client: client(config.clone(), &metrics)?,
         lease_client: client(config, &metrics)?,
         clock: Clock::system(),
+        time_since_boot,
         rng,
         metrics,
     };
@@ -167,7 +170,7 @@ fn stop_on_signals() -> anyhow::Result<CancellationToken> {
 /// # Errors
 /// The lock was lost; the probes' address is taken; a part ended that never should.
 pub async fn run(environment: Environment, options: Options, stop: CancellationToken) -> Result<(), Error> {
-    let Environment { client, lease_client, clock, mut rng, metrics } = environment;
+    let Environment { client, lease_client, clock, time_since_boot, mut rng, metrics } = environment;
     let queue = Arc::new(Queue::new(LOOK_SPACING));
     let mut parts = JoinSet::new();
     let watches = watch::Settings { silence: options.watch_silence, ends: metrics.watch_ends(), ..Default::default() };
@@ -189,7 +192,7 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
             tracing::error!(?served, "probes ended");
         });
     }
-    let fence = Fence::closed();
+    let fence = Fence::with_clock(time_since_boot);
     let (lease_namespace, lease_name) = options.lease.clone();
     let candidate = Candidate {
         client: lease_client,

@@ -81,6 +81,7 @@ fn start(world: &Shared, metrics: &Metrics, stop: &CancellationToken) -> tokio::
         client: client.clone(),
         lease_client: client,
         clock: Clock::system(),
+        time_since_boot: || Duration::ZERO,
         rng: fastrand::Rng::with_seed(1),
         metrics: metrics.clone(),
     };
