@@ -4,11 +4,12 @@ use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::core::params::{DeleteParams, Preconditions};
 use serde_json::Value;
 
-use super::{Target, answer, call::CallError};
+use super::{Target, answer};
 use crate::{
     plan::{Applied, revision, rollout::restarted_at},
     snapshot::{
         TemplateCheck,
+        template::Verdict,
         wire::{self, PodView},
     },
 };
@@ -87,32 +88,12 @@ pub(super) async fn check(target: &Target<'_>, revision: &str) -> Applied {
         return Applied::Checked(TemplateCheck::Valid);
     };
     let message = error.message();
-    Applied::Checked(match (error.code(), verdict(&error)) {
-        (409, _) => TemplateCheck::Valid, // it came as far as the store
+    let verdict = Verdict::of_refusal(error.code(), &message);
+    Applied::Checked(match (error.code(), verdict) {
+        (_, Verdict::Valid) => TemplateCheck::Valid,
         (_, Verdict::Refused) => TemplateCheck::Refused { message, recheck_at: again(RECHECK_REFUSED) },
         (429, _) => TemplateCheck::Unknown { message, recheck_at: again(answer::retry_after(&error)) },
         (400, _) => TemplateCheck::Unknown { message, recheck_at: again(RECHECK_UNSUPPORTED) },
         _ => TemplateCheck::Unknown { message, recheck_at: again(RECHECK_UNKNOWN) },
     })
-}
-
-enum Verdict {
-    Refused,
-    None,
-}
-
-/// Only what the template itself causes is a verdict; what the cluster's state of this minute causes (quota, load, a
-/// ServiceAccount or namespace that is not there) is none.
-fn verdict(error: &CallError) -> Verdict {
-    let message = error.message();
-    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    match error.code() {
-        422 => Verdict::Refused,
-        // Cannot be decoded as a Pod at all.
-        400 if !says(&["does not support dry run"]) => Verdict::Refused,
-        403 if says(&["violates PodSecurity", "ValidatingAdmissionPolicy", "denied the request", "denied request"]) => {
-            Verdict::Refused
-        }
-        _ => Verdict::None,
-    }
 }

@@ -5,7 +5,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, api::PostParams};
+use kube::{Resource, api::PostParams, core::Request};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::{
@@ -13,7 +14,12 @@ use super::{
     cluster::{Cluster, in_time},
     draw, manifest,
 };
-use crate::{api::Rollout, plan::revision, snapshot::Snapshot, view::preview::preview};
+use crate::{
+    api::Rollout,
+    plan::revision,
+    snapshot::{Snapshot, template::Verdict},
+    view::preview::preview,
+};
 
 /// `kubectl baton plan -f web.yaml`
 #[derive(Args, Debug)]
@@ -97,20 +103,65 @@ async fn check_template(cluster: &Cluster, rollout: &Rollout) -> Result<()> {
     if let Some(metadata) = pod["metadata"].as_object_mut() {
         metadata.remove("ownerReferences"); // the caller may not set them; they say nothing about the template
     }
-    let pod: Pod = match serde_json::from_value(pod) {
-        Ok(pod) => pod,
-        Err(error) => bail!("spec.template is no Pod template: {error}"),
-    };
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    // As it is: whether it can be read as a Pod at all, the API server says.
     let params = PostParams { dry_run: true, ..PostParams::default() };
-    match in_time(pods.create(&params, &pod)).await? {
-        Err(kube::Error::Api(status)) if status.code == 422 => {
-            bail!("spec.template: the API server refuses its Pods: {}", status.message)
+    let request = Request::new(Pod::url_path(&(), Some(&cluster.namespace)));
+    let request = request.create(&params, pod.to_string().into_bytes())?;
+    let Err(error) = in_time(cluster.client.request::<IgnoredAny>(request)).await? else { return Ok(()) };
+    let (code, message) = match &error {
+        kube::Error::Api(status) => (status.code, status.message.clone()),
+        other => (0, other.to_string()),
+    };
+    match Verdict::of_refusal(code, &message) {
+        Verdict::Valid => Ok(()),
+        Verdict::Refused => bail!("spec.template: the API server refuses its Pods: {message}"),
+        Verdict::None => {
+            anstream::eprintln!("note: whether Pods of spec.template are accepted could not be asked: {message}");
+            Ok(())
         }
-        Err(error) => {
-            anstream::eprintln!("note: whether Pods of spec.template are accepted could not be asked: {error}");
-        }
-        Ok(_) => {}
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::scripted::{self, Answer};
+
+    async fn checked(code: u16, message: &'static str) -> Result<()> {
+        let client = scripted::client(move |call| {
+            assert_eq!(
+                (call.line().as_str(), call.query["dryRun"].as_str()),
+                ("POST /api/v1/namespaces/shop/pods", "All")
+            );
+            // Only a Pod that is typed here could not be sent like this.
+            assert_eq!(call.body["spec"]["containers"][0]["resources"]["limits"]["cpu"], 1);
+            if code == 201 { Answer::Json(201, call.body) } else { Answer::failure(code, "", message) }
+        });
+        let containers = json!([{"name": "web", "resources": {"limits": {"cpu": 1}}}]);
+        let rollout = serde_json::from_value(json!({
+            "apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "web"},
+            "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}},
+                "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": containers}}},
+        }));
+        check_template(&Cluster { client, namespace: "shop".into() }, &rollout.unwrap()).await
+    }
+
+    /// X12: what the operator would be refused is refused here, with the API server's sentence.
+    #[tokio::test]
+    async fn a_template_is_refused_for_what_the_operator_would_meet() {
+        for (code, message) in [
+            (400, "cannot be handled as a Pod"),
+            (403, "violates PodSecurity \"restricted:latest\""),
+            (403, "ValidatingAdmissionPolicy 'p' with binding 'b' denied request"),
+            (422, "is invalid"),
+        ] {
+            let error = checked(code, message).await.unwrap_err().to_string();
+            assert_eq!(error, format!("spec.template: the API server refuses its Pods: {message}"));
+        }
+        for (code, message) in [(201, ""), (403, "exceeded quota"), (403, "User \"ann\" cannot create"), (503, "no")] {
+            checked(code, message).await.unwrap();
+        }
+    }
 }

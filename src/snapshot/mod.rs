@@ -6,6 +6,7 @@ pub mod index;
 pub mod pod;
 pub mod ranges;
 pub mod revision;
+pub mod template;
 pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 pub use pod::{Container, ContainerState, Pod, PodPhase};
 pub use ranges::Ranges;
 pub use revision::Revision;
+pub use template::TemplateCheck;
 
 use crate::api::Rollout;
 
@@ -37,27 +39,6 @@ pub struct Snapshot {
     pub create_refusal: Option<CreateRefusal>,
     /// The time of this look.
     pub now: Timestamp,
-}
-
-/// Verdict of a dry-run create of a Pod of some revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TemplateCheck {
-    /// Accepted.
-    Valid,
-    /// Refused for good (422, Pod security, a policy); asked again after `recheck_at`.
-    Refused {
-        /// The API server's sentence.
-        message: String,
-        /// When to ask again.
-        recheck_at: Timestamp,
-    },
-    /// No verdict could be had (quota, overload, ServiceAccount missing); asked again after `recheck_at`.
-    Unknown {
-        /// The API server's sentence.
-        message: String,
-        /// When to ask again.
-        recheck_at: Timestamp,
-    },
 }
 
 /// A create that the API server refused; creates wait until `retry_at` (backed off by the shell).

@@ -16,7 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     // Changes come in, outcomes go out; how changes are chosen is none of its business.
     ("apply", &["api", "snapshot", "plan::change", "plan::outcome", "plan::revision", "scripted"]),
     ("operator", &["api", "snapshot", "plan", "status", "view", "observe", "apply", "scripted"]),
-    ("cli", &["api", "snapshot", "plan", "status", "view", "observe"]),
+    ("cli", &["api", "snapshot", "plan", "status", "view", "observe", "scripted"]),
 ];
 
 /// Folders without clock, I/O, client or randomness.

@@ -1,4 +1,5 @@
 //! What the plugin says of Rollouts that are worked on.
+use baton::api::Rollout;
 use serde_json::json;
 
 use super::stage::{Stage, real, reason, simulated};
@@ -35,7 +36,7 @@ async fn status_waits_and_judges() {
     assert!(shown.contains("├─# revision 2 (broken)") && shown.contains("└─# revision 1 (1)"), "{shown}");
 }
 
-/// What is foretold is what happens: batches, verbs and bounds.
+/// X12: what is foretold is what happens: batches, verbs and bounds.
 #[tokio::test(flavor = "multi_thread")]
 async fn plan_foretells_what_then_happens() {
     let stage = Stage::new(simulated(), "plugin-foretells").await;
@@ -73,4 +74,28 @@ async fn plan_foretells_what_then_happens() {
     assert!(complaint.contains("set spec.approve to {run: 2, batch: 1}"), "{complaint}");
     stage.patch(json!({"spec": {"approve": {"run": 2, "batch": 1}}})).await;
     stage.complete(30).await;
+}
+
+/// X12: what a policy of the namespace will refuse is told before, not foretold as a success.
+#[tokio::test(flavor = "multi_thread")]
+async fn plan_refuses_what_the_operator_is_refused() {
+    let stage = Stage::new(simulated(), "plugin-policy").await;
+    let enforce = "pod-security.kubernetes.io/enforce=baseline";
+    stage.cluster.kubectl(&["label", "namespace", &stage.namespace, enforce]);
+    stage.roll("1", json!({"replicas": 2})).await;
+    stage.complete(30).await;
+    let mut object = serde_json::to_value(stage.rollouts().get("web").await.unwrap()).unwrap();
+    object["metadata"] = json!({"name": "web", "namespace": stage.namespace});
+    object.as_object_mut().unwrap().remove("status");
+    object["spec"]["template"]["spec"]["hostNetwork"] = json!(true);
+    let file = stage.cluster.dir.join("plugin-policy.json");
+    std::fs::write(&file, object.to_string()).unwrap();
+    let (code, told, complaint) = run(&stage, &["plan", "-f", file.to_str().unwrap()]);
+    assert_eq!((code, told.as_str()), (Some(1), ""), "{complaint}");
+    assert!(complaint.contains("spec.template: the API server refuses its Pods: "), "{complaint}");
+    assert!(complaint.contains("violates PodSecurity \"baseline:latest\": host namespaces"), "{complaint}");
+
+    stage.patch(json!({"spec": {"template": object["spec"]["template"]}})).await;
+    let is_refused = |rollout: &Rollout| rollout.status.as_ref().unwrap().waiting_for.contains("violates PodSecurity");
+    stage.until(30, "the same refusal", is_refused).await;
 }
