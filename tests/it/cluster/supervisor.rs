@@ -177,6 +177,20 @@ fn nothing_is_left_of_a_cluster_whose_supervisor_is_killed() {
     signal(&cluster.supervisor, Signal::SIGKILL);
     assert_gone(&cluster.dir);
     assert!(!lives());
+    assert!(!cluster.kubeconfig.exists());
+    // The folder is free for another one, which then may be killed with its PID 1: that leaves something to tidy up.
+    drop(cluster);
+    let cluster = TestCluster::start("killed", "kwok:1");
+    let is_init = |args: &[String]| args.get(1..3).is_some_and(|verb| verb == ["cluster", "init"]);
+    let ours = |args: &[String]| args.iter().any(|arg| *arg == cluster.dir.display().to_string());
+    let init = processes().into_iter().find(|(_, args)| is_init(args) && ours(args)).unwrap().0;
+    kill(Pid::from_raw(init.cast_signed()), Signal::SIGSTOP).unwrap();
+    signal(&cluster.supervisor, Signal::SIGKILL);
+    kill(Pid::from_raw(init.cast_signed()), Signal::SIGKILL).unwrap();
+    assert_gone(&cluster.dir);
+    assert!(cluster.kubeconfig.exists());
+    cluster.testbed(&["down"]);
+    assert!(!cluster.kubeconfig.exists());
 }
 
 #[test]
@@ -264,7 +278,6 @@ fn a_cluster_in_the_background_is_as_gone_when_its_supervisor_was_killed() {
     kill(Pid::from_raw(supervisor[0].cast_signed()), Signal::SIGKILL).unwrap();
     assert_gone(&dir);
     eventually(30, "the end of its Pod's process", || sleepers("86395").is_empty());
-    testbed(&["down"]);
     for file in ["kubeconfig", "control.sock"] {
         assert!(!dir.join(file).exists(), "{file}");
     }
@@ -272,11 +285,13 @@ fn a_cluster_in_the_background_is_as_gone_when_its_supervisor_was_killed() {
 
 #[test]
 fn a_component_that_dies_ends_the_cluster_and_is_named() {
+    fs::write(folder("component-death").join("supervisor.log"), "of an earlier cluster\n").unwrap();
     let mut cluster = TestCluster::start("component-death", "kwok:1");
     output_of(cluster.enter("sh").args(["-c", &format!("kill -KILL {}", cluster.pid("kube-scheduler").unwrap())]));
     assert_eq!(cluster.supervisor.wait().unwrap().code(), Some(1));
     assert_gone(&cluster.dir);
     let told = fs::read_to_string(cluster.dir.join("supervisor.log")).unwrap();
+    assert!(!told.contains("earlier"), "{told}");
     assert!(told.contains("kube-scheduler was killed by SIGKILL"), "{told}");
     assert!(told.contains("logs/kube-scheduler.log:\n"), "the end of its log is shown: {told}");
 }

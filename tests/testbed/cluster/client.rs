@@ -17,10 +17,20 @@ use super::{
 const END_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);
 
-/// The lock that a supervisor holds for as long as its cluster lives; nothing if another holds it.
+/// The lock that a supervisor holds for as long as its cluster lives; nothing if another does, or if its cluster has
+/// not ended yet.
 pub fn lock(dir: &Path) -> Result<Option<Flock<File>>> {
-    let path = dir.join("lock");
-    let file = File::options().create(true).append(true).open(&path);
+    let Some(lock) = try_lock(&dir.join("lock"))? else { return Ok(None) };
+    Ok(lock_inside(dir)?.map(|_| lock))
+}
+
+/// The lock that PID 1 of a cluster holds: it may outlive its supervisor by a moment.
+pub fn lock_inside(dir: &Path) -> Result<Option<Flock<File>>> {
+    try_lock(&dir.join("lock.inside"))
+}
+
+fn try_lock(path: &Path) -> Result<Option<Flock<File>>> {
+    let file = File::options().create(true).append(true).open(path);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
@@ -35,7 +45,7 @@ pub fn down(dir: &Path) -> Result<ExitCode> {
         if dir.exists() {
             let lock = lock(dir)?;
             ensure!(lock.is_some(), "the cluster in {} is just starting or ending: try again", dir.display());
-            retire(dir); // one whose supervisor was killed could not do it
+            retire(dir); // one that was killed as a whole could not do it
         }
         println!("No cluster is running in {}.", dir.display());
         return Ok(ExitCode::SUCCESS);

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 use tokio::{
     io::AsyncReadExt,
@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use super::{
-    UpArgs, control, forward,
-    layout::{Layout, SERVICE_VIP},
+    UpArgs, client, control, forward,
+    layout::{Layout, SERVICE_VIP, retire},
     namespaces, network,
     processes::{Death, Processes},
     startup, up,
@@ -27,9 +27,11 @@ use crate::control_socket;
 /// Runs the cluster until the supervisor or a request ends it. Errors are told on standard output,
 /// which the supervisor hands on.
 pub fn run(args: &UpArgs) -> Result<ExitCode> {
-    // Twofold, as the supervisor may be killed: this signal, and the pipe `supervisor_gone` reads.
+    // Until there is time to tidy up when the supervisor is killed, see `supervisor_gone`.
     set_pdeathsig(Signal::SIGKILL)?;
     let layout = args.layout();
+    let lock = client::lock_inside(&layout.dir)?;
+    ensure!(lock.is_some(), "another cluster has not ended yet in {}", layout.dir.display());
     match set_up_and_serve(&layout, args) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
@@ -76,7 +78,10 @@ async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
             let death = death?;
             anyhow::bail!("{} {}\n{}", death.spec.name, death.how, startup::tail(&death.spec.log))
         }
-        gone = supervisor_gone() => gone,
+        gone = supervisor_gone() => {
+            retire(&layout.dir);
+            gone
+        }
         () = shutdown.notified() => Ok(()),
     }
 }
@@ -98,5 +103,6 @@ async fn first_death(processes: &Processes, is_ready: &watch::Receiver<bool>) ->
 /// Returns when the supervisor has ended: it holds the other end of standard input.
 async fn supervisor_gone() -> Result<()> {
     let mut lifeline = pipe::Receiver::from_owned_fd(std::io::stdin().as_fd().try_clone_to_owned()?)?;
+    set_pdeathsig(None)?; // from now on the pipe tells
     lifeline.read_u8().await.map_or(Ok(()), |_| Ok(()))
 }

@@ -9,7 +9,7 @@
 //!                                                    └─ DIR/control.sock                         (control.rs)
 //! ```
 //! Nothing survives: PID 1 ends when the supervisor does (however that ends), and the kernel ends
-//! whatever else lives in the PID namespace when PID 1 does.
+//! whatever else lives in the PID namespace when PID 1 does. Each holds a lock of DIR for as long as it lives.
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Subcommand, ValueEnum};

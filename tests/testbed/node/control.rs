@@ -79,11 +79,11 @@ async fn converse(mut stream: UnixStream, host: &Arc<Host>) -> Result<()> {
 async fn obey(host: &Arc<Host>, request: Request) -> Result<()> {
     tracing::info!("asked for: {request:?}");
     match request {
-        Request::Freeze => host.freeze().await,
-        Request::Thaw => host.settings.send_modify(|settings| settings.frozen = false),
+        Request::Freeze => host.gate.close().await,
+        Request::Thaw => host.gate.open(),
         Request::KeepForceDeleted { seconds } => {
             let keep = Duration::try_from_secs_f64(seconds)?;
-            host.settings.send_modify(|settings| settings.keep_force_deleted = keep);
+            host.keep_force_deleted.send_replace(keep);
         }
         Request::Pause { namespace, pod } => signal_later(host, namespace, pod, Signal::SIGSTOP).await?,
         Request::Resume { namespace, pod } => signal_later(host, namespace, pod, Signal::SIGCONT).await?,

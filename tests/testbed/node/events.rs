@@ -87,10 +87,10 @@ struct Known {
 pub async fn write(host: Arc<Host>, mut queue: Queue) {
     let mut known: BTreeMap<Note, Known> = BTreeMap::new();
     while let Some(note) = queue.0.recv().await {
-        if host.settings.borrow().frozen {
+        if host.gate.is_closed() {
             continue;
         }
-        let _writing = host.may_write().await;
+        let _pass = host.gate.pass().await;
         if known.len() >= MAX_KNOWN {
             known.clear();
         }

@@ -27,6 +27,7 @@ mod downward;
 mod environment;
 mod events;
 pub mod exec;
+mod gate;
 mod hooks;
 mod host;
 mod http;
@@ -145,8 +146,8 @@ async fn host(args: Args, events: events::Events) -> Result<host::Host> {
         events,
         listen: args.address,
         state,
-        settings: channel::Sender::new(host::Settings { frozen: false, keep_force_deleted: Duration::ZERO }),
-        writing: Arc::default(),
+        keep_force_deleted: channel::Sender::default(),
+        gate: gate::Gate::default(),
         name: args.name,
     })
 }

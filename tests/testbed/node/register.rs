@@ -133,13 +133,13 @@ fn conditions(now: Timestamp) -> Vec<NodeCondition> {
 pub async fn keep_ready(host: Arc<Host>) {
     let api = Api::<Node>::all(host.client.clone());
     loop {
-        let writing = host.may_write().await;
+        let pass = host.gate.pass().await;
         match timeout(CALL_TIMEOUT, tell_ready(&api, &host.name)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!("cannot tell the node's status: {}", brief(&error)),
             Err(_) => tracing::warn!("cannot tell the node's status: no answer"),
         }
-        drop(writing);
+        drop(pass);
         sleep(LOOK_PERIOD).await;
     }
 }
@@ -170,9 +170,9 @@ async fn tell_ready(api: &Api<Node>, name: &str) -> Result<()> {
 pub async fn keep_lease(host: Arc<Host>, node_uid: String) {
     let api = Api::<Lease>::namespaced(host.client.clone(), "kube-node-lease");
     loop {
-        let writing = host.may_write().await;
+        let pass = host.gate.pass().await;
         let outcome = timeout(CALL_TIMEOUT, renew(&api, &host.name, &node_uid)).await;
-        drop(writing);
+        drop(pass);
         match outcome {
             Ok(Ok(())) => sleep(LEASE_PERIOD).await,
             Ok(Err(error)) => {

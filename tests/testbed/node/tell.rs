@@ -8,12 +8,10 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::{Value, json};
-use tokio::{
-    sync::OwnedRwLockReadGuard,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
+    gate::Pass,
     host::{CALL_TIMEOUT, Host, brief},
     model,
 };
@@ -103,9 +101,9 @@ impl Teller {
             if let Some(time) = self.retry_at {
                 sleep_until(time).await;
             }
-            let writing = self.host.may_write().await;
+            let pass = self.host.gate.pass().await;
             let Some(wanted) = self.wanted.clone() else { return };
-            let call = self.call(&wanted, writing);
+            let call = self.call(&wanted, pass);
             self.under_way = Some((wanted, call));
         }
         let Some((_, call)) = &mut self.under_way else { return };
@@ -132,11 +130,11 @@ impl Teller {
     }
 
     /// Returns the object's version afterwards.
-    fn call(&self, message: &Message, writing: OwnedRwLockReadGuard<()>) -> BoxFuture<'static, kube::Result<u64>> {
+    fn call(&self, message: &Message, pass: Pass) -> BoxFuture<'static, kube::Result<u64>> {
         let (api, name, uid) = (self.api.clone(), self.name.clone(), self.uid.clone());
         let message = message.clone();
         Box::pin(async move {
-            let _writing = writing;
+            let _pass = pass;
             let call = async {
                 match message {
                     Message::Status(status) => {

@@ -56,7 +56,7 @@ impl Worker {
 
     /// Fixed when the Pod is found to be deleted by force.
     fn forced_deadline(&mut self) -> Instant {
-        let keep = self.host.settings.borrow().keep_force_deleted;
+        let keep = *self.host.keep_force_deleted.borrow();
         let earlier = self.deadline;
         *self.forced_deadline.get_or_insert_with(|| {
             let deadline = Instant::now() + keep + MINIMUM;
