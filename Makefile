@@ -74,8 +74,8 @@ TESTBED := $(built)/baton-testbed
 # process[:N] runs Pods as local processes, kwok:N simulates nodes; or both: process,kwok:50
 NODES ?= process
 CLUSTER ?= target/cluster
-# example.local/NAME:TAG is the folder NAME/TAG of this one; $(CLUSTER)/images where it is empty
-IMAGES ?=
+# example.local/NAME:TAG is the folder NAME/TAG of this one
+IMAGES ?= $(CLUSTER)/images
 
 .PHONY: testbed
 testbed:
@@ -83,14 +83,14 @@ testbed:
 
 .PHONY: cluster-up
 cluster-up: control-plane testbed ## Start a real cluster without root (NODES=process,kwok:50) and print its KUBECONFIG
-	@$(TESTBED) cluster up --dir $(CLUSTER) --nodes $(NODES) $(if $(IMAGES),--images $(IMAGES))
+	@$(TESTBED) cluster up --dir $(CLUSTER) --nodes $(NODES) --images $(IMAGES)
 
 .PHONY: images
 images: ## Put the operator and the example web 1.0, 1.1 where the cluster's process node finds its images
 	$(CARGO) build $(cargo_flags) --quiet --bins --example web
-	@install -D $(built)/baton-operator $(CLUSTER)/images/baton-operator/$(version)/baton-operator
-	@for tag in 1.0 1.1; do install -D $(built)/examples/web $(CLUSTER)/images/web/$$tag/web; done
-	@ls -d $(CLUSTER)/images/*/*
+	@install -D $(built)/baton-operator $(IMAGES)/baton-operator/$(version)/baton-operator
+	@for tag in 1.0 1.1; do install -D $(built)/examples/web $(IMAGES)/web/$$tag/web; done
+	@ls -d $(IMAGES)/*/*
 
 .PHONY: cluster-down
 cluster-down: testbed ## End the cluster and everything in it
