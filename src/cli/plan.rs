@@ -75,6 +75,7 @@ async fn snapshot(cluster: &Cluster, rollout: Rollout) -> Result<Snapshot> {
             rollout,
             pods: Vec::new(),
             revisions: Vec::new(),
+            orphans: vec![],
             taken_names: [].into(),
             lost_nodes: [].into(),
             template_checks: [].into(),

@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub pods: Vec<Pod>,
     /// ControllerRevisions whose controller ownerRef is this very object (uid), sorted by (number, name).
     pub revisions: Vec<Revision>,
+    /// Names of Pods that an earlier Rollout of this name left behind (`--cascade=orphan`): nobody's, and left alone.
+    pub orphans: Vec<String>,
     /// Names that a create found taken by an object that is not ours: Pods and ControllerRevisions.
     pub taken_names: BTreeSet<String>,
     /// Nodes that are gone or not Ready, of those that run our Pods. Empty where the operator may not watch Nodes.

@@ -85,6 +85,17 @@ pub fn owner(metadata: &ObjectMeta) -> Option<Owner> {
     is_rollout(controller).then(|| Owner { name: controller.name.clone(), uid: controller.uid.clone() })
 }
 
+/// The Rollout whose Pod this was before somebody deleted the Rollout and left its Pods (`--cascade=orphan`): it has the
+/// label and no controller. Filed under the Rollout of that name and [`ORPHANED`].
+pub fn orphaned_by(metadata: &ObjectMeta) -> Option<Owner> {
+    let is_controlled = metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
+    let name = metadata.labels.as_ref()?.get(names::LABEL_ROLLOUT).filter(|_| !is_controlled)?;
+    Some(Owner { name: name.clone(), uid: ORPHANED.to_owned() })
+}
+
+/// In place of an owner's uid: no object has it.
+pub const ORPHANED: &str = "";
+
 fn is_rollout(owner: &OwnerReference) -> bool {
     let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
     owner.kind == "Rollout" && group == names::GROUP

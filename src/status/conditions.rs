@@ -100,6 +100,7 @@ fn degraded(look: &Look<'_>, verdict: &Verdict, history: &[HistoryEntry]) -> Opt
         refused_writes(look),
         stale_answer(look, history),
         pod_conflict(look),
+        orphans(look),
     ]
     .into_iter()
     .flatten()
@@ -164,6 +165,19 @@ fn pod_conflict(look: &Look<'_>) -> Option<(&'static str, String)> {
         more => format!(" and {}", count(more, "other name")),
     };
     Some(("PodConflict", format!("{first}{others} belongs to something else; another name is used instead")))
+}
+
+/// Pods beside ours that look like ours to people and to Services.
+fn orphans(look: &Look<'_>) -> Option<(&'static str, String)> {
+    let orphans = &look.snapshot.orphans;
+    let first = orphans.first()?;
+    let others = match orphans.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {}", count(more, "other Pod")),
+    };
+    let message =
+        format!("{first}{others} of an earlier Rollout of this name still run and are left alone: delete them");
+    Some(("OrphansPresent", message))
 }
 
 /// What the API server said of a Pod of the wanted revision in a dry run.

@@ -137,7 +137,7 @@ impl Index {
     /// Takes an event of the watch on Pods; returns the Rollouts it touches.
     pub fn on_pod(&mut self, scope: &Scope, event: Event<PodView>) -> BTreeSet<ObjectKey> {
         self.pods.take(scope, event, |view| {
-            let owner = wire::owner(&view.metadata)?;
+            let owner = wire::owner(&view.metadata).or_else(|| wire::orphaned_by(&view.metadata))?;
             Some((Some(owner), wire::pod(view)?))
         })
     }
@@ -183,15 +183,18 @@ impl Index {
     pub fn snapshot(&self, key: &ObjectKey, recollection: &Recollection, now: Timestamp) -> Option<Snapshot> {
         let known = self.rollouts.get(key)?;
         let rollout = known.object.as_ref().ok()?;
-        let mut pods: Vec<Pod> = self.pods.owned_by(&key.namespace, &known.uid).cloned().collect();
+        let owner = Owner { name: key.name.clone(), uid: known.uid.clone() };
+        let nobody = Owner { name: key.name.clone(), uid: wire::ORPHANED.to_owned() };
+        let mut pods: Vec<Pod> = self.pods.owned_by(&key.namespace, &owner).cloned().collect();
         pods.sort_by(|a, b| (a.slot, &a.name).cmp(&(b.slot, &b.name)));
-        let mut revisions: Vec<Revision> = self.revisions.owned_by(&key.namespace, &known.uid).cloned().collect();
+        let mut revisions: Vec<Revision> = self.revisions.owned_by(&key.namespace, &owner).cloned().collect();
         revisions.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
         let lost_nodes = pods.iter().filter_map(|pod| pod.node.clone()).filter(|node| self.is_lost(node)).collect();
         Some(Snapshot {
             rollout: (**rollout).clone(),
             pods,
             revisions,
+            orphans: self.pods.owned_by(&key.namespace, &nobody).map(|pod| pod.name.clone()).collect(),
             taken_names: recollection.taken_names.clone(),
             lost_nodes,
             template_checks: recollection.template_checks.clone(),

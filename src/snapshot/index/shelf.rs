@@ -125,13 +125,14 @@ impl<T> Shelf<T> {
         self.objects.values().map(|filed| &filed.value)
     }
 
-    /// The objects that the Rollout with this uid controls, by name.
-    pub(super) fn owned_by(&self, namespace: &str, uid: &str) -> impl Iterator<Item = &T> {
-        let names = self.by_owner.get(&(namespace.to_owned(), uid.to_owned()));
-        names
+    /// The objects that this Rollout controls, by name.
+    pub(super) fn owned_by(&self, namespace: &str, owner: &Owner) -> impl Iterator<Item = &T> {
+        let names = self.by_owner.get(&(namespace.to_owned(), owner.uid.clone()));
+        let filed = names
             .into_iter()
             .flatten()
-            .filter_map(|name| self.get(&ObjectKey { namespace: namespace.to_owned(), name: name.clone() }))
+            .filter_map(|name| self.objects.get(&ObjectKey { namespace: namespace.to_owned(), name: name.clone() }));
+        filed.filter(|filed| filed.owner.as_ref() == Some(owner)).map(|filed| &filed.value)
     }
 
     /// The Rollouts that control an object of which `holds` is true.

@@ -312,6 +312,21 @@ fn a_recreated_rollout_does_not_inherit_the_pods_of_its_namesake() {
     assert_eq!(look(&index, "web").expect("known").pods, []);
 }
 
+/// `kubectl delete --cascade=orphan` takes the owner off the Pods.
+#[test]
+fn pods_that_were_left_behind_are_known_and_not_owned() {
+    let mut index = Index::default();
+    index.on_rollout(&None, Event::Applied(rollout("shop", "web", "u1", 1)));
+    index.on_pod(&None, Event::Applied(pod("a", 2, "u1", "0")));
+    let left = decode(owned("shop", "a", "a", 3, None, "0"));
+    assert_eq!(index.on_pod(&None, Event::Applied(left)), [key("web")].into());
+    index.on_rollout(&None, Event::Applied(rollout("shop", "web", "u2", 4)));
+    let snapshot = look(&index, "web").expect("known");
+    assert_eq!((snapshot.pods, snapshot.orphans), (vec![], vec!["a".to_owned()]));
+    index.on_rollout(&None, Event::Applied(rollout("shop", "other", "u3", 5)));
+    assert_eq!(look(&index, "other").expect("known").orphans, [] as [String; 0]);
+}
+
 #[test]
 fn an_owner_of_another_namespace_is_none() {
     let mut index = Index::default();

@@ -205,6 +205,15 @@ fn a_name_that_is_taken_is_shown() {
 }
 
 #[test]
+fn pods_left_behind_by_a_namesake_are_shown() {
+    let mut fixture = Fixture::new("a a", 'a', json!({})).settled();
+    fixture.snapshot.orphans = vec!["web-0-b".into(), "web-1-b".into()];
+    let seen = status_of(&fixture.snapshot);
+    assert_eq!(condition(&seen, ConditionType::Degraded), Some((ConditionStatus::True, "OrphansPresent")));
+    assert_eq!(condition(&seen, ConditionType::Ready), Some((ConditionStatus::True, "Complete")));
+}
+
+#[test]
 fn deletion_is_told() {
     let mut fixture = Fixture::new("a a", 'a', json!({})).settled();
     fixture.snapshot.rollout.metadata.deletion_timestamp = Some(crate::api::Time(at(0)));

@@ -85,6 +85,7 @@ impl Fixture {
             rollout,
             pods,
             revisions,
+            orphans: vec![],
             taken_names: [].into(),
             lost_nodes: [].into(),
             template_checks,

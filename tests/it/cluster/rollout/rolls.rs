@@ -140,6 +140,10 @@ async fn deletion_removes_the_pods_and_orphaning_leaves_them() {
     assert_eq!(live.len(), 4, "nothing is adopted: two orphans and two of the new Rollout");
     let orphans = live.iter().filter(|pod| pod.metadata.owner_references.as_ref().is_none_or(Vec::is_empty)).count();
     assert_eq!(orphans, 2);
+    let rollout = stage.rollouts().get("web").await.unwrap();
+    let conditions = rollout.status.unwrap().conditions;
+    let degraded = conditions.iter().find(|condition| condition.type_ == baton::api::ConditionType::Degraded).unwrap();
+    assert_eq!(degraded.reason, "OrphansPresent", "{}", degraded.message);
     stage.cluster.kubectl(&[
         "-n",
         &stage.namespace,
