@@ -5,7 +5,10 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::Calls;
-use crate::api::{Rollout, names};
+use crate::{
+    api::{Rollout, names},
+    snapshot::index::ObjectKey,
+};
 
 /// Longest `note` that the API server takes, in bytes.
 const NOTE_BYTES_MAX: usize = 1_024;
@@ -23,6 +26,25 @@ pub struct News<'a> {
     pub note: &'a str,
 }
 
+/// The Rollout that an Event is about.
+#[derive(Clone, Debug)]
+pub struct Regarding {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// uid.
+    pub uid: String,
+    /// resourceVersion.
+    pub resource_version: String,
+}
+
+impl From<&Rollout> for Regarding {
+    fn from(rollout: &Rollout) -> Self {
+        let (uid, version) = (rollout.uid(), rollout.resource_version());
+        let (uid, resource_version) = (uid.unwrap_or_default(), version.unwrap_or_default());
+        Self { key: ObjectKey::of(rollout), uid, resource_version }
+    }
+}
+
 /// An Event, ready to be sent.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -31,13 +53,13 @@ pub struct Event {
 }
 
 impl Event {
-    /// About `rollout`, as of `now`. `instance` names this process, `suffix` makes the Event's name unique.
-    pub fn new(rollout: &Rollout, news: &News<'_>, instance: &str, now: Timestamp, suffix: u64) -> Self {
-        let namespace = rollout.namespace().unwrap_or_default();
+    /// As of `now`. `instance` names this process, `suffix` makes the Event's name unique.
+    pub fn new(regarding: &Regarding, news: &News<'_>, instance: &str, now: Timestamp, suffix: u64) -> Self {
+        let ObjectKey { namespace, name } = regarding.key.clone();
         let object = json!({
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": format!("{}.{suffix:016x}", rollout.name_any()), "namespace": namespace},
+            "metadata": {"name": format!("{name}.{suffix:016x}"), "namespace": namespace},
             "eventTime": format!("{now:.6}"),
             "reportingController": names::FIELD_MANAGER,
             "reportingInstance": tail(instance, 128),
@@ -49,9 +71,9 @@ impl Event {
                 "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
                 "kind": "Rollout",
                 "namespace": namespace,
-                "name": rollout.name_any(),
-                "uid": rollout.metadata.uid,
-                "resourceVersion": rollout.metadata.resource_version,
+                "name": name,
+                "uid": regarding.uid,
+                "resourceVersion": regarding.resource_version,
             },
         });
         Self { namespace, object }

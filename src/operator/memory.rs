@@ -35,6 +35,8 @@ pub struct ObjectMemory {
     pub recollection: Recollection,
     /// When status was last written.
     pub status_written_at: Option<Instant>,
+    /// resourceVersion at which it was told that the object cannot be read.
+    pub told_unreadable: Option<String>,
     /// The API server, or the lock, asks for so long a pause.
     asked_until: Option<Instant>,
     /// After a failure, no try before this time, unless the spec changes: (time, generation).

@@ -18,7 +18,7 @@ use crate::{
     api::{Rollout, RolloutStatus},
     apply::{
         self, Calls,
-        event::{Event, News},
+        event::{Event, News, Regarding},
         status::StatusWrite,
     },
     observe::{Doubt, Observer},
@@ -102,7 +102,10 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     let snapshot = match observe(key, &uid, shell, &mut memory) {
         Observed::Snapshot(snapshot) => snapshot,
         Observed::Stale => return Looked { result: Result::Stale, again_at: memory.barrier.overdue_at() },
-        Observed::Unreadable => return Looked { result: Result::Gone, again_at: None },
+        Observed::Unreadable { regarding, error } => {
+            tell_unreadable(shell, &mut memory, &regarding, &error);
+            return Looked { result: Result::Gone, again_at: None };
+        }
     };
     let looked_at = Instant::now();
     let plan = plan::rollout::plan(&snapshot);
@@ -143,7 +146,10 @@ enum Observed {
     Snapshot(Box<Snapshot>),
     /// Our own writes have not come back yet.
     Stale,
-    Unreadable,
+    Unreadable {
+        regarding: Regarding,
+        error: String,
+    },
 }
 
 fn observe(key: &ObjectKey, uid: &str, shell: &Shell, memory: &mut ObjectMemory) -> Observed {
@@ -157,9 +163,9 @@ fn observe(key: &ObjectKey, uid: &str, shell: &Shell, memory: &mut ObjectMemory)
         if index.identity(key).is_none_or(|(of, _)| of != uid) {
             return Observed::Stale; // replaced or gone just now; that event leads to another look
         }
-        if let Some(error) = index.unreadable(key) {
-            tracing::error!(error, "cannot read this Rollout; it is left alone");
-            return Observed::Unreadable;
+        if let (Some(error), Some((_, version))) = (index.unreadable(key), index.version(Kind::Rollout, key)) {
+            let regarding = Regarding { key: key.clone(), uid: uid.to_owned(), resource_version: version.to_owned() };
+            return Observed::Unreadable { regarding, error: error.to_owned() };
         }
         let snapshot = index.snapshot(key, recollection, shell.clock.now());
         snapshot.map_or(Observed::Stale, |snapshot| Observed::Snapshot(Box::new(snapshot)))
@@ -273,6 +279,17 @@ async fn report(
     }
 }
 
+/// Once for each version: it has no status that could say so.
+fn tell_unreadable(shell: &Shell, memory: &mut ObjectMemory, regarding: &Regarding, error: &str) {
+    if memory.told_unreadable.as_ref() == Some(&regarding.resource_version) {
+        return;
+    }
+    memory.told_unreadable = Some(regarding.resource_version.clone());
+    tracing::error!(error, "cannot read this Rollout; it is left alone");
+    let note = format!("this Rollout cannot be read, and is left alone with its Pods: {error}");
+    shell.publish(regarding, &News { is_warning: true, reason: "Unreadable", action: "Reconcile", note: &note });
+}
+
 /// One line in the log and one Event for each transition.
 fn tell(shell: &Shell, rollout: &Rollout, before: &RolloutStatus, after: &RolloutStatus) {
     shell.metrics.transition(rollout, before, after);
@@ -283,7 +300,7 @@ fn tell(shell: &Shell, rollout: &Rollout, before: &RolloutStatus, after: &Rollou
         } else {
             tracing::info!(reason, "{note}");
         }
-        shell.publish(rollout, &News { is_warning, reason, action, note: &note });
+        shell.publish(&rollout.into(), &News { is_warning, reason, action, note: &note });
     }
 }
 
@@ -319,9 +336,9 @@ impl Shell {
     }
 
     /// Publishes an Event about a Rollout, soon.
-    pub fn publish(&self, rollout: &Rollout, news: &News<'_>) {
+    pub fn publish(&self, regarding: &Regarding, news: &News<'_>) {
         let suffix = self.with_rng(|rng| rng.u64(..));
-        self.notifier.notify(Event::new(rollout, news, &self.identity, self.clock.now(), suffix));
+        self.notifier.notify(Event::new(regarding, news, &self.identity, self.clock.now(), suffix));
     }
 
     /// After a panic: the object is left alone for a while, and told so. Others go on.
@@ -335,7 +352,7 @@ impl Shell {
             let note =
                 format!("the operator failed on this Rollout and tries again in {} s: {message}", pause.as_secs());
             let news = News { is_warning: true, reason: "InternalError", action: "Reconcile", note: &note };
-            self.publish(&rollout, &news);
+            self.publish(&(&rollout).into(), &news);
         }
         Looked { result: Result::Error, again_at: Some(Instant::now() + pause) }
     }

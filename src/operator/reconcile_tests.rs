@@ -370,6 +370,21 @@ async fn a_panic_is_told_on_its_object_and_the_others_go_on() {
     assert_eq!(rig.pods().len(), 2, "tried again after a pause");
 }
 
+/// The CRD is newer than the operator, say.
+#[tokio::test(start_paused = true)]
+async fn a_rollout_that_cannot_be_read_is_told_so_once() {
+    let rig = Rig::of(1).await;
+    let mut broken = rig.object(ROLLOUT);
+    broken["spec"]["replicas"] = json!("many");
+    rig.world().put(ROLLOUT, broken);
+    rig.tell().await;
+    for _ in 0..3 {
+        assert_eq!(rig.look().await.result, Result::Gone);
+        rig.tell().await;
+    }
+    assert_eq!(rig.calls(), ["POST /apis/events.k8s.io/v1/namespaces/shop/events"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn memory_goes_with_its_object() {
     let rig = Rig::of(1).await;
