@@ -187,7 +187,7 @@ proptest! {
         check(&snapshot, &planned, &outcomes)?;
     }
 
-    /// R13: on the way of a whole rollout with any part of each plan carried out; status keeps the plan's memory, and
+    /// R13 X11: exactly one state of kstatus on the way of a whole rollout with any part of each plan carried out; status keeps the plan's memory, and
     /// Complete is said of nothing that is not.
     #[test]
     fn every_status_on_the_way_is_right(snapshot in world(), seed in any::<u64>()) {

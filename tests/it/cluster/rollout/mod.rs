@@ -1,7 +1,9 @@
 //! Rollouts on a real control plane, as a user sees them: one namespace and one namespaced operator a test.
 mod bounds;
 mod faults;
+mod helm;
 mod plugin;
 mod refusals;
+mod requests;
 mod rolls;
 mod stage;

@@ -6,7 +6,7 @@ use super::{
     stage::{Stage, reason, run, simulated, slots},
 };
 
-/// B2 D12: twenty instances change in four batches within the budget, and nothing is lost on the way.
+/// B2: twenty instances change in four batches within the budget, and nothing is lost on the way.
 #[tokio::test]
 async fn an_update_goes_in_batches_within_the_budget() {
     let stage = Stage::new(simulated(), "rolls-update").await;
@@ -26,7 +26,7 @@ async fn an_update_goes_in_batches_within_the_budget() {
     assert_eq!(bounds.worst().created.len(), 20, "one Pod an instance, none more");
 }
 
-/// C9 X10: who, when, why stand in the object.
+/// C9 X10: who, when, why stand in the object, and the why also on its revisions.
 #[tokio::test]
 async fn the_object_tells_who_asked_and_why() {
     let stage = Stage::new(simulated(), "rolls-history").await;
@@ -38,14 +38,22 @@ async fn the_object_tells_who_asked_and_why() {
     let told: Vec<_> = history
         .iter()
         .map(|entry| {
-            (entry.id.as_deref().unwrap(), entry.by.as_deref().unwrap(), entry.version.as_str(), entry.result.as_str())
+            let asked = [&entry.id, &entry.by, &entry.reason].map(|text| text.as_deref().unwrap());
+            (asked, entry.version.as_str(), entry.result.as_str())
         })
         .collect();
-    assert_eq!(told, [("deploy-2", "bob", "2", "Succeeded"), ("deploy-1", "alice", "1", "Succeeded")]);
+    let expected =
+        [(["deploy-2", "bob", "prices"], "2", "Succeeded"), (["deploy-1", "alice", "first"], "1", "Succeeded")];
+    assert_eq!(told, expected);
     assert!(history.iter().all(|entry| entry.started_at.is_some() && entry.completed_at.is_some()));
+    let path = r"jsonpath={range .items[*]}{.revision} {.metadata.annotations.baton\.dev/change-cause}{'\n'}{end}";
+    let revisions = stage.cluster.kubectl(&["-n", &stage.namespace, "get", "controllerrevisions", "-o", path]);
+    let mut causes: Vec<&str> = revisions.lines().collect();
+    causes.sort_unstable();
+    assert_eq!(causes, ["1 deploy-1 by alice: first", "2 deploy-2 by bob: prices"]);
 }
 
-/// X11: Helm, Flux and kubectl wait judge by these conditions.
+/// X11: kubectl wait judges by these conditions.
 #[tokio::test]
 async fn kubectl_scale_and_wait_work() {
     let stage = Stage::new(simulated(), "rolls-kubectl").await;

@@ -51,13 +51,18 @@ pub fn with_crds(name: &str, nodes: &str) -> TestCluster {
     cluster
 }
 
-/// Puts a program where the process node looks for the image `example.local/NAME:TAG`.
+/// Puts a script where the process node looks for the image `example.local/NAME:TAG`.
 pub fn image(cluster: &TestCluster, name: &str, tag: &str, script: &str) {
+    program(cluster, name, tag, script.as_bytes());
+}
+
+/// The same with any program.
+pub fn program(cluster: &TestCluster, name: &str, tag: &str, content: &[u8]) {
     use std::os::unix::fs::PermissionsExt;
     let folder = cluster.dir.join("images").join(name).join(tag);
     fs::create_dir_all(&folder).unwrap();
     let program = folder.join(name);
-    fs::write(&program, script).unwrap();
+    fs::write(&program, content).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
