@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::support::{BIN, TestCluster, shared};
+use super::support::{BIN, TestCluster, eventually, shared};
 use crate::sources;
 
 /// The shared cluster with the CRDs, installed as README says.
@@ -189,6 +189,26 @@ fn samples_apply_and_show_the_agreed_columns() {
     cluster().kubectl(&["-n", "samples", "scale", "rollouts.baton.dev/web", "--replicas=6"]);
     assert_eq!(get("jsonpath={.items[?(@.metadata.name==\"web\")].spec.replicas}"), "6");
     cluster().kubectl(&["delete", "namespace", "samples", "--wait=false"]);
+}
+
+/// X15: the two commands as a person types them, with nothing in between, on a cluster that has never seen Baton.
+#[test]
+fn crds_and_samples_apply_one_after_the_other() {
+    const BOTH: &str = "kubectl apply -f crds/ && kubectl apply -f config/samples/";
+    let cluster = TestCluster::start("two-commands", "kwok:1");
+    let path = format!("{BIN}:{}", std::env::var("PATH").unwrap());
+    eventually(30, "both accepted", || {
+        let mut command = Command::new("sh");
+        command.args(["-c", BOTH]).current_dir(sources::root()).env("PATH", &path);
+        let output = command.env("KUBECONFIG", &cluster.kubeconfig).output().unwrap();
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        // Only what kubectl itself asks to do again: the API server may need a moment to serve a new kind.
+        let is_early = complaint.contains("ensure CRDs are installed first");
+        assert!(output.status.success() || is_early, "{complaint}");
+        output.status.success()
+    });
+    let names = cluster.kubectl(&["get", "rollouts.baton.dev", "-o", "name"]);
+    assert!(names.contains("rollout.baton.dev/web"), "{names}");
 }
 
 /// Nobody has looked at it yet: the generic tools must not take it for finished.
