@@ -8,6 +8,7 @@
 //!
 //! When what must be remembered differs from what status says, nothing else is done: the write comes first, what
 //! follows from it with the next look.
+mod attempts;
 pub mod batches;
 mod budget;
 mod deadline;

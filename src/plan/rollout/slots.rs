@@ -113,6 +113,11 @@ impl<'a> Slots<'a> {
         self.by_index.range(0..self.replicas).map(|(_, slot)| slot)
     }
 
+    /// The slot of this number, if it is below replicas.
+    pub(super) fn wanted_at(&self, index: i32) -> Option<&Slot<'a>> {
+        self.by_index.get(&index).filter(|_| (0..self.replicas).contains(&index))
+    }
+
     /// Slots that should not exist, highest first.
     pub fn unwanted(&self) -> impl Iterator<Item = &Slot<'a>> {
         self.by_index.values().rev().filter(|slot| slot.index >= self.replicas || slot.index < 0)

@@ -1,15 +1,11 @@
 //! Pods to create and delete now, within the budget; most urgent class first.
-use std::collections::BTreeMap;
-
-use super::{Alarm, View, after, budget::TERMINATING_COUNTS_SECONDS, failure_of, gates, slots::Slot};
+use super::{
+    Alarm, View, after, attempts::Attempts, budget::TERMINATING_COUNTS_SECONDS, failure_of, gates, slots::Slot,
+};
 use crate::{
-    api::{
-        bounds::{ATTEMPTS_MAX, RANGES_CHARS_MAX},
-        names::pod_name,
-        status::Attempt,
-    },
+    api::{names::pod_name, status::Attempt},
     plan::change::{Change, Hold, HoldReason, PodReason},
-    snapshot::{Pod, Ranges, RefusalReason, Revision, TemplateCheck},
+    snapshot::{Pod, RefusalReason, Revision, TemplateCheck},
 };
 
 /// A finished Pod is cleared away no sooner than this after its creation, so that a node which refuses every Pod at
@@ -41,8 +37,7 @@ struct Planner<'v, 'a, 'm> {
     alarm: &'m mut Alarm,
     budget: super::budget::Budget,
     changes: Vec<Change>,
-    /// Attempt numbers in use or about to be, per (revision, slot).
-    attempts: BTreeMap<(&'a str, i32), u32>,
+    attempts: Attempts<'a>,
     hold: Option<Hold>,
     creates_held: Option<Hold>,
 }
@@ -54,11 +49,10 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             alarm,
             budget: view.budget.clone(),
             changes: Vec::new(),
-            attempts: BTreeMap::new(),
+            attempts: Attempts::new(view),
             hold: None,
             creates_held: None,
         };
-        planner.read_attempts();
         if let Some(refusal) = &view.snapshot.create_refusal
             && !planner.alarm.passed(refusal.retry_at)
         {
@@ -270,10 +264,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             return false;
         }
         let rollout = view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
-        let attempt = self.free_attempt(rollout, revision, slot);
-        if attempt > 0 {
-            self.attempts.insert((revision.name.as_str(), slot.index), attempt);
-        }
+        let attempt = self.attempts.take(view, revision, slot);
         self.changes.push(Change::CreatePod {
             name: pod_name(rollout, slot.index, &revision.hash, attempt),
             slot: slot.index,
@@ -288,33 +279,6 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         // A stable revision that somebody deleted must not leave the slot empty.
         let Some(assigned) = slot.assigned else { return lineage.effective };
         [lineage.effective, lineage.stable].into_iter().flatten().find(|revision| revision.name == assigned)
-    }
-
-    /// The lowest attempt whose name no Pod has, ours or foreign.
-    fn free_attempt(&self, rollout: &str, revision: &Revision, slot: &Slot<'_>) -> u32 {
-        let free = |attempt: &u32| {
-            let name = pod_name(rollout, slot.index, &revision.hash, *attempt);
-            let mut ours = slot.live.iter().chain(&slot.finished).chain(&slot.terminating);
-            ours.all(|pod| pod.name != name) && !self.view.snapshot.taken_names.contains(&name)
-        };
-        (0..=u32::MAX).find(free).unwrap_or(0)
-    }
-
-    /// Attempts that existing Pods carry in their names: what status remembers, and no more.
-    fn read_attempts(&mut self) {
-        let view = self.view;
-        let rollout = view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
-        for pod in &view.snapshot.pods {
-            let Some(revision) = view.snapshot.revisions.iter().find(|revision| revision.name == pod.revision) else {
-                continue;
-            };
-            let base = pod_name(rollout, pod.slot, &revision.hash, 0);
-            let attempt = pod.name.strip_prefix(&base).and_then(|rest| rest.strip_prefix('-')?.parse::<u32>().ok());
-            if let Some(attempt) = attempt.filter(|attempt| *attempt > 0) {
-                let known = self.attempts.entry((revision.name.as_str(), pod.slot)).or_default();
-                *known = attempt.max(*known);
-            }
-        }
     }
 
     fn hold_for_budget(&mut self, slot: i32) {
@@ -344,16 +308,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     }
 
     fn finish(self) -> Work {
-        let mut grouped: BTreeMap<(&str, u32), Vec<i32>> = BTreeMap::new();
-        for ((revision, slot), attempt) in self.attempts {
-            grouped.entry((revision, attempt)).or_default().push(slot);
-        }
-        let attempts = grouped.into_iter().take(ATTEMPTS_MAX).map(|((revision, attempt), slots)| Attempt {
-            revision: revision.to_owned(),
-            attempt: i32::try_from(attempt).unwrap_or(i32::MAX),
-            instances: slots.into_iter().collect::<Ranges>().within(RANGES_CHARS_MAX),
-        });
-        Work { changes: self.changes, attempts: attempts.collect(), hold: self.hold }
+        Work { changes: self.changes, attempts: self.attempts.remembered(), hold: self.hold }
     }
 }
 

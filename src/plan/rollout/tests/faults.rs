@@ -433,6 +433,42 @@ fn a_broken_pod_of_a_third_revision_wakes_the_planner_when_patience_ends() {
     assert_eq!(plan(&fixture.snapshot).wake_at, Some(at(30)));
 }
 
+/// The first create is carried out after its time-out, when nothing that was there when its name was chosen still is.
+#[test]
+fn a_create_that_commits_late_is_met_by_its_own_name() {
+    let mut world = World::new(Fixture::new("a- a", 'a', json!({})).snapshot, 5);
+    let attempt = |world: &mut World| {
+        let planned = plan(&world.snapshot); // what is remembered is written; the create is sent, and not answered
+        world.apply(&planned, &[]);
+        let create = planned.changes.iter().find(|change| matches!(change, Change::CreatePod { .. })).cloned();
+        create.map(|change| (planned, change))
+    };
+    world.snapshot.rollout.spec.strategy.max_surge = crate::api::IntOrPercent::Count(2);
+    let first = (0..5).find_map(|_| attempt(&mut world)).unwrap();
+    assert!(say(&first.0).starts_with("+web-0-a-1 "), "{}", say(&first.0));
+    world.snapshot.pods.retain(|pod| pod.deletion.is_none());
+    let second = (0..5).find_map(|_| attempt(&mut world)).unwrap();
+    assert!(say(&second.0).starts_with("+web-0-a-1 "), "{}", say(&second.0));
+    for (planned, change) in [first, second] {
+        world.apply(&Plan { memory: plan(&world.snapshot).memory, ..planned }, &[change]);
+    }
+    assert_eq!(world.snapshot.pods.len(), 2);
+    // With its Pod seen, the number is what that Pod carries; with the Pod gone, and another come, it is forgotten.
+    live(&mut world, 60);
+    assert_eq!(plan(&world.snapshot).memory.attempts[0].instances, "0");
+    world.snapshot.pods[0].name = "web-0-a".into();
+    assert_eq!(plan(&world.snapshot).memory.attempts, []);
+}
+
+#[test]
+fn a_slots_second_pod_of_a_revision_never_takes_the_first_name() {
+    let restart = json!({"restartAt": Time(at(-1)), "strategy": {"maxSurge": 1, "maxUnavailable": 0}});
+    let mut fixture = Fixture::new("a", 'a', restart);
+    fixture.snapshot.pods[0].name = "web-0-a-1".into();
+    let look = fixture.settled().looks();
+    assert!(look.starts_with("+web-0-a-2 Restart"), "{look}");
+}
+
 /// What status cannot hold would be refused with every write, for ever.
 #[test]
 fn remembered_ranges_fit_into_status() {
