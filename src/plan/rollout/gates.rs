@@ -1,5 +1,10 @@
 //! What holds each class of work. A gate is a function of the view; the first hold of a class is what status shows.
-use super::{Alarm, View};
+use super::{
+    Alarm, View, after, batches,
+    failure::seconds,
+    memory::{behind, undone_in_words},
+    slots::Done,
+};
 use crate::{
     api::{RolloutSpec, rollout::OnFailure},
     plan::change::{Hold, HoldReason},
@@ -13,6 +18,18 @@ const BACK: &[Gate] = &[paused_revert, template_refused];
 const TEMPLATE: &[Gate] = &[spec_invalid, template_refused, template_unchecked];
 const RENEW: &[Gate] = &[paused];
 const FORWARD: &[Gate] = &[spec_invalid, template_refused, template_unchecked, failed, paused];
+/// The next batch: what holds a change within the opened ones, and what is about batches.
+const OPEN: &[Gate] = &[
+    spec_invalid,
+    template_refused,
+    template_unchecked,
+    failed,
+    progress_deadline,
+    paused_between_batches,
+    previous_batch_not_healthy,
+    pause_timer,
+    awaiting_approval,
+];
 
 /// What takes the blame for lateness from the instances: a person or the API server holds them.
 const STOPS_CLOCK: &[Gate] = &[spec_invalid, template_refused, paused];
@@ -26,6 +43,11 @@ pub(super) fn stop_clock(view: &View<'_>) -> bool {
 /// Holds a change towards the update revision.
 pub(super) fn forward(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
     first(FORWARD, view, alarm)
+}
+
+/// Holds the next batch.
+pub(super) fn open(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    first(OPEN, view, alarm)
 }
 
 /// Holds a change back to the stable revision.
@@ -114,6 +136,53 @@ pub(super) fn failed(view: &View<'_>) -> Option<Hold> {
 
 fn paused(view: &View<'_>) -> Option<Hold> {
     view.spec().paused.then(|| hold(HoldReason::Paused, "spec.paused is true"))
+}
+
+/// All batches are opened, all that is left are failed instances that the threshold tolerates.
+fn progress_deadline(view: &View<'_>) -> Option<Hold> {
+    let Done::Not(undone) = view.slots.done() else { return None };
+    let last = view.slots.opened() == view.replicas() && behind(view).is_none();
+    last.then(|| hold(HoldReason::ProgressDeadline, undone_in_words(view, &undone)))
+}
+
+/// With all batches opened there is none that waits.
+fn paused_between_batches(view: &View<'_>) -> Option<Hold> {
+    let is_last = view.slots.opened() == view.replicas() && view.replicas() > 0;
+    if is_last { None } else { paused(view) }
+}
+
+fn previous_batch_not_healthy(view: &View<'_>) -> Option<Hold> {
+    let behind = behind(view)?;
+    Some(hold(HoldReason::PreviousBatchNotHealthy, undone_in_words(view, &behind)))
+}
+
+/// The pause after the batch in work, when that is done, and `spec.approve` does not pass it.
+fn pause(view: &View<'_>) -> Option<(i32, Option<i32>)> {
+    let ends = batches::boundaries(&view.spec().strategy, view.replicas());
+    let index = batches::index_of(&ends, view.slots.opened());
+    let current = ends.get(index - 1).filter(|current| current.up_to == view.slots.opened())?;
+    let index = i32::try_from(index).ok()?;
+    let answer = view.spec().approve.as_ref().filter(|answer| answer.run == view.memory.run);
+    let is_passed = answer.is_some_and(|answer| answer.batch == -1 || answer.batch >= index);
+    current.pause.as_ref().filter(|_| !is_passed).map(|pause| (index, pause.seconds))
+}
+
+fn pause_timer(view: &View<'_>) -> Option<Hold> {
+    let (index, pause_seconds) = pause(view)?;
+    let batch = view.memory.batch.as_ref()?;
+    let completed_at = batch.completed_at.as_ref().map_or(seconds(view.now()).0, |at| at.0);
+    let until = after(completed_at, i64::from(pause_seconds?));
+    let message = format!("batch {index}/{} is done; pause until {}", batch.count, seconds(until).0);
+    (until > view.now()).then_some(Hold { reason: HoldReason::PauseTimer, message, until: Some(until) })
+}
+
+fn awaiting_approval(view: &View<'_>) -> Option<Hold> {
+    let (index, None) = pause(view)? else { return None };
+    let (count, run) = (view.memory.batch.as_ref()?.count, view.memory.run);
+    let message = format!(
+        "batch {index}/{count} is done; waiting for approval: set spec.approve to {{run: {run}, batch: {index}}}"
+    );
+    Some(hold(HoldReason::AwaitingApproval, message))
 }
 
 /// A revert in the spec obeys `paused`; abort and automatic rollback pass.

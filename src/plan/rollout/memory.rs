@@ -1,6 +1,6 @@
 //! Run, opened batches: what status must remember.
 use super::{
-    Alarm, View, after,
+    Alarm, View,
     batches::{boundaries, index_of},
     deadline,
     failure::{noted_on, seconds},
@@ -131,81 +131,52 @@ pub(super) struct Opening {
 
 /// Opens the next batch when the opened ones are done and nothing holds it.
 pub(super) fn open_batches(view: &View<'_>, alarm: &mut Alarm) -> Opening {
-    let unchanged = |hold| Opening { batch: view.memory.batch.clone(), hold };
-    let Some(mut batch) = view.memory.batch.clone() else { return unchanged(None) };
-    let replicas = view.replicas();
+    let Some(batch) = view.memory.batch.clone() else { return Opening { batch: None, hold: None } };
     if view.lineage.is_back() || view.lineage.is_first() {
-        batch.opened = replicas;
-        let hold = match view.slots.done() {
-            Done::Not(undone) => Some(not_healthy(view, alarm, &batch, &undone)),
-            _ => None,
-        };
-        return Opening { batch: Some(batch), hold };
+        all_at_once(view, alarm, batch)
+    } else {
+        forward(view, alarm, batch)
     }
+}
+
+/// The way back and the first creation know no batches.
+fn all_at_once(view: &View<'_>, alarm: &mut Alarm, mut batch: BatchStatus) -> Opening {
+    batch.opened = view.replicas();
+    let Done::Not(undone) = view.slots.done() else { return Opening { batch: Some(batch), hold: None } };
+    let is_late = view.lineage.is_back() && !deadline::late(view, alarm).is_empty();
+    let reason = if is_late { HoldReason::ProgressDeadline } else { HoldReason::PreviousBatchNotHealthy };
+    let hold = Hold { reason, message: undone_in_words(view, &undone), until: None };
+    Opening { batch: Some(batch), hold: Some(hold) }
+}
+
+fn forward(view: &View<'_>, alarm: &mut Alarm, mut batch: BatchStatus) -> Opening {
+    let replicas = view.replicas();
     let ends = boundaries(&view.spec().strategy, replicas);
+    let number = |opened: i32| i32::try_from(index_of(&ends, opened)).unwrap_or(i32::MAX);
+    let up_to = |number: i32| ends.get(usize::try_from(number - 1).unwrap_or(0)).map_or(replicas, |end| end.up_to);
     batch.opened = batch.opened.min(replicas);
-    batch.count = ends.len() as i32;
-    batch.index = index_of(&ends, batch.opened) as i32;
-    let current = &ends[(batch.index - 1).clamp(0, ends.len() as i32 - 1) as usize];
-    let done = view.slots.done();
-    let open = |to: i32, mut batch: BatchStatus| {
-        batch.opened = to;
-        batch.index = index_of(&ends, to) as i32;
+    batch.count = i32::try_from(ends.len()).unwrap_or(i32::MAX);
+    batch.index = number(batch.opened);
+    let is_last = batch.opened == replicas && replicas > 0;
+    let is_filled = batch.opened > 0 && batch.opened == up_to(batch.index);
+    let undone = matches!(view.slots.done(), Done::Not(_));
+    if is_last && !undone {
+        return Opening { batch: Some(batch), hold: gates::failed(view) }; // nothing is left to open
+    }
+    // At the end of the last batch the run itself is what completes, unless it leaves failed instances behind.
+    if is_filled && behind(view).is_none() && gates::failed(view).is_none() {
+        batch.completed_at.get_or_insert_with(|| seconds(view.now()));
+    }
+    let hold = gates::open(view, alarm);
+    if hold.is_none() && replicas > 0 {
+        // Not filled: the first batch, or one that grew by scaling.
+        batch.opened = if is_filled { up_to(batch.index + 1) } else { up_to(batch.index) };
+        batch.index = number(batch.opened);
         batch.started_at = Some(seconds(view.now()));
         batch.deadline_from.clone_from(&batch.started_at);
         batch.completed_at = None;
-        Opening { batch: Some(batch), hold: None }
-    };
-    if let Some(hold) = gates::failed(view) {
-        return Opening { batch: Some(batch), hold: Some(hold) };
     }
-    if let Some(behind) = behind(view) {
-        let hold = not_healthy(view, alarm, &batch, &behind);
-        return Opening { batch: Some(batch), hold: Some(hold) };
-    }
-    if batch.opened == replicas && replicas > 0 {
-        let hold = match &done {
-            Done::Not(undone) => {
-                batch.completed_at.get_or_insert_with(|| seconds(view.now()));
-                Some(Hold { reason: HoldReason::ProgressDeadline, ..not_healthy(view, alarm, &batch, undone) })
-            }
-            _ => None,
-        };
-        return Opening { batch: Some(batch), hold };
-    }
-    let held = |batch: BatchStatus, hold: Hold| Opening { batch: Some(batch), hold: Some(hold) };
-    if let Some(hold) = gates::forward(view, alarm) {
-        return held(batch, hold);
-    }
-    if batch.opened < current.up_to {
-        return open(current.up_to, batch); // the first batch, or one that grew by scaling
-    }
-    if replicas == 0 {
-        return Opening { batch: Some(batch), hold: None };
-    }
-    let completed_at = batch.completed_at.get_or_insert_with(|| seconds(view.now())).0;
-    let approved = |index: i32| {
-        view.spec().approve.as_ref().is_some_and(|a| a.run == view.memory.run && (a.batch == -1 || a.batch >= index))
-    };
-    let next = ends.get(batch.index as usize).map_or(replicas, |boundary| boundary.up_to);
-    let what = |batch: &BatchStatus| format!("batch {}/{} is done", batch.index, batch.count);
-    match current.pause.as_ref().filter(|_| !approved(batch.index)).map(|pause| pause.seconds) {
-        Some(None) => {
-            let message = format!(
-                "{}; waiting for approval: set spec.approve to {{run: {}, batch: {}}}",
-                what(&batch),
-                view.memory.run,
-                batch.index
-            );
-            held(batch, Hold { reason: HoldReason::AwaitingApproval, message, until: None })
-        }
-        Some(Some(pause_seconds)) if !alarm.passed(after(completed_at, i64::from(pause_seconds))) => {
-            let until = after(completed_at, i64::from(pause_seconds));
-            let message = format!("{}; pause until {}", what(&batch), seconds(until).0);
-            held(batch, Hold { reason: HoldReason::PauseTimer, message, until: Some(until) })
-        }
-        _ => open(next, batch),
-    }
+    Opening { batch: Some(batch), hold }
 }
 
 /// The opened slots that are not done, when more of them are not than the batch may leave behind.
@@ -223,16 +194,13 @@ fn within_threshold(view: &View<'_>, undone: &[i32]) -> bool {
     undone.iter().all(|slot| slots.0.contains(slot))
 }
 
-/// The opened batches are not done: names the first instance that is not, and what is wrong with it.
-fn not_healthy(view: &View<'_>, alarm: &mut Alarm, batch: &BatchStatus, undone: &[i32]) -> Hold {
-    let late = view.lineage.is_back() && !deadline::late(view, alarm).is_empty();
+/// `batch 2/3: web-3 (not ready) and 2 more`: the first of the instances that are not done, and what is wrong with it.
+pub(super) fn undone_in_words(view: &View<'_>, undone: &[i32]) -> String {
     let rollout = view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
     let first = undone.first().copied().unwrap_or(0);
-    let state =
-        view.slots.wanted().find(|slot| slot.index == first).map_or_else(String::new, |slot| view.slots.state(slot));
+    let state = view.slots.wanted_at(first).map_or_else(String::new, |slot| view.slots.state(slot));
     let others = if undone.len() > 1 { format!(" and {} more", undone.len() - 1) } else { String::new() };
     let name = crate::api::names::instance_name(rollout, first);
-    let message = format!("batch {}/{}: {name} ({state}){others}", batch.index, batch.count);
-    let reason = if late { HoldReason::ProgressDeadline } else { HoldReason::PreviousBatchNotHealthy };
-    Hold { reason, message, until: None }
+    let batch = view.memory.batch.as_ref().map(|batch| format!("batch {}/{}: ", batch.index, batch.count));
+    format!("{}{name} ({state}){others}", batch.unwrap_or_default())
 }

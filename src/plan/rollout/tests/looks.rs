@@ -80,7 +80,7 @@ fn a_lost_pod_is_refilled_at_its_slots_revision() {
     let paused = json!({"paused": true, "strategy": {"batchSize": 2}});
     check(
         Fixture::new("b . a .", 'b', paused).opened(2).looks(),
-        "+web-1-b Forward; +web-3-a Refill; hold PreviousBatchNotHealthy: batch 1/2: web-1 (not created yet)",
+        "+web-1-b Forward; +web-3-a Refill; hold Paused: spec.paused is true",
     );
 }
 

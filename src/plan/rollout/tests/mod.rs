@@ -2,6 +2,7 @@
 mod faults;
 pub(crate) mod fixture;
 mod folds;
+mod gates;
 mod looks;
 mod properties;
 pub(crate) mod worlds;

@@ -10,7 +10,7 @@ use crate::{
     api::Time,
     plan::{
         Change, Plan,
-        rollout::{budget::TERMINATING_COUNTS_SECONDS, fold::World, plan},
+        rollout::{budget::TERMINATING_COUNTS_SECONDS, fold::World, plan, restarted_at},
     },
     snapshot::{Pod, Snapshot},
 };
@@ -168,6 +168,17 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
     Ok(())
 }
 
+/// Carries out; what the operator stamps on Pods is by its own clock.
+fn act(world: &mut World, skew_seconds: i64, planned: &Plan, changes: &[Change]) {
+    let before: BTreeSet<String> = world.snapshot.pods.iter().map(|pod| pod.uid.clone()).collect();
+    world.apply(planned, changes);
+    let stamp =
+        restarted_at(&world.snapshot.rollout.spec, world.snapshot.now + SignedDuration::from_secs(skew_seconds));
+    for pod in world.snapshot.pods.iter_mut().filter(|pod| !before.contains(&pod.uid)) {
+        pod.restarted_at = stamp;
+    }
+}
+
 /// By the world's clock.
 fn wake_at(planned: &Plan, skew_seconds: i64) -> Option<Timestamp> {
     planned.wake_at.map(|at| at - SignedDuration::from_secs(skew_seconds))
@@ -198,7 +209,7 @@ pub(super) fn run_partly(
             continue;
         }
         let part: Vec<Change> = planned.changes.iter().filter(|_| coins()).cloned().collect();
-        world.apply(&planned, &part);
+        act(world, skew_seconds, &planned, &part);
     }
     Ok(false)
 }
