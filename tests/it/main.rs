@@ -5,6 +5,9 @@ mod architecture;
 #[cfg(feature = "testbed")] // test equipment is built with it only
 mod cluster;
 #[cfg(feature = "operator")]
+#[allow(dead_code, reason = "made to be built on: faults and policies that no test of its own needs")]
+mod fake_apiserver;
+#[cfg(feature = "operator")]
 mod generated;
 #[cfg(feature = "testbed")]
 mod node;

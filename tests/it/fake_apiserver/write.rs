@@ -1,0 +1,392 @@
+//! Create, update, patch: what the API server does between a request's body and the store.
+//!
+//! The order of the checks is the real one's: it decides which of two faults a client is told.
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    State,
+    faults::Verb,
+    kinds::{Kind, NAMESPACES, StatusRule},
+    object::{Object, finalizers, is_terminating, meta_text, set_meta, whole_seconds},
+    refusal::Refusal,
+    store::key,
+    validate,
+};
+
+/// Who writes, and when.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub who: Arc<str>,
+    /// The server's time.
+    pub now: Timestamp,
+    /// Everything but the store.
+    pub is_dry_run: bool,
+}
+
+/// Where an object is.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    pub kind: &'static Kind,
+    /// Empty for what is in none.
+    pub namespace: &'a str,
+    pub name: &'a str,
+    /// `status` or empty.
+    pub subresource: &'a str,
+}
+
+/// What a write does to an object.
+pub enum Edit<'a> {
+    /// PUT.
+    Replace(Value),
+    /// PATCH with merge semantics.
+    Merge(Value),
+    /// PATCH with operations.
+    Json(json_patch::Patch),
+    /// Read, changed and written at one moment: for the simulated world, which has no conflicts with itself.
+    With(&'a mut dyn FnMut(&mut Value)),
+}
+
+/// Letters and digits of generated names.
+const NAME_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// How often a generated name is drawn.
+const NAME_DRAWS_MAX: usize = 8;
+
+impl State {
+    /// POST.
+    ///
+    /// # Errors
+    /// As the real one.
+    pub fn create(
+        &mut self,
+        caller: &Caller,
+        kind: &'static Kind,
+        namespace: &str,
+        mut value: Value,
+    ) -> Result<Arc<Object>, Refusal> {
+        check_body(kind, &value)?;
+        settle_namespace(kind, namespace, &mut value)?;
+        let has_version = !meta_text(&value, "resourceVersion").is_empty();
+        let has_name = !meta_text(&value, "name").is_empty();
+        self.check_namespace(kind, namespace, meta_text(&value, "name"))?;
+        self.admission.mutate(caller, kind, &mut value);
+        (kind.default)(&mut value);
+        self.stamp_new(caller, kind, &mut value);
+        for _ in 0..NAME_DRAWS_MAX {
+            if !has_name {
+                self.draw_name(&mut value);
+            }
+            let name = meta_text(&value, "name");
+            refuse_if_wrong(kind, &value, None)?;
+            self.admission.check(caller, kind, Verb::Create, &value, None, &self.store)?;
+            if has_version {
+                return Err(Refusal::new(500, "", "resourceVersion should not be set on objects to be created"));
+            }
+            if self.store.get(kind, namespace, name).is_none() {
+                return Ok(self.save(caller, Verb::Create, kind, None, value));
+            }
+            if has_name {
+                break;
+            }
+        }
+        Err(Refusal::already_exists(kind, meta_text(&value, "name")))
+    }
+
+    /// PUT, PATCH. True with the object: it was created.
+    ///
+    /// # Errors
+    /// As the real one.
+    pub fn update(
+        &mut self,
+        caller: &Caller,
+        target: Target<'_>,
+        edit: Edit<'_>,
+    ) -> Result<(Arc<Object>, bool), Refusal> {
+        let Target { kind, namespace, name, subresource } = target;
+        if let Edit::Replace(value) = &edit {
+            check_body(kind, value)?;
+            check_name(name, value)?;
+        }
+        let Some(existing) = self.store.get(kind, namespace, name).cloned() else {
+            return match edit {
+                Edit::Replace(value) if kind.creates_on_update && subresource.is_empty() => {
+                    self.create_by_update(caller, target, value).map(|object| (object, true))
+                }
+                _ => Err(Refusal::not_found(kind, name)),
+            };
+        };
+        let verb = if matches!(edit, Edit::Replace(_)) { Verb::Update } else { Verb::Patch };
+        let mut value = edited(&target, &existing, edit)?;
+        settle_namespace(kind, namespace, &mut value)?;
+        check_name(name, &value)?;
+        check_version(&target, &existing, &value)?;
+        if subresource == "status" {
+            keep_all_but_status(kind, &existing, &mut value);
+        }
+        (kind.default)(&mut value);
+        keep_what_is_not_the_writers(kind, subresource, &existing, &mut value);
+        refuse_if_wrong(kind, &value, Some(&existing))?;
+        self.admission.check(caller, kind, verb, &value, Some(&existing), &self.store)?;
+        if is_terminating(&existing) && finalizers(&value).is_empty() && grace_is_over(&existing) {
+            return Ok((self.end(caller, verb, kind, &existing, value), false));
+        }
+        Ok((self.save(caller, verb, kind, Some(&existing), value), false))
+    }
+
+    /// A PUT of what does not exist: a uid in it is a precondition that cannot hold, its resourceVersion is not looked at.
+    fn create_by_update(
+        &mut self,
+        caller: &Caller,
+        target: Target<'_>,
+        mut value: Value,
+    ) -> Result<Arc<Object>, Refusal> {
+        let uid = meta_text(&value, "uid");
+        if !uid.is_empty() {
+            return Err(Refusal::precondition(target.kind, target.name, "UID", uid, ""));
+        }
+        set_meta(&mut value, "resourceVersion", None);
+        self.create(caller, target.kind, target.namespace, value)
+    }
+
+    /// Writes what differs from what is there; what does not is not written.
+    pub(super) fn save(
+        &mut self,
+        caller: &Caller,
+        verb: Verb,
+        kind: &'static Kind,
+        existing: Option<&Arc<Object>>,
+        mut value: Value,
+    ) -> Arc<Object> {
+        if let Some(existing) = existing {
+            set_meta(&mut value, "resourceVersion", Some(json!(existing.revision().to_string())));
+            if value == *existing.value() {
+                return existing.clone();
+            }
+            if caller.is_dry_run {
+                return Arc::new(Object::new(value, existing.revision()));
+            }
+        } else if caller.is_dry_run {
+            return Arc::new(Object::unstored(value));
+        }
+        let change = self.store.put(kind, value);
+        let object = change.object.clone();
+        self.committed(caller, verb, change);
+        object
+    }
+
+    /// Takes an object away whose last finalizer went with this write; its last state is `value`.
+    fn end(
+        &mut self,
+        caller: &Caller,
+        verb: Verb,
+        kind: &'static Kind,
+        existing: &Arc<Object>,
+        value: Value,
+    ) -> Arc<Object> {
+        if !caller.is_dry_run {
+            let key = key(kind, existing.namespace(), existing.name());
+            if let Some(change) = self.store.remove_as(kind, &key, value.clone()) {
+                let object = change.object.clone();
+                self.committed(caller, verb, change);
+                return object;
+            }
+        }
+        Arc::new(Object::new(value, existing.revision()))
+    }
+
+    /// Nothing is created in a namespace that ends, nor, where namespaces are looked at, in one that does not exist.
+    fn check_namespace(&self, kind: &'static Kind, namespace: &str, name: &str) -> Result<(), Refusal> {
+        if !kind.is_namespaced {
+            return Ok(());
+        }
+        match self.store.get(&NAMESPACES, "", namespace) {
+            Some(found) if found.is_terminating() => {
+                let why =
+                    format!("unable to create new content in namespace {namespace} because it is being terminated");
+                let mut refusal = Refusal::forbidden(kind, name, &why);
+                let message = format!("namespace {namespace} is being terminated");
+                let cause =
+                    json!({"reason": "NamespaceTerminating", "message": message, "field": "metadata.namespace"});
+                refusal.details["causes"] = json!([cause]);
+                Err(refusal)
+            }
+            None if self.needs_namespaces => Err(Refusal::not_found(&NAMESPACES, namespace)),
+            _ => Ok(()),
+        }
+    }
+
+    fn stamp_new(&mut self, caller: &Caller, kind: &Kind, value: &mut Value) {
+        for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"]
+        {
+            set_meta(value, field, None);
+        }
+        set_meta(value, "uid", Some(json!(self.draw_uid())));
+        set_meta(value, "creationTimestamp", Some(json!(whole_seconds(caller.now))));
+        set_meta(value, "generation", kind.has_generation.then(|| json!(1)));
+    }
+
+    fn draw_uid(&mut self) -> String {
+        let (high, low) = (self.rng.u64(..), self.rng.u64(..));
+        let (a, b, c) = (high >> 32, high >> 16 & 0xffff, high & 0xfff);
+        format!("{a:08x}-{b:04x}-4{c:03x}-{:04x}-{:012x}", low >> 48 & 0x3fff | 0x8000, low & 0xffff_ffff_ffff)
+    }
+
+    fn draw_name(&mut self, value: &mut Value) {
+        let prefix: String = meta_text(value, "generateName").chars().take(58).collect();
+        if prefix.is_empty() {
+            return;
+        }
+        let draw = |_| char::from(NAME_ALPHABET[self.rng.usize(..NAME_ALPHABET.len())]);
+        let suffix: String = (0..5).map(draw).collect();
+        set_meta(value, "name", Some(json!(prefix + &suffix)));
+    }
+}
+
+/// It must be an object of this kind.
+fn check_body(kind: &Kind, value: &Value) -> Result<(), Refusal> {
+    let says = |field: &str| value[field].as_str().unwrap_or_default();
+    let is_other = |field: &str, expected: &str| !says(field).is_empty() && says(field) != expected;
+    if !value.is_object() || !(value["metadata"].is_object() || value["metadata"].is_null()) {
+        return Err(Refusal::bad_request("the body is not an object of the API"));
+    }
+    if is_other("apiVersion", &kind.api_version()) || is_other("kind", kind.kind) {
+        let found = format!("{}, Kind={}", says("apiVersion"), says("kind"));
+        return Err(Refusal::bad_request(format!("{found} does not match the expected {}", kind.kind)));
+    }
+    Ok(())
+}
+
+/// The namespace is that of the path; apiVersion and kind are filled in.
+fn settle_namespace(kind: &Kind, namespace: &str, value: &mut Value) -> Result<(), Refusal> {
+    if !value["metadata"].is_object() {
+        value["metadata"] = json!({});
+    }
+    let found = meta_text(value, "namespace");
+    if !found.is_empty() && found != namespace {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Refusal::bad_request(message));
+    }
+    set_meta(value, "namespace", kind.is_namespaced.then(|| json!(namespace)));
+    value["apiVersion"] = json!(kind.api_version());
+    value["kind"] = json!(kind.kind);
+    Ok(())
+}
+
+fn check_name(name: &str, value: &Value) -> Result<(), Refusal> {
+    let found = meta_text(value, "name");
+    if found == name {
+        return Ok(());
+    }
+    let message = format!("the name of the object ({found}) does not match the name on the URL ({name})");
+    Err(Refusal::bad_request(message))
+}
+
+/// The object as the writer wants it.
+fn edited(target: &Target<'_>, existing: &Arc<Object>, edit: Edit<'_>) -> Result<Value, Refusal> {
+    let mut value = existing.value().clone();
+    match edit {
+        Edit::Replace(value) => {
+            let uid = meta_text(&value, "uid");
+            if !uid.is_empty() && uid != existing.uid() {
+                return Err(Refusal::precondition(target.kind, target.name, "UID", uid, existing.uid()));
+            }
+            return Ok(value);
+        }
+        Edit::Merge(patch) => json_patch::merge(&mut value, &patch),
+        Edit::Json(patch) => json_patch::patch(&mut value, &patch)
+            .map_err(|error| Refusal::new(422, "Invalid", format!("the server rejected our request: {error}")))?,
+        Edit::With(edit) => edit(&mut value),
+    }
+    Ok(value)
+}
+
+/// Optimistic locking.
+fn check_version(target: &Target<'_>, existing: &Object, value: &Value) -> Result<(), Refusal> {
+    let wanted = meta_text(value, "resourceVersion");
+    if wanted.is_empty() || wanted == "0" {
+        if target.kind.updates_unconditionally {
+            return Ok(());
+        }
+        let cause = validate::Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
+        let mut refusal = Refusal::invalid(target.kind, target.name, &[cause]);
+        // The real one names the resource here where it otherwise names the kind.
+        refusal.message = refusal.message.replacen(target.kind.kind, target.kind.resource, 1);
+        refusal.details["kind"] = json!(target.kind.resource);
+        return Err(refusal);
+    }
+    if wanted == existing.revision().to_string() { Ok(()) } else { Err(Refusal::modified(target.kind, target.name)) }
+}
+
+/// A write of the status takes nothing else; of built-in kinds it also takes labels and annotations.
+fn keep_all_but_status(kind: &Kind, existing: &Object, value: &mut Value) {
+    let mut kept = existing.value().clone();
+    match value.get_mut("status").map(Value::take).filter(|status| !status.is_null()) {
+        Some(status) => kept["status"] = status,
+        None => drop(kept.as_object_mut().and_then(|kept| kept.remove("status"))),
+    }
+    if kind.is_custom {
+        set_meta(&mut kept, "uid", value["metadata"].get("uid").cloned());
+    } else {
+        kept["metadata"] = value["metadata"].take();
+        set_meta(&mut kept, "ownerReferences", existing["metadata"].get("ownerReferences").cloned());
+    }
+    *value = kept;
+}
+
+/// What an update cannot change, and what changes with it.
+fn keep_what_is_not_the_writers(kind: &Kind, subresource: &str, existing: &Object, value: &mut Value) {
+    if kind.status != StatusRule::None && subresource.is_empty() {
+        match existing.get("status") {
+            Some(status) => value["status"] = status.clone(),
+            None => drop(value.as_object_mut().and_then(|value| value.remove("status"))),
+        }
+    }
+    let old = |field: &str| existing["metadata"].get(field).cloned();
+    if meta_text(value, "uid").is_empty() {
+        set_meta(value, "uid", old("uid"));
+    }
+    for field in ["creationTimestamp", "generation"] {
+        set_meta(value, field, old(field));
+    }
+    if is_terminating(existing) {
+        set_meta(value, "deletionTimestamp", old("deletionTimestamp"));
+    }
+    if old("deletionGracePeriodSeconds").is_some() && value["metadata"]["deletionGracePeriodSeconds"].is_null() {
+        set_meta(value, "deletionGracePeriodSeconds", old("deletionGracePeriodSeconds"));
+    }
+    for field in ["managedFields", "selfLink"] {
+        set_meta(value, field, None);
+    }
+    if kind.has_generation && subresource != "status" && differs_beyond_metadata(existing, value) {
+        bump_generation(value);
+    }
+}
+
+/// One more, where it is counted.
+pub(super) fn bump_generation(value: &mut Value) {
+    if let Some(generation) = value["metadata"]["generation"].as_i64().filter(|generation| *generation > 0) {
+        value["metadata"]["generation"] = json!(generation + 1);
+    }
+}
+
+fn differs_beyond_metadata(a: &Value, b: &Value) -> bool {
+    let counted = |value: &Value| -> Vec<(String, Value)> {
+        let fields = value.as_object().into_iter().flatten();
+        let fields = fields.filter(|(name, _)| *name != "metadata" && *name != "status");
+        fields.map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    counted(a) != counted(b)
+}
+
+fn refuse_if_wrong(kind: &Kind, value: &Value, old: Option<&Value>) -> Result<(), Refusal> {
+    let mut causes = validate::metadata(value, old);
+    causes.extend((kind.validate)(value, old));
+    if causes.is_empty() { Ok(()) } else { Err(Refusal::invalid(kind, meta_text(value, "name"), &causes)) }
+}
+
+/// Nothing but finalizers keeps it.
+fn grace_is_over(value: &Value) -> bool {
+    value["metadata"]["deletionGracePeriodSeconds"].as_i64().is_none_or(|seconds| seconds == 0)
+}
