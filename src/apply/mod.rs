@@ -128,7 +128,9 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
             revisions::delete(target, name, uid, resource_version).await
         }
         Change::CheckTemplate { revision } => pods::check(target, revision).await,
-        Change::CreatePod { name, slot, revision, .. } => pods::create(target, name, *slot, revision).await,
+        Change::CreatePod { name, slot, revision, restarted_at, .. } => {
+            pods::create(target, name, *slot, revision, *restarted_at).await
+        }
         Change::DeletePod { name, uid, resource_version, .. } => {
             pods::delete(target, name, uid, resource_version).await
         }

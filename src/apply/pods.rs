@@ -1,12 +1,12 @@
 //! Pods: create, delete, and the question whether the API server would take one.
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::core::params::{DeleteParams, Preconditions};
 use serde_json::Value;
 
 use super::{Target, answer};
 use crate::{
-    plan::{Applied, revision, rollout::restarted_at},
+    plan::{Applied, revision},
     snapshot::{
         TemplateCheck,
         template::Verdict,
@@ -22,7 +22,13 @@ const RECHECK_UNKNOWN: SignedDuration = SignedDuration::from_secs(10);
 const RECHECK_UNSUPPORTED: SignedDuration = SignedDuration::from_mins(10);
 
 /// The Pod of a slot as JSON. None when its revision is not known (any more).
-fn recipe(target: &Target<'_>, slot: i32, revision: &str, name: impl FnOnce(&str) -> String) -> Option<Value> {
+fn recipe(
+    target: &Target<'_>,
+    slot: i32,
+    revision: &str,
+    restarted_at: Option<Timestamp>,
+    name: impl FnOnce(&str) -> String,
+) -> Option<Value> {
     let known = target.snapshot.revisions.iter().find(|known| known.name == revision)?;
     let recipe = revision::PodRecipe {
         rollout: &target.name,
@@ -32,15 +38,21 @@ fn recipe(target: &Target<'_>, slot: i32, revision: &str, name: impl FnOnce(&str
         revision,
         hash: &known.hash,
         data: &known.data,
-        restarted_at: restarted_at(&target.snapshot.rollout.spec, target.snapshot.now),
+        restarted_at,
     };
     let name = name(&revision::pod_name_of(&recipe, 0));
     Some(revision::pod(&recipe, &name))
 }
 
 /// Creates the Pod of a slot.
-pub(super) async fn create(target: &Target<'_>, name: &str, slot: i32, revision: &str) -> Applied {
-    let Some(pod) = recipe(target, slot, revision, |_| name.to_owned()) else { return Applied::Stale };
+pub(super) async fn create(
+    target: &Target<'_>,
+    name: &str,
+    slot: i32,
+    revision: &str,
+    restarted_at: Option<Timestamp>,
+) -> Applied {
+    let Some(pod) = recipe(target, slot, revision, restarted_at, |_| name.to_owned()) else { return Applied::Stale };
     match target.calls.create::<ApiPod>(&target.namespace, &pod).await {
         Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
         Err(error) if target.is_taken(&error) => found(target, name, slot, revision).await,
@@ -81,7 +93,7 @@ pub(super) fn preconditions(uid: &str, resource_version: &str) -> Preconditions 
 
 /// Asks by a dry-run create under a name of its own whether a Pod of this revision would be taken.
 pub(super) async fn check(target: &Target<'_>, revision: &str) -> Applied {
-    let Some(pod) = recipe(target, 0, revision, |name| format!("{name}-probe")) else { return Applied::Stale };
+    let Some(pod) = recipe(target, 0, revision, None, |name| format!("{name}-probe")) else { return Applied::Stale };
     let now = target.snapshot.now;
     let again = |pause: SignedDuration| now.saturating_add(pause).unwrap_or(now);
     let Err(error) = target.calls.dry_run::<ApiPod>(&target.namespace, &pod).await else {

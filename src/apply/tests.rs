@@ -65,7 +65,7 @@ fn calls(answer: impl Fn(Call) -> Answer + Send + Sync + 'static) -> Calls {
 
 fn create_pod(slot: i32) -> Change {
     let name = format!("web-{slot}-abc");
-    Change::CreatePod { name, slot, revision: "web-abc".into(), reason: PodReason::Refill }
+    Change::CreatePod { name, slot, revision: "web-abc".into(), restarted_at: None, reason: PodReason::Refill }
 }
 
 fn delete_pod() -> Change {

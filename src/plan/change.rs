@@ -86,6 +86,9 @@ pub enum Change {
         slot: i32,
         /// Name of the ControllerRevision.
         revision: String,
+        /// The latest restart or retry that was reached when this was planned: becomes
+        /// [`crate::snapshot::Pod::restarted_at`].
+        restarted_at: Option<Timestamp>,
         /// Why.
         reason: PodReason,
     },

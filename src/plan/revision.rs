@@ -93,7 +93,7 @@ pub struct PodRecipe<'a> {
     pub hash: &'a str,
     /// Its data.
     pub data: &'a Value,
-    /// The latest restart or retry that is reached (see [`crate::plan::rollout::restarted_at`]).
+    /// The latest restart or retry that is reached (see [`crate::plan::Change::CreatePod`]).
     pub restarted_at: Option<Timestamp>,
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{after, failure_of, plan, restarted_at};
+use super::{after, failure_of, plan};
 use crate::{
     api::{Rollout, RolloutStatus, rollout::Approve, status::BatchStatus},
     plan::{
@@ -156,7 +156,9 @@ impl World {
             Change::CheckTemplate { revision } => {
                 self.snapshot.template_checks.insert(revision.clone(), TemplateCheck::Valid);
             }
-            Change::CreatePod { name, slot, revision, .. } => self.create_pod(name, *slot, revision),
+            Change::CreatePod { name, slot, revision, restarted_at, .. } => {
+                self.create_pod(name, *slot, revision, *restarted_at);
+            }
             Change::DeletePod { uid, resource_version, .. } => {
                 let same = |pod: &&mut Pod| pod.uid == *uid && pod.resource_version == *resource_version;
                 if let Some(pod) = self.snapshot.pods.iter_mut().find(same) {
@@ -185,7 +187,7 @@ impl World {
         }
     }
 
-    fn create_pod(&mut self, name: &str, slot: i32, revision: &str) {
+    fn create_pod(&mut self, name: &str, slot: i32, revision: &str, restarted_at: Option<Timestamp>) {
         if self.snapshot.pods.iter().any(|pod| pod.name == name) {
             return; // 409
         }
@@ -200,7 +202,7 @@ impl World {
             revision: revision.to_owned(),
             version: data.map(revision::version).unwrap_or_default(),
             created: self.snapshot.now,
-            restarted_at: restarted_at(&self.snapshot.rollout.spec, self.snapshot.now),
+            restarted_at,
             deletion: None,
             phase: PodPhase::Pending,
             reason: None,

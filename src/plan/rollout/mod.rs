@@ -117,7 +117,7 @@ fn reached(at: Option<&Time>, now: Timestamp) -> Option<Timestamp> {
 }
 
 /// What a Pod that is made now remembers as [`crate::snapshot::Pod::restarted_at`].
-pub fn restarted_at(spec: &RolloutSpec, now: Timestamp) -> Option<Timestamp> {
+fn restarted_at(spec: &RolloutSpec, now: Timestamp) -> Option<Timestamp> {
     [&spec.restart_at, &spec.retry_at].into_iter().filter_map(|at| reached(at.as_ref(), now)).max()
 }
 

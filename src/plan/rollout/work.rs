@@ -269,6 +269,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             name: pod_name(rollout, slot.index, &revision.hash, attempt),
             slot: slot.index,
             revision: revision.name.clone(),
+            restarted_at: super::restarted_at(view.spec(), view.now()),
             reason,
         });
         true

@@ -194,8 +194,13 @@ fn a_spec_that_is_not_recorded_yet_is_never_judged_by_the_one_before() {
 #[test]
 fn a_name_that_is_taken_is_shown() {
     let mut fixture = Fixture::new("a .", 'a', json!({})).settled();
-    let create =
-        |name: &str| Change::CreatePod { name: name.into(), slot: 1, revision: "a".into(), reason: PodReason::Refill };
+    let create = |name: &str| Change::CreatePod {
+        name: name.into(),
+        slot: 1,
+        revision: "a".into(),
+        restarted_at: None,
+        reason: PodReason::Refill,
+    };
     let outcome = Outcome { change: create("web-1-a"), result: Applied::NameTaken };
     let seen = status(&fixture.snapshot, &plan(&fixture.snapshot), &[outcome]);
     assert_eq!(condition(&seen, ConditionType::Degraded), Some((ConditionStatus::True, "PodConflict")));

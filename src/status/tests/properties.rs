@@ -170,7 +170,13 @@ fn distort(snapshot: &mut Snapshot, planned: &mut Plan, text: &str, seed: u64) -
         planned.memory.batch = None;
     }
     let refused = Applied::Refused { reason: RefusalReason::FailedCreate, message: text.into() };
-    let change = Change::CreatePod { name: text.into(), slot: 0, revision: "a".into(), reason: PodReason::Refill };
+    let change = Change::CreatePod {
+        name: text.into(),
+        slot: 0,
+        revision: "a".into(),
+        restarted_at: None,
+        reason: PodReason::Refill,
+    };
     let check = Change::CheckTemplate { revision: "b".into() };
     let results = [(change.clone(), Applied::NameTaken), (check, refused.clone()), (change, refused)];
     results.into_iter().map(|(change, result)| Outcome { change, result }).filter(|_| !coin()).collect()
