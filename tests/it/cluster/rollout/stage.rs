@@ -18,7 +18,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::cluster::support::TestCluster;
+use crate::cluster::support::{TestCluster, output_of};
 
 const OPERATOR: &str = env!("CARGO_BIN_EXE_baton-operator");
 
@@ -74,6 +74,8 @@ pub struct Stage {
     pub operator: Option<Child>,
     /// Where the operator finds the API server; the cluster's own unless a test puts something in between.
     pub kubeconfig: PathBuf,
+    /// Where the operator's probes and metrics are, inside the cluster.
+    pub bind: String,
     /// Further arguments of the operator.
     pub operator_args: Vec<String>,
 }
@@ -91,7 +93,8 @@ impl Stage {
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
         let kubeconfig = cluster.kubeconfig.clone();
-        Self { cluster, namespace: name.to_owned(), client, operator: None, kubeconfig, operator_args: Vec::new() }
+        let (namespace, bind) = (name.to_owned(), "127.0.0.1:0".to_owned());
+        Self { cluster, namespace, client, operator: None, kubeconfig, bind, operator_args: Vec::new() }
     }
 
     /// Starts the operator as in one Pod whose container is restarted: a successor takes over at once. A test ends with
@@ -103,7 +106,7 @@ impl Stage {
         let mut command: Command = self.cluster.enter(OPERATOR);
         command
             .args(["--namespace", &self.namespace, "--lease-namespace", &self.namespace])
-            .args(["--bind", "127.0.0.1:0", "--state-dir"])
+            .args(["--bind", &self.bind, "--state-dir"])
             .arg(state)
             .args(&self.operator_args)
             .env("POD_NAME", "operator")
@@ -131,6 +134,13 @@ impl Stage {
 
     fn log_file(&self) -> PathBuf {
         self.cluster.dir.join("logs").join(format!("operator-{}.log", self.namespace))
+    }
+
+    /// What the operator counts; `bind` must name a port.
+    pub fn metrics(&self) -> String {
+        let (host, port) = self.bind.rsplit_once(':').unwrap();
+        let ask = format!("exec 3<>/dev/tcp/{host}/{port}; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
+        output_of(self.cluster.enter("bash").args(["-c", &ask]))
     }
 
     /// Waits until another operator leads than `before`; its identity.
