@@ -97,3 +97,30 @@ fn counts(snapshot: &Snapshot, pod: &Pod) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::rollout::tests::fixture::{Fixture, at};
+
+    /// A Terminating Pod blocks its slot until its grace period is over for 30 s, or its node is lost.
+    #[test]
+    fn which_pods_count() {
+        let mut snapshot = Fixture::new("a a- ax", 'a', json!({})).snapshot;
+        let counted = |snapshot: &Snapshot| -> Vec<i32> {
+            snapshot.pods.iter().filter(|pod| counts(snapshot, pod)).map(|pod| pod.slot).collect()
+        };
+        assert_eq!(counted(&snapshot), [0, 1], "what has finished does not count");
+        snapshot.now = at(39); // its grace period ended at 10
+        assert_eq!(counted(&snapshot), [0, 1]);
+        snapshot.now = at(40);
+        assert_eq!(counted(&snapshot), [0]);
+        snapshot.now = at(0);
+        snapshot.lost_nodes.insert("node-1".into());
+        assert_eq!(counted(&snapshot), [0], "a Pod that is to stay counts wherever it is");
+        snapshot.pods[1].node = None;
+        assert_eq!(counted(&snapshot), [0, 1], "bound to no node that could be lost");
+    }
+}

@@ -50,6 +50,11 @@ pub(super) fn open(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
     first(OPEN, view, alarm)
 }
 
+/// Holds the completion of the very first revision: it has failed, wholly or in as many instances as are tolerated.
+pub(super) fn first_creation(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    if view.lineage.is_first() { first(&[failed, progress_deadline], view, alarm) } else { None }
+}
+
 /// Holds a change back to the stable revision.
 pub(super) fn back(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
     first(BACK, view, alarm)

@@ -143,6 +143,9 @@ pub(super) fn open_batches(view: &View<'_>, alarm: &mut Alarm) -> Opening {
 fn all_at_once(view: &View<'_>, alarm: &mut Alarm, mut batch: BatchStatus) -> Opening {
     batch.opened = view.replicas();
     let Done::Not(undone) = view.slots.done() else { return Opening { batch: Some(batch), hold: None } };
+    if let Some(hold) = gates::first_creation(view, alarm) {
+        return Opening { batch: Some(batch), hold: Some(hold) };
+    }
     let is_late = view.lineage.is_back() && !deadline::late(view, alarm).is_empty();
     let reason = if is_late { HoldReason::ProgressDeadline } else { HoldReason::PreviousBatchNotHealthy };
     let hold = Hold { reason, message: undone_in_words(view, &undone), until: None };

@@ -218,6 +218,24 @@ fn pods_left_behind_by_a_namesake_are_shown() {
     assert_eq!(condition(&seen, ConditionType::Ready), Some((ConditionStatus::True, "Complete")));
 }
 
+/// B10
+#[test]
+fn a_way_back_that_does_not_get_on_is_stuck_and_told() {
+    let spec = json!({"progressDeadlineSeconds": 60, "strategy": {"maxSurge": 1, "maxUnavailable": 0}});
+    let mut fixture = Fixture::new("ca~ c", 'a', spec).settled();
+    let goes = status_of(&fixture.snapshot);
+    assert!(state(&goes).starts_with("InProgress RollingBack"), "{}", state(&goes));
+    fixture.snapshot.rollout.status = Some(goes.clone());
+    fixture.snapshot.now = at(61);
+    let stuck = status_of(&fixture.snapshot);
+    assert_eq!(
+        state(&stuck),
+        "Failed RollbackStuck: going back to a does not get on: batch 1/1: web-0 (not ready) and 1 more"
+    );
+    let told = crate::status::notices("web", &goes, &stuck);
+    assert_eq!(told.iter().map(|notice| notice.reason).collect::<Vec<_>>(), ["RollbackStuck"]);
+}
+
 #[test]
 fn deletion_is_told() {
     let mut fixture = Fixture::new("a a", 'a', json!({})).settled();

@@ -183,7 +183,7 @@ fn distort(snapshot: &mut Snapshot, planned: &mut Plan, text: &str, seed: u64) -
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn one_state_within_all_bounds_for_any_input(snapshot in world(), text in "[a-z→]{1,40}", times in 1..200usize, seed in any::<u64>()) {

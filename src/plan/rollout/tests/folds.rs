@@ -138,7 +138,7 @@ fn a_restart_replaces_every_older_pod_in_batches() {
 }
 
 #[test]
-fn a_first_creation_has_no_batches_and_its_failure_no_way_back() {
+fn a_first_creation_has_no_batches() {
     let spec = json!({"replicas": 3, "progressDeadlineSeconds": 30, "strategy": {"batchSize": 1}});
     let mut world = world("", 'b', spec);
     world.snapshot.revisions.clear();
@@ -146,6 +146,26 @@ fn a_first_creation_has_no_batches_and_its_failure_no_way_back() {
     assert_eq!(end, End::Done);
     assert_eq!(world.snapshot.pods.len(), 3);
     assert_eq!(story.lines().count(), 3, "revision, all Pods at once, completed:\n{story}");
+}
+
+/// B7
+#[test]
+fn a_first_creation_that_fails_stays_where_it_is_until_the_spec_changes() {
+    let spec = json!({"replicas": 3, "progressDeadlineSeconds": 30, "strategy": {"batchSize": 1}});
+    let mut world = world("", 'b', spec);
+    world.snapshot.revisions.clear();
+    let first = crate::plan::revision::hash(&crate::plan::revision::data(&world.snapshot.rollout.spec));
+    world.broken = vec![format!("web-{first}")];
+    let (story, end) = tell(&mut world);
+    assert!(matches!(&end, End::Held(hold) if hold.reason == crate::plan::HoldReason::FailureThreshold), "{end:?}");
+    assert!(!story.contains("; -") && !story.contains(" -web"), "nothing is taken away:\n{story}");
+    assert_eq!(world.snapshot.pods.len(), 3);
+    assert_eq!(world.snapshot.rollout.status.as_ref().unwrap().failed.as_ref().unwrap().slots, "0-2");
+
+    world.snapshot.rollout.spec.version = Some("c".into());
+    assert_eq!(world.run(|_, _| ()), End::Done);
+    let second = crate::plan::revision::hash(&crate::plan::revision::data(&world.snapshot.rollout.spec));
+    assert!(world.snapshot.pods.iter().all(|pod| pod.revision == format!("web-{second}") && pod.is_ready()));
 }
 
 #[test]
@@ -159,28 +179,37 @@ fn status_lost_in_mid_roll_goes_on_where_the_pods_are() {
     assert!(world.snapshot.pods.iter().any(|pod| pod.uid == "uid-0-b-0"), "what was done stays");
 }
 
-/// B7
+/// R16
 #[test]
 fn scaled_down_and_up_in_mid_roll_nothing_goes_back_and_forth() {
     let spec = json!({"strategy": {"batchSize": 3, "maxSurge": 1, "maxUnavailable": 0}});
-    let mut world = world("b b b b b a a a a a", 'b', spec);
-    let mut deleted_new = 0;
-    for replicas in [10, 4, 10] {
+    let mut world = world("a a a a a a a a a a", 'b', spec);
+    let mut arrived = std::collections::BTreeSet::new();
+    for (replicas, looks) in [(10, 20), (8, 3), (10, 3), (6, 2), (12, 600)] {
         world.snapshot.rollout.spec.replicas = replicas;
-        let end = world.run(|world, step| {
-            deleted_new += step
-                .changes
-                .iter()
-                .filter(|change| {
-                    matches!(change, Change::DeletePod { name, slot, .. }
-                    if *slot < world.snapshot.rollout.spec.replicas && name.contains("-b"))
-                })
-                .count();
-        });
-        assert_eq!(end, End::Done);
-        assert_all_at(&world, 'b');
+        arrived.retain(|slot| *slot < replicas); // the others are taken away
+        for _ in 0..looks {
+            let planned = plan(&world.snapshot);
+            for change in &planned.changes {
+                match change {
+                    Change::CreatePod { slot, revision, .. } if revision == "b" => drop(arrived.insert(*slot)),
+                    Change::CreatePod { slot, name, .. } => assert!(!arrived.contains(slot), "+{name}: back"),
+                    Change::DeletePod { slot, name, .. } if name.contains("-b") => {
+                        assert!(*slot >= replicas, "-{name}: for nothing");
+                    }
+                    _ => {}
+                }
+            }
+            let quiet = world.is_quiet(&planned);
+            world.apply(&planned, &planned.changes);
+            if let Some(next) = world.next_event(planned.wake_at).filter(|_| quiet) {
+                world.advance(next);
+            }
+        }
+        let batch = world.snapshot.rollout.status.as_ref().unwrap().batch.as_ref();
+        assert_eq!(batch.is_some(), looks < 600, "scaled in mid-roll: {batch:?}");
     }
-    assert_eq!(deleted_new, 0);
+    assert_all_at(&world, 'b');
 }
 
 #[test]

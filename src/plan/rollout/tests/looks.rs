@@ -72,6 +72,13 @@ fn a_failed_instance_fails_the_revision() {
 }
 
 #[test]
+fn a_first_revision_that_leaves_a_tolerated_failure_behind_says_so() {
+    let mut fixture = Fixture::new("b! b", 'b', json!({"strategy": {"failureThreshold": 2}}));
+    fixture.snapshot.revisions.retain(|revision| revision.name == "b");
+    check(fixture.settled().looks(), "hold ProgressDeadline: batch 1/1: web-0 (CrashLoopBackOff)");
+}
+
+#[test]
 fn a_lost_pod_is_refilled_at_its_slots_revision() {
     check(
         Fixture::new("b . a .", 'b', strategy(2, 1, 1)).opened(2).looks(),

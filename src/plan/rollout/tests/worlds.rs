@@ -9,10 +9,10 @@ use super::fixture::{Fixture, at};
 use crate::{
     api::Time,
     plan::{
-        Change, Plan,
+        Change, HoldReason, Plan,
         rollout::{budget::TERMINATING_COUNTS_SECONDS, fold::World, plan, restarted_at},
     },
-    snapshot::{Pod, Snapshot},
+    snapshot::{Pod, Ranges, Snapshot},
 };
 
 fn slot() -> impl Strategy<Value = String> {
@@ -184,25 +184,84 @@ fn wake_at(planned: &Plan, skew_seconds: i64) -> Option<Timestamp> {
     planned.wake_at.map(|at| at - SignedDuration::from_secs(skew_seconds))
 }
 
-/// Runs with a random part of each plan carried out; checks every plan; ends when quiet.
+/// What one look leaves for the next to be compared with.
+struct Seen {
+    run: i64,
+    opened: i32,
+    replicas: i32,
+    restart_at: Option<Timestamp>,
+    /// Instances not opened yet, and opened ones without an available Pod that stays.
+    remaining: usize,
+}
+
+impl Seen {
+    fn of(world: &World, planned: &Plan, skew_seconds: i64) -> Self {
+        let snapshot = &world.snapshot;
+        let spec = &snapshot.rollout.spec;
+        let restart_at = restarted_at(spec, snapshot.now + SignedDuration::from_secs(skew_seconds));
+        let arrived = |slot: i32| {
+            let at_it = |pod: &&Pod| pod.slot == slot && Some(&pod.revision) == planned.memory.effective.as_ref();
+            let stays = |pod: &&Pod| !restart_at.is_some_and(|at| pod.precedes(at));
+            let mut pods = snapshot.pods.iter().filter(at_it).filter(stays);
+            pods.any(|pod| is_available(snapshot, pod, skew_seconds))
+        };
+        let opened = planned.memory.batch.as_ref().map_or(spec.replicas, |batch| batch.opened);
+        Self {
+            run: planned.memory.run,
+            opened,
+            replicas: spec.replicas,
+            restart_at,
+            remaining: (0..spec.replicas).filter(|slot| *slot >= opened || !arrived(*slot)).count(),
+        }
+    }
+
+    /// R3, R6: against the look before, with nothing done from outside in between.
+    fn check(
+        &self,
+        before: &Self,
+        snapshot: &Snapshot,
+        planned: &Plan,
+        skew_seconds: i64,
+    ) -> Result<(), TestCaseError> {
+        if (self.run, self.replicas, self.restart_at) != (before.run, before.replicas, before.restart_at) {
+            return Ok(());
+        }
+        prop_assert!(self.opened >= before.opened, "R6: opened shrinks");
+        prop_assert!(self.remaining <= before.remaining, "R6: {} to do after {}", self.remaining, before.remaining);
+        let memory = &planned.memory;
+        let forward = memory.effective != memory.stable && memory.stable.is_some();
+        if self.opened == before.opened || !forward {
+            return Ok(());
+        }
+        let tolerated = memory.failed.as_ref().map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
+        prop_assert!(tolerated.0.len() < snapshot.rollout.spec.strategy.failure_threshold as usize, "R3: threshold");
+        for slot in (0..before.opened).filter(|slot| !tolerated.0.contains(slot)) {
+            let live: Vec<&Pod> = snapshot.pods.iter().filter(|pod| pod.slot == slot && pod.is_live()).collect();
+            let done = |pod: &Pod| {
+                Some(&pod.revision) == memory.effective.as_ref() && is_available(snapshot, pod, skew_seconds)
+            };
+            prop_assert!(live.len() == 1 && done(live[0]), "R3: {} opened before slot {slot} was done", self.opened);
+        }
+        Ok(())
+    }
+}
+
+/// Runs with a random part of each plan carried out; checks every plan; true when nothing happens any more.
 pub(super) fn run_partly(
     world: &mut World,
     skew_seconds: i64,
     mut coins: impl FnMut() -> bool,
     looks: usize,
 ) -> Result<bool, TestCaseError> {
-    let mut before: Option<(i64, i32, i32)> = None;
+    let mut before: Option<Seen> = None;
     for _ in 0..looks {
         let planned = look(world, skew_seconds);
         check_plan(&world.snapshot, &planned, skew_seconds)?;
-        let replicas = world.snapshot.rollout.spec.replicas;
-        if let Some(batch) = &planned.memory.batch {
-            if let Some((run, opened, replicas_before)) = before {
-                let scaled = replicas < replicas_before;
-                prop_assert!(planned.memory.run != run || batch.opened >= opened || scaled, "opened shrinks");
-            }
-            before = Some((planned.memory.run, batch.opened, replicas));
+        let seen = Seen::of(world, &planned, skew_seconds);
+        if let Some(before) = &before {
+            seen.check(before, &world.snapshot, &planned, skew_seconds)?;
         }
+        before = Some(seen);
         if world.is_quiet(&planned) {
             let Some(next) = world.next_event(wake_at(&planned, skew_seconds)) else { return Ok(true) };
             world.advance(next);
@@ -212,6 +271,27 @@ pub(super) fn run_partly(
         act(world, skew_seconds, &planned, &part);
     }
     Ok(false)
+}
+
+/// R15, R19: a world in which nothing happens any more is where it should be, or says which person it waits for.
+pub(super) fn check_rest(world: &World, skew_seconds: i64) -> Result<(), TestCaseError> {
+    const PERSONS: [HoldReason; 4] =
+        [HoldReason::Paused, HoldReason::AwaitingApproval, HoldReason::FailureThreshold, HoldReason::ProgressDeadline];
+    let planned = look(world, skew_seconds);
+    prop_assert!(planned.changes.is_empty(), "R7: {:?}", planned.changes);
+    if planned.hold.as_ref().is_some_and(|hold| PERSONS.contains(&hold.reason)) {
+        return Ok(());
+    }
+    prop_assert_eq!(&planned.hold, &None, "R15: at rest");
+    let snapshot = &world.snapshot;
+    let slots: Vec<i32> = snapshot.pods.iter().map(|pod| pod.slot).collect();
+    prop_assert_eq!(slots, (0..snapshot.rollout.spec.replicas).collect::<Vec<_>>(), "R15: one Pod a slot");
+    let right = |pod: &Pod| {
+        Some(&pod.revision) == planned.memory.effective.as_ref() && is_available(snapshot, pod, skew_seconds)
+    };
+    prop_assert!(snapshot.pods.iter().all(right), "R15: {:?}", super::fixture::say(&planned));
+    prop_assert_eq!(&planned.memory.batch, &None, "R15: the run has not ended");
+    Ok(())
 }
 
 pub(crate) fn coins(seed: u64) -> impl FnMut() -> bool {
