@@ -42,7 +42,9 @@ use super::{quantity::IntOrPercent, status::RolloutStatus, template::PodTemplate
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.selector.matchLabels) && has(self.template.metadata.labels) && self.selector.matchLabels.all(k, k in self.template.metadata.labels && self.template.metadata.labels[k] == self.selector.matchLabels[k])")
-        .message("spec.selector.matchLabels must be among spec.template.metadata.labels: set the same labels in both")
+        .message("spec.selector.matchLabels must be among spec.template.metadata.labels: set the same labels in both"),
+    validation = Rule::new("self.progressDeadlineSeconds > self.minReadySeconds")
+        .message("spec.progressDeadlineSeconds must exceed spec.minReadySeconds, no instance could become available in time: raise the first or lower the second")
 )]
 pub struct RolloutSpec {
     /// Number of instances, 0 to 10,000. Instance i is slot i, from 0 to replicas - 1. `kubectl scale` and

@@ -6,6 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
 
+/// Words of `exceptions[].state`. Strings in the code, an enum in the CRD: an object that a newer operator wrote is read all
+/// the same, what is written is checked by the API server.
+pub const INSTANCE_STATES: [&str; 5] = ["Failed", "Missing", "NotReady", "Starting", "Terminating"];
+/// Words of `history[].kind`; see [`INSTANCE_STATES`].
+pub const HISTORY_KINDS: [&str; 3] = ["Deploy", "Rollback", "Restart"];
+/// Words of `history[].result`; see [`INSTANCE_STATES`].
+pub const HISTORY_RESULTS: [&str; 6] = ["InProgress", "Succeeded", "Failed", "RolledBack", "Superseded", "Aborted"];
+
 /// State of a Rollout as last observed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -189,7 +197,7 @@ pub struct InstanceException {
     #[schemars(range(min = 0))]
     pub instance: i32,
     /// Failed, Missing, NotReady, Starting or Terminating.
-    #[schemars(length(max = 64))]
+    #[schemars(extend("enum" = INSTANCE_STATES))]
     pub state: String,
     /// One CamelCase word, Kubernetes' own where there is one.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -213,7 +221,7 @@ pub struct HistoryEntry {
     #[schemars(length(max = 128))]
     pub id: Option<String>,
     /// Deploy, Rollback or Restart.
-    #[schemars(length(max = 32))]
+    #[schemars(extend("enum" = HISTORY_KINDS))]
     pub kind: String,
     /// Number of the run.
     #[schemars(range(min = 0))]
@@ -239,7 +247,7 @@ pub struct HistoryEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
     /// InProgress, Succeeded, Failed, RolledBack, Superseded or Aborted.
-    #[schemars(length(max = 32))]
+    #[schemars(extend("enum" = HISTORY_RESULTS))]
     pub result: String,
 }
 

@@ -7,6 +7,10 @@
 //! | InProgress | `RollingOut`, `RollingBack`; `AwaitingApproval`, `Paused` (by spec.paused, or by a timed pause); `QuotaExceeded`, `FailedCreate` (a Pod is refused for now); `InstancesUnavailable` (no run is on; instances were lost, or are new by scaling); `Deleting` |
 //! | Failed | `RolledBack`, `Aborted` (and back in place); `FirstRevisionFailed`, `FailureThreshold` (onFailure: Pause), `ProgressDeadlineExceeded`, `RollbackStuck`, `InvalidSpec` |
 //!
+//! Four of these are not in the API's agreed list and say more than it could: `FailedCreate` is what `QuotaExceeded` is,
+//! for any other refusal; `InstancesUnavailable` keeps a lost Pod from reading as a rollout; `Deleting` keeps an object
+//! that is going from reading `Complete`; `FailureThreshold` is `ProgressDeadlineExceeded` for failures that came sooner.
+//!
 //! Before the first look the CRD's default says Ready=Unknown, `Pending`.
 use super::{
     instances::{State, Trouble},

@@ -150,7 +150,8 @@ fn distort(snapshot: &mut Snapshot, planned: &mut Plan, text: &str, seed: u64) -
     }
     for entries in 0..seed % 60 {
         let result = if entries % 7 == 0 { "InProgress" } else { "Succeeded" };
-        let entry = HistoryEntry { run: entries as i64, result: result.into(), ..HistoryEntry::default() };
+        let kind = "Deploy".into();
+        let entry = HistoryEntry { kind, run: entries as i64, result: result.into(), ..HistoryEntry::default() };
         let status = snapshot.rollout.status.get_or_insert_with(RolloutStatus::default);
         status.history.truncate(crate::api::bounds::HISTORY_MAX - 1);
         status.history.insert(0, entry);

@@ -124,6 +124,20 @@ fn names_that_leave_no_room_for_those_of_pods_are_refused() {
 }
 
 #[test]
+fn a_deadline_that_no_instance_could_meet_is_refused() {
+    let sentence = "spec.progressDeadlineSeconds must exceed spec.minReadySeconds, no instance could become available in time: raise the first or lower the second";
+    assert_refused(&[("/spec/minReadySeconds", json!(600))], &[sentence]);
+    let seconds =
+        |deadline: i32| [("/spec/minReadySeconds", json!(30)), ("/spec/progressDeadlineSeconds", json!(deadline))];
+    assert_refused(&seconds(30), &[sentence]);
+    let mut object = web();
+    object["spec"]["minReadySeconds"] = json!(30);
+    object["spec"]["progressDeadlineSeconds"] = json!(31);
+    let output = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &object);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
 fn percentages_that_are_none_are_refused() {
     let sentence = "must be a count from 0 to 10000, such as 5, or a percentage from 0% to 100%, such as \"25%\"";
     for wrong in [json!("101%"), json!("25"), json!("-5%"), json!("2.5%"), json!("%"), json!(-1), json!(10_001)] {
