@@ -72,7 +72,7 @@ pub(super) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
     if old.effective == memory.effective && old.run > 0 && !retried {
         if memory.batch.is_some()
             && lineage.is_back()
-            && super::View::new(snapshot, lineage, &memory).slots.done() == Done::All
+            && super::slots::Slots::new(snapshot, lineage, &memory).done() == Done::All
         {
             memory.batch = None;
         }

@@ -31,7 +31,7 @@ use jiff::{SignedDuration, Timestamp};
 use self::{budget::Budget, lineage::Lineage};
 use super::change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark};
 use crate::{
-    api::{RolloutSpec, Time},
+    api::{RolloutSpec, Time, status::BatchStatus},
     snapshot::Snapshot,
 };
 
@@ -44,22 +44,18 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     }
     let lineage = lineage::trace(snapshot, &remembered);
     let mut alarm = Alarm::new(snapshot.now);
-    let mut memory = memory::begin_run(snapshot, &lineage, &remembered, &mut alarm);
-    let view = View::new(snapshot, &lineage, &memory);
-    memory.batch = deadline::run_clock(&view);
-    let view = View::new(snapshot, &lineage, &memory);
-    memory.failed = failure::remember(&view, &mut alarm);
-    let view = View::new(snapshot, &lineage, &memory);
+    let mut view = View::new(snapshot, &lineage, memory::begin_run(snapshot, &lineage, &remembered, &mut alarm));
+    view.remember_batch(deadline::run_clock(&view));
+    view.memory.failed = failure::remember(&view, &mut alarm);
     let opening = memory::open_batches(&view, &mut alarm);
-    memory.batch = opening.batch;
-    let view = View::new(snapshot, &lineage, &memory);
+    view.remember_batch(opening.batch);
     let work = work::pods(&view, &mut alarm);
-    memory.attempts = work.attempts;
+    view.memory.attempts = work.attempts;
 
-    let mut changes = lineage.changes(snapshot, &memory);
-    changes.extend(lineage.conclude(&View::new(snapshot, &lineage, &memory)));
+    let mut changes = lineage.changes(snapshot, &view.memory);
+    changes.extend(lineage.conclude(&view));
     changes.extend(work.changes);
-    if memory != remembered {
+    if view.memory != remembered {
         // What follows from new memory waits until status holds it; the revision of a new spec does not follow from it.
         changes.retain(|change| {
             matches!(
@@ -74,7 +70,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         other => (other, None),
     };
     let hold = urgent.or(opening.hold).or(for_budget);
-    Plan { memory, changes, hold, wake_at: alarm.at }
+    Plan { memory: view.memory, changes, hold, wake_at: alarm.at }
 }
 
 /// The slots as [`plan`] sees them when status holds `memory`: for those who tell people about them.
@@ -86,16 +82,27 @@ pub fn slots<'a>(snapshot: &'a Snapshot, memory: &Memory) -> Slots<'a> {
 struct View<'a> {
     snapshot: &'a Snapshot,
     lineage: &'a Lineage<'a>,
-    memory: &'a Memory,
+    memory: Memory,
     slots: Slots<'a>,
     budget: Budget,
 }
 
 impl<'a> View<'a> {
-    fn new(snapshot: &'a Snapshot, lineage: &'a Lineage<'a>, memory: &'a Memory) -> Self {
-        let slots = Slots::new(snapshot, lineage, memory);
+    fn new(snapshot: &'a Snapshot, lineage: &'a Lineage<'a>, memory: Memory) -> Self {
+        let slots = Slots::new(snapshot, lineage, &memory);
         let budget = Budget::new(snapshot, &slots);
         Self { snapshot, lineage, memory, slots, budget }
+    }
+
+    /// What the slots are assigned follows from the number of opened ones and nothing else that may change here.
+    fn remember_batch(&mut self, batch: Option<BatchStatus>) {
+        let opened = |batch: &Option<BatchStatus>| batch.as_ref().map(|batch| batch.opened);
+        let is_reassigned = opened(&batch) != opened(&self.memory.batch);
+        self.memory.batch = batch;
+        if is_reassigned {
+            self.slots = Slots::new(self.snapshot, self.lineage, &self.memory);
+            self.budget = Budget::new(self.snapshot, &self.slots);
+        }
     }
 
     fn spec(&self) -> &'a RolloutSpec {
