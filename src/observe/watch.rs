@@ -33,8 +33,10 @@ pub struct Settings {
     pub silence: Duration,
     /// Objects asked for in one page of a list.
     pub page_size: u32,
-    /// Longest time for one page of a list, or for a watch to begin.
-    pub call_timeout: Duration,
+    /// Longest time for one page of a list.
+    pub list_timeout: Duration,
+    /// Longest time for a watch to begin: after a silence of the network the client may try a dead connection first.
+    pub begin_timeout: Duration,
     /// Counts how watches ended.
     pub ends: Family<EndLabels, Counter>,
 }
@@ -44,7 +46,8 @@ impl Default for Settings {
         Self {
             silence: Duration::from_mins(1),
             page_size: 500,
-            call_timeout: Duration::from_secs(30),
+            list_timeout: Duration::from_secs(30),
+            begin_timeout: Duration::from_secs(10),
             ends: Family::default(),
         }
     }
@@ -220,8 +223,8 @@ impl<K: Watchable> Watch<K> {
         params.field_selector.clone_from(&self.selection.fields);
         let mut objects = Vec::new();
         loop {
-            let page = tokio::time::timeout(self.settings.call_timeout, self.api.list(&params)).await;
-            let page = page.map_err(|_| Failure::silence(Verb::List, self.settings.call_timeout))?;
+            let page = tokio::time::timeout(self.settings.list_timeout, self.api.list(&params)).await;
+            let page = page.map_err(|_| Failure::silence(Verb::List, self.settings.list_timeout))?;
             let page = page.map_err(|error| Failure::of(Verb::List, error))?;
             objects.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -289,8 +292,9 @@ impl<K: Watchable> Watch<K> {
             bookmarks: true,
             send_initial_events: false,
         };
-        match tokio::time::timeout(self.settings.call_timeout, self.api.watch(&params, resource_version)).await {
-            Err(_) => Err(End::Silent(self.settings.call_timeout)),
+        let patience = self.settings.begin_timeout.min(self.settings.silence);
+        match tokio::time::timeout(patience, self.api.watch(&params, resource_version)).await {
+            Err(_) => Err(End::Silent(patience)),
             Ok(Err(error)) => Err(End::Failed(Failure::of(Verb::Watch, error))),
             Ok(Ok(stream)) => Ok(stream.boxed()),
         }

@@ -116,6 +116,15 @@ impl Drop for Rig {
     }
 }
 
+/// After a silence of the network the client tries a dead connection of its pool first: seen to cost 30 s.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_does_not_begin_is_given_up_soon() {
+    let began = Instant::now();
+    let rig = Rig::new(vec![list(5, &[], "")], vec![Answer::Never, Answer::watch([bookmark(6)])]);
+    rig.tells(&["listed@5[]", "@6"]).await;
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn lists_page_by_page_then_watches_from_there() {
     let pages = vec![list(5, &[pod("a", 1), pod("b", 2)], "more"), list(5, &[pod("c", 3)], "")];

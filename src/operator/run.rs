@@ -173,7 +173,12 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
     let Environment { client, lease_client, clock, time_since_boot, mut rng, metrics } = environment;
     let queue = Arc::new(Queue::new(LOOK_SPACING));
     let mut parts = JoinSet::new();
-    let watches = watch::Settings { silence: options.watch_silence, ends: metrics.watch_ends(), ..Default::default() };
+    let watches = watch::Settings {
+        silence: options.watch_silence,
+        begin_timeout: options.call_timeout,
+        ends: metrics.watch_ends(),
+        ..Default::default()
+    };
     // Nothing takes from a standby's queue: it would fill, and keep what is gone.
     let is_working = Arc::new(AtomicBool::new(false));
     let (due, is_wanted) = (queue.clone(), is_working.clone());

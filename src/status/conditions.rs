@@ -99,8 +99,8 @@ fn degraded(look: &Look<'_>, verdict: &Verdict, history: &[HistoryEntry]) -> Opt
         create_refused(look, verdict),
         refused_writes(look),
         stale_answer(look, history),
-        pod_conflict(look),
         orphans(look),
+        pod_conflict(look),
     ]
     .into_iter()
     .flatten()

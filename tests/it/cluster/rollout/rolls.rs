@@ -151,9 +151,7 @@ async fn deletion_removes_the_pods_and_orphaning_leaves_them() {
     let rollout = stage.rollouts().get("web").await.unwrap();
     let conditions = rollout.status.unwrap().conditions;
     let degraded = conditions.iter().find(|condition| condition.type_ == baton::api::ConditionType::Degraded).unwrap();
-    // Their names are taken, which is told first.
-    assert_eq!(degraded.reason, "PodConflict", "{}", degraded.message);
-    assert!(degraded.message.contains("of an earlier Rollout of this name still run"), "{}", degraded.message);
+    assert_eq!(degraded.reason, "OrphansPresent", "{}", degraded.message);
     stage.cluster.kubectl(&[
         "-n",
         &stage.namespace,
