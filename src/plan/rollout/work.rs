@@ -71,8 +71,11 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         pod.is_available(self.view.spec().min_ready_seconds, self.view.now())
     }
 
+    /// The first counts; but that the budget is used up says less than what keeps it from being given back.
     fn note(&mut self, hold: Hold) {
-        self.hold.get_or_insert(hold);
+        if self.hold.as_ref().is_none_or(|known| known.reason == HoldReason::Budget) {
+            self.hold = Some(hold);
+        }
     }
 
     /// One dry run per revision that is being rolled out, and again when its verdict has aged. A refusal is asked about

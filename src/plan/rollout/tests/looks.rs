@@ -100,6 +100,13 @@ fn paused_begins_nothing_and_finishes_what_was_begun() {
     );
 }
 
+/// The Pod beyond replicas is the only available one, and stays; with it the total is reached.
+#[test]
+fn what_keeps_the_budget_used_up_is_named() {
+    let spec = json!({"replicas": 2, "paused": true, "strategy": {"maxSurge": 0, "maxUnavailable": 1}});
+    check(Fixture::new(". b! a", 'a', spec).settled().looks(), "hold Paused: spec.paused is true");
+}
+
 #[test]
 fn an_evicted_pod_is_cleared_away_and_is_no_failure() {
     check(
