@@ -105,3 +105,20 @@ demo_kubeconfig := $(if $(filter command line,$(origin KUBECONFIG)),$(KUBECONFIG
 demo: control-plane ## Roll out, roll back, kill and scale real processes under load (KEEP=1: leave it running)
 	$(CARGO) build $(cargo_flags) --bins --example web
 	@$(TESTBED) demo $(if $(KEEP),--keep) $(if $(demo_kubeconfig),--kubeconfig $(demo_kubeconfig))
+
+## What it costs
+
+released := $(or $(CARGO_TARGET_DIR),target)/release
+PODS ?= 1000
+READY_AFTER ?= 0,2
+REPEAT ?= 1
+
+.PHONY: bench-programs
+bench-programs: control-plane
+	$(CARGO) build --locked --release --bin baton-operator
+	$(CARGO) build $(cargo_flags) --release --bin baton-testbed
+
+.PHONY: bench
+bench: bench-programs ## Measure a roll beside Deployment and StatefulSet, into docs/performance.md (PODS=1000,5000 REPEAT=5)
+	$(released)/baton-testbed bench roll --pods $(PODS) --ready-after $(READY_AFTER) --repeat $(REPEAT) \
+	  --page docs/performance.md

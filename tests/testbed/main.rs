@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod cluster;
 mod control_socket;
 mod demo;
@@ -43,6 +44,8 @@ enum Command {
     Load(load::Args),
     /// Play the main job on real input, and judge it from outside.
     Demo(demo::Args),
+    /// Measure what rolls, reconciles and fail-overs cost, beside the built-in workloads.
+    Bench(bench::Args),
     /// Forward bytes between a client and the API server, with switchable faults.
     Proxy(proxy::Args),
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::NodeExecInside(args) => node::exec::inside(&args),
         Command::Load(args) => load::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Proxy(args) => proxy::run(args),
     };
     match outcome {

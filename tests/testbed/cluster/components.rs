@@ -43,13 +43,20 @@ const CONTROLLERS: [&str; 21] = [
 ];
 
 const AUDIT_POLICY_FILE: &str = "audit-policy.yaml";
-/// Who did what, one line of JSON a request, of everybody with limited rights: that is what tests ask for. The control
-/// plane, the nodes and the administrator would only fill the disk.
+/// Who did what, one line of JSON a request, of everybody with limited rights: that is what tests ask for; and what the
+/// built-in controllers of workloads write, which `bench` compares with. The rest of the control plane, the nodes and the
+/// administrator would only fill the disk.
 const AUDIT_POLICY: &str = "
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived, ResponseStarted]
 rules:
+- level: Metadata
+  users:
+  - system:serviceaccount:kube-system:deployment-controller
+  - system:serviceaccount:kube-system:replicaset-controller
+  - system:serviceaccount:kube-system:statefulset-controller
+  verbs: [create, update, patch, delete, deletecollection]
 - level: None
   userGroups: ['system:masters', 'system:nodes', 'system:serviceaccounts:kube-system', 'system:unauthenticated']
 - level: None

@@ -67,7 +67,7 @@ async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
     tokio::spawn(control::serve(control_socket::listen(&layout.dir)?, Arc::new(control)));
 
     let start = async {
-        startup::start(layout, args.nodes, &processes).await?;
+        startup::start(layout, args, &processes).await?;
         ready.send_replace(true);
         println!("{}", up::ready_line(layout));
         std::future::pending::<Result<()>>().await

@@ -29,6 +29,7 @@ mod network;
 mod nodes;
 mod processes;
 mod startup;
+mod tuning;
 mod up;
 
 /// Arguments of `baton-testbed cluster`.
@@ -89,6 +90,8 @@ struct UpArgs {
     /// Port of the API server on 127.0.0.1, inside and outside; 0 takes a free one.
     #[arg(long, default_value_t = 0)]
     port: u16,
+    #[command(flatten)]
+    tuning: tuning::Tuning,
     /// Stay in the foreground; Ctrl-C ends the cluster.
     #[arg(long)]
     foreground: bool,

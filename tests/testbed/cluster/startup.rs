@@ -16,10 +16,11 @@ use kube::{
 use tokio::time::{sleep, timeout};
 
 use super::{
+    UpArgs,
     certificates::{self, Authority},
     components, kubeconfig, kwok,
     layout::{Layout, shell_word},
-    nodes::{self, NodesSpec},
+    nodes,
     processes::Processes,
 };
 
@@ -29,7 +30,9 @@ const POLL: Duration = Duration::from_millis(100);
 const LOG_TAIL_LINES: usize = 20;
 
 /// Starts everything and returns when the cluster is ready.
-pub async fn start(layout: &Layout, nodes: NodesSpec, processes: &Arc<Processes>) -> Result<()> {
+pub async fn start(layout: &Layout, args: &UpArgs, processes: &Arc<Processes>) -> Result<()> {
+    let nodes = args.nodes;
+    let run = |spec| args.tuning.of(spec).map_or(Ok(()), |spec| processes.run(spec));
     let begun = Instant::now();
     let deadline = begun + START_TIMEOUT;
     let step = |what: &str| println!("{:5.1} s  {what}", begun.elapsed().as_secs_f32());
@@ -38,23 +41,23 @@ pub async fn start(layout: &Layout, nodes: NodesSpec, processes: &Arc<Processes>
     certificates::write_shared(layout, &authority)?;
     components::write_kubeconfigs(layout, &authority)?;
     components::write_audit_policy(layout)?;
-    processes.run(components::etcd(layout))?;
-    processes.run(components::kube_apiserver(layout))?;
+    run(components::etcd(layout))?;
+    run(components::kube_apiserver(layout))?;
 
     let client = admin(&layout.pki("admin.kubeconfig")).await?;
     let wait = Wait { deadline, processes };
     wait.until("the API server to be ready", "kube-apiserver", async || readyz(&client).await).await?;
     step("kube-apiserver is ready");
 
-    processes.run(components::kube_controller_manager(layout, nodes))?;
-    processes.run(components::kube_scheduler(layout))?;
+    run(components::kube_controller_manager(layout, nodes))?;
+    run(components::kube_scheduler(layout))?;
     let program = env::current_exe()?;
     for number in 1..=nodes.process {
-        processes.run(nodes::process_node(layout, &program, number, &authority)?)?;
+        run(nodes::process_node(layout, &program, number, &authority)?)?;
     }
     if nodes.kwok > 0 {
         nodes::create_kwok_nodes(&client, nodes).await.context("cannot create the simulated nodes")?;
-        processes.run(kwok::kwok(layout, nodes)?)?;
+        run(kwok::kwok(layout, nodes)?)?;
     }
     let node_keeper = if nodes.process > 0 { "process-1" } else { "kwok" };
     wait.until("all nodes to be Ready", node_keeper, async || nodes::check_ready(&client, nodes).await).await?;

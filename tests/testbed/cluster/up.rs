@@ -54,6 +54,7 @@ pub fn launch(args: &UpArgs) -> Result<ExitCode> {
         .arg("--bin")
         .arg(&args.bin)
         .args(images_flag(args))
+        .args(args.tuning.arguments())
         .stdin(Stdio::piped()) // closes when this process ends, and with it a cluster that is not ready
         .stdout(Stdio::piped())
         .stderr(errors)
@@ -176,6 +177,7 @@ fn start_init(args: &UpArgs) -> Result<tokio::process::Child> {
         .arg("--bin")
         .arg(&args.bin)
         .args(images_flag(args))
+        .args(args.tuning.arguments())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .process_group(0); // Ctrl-C is for the supervisor, which then ends all at once

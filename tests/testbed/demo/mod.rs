@@ -17,17 +17,17 @@ mod judge;
 mod ledger;
 mod live;
 mod load;
-mod programs;
+pub mod programs;
 mod rollout;
 mod scenes;
-mod stage;
+pub mod stage;
 mod summary;
 #[cfg(test)]
 mod summary_tests;
 mod victim;
-mod writes;
+pub mod writes;
 
-use stage::Stage;
+use stage::{Setup, Stage};
 use summary::Summary;
 
 /// Arguments of `baton-testbed demo`. It runs in the root of the repository.
@@ -50,13 +50,12 @@ pub struct Args {
 }
 
 /// Exit code 0 only when everything held.
-#[allow(clippy::needless_pass_by_value)] // as the other subcommands
 pub fn run(args: Args) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let mut interrupted = pin!(interrupted());
         let stage = tokio::select! {
-            stage = Stage::open(&args) => stage?,
+            stage = Stage::open(Setup::of(args)) => stage?,
             interrupted = &mut interrupted => return Err(interrupted),
         };
         let outcome = tokio::select! {
@@ -93,7 +92,7 @@ fn tell(summary: &Summary) -> bool {
 }
 
 /// Returns once somebody wants the demo to end.
-async fn interrupted() -> anyhow::Error {
+pub async fn interrupted() -> anyhow::Error {
     let wait = async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut hangup = signal(SignalKind::hangup())?;

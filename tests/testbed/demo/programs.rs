@@ -33,17 +33,14 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Finds what Cargo has built beside this program; says what to run where something is missing.
-    pub fn find(control_plane: &Path) -> Result<Self> {
+    /// Finds what Cargo has built beside this program; says what to run where something of that is missing.
+    pub fn find(control_plane: &Path, needs: &[&str]) -> Result<Self> {
         let this = env::current_exe()?;
         let built = this.parent().context("this program lies nowhere")?.to_owned();
         let programs = Self { built, control_plane: std::path::absolute(control_plane)? };
-        for (path, remedy) in [
-            (programs.built("baton-operator"), "cargo build --all-features --bins"),
-            (programs.built("kubectl-baton"), "cargo build --all-features --bins"),
-            (programs.built("examples/web"), "cargo build --all-features --example web"),
-            (programs.control_plane.join("kubectl"), "make control-plane"),
-        ] {
+        let built = needs.iter().map(|name| (programs.built(name), "cargo build --all-features --bins --examples"));
+        let kubectl = (programs.control_plane.join("kubectl"), "make control-plane");
+        for (path, remedy) in built.chain([kubectl]) {
             ensure!(path.is_file(), "no {}: `{remedy}` builds it (`make demo` does all of that)", path.display());
         }
         Ok(programs)

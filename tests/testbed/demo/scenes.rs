@@ -225,7 +225,7 @@ impl Running<'_> {
         let ended = Timestamp::now();
         let observed = self.judge.end();
         let log = self.stage.audit_log.as_deref();
-        let writes = log.map(|log| writes::of(log, OPERATOR_USER, self.began, ended)).transpose()?;
+        let writes = log.map(|log| writes::of(log, &[OPERATOR_USER], self.began, ended)).transpose()?;
         let Self { title, began, bounds, kill, .. } = self;
         Ok(Scene { title, began, ended, bounds, observed, kill, writes, gone })
     }

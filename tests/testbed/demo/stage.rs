@@ -32,6 +32,33 @@ pub const OPERATOR_USER: &str = "system:serviceaccount:baton-system:baton-operat
 /// How often to look whether a program has died.
 const WATCH_PERIOD: Duration = Duration::from_millis(250);
 
+/// What is asked for.
+pub struct Setup {
+    pub dir: PathBuf,
+    /// Folder of the control plane's programs.
+    pub bin: PathBuf,
+    /// The programs that must have been built, besides this one.
+    pub needs: &'static [&'static str],
+    /// Arguments of `cluster up`.
+    pub cluster: Vec<String>,
+    /// Leave everything running.
+    pub keep: bool,
+    /// Use this cluster.
+    pub kubeconfig: Option<PathBuf>,
+    /// Show what is done.
+    pub shows: bool,
+}
+
+impl Setup {
+    /// The demo's.
+    pub fn of(args: Args) -> Self {
+        let Args { dir, bin, keep, kubeconfig } = args;
+        let cluster = ["--nodes", "process"].map(str::to_owned).into();
+        let needs = &["baton-operator", "kubectl-baton", "examples/web"];
+        Self { dir, bin, needs, cluster, keep, kubeconfig, shows: true }
+    }
+}
+
 pub struct Stage {
     pub programs: Programs,
     /// Logs, images, reports.
@@ -49,14 +76,15 @@ pub struct Stage {
     running: Mutex<Vec<Background>>,
     keep: bool,
     own: bool,
+    shows: bool,
 }
 
 impl Stage {
     /// Starts a cluster of its own, or takes the one that is there.
-    pub async fn open(args: &Args) -> Result<Self> {
-        let programs = Programs::find(&args.bin)?;
-        fs::create_dir_all(&args.dir)?;
-        let dir = args.dir.canonicalize()?;
+    pub async fn open(setup: Setup) -> Result<Self> {
+        let programs = Programs::find(&setup.bin, setup.needs)?;
+        fs::create_dir_all(&setup.dir)?;
+        let dir = setup.dir.canonicalize()?;
         let mut stage = Self {
             programs,
             kubeconfig: dir.join("kubeconfig"),
@@ -65,13 +93,14 @@ impl Stage {
             audit_log: None,
             cluster: None,
             running: Mutex::default(),
-            keep: args.keep,
-            own: args.kubeconfig.is_none(),
+            keep: setup.keep,
+            own: setup.kubeconfig.is_none(),
+            shows: setup.shows,
             dir,
         };
-        match &args.kubeconfig {
+        match &setup.kubeconfig {
             Some(kubeconfig) => stage.kubeconfig = kubeconfig.canonicalize().context("cannot find that KUBECONFIG")?,
-            None => stage.start_cluster(&args.bin).await?,
+            None => stage.start_cluster(&setup).await?,
         }
         // A cluster of `make cluster-up` has these beside its kubeconfig.
         let beside = |name: &str| Some(stage.kubeconfig.with_file_name(name)).filter(|path| path.exists());
@@ -79,11 +108,11 @@ impl Stage {
         Ok(stage)
     }
 
-    async fn start_cluster(&mut self, bin: &Path) -> Result<()> {
+    async fn start_cluster(&mut self, setup: &Setup) -> Result<()> {
         // One that an earlier `KEEP=1` has left.
         self.end_cluster().await?;
         let mut command = Command::new(self.programs.this());
-        command.args(["cluster", "up", "--nodes", "process", "--dir"]).arg(&self.dir).arg("--bin").arg(bin);
+        command.args(["cluster", "up", "--dir"]).arg(&self.dir).arg("--bin").arg(&setup.bin).args(&setup.cluster);
         if !self.keep {
             command.args(["--foreground", "--lifeline", "always"]);
         }
@@ -98,7 +127,7 @@ impl Stage {
                 }
                 return Ok(());
             }
-            println!("  {line}");
+            self.say(&line);
         }
         bail!("the cluster did not start ({})", cluster.wait().await?)
     }
@@ -231,10 +260,15 @@ impl Stage {
 
     /// Runs kubectl as a person would, visibly.
     pub async fn show(&self, arguments: &[&str]) -> Result<()> {
-        println!("  $ kubectl {}", quoted(arguments));
-        let output = self.kubectl(arguments).await?;
-        output.lines().for_each(|line| println!("  {line}"));
+        self.say(&format!("$ kubectl {}", quoted(arguments)));
+        self.kubectl(arguments).await?.lines().for_each(|line| self.say(line));
         Ok(())
+    }
+
+    fn say(&self, line: &str) {
+        if self.shows {
+            println!("  {line}");
+        }
     }
 
     /// An administrator's client.

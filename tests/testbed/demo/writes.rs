@@ -20,6 +20,13 @@ struct Event {
     request_uri: String,
     object_ref: Option<ObjectRef>,
     request_received_timestamp: Timestamp,
+    response_status: Option<Answer>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    code: u16,
 }
 
 #[derive(Deserialize)]
@@ -34,36 +41,53 @@ struct ObjectRef {
     subresource: String,
 }
 
-/// Writes by what they write: `create pods`, `update rollouts/status`, …
+/// Writes by what they write, and the answer where it is no success: `create pods`, `update rollouts/status 409`, …
 pub type Writes = BTreeMap<String, u64>;
 
-/// Writes of `user` that arrived from `from` to `to`, refused ones included. Leases are left out, because they go by
+/// Writes of `users` that arrived from `from` to `to`, refused ones included. Leases are left out, because they go by
 /// time and not by work; so are dry runs, because nothing is written.
-pub fn of(log: &Path, user: &str, from: Timestamp, to: Timestamp) -> Result<Writes> {
-    let file = File::open(log).with_context(|| format!("cannot read the audit log {}", log.display()))?;
+pub fn of(log: &Path, users: &[&str], from: Timestamp, to: Timestamp) -> Result<Writes> {
     let mut writes = Writes::new();
+    for write in all(log, users)?.into_iter().filter(|it| (from..=to).contains(&it.at) && !it.is_lease) {
+        *writes.entry(write.what).or_default() += 1;
+    }
+    Ok(writes)
+}
+
+/// A write that arrived at the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub at: Timestamp,
+    /// As in [`Writes`].
+    pub what: String,
+    pub is_lease: bool,
+}
+
+/// All writes of `users`, refused ones included, in the order in which they were answered.
+pub fn all(log: &Path, users: &[&str]) -> Result<Vec<Write>> {
+    let file = File::open(log).with_context(|| format!("cannot read the audit log {}", log.display()))?;
+    let mut writes = Vec::new();
     for line in BufReader::new(file).lines() {
         // The last line may be half written.
         let Ok(event) = serde_json::from_str::<Event>(&line?) else { continue };
-        let when = event.request_received_timestamp;
-        if event.user.username != user || when < from || when > to {
-            continue;
-        }
-        if let Some(what) = written(&event) {
-            *writes.entry(what).or_default() += 1;
+        if users.contains(&event.user.username.as_str()) {
+            writes.extend(written(&event));
         }
     }
     Ok(writes)
 }
 
-fn written(event: &Event) -> Option<String> {
+fn written(event: &Event) -> Option<Write> {
     let object = event.object_ref.as_ref()?;
     let writes = matches!(&*event.verb, "create" | "update" | "patch" | "delete" | "deletecollection");
-    if !writes || object.resource == "leases" || event.request_uri.contains("dryRun=") {
+    if !writes || event.request_uri.contains("dryRun=") {
         return None;
     }
     let slash = if object.subresource.is_empty() { "" } else { "/" };
-    Some(format!("{} {}{slash}{}", event.verb, object.resource, object.subresource))
+    let code = event.response_status.as_ref().map_or(0, |answer| answer.code);
+    let refused = if code < 400 { String::new() } else { format!(" {code}") };
+    let what = format!("{} {}{slash}{}{refused}", event.verb, object.resource, object.subresource);
+    Some(Write { at: event.request_received_timestamp, what, is_lease: object.resource == "leases" })
 }
 
 #[cfg(test)]
@@ -99,6 +123,6 @@ mod tests {
         std::fs::write(&path, log).unwrap();
         let at = |second| Timestamp::from_second(second).unwrap();
         let expect = [("create pods".to_owned(), 2), ("update rollouts/status".to_owned(), 1)];
-        assert_eq!(of(&path, "operator", at(10), at(20)).unwrap(), expect.into());
+        assert_eq!(of(&path, &["operator"], at(10), at(20)).unwrap(), expect.into());
     }
 }

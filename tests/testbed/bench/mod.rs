@@ -1,0 +1,134 @@
+//! `baton-testbed bench`: what a roll costs, beside the built-in workloads; what a reconcile costs; how long a fail-over takes.
+//!
+//! ```text
+//!   arena      a fresh cluster a run: etcd, API server, controller manager, one node of kwok
+//!   subject    the same Pods under a Rollout, a Deployment, a StatefulSet
+//!   census     a watch on the Pods of its own: who is available at any moment
+//!   processes  CPU and memory, by /proc;  writes: by the API server's audit log
+//!   table      medians, as Markdown in docs/performance.md
+//! ```
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use clap::{Subcommand, ValueEnum};
+
+mod arena;
+mod census;
+mod figures;
+mod page;
+mod processes;
+mod roll;
+mod subject;
+mod table;
+
+use arena::Place;
+use figures::Case;
+use subject::Subject;
+
+/// Arguments of `baton-testbed bench`. It runs in the root of the repository.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Replace all Pods of a workload; compare with the built-in ones.
+    Roll(RollArgs),
+}
+
+#[derive(clap::Args)]
+struct RollArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Numbers of Pods.
+    #[arg(long, value_delimiter = ',', default_value = "1000")]
+    pods: Vec<usize>,
+    /// Seconds until a new Pod is ready.
+    #[arg(long, value_delimiter = ',', default_value = "0,2")]
+    ready_after: Vec<u32>,
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Subject::value_variants().iter().copied())]
+    subjects: Vec<Subject>,
+    /// Runs of each; the table has medians.
+    #[arg(long, default_value_t = 1)]
+    repeat: usize,
+    /// How long to count what the operator writes when there is nothing to do.
+    #[arg(long, default_value_t = 30)]
+    idle_seconds: u64,
+    #[command(flatten)]
+    report: Report,
+}
+
+/// Where the result goes.
+#[derive(clap::Args)]
+struct Report {
+    /// Write the tables into this page, between its markers.
+    #[arg(long)]
+    page: Option<PathBuf>,
+}
+
+impl Report {
+    /// Prints a section; writes it into the page if there is one.
+    fn publish(&self, section: &str, text: &str) -> Result<()> {
+        println!("\n{text}");
+        self.page.as_ref().map_or(Ok(()), |page| page::write(page, section, text))
+    }
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            outcome = play(args.what) => outcome,
+            interrupted = crate::demo::interrupted() => Err(interrupted),
+        }
+    })
+}
+
+async fn play(what: What) -> Result<ExitCode> {
+    match what {
+        What::Roll(args) => rolls(&args).await,
+    }
+}
+
+/// Every case `repeat` times, in turns: what disturbs the machine for a while disturbs all of them.
+async fn rolls(args: &RollArgs) -> Result<ExitCode> {
+    let (load, versions) = (page::load_average(), page::versions(&args.place.bin));
+    let mut results = table::Results::new();
+    let mut failed = 0;
+    for round in 1..=args.repeat {
+        for case in cases(args) {
+            let Case { pods, ready_after_seconds, subject } = case;
+            print!("{round}/{}: {subject}, {pods} Pods, ready after {ready_after_seconds} s: ", args.repeat);
+            match roll::run(&args.place, &case, Duration::from_secs(args.idle_seconds)).await {
+                Ok(run) => {
+                    println!("{:.1} s (Pods {:.1} s), {} writes", run.seconds, run.pods_seconds, run.writes_total());
+                    results.entry(case).or_default().push(run);
+                }
+                Err(error) => {
+                    println!("failed: {error:#}");
+                    failed += 1;
+                }
+            }
+        }
+    }
+    let text = format!(
+        "{} Runs of each: {}.\n\n{}\n\n{}",
+        page::circumstances(&load, &versions),
+        args.repeat,
+        table::markdown(&results),
+        table::remarks(&results)
+    );
+    args.report.publish("rolls", &text)?;
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn cases(args: &RollArgs) -> Vec<Case> {
+    let of_pods = |pods: usize| {
+        args.ready_after.iter().flat_map(move |&ready_after_seconds| {
+            args.subjects.iter().map(move |&subject| Case { pods, ready_after_seconds, subject })
+        })
+    };
+    args.pods.iter().flat_map(|&pods| of_pods(pods)).collect()
+}
