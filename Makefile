@@ -26,6 +26,13 @@ test: ## Everything that must hold, as CI runs it; ends with the line "N passed,
 unit: ## Unit and property tests of the library: no cluster, seconds
 	$(CARGO) test $(cargo_flags) --lib
 
+# How many random seeds, or which one to print
+SEEDS ?= 200
+.PHONY: simulate
+simulate: ## Run the operator through whole simulated histories: SEEDS=n random ones, or SEED=k to print one
+	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) $(CARGO) test --locked --profile simulate --no-default-features --features operator \
+	  --test it -- --nocapture simulate::random_seeds_break_no_promise
+
 .PHONY: check
 check: check-format check-rules check-lints check-dependencies ## Format, lints, rules of the repository, generated files fresh, licences
 

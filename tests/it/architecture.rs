@@ -28,7 +28,7 @@ const LINES_MAX: usize = 500;
 const LONG_BECAUSE: &str = "Long because: ";
 
 /// Files that may contain unsafe code, each block under a `// SAFETY:` comment (clippy checks that).
-const UNSAFE_FILES: &[&str] = &[];
+const UNSAFE_FILES: &[&str] = &["tests/it/simulate/randomness.rs"];
 const UNSAFE_CODE: &[&str] =
     &["unsafe {", "unsafe fn", "unsafe impl", "unsafe trait", "unsafe extern", "unsafe(", "unsafe_code"];
 

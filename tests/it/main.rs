@@ -13,6 +13,8 @@ mod generated;
 mod node;
 #[cfg(feature = "operator")]
 mod samples;
+#[cfg(feature = "operator")]
+mod simulate;
 mod sources;
 #[cfg(feature = "testbed")]
 mod testbed;

@@ -112,6 +112,7 @@ impl Actor {
                 name: target.name.to_owned(),
                 subresource: if target.subresource == "status" { "status" } else { "" },
                 is_dry_run: false,
+                delete: None,
             };
             let code = done.as_ref().err().map_or(200, |refusal| refusal.code);
             Audit::note(&mut state.audit, Entry { at: caller.now, request, code, is_done: true });

@@ -2,6 +2,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    delete::DeleteOptions,
     kinds::Kind,
     refusal::Refusal,
     store::{Change, Store},
@@ -52,11 +53,13 @@ pub struct Request {
     pub kind: &'static Kind,
     /// Empty: all namespaces, or a kind that is in none.
     pub namespace: String,
-    /// Empty for lists, watches and most creates.
+    /// Empty for lists and watches, and for creates without one.
     pub name: String,
     /// `status`, `scale`; empty for the object itself.
     pub subresource: &'static str,
     pub is_dry_run: bool,
+    /// Of a DELETE.
+    pub delete: Option<DeleteOptions>,
 }
 
 /// What becomes of a request on its way to the server, or of the answer on its way back.

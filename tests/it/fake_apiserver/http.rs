@@ -83,8 +83,10 @@ async fn answer(server: ApiServer, who: Arc<str>, request: HttpRequest<Body>) ->
         name: path.name,
         subresource: path.subresource,
         is_dry_run: query.text("dryRun") == "All" || parts.method == Method::DELETE && body_is_dry_run(&body),
+        delete: None,
     };
-    let call = Call { request, query, body, content_type: content_type.to_owned() };
+    let mut call = Call { request, query, body, content_type: content_type.to_owned() };
+    call.tell_more();
     let fate = {
         let State { faults, store, .. } = &mut *server.lock();
         faults.before(&call.request, store)
@@ -273,6 +275,18 @@ impl State {
 }
 
 impl Call {
+    /// What faults and oracles want to know of the body.
+    fn tell_more(&mut self) {
+        match self.request.verb {
+            Verb::Delete => self.request.delete = self.delete_options().ok(),
+            Verb::Create => {
+                let body = self.json().unwrap_or_default();
+                body["metadata"]["name"].as_str().unwrap_or_default().clone_into(&mut self.request.name);
+            }
+            _ => {}
+        }
+    }
+
     fn json(&self) -> Result<Value, Refusal> {
         serde_json::from_slice(&self.body)
             .map_err(|error| Refusal::bad_request(format!("cannot read the body: {error}")))

@@ -1,0 +1,281 @@
+//! One history, from a scenario to its end: on a thread of its own, in simulated time.
+use std::{collections::BTreeMap, time::Duration};
+
+use baton::operator::clock::Clock;
+use jiff::Timestamp;
+use tokio::{
+    sync::mpsc::{self, UnboundedSender},
+    task::JoinSet,
+    time::Instant,
+};
+
+use super::{
+    faults::{Mishap, Network, Weather, orders},
+    oracles::{
+        Judge,
+        end::{self, End},
+    },
+    process::{Alive, Blow, Operator, Skew},
+    randomness, replay,
+    scenario::{OPERATORS, ROLLOUT, Scenario},
+    trace::Trace,
+    users::{User, approve_everything},
+    world::{NODES_MAX, Order, World},
+};
+use crate::fake_apiserver::{ApiServer, Commit, Options, admission::pod_quota, kinds::LEASES};
+
+/// Once nothing goes wrong any more, all is settled within this time.
+const REST_WITHIN: Duration = Duration::from_mins(30);
+/// Settled means that nothing has been written for so long.
+const STILLNESS: Duration = Duration::from_secs(45);
+/// After that, nothing may happen for so long.
+const IDLE: Duration = Duration::from_mins(2);
+/// Requests that an idle operator may send meanwhile, other than about the lock.
+const IDLE_REQUESTS_MAX: usize = 60;
+
+/// What came of a history.
+pub struct Outcome {
+    /// Its trace.
+    pub lines: Vec<String>,
+    /// The promise that was broken, if any.
+    pub broken: Option<String>,
+    /// How it ended.
+    pub end: Option<End>,
+    /// Writes by operators, other than of the lock.
+    pub writes: u64,
+}
+
+/// Runs a scenario. Panics of operators are theirs to catch; ours fail the seed.
+pub fn run(scenario: &Scenario, with_logs: bool) -> Outcome {
+    let scenario = scenario.clone();
+    let running = std::thread::Builder::new().name(format!("seed {}", scenario.seed)).spawn(move || {
+        randomness::seed_thread(scenario.seed);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(async {
+            let trace = Trace::new();
+            let _logs = with_logs.then(|| replay::logs_into(&trace));
+            History::new(&scenario, trace).live().await
+        })
+    });
+    let ended = running.expect("a thread").join();
+    ended.unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().cloned();
+        let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let broken = Some(format!("panic: {}", message.unwrap_or_default()));
+        Outcome { lines: Vec::new(), broken, end: None, writes: 0 }
+    })
+}
+
+struct History<'s> {
+    scenario: &'s Scenario,
+    trace: Trace,
+    server: ApiServer,
+    judge: Judge,
+    clock: Clock,
+    epoch: Timestamp,
+    rng: fastrand::Rng,
+    weather: Weather,
+    alive: Alive,
+    blows: BTreeMap<String, UnboundedSender<Blow>>,
+    tasks: JoinSet<()>,
+}
+
+impl<'s> History<'s> {
+    fn new(scenario: &'s Scenario, trace: Trace) -> Self {
+        let epoch: Timestamp = "2026-01-01T10:00:00Z".parse().expect("a time");
+        let clock = Skew::NONE.clock(epoch, trace.start());
+        let server = ApiServer::new(Options::new(scenario.seed, clock.clone()));
+        let skews: Vec<Skew> = scenario.operators.iter().map(|(skew, _)| *skew).chain([Skew::NONE]).collect();
+        let judge = Judge::new(&trace, clock.clone(), skews, scenario.faults.oldest_view());
+        Self {
+            scenario,
+            trace,
+            server,
+            judge,
+            clock,
+            epoch,
+            rng: fastrand::Rng::with_seed(scenario.seed ^ 0x5eed),
+            weather: Weather::new(),
+            alive: Alive::default(),
+            blows: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    async fn live(mut self) -> Outcome {
+        let orders = self.start_world();
+        self.start_operators();
+        let user = User {
+            actor: self.server.actor("user"),
+            trace: self.trace.clone(),
+            clock: self.clock.clone(),
+            rng: self.rng.fork(),
+        };
+        let trace = self.trace.clone();
+        tokio::select! {
+            biased;
+            () = trace.broken() => {}
+            () = self.course(user, orders) => {}
+        }
+        self.tasks.abort_all();
+        let (lines, broken) = self.trace.take();
+        let writes = self.judge.docket().writes;
+        Outcome { lines, broken, end: end::of(&self.server), writes }
+    }
+
+    async fn course(&mut self, user: User, orders: UnboundedSender<Order>) {
+        let mishaps = tokio::spawn(mishaps(
+            self.scenario.clone(),
+            self.blows.clone(),
+            orders.clone(),
+            self.weather.clone(),
+            self.server.clone(),
+            self.trace.clone(),
+        ));
+        user.live(self.scenario).await;
+        self.tasks.spawn(approve_everything(self.server.actor("approver")));
+        if !self.scenario.faults.is_none() {
+            tokio::time::sleep(Duration::from_millis(self.rng.u64(0..40_000))).await;
+        }
+        mishaps.abort();
+        self.clear_up(&orders);
+        self.come_to_rest().await;
+    }
+
+    fn start_world(&mut self) -> UnboundedSender<Order> {
+        let (commits, told) = mpsc::unbounded_channel();
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let (judge, trace) = (self.judge.clone(), self.trace.clone());
+        self.server.subscribe(move |commit: &Commit| {
+            if *commit.change.kind != LEASES {
+                trace.say(&commit.who, replay::line(commit));
+            }
+            judge.docket().committed(commit);
+            let _ = commits.send(commit.clone());
+        });
+        let node_clock = self.scenario.node_skew.clock(self.epoch, self.trace.start());
+        let world = World::new(&self.server, node_clock, &self.trace, self.rng.fork());
+        self.tasks.spawn(world.run(told, ordered));
+        orders
+    }
+
+    fn start_operators(&mut self) {
+        let mut waiting = Vec::new();
+        for (name, (skew, restarts_in_place)) in OPERATORS.iter().zip(&self.scenario.operators) {
+            let (blows, hit) = mpsc::unbounded_channel();
+            self.blows.insert((*name).to_owned(), blows);
+            let operator = Operator {
+                name: (*name).to_owned(),
+                server: self.server.clone(),
+                trace: self.trace.clone(),
+                skew: *skew,
+                epoch: self.epoch,
+                rng: self.rng.fork(),
+                restarts_in_place: *restarts_in_place,
+                alive: self.alive.clone(),
+            };
+            waiting.push((operator, hit));
+        }
+        self.server.set_faults(Network {
+            plan: self.scenario.faults.clone(),
+            weather: self.weather.clone(),
+            judge: self.judge.clone(),
+            trace: self.trace.clone(),
+            rng: self.rng.fork(),
+            alive: self.alive.clone(),
+            blows: self.blows.clone(),
+        });
+        for (operator, hit) in waiting {
+            self.tasks.spawn(operator.keep_running(hit));
+        }
+    }
+
+    fn clear_up(&self, orders: &UnboundedSender<Order>) {
+        self.trace.say("sky", "clears up");
+        self.weather.clear_up();
+        self.server.set_policy("quota", None);
+        for node in 0..NODES_MAX {
+            let _ = orders.send(Order::Return(node));
+        }
+    }
+
+    /// Liveness, then silence.
+    async fn come_to_rest(&self) {
+        let began = Instant::now();
+        let is_still = || self.judge.docket().last_write.elapsed() > STILLNESS;
+        while !(is_still() && end::is_at_rest(&self.server)) {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            if began.elapsed() > REST_WITHIN {
+                let end = end::of(&self.server);
+                return self.trace.break_promise("liveness", format_args!("no rest after {REST_WITHIN:?}: {end:?}"));
+            }
+        }
+        let requests = |server: &ApiServer| -> u64 {
+            server.audit(|audit| {
+                audit
+                    .counts()
+                    .iter()
+                    .filter(|((who, _, kind), _)| super::oracles::is_operator(who) && *kind != "leases")
+                    .map(|(_, count)| count)
+                    .sum()
+            })
+        };
+        let (writes, before) = (self.judge.docket().writes, requests(&self.server));
+        tokio::time::sleep(IDLE).await;
+        let written = self.judge.docket().writes - writes;
+        let requested = (requests(&self.server) - before) as usize / self.scenario.operators.len();
+        if written > 0 {
+            self.trace.break_promise("idle", format_args!("{written} writes while nothing happens"));
+        } else if requested > IDLE_REQUESTS_MAX {
+            self.trace.break_promise("idle", format_args!("{requested} requests in {IDLE:?} while nothing happens"));
+        } else if let Err(how) = end::explain(&self.server, self.scenario) {
+            self.trace.break_promise("end", how);
+        }
+    }
+}
+
+/// What happens at given times.
+async fn mishaps(
+    scenario: Scenario,
+    blows: BTreeMap<String, UnboundedSender<Blow>>,
+    orders_of_world: UnboundedSender<Order>,
+    weather: Weather,
+    server: ApiServer,
+    trace: Trace,
+) {
+    for (at, mishap) in scenario.faults.events {
+        tokio::time::sleep_until(trace.start() + at).await;
+        trace.say("sky", format_args!("{mishap:?}"));
+        let blow = |operator: usize, blow: Blow| {
+            if let Some(blows) = blows.get(OPERATORS[operator]) {
+                let _ = blows.send(blow);
+            }
+        };
+        match mishap {
+            Mishap::Kill(operator, time) => blow(operator, Blow::Kill(time)),
+            Mishap::Terminate(operator, time) => blow(operator, Blow::Terminate(time)),
+            Mishap::Cut(operator, time) => weather.cut(OPERATORS[operator], time),
+            Mishap::Pause(operator, time) => weather.pause(OPERATORS[operator], time),
+            Mishap::Outage(time) => weather.outage(time),
+            Mishap::Compact => server.compact(u64::MAX),
+            Mishap::Quota(pods, time) => {
+                server.set_policy("quota", Some(pod_quota(ROLLOUT.0, pods)));
+                let server = server.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(time).await;
+                    server.set_policy("quota", None);
+                });
+            }
+            Mishap::Silence(..) | Mishap::Evict => {}
+        }
+        let (now, later) = orders(mishap);
+        now.map(|order| orders_of_world.send(order));
+        if let Some((time, order)) = later {
+            let orders_of_world = orders_of_world.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(time).await;
+                let _ = orders_of_world.send(order);
+            });
+        }
+    }
+}

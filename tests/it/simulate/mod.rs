@@ -1,0 +1,143 @@
+//! Deterministic simulation: the real operator, two or three of it, against the API server in this process, with a
+//! simulated world, users and everything that may go wrong. One seed is one history; the same seed gives the same trace.
+//!
+//! - [`scenario`]: what a seed decides; [`users`], [`faults`], [`world`], [`process`]: who makes it happen;
+//! - [`oracles`]: what must hold of every request and write, and at the end;
+//! - [`history`]: one run; [`replay`], [`trace`]: what a person sees of it.
+//!
+//! `make simulate SEEDS=1000` runs random seeds, `make simulate SEED=17` prints one. What cannot be simulated: a process
+//! that stands still keeps its timers (its requests leave later, answers and events reach it later); all processes measure
+//! durations by one clock, only their times of day differ.
+mod faults;
+mod history;
+mod oracles;
+mod process;
+mod randomness;
+mod replay;
+mod scenario;
+mod trace;
+mod users;
+mod versions;
+mod world;
+
+use std::{
+    fmt::Write as _,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use self::{
+    history::{Outcome, run},
+    scenario::Scenario,
+};
+
+/// Seeds that have found a bug: `seed  # bug`, one a line.
+const REGRESSIONS: &str = include_str!("seeds.txt");
+/// Random seeds, unless `SEEDS` says how many.
+const RANDOM_SEEDS: usize = 20;
+/// Lines shown of a history that broke a promise.
+const TAIL: usize = 60;
+/// Broken seeds after which no more are run.
+const FAILURES_MAX: usize = 5;
+
+/// Why a seed failed.
+fn verdict(seed: u64) -> Result<u64, String> {
+    let scenario = Scenario::new(seed, false);
+    let disturbed = run(&scenario, false);
+    blame(&disturbed, seed, "")?;
+    if scenario.is_confluent() {
+        let undisturbed = run(&Scenario::new(seed, true), false);
+        blame(&undisturbed, seed, " (undisturbed)")?;
+        if disturbed.end != undisturbed.end {
+            let how = format!("end: {:?}, undisturbed {:?}", disturbed.end, undisturbed.end);
+            return blame(&Outcome { broken: Some(how), ..disturbed }, seed, "").map(|()| 0);
+        }
+    }
+    Ok(disturbed.writes)
+}
+
+fn blame(outcome: &Outcome, seed: u64, run: &str) -> Result<(), String> {
+    let Some(broken) = &outcome.broken else { return Ok(()) };
+    let mut text = format!("\n--- seed {seed}{run}\n");
+    for line in outcome.lines.iter().skip(outcome.lines.len().saturating_sub(TAIL)) {
+        let _ = writeln!(text, "{line}");
+    }
+    let _ = writeln!(text, "--- seed {seed}{run} breaks {broken}\n    the whole of it: make simulate SEED={seed}");
+    Err(text)
+}
+
+/// Runs seeds on all cores. Returns what is wrong with those that fail.
+fn run_all(seeds: &[u64]) -> Vec<String> {
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(failure) = verdict(*seed) {
+                let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                failures.push(failure);
+                if failures.len() >= FAILURES_MAX {
+                    return;
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    failures.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn number_from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+#[test]
+fn seeds_that_found_bugs_find_none() {
+    let seeds = REGRESSIONS.lines().filter_map(|line| line.split('#').next().unwrap_or_default().trim().parse().ok());
+    let failures = run_all(&seeds.collect::<Vec<u64>>());
+    assert!(failures.is_empty(), "{}", failures.concat());
+}
+
+#[test]
+fn random_seeds_break_no_promise() {
+    if let Some(seed) = number_from_environment("SEED") {
+        return print(seed);
+    }
+    let count = number_from_environment("SEEDS").map_or(RANDOM_SEEDS, |count| count as usize);
+    let first = number_from_environment("FIRST_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+    let seeds: Vec<u64> = (first..first + count as u64).collect();
+    println!("seeds {first} to {}", first + count as u64 - 1);
+    let began = Instant::now();
+    let failures = run_all(&seeds);
+    println!("{count} seeds in {:.1} s, {} of them broken", began.elapsed().as_secs_f64(), failures.len());
+    assert!(failures.is_empty(), "{}", failures.concat());
+}
+
+/// The whole history of a seed.
+fn print(seed: u64) {
+    let is_undisturbed = std::env::var_os("UNDISTURBED").is_some();
+    let scenario = Scenario::new(seed, is_undisturbed);
+    println!("{scenario:#?}");
+    let outcome = run(&scenario, true);
+    outcome.lines.iter().for_each(|line| println!("{line}"));
+    println!("{:?}\nbroken: {:?}", outcome.end, outcome.broken);
+    if let Err(failure) = verdict(seed) {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_trace_twice() {
+    for seed in 1..=4 {
+        let [first, second] = [0; 2].map(|_| run(&Scenario::new(seed, false), false));
+        for (number, (first, second)) in first.lines.iter().zip(&second.lines).enumerate() {
+            assert_eq!(first, second, "seed {seed}, line {number}");
+        }
+        assert_eq!(first.lines.len(), second.lines.len());
+        assert!(first.lines.len() > 20, "a history");
+    }
+}

@@ -1,0 +1,94 @@
+//! R1 and R2, judged by what an operator could have seen: its watches show a moment of the past, and what operators did since
+//! is known to them, because they wait for their own writes to come back.
+use std::{collections::BTreeSet, time::Duration};
+
+use baton::{api::Rollout, plan::rollout::available_min, snapshot::Pod};
+use jiff::{SignedDuration, Timestamp};
+
+use super::story::{Moment, Story};
+
+/// A Terminating Pod counts until its grace is over for so long (`design: Budget`).
+const TERMINATING_COUNTS: SignedDuration = SignedDuration::from_secs(30);
+
+/// Who judges, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Glass {
+    /// The oldest view that an operator may act on.
+    pub age: Duration,
+    /// The latest time that an operator's clock may have shown.
+    pub latest: Timestamp,
+    /// How far an operator's clock may be ahead of the nodes'.
+    pub ahead: SignedDuration,
+}
+
+/// R1: an instance becomes unavailable by an act of ours only while the others keep the bound; a Pod beyond replicas goes
+/// only while enough Pods are available. `uid` is the Pod that is being deleted; `rollout` what its operator had read.
+pub fn deletion(story: &Story, uid: &str, rollout: &Rollout, glass: Glass) -> Result<(), String> {
+    let (replicas, min) = (rollout.spec.replicas, available_min(&rollout.spec));
+    let Some(version) = story.now().pods.get(uid).map(|pod| pod.resource_version.clone()) else { return Ok(()) };
+    let mut verdict = Ok(());
+    for moment in story.moments_seen(glass.age) {
+        // The delete names this version of the Pod: an earlier view is impossible.
+        let Some(pod) = moment.pods.get(uid).filter(|pod| pod.resource_version == version) else { break };
+        let others = || available(story, moment, rollout, glass).filter(|other| other.uid != uid);
+        let is_available = is_available(pod, rollout, glass);
+        let slots: BTreeSet<i32> = others().map(|other| other.slot).filter(|slot| *slot < replicas).collect();
+        let instances = slots.len() as i32;
+        let beside = slots.contains(&pod.slot);
+        let allowed = if pod.slot < replicas {
+            !is_available || beside || instances >= min
+        } else {
+            !is_available || others().count() as i32 >= min
+        };
+        if allowed {
+            return Ok(());
+        }
+        if verdict.is_ok() {
+            verdict = Err(format!(
+                "{} of slot {} is deleted while {instances} other instances are available, at least {min} of {replicas} must be",
+                pod.name, pod.slot
+            ));
+        }
+    }
+    verdict
+}
+
+/// Pods available at that moment that no operator has deleted since.
+fn available<'s>(
+    story: &'s Story,
+    moment: &'s Moment,
+    rollout: &'s Rollout,
+    glass: Glass,
+) -> impl Iterator<Item = &'s Pod> {
+    let pods = moment.pods.values().map(|pod| &**pod);
+    pods.filter(move |pod| !story.ended.contains_key(&pod.uid) && is_available(pod, rollout, glass))
+}
+
+pub fn is_available(pod: &Pod, rollout: &Rollout, glass: Glass) -> bool {
+    // Times in a Pod's status are whole seconds.
+    let ahead = i32::try_from(glass.ahead.as_secs() + 1).unwrap_or(i32::MAX);
+    pod.is_available(rollout.spec.min_ready_seconds.saturating_sub(ahead).max(0), glass.latest)
+}
+
+/// R2: no Pod is created where there are too many. The Pod just made is part of the present.
+pub fn creation(story: &Story, glass: Glass) -> Result<(), String> {
+    let max_of =
+        |rollout: &Rollout| rollout.spec.replicas + rollout.spec.strategy.max_surge.rounded_up(rollout.spec.replicas);
+    let max = story.versions_seen(glass.age).map(|rollout| max_of(rollout)).max().unwrap_or_default();
+    let mut least = usize::MAX;
+    for moment in story.moments_seen(glass.age) {
+        let seen = moment.pods.values().filter(|pod| counts(pod, moment, glass) && !story.strays.contains(&pod.uid));
+        let made_since = story
+            .made
+            .iter()
+            .filter(|(uid, at)| **at > moment.at && !moment.pods.contains_key(*uid) && !story.strays.contains(*uid));
+        least = least.min(seen.count() + made_since.count());
+    }
+    if least as i32 <= max { Ok(()) } else { Err(format!("{least} Pods, at most {max} may be")) }
+}
+
+fn counts(pod: &Pod, moment: &Moment, glass: Glass) -> bool {
+    let is_lost = pod.node.as_ref().is_some_and(|node| moment.lost_nodes.contains(node));
+    let is_given_up = |at: Timestamp| is_lost || at + TERMINATING_COUNTS <= glass.latest;
+    !pod.is_finished() && !pod.deletion.is_some_and(is_given_up)
+}

@@ -1,0 +1,88 @@
+//! What must hold at the end, when nothing goes wrong any more.
+use std::collections::BTreeMap;
+
+use baton::{api::names::LABEL_INSTANCE, snapshot::PodPhase};
+use serde_json::Value;
+
+use crate::{
+    fake_apiserver::{
+        ApiServer,
+        kinds::{CONTROLLER_REVISIONS, PODS, ROLLOUTS},
+    },
+    simulate::{
+        oracles::story,
+        scenario::{ROLLOUT, Scenario},
+        users::{is_settled, reason},
+        versions::Behaviour,
+    },
+};
+
+/// The end of a history, without what depends on its course: uids, resourceVersions, times, attempts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct End {
+    /// Reason of Ready.
+    pub reason: String,
+    /// Types and statuses of the conditions.
+    pub conditions: Vec<String>,
+    /// Image by slot, of Pods that are Ready.
+    pub images: BTreeMap<i32, Vec<String>>,
+}
+
+/// What is there.
+pub fn of(server: &ApiServer) -> Option<End> {
+    let actor = server.actor("judge");
+    let rollout = actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1)?;
+    let mut end = End { reason: reason(&rollout, "Ready").unwrap_or_default().to_owned(), ..End::default() };
+    for condition in rollout["status"]["conditions"].as_array().into_iter().flatten() {
+        end.conditions.push(format!("{}={}", text(&condition["type"]), text(&condition["status"])));
+    }
+    for object in actor.list(&PODS, ROLLOUT.0) {
+        let Some(pod) = story::pod(&object).filter(|_| story::owner(&object) == Some(rollout.uid())) else { continue };
+        if pod.is_live() && pod.phase != PodPhase::Failed && object["metadata"]["labels"][LABEL_INSTANCE].is_string() {
+            let image = text(&object["spec"]["containers"][0]["image"]);
+            let state = if pod.is_ready() { "" } else { " (not ready)" };
+            end.images.entry(pod.slot).or_default().push(format!("{image}{state}"));
+        }
+    }
+    Some(end)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// Whether the Rollout has come to rest.
+pub fn is_at_rest(server: &ApiServer) -> bool {
+    server.actor("judge").get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1).is_some_and(|rollout| is_settled(&rollout))
+}
+
+/// Whether the end is one that the last word explains.
+pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
+    let Some(end) = of(server) else { return Err("there is no Rollout".into()) };
+    let actor = server.actor("judge");
+    let rollout = actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1).ok_or("there is no Rollout")?;
+    let replicas = rollout["spec"]["replicas"].as_i64().unwrap_or_default() as i32;
+    let wanted = text(&rollout["spec"]["template"]["spec"]["containers"][0]["image"]);
+    let runs = |image: &str| {
+        let slots: Vec<i32> = end.images.keys().copied().collect();
+        slots == (0..replicas).collect::<Vec<_>>() && end.images.values().all(|images| images.as_slice() == [image])
+    };
+    if scenario.last.works() || replicas == 0 {
+        let is_complete = end.reason == "Complete" && runs(wanted);
+        return is_complete.then_some(()).ok_or_else(|| format!("{wanted} is not complete: {end:?}"));
+    }
+    let has_completed = actor.list(&CONTROLLER_REVISIONS, ROLLOUT.0).iter().any(|revision| {
+        story::owner(revision) == Some(rollout.uid())
+            && revision["metadata"]["annotations"]["baton.dev/completed-at"].is_string()
+    });
+    let pauses = rollout["spec"]["strategy"]["onFailure"] == "Pause";
+    let is_explained = match end.reason.as_str() {
+        "FirstRevisionFailed" => !has_completed,
+        "FailureThreshold" | "ProgressDeadlineExceeded" => has_completed && pauses,
+        "RolledBack" => {
+            has_completed && !pauses && end.images.values().flatten().all(|image| Behaviour::of_image(image).works())
+        }
+        _ => false,
+    };
+    is_explained.then_some(()).ok_or_else(|| format!("{wanted} ends unexplained: {end:?}"))
+}

@@ -1,0 +1,316 @@
+//! What must hold of every commit and of every request that operators send.
+mod bounds;
+pub mod end;
+mod revisions;
+mod story;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use baton::{api::Rollout, operator::clock::Clock, snapshot::wire::NodeView};
+use jiff::SignedDuration;
+use tokio::time::Instant;
+
+use self::{
+    bounds::Glass,
+    story::{Story, owner, pod},
+};
+use super::{
+    process::{LEASE, SYSTEM, Skew, process_of},
+    trace::Trace,
+};
+use crate::fake_apiserver::{
+    Commit,
+    faults::{Request, Verb},
+    kinds::{CONTROLLER_REVISIONS, EVENTS, LEASES, NODES, PODS, ROLLOUTS},
+    store::Store,
+};
+
+/// A write that takes longer than this comes from a client that has given up on it.
+const LATE: Duration = Duration::from_secs(10);
+/// Requests that one process may send in a minute.
+const REQUESTS_PER_MINUTE_MAX: u32 = 1_500;
+
+/// The judge. Clones are the same one.
+#[derive(Clone)]
+pub struct Judge(Arc<Mutex<Docket>>);
+
+/// Everything that judgement rests on.
+pub struct Docket {
+    trace: Trace,
+    clock: Clock,
+    /// Clocks of the operators.
+    skews: Vec<Skew>,
+    /// The oldest view that an operator may act on.
+    age: Duration,
+    stories: BTreeMap<String, Story>,
+    lost_nodes: Arc<BTreeSet<String>>,
+    revisions: BTreeMap<String, BTreeSet<String>>,
+    holder: Option<String>,
+    /// What each process has read last of a Rollout, past its cache.
+    read: BTreeMap<(String, String), Arc<Rollout>>,
+    /// Writes to Pods under way: when sent, and on what reading.
+    sent: BTreeMap<(String, Verb, String), Sent>,
+    requests: BTreeMap<String, (u64, u32)>,
+    /// When something other than the lock was written last.
+    pub last_write: Instant,
+    /// Writes by operators other than of the lock.
+    pub writes: u64,
+}
+
+/// A write under way: when it was sent, and the Rollout as its sender had read it.
+type Sent = (Instant, Option<Arc<Rollout>>);
+
+impl Judge {
+    /// `clock` is the world's; `age` the oldest view that an operator may act on.
+    pub fn new(trace: &Trace, clock: Clock, skews: Vec<Skew>, age: Duration) -> Self {
+        Self(Arc::new(Mutex::new(Docket {
+            trace: trace.clone(),
+            clock,
+            skews,
+            age,
+            stories: BTreeMap::new(),
+            lost_nodes: Arc::default(),
+            revisions: BTreeMap::new(),
+            holder: None,
+            read: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            last_write: Instant::now(),
+            writes: 0,
+        })))
+    }
+
+    /// Looks at, or changes, what judgement rests on.
+    pub fn docket(&self) -> MutexGuard<'_, Docket> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Docket {
+    /// An operator sends a request.
+    pub fn sent(&mut self, request: &Request, store: &Store) {
+        self.count(request);
+        if !request.verb.is_write() || *request.kind == LEASES || request.is_dry_run {
+            return;
+        }
+        let lease = store.get(&LEASES, SYSTEM, LEASE);
+        let holder = lease.and_then(|lease| lease["spec"]["holderIdentity"].as_str()).unwrap_or_default();
+        if lease.is_some() && process_of(holder).as_deref() != Some(&*request.who) {
+            self.accuse(
+                "lock",
+                format_args!("{} writes {} while the lock is held by {holder:?}", request.who, request.name),
+            );
+        }
+        if *request.kind == PODS {
+            let owner =
+                store.get(&PODS, &request.namespace, &request.name).and_then(|pod| owner(pod).map(str::to_owned));
+            let read = owner.and_then(|uid| self.read.get(&(request.who.to_string(), uid)).cloned());
+            let key = (request.who.to_string(), request.verb, request.name.clone());
+            self.sent.insert(key, (Instant::now(), read));
+        }
+        if *request.kind == PODS && request.verb == Verb::Delete {
+            self.check_preconditions(request);
+        }
+    }
+
+    fn check_preconditions(&self, request: &Request) {
+        let options = request.delete.clone().unwrap_or_default();
+        if options.uid.is_none() || options.resource_version.is_none() {
+            self.accuse("R10", format_args!("{} deletes {} with {options:?}", request.who, request.name));
+        }
+    }
+
+    /// No hot loop.
+    fn count(&mut self, request: &Request) {
+        let minute = self.trace.start().elapsed().as_secs() / 60;
+        let (of, count) = self.requests.entry(request.who.to_string()).or_default();
+        if *of != minute {
+            (*of, *count) = (minute, 0);
+        }
+        *count += 1;
+        if *count == REQUESTS_PER_MINUTE_MAX {
+            self.accuse(
+                "hot loop",
+                format_args!("{} sends {REQUESTS_PER_MINUTE_MAX} requests in a minute", request.who),
+            );
+        }
+    }
+
+    /// An operator is being answered what a Rollout is now.
+    pub fn answered(&mut self, request: &Request, code: u16, store: &Store) {
+        if *request.kind == ROLLOUTS && request.verb == Verb::Get && code == 200 {
+            let rollout = store.get(&ROLLOUTS, &request.namespace, &request.name);
+            if let Some(rollout) =
+                rollout.and_then(|object| serde_json::from_value::<Rollout>(object.value().clone()).ok())
+            {
+                let uid = rollout.metadata.uid.clone().unwrap_or_default();
+                self.read.insert((request.who.to_string(), uid), Arc::new(rollout));
+            }
+        }
+    }
+
+    /// Something was written.
+    pub fn committed(&mut self, commit: &Commit) {
+        let change = &commit.change;
+        let is_ours = is_operator(&commit.who);
+        if *change.kind == LEASES {
+            let holder = change.after().and_then(|lease| lease["spec"]["holderIdentity"].as_str());
+            self.holder = holder.and_then(process_of);
+            return;
+        }
+        self.last_write = Instant::now();
+        self.writes += u64::from(is_ours);
+        if *change.kind == ROLLOUTS {
+            self.rollout_written(commit, is_ours);
+        } else if *change.kind == PODS {
+            self.pod_written(commit, is_ours);
+        } else if *change.kind == CONTROLLER_REVISIONS {
+            if let (Some(owner), Some(object)) = (owner(&change.object), change.after()) {
+                self.revisions.entry(owner.to_owned()).or_default().insert(object.name().to_owned());
+            }
+        } else if *change.kind == NODES {
+            self.node_written(commit);
+        } else if *change.kind == EVENTS && change.object["reason"] == "InternalError" {
+            self.accuse("R18", format_args!("{}", change.object["note"]));
+        }
+    }
+
+    fn node_written(&mut self, commit: &Commit) {
+        let node: NodeView = serde_json::from_value(commit.change.object.value().clone()).unwrap_or_default();
+        let mut lost = (*self.lost_nodes).clone();
+        if commit.change.is_gone || !node.is_ready() {
+            lost.insert(commit.change.object.name().to_owned());
+        } else {
+            lost.remove(commit.change.object.name());
+        }
+        if lost != *self.lost_nodes {
+            self.lost_nodes = Arc::new(lost);
+            for story in self.stories.values_mut() {
+                story.nodes_changed(&self.lost_nodes, self.age);
+            }
+        }
+    }
+
+    fn rollout_written(&mut self, commit: &Commit, is_ours: bool) {
+        let object = &commit.change.object;
+        let uid = object.uid().to_owned();
+        let age = self.age;
+        let story = self.stories.entry(uid).or_insert_with(|| Story::begin(object.name(), &self.lost_nodes));
+        if commit.change.is_gone {
+            story.deleted_at.get_or_insert(Instant::now());
+            return;
+        }
+        let rollout: Arc<Rollout> = match serde_json::from_value(object.value().clone()) {
+            Ok(rollout) => Arc::new(rollout),
+            Err(error) => return self.accuse("world", format_args!("a Rollout that cannot be read: {error}")),
+        };
+        let told = rollout.status.as_ref().and_then(|status| status.observed_generation).unwrap_or_default();
+        let before = story.observed_generation;
+        story.observed_generation = told;
+        story.versioned(rollout.clone(), age);
+        if is_ours && told < before {
+            self.accuse("R13", format_args!("observedGeneration goes from {before} back to {told}"));
+        }
+        if is_ours && let Err(how) = self.stories[object.uid()].completeness(&rollout, self.glass()) {
+            self.accuse("R13", how);
+        }
+    }
+
+    fn pod_written(&mut self, commit: &Commit, is_ours: bool) {
+        let change = &commit.change;
+        let (before, object) = (change.before.as_ref(), &change.object);
+        let owned = before.map_or_else(|| owner(object), |before| owner(before));
+        let Some(uid) = owned.map(str::to_owned) else {
+            if is_ours {
+                self.accuse("R10", format_args!("{} writes {}, which is nobody's of ours", commit.who, object.name()));
+            }
+            return;
+        };
+        let is_marked = |object: &crate::fake_apiserver::object::Object| object.is_terminating();
+        let is_deletion = before.is_some_and(|before| !is_marked(before)) && (change.is_gone || is_marked(object));
+        if is_ours && is_deletion {
+            self.judge_deletion(commit, &uid);
+        } else if is_ours && before.is_some() && !is_deletion && !change.is_gone {
+            self.accuse("R10", format_args!("{} changes {}", commit.who, object.name()));
+        }
+        let age = self.age;
+        let lost_nodes = self.lost_nodes.clone();
+        let story = self.stories.entry(uid.clone()).or_insert_with(|| Story::begin("?", &lost_nodes));
+        // Relabelled or orphaned, it is nobody's.
+        let present =
+            change.after().filter(|object| owner(object) == Some(uid.as_str())).and_then(|object| pod(object));
+        story.pod_written(object.uid(), present, age);
+        if is_ours && before.is_none() {
+            self.judge_creation(commit, &uid);
+        }
+    }
+
+    fn judge_deletion(&mut self, commit: &Commit, owner: &str) {
+        let object = &commit.change.object;
+        let key = (commit.who.to_string(), Verb::Delete, object.name().to_owned());
+        let read = self.sent.get(&key).and_then(|(_, read)| read.clone());
+        let glass = self.glass();
+        let Some(story) = self.stories.get_mut(owner) else { return };
+        let verdict = match &read {
+            None => {
+                Err(("R10", format!("{} is deleted by {} that has not read its Rollout", object.name(), commit.who)))
+            }
+            Some(read) if read.metadata.deletion_timestamp.is_some() => {
+                Err(("R17", format!("{} is deleted for a Rollout that is being deleted", object.name())))
+            }
+            Some(read) => bounds::deletion(story, object.uid(), read, glass).map_err(|how| ("R1", how)),
+        };
+        story.ended.insert(object.uid().to_owned(), Instant::now());
+        if let Err((property, how)) = verdict {
+            self.accuse(property, how);
+        }
+    }
+
+    fn judge_creation(&mut self, commit: &Commit, owner: &str) {
+        let object = &commit.change.object;
+        let key = (commit.who.to_string(), Verb::Create, object.name().to_owned());
+        let is_late = self.sent.get(&key).is_none_or(|(at, _)| at.elapsed() > LATE);
+        let is_stray = is_late || self.holder.as_deref() != Some(&*commit.who);
+        let glass = self.glass();
+        let known = self.revisions.get(owner).cloned().unwrap_or_default();
+        let Some(story) = self.stories.get_mut(owner) else { return };
+        story.made.insert(object.uid().to_owned(), Instant::now());
+        if is_stray {
+            story.strays.insert(object.uid().to_owned());
+            self.trace.say("oracle", format_args!("{} came late, or from an operator without the lock", object.name()));
+            return;
+        }
+        let verdicts = [
+            ("R2", bounds::creation(story, glass)),
+            ("R4", revisions::is_assigned(story, object, &known, glass)),
+            ("R9", revisions::is_alone(story, object)),
+            ("R17", story.is_wanted(glass)),
+        ];
+        for (property, verdict) in verdicts {
+            if let Err(how) = verdict {
+                self.accuse(property, how);
+            }
+        }
+    }
+
+    /// How operators may see the world now.
+    fn glass(&self) -> Glass {
+        let elapsed = SignedDuration::try_from(self.trace.start().elapsed()).unwrap_or_default();
+        let ahead =
+            self.skews.iter().map(|skew| skew.ahead(elapsed)).max().unwrap_or_default().max(SignedDuration::ZERO);
+        Glass { age: self.age, latest: self.clock.now() + ahead + SignedDuration::from_secs(1), ahead }
+    }
+
+    fn accuse(&self, property: &str, how: impl std::fmt::Display) {
+        self.trace.break_promise(property, how);
+    }
+}
+
+/// Processes of operators are called `a.1`.
+pub fn is_operator(who: &str) -> bool {
+    who.contains('.')
+}

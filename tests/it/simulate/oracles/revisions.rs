@@ -1,0 +1,76 @@
+//! R4, R5, R9, R13, R17: which revision a slot gets, how many Pods it has, what is told.
+use std::collections::BTreeSet;
+
+use baton::{
+    api::{ConditionStatus, ConditionType, Rollout, RolloutStatus, names::LABEL_REVISION},
+    snapshot::Pod,
+};
+
+use super::{bounds::Glass, story::Story};
+use crate::fake_apiserver::object::Object;
+
+/// R4, R5: a Pod is made at the revision that its slot is assigned by a status that its maker may have seen.
+pub fn is_assigned(story: &Story, object: &Object, known: &BTreeSet<String>, glass: Glass) -> Result<(), String> {
+    let Some(pod) = super::story::pod(object) else { return Err(format!("{} is of no slot", object.name())) };
+    if !known.contains(&pod.revision) {
+        return Err(format!("{}: there was never a revision {}", pod.name, pod.revision));
+    }
+    let mut statuses = story.versions_seen(glass.age).filter_map(|rollout| rollout.status.as_ref());
+    if statuses.any(|status| assigned(status, pod.slot) == Some(pod.revision.as_str())) {
+        return Ok(());
+    }
+    let status = story.rollout().and_then(|rollout| rollout.status.clone()).unwrap_or_default();
+    let wanted = assigned(&status, pod.slot).unwrap_or("none");
+    Err(format!("{} of {} {LABEL_REVISION}={}; its slot is assigned {wanted}", pod.name, pod.slot, pod.revision))
+}
+
+/// Opened slots are assigned what is worked towards, the others what was there before.
+fn assigned(status: &RolloutStatus, slot: i32) -> Option<&str> {
+    let effective = status.effective_revision.as_deref();
+    match (&status.batch, &status.current_revision) {
+        (Some(batch), Some(stable)) if slot >= batch.opened => Some(stable),
+        _ => effective,
+    }
+}
+
+/// R9: beside its predecessor a Pod is alone in its slot.
+pub fn is_alone(story: &Story, object: &Object) -> Result<(), String> {
+    let Some(pod) = super::story::pod(object) else { return Ok(()) };
+    let is_counted = |other: &&std::sync::Arc<Pod>| other.is_live() && !story.strays.contains(&other.uid);
+    let live = story.now().pods.values().filter(|other| other.slot == pod.slot).filter(is_counted).count();
+    if live <= 2 { Ok(()) } else { Err(format!("slot {} has {live} live Pods with {}", pod.slot, pod.name)) }
+}
+
+impl Story {
+    /// R17: nothing is made for a Rollout that goes.
+    pub fn is_wanted(&self, glass: Glass) -> Result<(), String> {
+        match self.deleted_at.filter(|at| at.elapsed() > glass.age) {
+            None => Ok(()),
+            Some(at) => Err(format!("a Pod is made for {}, deleted {} s ago", self.name, at.elapsed().as_secs())),
+        }
+    }
+
+    /// R13: Complete means that every instance was observed at its target and available.
+    pub fn completeness(&self, rollout: &Rollout, glass: Glass) -> Result<(), String> {
+        let status = rollout.status.clone().unwrap_or_default();
+        let is_complete = |condition: &baton::api::Condition| {
+            condition.type_ == ConditionType::Ready && condition.status == ConditionStatus::True
+        };
+        if !status.conditions.iter().any(is_complete) || status.observed_generation != rollout.metadata.generation {
+            return Ok(());
+        }
+        let replicas = rollout.spec.replicas;
+        let is_there = |moment: &super::story::Moment| {
+            let at_target = moment.pods.values().filter(|pod| {
+                Some(&pod.revision) == status.effective_revision.as_ref()
+                    && super::bounds::is_available(pod, rollout, glass)
+            });
+            let slots: BTreeSet<i32> = at_target.map(|pod| pod.slot).filter(|slot| *slot < replicas).collect();
+            slots.len() as i32 == replicas
+        };
+        if self.moments_seen(glass.age).any(is_there) {
+            return Ok(());
+        }
+        Err(format!("{} is told to be complete, and at no time of late were all {replicas} instances so", self.name))
+    }
+}

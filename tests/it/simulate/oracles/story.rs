@@ -1,0 +1,133 @@
+//! What has become of one Rollout, by uid, as the API server knows it: the world's own truth, and its recent past, because
+//! operators see that.
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use baton::{
+    api::Rollout,
+    snapshot::{Pod, wire},
+};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::fake_apiserver::object::Object;
+
+/// A Rollout, over its life.
+pub struct Story {
+    pub name: String,
+    /// Its versions with the time from which each was the latest.
+    pub versions: VecDeque<(Instant, Arc<Rollout>)>,
+    /// Its Pods at times, each until the next. The last is the present.
+    pub moments: VecDeque<Moment>,
+    /// Pods that an operator has marked for deletion, with the time.
+    pub ended: BTreeMap<String, Instant>,
+    /// Pods that operators have made, with the time.
+    pub made: BTreeMap<String, Instant>,
+    /// Of these, those that came in late, or from an operator that had lost the lock.
+    pub strays: BTreeSet<String>,
+    /// When its deletion was asked for.
+    pub deleted_at: Option<Instant>,
+    /// Highest generation that an operator has told of.
+    pub observed_generation: i64,
+}
+
+/// Pods at a time.
+#[derive(Clone)]
+pub struct Moment {
+    pub at: Instant,
+    pub pods: Arc<BTreeMap<String, Arc<Pod>>>,
+    pub lost_nodes: Arc<BTreeSet<String>>,
+}
+
+impl Story {
+    /// Of a Rollout that has just been created.
+    pub fn begin(name: &str, lost_nodes: &Arc<BTreeSet<String>>) -> Self {
+        let moment = Moment { at: Instant::now(), pods: Arc::default(), lost_nodes: lost_nodes.clone() };
+        Self {
+            name: name.to_owned(),
+            versions: VecDeque::new(),
+            moments: VecDeque::from([moment]),
+            ended: BTreeMap::new(),
+            made: BTreeMap::new(),
+            strays: BTreeSet::new(),
+            deleted_at: None,
+            observed_generation: 0,
+        }
+    }
+
+    /// The Rollout was written.
+    pub fn versioned(&mut self, rollout: Arc<Rollout>, remembered: Duration) {
+        let now = Instant::now();
+        if rollout.metadata.deletion_timestamp.is_some() {
+            self.deleted_at.get_or_insert(now);
+        }
+        self.versions.push_back((now, rollout));
+        while self.versions.len() > 1 && self.versions[1].0 + remembered < now {
+            self.versions.pop_front();
+        }
+    }
+
+    /// One of its Pods was written, or is gone (None).
+    pub fn pod_written(&mut self, uid: &str, pod: Option<Pod>, remembered: Duration) {
+        let mut pods = (*self.now().pods).clone();
+        match pod {
+            Some(pod) => drop(pods.insert(uid.to_owned(), Arc::new(pod))),
+            None => drop(pods.remove(uid)),
+        }
+        let lost_nodes = self.now().lost_nodes.clone();
+        self.remember(Moment { at: Instant::now(), pods: Arc::new(pods), lost_nodes }, remembered);
+    }
+
+    /// Other nodes are lost now.
+    pub fn nodes_changed(&mut self, lost_nodes: &Arc<BTreeSet<String>>, remembered: Duration) {
+        let moment = Moment { at: Instant::now(), pods: self.now().pods.clone(), lost_nodes: lost_nodes.clone() };
+        self.remember(moment, remembered);
+    }
+
+    fn remember(&mut self, moment: Moment, remembered: Duration) {
+        let now = moment.at;
+        self.moments.push_back(moment);
+        while self.moments.len() > 1 && self.moments[1].at + remembered < now {
+            self.moments.pop_front();
+        }
+    }
+
+    /// The present.
+    pub fn now(&self) -> &Moment {
+        self.moments.back().expect("a story has a beginning")
+    }
+
+    /// The latest version.
+    pub fn rollout(&self) -> Option<&Arc<Rollout>> {
+        self.versions.back().map(|(_, rollout)| rollout)
+    }
+
+    /// Versions that somebody may see whose view is at most this old, newest first.
+    pub fn versions_seen(&self, age: Duration) -> impl Iterator<Item = &Arc<Rollout>> {
+        let horizon = Instant::now().checked_sub(age);
+        let oldest = self.versions.partition_point(|(from, _)| horizon.is_some_and(|horizon| *from <= horizon));
+        self.versions.range(oldest.saturating_sub(1)..).rev().map(|(_, rollout)| rollout)
+    }
+
+    /// Moments that somebody may see whose view is at most this old, newest first.
+    pub fn moments_seen(&self, age: Duration) -> impl Iterator<Item = &Moment> {
+        let horizon = Instant::now().checked_sub(age);
+        let oldest = self.moments.partition_point(|moment| horizon.is_some_and(|horizon| moment.at <= horizon));
+        self.moments.range(oldest.saturating_sub(1)..).rev()
+    }
+}
+
+/// A Pod as the operator reads it; None where it is not one of a slot.
+pub fn pod(object: &Object) -> Option<Pod> {
+    wire::pod(serde_json::from_value(object.value().clone()).ok()?)
+}
+
+/// uid of the Rollout that controls an object.
+pub fn owner(object: &Value) -> Option<&str> {
+    let owners = object["metadata"]["ownerReferences"].as_array()?;
+    let owner = owners.iter().find(|owner| owner["controller"] == true && owner["kind"] == "Rollout")?;
+    owner["uid"].as_str()
+}

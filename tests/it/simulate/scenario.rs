@@ -1,0 +1,181 @@
+//! What a seed decides before anything happens: the Rollout, its users' deeds, the processes, what goes wrong.
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    faults::Plan,
+    process::Skew,
+    users::{Act, Deed},
+    versions::{BAD, Behaviour, GOOD},
+};
+
+/// A seed, spelled out.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub seed: u64,
+    /// As a user first applies it.
+    pub rollout: Value,
+    /// What users do, in this order; the last deed is the one that must come true.
+    pub deeds: Vec<Deed>,
+    /// Users wait until what they asked for has settled before they ask for more.
+    pub is_patient: bool,
+    /// How the last version behaves.
+    pub last: Behaviour,
+    /// Operators: clock, and whether they restart within their Pod.
+    pub operators: Vec<(Skew, bool)>,
+    /// Offset of the nodes' clock.
+    pub node_skew: Skew,
+    /// What goes wrong.
+    pub faults: Plan,
+}
+
+/// The operators' names.
+pub const OPERATORS: [&str; 3] = ["a", "b", "c"];
+/// The Rollout's name and namespace.
+pub const ROLLOUT: (&str, &str) = ("shop", "web");
+
+impl Scenario {
+    /// Of a seed. Undisturbed: one operator with an exact clock, and nothing goes wrong; users do the same.
+    pub fn new(seed: u64, is_undisturbed: bool) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (mut own, mut deeds_rng, mut faults_rng) = (rng.fork(), rng.fork(), rng.fork());
+        let last = if own.u8(0..10) < 7 { draw(&mut own, &GOOD) } else { draw(&mut own, &BAD) };
+        let is_patient = own.bool();
+        let rollout = rollout(&mut own, last);
+        let deeds = deeds(&mut deeds_rng, last);
+        let skews = [0; 3].map(|_| skew(&mut own));
+        let count = if is_undisturbed { 1 } else { own.usize(2..=3) };
+        let in_place = [0; 3].map(|_| own.bool());
+        let node_skew = skew(&mut own);
+        let operators = (0..count).map(|number| (skews[number], in_place[number])).collect();
+        // Patient users take longer; what happens late meets them.
+        let thinking: Duration = deeds.iter().map(|deed| deed.pause).sum();
+        let duration = thinking + Duration::from_secs(20) * if is_patient { deeds.len() as u32 } else { 1 };
+        let mut scenario = Self {
+            seed,
+            rollout,
+            deeds,
+            is_patient,
+            last,
+            operators,
+            node_skew,
+            faults: Plan::swarm(&mut faults_rng, duration),
+        };
+        if is_undisturbed {
+            scenario.operators[0] = (Skew::NONE, true);
+            scenario.node_skew = Skew::NONE;
+            scenario.faults = Plan::default();
+        }
+        scenario
+    }
+
+    /// Whether the end must be that of the undisturbed run: where it does not depend on who was faster.
+    pub fn is_confluent(&self) -> bool {
+        let is_simple = |deed: &Deed| {
+            matches!(deed.act, Act::Deploy(_) | Act::Scale(_) | Act::Restart | Act::DeletePod | Act::LastWord(_))
+        };
+        self.last.works() || (self.is_patient && self.deeds.iter().all(is_simple))
+    }
+}
+
+fn draw<T: Copy>(rng: &mut fastrand::Rng, of: &[T]) -> T {
+    of[rng.usize(..of.len())]
+}
+
+fn skew(rng: &mut fastrand::Rng) -> Skew {
+    match rng.u8(0..6) {
+        0..3 => Skew::NONE,
+        3..5 => Skew { offset_millis: rng.i64(-3_000..3_000), drift_micros: rng.i64(-200..200) },
+        _ => Skew { offset_millis: rng.i64(-300_000..300_000), drift_micros: rng.i64(-20_000..20_000) },
+    }
+}
+
+fn rollout(rng: &mut fastrand::Rng, last: Behaviour) -> Value {
+    let replicas = rng.i32(1..=6);
+    let surge = draw(rng, &[json!(0), json!(1), json!(2), json!("25%"), json!("50%")].each_ref()).clone();
+    let unavailable = draw(rng, &[json!(0), json!(1), json!(2), json!("25%")].each_ref()).clone();
+    let unavailable = if surge == 0 && unavailable == 0 { json!(1) } else { unavailable };
+    let mut strategy = json!({
+        "maxSurge": surge,
+        "maxUnavailable": unavailable,
+        "failureThreshold": draw(rng, &[1, 1, 2]),
+        "onFailure": draw(rng, &["Rollback", "Rollback", "Pause"]),
+    });
+    match rng.u8(0..4) {
+        0 => {}
+        1 => strategy["batchSize"] = json!(rng.i32(1..=3)),
+        2 => {
+            strategy["batches"] =
+                json!([{"upTo": rng.i32(1..=2), "pause": {"seconds": rng.i32(1..=20)}}, {"upTo": "60%"}]);
+        }
+        _ => strategy["batches"] = json!([{"upTo": 1, "pause": {}}, {"upTo": "50%", "pause": {"seconds": 5}}]),
+    }
+    let deadline = if last == Behaviour::NeverReady { 90 } else { 600 };
+    json!({
+        "metadata": {"name": ROLLOUT.1},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": ROLLOUT.1}},
+            "minReadySeconds": draw(rng, &[0, 0, 1, 5]),
+            "progressDeadlineSeconds": deadline,
+            "revisionHistoryLimit": draw(rng, &[1, 10]),
+            "strategy": strategy,
+            "template": template(&draw(rng, &GOOD).tag(0), draw(rng, &[2, 10, 30])),
+        },
+    })
+}
+
+fn template(tag: &str, grace_seconds: i64) -> Value {
+    json!({
+        "metadata": {"labels": {"app": ROLLOUT.1}},
+        "spec": {
+            "terminationGracePeriodSeconds": grace_seconds,
+            "containers": [{"name": "app", "image": format!("example.local/web:{tag}")}],
+        },
+    })
+}
+
+/// First the creation, last the word that must come true.
+fn deeds(rng: &mut fastrand::Rng, last: Behaviour) -> Vec<Deed> {
+    let count = rng.u32(0..7);
+    let mut deeds = vec![Deed { pause: pause(rng), act: Act::Create }];
+    let mut tags = vec![];
+    for number in 1..=count {
+        let act = act(rng, number, &mut tags);
+        deeds.push(Deed { pause: pause(rng), act });
+    }
+    deeds.push(Deed { pause: pause(rng), act: Act::LastWord(last.tag(count + 1)) });
+    deeds
+}
+
+fn act(rng: &mut fastrand::Rng, number: u32, tags: &mut Vec<String>) -> Act {
+    match rng.u8(0..32) {
+        0..10 => {
+            let behaviour = if rng.u8(0..10) < 6 { draw(rng, &GOOD) } else { draw(rng, &BAD) };
+            tags.push(behaviour.tag(number));
+            Act::Deploy(behaviour.tag(number))
+        }
+        10..15 => Act::Scale(rng.i32(0..=8)),
+        15 => Act::Pause(true),
+        16 => Act::Pause(false),
+        17..19 => Act::Approve,
+        19 => Act::Abort,
+        20 => Act::Retry,
+        21 | 22 => Act::Restart,
+        23 | 24 => Act::Deploy(tags.first().cloned().unwrap_or_else(|| Behaviour::Good.tag(0))),
+        25 | 26 => Act::WipeStatus,
+        27 => Act::Recreate(Duration::from_millis(rng.u64(0..20_000)), rng.u8(0..3)),
+        28 | 29 => Act::DeletePod,
+        30 => Act::DeleteRevision,
+        _ => draw(rng, &[Act::Relabel, Act::Orphan].each_ref()).clone(),
+    }
+}
+
+fn pause(rng: &mut fastrand::Rng) -> Duration {
+    Duration::from_millis(match rng.u8(0..3) {
+        0 => rng.u64(0..3_000),
+        1 => rng.u64(0..20_000),
+        _ => rng.u64(0..60_000),
+    })
+}

@@ -1,0 +1,72 @@
+//! What happened, line by line: time, who, what. The first broken promise ends a history.
+use std::{
+    fmt::Display,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+/// A history as it is written. Clones write into the same one.
+#[derive(Clone)]
+pub struct Trace(Arc<Shared>);
+
+struct Shared {
+    start: Instant,
+    state: Mutex<State>,
+    broke: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    lines: Vec<String>,
+    broken: Option<String>,
+}
+
+/// Lines kept of one history.
+const LINES_MAX: usize = 200_000;
+
+impl Trace {
+    /// Time counts from now.
+    pub fn new() -> Self {
+        Self(Arc::new(Shared { start: Instant::now(), state: Mutex::default(), broke: Notify::new() }))
+    }
+
+    /// When time began.
+    pub fn start(&self) -> Instant {
+        self.0.start
+    }
+
+    /// Writes a line.
+    pub fn say(&self, who: &str, what: impl Display) {
+        let seconds = self.0.start.elapsed().as_secs_f64();
+        let mut state = self.state();
+        if state.lines.len() < LINES_MAX {
+            state.lines.push(format!("{seconds:>9.3} {who:<11} {what}"));
+        }
+    }
+
+    /// A promise is broken: the history ends.
+    pub fn break_promise(&self, promise: &str, how: impl Display) {
+        let broken = format!("{promise}: {how}");
+        self.say("ORACLE", &broken);
+        self.state().broken.get_or_insert(broken);
+        self.0.broke.notify_one();
+    }
+
+    /// Returns once a promise is broken.
+    pub async fn broken(&self) {
+        while self.state().broken.is_none() {
+            self.0.broke.notified().await;
+        }
+    }
+
+    /// Lines, and the broken promise, if any.
+    pub fn take(&self) -> (Vec<String>, Option<String>) {
+        let mut state = self.state();
+        (std::mem::take(&mut state.lines), state.broken.take())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

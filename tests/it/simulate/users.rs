@@ -1,0 +1,204 @@
+//! People and their tools: what they ask for, and what they do to objects that are not theirs to touch.
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    scenario::{ROLLOUT, Scenario},
+    trace::Trace,
+};
+use crate::fake_apiserver::{
+    actor::Actor,
+    delete::{DeleteOptions, Propagation},
+    kinds::{CONTROLLER_REVISIONS, PODS, ROLLOUTS},
+    object::Object,
+};
+
+/// Something a user does.
+#[derive(Clone, Debug)]
+pub enum Act {
+    Create,
+    /// A version, by tag.
+    Deploy(String),
+    Scale(i32),
+    Pause(bool),
+    /// Whatever waits now.
+    Approve,
+    /// The run that is on.
+    Abort,
+    Retry,
+    Restart,
+    WipeStatus,
+    /// Deletes the Rollout (in the background, its Pods first, or leaving them), and creates it again after this time.
+    Recreate(Duration, u8),
+    DeletePod,
+    DeleteRevision,
+    /// Takes a Pod out of the operator's hands by a label.
+    Relabel,
+    /// The same by the owner reference.
+    Orphan,
+    /// A version, with everything taken back that could hold it.
+    LastWord(String),
+}
+
+/// An act, and how long its user thinks before.
+#[derive(Clone, Debug)]
+pub struct Deed {
+    pub pause: Duration,
+    pub act: Act,
+}
+
+/// Longest time that a patient user waits.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// Somebody at a keyboard.
+pub struct User {
+    pub actor: Actor,
+    pub trace: Trace,
+    pub clock: baton::operator::clock::Clock,
+    pub rng: fastrand::Rng,
+}
+
+impl User {
+    /// Does everything in order; returns after the last word.
+    pub async fn live(mut self, scenario: &Scenario) {
+        for (number, deed) in scenario.deeds.iter().enumerate() {
+            if scenario.is_patient && number > 0 {
+                let _ = tokio::time::timeout(PATIENCE, self.settled()).await;
+            }
+            tokio::time::sleep(deed.pause).await;
+            self.trace.say("user", format_args!("{:?}", deed.act));
+            self.act(&deed.act, scenario).await;
+        }
+    }
+
+    async fn settled(&self) {
+        while !self.rollout().is_some_and(|rollout| is_settled(&rollout)) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    fn rollout(&self) -> Option<std::sync::Arc<Object>> {
+        self.actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1)
+    }
+
+    fn edit(&self, edit: impl FnMut(&mut Value)) {
+        if let Err(refusal) = self.actor.edit(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1, edit) {
+            self.trace.say("user", format_args!("is refused: {}", refusal.message));
+        }
+    }
+
+    async fn act(&mut self, act: &Act, scenario: &Scenario) {
+        let run = self.rollout().and_then(|rollout| rollout["status"]["run"].as_i64()).unwrap_or(1).max(1);
+        // What is asked for counts by the user's clock, which is right; creationTimestamps are whole seconds.
+        let now = self.clock.now();
+        match act {
+            Act::Create => {
+                let created = self.actor.create(&ROLLOUTS, ROLLOUT.0, scenario.rollout.clone());
+                created.expect("a Rollout as a user writes it");
+            }
+            Act::Deploy(tag) => self.edit(|rollout| deploy(rollout, tag)),
+            Act::Scale(replicas) => self.edit(|rollout| rollout["spec"]["replicas"] = json!(replicas)),
+            Act::Pause(is) => self.edit(|rollout| rollout["spec"]["paused"] = json!(is)),
+            Act::Approve => self.edit(|rollout| rollout["spec"]["approve"] = json!({"run": run, "batch": -1})),
+            Act::Abort => self.edit(|rollout| rollout["spec"]["abort"] = json!({"run": run})),
+            Act::Retry => self.edit(|rollout| rollout["spec"]["retryAt"] = json!(now.to_string())),
+            Act::Restart => self.edit(|rollout| rollout["spec"]["restartAt"] = json!(now.to_string())),
+            Act::WipeStatus => {
+                let wipe = |rollout: &mut Value| rollout["status"] = json!({});
+                let _ = self.actor.edit_status(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1, wipe);
+            }
+            Act::Recreate(pause, how) => self.recreate(*pause, *how).await,
+            Act::DeletePod => self.touch_pod(|user, pod| {
+                let _ = user.actor.delete(&PODS, ROLLOUT.0, pod.name(), &DeleteOptions::default());
+            }),
+            Act::DeleteRevision => self.delete_revision(),
+            Act::Relabel => self.touch_pod(|user, pod| {
+                let take = |pod: &mut Value| pod["metadata"]["labels"] = json!({"app": "mine"});
+                let _ = user.actor.edit(&PODS, ROLLOUT.0, pod.name(), take);
+            }),
+            Act::Orphan => self.touch_pod(|user, pod| {
+                let take = |pod: &mut Value| pod["metadata"]["ownerReferences"] = json!([]);
+                let _ = user.actor.edit(&PODS, ROLLOUT.0, pod.name(), take);
+            }),
+            Act::LastWord(tag) => self.edit(|rollout| {
+                deploy(rollout, tag);
+                rollout["spec"]["paused"] = json!(false);
+                for answer in ["abort", "approve"] {
+                    rollout["spec"].as_object_mut().expect("a spec").remove(answer);
+                }
+            }),
+        }
+    }
+
+    /// Some Pod with the Rollout's label.
+    fn touch_pod(&mut self, touch: impl FnOnce(&Self, &Object)) {
+        let pods = self.actor.list(&PODS, ROLLOUT.0);
+        let drawn = self.rng.usize(..);
+        if !pods.is_empty() {
+            let pod = pods[drawn % pods.len()].clone();
+            self.trace.say("user", format_args!("takes {}", pod.name()));
+            touch(self, &pod);
+        }
+    }
+
+    fn delete_revision(&mut self) {
+        let revisions = self.actor.list(&CONTROLLER_REVISIONS, ROLLOUT.0);
+        let drawn = self.rng.usize(..);
+        if !revisions.is_empty() {
+            let name = revisions[drawn % revisions.len()].name();
+            self.trace.say("user", format_args!("takes {name}"));
+            let _ = self.actor.delete(&CONTROLLER_REVISIONS, ROLLOUT.0, name, &DeleteOptions::default());
+        }
+    }
+
+    /// With the spec that it has now.
+    async fn recreate(&mut self, pause: Duration, how: u8) {
+        let Some(before) = self.rollout() else { return };
+        let propagation = [Propagation::Background, Propagation::Foreground, Propagation::Orphan][usize::from(how)];
+        let options = DeleteOptions { propagation: Some(propagation), ..DeleteOptions::default() };
+        let _ = self.actor.delete(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1, &options);
+        tokio::time::sleep(pause).await;
+        while self.rollout().is_some() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let again = json!({"metadata": {"name": ROLLOUT.1}, "spec": before["spec"]});
+        self.actor.create(&ROLLOUTS, ROLLOUT.0, again).expect("the Rollout again");
+    }
+}
+
+/// Approves whatever waits for it, until dropped.
+pub async fn approve_everything(actor: Actor) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let Some(rollout) = actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1) else { continue };
+        let run = rollout["status"]["run"].as_i64().unwrap_or(1).max(1);
+        if reason(&rollout, "Ready") == Some("AwaitingApproval") {
+            let approve = |rollout: &mut Value| rollout["spec"]["approve"] = json!({"run": run, "batch": -1});
+            let _ = actor.edit(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1, approve);
+        }
+    }
+}
+
+fn deploy(rollout: &mut Value, tag: &str) {
+    let container = &mut rollout["spec"]["template"]["spec"]["containers"][0];
+    container["image"] = json!(format!("example.local/web:{tag}"));
+}
+
+/// The reason of a condition.
+pub fn reason<'a>(rollout: &'a Value, type_: &str) -> Option<&'a str> {
+    condition(rollout, type_)?["reason"].as_str()
+}
+
+fn condition<'a>(rollout: &'a Value, type_: &str) -> Option<&'a Value> {
+    rollout["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == type_)
+}
+
+/// Nothing more happens unless somebody does something.
+pub fn is_settled(rollout: &Value) -> bool {
+    let is_true = |type_: &str| condition(rollout, type_).is_some_and(|condition| condition["status"] == "True");
+    let is_held = reason(rollout, "Ready") == Some("AwaitingApproval")
+        || (reason(rollout, "Ready") == Some("Paused") && rollout["spec"]["paused"] == true);
+    rollout["status"]["observedGeneration"] == rollout["metadata"]["generation"]
+        && (is_true("Ready") || is_true("Stalled") || is_held)
+}

@@ -1,0 +1,328 @@
+//! Everything in a cluster but the operators and the users: scheduler, kubelets, the node controller, the garbage
+//! collector. They see every commit at once and act after times of their own.
+mod report;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use baton::operator::clock::Clock;
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, time::Instant};
+
+use self::report::{report, report_eviction, report_silence};
+use super::{
+    trace::Trace,
+    versions::{Behaviour, Stage, life},
+};
+use crate::fake_apiserver::{
+    ApiServer, Commit,
+    actor::Actor,
+    delete::DeleteOptions,
+    kinds::{NODES, PODS},
+    object::Object,
+};
+
+/// Number of nodes.
+pub const NODES_MAX: usize = 3;
+/// How long a node may be silent before it counts as lost.
+const NODE_GRACE: Duration = Duration::from_secs(8);
+/// How long after that its Pods are deleted.
+const TOLERATION: Duration = Duration::from_secs(20);
+
+/// What somebody does to the world.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// A node falls silent.
+    Silence(usize),
+    /// A node is back.
+    Return(usize),
+    /// The node of some Pod throws it out; which, is drawn.
+    Evict,
+}
+
+/// The cluster.
+pub struct World {
+    server: ApiServer,
+    kubelet: Actor,
+    clock: Clock,
+    trace: Trace,
+    rng: fastrand::Rng,
+    pods: BTreeMap<String, Pod>,
+    silent: BTreeSet<String>,
+    agenda: BTreeMap<(Instant, u64), Due>,
+    entries: u64,
+    collects_garbage: bool,
+}
+
+/// A Pod on its way. By uid.
+struct Pod {
+    namespace: String,
+    name: String,
+    node: Option<String>,
+    stages: std::vec::IntoIter<(Duration, Stage)>,
+    is_ending: bool,
+}
+
+enum Due {
+    Bind(String),
+    Stage(String, Stage),
+    End(String),
+    Garbage,
+    Lost(String),
+    Taint(String),
+}
+
+impl World {
+    /// With all nodes ready. `clock` is that of the nodes.
+    pub fn new(server: &ApiServer, clock: Clock, trace: &Trace, rng: fastrand::Rng) -> Self {
+        let world = Self {
+            server: server.clone(),
+            kubelet: server.actor("kubelet"),
+            clock,
+            trace: trace.clone(),
+            rng,
+            pods: BTreeMap::new(),
+            silent: BTreeSet::new(),
+            agenda: BTreeMap::new(),
+            entries: 0,
+            collects_garbage: false,
+        };
+        for node in 0..NODES_MAX {
+            let status = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+            let node = json!({"metadata": {"name": node_name(node)}, "status": status});
+            world.kubelet.create(&NODES, "", node).expect("a Node");
+        }
+        world
+    }
+
+    /// Runs until dropped.
+    pub async fn run(
+        mut self,
+        mut commits: mpsc::UnboundedReceiver<Commit>,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+    ) {
+        loop {
+            let next = self.agenda.keys().next().map_or_else(|| Instant::now() + Duration::from_hours(1), |key| key.0);
+            tokio::select! {
+                biased;
+                Some(commit) = commits.recv() => self.notice(&commit),
+                Some(order) = orders.recv() => self.obey(&order),
+                () = tokio::time::sleep_until(next) => self.act(),
+            }
+        }
+    }
+
+    fn after(&mut self, pause: Duration, due: Due) {
+        self.entries += 1;
+        self.agenda.insert((Instant::now() + pause, self.entries), due);
+    }
+
+    fn after_millis(&mut self, from: u64, to: u64, due: Due) {
+        let pause = Duration::from_millis(self.rng.u64(from..to));
+        self.after(pause, due);
+    }
+
+    fn notice(&mut self, commit: &Commit) {
+        if commit.change.is_gone || commit.change.before.is_none() {
+            self.want_garbage_collected();
+        }
+        if *commit.change.kind != PODS {
+            return;
+        }
+        let object = &commit.change.object;
+        if commit.change.is_gone {
+            self.pods.remove(object.uid());
+        } else if commit.change.before.is_none() {
+            self.meet(object);
+        } else if object.is_terminating() {
+            self.begin_end(object);
+        }
+    }
+
+    fn want_garbage_collected(&mut self) {
+        if !self.collects_garbage {
+            self.collects_garbage = true;
+            self.after_millis(50, 3_000, Due::Garbage);
+        }
+    }
+
+    fn meet(&mut self, object: &Object) {
+        let image = object["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
+        let stages = life(Behaviour::of_image(image), &mut self.rng).into_iter();
+        let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
+        let uid = object.uid().to_owned();
+        self.pods.insert(uid.clone(), Pod { namespace, name, node: None, stages, is_ending: false });
+        self.after_millis(1, 500, Due::Bind(uid));
+    }
+
+    /// The kubelet stops the program: at once, soon, or only when the grace is over.
+    fn begin_end(&mut self, object: &Object) {
+        let Some(pod) = self.pods.get_mut(object.uid()).filter(|pod| !pod.is_ending) else { return };
+        pod.is_ending = true;
+        let grace = object["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or_default() * 1_000;
+        let takes = match self.rng.u8(0..10) {
+            0..6 => self.rng.u64(1..=grace.clamp(1, 2_000)),
+            6..8 => self.rng.u64(0..=grace),
+            _ => grace,
+        };
+        self.after(Duration::from_millis(takes), Due::End(object.uid().to_owned()));
+    }
+
+    fn act(&mut self) {
+        let Some(((_, _), due)) = self.agenda.pop_first() else { return };
+        match due {
+            Due::Bind(uid) => self.bind(&uid),
+            Due::Stage(uid, stage) => self.come_to(&uid, stage),
+            Due::End(uid) => self.end(&uid),
+            Due::Garbage => {
+                self.collects_garbage = false;
+                if self.server.collect_garbage() > 0 {
+                    self.want_garbage_collected();
+                }
+            }
+            Due::Lost(node) => self.lose(&node),
+            Due::Taint(node) => self.taint(&node),
+        }
+    }
+
+    fn bind(&mut self, uid: &str) {
+        let ready: Vec<String> = (0..NODES_MAX).map(node_name).filter(|node| !self.silent.contains(node)).collect();
+        if ready.is_empty() {
+            self.after_millis(1_000, 2_000, Due::Bind(uid.to_owned()));
+            return;
+        }
+        let node = ready[self.rng.usize(..ready.len())].clone();
+        let Some(pod) = self.pods.get_mut(uid).filter(|pod| !pod.is_ending) else { return };
+        if self.kubelet.bind(&pod.namespace, &pod.name, &node).is_ok() {
+            pod.node = Some(node);
+            self.next_stage(uid);
+        }
+    }
+
+    fn next_stage(&mut self, uid: &str) {
+        let Some(pod) = self.pods.get_mut(uid) else { return };
+        if let Some((pause, stage)) = pod.stages.next() {
+            self.after(pause, Due::Stage(uid.to_owned(), stage));
+        }
+    }
+
+    /// A silent node reports nothing until it is back; nor does one about a Pod that it ends.
+    fn come_to(&mut self, uid: &str, stage: Stage) {
+        let Some(pod) = self.pods.get(uid).filter(|pod| !pod.is_ending) else { return };
+        if self.is_silent(pod) {
+            self.after_millis(500, 1_500, Due::Stage(uid.to_owned(), stage));
+            return;
+        }
+        let now = self.clock.now();
+        self.write_status(uid, |object| report(object, stage, now));
+        self.next_stage(uid);
+    }
+
+    fn write_status(&self, uid: &str, mut write: impl FnMut(&mut Value)) {
+        let Some(pod) = self.pods.get(uid) else { return };
+        let is_it = self
+            .kubelet
+            .get(&PODS, &pod.namespace, &pod.name)
+            .is_some_and(|object| object.uid() == uid && object["status"]["phase"] != "Failed");
+        if is_it {
+            let _ = self.kubelet.edit_status(&PODS, &pod.namespace, &pod.name, &mut write);
+        }
+    }
+
+    fn end(&mut self, uid: &str) {
+        let Some(pod) = self.pods.get(uid) else { return };
+        if self.is_silent(pod) {
+            self.after_millis(500, 1_500, Due::End(uid.to_owned()));
+        } else {
+            let _ = self.kubelet.finish_pod(&pod.namespace, &pod.name, uid);
+        }
+    }
+
+    fn is_silent(&self, pod: &Pod) -> bool {
+        pod.node.as_ref().is_some_and(|node| self.silent.contains(node))
+    }
+
+    fn obey(&mut self, order: &Order) {
+        self.trace.say("world", format_args!("{order:?}"));
+        match order {
+            Order::Silence(node) => {
+                self.silent.insert(node_name(*node));
+                self.after(NODE_GRACE, Due::Lost(node_name(*node)));
+            }
+            Order::Return(node) => {
+                self.silent.remove(&node_name(*node));
+                self.set_ready(&node_name(*node), true);
+                self.restore(&node_name(*node));
+            }
+            Order::Evict => self.evict(),
+        }
+    }
+
+    fn set_ready(&self, node: &str, is: bool) {
+        let status = if is { "True" } else { "Unknown" };
+        let write = |node: &mut Value| node["status"]["conditions"] = json!([{"type": "Ready", "status": status}]);
+        let _ = self.kubelet.edit_status(&NODES, "", node, write);
+    }
+
+    fn pods_of(&self, node: &str) -> Vec<String> {
+        let here = self.pods.iter().filter(|(_, pod)| pod.node.as_deref() == Some(node));
+        here.map(|(uid, _)| uid.clone()).collect()
+    }
+
+    fn lose(&mut self, node: &str) {
+        if !self.silent.contains(node) {
+            return;
+        }
+        self.trace.say("world", format_args!("{node} is lost"));
+        self.set_ready(node, false);
+        let now = self.clock.now();
+        self.pods_of(node).iter().for_each(|uid| self.write_status(uid, |pod| report_silence(pod, now)));
+        self.after(TOLERATION, Due::Taint(node.to_owned()));
+    }
+
+    /// Its Pods are deleted, and nobody there ends them.
+    fn taint(&mut self, node: &str) {
+        if !self.silent.contains(node) {
+            return;
+        }
+        for uid in self.pods_of(node) {
+            let pod = &self.pods[&uid];
+            let options = DeleteOptions { uid: Some(uid.clone()), ..DeleteOptions::default() };
+            let _ = self.kubelet.delete(&PODS, &pod.namespace, &pod.name, &options);
+        }
+    }
+
+    /// Pods that were Ready when the node fell silent are so again.
+    fn restore(&mut self, node: &str) {
+        let now = self.clock.now();
+        for uid in self.pods_of(node) {
+            if !self.pods[&uid].is_ending {
+                self.write_status(&uid, |pod| {
+                    if pod["status"]["containerStatuses"][0]["ready"] == true {
+                        report(pod, Stage::Ready, now);
+                    }
+                });
+            }
+        }
+    }
+
+    fn evict(&mut self) {
+        let candidates: Vec<String> = self
+            .pods
+            .iter()
+            .filter(|(_, pod)| pod.node.is_some() && !pod.is_ending)
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        if !candidates.is_empty() {
+            let uid = candidates[self.rng.usize(..candidates.len())].clone();
+            let now = self.clock.now();
+            self.write_status(&uid, |pod| report_eviction(pod, now));
+        }
+    }
+}
+
+fn node_name(number: usize) -> String {
+    format!("node-{number}")
+}

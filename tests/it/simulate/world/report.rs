@@ -1,0 +1,73 @@
+//! What a kubelet writes into a Pod's status.
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::{fake_apiserver::object::whole_seconds, simulate::versions::Stage};
+
+/// Writes that a Pod has come to this stage, as of `now` by the node's clock.
+pub fn report(pod: &mut Value, stage: Stage, now: Timestamp) {
+    let now = json!(whole_seconds(now));
+    let ready = stage == Stage::Ready;
+    let image = pod["spec"]["containers"][0]["image"].clone();
+    let status = &mut pod["status"];
+    if status["startTime"].is_null() {
+        status["startTime"] = now.clone();
+        condition(status, "Initialized", true, &now);
+    }
+    condition(status, "ContainersReady", ready, &now);
+    condition(status, "Ready", ready, &now);
+    let is_running = matches!(stage, Stage::Running | Stage::Ready);
+    status["phase"] = if is_running || status["phase"] == "Running" { json!("Running") } else { json!("Pending") };
+    let ended = |code: i32| json!({"terminated": {"exitCode": code, "reason": "Error", "startedAt": now, "finishedAt": now, "containerID": "sim://1"}});
+    let before = status["containerStatuses"][0].clone();
+    let (mut count, mut last) = (before["restartCount"].as_i64().unwrap_or_default(), before["lastState"].clone());
+    let shown = match stage {
+        Stage::Creating => json!({"waiting": {"reason": "ContainerCreating"}}),
+        Stage::Waiting(reason) => json!({"waiting": {"reason": reason, "message": "says the kubelet"}}),
+        Stage::Running | Stage::Ready if before["state"]["running"].is_object() => before["state"].clone(),
+        Stage::Running | Stage::Ready => json!({"running": {"startedAt": now}}),
+        Stage::Crashed(_) => ended(1),
+        Stage::BackOff(times) => {
+            count = i64::from(times);
+            last = ended(1);
+            json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}})
+        }
+    };
+    if last.is_null() {
+        last = json!({});
+    }
+    status["containerStatuses"] = json!([{
+        "name": "app", "image": image, "imageID": "", "ready": ready,
+        "restartCount": count, "state": shown, "lastState": last,
+    }]);
+}
+
+/// Writes that nothing of a Pod is ready, because its node is silent.
+pub fn report_silence(pod: &mut Value, now: Timestamp) {
+    condition(&mut pod["status"], "Ready", false, &json!(whole_seconds(now)));
+}
+
+/// Writes that the node has thrown a Pod out.
+pub fn report_eviction(pod: &mut Value, now: Timestamp) {
+    let now = json!(whole_seconds(now));
+    pod["status"]["phase"] = json!("Failed");
+    pod["status"]["reason"] = json!("Evicted");
+    pod["status"]["message"] = json!("the node was low on memory");
+    condition(&mut pod["status"], "ContainersReady", false, &now);
+    condition(&mut pod["status"], "Ready", false, &now);
+    pod["status"]["containerStatuses"] = json!([]);
+}
+
+/// The time of a condition moves only when its status does.
+fn condition(status: &mut Value, type_: &str, is: bool, now: &Value) {
+    let is = if is { "True" } else { "False" };
+    if !status["conditions"].is_array() {
+        status["conditions"] = json!([]);
+    }
+    let Some(conditions) = status["conditions"].as_array_mut() else { return };
+    match conditions.iter_mut().find(|known| known["type"] == type_) {
+        Some(known) if known["status"] == is => {}
+        Some(known) => *known = json!({"type": type_, "status": is, "lastTransitionTime": now}),
+        None => conditions.push(json!({"type": type_, "status": is, "lastTransitionTime": now})),
+    }
+}
