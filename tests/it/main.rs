@@ -4,6 +4,8 @@
 mod architecture;
 #[cfg(feature = "testbed")] // test equipment is built with it only
 mod cluster;
+#[cfg(feature = "testbed")]
+mod contract;
 #[cfg(feature = "operator")]
 #[allow(dead_code, reason = "made to be built on: faults and policies that no test of its own needs")]
 mod fake_apiserver;

@@ -13,7 +13,7 @@ use super::support::{BIN, TestCluster, eventually, shared};
 use crate::sources;
 
 /// The shared cluster with the CRDs, installed as README says.
-pub(super) fn cluster() -> &'static TestCluster {
+pub fn cluster() -> &'static TestCluster {
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
         shared().kubectl(&["apply", "-f", &repository("crds")]);

@@ -1,5 +1,5 @@
 //! What a user sees on a real control plane.
-mod api;
+pub mod api;
 mod chart;
 mod install;
 mod nodes;

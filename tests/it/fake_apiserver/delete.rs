@@ -132,7 +132,13 @@ impl State {
 
 fn check_preconditions(kind: &Kind, existing: &Object, options: &DeleteOptions) -> Result<(), Refusal> {
     let check = |field: &str, wanted: Option<&String>, found: &str| match wanted {
-        Some(wanted) if wanted != found => Err(Refusal::precondition(kind, existing.name(), field, wanted, found)),
+        Some(wanted) if wanted != found => {
+            let mut refusal = Refusal::precondition(kind, existing.name(), field, wanted, found);
+            // The real one names the kind here where it otherwise names the resource.
+            refusal.message = refusal.message.replacen(&kind.qualified(), kind.kind, 1);
+            refusal.details["kind"] = json!(kind.kind);
+            Err(refusal)
+        }
         _ => Ok(()),
     };
     check("UID", options.uid.as_ref(), existing.uid())?;

@@ -18,8 +18,8 @@ const WHO: &str = "garbage-collector";
 enum Verdict {
     Keep,
     /// No owner is left.
-    Delete(Propagation),
-    /// Some are gone: they are struck off.
+    Delete(Option<Propagation>),
+    /// Some are left: those that are not are struck off.
     Strike(Vec<String>),
 }
 
@@ -44,7 +44,7 @@ impl State {
                         grace_seconds: None,
                         uid: Some(uid),
                         resource_version: Some(version),
-                        propagation: Some(propagation),
+                        propagation,
                     };
                     let _ = self.delete(caller, target, &options);
                 }
@@ -61,23 +61,26 @@ impl State {
 
     /// An owner is there, is going and waits for its dependents, or is gone.
     fn verdict(&self, dependent: &Object) -> Verdict {
-        let (mut is_owned, mut is_waited_for, mut gone) = (false, false, Vec::new());
+        let (mut is_owned, mut waiting, mut gone) = (false, Vec::new(), Vec::new());
         for owner in owners(dependent) {
+            let uid = || owner["uid"].as_str().unwrap_or_default().to_owned();
             match self.find_owner(dependent, owner) {
                 Some(found) if found.is_terminating() && finalizers(&found).contains(&FOREGROUND) => {
-                    is_waited_for = true;
+                    waiting.push(uid());
                 }
                 Some(_) => is_owned = true,
-                None => gone.push(owner["uid"].as_str().unwrap_or_default().to_owned()),
+                None => gone.push(uid()),
             }
         }
-        let has_own = !finalizers(dependent).is_empty();
-        match (is_owned, gone.is_empty()) {
-            (true, true) => Verdict::Keep,
-            (true, false) => Verdict::Strike(gone),
+        let uid = [dependent.uid().to_owned()];
+        let has_dependents = || self.everything().any(|(_, object)| owners(object).iter().any(|o| names(o, &uid)));
+        match (is_owned, waiting.is_empty()) {
+            (true, _) if waiting.is_empty() && gone.is_empty() => Verdict::Keep,
+            (true, _) => Verdict::Strike(waiting.into_iter().chain(gone).collect()),
             (false, _) if dependent.is_terminating() => Verdict::Keep,
-            (false, _) if is_waited_for && has_own => Verdict::Delete(Propagation::Foreground),
-            (false, _) => Verdict::Delete(Propagation::Background),
+            (false, false) if has_dependents() => Verdict::Delete(Some(Propagation::Foreground)),
+            // As its own finalizers say.
+            (false, _) => Verdict::Delete(None),
         }
     }
 

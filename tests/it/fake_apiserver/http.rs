@@ -25,6 +25,7 @@ use super::{
     refusal::Refusal,
     scale,
     selectors::Selector,
+    validate::Cause,
     watch::{Pull, WatchQuery, expired_line},
     write::{Caller, Edit, Target},
 };
@@ -334,8 +335,9 @@ impl Call {
             "Foreground" => Some(Propagation::Foreground),
             "Orphan" => Some(Propagation::Orphan),
             other => {
-                let message = format!("invalid propagationPolicy: {other}");
-                return Err(Refusal::new(422, "Invalid", message));
+                let known = ["Foreground", "Background", "Orphan", "nil"].map(|policy| format!("{policy:?}"));
+                let cause = Cause::unsupported("propagationPolicy", &json!(other), &known);
+                return Err(Refusal::invalid_as("DeleteOptions", "meta.k8s.io", "", &[cause]));
             }
         };
         Ok(DeleteOptions {

@@ -43,14 +43,14 @@ impl ListQuery {
             .map_err(|expired| if self.continue_.is_empty() { expired } else { continue_expired(store, &after) })?;
         let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
         let begin = if after.is_empty() { prefix.clone() } else { format!("{after}\0") };
-        let rest = table.range(begin..).take_while(|(key, _)| key.starts_with(&prefix));
-        let mut rest = rest.filter(|(_, object)| self.selector.selects(object)).peekable();
+        let mut rest = table.range(begin..).take_while(|(key, _)| key.starts_with(&prefix)).peekable();
         let mut page = Page { objects: Vec::new(), revision, continue_: String::new(), remaining: None };
         let limit = if self.limit == 0 { usize::MAX } else { self.limit };
-        while page.objects.len() < limit
-            && let Some((key, object)) = rest.next()
-        {
-            page.objects.push(object.clone());
+        while let Some((key, object)) = rest.next() {
+            if self.selector.selects(object) {
+                page.objects.push(object.clone());
+            }
+            // Whether what follows is selected is not known before the next page is asked for.
             if page.objects.len() == limit && rest.peek().is_some() {
                 page.continue_ = format!("{revision}.{key}");
                 page.remaining = self.selector.is_everything().then(|| rest.by_ref().count());

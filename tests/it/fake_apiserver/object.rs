@@ -10,6 +10,8 @@ use serde_json::Value;
 pub struct Object {
     value: Value,
     revision: u64,
+    /// True while its status is a default that is not stored: any write stores it, and is a change.
+    is_filled: bool,
     /// The JSON as text, made once however many watches and lists show it.
     text: OnceLock<Bytes>,
 }
@@ -18,12 +20,22 @@ impl Object {
     /// `value` with `revision` as its resourceVersion.
     pub fn new(mut value: Value, revision: u64) -> Self {
         value["metadata"]["resourceVersion"] = Value::String(revision.to_string());
-        Self { value, revision, text: OnceLock::new() }
+        Self { value, revision, is_filled: false, text: OnceLock::new() }
+    }
+
+    /// The same, for an object whose status is filled in when it is read.
+    pub fn filled(self) -> Self {
+        Self { is_filled: true, ..self }
+    }
+
+    /// Whether a write that changes nothing is none.
+    pub fn is_filled(&self) -> bool {
+        self.is_filled
     }
 
     /// What a dry run would have created: it has no resourceVersion.
     pub fn unstored(value: Value) -> Self {
-        Self { value, revision: 0, text: OnceLock::new() }
+        Self { value, revision: 0, is_filled: false, text: OnceLock::new() }
     }
 
     /// The JSON.

@@ -54,13 +54,17 @@ impl Refusal {
     }
 
     pub fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> Self {
-        let qualified = if kind.group.is_empty() { kind.kind.into() } else { format!("{}.{}", kind.kind, kind.group) };
+        Self::invalid_as(kind.kind, kind.stored_group.unwrap_or(kind.group), name, causes)
+    }
+
+    /// About something of this kind and group.
+    pub fn invalid_as(kind: &str, group: &str, name: &str, causes: &[Cause]) -> Self {
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let told: Vec<String> = causes.iter().map(ToString::to_string).collect();
         let told = if let [one] = told.as_slice() { one.clone() } else { format!("[{}]", told.join(", ")) };
-        let mut refusal = Self::about(kind, name, 422, "Invalid", &format!("{qualified} {name:?} is invalid: {told}"));
-        refusal.details["kind"] = json!(kind.kind);
-        refusal.details["causes"] = causes.iter().map(Cause::to_json).collect();
-        refusal
+        let causes: Value = causes.iter().map(Cause::to_json).collect();
+        let details = json!({"name": name, "group": group, "kind": kind, "causes": causes});
+        Self { details, ..Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {told}")) }
     }
 
     pub fn forbidden(kind: &Kind, name: &str, why: &str) -> Self {

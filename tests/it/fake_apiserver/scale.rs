@@ -7,7 +7,7 @@ use super::{
     State,
     object::{Object, meta_text},
     refusal::Refusal,
-    write::{Caller, Edit, Target},
+    write::{Caller, Edit, Target, apply},
 };
 
 /// Selector of a Rollout, as its status tells it.
@@ -39,10 +39,15 @@ impl State {
         let existing = self.store.get(kind, namespace, name).ok_or_else(|| Refusal::not_found(kind, name))?;
         let mut scale = of(existing);
         match edit {
-            Edit::Replace(value) => scale = value,
+            Edit::Replace(value) => {
+                let uid = meta_text(&value, "uid");
+                if !uid.is_empty() && uid != existing.uid() {
+                    return Err(Refusal::precondition(kind, name, "UID", uid, existing.uid()));
+                }
+                scale = value;
+            }
             Edit::Merge(patch) => json_patch::merge(&mut scale, &patch),
-            Edit::Json(patch) => json_patch::patch(&mut scale, &patch)
-                .map_err(|error| Refusal::new(422, "Invalid", format!("the server rejected our request: {error}")))?,
+            Edit::Json(patch) => apply(patch, &mut scale)?,
             Edit::With(edit) => edit(&mut scale),
         }
         let version = meta_text(&scale, "resourceVersion");

@@ -76,7 +76,7 @@ fn check_below(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause
     if !has_type(schema, value) {
         let wanted = schema["type"].as_str().unwrap_or_default();
         let why = format!("{path} in body must be of type {wanted}");
-        causes.push(Cause::invalid(path, value, &why));
+        causes.push(Cause::wrong_type(path, value, &why));
         return;
     }
     check_bounds(schema, value, path, causes);

@@ -121,8 +121,10 @@ impl Store {
     /// Writes an object, at a revision of its own.
     pub fn put(&mut self, kind: &'static Kind, value: Value) -> Change {
         self.revision += 1;
-        let object = Arc::new(Object::new(value, self.revision));
-        let key = key(kind, meta_text(&object, "namespace"), meta_text(&object, "name"));
+        let key = key(kind, meta_text(&value, "namespace"), meta_text(&value, "name"));
+        let object = Object::new(value, self.revision);
+        let is_new = !self.table(kind).contains_key(&key);
+        let object = Arc::new(if is_new && kind.is_custom { object.filled() } else { object });
         let before = self.tables[kind.index()].insert(key.clone(), object.clone());
         self.remember(Change { revision: self.revision, kind, key, before, object, is_gone: false })
     }

@@ -95,7 +95,9 @@ impl Streams {
         faults: &mut dyn Faults,
         cached: u64,
     ) -> Result<Option<Arc<Notify>>, Refusal> {
-        let version = parse_version(&query.resource_version)?.unwrap_or(0);
+        // The real one answers so, and not as for a list.
+        let unreadable = |refusal: Refusal| Refusal::new(500, "", refusal.message);
+        let version = parse_version(&query.resource_version).map_err(unreadable)?.unwrap_or(0);
         if version > store.revision() {
             let message = format!("Too large resource version: {version}, current: {}", store.revision());
             return Err(Refusal::new(504, "Timeout", message));

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use json_patch::{AddOperation, PatchOperation};
 use serde_json::{Value, json};
 
 use super::{
@@ -72,6 +73,9 @@ impl State {
         let has_name = !meta_text(&value, "name").is_empty();
         self.check_namespace(kind, namespace, meta_text(&value, "name"))?;
         self.admission.mutate(caller, kind, &mut value);
+        if kind.status != StatusRule::ApartOnceCreated {
+            drop(value.as_object_mut().and_then(|value| value.remove("status")));
+        }
         (kind.default)(&mut value);
         self.stamp_new(caller, kind, &mut value);
         for _ in 0..NAME_DRAWS_MAX {
@@ -146,8 +150,14 @@ impl State {
         if !uid.is_empty() {
             return Err(Refusal::precondition(target.kind, target.name, "UID", uid, ""));
         }
+        let version = meta_text(&value, "resourceVersion").parse();
         set_meta(&mut value, "resourceVersion", None);
-        self.create(caller, target.kind, target.namespace, value)
+        let created = self.create(caller, target.kind, target.namespace, value)?;
+        match version {
+            // Nothing was stored that would have another.
+            Ok(version) if caller.is_dry_run => Ok(Arc::new(Object::new(created.value().clone(), version))),
+            _ => Ok(created),
+        }
     }
 
     /// Writes what differs from what is there; what does not is not written.
@@ -161,7 +171,7 @@ impl State {
     ) -> Arc<Object> {
         if let Some(existing) = existing {
             set_meta(&mut value, "resourceVersion", Some(json!(existing.revision().to_string())));
-            if value == *existing.value() {
+            if value == *existing.value() && !existing.is_filled() {
                 return existing.clone();
             }
             if caller.is_dry_run {
@@ -224,7 +234,9 @@ impl State {
         }
         set_meta(value, "uid", Some(json!(self.draw_uid())));
         set_meta(value, "creationTimestamp", Some(json!(whole_seconds(caller.now))));
-        set_meta(value, "generation", kind.has_generation.then(|| json!(1)));
+        if kind.has_generation {
+            set_meta(value, "generation", Some(json!(1)));
+        }
     }
 
     fn draw_uid(&mut self) -> String {
@@ -269,6 +281,14 @@ fn settle_namespace(kind: &Kind, namespace: &str, value: &mut Value) -> Result<(
         return Err(Refusal::bad_request(message));
     }
     set_meta(value, "namespace", kind.is_namespaced.then(|| json!(namespace)));
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        let is_empty = matches!(&value["metadata"][field], Value::Null)
+            || value["metadata"][field] == json!([])
+            || value["metadata"][field] == json!({});
+        if is_empty {
+            set_meta(value, field, None);
+        }
+    }
     value["apiVersion"] = json!(kind.api_version());
     value["kind"] = json!(kind.kind);
     Ok(())
@@ -295,11 +315,31 @@ fn edited(target: &Target<'_>, existing: &Arc<Object>, edit: Edit<'_>) -> Result
             return Ok(value);
         }
         Edit::Merge(patch) => json_patch::merge(&mut value, &patch),
-        Edit::Json(patch) => json_patch::patch(&mut value, &patch)
-            .map_err(|error| Refusal::new(422, "Invalid", format!("the server rejected our request: {error}")))?,
+        Edit::Json(patch) => apply(patch, &mut value)?,
         Edit::With(edit) => edit(&mut value),
     }
     Ok(value)
+}
+
+/// A JSON patch, as the real one's library understands it: to replace a field that is not there adds it.
+pub(super) fn apply(patch: json_patch::Patch, value: &mut Value) -> Result<(), Refusal> {
+    for operation in patch.0 {
+        let operation = match operation {
+            PatchOperation::Replace(replace)
+                if replace
+                    .path
+                    .parent()
+                    .and_then(|parent| parent.resolve(value).ok())
+                    .is_some_and(Value::is_object) =>
+            {
+                PatchOperation::Add(AddOperation { path: replace.path, value: replace.value })
+            }
+            other => other,
+        };
+        json_patch::patch(value, &[operation])
+            .map_err(|error| Refusal::new(422, "Invalid", format!("the server rejected our request: {error}")))?;
+    }
+    Ok(())
 }
 
 /// Optimistic locking.
@@ -326,9 +366,7 @@ fn keep_all_but_status(kind: &Kind, existing: &Object, value: &mut Value) {
         Some(status) => kept["status"] = status,
         None => drop(kept.as_object_mut().and_then(|kept| kept.remove("status"))),
     }
-    if kind.is_custom {
-        set_meta(&mut kept, "uid", value["metadata"].get("uid").cloned());
-    } else {
+    if !kind.is_custom {
         kept["metadata"] = value["metadata"].take();
         set_meta(&mut kept, "ownerReferences", existing["metadata"].get("ownerReferences").cloned());
     }
