@@ -20,9 +20,13 @@ pub fn of(object: &Object) -> Value {
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
             "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"]},
-        "spec": {"replicas": object["spec"]["replicas"].as_i64().unwrap_or_default()},
+        "spec": {},
         "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or_default()},
     });
+    // Go leaves a 0 out here, but not in the status.
+    if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|replicas| *replicas != 0) {
+        scale["spec"]["replicas"] = json!(replicas);
+    }
     if let Some(selector) = object["status"][SELECTOR].as_str() {
         scale["status"][SELECTOR] = json!(selector);
     }
