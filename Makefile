@@ -129,3 +129,11 @@ bench-programs: control-plane
 bench: bench-programs ## Measure a roll beside Deployment and StatefulSet, into docs/performance.md (PODS=1000,5000 REPEAT=5)
 	$(released)/baton-testbed bench roll --pods $(PODS) --ready-after $(READY_AFTER) --repeat $(REPEAT) \
 	  --page docs/performance.md
+
+.PHONY: bench-failover
+bench-failover: bench-programs ## Measure the pause after kill -9 of the controller, into docs/performance.md
+	$(released)/baton-testbed bench failover --page docs/performance.md
+
+.PHONY: bench-instructions
+bench-instructions: bench-programs ## Count the instructions of one look at a Rollout (needs valgrind), into docs/performance.md
+	$(released)/baton-testbed bench instructions --page docs/performance.md

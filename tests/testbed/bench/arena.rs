@@ -29,12 +29,18 @@ pub struct Place {
 impl Place {
     /// Starts a cluster of one simulated node, without scheduler, with the controller of this subject.
     pub async fn open(&self, subject: Subject) -> Result<Stage> {
+        self.open_with(subject, &[]).await
+    }
+
+    /// The same, with further flags of kube-controller-manager.
+    pub async fn open_with(&self, subject: Subject, flags: &[&str]) -> Result<Stage> {
         let (qps, burst) = subject.limits();
         let set = |flag: String| ["--set".to_owned(), format!("kube-controller-manager={flag}")];
         let mut cluster: Vec<String> = ["--nodes", "kwok:1", "--without", "kube-scheduler"].map(str::to_owned).into();
         cluster.extend(set(format!("--kube-api-qps={qps}")));
         cluster.extend(set(format!("--kube-api-burst={burst}")));
         cluster.extend(set(format!("--controllers={CONTROLLERS}")));
+        cluster.extend(flags.iter().flat_map(|flag| set((*flag).to_owned())));
         let stage = self.stage(cluster).await?;
         if subject.is_baton() {
             stage.install().await?;

@@ -14,7 +14,10 @@ use clap::{Subcommand, ValueEnum};
 
 mod arena;
 mod census;
+mod failover;
 mod figures;
+mod instructions;
+mod look;
 mod page;
 mod processes;
 mod roll;
@@ -36,6 +39,47 @@ pub struct Args {
 enum What {
     /// Replace all Pods of a workload; compare with the built-in ones.
     Roll(RollArgs),
+    /// Kill the controller with kill -9 in mid-roll.
+    Failover(FailoverArgs),
+    /// Count the instructions of one look at a Rollout, by callgrind.
+    Instructions(InstructionsArgs),
+    /// Look at a Rollout that is not there, so that its cost can be counted.
+    #[command(hide = true)]
+    Look(LookArgs),
+}
+
+#[derive(clap::Args)]
+struct InstructionsArgs {
+    /// Folder for what callgrind writes.
+    #[arg(long, default_value = "target/bench")]
+    dir: PathBuf,
+    #[command(flatten)]
+    report: Report,
+}
+
+#[derive(clap::Args)]
+struct LookArgs {
+    #[arg(long)]
+    pods: usize,
+    #[arg(long, value_enum)]
+    scene: look::Scene,
+    #[arg(long)]
+    looks: usize,
+}
+
+#[derive(clap::Args)]
+struct FailoverArgs {
+    #[command(flatten)]
+    place: Place,
+    #[arg(long, default_value_t = 1000)]
+    pods: usize,
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Subject::Baton, Subject::Deployment])]
+    subjects: Vec<Subject>,
+    /// Runs of each; the table has medians.
+    #[arg(long, default_value_t = 3)]
+    repeat: usize,
+    #[command(flatten)]
+    report: Report,
 }
 
 #[derive(clap::Args)]
@@ -89,6 +133,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
 async fn play(what: What) -> Result<ExitCode> {
     match what {
         What::Roll(args) => rolls(&args).await,
+        What::Failover(args) => failovers(&args).await,
+        What::Instructions(args) => instructions(&args),
+        What::Look(args) => {
+            look::World::new(args.pods, args.scene)?.look_often(args.looks)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
@@ -122,6 +172,33 @@ async fn rolls(args: &RollArgs) -> Result<ExitCode> {
     );
     args.report.publish("rolls", &text)?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn failovers(args: &FailoverArgs) -> Result<ExitCode> {
+    let (load, versions) = (page::load_average(), page::versions(&args.place.bin));
+    let mut results: Vec<_> = args.subjects.iter().map(|&subject| (subject, Vec::new())).collect();
+    for round in 1..=args.repeat {
+        for (subject, runs) in &mut results {
+            let run = failover::run(&args.place, *subject, args.pods).await?;
+            println!("{round}/{}: {subject}: {:.2} s from the kill to the next write", args.repeat, run.pause_seconds);
+            runs.push(run);
+        }
+    }
+    let circumstances = page::circumstances(&load, &versions);
+    let table = failover::markdown(args.pods, &results);
+    let text = format!("{circumstances} Runs of each: {}.\n\n{table}", args.repeat);
+    args.report.publish("failover", &text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn instructions(args: &InstructionsArgs) -> Result<ExitCode> {
+    let Some(table) = instructions::measure(&args.dir)? else {
+        println!("valgrind is not installed: instructions are not counted");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let circumstances = format!("Commit {}, {}.", page::commit(), page::output("valgrind", &["--version"]));
+    args.report.publish("instructions", &format!("{circumstances}\n\n{table}"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn cases(args: &RollArgs) -> Vec<Case> {

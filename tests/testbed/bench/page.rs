@@ -19,7 +19,7 @@ fn replaced(page: &str, section: &str, text: &str) -> Option<String> {
 
 /// What the figures depend on, in a line: date, commit, machine, versions.
 pub fn circumstances(load: &str, versions: &str) -> String {
-    let commit = output("git", &["describe", "--always", "--dirty", "--exclude=*"]);
+    let commit = commit();
     let processors = std::thread::available_parallelism().map_or(0, usize::from);
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("a processor");
@@ -29,6 +29,11 @@ pub fn circumstances(load: &str, versions: &str) -> String {
     format!(
         "{date}, commit {commit}, {processors} × {model}, {kernel}; {versions}. Load average of the machine at the start: {load}."
     )
+}
+
+/// The commit that is checked out, and whether anything was changed since.
+pub fn commit() -> String {
+    output("git", &["describe", "--always", "--dirty", "--exclude=*"])
 }
 
 /// The load averages of the last 1, 5 and 15 minutes.

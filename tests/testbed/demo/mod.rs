@@ -24,7 +24,7 @@ pub mod stage;
 mod summary;
 #[cfg(test)]
 mod summary_tests;
-mod victim;
+pub mod victim;
 pub mod writes;
 
 use stage::{Setup, Stage};

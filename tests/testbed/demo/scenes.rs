@@ -132,7 +132,7 @@ impl<'a> Actors<'a> {
         live.stop().await?;
         self.judge.excuse(&victim.uid);
         let at = Timestamp::now();
-        let pid = victim::kill_process_of(&victim.name, "web")?;
+        let pid = victim::kill_process_of(&format!("BATON_POD_NAME={}", victim.name), "web")?;
         println!("  ✂ SIGKILL to process {pid}, which is {}", victim.name);
         let live = Live::start(self.stage)?;
         self.judge

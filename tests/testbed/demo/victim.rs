@@ -7,19 +7,19 @@ use nix::{
     unistd::Pid,
 };
 
-/// Kills the process called `command` of a Pod with SIGKILL, as the kernel does when memory is short. Answers its pid.
+/// Kills the process called `command` with this `VARIABLE=value`, which names its Pod, in its environment. With SIGKILL, as
+/// the kernel does when memory is short. Answers its pid.
 ///
 /// From outside: a process cannot send SIGKILL to PID 1 of its own namespace.
-pub fn kill_process_of(pod: &str, command: &str) -> Result<i32> {
-    let pid = find(Path::new("/proc"), pod, command).with_context(|| {
-        format!("no process {command} of Pod {pod} on this machine: the Pods must run here for that")
+pub fn kill_process_of(variable: &str, command: &str) -> Result<i32> {
+    let pid = find(Path::new("/proc"), variable, command).with_context(|| {
+        format!("no process {command} with {variable} on this machine: the Pods must run here for that")
     })?;
     kill(Pid::from_raw(pid), Signal::SIGKILL)?;
     Ok(pid)
 }
 
-fn find(proc: &Path, pod: &str, command: &str) -> Option<i32> {
-    let variable = format!("BATON_POD_NAME={pod}");
+fn find(proc: &Path, variable: &str, command: &str) -> Option<i32> {
     let is_it = |folder: &Path| {
         let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
         let environment = fs::read(folder.join("environ")).unwrap_or_default();
@@ -50,7 +50,7 @@ mod tests {
             fs::write(folder.join("comm"), format!("{name}\n")).unwrap();
             fs::write(folder.join("environ"), environment).unwrap();
         }
-        assert_eq!(find(proc.path(), "web-1-abc", "web"), Some(22));
-        assert_eq!(find(proc.path(), "web-2-abc", "web"), None);
+        assert_eq!(find(proc.path(), "BATON_POD_NAME=web-1-abc", "web"), Some(22));
+        assert_eq!(find(proc.path(), "BATON_POD_NAME=web-2-abc", "web"), None);
     }
 }
