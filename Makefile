@@ -33,6 +33,10 @@ simulate: ## Run the operator through whole simulated histories: SEEDS=n random 
 	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) $(CARGO) test --locked --profile simulate --no-default-features --features operator \
 	  --test it -- --nocapture simulate::random_seeds_break_no_promise
 
+.PHONY: mutants
+mutants: ## Tests of the tests: switch on known bugs one by one, and show which test finds each
+	@tests/mutants.sh
+
 .PHONY: check
 check: check-format check-rules check-lints check-dependencies ## Format, lints, rules of the repository, generated files fresh, licences
 

@@ -32,6 +32,10 @@
 //!    uid are touched.
 //! 5. Commands come in through spec, never through status.
 #[cfg(feature = "core")]
+#[macro_use]
+pub mod mutant;
+
+#[cfg(feature = "core")]
 pub mod api;
 #[cfg(feature = "operator")]
 pub mod apply;

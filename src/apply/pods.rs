@@ -52,7 +52,13 @@ pub(super) async fn create(
     revision: &str,
     restarted_at: Option<Timestamp>,
 ) -> Applied {
-    let Some(pod) = recipe(target, slot, revision, restarted_at, |_| name.to_owned()) else { return Applied::Stale };
+    let Some(mut pod) = recipe(target, slot, revision, restarted_at, |_| name.to_owned()) else {
+        return Applied::Stale;
+    };
+    if mutant!(GenerateName) {
+        pod["metadata"]["name"] = Value::Null;
+        pod["metadata"]["generateName"] = Value::String(format!("{name}-"));
+    }
     match target.calls.create::<ApiPod>(&target.namespace, &pod).await {
         Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
         Err(error) if target.is_taken(&error) => found(target, name, slot, revision).await,
@@ -79,7 +85,8 @@ async fn found(target: &Target<'_>, name: &str, slot: i32, revision: &str) -> Ap
 
 /// Deletes a Pod, with its own grace period, if it is still the one we looked at.
 pub(super) async fn delete(target: &Target<'_>, name: &str, uid: &str, resource_version: &str) -> Applied {
-    let params = DeleteParams { preconditions: Some(preconditions(uid, resource_version)), ..DeleteParams::default() };
+    let preconditions = Some(preconditions(uid, resource_version)).filter(|_| !mutant!(DeleteWithoutUid));
+    let params = DeleteParams { preconditions, ..DeleteParams::default() };
     match target.calls.delete::<ApiPod>(&target.namespace, name, &params).await {
         Ok(()) => Applied::Done { resource_version: String::new() },
         Err(error) => answer::of_change(&error),

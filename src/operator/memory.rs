@@ -116,6 +116,7 @@ impl ObjectMemory {
             }
             Applied::Checked(check) => drop(self.recollection.template_checks.insert(name.to_owned(), check.clone())),
             Applied::Unknown { retry_after: Some(pause), .. } => notes.pause(pause.unsigned_abs()),
+            Applied::Unknown { .. } if mutant!(LostDelete) && matches!(outcome.change, Change::DeletePod { .. }) => {}
             Applied::Unknown { retry_after: None, .. } => {
                 self.doubt(kind, name, version);
                 notes.backs_off = true;

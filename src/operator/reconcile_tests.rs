@@ -260,6 +260,28 @@ async fn a_lost_answer_to_a_create_makes_no_second_pod() {
     assert_eq!(rig.status()["replicas"], json!(1));
 }
 
+/// argo-rollouts#3316: a delete that was not performed, and of which no watch ever tells, is made again.
+#[tokio::test(start_paused = true)]
+async fn a_lost_delete_is_made_again() {
+    let rig = Rig::of(2).await;
+    rig.run(Duration::from_secs(10)).await;
+    rig.pods().iter().for_each(|path| rig.make_ready(path));
+    rig.run(Duration::from_secs(10)).await;
+    let mut rollout = rig.object(ROLLOUT);
+    rollout["spec"]["replicas"] = json!(1);
+    rollout["metadata"]["generation"] = json!(2);
+    rig.world().put(ROLLOUT, rollout);
+    rig.refuse("DELETE", 500, "etcd is away");
+    let mut deletes = 0;
+    let recovery = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        rig.refuse_nothing();
+        deletes = rig.count("DELETE");
+    };
+    tokio::join!(rig.run(Duration::from_mins(1)), recovery);
+    assert!(deletes > 0 && rig.count("DELETE") > deletes, "{deletes} of {:?}", rig.calls());
+}
+
 /// With hundreds of Rollouts and a server in trouble, a list a failure is what brings it down.
 #[tokio::test(start_paused = true)]
 async fn a_write_without_an_answer_costs_one_read_and_no_list() {

@@ -19,11 +19,18 @@ pub const HASH_CHARS: usize = 10;
 /// give equal bytes whatever order or absence they were written with.
 pub fn data(spec: &RolloutSpec) -> Value {
     let mut data = Map::new();
-    data.insert("template".into(), Value::Object(spec.template.0.clone()));
+    let template = Value::Object(spec.template.0.clone());
+    data.insert("template".into(), if mutant!(HashOfTypes) { as_types_see_it(template) } else { template });
     if let Some(version) = &spec.version {
         data.insert("version".into(), json!(version));
     }
     canonical(Value::Object(data))
+}
+
+/// What a decoder makes of it that knows today's fields only.
+fn as_types_see_it(template: Value) -> Value {
+    let typed = serde_json::from_value::<k8s_openapi::api::core::v1::PodTemplateSpec>(template);
+    typed.map(|typed| json!(typed)).unwrap_or_default()
 }
 
 /// Keys sorted, nulls in objects removed, at every depth.

@@ -88,6 +88,9 @@ impl<'a> Slots<'a> {
             }
         }
         for slot in slots.values_mut() {
+            if mutant!(RefillAtNewest) && slot.live.is_empty() && slot.index < replicas {
+                slot.assigned = effective;
+            }
             let assigned = slot.assigned;
             let fresh = |pod: &Pod| Some(pod.revision.as_str()) == assigned && !renewal.is_due(pod);
             slot.live.sort_by_key(|pod| {

@@ -170,6 +170,18 @@ fn name() -> impl Strategy<Value = (String, i32, String, u32)> {
     ("[a-c]([-a-b0-1]{0,38}[a-b0-1])?", 0..10_000i32, "[bc][bc29]{9}", 0..1000u32)
 }
 
+/// argo-rollouts#4696: fields that this build's types do not know are part of the revision, like all others.
+#[test]
+fn a_field_of_tomorrow_makes_another_revision() {
+    let mut spec = Fixture::new("a", 'a', json!({})).snapshot.rollout.spec;
+    let hash = |spec: &crate::api::RolloutSpec| crate::plan::revision::hash(&crate::plan::revision::data(spec));
+    let before = hash(&spec);
+    spec.template.0["spec"]["containers"][0]["fieldOfTomorrow"] = json!(1);
+    assert_ne!(hash(&spec), before);
+    spec.template.0["spec"]["containers"][0].as_object_mut().unwrap().remove("fieldOfTomorrow");
+    assert_eq!(hash(&spec), before);
+}
+
 /// R14: hashes that earlier releases gave; they never change.
 #[test]
 fn golden_hashes() {

@@ -1,0 +1,82 @@
+//! Bugs that systems like this one have had, each switched on by its name in `BATON_MUTANT`: tests of the tests. With the
+//! feature `testbed` only; without it [`mutant!`] is the constant `false`, and nothing of this is in the program.
+//!
+//! `make mutants` shows which layer of tests finds each of them.
+
+/// True where the mutant of this name is switched on.
+macro_rules! mutant {
+    ($name:ident) => {{
+        #[cfg(feature = "testbed")]
+        let is_on = $crate::mutant::is_on($crate::mutant::Mutant::$name);
+        #[cfg(not(feature = "testbed"))]
+        let is_on = false;
+        is_on
+    }};
+}
+
+#[cfg(feature = "testbed")]
+pub use self::switch::{Mutant, is_on};
+
+#[cfg(feature = "testbed")]
+mod switch {
+    use std::sync::OnceLock;
+
+    /// A bug.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Mutant {
+        /// Pods are counted in a cache that our own writes have not reached yet (kuberay#715).
+        StaleCounts,
+        /// Pods get names from the API server, so that a repeated create is another Pod.
+        GenerateName,
+        /// Deletes name a Pod and not its uid (cassandra-operator#402).
+        DeleteWithoutUid,
+        /// What was awaited for too long is taken as seen (kubernetes#129795).
+        ExpectationsExpire,
+        /// A revision is hashed as the types of our client see it: fields they do not know are lost (argo-rollouts#4696).
+        HashOfTypes,
+        /// The stable revision is what status says, not what completed.
+        StatusObeyed,
+        /// A delete without an answer is neither looked after nor planned again (argo-rollouts#3316).
+        LostDelete,
+        /// HTTP 410 ends a watch for good (kube#1042).
+        GoneFreezes,
+        /// A create without an answer is sent again (Agones#607).
+        RetriedPost,
+        /// A lost Pod comes back at the newest revision (controller-mesh#38).
+        RefillAtNewest,
+        /// Terminating Pods do not count in the total.
+        TerminatingNotCounted,
+        /// A leader writes after its lease has run out (kubernetes#44887).
+        WritesAfterLease,
+    }
+
+    impl Mutant {
+        /// All of them.
+        pub const ALL: [Self; 12] = [
+            Self::StaleCounts,
+            Self::GenerateName,
+            Self::DeleteWithoutUid,
+            Self::ExpectationsExpire,
+            Self::HashOfTypes,
+            Self::StatusObeyed,
+            Self::LostDelete,
+            Self::GoneFreezes,
+            Self::RetriedPost,
+            Self::RefillAtNewest,
+            Self::TerminatingNotCounted,
+            Self::WritesAfterLease,
+        ];
+    }
+
+    /// Whether this one was switched on when it was first asked about any.
+    pub fn is_on(mutant: Mutant) -> bool {
+        static ON: OnceLock<Option<Mutant>> = OnceLock::new();
+        let on = ON.get_or_init(|| {
+            let name = std::env::var("BATON_MUTANT").ok().filter(|name| !name.is_empty())?;
+            let found = Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name);
+            assert!(found.is_some(), "BATON_MUTANT={name} is none of {:?}", Mutant::ALL);
+            found
+        });
+        *on == Some(mutant)
+    }
+}
