@@ -52,8 +52,15 @@ impl Judge {
             while let Some(event) = events.next().await {
                 let now = Timestamp::now();
                 match event {
-                    Ok(Event::Init) => listed.clear(),
-                    Ok(Event::InitApply(pod)) => drop(listed.insert(pod.uid().unwrap_or_default(), Facts::of(&pod))),
+                    // A part of a list is no state of the world.
+                    Ok(Event::Init) => {
+                        listed.clear();
+                        continue;
+                    }
+                    Ok(Event::InitApply(pod)) => {
+                        listed.insert(pod.uid().unwrap_or_default(), Facts::of(&pod));
+                        continue;
+                    }
                     Ok(Event::InitDone) => {
                         let mut ledger = self.lock();
                         ledger.pods = std::mem::take(&mut listed);
