@@ -37,6 +37,12 @@ simulate: ## Run the operator through whole simulated histories: SEEDS=n random 
 mutants: ## Tests of the tests: switch on known bugs one by one, and show which test finds each
 	@tests/mutants.sh
 
+# POINT=17:committed replays one (several: POINT='17:committed 20:before'); SAMPLE=12 takes so many by SEED.
+.PHONY: crash
+crash: control-plane ## Kill the operator at every write on a real cluster: the same end each time (POINT=17:committed, SAMPLE=12 SEED=7)
+	$(CARGO) build $(cargo_flags) --bins --example web
+	@$(TESTBED) crash $(addprefix --point ,$(POINT)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+
 .PHONY: check
 check: check-format check-rules check-lints check-dependencies ## Format, lints, rules of the repository, generated files fresh, licences
 

@@ -94,6 +94,8 @@ wait "$control_plane"
 count "control plane" $?
 control_plane=
 tests "rules of the repository and tests against a real control plane" --test it
+# A dozen of all points, others each time; the seed is printed.
+part "crash at a dozen writes" make --no-print-directory crash SAMPLE=12
 # Last and alone: it measures how long the main job takes, and that no request is lost meanwhile.
 part demo make --no-print-directory demo
 

@@ -1,4 +1,4 @@
-//! Test equipment in one binary: cluster supervisor, process node, load generator, byte forwarder. Never shipped.
+//! Test equipment in one binary: cluster supervisor, process node, load generator, proxies with faults, the demo, benchmarks, crash points. Never shipped.
 #![allow(unreachable_pub, reason = "a binary has no public interface: `pub` means for the other modules")]
 use std::process::ExitCode;
 
@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod cluster;
 mod control_socket;
+mod crash;
 mod demo;
 mod load;
 mod node;
@@ -46,6 +47,8 @@ enum Command {
     Demo(demo::Args),
     /// Measure what rolls, reconciles and fail-overs cost, beside the built-in workloads.
     Bench(bench::Args),
+    /// Kill the operator at every write, and judge what becomes of it.
+    Crash(crash::Args),
     /// Forward bytes between a client and the API server, with switchable faults.
     Proxy(proxy::Args),
 }
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Load(args) => load::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Crash(args) => crash::run(args),
         Command::Proxy(args) => proxy::run(args),
     };
     match outcome {

@@ -32,6 +32,8 @@ mod startup;
 mod tuning;
 mod up;
 
+pub use enter::PROXY_VARIABLES;
+
 /// Arguments of `baton-testbed cluster`.
 #[derive(clap::Args)]
 pub struct Args {

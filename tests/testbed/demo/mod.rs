@@ -13,8 +13,8 @@ use std::{path::PathBuf, pin::pin, process::ExitCode};
 use anyhow::{Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-mod judge;
-mod ledger;
+pub mod judge;
+pub mod ledger;
 mod live;
 mod load;
 pub mod programs;

@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 
 mod control;
 mod forward;
+pub mod requests;
 #[cfg(test)]
 mod tests;
 
