@@ -2,7 +2,10 @@
 use serde_json::{Value, json};
 
 use super::{Servers, objects, side::Side, step::Step};
-use crate::fake_apiserver::{admission, kinds::PODS};
+use crate::fake_apiserver::{
+    admission,
+    kinds::{PODS, ROLLOUTS},
+};
 
 /// Code, reason and message of what a create of this Pod is answered, by each.
 async fn refusals(fake: &mut Side, real: &mut Side, pod: &Value) -> [(u16, Value); 2] {
@@ -64,6 +67,37 @@ async fn broken_pod_security_is_told_alike() {
     pod["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
     let refused = refusals(&mut fake, &mut real, &pod).await;
     assert_alike(&refused, 403, &[r#"pods "a" is forbidden: violates PodSecurity"#]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_rules_are_told_alike() {
+    let servers = Servers::start().await;
+    let [fake, real] = servers.sides("rules").await;
+    let changes: [(&str, Value); 7] = [
+        ("/spec/selector", json!({"matchLabels": {"app": "other"}})),
+        ("/spec/strategy", json!({"maxSurge": 0, "maxUnavailable": 0})),
+        ("/spec/strategy", json!({"batchSize": 1, "batches": [{"upTo": 1}]})),
+        ("/spec/template/spec/restartPolicy", json!("Never")),
+        ("/spec/template/metadata/labels", json!({"app": "web", "baton.dev/instance": "7"})),
+        ("/spec/minReadySeconds", json!(700)),
+        ("/metadata/name", json!("a".repeat(41))),
+    ];
+    let mut wrong = Vec::new();
+    for (path, to) in changes {
+        let mut rollout = objects::valid(&ROLLOUTS, "a", 1);
+        let (parent, field) = path.rsplit_once('/').unwrap();
+        rollout.pointer_mut(parent).unwrap()[field] = to.clone();
+        let step = Step::create(&ROLLOUTS, rollout);
+        let told = [fake.ask(&step).await, real.ask(&step).await].map(|(code, body)| {
+            let causes = body["details"]["causes"].as_array().cloned().unwrap_or_default();
+            let causes = causes.iter().map(|cause| format!("{}: {}", cause["field"], cause["message"]));
+            (code, causes.collect::<Vec<_>>())
+        });
+        if told[0].0 != 422 || told[0] != told[1] {
+            wrong.push(format!("{path} {to}\n  fake: {:?}\n  real: {:?}", told[0], told[1]));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,8 @@ use super::{
     refusal::Refusal,
     selectors::Selector,
     store::key,
-    write::{Caller, Target, bump_generation},
+    upkeep::bump_generation,
+    write::{Caller, Target},
 };
 
 /// Keeps an owner until its dependents have gone.

@@ -13,6 +13,8 @@ pub mod admission;
 pub mod audit;
 mod defaults;
 pub mod delete;
+#[cfg(test)]
+mod fault_tests;
 pub mod faults;
 mod garbage;
 mod http;
@@ -21,12 +23,14 @@ pub mod list;
 pub mod object;
 mod path;
 pub mod refusal;
+mod rules;
 mod scale;
 mod schema;
 pub mod selectors;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 pub mod validate;
 pub mod watch;
 pub mod write;

@@ -18,14 +18,14 @@ use super::{
 };
 
 /// A server whose clock is tokio's.
-fn server() -> ApiServer {
+pub(super) fn server() -> ApiServer {
     let start = tokio::time::Instant::now();
     let epoch: jiff::Timestamp = "2026-01-01T10:00:00Z".parse().unwrap();
     let clock = Clock::new(move || epoch + jiff::SignedDuration::try_from(start.elapsed()).unwrap());
     ApiServer::new(Options::new(1, clock))
 }
 
-fn pod(name: &str) -> Pod {
+pub(super) fn pod(name: &str) -> Pod {
     serde_json::from_value(json!({
         "metadata": {"name": name, "labels": {"app": "web"}},
         "spec": {"containers": [{"name": "app", "image": "web:1"}]},
@@ -33,11 +33,11 @@ fn pod(name: &str) -> Pod {
     .unwrap()
 }
 
-fn pods(server: &ApiServer) -> Api<Pod> {
+pub(super) fn pods(server: &ApiServer) -> Api<Pod> {
     Api::namespaced(server.client("test"), "shop")
 }
 
-fn code(error: &kube::Error) -> u16 {
+pub(super) fn code(error: &kube::Error) -> u16 {
     if let kube::Error::Api(status) = error { status.code } else { 0 }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     object::{finalizers, is_terminating, meta_text},
-    schema,
+    rules, schema,
 };
 
 /// One thing that is wrong.
@@ -25,6 +25,10 @@ impl Cause {
 
     pub fn invalid(field: &str, value: &Value, why: &str) -> Self {
         Self { reason: "FieldValueInvalid", field: field.into(), message: format!("Invalid value: {value}: {why}") }
+    }
+
+    pub fn broken_rule(field: &str, why: &str) -> Self {
+        Self { reason: "FieldValueInvalid", field: field.into(), message: format!("Invalid value: {why}") }
     }
 
     pub fn wrong_type(field: &str, value: &Value, why: &str) -> Self {
@@ -188,9 +192,13 @@ pub fn event(value: &Value, _: Option<&Value>) -> Vec<Cause> {
     causes
 }
 
-/// By the schema of its CustomResourceDefinition.
-pub fn rollout(value: &Value, _: Option<&Value>) -> Vec<Cause> {
-    schema::check(schema::rollout(), value)
+/// By the schema of its CustomResourceDefinition, and by its rules where what they are about has changed.
+pub fn rollout(value: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let mut causes = schema::check(schema::rollout(), value);
+    if causes.is_empty() && old.is_none_or(|old| old["spec"] != value["spec"]) {
+        causes = rules::check(value, old);
+    }
+    causes
 }
 
 fn is_word(text: &str, extra: &[char]) -> bool {
