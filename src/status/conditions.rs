@@ -5,7 +5,7 @@ use super::{
     instances::State,
     look::Look,
     text::{clip, count},
-    verdict::{Kind, Verdict},
+    verdict::{self, Kind, Verdict},
 };
 use crate::{
     api::{Condition, ConditionStatus, ConditionType, Time, bounds, status::HistoryEntry},
@@ -144,7 +144,10 @@ fn refused_writes(look: &Look<'_>) -> Option<(&'static str, String)> {
 fn stale_answer(look: &Look<'_>, history: &[HistoryEntry]) -> Option<(&'static str, String)> {
     let run = look.memory().run;
     let spec = look.spec();
-    let acted_on = |of: i64| history.iter().any(|entry| entry.run == of && entry.result == super::history::ABORTED);
+    // While the revision stands aborted, the abort that did it is no news, whatever its run had come to before.
+    let is_aborted = verdict::is_aborted(look);
+    let is_noted = |of: i64| history.iter().any(|entry| entry.run == of && entry.result == super::history::ABORTED);
+    let acted_on = |of: i64| is_noted(of) || (is_aborted && of < run);
     let abort = spec.abort.as_ref().map(|abort| abort.run).filter(|of| *of != run && !acted_on(*of));
     let abort = abort.filter(|of| *of > run || look.memory().batch.is_some()).map(|of| ("abort", of));
     let approve = spec.approve.as_ref().map(|approve| ("approve", approve.run)).filter(|(_, of)| *of > run);

@@ -161,8 +161,10 @@ fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> 
         });
         found.extend(failures.next());
     }
-    let message = format!("not available within {} s", view.spec().progress_deadline_seconds);
     for slot in deadline::late(view, alarm) {
+        let state = view.slots.wanted_at(slot).and_then(|slot| view.slots.cause(slot));
+        let state = state.map(|state| format!(" ({state})")).unwrap_or_default();
+        let message = format!("not available within {} s{state}", view.spec().progress_deadline_seconds);
         if found.binary_search_by_key(&slot, |(known, _)| *known).is_err() {
             late.push((slot, ("ProgressDeadlineExceeded".to_owned(), named(view, slot, &message))));
         }

@@ -82,9 +82,10 @@ pub(super) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
         return memory;
     }
     let lost = old.run == 0; // of a new object, or status was lost: answers to earlier runs must not fit the new one
-    let answered =
-        [spec.approve.as_ref().map(|a| a.run), spec.abort.as_ref().map(|a| a.run)].into_iter().flatten().max();
-    memory.run = if lost { answered.unwrap_or(0).max(0) } else { old.run }.saturating_add(1);
+    let aborted = spec.abort.as_ref().map(|abort| abort.run).filter(|_| lost);
+    // Nor may an approval that was given before the run began, whatever run its giver had in mind.
+    let answered = spec.approve.as_ref().map(|approve| approve.run).max(aborted);
+    memory.run = old.run.max(answered.unwrap_or(0)).saturating_add(1);
     memory.failed = match lineage.update.filter(|_| lineage.is_back() && !lineage.is_revert()) {
         Some(update) => noted_on(update, old.run).map(|failed| Failed {
             slots: old.failed.as_ref().map(|failed| failed.slots.clone()).unwrap_or_default(),

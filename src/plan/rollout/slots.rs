@@ -155,17 +155,21 @@ impl<'a> Slots<'a> {
         if !slot.fresh {
             return format!("still at {}", best.version);
         }
-        if let Some(failure) = failure::failure_of(best) {
-            return failure.reason;
-        }
-        if best.unschedulable.is_some() {
-            return "Unschedulable".into();
+        if let Some(cause) = self.cause(slot) {
+            return cause;
         }
         match best.available_later(self.min_ready_seconds, self.now) {
             Some(at) => format!("ready, available at {}", failure::seconds(at).0),
             None if best.is_ready() => "old Pod leaves".into(),
             None => "not ready".into(),
         }
+    }
+
+    /// What keeps its best Pod from running, in Kubernetes' own word, where the Pod says so.
+    pub(super) fn cause(&self, slot: &Slot<'_>) -> Option<String> {
+        let best = slot.live.first()?;
+        let unschedulable = best.unschedulable.is_some().then(|| "Unschedulable".to_owned());
+        failure::failure_of(best).map(|failure| failure.reason).or(unschedulable)
     }
 
     /// How far the opened slots are.

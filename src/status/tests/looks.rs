@@ -107,6 +107,18 @@ fn an_abort_of_another_run_is_stale() {
     assert_eq!(degraded(&fixture), None);
 }
 
+/// An approval of a run that is yet to come was told to be ignored, and then it was obeyed.
+#[test]
+fn an_answer_never_fits_a_run_that_begins_after_it() {
+    let mut fixture = Fixture::new("a a a a", 'a', strategy(2, 1, 0)).settled();
+    let known = fixture.snapshot.rollout.status.as_ref().and_then(|status| status.run).unwrap_or(0);
+    fixture.snapshot.rollout.spec.approve = Some(crate::api::rollout::Approve { run: known + 1, batch: 1 });
+    let wanted = Fixture::new("", 'b', json!({})).snapshot.rollout.spec.version;
+    fixture.snapshot.rollout.spec.version = wanted;
+    let fixture = fixture.settled();
+    assert!(fixture.snapshot.rollout.status.unwrap().run > Some(known + 1));
+}
+
 #[test]
 fn paused_is_said_only_when_something_waits_for_it() {
     let paused = json!({"paused": true});
