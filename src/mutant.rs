@@ -69,6 +69,9 @@ mod switch {
     }
 
     /// Whether this one was switched on when it was first asked about any.
+    ///
+    /// # Panics
+    /// When `BATON_MUTANT` is the name of none.
     pub fn is_on(mutant: Mutant) -> bool {
         static ON: OnceLock<Option<Mutant>> = OnceLock::new();
         let on = ON.get_or_init(|| {
