@@ -162,7 +162,7 @@ fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> 
         found.extend(failures.next());
     }
     for slot in deadline::late(view, alarm) {
-        let state = view.slots.wanted_at(slot).and_then(|slot| view.slots.cause(slot));
+        let state = view.slots.wanted_at(slot).and_then(super::slots::Slot::cause);
         let state = state.map(|state| format!(" ({state})")).unwrap_or_default();
         let message = format!("not available within {} s{state}", view.spec().progress_deadline_seconds);
         if found.binary_search_by_key(&slot, |(known, _)| *known).is_err() {

@@ -155,7 +155,7 @@ impl<'a> Slots<'a> {
         if !slot.fresh {
             return format!("still at {}", best.version);
         }
-        if let Some(cause) = self.cause(slot) {
+        if let Some(cause) = slot.cause() {
             return cause;
         }
         match best.available_later(self.min_ready_seconds, self.now) {
@@ -163,13 +163,6 @@ impl<'a> Slots<'a> {
             None if best.is_ready() => "old Pod leaves".into(),
             None => "not ready".into(),
         }
-    }
-
-    /// What keeps its best Pod from running, in Kubernetes' own word, where the Pod says so.
-    pub(super) fn cause(&self, slot: &Slot<'_>) -> Option<String> {
-        let best = slot.live.first()?;
-        let unschedulable = best.unschedulable.is_some().then(|| "Unschedulable".to_owned());
-        failure::failure_of(best).map(|failure| failure.reason).or(unschedulable)
     }
 
     /// How far the opened slots are.
@@ -188,6 +181,13 @@ impl<'a> Slots<'a> {
 }
 
 impl<'a> Slot<'a> {
+    /// What keeps its best Pod from running, in Kubernetes' own word, where the Pod says so.
+    pub(super) fn cause(&self) -> Option<String> {
+        let best = self.live.first()?;
+        let unschedulable = best.unschedulable.is_some().then(|| "Unschedulable".to_owned());
+        failure::failure_of(best).map(|failure| failure.reason).or(unschedulable)
+    }
+
     fn empty(index: i32, assigned: Option<&'a str>) -> Self {
         Self { index, assigned, live: vec![], finished: vec![], terminating: vec![], fresh: false }
     }
