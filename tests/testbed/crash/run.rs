@@ -231,19 +231,27 @@ impl Actor<'_> {
         }
     }
 
-    /// Waits until the operator, which leads, has had nothing to do for a while.
+    /// Waits until the old Pods have ended, and the operator, which leads, has had nothing to do for a while.
     async fn until_quiet(&self) -> Result<()> {
-        while !self.proxy.is_quiet(QUIET) {
+        loop {
+            let known = self.rollouts().get(ROLLOUT).await?.status.is_some_and(|it| it.terminating_replicas == 0);
+            let pods = self.pods().list(&ListParams::default()).await?.items;
+            let ended = pods.iter().all(|pod| pod.metadata.deletion_timestamp.is_none());
+            if known && ended && self.proxy.is_quiet(QUIET) {
+                return Ok(());
+            }
             time::sleep(POLL).await;
         }
-        Ok(())
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.stage.admin.clone(), self.namespace)
     }
 
     /// Where it stands, for error messages.
     async fn words(&self) -> String {
         let rollout = self.rollouts().get(ROLLOUT).await.map(|rollout| rollout.status);
-        let pods = Api::<Pod>::namespaced(self.stage.admin.clone(), self.namespace);
-        let pods = pods.list(&ListParams::default()).await.map(|list| list.items);
+        let pods = self.pods().list(&ListParams::default()).await.map(|list| list.items);
         let pods: Vec<_> = pods.iter().flatten().filter_map(|pod| pod.metadata.name.as_deref()).collect();
         format!("at {:.3} Pods {pods:?}, status {rollout:#?}", Timestamp::now())
     }
