@@ -30,8 +30,8 @@ unit: ## Unit and property tests of the library: no cluster, seconds
 SEEDS ?= 200
 .PHONY: simulate
 simulate: ## Run the operator through whole simulated histories: SEEDS=n random ones, or SEED=k to print one
-	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) $(CARGO) test --locked --profile simulate --no-default-features --features operator \
-	  --test it -- --nocapture simulate::random_seeds_break_no_promise
+	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) $(CARGO) test $(cargo_flags) --test it -- \
+	  --nocapture simulate::random_seeds_break_no_promise
 
 .PHONY: mutants
 mutants: ## Tests of the tests: switch on known bugs one by one, and show which test finds each

@@ -220,13 +220,19 @@ impl<'s> History<'s> {
                     .sum()
             })
         };
-        let (writes, before) = (self.judge.docket().writes, requests(&self.server));
+        let writes = || {
+            let docket = self.judge.docket();
+            (docket.writes, docket.writes_of_others)
+        };
+        let (before, asked) = (writes(), requests(&self.server));
         tokio::time::sleep(IDLE).await;
-        let written = self.judge.docket().writes - writes;
-        let requested = (requests(&self.server) - before) as usize / self.scenario.operators.len();
-        if written > 0 {
-            self.trace.break_promise("idle", format_args!("{written} writes while nothing happens"));
-        } else if requested > IDLE_REQUESTS_MAX {
+        let written = writes().0 - before.0;
+        // A Pod that goes on crashing is told of.
+        let heard = writes().1 - before.1;
+        let requested = (requests(&self.server) - asked) as usize / self.scenario.operators.len();
+        if written > heard {
+            self.trace.break_promise("idle", format_args!("{written} writes where {heard} things happen"));
+        } else if requested > IDLE_REQUESTS_MAX + 2 * heard as usize {
             self.trace.break_promise("idle", format_args!("{requested} requests in {IDLE:?} while nothing happens"));
         } else if let Err(how) = end::explain(&self.server, self.scenario) {
             self.trace.break_promise("end", how);

@@ -74,12 +74,12 @@ fn run_all(seeds: &[u64]) -> Vec<String> {
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
         while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if failures.lock().unwrap_or_else(PoisonError::into_inner).len() >= FAILURES_MAX {
+                return;
+            }
             if let Err(failure) = verdict(*seed) {
-                let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
-                failures.push(failure);
-                if failures.len() >= FAILURES_MAX {
-                    return;
-                }
+                println!("{failure}");
+                failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
             }
         }
     };

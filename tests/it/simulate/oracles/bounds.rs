@@ -78,10 +78,9 @@ pub fn creation(story: &Story, glass: Glass) -> Result<(), String> {
     let mut least = usize::MAX;
     for moment in story.moments_seen(glass.age) {
         let seen = moment.pods.values().filter(|pod| counts(pod, moment, glass) && !story.strays.contains(&pod.uid));
-        let made_since = story
-            .made
-            .iter()
-            .filter(|(uid, at)| **at > moment.at && !moment.pods.contains_key(*uid) && !story.strays.contains(*uid));
+        let made_since = story.made.iter().filter(|(uid, number)| {
+            **number > moment.number && !moment.pods.contains_key(*uid) && !story.strays.contains(*uid)
+        });
         least = least.min(seen.count() + made_since.count());
     }
     if least as i32 <= max { Ok(()) } else { Err(format!("{least} Pods, at most {max} may be")) }

@@ -34,6 +34,10 @@ pub fn of(server: &ApiServer) -> Option<End> {
     let rollout = actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1)?;
     let mut end = End { reason: reason(&rollout, "Ready").unwrap_or_default().to_owned(), ..End::default() };
     for condition in rollout["status"]["conditions"].as_array().into_iter().flatten() {
+        // Whether a version of the past had time to fail, and a dry run an answer, is a matter of its course.
+        if condition["type"] == "Degraded" || condition["type"] == "TemplateValid" {
+            continue;
+        }
         end.conditions.push(format!("{}={}", text(&condition["type"]), text(&condition["status"])));
     }
     for object in actor.list(&PODS, ROLLOUT.0) {
@@ -71,12 +75,17 @@ pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
         let is_complete = end.reason == "Complete" && runs(wanted);
         return is_complete.then_some(()).ok_or_else(|| format!("{wanted} is not complete: {end:?}"));
     }
-    let has_completed = actor.list(&CONTROLLER_REVISIONS, ROLLOUT.0).iter().any(|revision| {
-        story::owner(revision) == Some(rollout.uid())
-            && revision["metadata"]["annotations"]["baton.dev/completed-at"].is_string()
-    });
+    // What a user deletes of it, status still remembers.
+    let has_completed = rollout["status"]["currentRevision"].is_string()
+        || actor.list(&CONTROLLER_REVISIONS, ROLLOUT.0).iter().any(|revision| {
+            story::owner(revision) == Some(rollout.uid())
+                && revision["metadata"]["annotations"]["baton.dev/completed-at"].is_string()
+        });
     let pauses = rollout["spec"]["strategy"]["onFailure"] == "Pause";
+    let threshold = rollout["spec"]["strategy"]["failureThreshold"].as_i64().unwrap_or(1) as i32;
     let is_explained = match end.reason.as_str() {
+        // So many can never fail: they are tolerated, and the version never completes.
+        "ProgressDeadlineExceeded" if threshold > replicas => true,
         "FirstRevisionFailed" => !has_completed,
         "FailureThreshold" | "ProgressDeadlineExceeded" => has_completed && pauses,
         "RolledBack" => {

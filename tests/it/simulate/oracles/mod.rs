@@ -3,6 +3,8 @@ mod bounds;
 pub mod end;
 mod revisions;
 mod story;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -59,6 +61,8 @@ pub struct Docket {
     pub last_write: Instant,
     /// Writes by operators other than of the lock.
     pub writes: u64,
+    /// Writes by everybody else.
+    pub writes_of_others: u64,
 }
 
 /// A write under way: when it was sent, and the Rollout as its sender had read it.
@@ -81,6 +85,7 @@ impl Judge {
             requests: BTreeMap::new(),
             last_write: Instant::now(),
             writes: 0,
+            writes_of_others: 0,
         })))
     }
 
@@ -164,6 +169,7 @@ impl Docket {
         }
         self.last_write = Instant::now();
         self.writes += u64::from(is_ours);
+        self.writes_of_others += u64::from(!is_ours);
         if *change.kind == ROLLOUTS {
             self.rollout_written(commit, is_ours);
         } else if *change.kind == PODS {
@@ -278,7 +284,7 @@ impl Docket {
         let glass = self.glass();
         let known = self.revisions.get(owner).cloned().unwrap_or_default();
         let Some(story) = self.stories.get_mut(owner) else { return };
-        story.made.insert(object.uid().to_owned(), Instant::now());
+        story.made.insert(object.uid().to_owned(), story.now().number);
         if is_stray {
             story.strays.insert(object.uid().to_owned());
             self.trace.say("oracle", format_args!("{} came late, or from an operator without the lock", object.name()));

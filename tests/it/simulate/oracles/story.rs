@@ -24,8 +24,8 @@ pub struct Story {
     pub moments: VecDeque<Moment>,
     /// Pods that an operator has marked for deletion, with the time.
     pub ended: BTreeMap<String, Instant>,
-    /// Pods that operators have made, with the time.
-    pub made: BTreeMap<String, Instant>,
+    /// Pods that operators have made, with the number of the moment that shows them first.
+    pub made: BTreeMap<String, u64>,
     /// Of these, those that came in late, or from an operator that had lost the lock.
     pub strays: BTreeSet<String>,
     /// When its deletion was asked for.
@@ -38,6 +38,8 @@ pub struct Story {
 #[derive(Clone)]
 pub struct Moment {
     pub at: Instant,
+    /// Counted from 0.
+    pub number: u64,
     pub pods: Arc<BTreeMap<String, Arc<Pod>>>,
     pub lost_nodes: Arc<BTreeSet<String>>,
 }
@@ -45,7 +47,7 @@ pub struct Moment {
 impl Story {
     /// Of a Rollout that has just been created.
     pub fn begin(name: &str, lost_nodes: &Arc<BTreeSet<String>>) -> Self {
-        let moment = Moment { at: Instant::now(), pods: Arc::default(), lost_nodes: lost_nodes.clone() };
+        let moment = Moment { at: Instant::now(), number: 0, pods: Arc::default(), lost_nodes: lost_nodes.clone() };
         Self {
             name: name.to_owned(),
             versions: VecDeque::new(),
@@ -78,12 +80,14 @@ impl Story {
             None => drop(pods.remove(uid)),
         }
         let lost_nodes = self.now().lost_nodes.clone();
-        self.remember(Moment { at: Instant::now(), pods: Arc::new(pods), lost_nodes }, remembered);
+        let number = self.now().number + 1;
+        self.remember(Moment { at: Instant::now(), number, pods: Arc::new(pods), lost_nodes }, remembered);
     }
 
     /// Other nodes are lost now.
     pub fn nodes_changed(&mut self, lost_nodes: &Arc<BTreeSet<String>>, remembered: Duration) {
-        let moment = Moment { at: Instant::now(), pods: self.now().pods.clone(), lost_nodes: lost_nodes.clone() };
+        let (number, pods) = (self.now().number + 1, self.now().pods.clone());
+        let moment = Moment { at: Instant::now(), number, pods, lost_nodes: lost_nodes.clone() };
         self.remember(moment, remembered);
     }
 
