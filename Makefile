@@ -94,9 +94,10 @@ CLUSTER ?= target/cluster
 # example.local/NAME:TAG is the folder NAME/TAG of this one
 IMAGES ?= $(CLUSTER)/images
 
+# With an example, as everywhere: what only tests need has features of its own, and without it all would be built twice.
 .PHONY: testbed
 testbed:
-	@$(CARGO) build $(cargo_flags) --quiet --bin baton-testbed
+	@$(CARGO) build $(cargo_flags) --bins --example web
 
 .PHONY: cluster-up
 cluster-up: control-plane testbed ## Start a real cluster without root (NODES=process,kwok:50) and print its KUBECONFIG
@@ -104,7 +105,7 @@ cluster-up: control-plane testbed ## Start a real cluster without root (NODES=pr
 
 .PHONY: images
 images: ## Put the operator and the example web 1.0, 1.1 where the cluster's process node finds its images
-	$(CARGO) build $(cargo_flags) --quiet --bins --example web
+	@$(CARGO) build $(cargo_flags) --bins --example web
 	@install -D $(built)/baton-operator $(IMAGES)/baton-operator/$(version)/baton-operator
 	@for tag in 1.0 1.1; do install -D $(built)/examples/web $(IMAGES)/web/$$tag/web; done
 	@ls -d $(IMAGES)/*/*

@@ -169,6 +169,11 @@ impl Stage {
 
     /// CRDs, and the operator under its own ServiceAccount.
     pub async fn install(&self) -> Result<()> {
+        let others = ["get", "deployments", "-A", "-l", "app.kubernetes.io/name=baton", "-o", "name"];
+        let others = self.kubectl(&others).await?;
+        if !others.trim().is_empty() {
+            bail!("Baton is installed in this cluster already ({}): it would be judged, not this build", others.trim());
+        }
         self.show(&["apply", "-f", "crds/"]).await?;
         self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd/rollouts.baton.dev"]).await?;
         self.show(&["apply", "-f", "config/manager/namespace.yaml"]).await?;
@@ -317,7 +322,10 @@ impl Stage {
         }
         if !self.own {
             self.show(&["delete", "namespace", NAMESPACE, "--ignore-not-found"]).await?;
-            println!("  The CRDs and the roles of config/rbac stay: kubectl delete -k config/rbac -f crds/");
+            println!(
+                "  The CRDs and the roles of config/rbac stay. Without them no Rollout lives on, nor do its Pods;"
+            );
+            println!("  where there are none: kubectl delete -k config/rbac -f crds/");
         }
         Ok(())
     }
