@@ -107,16 +107,13 @@ async fn abort_goes_back_and_retry_forward() {
     assert_eq!((status.versions.len(), status.versions[0].version.as_str()), (1, "1"));
     assert_ne!(status.update_revision, status.effective_revision);
     let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 1).unwrap();
-    stage
-        .patch(json!({"spec": {"retryAt": now.to_string(), "approve": {"run": run_after(&stage).await, "batch": -1}}}))
-        .await;
+    // An approval of the run that the retry will begin comes too early to count.
+    let early = run(&stage.rollouts().get("web").await.unwrap()) + 1;
+    stage.patch(json!({"spec": {"retryAt": now.to_string(), "approve": {"run": early, "batch": -1}}})).await;
+    let waiting = stage.until(30, "AwaitingApproval", |rollout| reason(rollout) == "AwaitingApproval").await;
+    stage.patch(json!({"spec": {"approve": {"run": run(&waiting), "batch": -1}}})).await;
     let retried = stage.complete(30).await;
     assert_eq!(retried.status.unwrap().versions[0].version, "2");
-}
-
-/// The run that a retry will begin.
-async fn run_after(stage: &Stage) -> i64 {
-    run(&stage.rollouts().get("web").await.unwrap()) + 1
 }
 
 #[tokio::test]
