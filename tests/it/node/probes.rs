@@ -70,11 +70,11 @@ async fn a_readiness_gate_holds_until_its_condition_is_true() {
 async fn a_container_that_fails_its_liveness_probe_is_ended_with_grace_and_restarted() {
     let space = Space::new("n34").await;
     fs::write(space.folder().join("alive"), "").unwrap();
-    let script = "trap 'echo term >>/shared/told; exit 0' TERM; touch /shared/alive; while :; do sleep 0.1; done";
+    let script = "trap 'echo term >>/shared/told; exit 0' TERM; touch /shared/alive; echo up >/shared/up; while :; do sleep 0.1; done";
     let mut fields = json!({ "livenessProbe": exists("alive"), "command": ["sh", "-c", script] });
     fields["livenessProbe"]["failureThreshold"] = json!(2);
     space.create("live", json!({ "volumes": [space.shared()], "containers": [watched(fields)] })).await;
-    space.until_ready("live").await;
+    space.until_file("up", "up\n").await; // else the script could make the file that is taken away now
     fs::remove_file(space.folder().join("alive")).unwrap();
     let begun = Instant::now();
     let pod = space.until_restarted("live", 10, 1).await;
