@@ -95,7 +95,9 @@ fn conclude(look: &Look<'_>, verdict: &Verdict, entries: &mut [HistoryEntry]) {
 /// A restart has an entry from when it is due and a Pod is older, until none is.
 fn restarts(look: &Look<'_>, verdict: &Verdict, entries: &mut Vec<HistoryEntry>) {
     let due = look.spec().restart_at.as_ref().filter(|at| at.0 <= look.snapshot.now);
-    let of_this = |entry: &HistoryEntry| entry.kind == RESTART && entry.started_at.as_ref() == due;
+    // A time comes back from the API server in whole seconds, whatever was written; users write milliseconds too.
+    let second = |at: Option<&Time>| at.map(|at| at.0.as_second());
+    let of_this = |entry: &HistoryEntry| entry.kind == RESTART && second(entry.started_at.as_ref()) == second(due);
     let now = look.now();
     end(entries, |entry| entry.kind == RESTART && !of_this(entry), SUPERSEDED, &now);
     let Some(at) = due else { return };

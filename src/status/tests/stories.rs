@@ -112,6 +112,19 @@ fn a_life() {
     insta::assert_snapshot!("a_life", story);
 }
 
+/// R7: what is stored of a time are its whole seconds.
+#[test]
+fn a_restart_at_a_fraction_of_a_second_is_told_once() {
+    let mut snapshot = Fixture::new("a a", 'a', json!({})).snapshot;
+    snapshot.rollout.spec.restart_at = Some(Time(snapshot.now - jiff::SignedDuration::from_millis(1_365)));
+    for _ in 0..4 {
+        let told = serde_json::to_value(super::status_of(&snapshot)).unwrap();
+        snapshot.rollout.status = Some(serde_json::from_value(told).unwrap());
+    }
+    let history = snapshot.rollout.status.unwrap().history;
+    assert_eq!(history.iter().filter(|entry| entry.kind == "Restart").count(), 1, "{history:?}");
+}
+
 #[test]
 fn a_run_is_told_once_however_often_it_is_restarted() {
     let mut world = World::new(Fixture::new("a", 'a', json!({})).snapshot, 1);
