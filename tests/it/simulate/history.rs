@@ -24,6 +24,8 @@ use super::{
 };
 use crate::fake_apiserver::{ApiServer, Commit, Options, admission::pod_quota, kinds::LEASES};
 
+/// What users do takes less than this: a longer one waits for something that does not come.
+const DEEDS_WITHIN: Duration = Duration::from_hours(2);
 /// Once nothing goes wrong any more, all is settled within this time.
 const REST_WITHIN: Duration = Duration::from_mins(30);
 /// Settled means that nothing has been written for so long.
@@ -132,7 +134,9 @@ impl<'s> History<'s> {
             self.server.clone(),
             self.trace.clone(),
         ));
-        user.live(self.scenario).await;
+        if tokio::time::timeout(DEEDS_WITHIN, user.live(self.scenario)).await.is_err() {
+            return self.trace.break_promise("liveness", format_args!("users still wait after {DEEDS_WITHIN:?}"));
+        }
         self.tasks.spawn(approve_everything(self.server.actor("approver")));
         if !self.scenario.faults.is_none() {
             tokio::time::sleep(Duration::from_millis(self.rng.u64(0..40_000))).await;

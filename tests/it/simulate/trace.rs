@@ -22,8 +22,8 @@ struct State {
     broken: Option<String>,
 }
 
-/// Lines kept of one history.
-const LINES_MAX: usize = 200_000;
+/// Lines of one history: with more of them something goes round and round.
+const LINES_MAX: usize = 20_000;
 
 impl Trace {
     /// Time counts from now.
@@ -42,6 +42,9 @@ impl Trace {
         let mut state = self.state();
         if state.lines.len() < LINES_MAX {
             state.lines.push(format!("{seconds:>9.3} {who:<11} {what}"));
+        } else {
+            state.broken.get_or_insert_with(|| format!("endless: {LINES_MAX} lines in {seconds:.0} s"));
+            self.0.broke.notify_one();
         }
     }
 

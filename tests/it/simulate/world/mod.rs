@@ -125,13 +125,14 @@ impl World {
     }
 
     fn notice(&mut self, commit: &Commit) {
-        if commit.change.is_gone || commit.change.before.is_none() {
+        let object = &commit.change.object;
+        // Also of an owner that begins to go: it may wait for what the collector does to its dependents.
+        if commit.change.is_gone || commit.change.before.is_none() || object.is_terminating() {
             self.want_garbage_collected();
         }
         if *commit.change.kind != PODS {
             return;
         }
-        let object = &commit.change.object;
         if commit.change.is_gone {
             self.pods.remove(object.uid());
         } else if commit.change.before.is_none() {
