@@ -30,7 +30,7 @@ unit: ## Unit and property tests of the library: no cluster, seconds
 SEEDS ?= 200
 .PHONY: simulate
 simulate: ## Run the operator through whole simulated histories: SEEDS=n random ones, or SEED=k to print one
-	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) $(CARGO) test $(cargo_flags) --test it -- \
+	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) $(CARGO) test $(cargo_flags) --profile simulate --test it -- \
 	  --nocapture simulate::random_seeds_break_no_promise
 
 .PHONY: mutants

@@ -155,6 +155,13 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
         let remedy = "there is no earlier revision to go back to; change the spec, or set spec.retryAt to try it again";
         return Some(failed("FirstRevisionFailed", format!("{cause}: {remedy}")));
     }
+    let returns = look.spec().strategy.on_failure == OnFailure::Rollback || is_aborted(look);
+    if returns && look.revision(memory.stable.as_ref()).is_none() {
+        let gone = memory.stable.as_deref().unwrap_or_default();
+        let remedy = "change the spec, or set spec.retryAt to try it again";
+        let way = format!("cannot go back: ControllerRevision {gone} was deleted");
+        return Some(failed("RollbackStuck", format!("{cause}; {way}: {remedy}")));
+    }
     if look.spec().strategy.on_failure == OnFailure::Rollback {
         return Some(in_progress("RollingBack", format!("{cause}: going back")));
     }

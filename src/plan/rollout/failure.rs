@@ -124,7 +124,9 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         failed.reason = reason;
         failed.message = message;
     }
-    let threshold = usize::try_from(view.spec().strategy.failure_threshold.max(1)).unwrap_or(1);
+    // All of them failed is always enough: more than there are would never be reached, and the run never given up.
+    let threshold = view.spec().strategy.failure_threshold.min(view.replicas()).max(1);
+    let threshold = usize::try_from(threshold).unwrap_or(1);
     if slots.0.len() >= threshold && failed.at.is_none() {
         failed.at = Some(Time(lineage::failed_at(view.now(), effective)));
     }

@@ -248,6 +248,17 @@ fn a_way_back_that_does_not_get_on_is_stuck_and_told() {
     assert_eq!(told.iter().map(|notice| notice.reason).collect::<Vec<_>>(), ["RollbackStuck"]);
 }
 
+/// B10
+#[test]
+fn a_way_back_whose_revision_was_deleted_is_stuck_and_told() {
+    let mut fixture = Fixture::new("b! b!", 'b', json!({})).opened(2).settled();
+    fixture.snapshot.revisions.retain(|revision| revision.name != "a");
+    let stuck = status_of(&fixture.snapshot);
+    let state = state(&stuck);
+    assert!(state.starts_with("Failed RollbackStuck: b failed (CrashLoopBackOff: "), "{state}");
+    assert!(state.contains("cannot go back: ControllerRevision a was deleted: change the spec, or set"), "{state}");
+}
+
 #[test]
 fn deletion_is_told() {
     let mut fixture = Fixture::new("a a", 'a', json!({})).settled();

@@ -101,7 +101,7 @@ impl Actor {
         target: Target<'_>,
         write: impl FnOnce(&mut State, &Caller) -> Answer<T>,
     ) -> Answer<T> {
-        self.server.act(&self.who, false, |state, caller| {
+        self.server.act((&self.who, 0), false, |state, caller| {
             let done = write(state, caller);
             let request = Request {
                 id: state.next_request(),

@@ -26,7 +26,7 @@ enum Verdict {
 impl ApiServer {
     /// One look at every object; how many writes it led to. Done when that is 0.
     pub fn collect_garbage(&self) -> usize {
-        self.act(&WHO.into(), false, State::collect_garbage)
+        self.act((&WHO.into(), 0), false, State::collect_garbage)
     }
 }
 

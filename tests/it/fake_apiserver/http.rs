@@ -126,7 +126,10 @@ fn verb(method: &Method, path: &Path, query: &Query) -> Verb {
 
 /// The request has arrived: it is done, and then its answer travels.
 async fn deliver(server: ApiServer, call: Call) -> Result<Response<Stream>, BoxError> {
-    let done = server.act(&call.request.who, call.request.is_dry_run, |state, caller| state.perform(caller, &call));
+    let done = {
+        let Request { who, id, is_dry_run, .. } = &call.request;
+        server.act((who, *id), *is_dry_run, |state, caller| state.perform(caller, &call))
+    };
     let reply = done.unwrap_or_else(|refusal| Reply::Text(refusal.code, refusal.to_json().to_string().into()));
     let code = if let Reply::Text(code, _) = &reply { *code } else { 200 };
     let fate = {

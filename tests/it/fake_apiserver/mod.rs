@@ -83,6 +83,8 @@ pub struct Commit {
     /// By the server's clock.
     pub at: Timestamp,
     pub who: Arc<str>,
+    /// Id of the request; 0 of what asks without one.
+    pub request: u64,
     pub verb: Verb,
     /// Object before and after, its kind and revision.
     pub change: Change,
@@ -120,7 +122,13 @@ impl State {
     /// After a write: everybody is told.
     fn committed(&mut self, caller: &Caller, verb: Verb, change: Change) {
         self.streams.feed(&change, self.faults.as_mut());
-        self.untold.push_back(Commit { at: caller.now, who: caller.who.clone(), verb, change });
+        self.untold.push_back(Commit {
+            at: caller.now,
+            who: caller.who.clone(),
+            request: caller.request,
+            verb,
+            change,
+        });
     }
 
     fn next_request(&mut self) -> u64 {
@@ -213,8 +221,13 @@ impl ApiServer {
     }
 
     /// Does something to the state as `who`, then tells the subscribers of what was committed.
-    fn act<T>(&self, who: &Arc<str>, is_dry_run: bool, act: impl FnOnce(&mut State, &Caller) -> T) -> T {
-        let caller = Caller { who: who.clone(), now: self.0.clock.now(), is_dry_run };
+    fn act<T>(
+        &self,
+        (who, request): (&Arc<str>, u64),
+        is_dry_run: bool,
+        act: impl FnOnce(&mut State, &Caller) -> T,
+    ) -> T {
+        let caller = Caller { who: who.clone(), request, now: self.0.clock.now(), is_dry_run };
         let done = act(&mut self.lock(), &caller);
         self.tell();
         done

@@ -25,6 +25,8 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub who: Arc<str>,
+    /// Id of the request; 0 of what asks without one.
+    pub request: u64,
     /// The server's time.
     pub now: Timestamp,
     /// Everything but the store.

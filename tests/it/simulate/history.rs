@@ -17,7 +17,7 @@ use super::{
     },
     process::{Alive, Blow, Operator, Skew},
     randomness, replay,
-    scenario::{OPERATORS, ROLLOUT, Scenario},
+    scenario::{INSTANCES_MAX, OPERATORS, ROLLOUT, Scenario},
     trace::Trace,
     users::{User, approve_everything},
     world::{NODES_MAX, Order, World},
@@ -26,7 +26,7 @@ use crate::fake_apiserver::{ApiServer, Commit, Options, admission::pod_quota, ki
 
 /// What users do takes less than this: a longer one waits for something that does not come.
 const DEEDS_WITHIN: Duration = Duration::from_hours(2);
-/// Once nothing goes wrong any more, all is settled within this time.
+/// Once nothing goes wrong any more, all is settled within this time, and what clocks that differ add to it.
 const REST_WITHIN: Duration = Duration::from_mins(30);
 /// Settled means that nothing has been written for so long.
 const STILLNESS: Duration = Duration::from_secs(45);
@@ -206,12 +206,15 @@ impl<'s> History<'s> {
     /// Liveness, then silence.
     async fn come_to_rest(&self) {
         let began = Instant::now();
-        let is_still = || self.judge.docket().last_write.elapsed() > STILLNESS;
+        // A Pod counts as available only once the operator's clock has come to when its node says that it was ready.
+        let apart = self.scenario.clocks_apart();
+        let within = REST_WITHIN + apart * INSTANCES_MAX * 2; // there and back, one by one
+        let is_still = || self.judge.docket().last_write.elapsed() > STILLNESS + apart;
         while !(is_still() && end::is_at_rest(&self.server)) {
             tokio::time::sleep(Duration::from_secs(5)).await;
-            if began.elapsed() > REST_WITHIN {
+            if began.elapsed() > within {
                 let end = end::of(&self.server);
-                return self.trace.break_promise("liveness", format_args!("no rest after {REST_WITHIN:?}: {end:?}"));
+                return self.trace.break_promise("liveness", format_args!("no rest after {within:?}: {end:?}"));
             }
         }
         let requests = |server: &ApiServer| -> u64 {

@@ -1,6 +1,7 @@
 //! What a seed decides before anything happens: the Rollout, its users' deeds, the processes, what goes wrong.
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::{
@@ -32,6 +33,8 @@ pub struct Scenario {
 
 /// The operators' names.
 pub const OPERATORS: [&str; 3] = ["a", "b", "c"];
+/// Most instances that anybody asks for.
+pub const INSTANCES_MAX: u32 = 8;
 /// The Rollout's name and namespace.
 pub const ROLLOUT: (&str, &str) = ("shop", "web");
 
@@ -68,6 +71,14 @@ impl Scenario {
             scenario.faults = Plan::default();
         }
         scenario
+    }
+
+    /// How far the nodes' clock is ahead of the operator's that is furthest behind, within the first hour.
+    pub fn clocks_apart(&self) -> Duration {
+        let ahead = |skew: Skew| skew.ahead(SignedDuration::ZERO).max(skew.ahead(SignedDuration::from_hours(1)));
+        let behind = |skew: Skew| skew.ahead(SignedDuration::ZERO).min(skew.ahead(SignedDuration::from_hours(1)));
+        let furthest = self.operators.iter().map(|(skew, _)| behind(*skew)).min().unwrap_or_default();
+        (ahead(self.node_skew) - furthest).max(SignedDuration::ZERO).unsigned_abs()
     }
 
     /// Whether the end must be that of the undisturbed run: where it does not depend on who was faster.
@@ -156,7 +167,7 @@ fn act(rng: &mut fastrand::Rng, number: u32, tags: &mut Vec<String>) -> Act {
             tags.push(behaviour.tag(number));
             Act::Deploy(behaviour.tag(number))
         }
-        10..15 => Act::Scale(rng.i32(0..=8)),
+        10..15 => Act::Scale(rng.i32(0..=INSTANCES_MAX as i32)),
         15 => Act::Pause(true),
         16 => Act::Pause(false),
         17..19 => Act::Approve,

@@ -79,6 +79,17 @@ fn one_tolerated_failure_does_not_hide_that_another_instance_is_late() {
     assert_eq!(failed_reason(&world).as_deref(), Some("CrashLoopBackOff"));
 }
 
+/// B7
+#[test]
+fn a_threshold_above_the_number_of_instances_is_reached_when_all_have_failed() {
+    let spec = json!({"progressDeadlineSeconds": 60, "strategy": {"failureThreshold": 5}});
+    let mut world = world("a a", 'b', spec);
+    world.broken = vec!["b".into()];
+    live(&mut world, 300);
+    assert_eq!(revisions_run(&world), "aa");
+    assert_eq!(failed_reason(&world).as_deref(), Some("ProgressDeadlineExceeded"));
+}
+
 #[test]
 fn a_pod_evicted_while_approval_is_awaited_is_replaced_and_no_failure() {
     let spec = json!({"progressDeadlineSeconds": 60, "strategy": {"batches": [{"upTo": 2, "pause": {}}]}});

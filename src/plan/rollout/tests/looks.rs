@@ -2,6 +2,7 @@
 use serde_json::json;
 
 use super::fixture::Fixture;
+use crate::plan::rollout::plan;
 
 fn check(look: impl AsRef<str>, expected: &str) {
     assert_eq!(look.as_ref(), expected);
@@ -129,6 +130,16 @@ fn a_new_spec_takes_slots_from_whatever_they_run() {
         Fixture::new("c c! a a", 'b', strategy(1, 1, 0)).opened(1).looks(),
         "+web-0-b Forward; -web-1-c Back; hold PreviousBatchNotHealthy: batch 1/4: web-0 (still at c)",
     );
+}
+
+/// Of a lost status: only what works is a revision to go back to.
+#[test]
+fn what_most_instances_run_is_stable_only_if_it_works() {
+    for (slots, expected) in [("b b b", Some("b")), ("b b~ b~", Some("b")), ("b~ b~ b~", None)] {
+        let mut fixture = Fixture::new(slots, 'c', json!({}));
+        fixture.snapshot.revisions.iter_mut().for_each(|revision| revision.completed_at = None);
+        assert_eq!(plan(&fixture.snapshot).memory.stable.as_deref(), expected, "{slots}");
+    }
 }
 
 #[test]

@@ -81,16 +81,16 @@ pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
             story::owner(revision) == Some(rollout.uid())
                 && revision["metadata"]["annotations"]["baton.dev/completed-at"].is_string()
         });
+    let stable = text(&rollout["status"]["currentRevision"]);
     let pauses = rollout["spec"]["strategy"]["onFailure"] == "Pause";
-    let threshold = rollout["spec"]["strategy"]["failureThreshold"].as_i64().unwrap_or(1) as i32;
     let is_explained = match end.reason.as_str() {
-        // So many can never fail: they are tolerated, and the version never completes.
-        "ProgressDeadlineExceeded" if threshold > replicas => true,
         "FirstRevisionFailed" => !has_completed,
         "FailureThreshold" | "ProgressDeadlineExceeded" => has_completed && pauses,
         "RolledBack" => {
             has_completed && !pauses && end.images.values().flatten().all(|image| Behaviour::of_image(image).works())
         }
+        // Somebody has deleted what there was to go back to.
+        "RollbackStuck" => actor.get(&CONTROLLER_REVISIONS, ROLLOUT.0, stable).is_none(),
         _ => false,
     };
     is_explained.then_some(()).ok_or_else(|| format!("{wanted} ends unexplained: {end:?}"))

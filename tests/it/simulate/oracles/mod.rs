@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use self::{
     bounds::Glass,
+    revisions::Revisions,
     story::{Story, owner, pod},
 };
 use super::{
@@ -50,12 +51,12 @@ pub struct Docket {
     age: Duration,
     stories: BTreeMap<String, Story>,
     lost_nodes: Arc<BTreeSet<String>>,
-    revisions: BTreeMap<String, BTreeSet<String>>,
+    revisions: BTreeMap<String, Revisions>,
     holder: Option<String>,
     /// What each process has read last of a Rollout, past its cache.
     read: BTreeMap<(String, String), Arc<Rollout>>,
-    /// Writes to Pods under way: when sent, and on what reading.
-    sent: BTreeMap<(String, Verb, String), Sent>,
+    /// Writes to Pods, by id of the request: when sent, and on what reading.
+    sent: BTreeMap<u64, Sent>,
     requests: BTreeMap<String, (u64, u32)>,
     /// When something other than the lock was written last.
     pub last_write: Instant,
@@ -114,8 +115,7 @@ impl Docket {
             let owner =
                 store.get(&PODS, &request.namespace, &request.name).and_then(|pod| owner(pod).map(str::to_owned));
             let read = owner.and_then(|uid| self.read.get(&(request.who.to_string(), uid)).cloned());
-            let key = (request.who.to_string(), request.verb, request.name.clone());
-            self.sent.insert(key, (Instant::now(), read));
+            self.sent.insert(request.id, (Instant::now(), read));
         }
         if *request.kind == PODS && request.verb == Verb::Delete {
             self.check_preconditions(request);
@@ -175,8 +175,10 @@ impl Docket {
         } else if *change.kind == PODS {
             self.pod_written(commit, is_ours);
         } else if *change.kind == CONTROLLER_REVISIONS {
-            if let (Some(owner), Some(object)) = (owner(&change.object), change.after()) {
-                self.revisions.entry(owner.to_owned()).or_default().insert(object.name().to_owned());
+            if let Some(owner) = owner(&change.object) {
+                let revisions = self.revisions.entry(owner.to_owned()).or_default();
+                let names = if change.is_gone { &mut revisions.deleted } else { &mut revisions.made };
+                names.insert(change.object.name().to_owned());
             }
         } else if *change.kind == NODES {
             self.node_written(commit);
@@ -257,8 +259,7 @@ impl Docket {
 
     fn judge_deletion(&mut self, commit: &Commit, owner: &str) {
         let object = &commit.change.object;
-        let key = (commit.who.to_string(), Verb::Delete, object.name().to_owned());
-        let read = self.sent.get(&key).and_then(|(_, read)| read.clone());
+        let read = self.sent.get(&commit.request).and_then(|(_, read)| read.clone());
         let glass = self.glass();
         let Some(story) = self.stories.get_mut(owner) else { return };
         let verdict = match &read {
@@ -278,8 +279,7 @@ impl Docket {
 
     fn judge_creation(&mut self, commit: &Commit, owner: &str) {
         let object = &commit.change.object;
-        let key = (commit.who.to_string(), Verb::Create, object.name().to_owned());
-        let is_late = self.sent.get(&key).is_none_or(|(at, _)| at.elapsed() > LATE);
+        let is_late = self.sent.get(&commit.request).is_none_or(|(at, _)| at.elapsed() > LATE);
         let is_stray = is_late || self.holder.as_deref() != Some(&*commit.who);
         let glass = self.glass();
         let known = self.revisions.get(owner).cloned().unwrap_or_default();

@@ -9,14 +9,30 @@ use baton::{
 use super::{bounds::Glass, story::Story};
 use crate::fake_apiserver::object::Object;
 
-/// R4, R5: a Pod is made at the revision that its slot is assigned by a status that its maker may have seen.
-pub fn is_assigned(story: &Story, object: &Object, known: &BTreeSet<String>, glass: Glass) -> Result<(), String> {
+/// ControllerRevisions of a Rollout, by name, over all its life.
+#[derive(Clone, Default)]
+pub struct Revisions {
+    /// There was one.
+    pub made: BTreeSet<String>,
+    /// There was one that somebody deleted.
+    pub deleted: BTreeSet<String>,
+}
+
+/// R4, R5: a Pod is made at the revision that its slot is assigned by a status that its maker may have seen; where
+/// somebody has deleted that one, at what is worked towards.
+pub fn is_assigned(story: &Story, object: &Object, revisions: &Revisions, glass: Glass) -> Result<(), String> {
     let Some(pod) = super::story::pod(object) else { return Err(format!("{} is of no slot", object.name())) };
-    if !known.contains(&pod.revision) {
+    if !revisions.made.contains(&pod.revision) {
         return Err(format!("{}: there was never a revision {}", pod.name, pod.revision));
     }
     let mut statuses = story.versions_seen(glass.age).filter_map(|rollout| rollout.status.as_ref());
-    if statuses.any(|status| assigned(status, pod.slot) == Some(pod.revision.as_str())) {
+    let is_of = |revision: Option<&str>| revision == Some(pod.revision.as_str());
+    let is_assigned = |status: &RolloutStatus| {
+        let assigned = assigned(status, pod.slot);
+        let is_deleted = assigned.is_some_and(|assigned| revisions.deleted.contains(assigned));
+        is_of(assigned) || (is_deleted && is_of(status.effective_revision.as_deref()))
+    };
+    if statuses.any(is_assigned) {
         return Ok(());
     }
     let status = story.rollout().and_then(|rollout| rollout.status.clone()).unwrap_or_default();
