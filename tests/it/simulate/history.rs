@@ -217,6 +217,9 @@ impl<'s> History<'s> {
                 return self.trace.break_promise("liveness", format_args!("no rest after {within:?}: {end:?}"));
             }
         }
+        if self.scenario.faults.is_none() {
+            return self.explain(); // the undisturbed run is there for its end; its disturbed twin is silent, too
+        }
         let requests = |server: &ApiServer| -> u64 {
             server.audit(|audit| {
                 audit
@@ -234,14 +237,20 @@ impl<'s> History<'s> {
         let (before, asked) = (writes(), requests(&self.server));
         tokio::time::sleep(IDLE).await;
         let written = writes().0 - before.0;
-        // A Pod that goes on crashing is told of.
-        let heard = writes().1 - before.1;
+        // A Pod that goes on crashing is told of, and an instance that becomes late, or available, by mere time.
+        let heard = writes().1 - before.1 + u64::from(INSTANCES_MAX);
         let requested = (requests(&self.server) - asked) as usize / self.scenario.operators.len();
         if written > heard {
             self.trace.break_promise("idle", format_args!("{written} writes where {heard} things happen"));
         } else if requested > IDLE_REQUESTS_MAX + 2 * heard as usize {
             self.trace.break_promise("idle", format_args!("{requested} requests in {IDLE:?} while nothing happens"));
-        } else if let Err(how) = end::explain(&self.server, self.scenario) {
+        } else {
+            self.explain();
+        }
+    }
+
+    fn explain(&self) {
+        if let Err(how) = end::explain(&self.server, self.scenario) {
             self.trace.break_promise("end", how);
         }
     }

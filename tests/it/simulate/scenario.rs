@@ -65,6 +65,11 @@ impl Scenario {
             node_skew,
             faults: Plan::swarm(&mut faults_rng, duration),
         };
+        // Where it takes minutes until a Pod counts as available, a version that works must not be late for that.
+        if last.works() {
+            let deadline = 600 + 8 * scenario.clocks_apart().as_secs();
+            scenario.rollout["spec"]["progressDeadlineSeconds"] = json!(deadline);
+        }
         if is_undisturbed {
             scenario.operators[0] = (Skew::NONE, true);
             scenario.node_skew = Skew::NONE;

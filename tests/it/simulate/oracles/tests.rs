@@ -52,8 +52,9 @@ impl Stage {
 
     fn send(&self, verb: Verb, kind: &'static Kind, name: &str, delete: Option<DeleteOptions>) {
         let (namespace, name) = ("shop".to_owned(), name.to_owned());
+        // What an actor commits has this id.
         let request =
-            Request { id: 1, who: WHO.into(), verb, kind, namespace, name, subresource: "", is_dry_run: false, delete };
+            Request { id: 0, who: WHO.into(), verb, kind, namespace, name, subresource: "", is_dry_run: false, delete };
         self.server.look(|store| self.judge.docket().sent(&request, store));
         self.server.look(|store| self.judge.docket().answered(&request, 200, store));
     }
