@@ -21,7 +21,7 @@ use crate::{
 fn seen(mut fixture: Fixture) -> Snapshot {
     let snapshot = &mut fixture.snapshot;
     snapshot.rollout.metadata.creation_timestamp = Some(Time(at(-7 * 86_400)));
-    for pod in snapshot.pods.iter_mut().filter(|pod| pod.containers.is_empty()) {
+    for pod in snapshot.pods_mut().filter(|pod| pod.containers.is_empty()) {
         let running = ContainerState::Running;
         let ready = pod.ready_since.is_some();
         pod.containers =
@@ -45,7 +45,7 @@ fn strategy(batch: i32, surge: i32, unavailable: i32) -> serde_json::Value {
 #[test]
 fn in_mid_roll() {
     let mut fixture = Fixture::new("b b ab~ ab~ a a a a", 'b', strategy(2, 2, 0)).opened(4);
-    let pulling = fixture.snapshot.pods.iter_mut().find(|pod| pod.slot == 3 && pod.revision == "b").unwrap();
+    let pulling = fixture.snapshot.pods_mut().find(|pod| pod.slot == 3 && pod.revision == "b").unwrap();
     pulling.phase = PodPhase::Pending;
     pulling.created = at(-12);
     pulling.started_at = Some(at(-12));
@@ -59,7 +59,7 @@ fn in_mid_roll() {
 #[test]
 fn complete_and_wide() {
     let mut fixture = Fixture::new("a a a", 'a', json!({})).settled();
-    for (pod, last) in fixture.snapshot.pods.iter_mut().zip(1..) {
+    for (pod, last) in fixture.snapshot.pods_mut().zip(1..) {
         pod.ip = Some(format!("10.0.0.{last}"));
     }
     insta::assert_snapshot!("complete_and_wide", look(&seen(fixture), true));
@@ -114,7 +114,7 @@ fn an_honest_eta() {
     let eta = |fixture: Fixture| view(&seen(fixture), PODS_LISTED_MAX).header.eta_seconds;
     let mut fixture = Fixture::new("b b b~ a a a", 'b', strategy(3, 1, 1)).opened(3);
     let paced = |fixture: &mut Fixture| {
-        for (pod, second) in fixture.snapshot.pods.iter_mut().filter(|pod| pod.is_ready()).zip([-5, 0, 0, 0, 0]) {
+        for (pod, second) in fixture.snapshot.pods_mut().filter(|pod| pod.is_ready()).zip([-5, 0, 0, 0, 0]) {
             pod.ready_since = Some(at(second));
         }
     };

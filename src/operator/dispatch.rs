@@ -26,7 +26,7 @@ pub async fn dispatch(shell: Arc<Shell>, queue: Arc<Queue>, concurrency: usize, 
             (key, waited) = queue.next(), if looks.len() < concurrency => {
                 shell.metrics.began(waited);
                 let again_at = Some(Instant::now() + AFTER_UNTOLD_PANIC);
-                let running = Running { queue: queue.clone(), key, again_at };
+                let running = Running { queue: queue.clone(), key, again_at, rest: Duration::ZERO };
                 let shell = shell.clone();
                 looks.spawn(async move {
                     let looked = look(&running.key, &shell).await;
@@ -43,17 +43,19 @@ struct Running {
     queue: Arc<Queue>,
     key: ObjectKey,
     again_at: Option<Instant>,
+    rest: Duration,
 }
 
 impl Running {
     fn ended(mut self, looked: Looked) {
         self.again_at = looked.again_at;
+        self.rest = looked.rest;
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.queue.done(&self.key, self.again_at);
+        self.queue.done(&self.key, self.again_at, self.rest);
     }
 }
 

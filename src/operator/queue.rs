@@ -5,8 +5,8 @@
 //! so that a simulation replays it exactly.
 //!
 //! Rules: an object is never handed out twice at once; what arrives while it runs is one more run; of several times the
-//! earliest counts; two runs of an object are at least `spacing` apart, which turns a burst of events into a few looks
-//! without delaying the first.
+//! earliest counts; two runs of an object are at least `spacing` apart, and further where a run asks for it, which turns a
+//! burst of events into a few looks without delaying the first.
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -80,13 +80,14 @@ impl Queue {
         }
     }
 
-    /// A run has ended; the next is due at `again_at`, or earlier when something has happened meanwhile.
-    pub fn done(&self, key: &ObjectKey, again_at: Option<Instant>) {
+    /// A run has ended; the next is due at `again_at`, or earlier when something has happened meanwhile; but what happens
+    /// waits for `rest`.
+    pub fn done(&self, key: &ObjectKey, again_at: Option<Instant>, rest: Duration) {
         let now = Instant::now();
         let mut state = self.lock();
         state.running.remove(key);
         state.not_before.retain(|_, at| *at > now);
-        state.not_before.insert(key.clone(), now + self.spacing);
+        state.not_before.insert(key.clone(), now + rest.max(self.spacing));
         if state.again.remove(key) {
             state.add(key.clone(), now);
         } else if let Some(at) = again_at {
@@ -179,9 +180,9 @@ mod tests {
         next(&queue).await;
         queue.add([key("a"), key("a")]);
         assert_eq!(next(&queue).await.0, "-", "never two at once");
-        queue.done(&key("a"), None);
+        queue.done(&key("a"), None, Duration::ZERO);
         assert_eq!(next(&queue).await, ("a".into(), 20));
-        queue.done(&key("a"), None);
+        queue.done(&key("a"), None, Duration::ZERO);
         assert_eq!(next(&queue).await.0, "-");
     }
 
@@ -190,14 +191,26 @@ mod tests {
         let queue = queue();
         queue.add([key("a")]);
         assert_eq!(next(&queue).await, ("a".into(), 0));
-        queue.done(&key("a"), None);
+        queue.done(&key("a"), None, Duration::ZERO);
         queue.add([key("a")]);
         queue.add([key("a")]);
         assert_eq!(next(&queue).await, ("a".into(), 20));
-        queue.done(&key("a"), None);
+        queue.done(&key("a"), None, Duration::ZERO);
         tokio::time::advance(Duration::from_secs(1)).await;
         queue.add([key("a")]);
         assert_eq!(next(&queue).await, ("a".into(), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_asks_for_rest_is_left_alone_for_so_long() {
+        let queue = queue();
+        queue.add([key("a")]);
+        next(&queue).await;
+        queue.add([key("a")]);
+        queue.done(&key("a"), None, Duration::from_millis(190));
+        assert_eq!(next(&queue).await, ("a".into(), 190));
+        queue.done(&key("a"), Some(Instant::now() + Duration::from_millis(10)), Duration::from_millis(190));
+        assert_eq!(next(&queue).await, ("a".into(), 10), "its own time counts");
     }
 
     #[tokio::test(start_paused = true)]
@@ -205,11 +218,11 @@ mod tests {
         let queue = queue();
         queue.add([key("a")]);
         next(&queue).await;
-        queue.done(&key("a"), Some(Instant::now() + Duration::from_secs(30)));
+        queue.done(&key("a"), Some(Instant::now() + Duration::from_secs(30)), Duration::ZERO);
         tokio::time::advance(Duration::from_secs(1)).await;
         queue.add([key("a")]);
         assert_eq!(next(&queue).await, ("a".into(), 0));
-        queue.done(&key("a"), Some(Instant::now() + Duration::from_secs(5)));
+        queue.done(&key("a"), Some(Instant::now() + Duration::from_secs(5)), Duration::ZERO);
         assert_eq!(next(&queue).await, ("a".into(), 5_000));
     }
 

@@ -37,6 +37,10 @@ const RESYNC: Duration = Duration::from_mins(5);
 /// Changes made in one look; the rest is planned anew with the next. Keeps the answer to a new spec, and status, within
 /// seconds also while thousands of Pods are created.
 const CHANGES_MAX: usize = 256;
+/// Looks at one Rollout compute for at most one part in so many of the time.
+const LOOK_SHARE: u32 = 20;
+/// A Pod's event is answered within this time, whatever a look costs.
+const REST_MAX: Duration = Duration::from_millis(500);
 /// Shortest time to the next look that a look asks for.
 const SOON: Duration = Duration::from_millis(10);
 
@@ -80,6 +84,15 @@ pub struct Looked {
     pub result: Result,
     /// When. None: only an event leads to another.
     pub again_at: Option<Instant>,
+    /// What happens waits so long for the next.
+    pub rest: Duration,
+}
+
+impl Looked {
+    /// Ended before there was anything to compute.
+    fn early(result: Result, again_at: Option<Instant>) -> Self {
+        Self { result, again_at, rest: Duration::ZERO }
+    }
 }
 
 /// One look at one Rollout.
@@ -90,36 +103,41 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
         shell.observer.look(|index| index.identity(key).map(|(uid, generation)| (uid.to_owned(), generation)));
     let Some((uid, generation)) = identity else {
         shell.forget(key);
-        return Looked { result: Result::Gone, again_at: None };
+        return Looked::early(Result::Gone, None);
     };
     memory.be_about(&uid, generation);
     if memory.paused_until().is_none() {
         settle(key, shell, &mut memory).await;
     }
     if let Some(until) = memory.paused_until() {
-        return Looked { result: Result::Error, again_at: Some(until) };
+        return Looked::early(Result::Error, Some(until));
     }
+    let began = Instant::now();
     let snapshot = match observe(key, &uid, shell, &mut memory) {
         Observed::Snapshot(snapshot) => snapshot,
-        Observed::Stale => return Looked { result: Result::Stale, again_at: memory.barrier.overdue_at() },
+        Observed::Stale => return Looked::early(Result::Stale, memory.barrier.overdue_at()),
         Observed::Unreadable { regarding, error } => {
             tell_unreadable(shell, &mut memory, &regarding, &error);
-            return Looked { result: Result::Gone, again_at: None };
+            return Looked::early(Result::Gone, None);
         }
     };
     let looked_at = Instant::now();
     let plan = plan::rollout::plan(&snapshot);
+    let computed = began.elapsed();
     let (changes, left) = plan.changes.split_at(plan.changes.len().min(CHANGES_MAX));
     let destroys = changes.iter().any(|change| matches!(change, Change::DeletePod { .. }));
     if destroys && !is_latest(shell, &mut memory, &snapshot).await {
-        return Looked { result: Result::Stale, again_at: memory.paused_until().or(memory.barrier.overdue_at()) };
+        let again_at = memory.paused_until().or(memory.barrier.overdue_at());
+        return Looked { result: Result::Stale, again_at, rest: rest(began.elapsed(), computed) };
     }
     let outcomes = apply::apply(&shell.calls, &snapshot, changes).await;
     let before = memory.recollection.clone();
     let all_well = shell.take_note(&mut memory, &snapshot, &outcomes);
     // A verdict, a taken name or a refusal comes with no event, and the planner has not seen it yet.
     let has_learned = memory.recollection != before;
+    let told = Instant::now();
     let status = status::rollout::status(&snapshot, &plan, &outcomes);
+    let computed = computed + told.elapsed();
     let reported = report(shell, &mut memory, &snapshot, &plan, status).await;
     if all_well && reported == Reported::Done {
         memory.succeed();
@@ -134,7 +152,13 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
         Some(resync).filter(|_| !mutant!(LostDelete)),
     ];
     let result = if memory.paused_until().is_some() { Result::Error } else { Result::Success };
-    Looked { result, again_at: wakes.into_iter().flatten().min() }
+    Looked { result, again_at: wakes.into_iter().flatten().min(), rest: rest(began.elapsed(), computed) }
+}
+
+/// A look at thousands of Pods computes for milliseconds, and each of their events asks for one: with this rest after it,
+/// looks at one Rollout take a [`LOOK_SHARE`]th of a core, and each does the more. Waiting for answers is rest as well.
+fn rest(elapsed: Duration, computed: Duration) -> Duration {
+    (computed * LOOK_SHARE).saturating_sub(elapsed).min(REST_MAX)
 }
 
 /// Time from `now` until `at`; zero when that has passed.
@@ -354,7 +378,7 @@ impl Shell {
             let news = News { is_warning: true, reason: "InternalError", action: "Reconcile", note: &note };
             self.publish(&(&rollout).into(), &news);
         }
-        Looked { result: Result::Error, again_at: Some(Instant::now() + pause) }
+        Looked::early(Result::Error, Some(Instant::now() + pause))
     }
 }
 

@@ -417,7 +417,7 @@ async fn memory_goes_with_its_object() {
     let gone = (kind_of(ROLLOUT), json!({"type": "DELETED", "object": object}));
     rig.world().untold.push_back(gone);
     rig.tell().await;
-    assert_eq!(rig.look().await, Looked { result: Result::Gone, again_at: None });
+    assert_eq!(rig.look().await, Looked::early(Result::Gone, None));
     assert!(lock(&rig.shell.memories).is_empty());
 }
 
@@ -427,4 +427,13 @@ async fn nothing_is_written_without_the_lock() {
     rig.shell.calls.fence().close();
     rig.run(Duration::from_secs(20)).await;
     assert_eq!(rig.calls(), [] as [String; 0]);
+}
+
+#[test]
+fn what_computes_for_long_is_looked_at_less_often() {
+    let table = [(1, 0, 0), (1, 1, 19), (10, 10, 190), (300, 10, 0), (150, 10, 50), (1_000, 1_000, 500)];
+    for (elapsed, computed, expected) in table {
+        let rest = rest(Duration::from_millis(elapsed), Duration::from_millis(computed));
+        assert_eq!(rest, Duration::from_millis(expected), "{computed} of {elapsed} ms");
+    }
 }

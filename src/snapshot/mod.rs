@@ -9,7 +9,10 @@ pub mod revision;
 pub mod template;
 pub mod wire;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -26,7 +29,7 @@ pub struct Snapshot {
     /// The object, as last seen.
     pub rollout: Rollout,
     /// Pods whose controller ownerRef is this very object (uid), sorted by (slot, name).
-    pub pods: Vec<Pod>,
+    pub pods: Vec<Arc<Pod>>,
     /// ControllerRevisions whose controller ownerRef is this very object (uid), sorted by (number, name).
     pub revisions: Vec<Revision>,
     /// Names of Pods that an earlier Rollout of this name left behind (`--cascade=orphan`): nobody's, and left alone.
@@ -41,6 +44,19 @@ pub struct Snapshot {
     pub create_refusal: Option<CreateRefusal>,
     /// The time of this look.
     pub now: Timestamp,
+}
+
+#[cfg(test)]
+impl Snapshot {
+    /// Its Pods, to be changed.
+    pub(crate) fn pods_mut(&mut self) -> impl Iterator<Item = &mut Pod> {
+        self.pods.iter_mut().map(Arc::make_mut)
+    }
+
+    /// One of its Pods, to be changed.
+    pub(crate) fn pod_mut(&mut self, index: usize) -> &mut Pod {
+        Arc::make_mut(&mut self.pods[index])
+    }
 }
 
 /// A create that the API server refused; creates wait until `retry_at` (backed off by the shell).

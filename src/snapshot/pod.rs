@@ -139,6 +139,9 @@ impl Pod {
 
     /// When a Pod that is Ready becomes available, where that is later than `now`.
     pub fn available_later(&self, min_ready_seconds: i32, now: Timestamp) -> Option<Timestamp> {
-        self.available_at(min_ready_seconds).filter(|at| min_ready_seconds > 0 && *at > now)
+        if min_ready_seconds <= 0 {
+            return None;
+        }
+        self.available_at(min_ready_seconds).filter(|at| *at > now)
     }
 }

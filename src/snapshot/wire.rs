@@ -10,7 +10,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{Container, ContainerState, Pod, PodPhase, Revision, index::Owner};
 use crate::api::names;
@@ -19,7 +19,8 @@ use crate::api::names;
 #[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
 #[resource(inherit = "k8s_openapi::api::core::v1::Pod")]
 pub struct PodView {
-    /// metadata.
+    /// metadata, as far as [`Meta`] reads it.
+    #[serde(deserialize_with = "Meta::read")]
     pub metadata: ObjectMeta,
     /// spec.
     #[serde(default)]
@@ -64,11 +65,44 @@ pub struct PodStatusView {
 #[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
 #[resource(inherit = "k8s_openapi::api::core::v1::Node")]
 pub struct NodeView {
-    /// metadata.
+    /// metadata, as far as [`Meta`] reads it.
+    #[serde(deserialize_with = "Meta::read")]
     pub metadata: ObjectMeta,
     /// status.
     #[serde(default)]
     pub status: Option<NodeStatus>,
+}
+
+/// What is read of metadata. A good part of a Pod's JSON is managedFields, a tree of many small maps: skipped, not decoded.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Meta {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+}
+
+impl Meta {
+    fn read<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
+        Self::deserialize(from).map(|meta| ObjectMeta {
+            name: meta.name,
+            namespace: meta.namespace,
+            uid: meta.uid,
+            resource_version: meta.resource_version,
+            creation_timestamp: meta.creation_timestamp,
+            deletion_timestamp: meta.deletion_timestamp,
+            labels: meta.labels,
+            annotations: meta.annotations,
+            owner_references: meta.owner_references,
+            ..ObjectMeta::default()
+        })
+    }
 }
 
 impl NodeView {

@@ -74,8 +74,8 @@ pub fn preview(snapshot: Snapshot) -> Preview {
     let bound = spec.replicas.saturating_add(spec.strategy.max_surge.rounded_up(spec.replicas));
     let count = |snapshot: &Snapshot| snapshot.pods.iter().filter(|pod| !pod.is_finished()).count() as i32;
     let available = |snapshot: &Snapshot| {
-        let is_available = |pod: &&crate::snapshot::Pod| pod.is_available(spec.min_ready_seconds, snapshot.now);
-        snapshot.pods.iter().filter(is_available).count() as i32
+        let available = snapshot.pods.iter().filter(|pod| pod.is_available(spec.min_ready_seconds, snapshot.now));
+        available.count() as i32
     };
     let mut fewest = available(&snapshot);
     let mut most = count(&snapshot);

@@ -153,7 +153,8 @@ impl Painter<'_> {
             let aborted = revision.failed_reason.as_deref().is_some_and(|reason| reason.starts_with("Aborted"));
             node = node.state(Tone::Bad, if aborted { "aborted" } else { "failed" });
         }
-        let pods: Vec<&Pod> = self.snapshot.pods.iter().filter(|pod| pod.revision == revision.name).collect();
+        let pods: Vec<&Pod> =
+            self.snapshot.pods.iter().map(|pod| &**pod).filter(|pod| pod.revision == revision.name).collect();
         let live = pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.slot).collect::<Ranges>();
         let is_forward = is(&self.status.effective_revision) && !is(&self.status.current_revision);
         if let Some(batch) = self.status.batch.as_ref().filter(|_| is_forward) {

@@ -80,6 +80,9 @@ impl<'a> Attempts<'a> {
 
 /// The attempt that a Pod carries in its name, if any.
 fn attempt_of(rollout: &str, pod: &Pod, revision: &Revision) -> Option<u32> {
+    if pod.name.ends_with(&revision.hash) {
+        return None; // a first attempt, as nearly all are
+    }
     let base = pod_name(rollout, pod.slot, &revision.hash, 0);
     let attempt = pod.name.strip_prefix(&base)?.strip_prefix('-')?.parse::<u32>().ok();
     attempt.filter(|attempt| *attempt > 0)

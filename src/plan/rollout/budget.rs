@@ -121,7 +121,7 @@ mod tests {
         snapshot.now = at(0);
         snapshot.lost_nodes.insert("node-1".into());
         assert_eq!(counted(&snapshot), [0], "a Pod that is to stay counts wherever it is");
-        snapshot.pods[1].node = None;
+        snapshot.pod_mut(1).node = None;
         assert_eq!(counted(&snapshot), [0, 1], "bound to no node that could be lost");
     }
 }

@@ -1,6 +1,6 @@
 //! Folds [`super::plan`] over the simulated effects of its changes: the whole rollout, step by step. What
 //! `kubectl baton plan` shows, and what tests assert.
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -123,7 +123,8 @@ impl World {
         let now = self.snapshot.now;
         self.snapshot.pods.retain(|pod| pod.deletion.is_none_or(|at| at > now));
         self.ready_at.retain(|uid, at| {
-            if let Some(pod) = self.snapshot.pods.iter_mut().find(|pod| pod.uid == *uid && *at <= now) {
+            let pod = self.snapshot.pods.iter_mut().find(|pod| pod.uid == *uid && *at <= now);
+            if let Some(pod) = pod.map(Arc::make_mut) {
                 pod.phase = PodPhase::Running;
                 pod.ready_since = Some(*at);
                 pod.resource_version.push('r');
@@ -160,8 +161,8 @@ impl World {
                 self.create_pod(name, *slot, revision, *restarted_at);
             }
             Change::DeletePod { uid, resource_version, .. } => {
-                let same = |pod: &&mut Pod| pod.uid == *uid && pod.resource_version == *resource_version;
-                if let Some(pod) = self.snapshot.pods.iter_mut().find(same) {
+                let same = |pod: &&mut Arc<Pod>| pod.uid == *uid && pod.resource_version == *resource_version;
+                if let Some(pod) = self.snapshot.pods.iter_mut().find(same).map(Arc::make_mut) {
                     pod.deletion = Some(now);
                     pod.resource_version.push('d');
                     self.ready_at.remove(uid);
@@ -220,7 +221,7 @@ impl World {
         if !self.broken.iter().any(|broken| broken == revision) {
             self.ready_at.insert(uid, after(self.snapshot.now, self.ready_seconds));
         }
-        self.snapshot.pods.push(pod);
+        self.snapshot.pods.push(Arc::new(pod));
         self.snapshot.pods.sort_by(|a, b| (a.slot, &a.name).cmp(&(b.slot, &b.name)));
     }
 }

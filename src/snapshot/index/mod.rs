@@ -11,7 +11,10 @@ mod shelf;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
@@ -47,7 +50,7 @@ impl std::fmt::Display for ObjectKey {
 }
 
 /// The Rollout that controls an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
     /// Its name; its namespace is the object's own.
     pub name: String,
@@ -185,9 +188,10 @@ impl Index {
         let rollout = known.object.as_ref().ok()?;
         let owner = Owner { name: key.name.clone(), uid: known.uid.clone() };
         let nobody = Owner { name: key.name.clone(), uid: wire::ORPHANED.to_owned() };
-        let mut pods: Vec<Pod> = self.pods.owned_by(&key.namespace, &owner).cloned().collect();
+        let mut pods: Vec<Arc<Pod>> = self.pods.owned_by(&key.namespace, &owner).cloned().collect();
         pods.sort_by(|a, b| (a.slot, &a.name).cmp(&(b.slot, &b.name)));
-        let mut revisions: Vec<Revision> = self.revisions.owned_by(&key.namespace, &owner).cloned().collect();
+        let owned = self.revisions.owned_by(&key.namespace, &owner);
+        let mut revisions: Vec<Revision> = owned.map(|revision| (**revision).clone()).collect();
         revisions.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
         let lost_nodes = pods.iter().filter_map(|pod| pod.node.clone()).filter(|node| self.is_lost(node)).collect();
         Some(Snapshot {

@@ -1,5 +1,8 @@
 //! The objects of one kind, filed by key and by owner.
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kube::{Resource, ResourceExt};
 
@@ -10,16 +13,17 @@ use super::{Event, ObjectKey, Owner, Scope, is_at_least};
 struct Filed<T> {
     /// None: nobody's but its own (a Rollout).
     owner: Option<Owner>,
-    value: T,
+    value: Arc<T>,
 }
 
-/// The objects of one kind.
+/// The objects of one kind. What is filed never changes: a snapshot shares it, and a thousand Pods need not be copied for
+/// each look.
 #[derive(Clone, Debug)]
 pub(super) struct Shelf<T> {
     objects: BTreeMap<ObjectKey, Filed<T>>,
-    /// (namespace, uid of the owner) → names. The namespace is part of it because ownerRefs never leave theirs: one that
+    /// (namespace, owner) → objects by name. The namespace is part of it because ownerRefs never leave theirs: one that
     /// names a uid of another namespace is forged or mistaken.
-    by_owner: BTreeMap<(String, String), BTreeSet<String>>,
+    by_owner: BTreeMap<(String, Owner), BTreeMap<String, Arc<T>>>,
     /// How far each watch has told.
     progress: BTreeMap<Scope, String>,
 }
@@ -69,7 +73,7 @@ impl<T: PartialEq> Shelf<T> {
 
     /// Replaces what is filed under `key`, or removes it.
     fn put(&mut self, key: ObjectKey, new: Option<(Option<Owner>, T)>, touched: &mut BTreeSet<ObjectKey>) {
-        let new = new.map(|(owner, value)| Filed { owner, value });
+        let new = new.map(|(owner, value)| Filed { owner, value: Arc::new(value) });
         if self.objects.get(&key) == new.as_ref() {
             return;
         }
@@ -80,8 +84,8 @@ impl<T: PartialEq> Shelf<T> {
         if let Some(new) = new {
             touched.insert(toucher(&key, new.owner.as_ref()));
             if let Some(owner) = &new.owner {
-                let names = self.by_owner.entry((key.namespace.clone(), owner.uid.clone())).or_default();
-                names.insert(key.name.clone());
+                let owned = self.by_owner.entry((key.namespace.clone(), owner.clone())).or_default();
+                owned.insert(key.name.clone(), new.value.clone());
             }
             self.objects.insert(key, new);
         }
@@ -89,10 +93,10 @@ impl<T: PartialEq> Shelf<T> {
 
     fn unfile(&mut self, key: &ObjectKey, owner: Option<&Owner>) {
         let Some(owner) = owner else { return };
-        let place = (key.namespace.clone(), owner.uid.clone());
-        if let Some(names) = self.by_owner.get_mut(&place) {
-            names.remove(&key.name);
-            if names.is_empty() {
+        let place = (key.namespace.clone(), owner.clone());
+        if let Some(owned) = self.by_owner.get_mut(&place) {
+            owned.remove(&key.name);
+            if owned.is_empty() {
                 self.by_owner.remove(&place);
             }
         }
@@ -114,25 +118,21 @@ impl<T: PartialEq> Shelf<T> {
 
 impl<T> Shelf<T> {
     pub(super) fn get(&self, key: &ObjectKey) -> Option<&T> {
-        self.objects.get(key).map(|filed| &filed.value)
+        self.objects.get(key).map(|filed| &*filed.value)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &T)> {
-        self.objects.iter().map(|(key, filed)| (key, &filed.value))
+        self.objects.iter().map(|(key, filed)| (key, &*filed.value))
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &T> {
-        self.objects.values().map(|filed| &filed.value)
+        self.objects.values().map(|filed| &*filed.value)
     }
 
     /// The objects that this Rollout controls, by name.
-    pub(super) fn owned_by(&self, namespace: &str, owner: &Owner) -> impl Iterator<Item = &T> {
-        let names = self.by_owner.get(&(namespace.to_owned(), owner.uid.clone()));
-        let filed = names
-            .into_iter()
-            .flatten()
-            .filter_map(|name| self.objects.get(&ObjectKey { namespace: namespace.to_owned(), name: name.clone() }));
-        filed.filter(|filed| filed.owner.as_ref() == Some(owner)).map(|filed| &filed.value)
+    pub(super) fn owned_by(&self, namespace: &str, owner: &Owner) -> impl Iterator<Item = &Arc<T>> {
+        let owned = self.by_owner.get(&(namespace.to_owned(), owner.clone()));
+        owned.into_iter().flat_map(BTreeMap::values)
     }
 
     /// The Rollouts that control an object of which `holds` is true.
@@ -160,6 +160,8 @@ fn toucher(key: &ObjectKey, owner: Option<&Owner>) -> ObjectKey {
 impl<T> Shelf<T> {
     /// What is filed where, for comparison.
     pub(super) fn keys_and_files(&self) -> impl PartialEq + std::fmt::Debug {
-        (self.objects.keys().collect::<Vec<_>>(), &self.by_owner)
+        let names = |owned: &BTreeMap<String, Arc<T>>| owned.keys().cloned().collect::<Vec<_>>();
+        let by_owner: Vec<_> = self.by_owner.iter().map(|(owner, owned)| (owner.clone(), names(owned))).collect();
+        (self.objects.keys().collect::<Vec<_>>(), by_owner)
     }
 }

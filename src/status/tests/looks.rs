@@ -39,7 +39,7 @@ fn at_rest_it_is_complete_and_waits_for_nothing() {
 #[test]
 fn a_batch_names_its_worst_instance() {
     let mut fixture = Fixture::new("ab~ ab~ a a", 'b', strategy(2, 2, 0)).opened(2);
-    let pulling = fixture.snapshot.pods.iter_mut().find(|pod| pod.slot == 1 && pod.revision == "b").unwrap();
+    let pulling = fixture.snapshot.pods_mut().find(|pod| pod.slot == 1 && pod.revision == "b").unwrap();
     pulling.phase = PodPhase::Pending;
     pulling.started_at = Some(at(-5));
     pulling.initialized_at = Some(at(-5));

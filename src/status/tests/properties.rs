@@ -116,7 +116,7 @@ const HOLDS: [HoldReason; 11] = [
 fn distort(snapshot: &mut Snapshot, planned: &mut Plan, text: &str, seed: u64) -> Vec<Outcome> {
     let mut coin = coins(seed);
     let now = snapshot.now;
-    for pod in &mut snapshot.pods {
+    for pod in snapshot.pods_mut() {
         if !coin() {
             let (reason, message) = (text.to_owned(), text.to_owned());
             let state = if coin() {
@@ -212,7 +212,7 @@ proptest! {
                 let live: Vec<i32> = world.snapshot.pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.slot).collect();
                 prop_assert_eq!(live, wanted);
                 let right = |pod: &&crate::snapshot::Pod| pod.revision == update && pod.is_available(spec.min_ready_seconds, world.snapshot.now);
-                prop_assert!(world.snapshot.pods.iter().filter(|pod| pod.is_live()).all(|pod| right(&pod)), "wrong Pods");
+                prop_assert!(world.snapshot.pods.iter().filter(|pod| pod.is_live()).all(|pod| right(&&**pod)), "wrong Pods");
                 prop_assert_eq!(&found.waiting_for, "");
             } else {
                 prop_assert!(!found.waiting_for.is_empty(), "{:?}", found.conditions[0]);

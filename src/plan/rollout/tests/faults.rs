@@ -45,7 +45,7 @@ fn live(world: &mut World, seconds: i64) {
 }
 
 fn crash(world: &mut World, slot: i32) {
-    let pod = world.snapshot.pods.iter_mut().filter(|pod| pod.slot == slot).max_by_key(|pod| pod.created).unwrap();
+    let pod = world.snapshot.pods_mut().filter(|pod| pod.slot == slot).max_by_key(|pod| pod.created).unwrap();
     pod.ready_since = None;
     pod.resource_version.push('c');
     pod.containers = vec![container(false, 1, waiting("CrashLoopBackOff"))];
@@ -121,7 +121,7 @@ fn the_deadline_stands_still_while_paused_and_starts_anew() {
     world.ready_seconds = 40;
     live(&mut world, 10);
     world.snapshot.rollout.spec.paused = true;
-    let partner = world.snapshot.pods.iter_mut().find(|pod| pod.revision == "b").unwrap();
+    let partner = world.snapshot.pods_mut().find(|pod| pod.revision == "b").unwrap();
     partner.node = None;
     world.ready_seconds = 5_000;
     world.snapshot.pods.retain(|pod| pod.revision == "a"); // lost; its successor takes long
@@ -214,7 +214,7 @@ fn a_pod_beyond_replicas_stays_until_enough_others_are_available() {
 fn a_ready_pod_that_is_not_available_yet_gives_way_when_the_others_suffice() {
     let spec = json!({"minReadySeconds": 1_000, "strategy": {"batchSize": 4, "maxSurge": 0, "maxUnavailable": 1}});
     let mut fixture = Fixture::new("a a a a", 'b', spec).opened(4);
-    for pod in &mut fixture.snapshot.pods {
+    for pod in fixture.snapshot.pods_mut() {
         pod.ready_since = Some(at(if pod.slot == 3 { -5 } else { -2_000 }));
     }
     let look = say(&plan(&fixture.snapshot));
@@ -226,7 +226,7 @@ fn an_instance_on_a_lost_node_is_not_late() {
     let mut world = world("a a a a", 'b', ONE_BY_ONE(json!({})));
     world.broken = vec!["b".into()];
     live(&mut world, 10);
-    world.snapshot.pods.iter_mut().find(|pod| pod.revision == "b").unwrap().node = Some("gone".into());
+    world.snapshot.pods_mut().find(|pod| pod.revision == "b").unwrap().node = Some("gone".into());
     world.snapshot.lost_nodes.insert("gone".into());
     live(&mut world, 120);
     assert_eq!(failed_reason(&world), None);
@@ -236,17 +236,17 @@ fn an_instance_on_a_lost_node_is_not_late() {
 fn an_init_container_that_came_through_is_forgiven_its_restarts() {
     let mut fixture = Fixture::new("b a a a", 'b', ONE_BY_ONE(json!({}))).opened(1);
     let done = ContainerState::Terminated { reason: "Completed".into(), exit_code: 0 };
-    fixture.snapshot.pods[0].containers = vec![container(true, 4, done)];
+    fixture.snapshot.pod_mut(0).containers = vec![container(true, 4, done)];
     assert_eq!(plan(&fixture.snapshot).memory.failed, None);
     // A native sidecar that keeps restarting is as bad as any other container.
-    fixture.snapshot.pods[0].containers = vec![container(true, 4, ContainerState::Running)];
+    fixture.snapshot.pod_mut(0).containers = vec![container(true, 4, ContainerState::Running)];
     assert_eq!(plan(&fixture.snapshot).memory.failed.unwrap().reason, "Restarting");
 }
 
 #[test]
 fn the_patience_with_an_image_counts_from_the_last_thing_that_happened() {
     let mut fixture = Fixture::new("b~ a a a", 'b', ONE_BY_ONE(json!({}))).opened(1);
-    let pod = &mut fixture.snapshot.pods[0];
+    let pod = fixture.snapshot.pod_mut(0);
     pod.containers = vec![container(false, 1, waiting("ErrImagePull"))];
     pod.containers_changed_at = Some(at(-20)); // the container ended, or the one before it was started, just now
     let planned = plan(&fixture.snapshot);
@@ -258,7 +258,7 @@ fn the_patience_with_an_image_counts_from_the_last_thing_that_happened() {
 #[test]
 fn a_missing_config_is_waited_for_a_minute() {
     let mut fixture = Fixture::new("b~ a a a", 'b', ONE_BY_ONE(json!({}))).opened(1);
-    let pod = &mut fixture.snapshot.pods[0];
+    let pod = fixture.snapshot.pod_mut(0);
     pod.created = at(-10);
     (pod.started_at, pod.initialized_at) = (Some(at(-10)), Some(at(-10)));
     pod.containers = vec![container(false, 0, waiting("CreateContainerConfigError"))];
@@ -378,7 +378,7 @@ fn a_restart_is_done_once_although_the_api_servers_clock_is_behind() {
         let before: Vec<String> = world.snapshot.pods.iter().map(|pod| pod.uid.clone()).collect();
         let quiet = world.is_quiet(&planned);
         world.apply(&planned, &planned.changes);
-        for pod in world.snapshot.pods.iter_mut().filter(|pod| !before.contains(&pod.uid)) {
+        for pod in world.snapshot.pods_mut().filter(|pod| !before.contains(&pod.uid)) {
             pod.created -= SignedDuration::from_secs(90);
             created += 1;
         }
@@ -402,7 +402,7 @@ fn a_retry_gives_each_failed_pod_one_more_try_although_the_api_servers_clock_is_
     world.snapshot.rollout.spec.retry_at = Some(Time(world.snapshot.now));
     for _ in 0..20 {
         live(&mut world, 1);
-        let new = world.snapshot.pods.iter_mut().filter(|pod| pod.restarted_at.is_some() && pod.created > at(0));
+        let new = world.snapshot.pods_mut().filter(|pod| pod.restarted_at.is_some() && pod.created > at(0));
         new.for_each(|pod| pod.created = at(-90));
     }
     let second = world.snapshot.pods.iter().find(|pod| pod.slot == 0).unwrap();
@@ -424,7 +424,7 @@ fn an_old_retry_is_no_reason_to_kill_a_stable_pod_that_blinks() {
 fn a_restart_does_not_wait_for_slots_that_a_superseded_run_left_behind() {
     let spec = json!({"restartAt": Time(at(-5)), "strategy": {"batches": [{"upTo": 1, "pause": {}}, {"upTo": 2}], "maxSurge": 1}});
     let mut fixture = Fixture::new("b c a a", 'b', spec).opened(1);
-    fixture.snapshot.pods[0].created = at(-4);
+    fixture.snapshot.pod_mut(0).created = at(-4);
     let mut world = World::new(fixture.snapshot, 5);
     live(&mut world, 300);
     assert_eq!(revisions_run(&world), "bcaa");
@@ -436,7 +436,7 @@ fn a_restart_does_not_wait_for_slots_that_a_superseded_run_left_behind() {
 fn a_broken_pod_of_a_third_revision_wakes_the_planner_when_patience_ends() {
     let mut fixture =
         Fixture::new("b c~ a a", 'b', json!({"strategy": {"batches": [{"upTo": 1, "pause": {}}]}})).opened(1);
-    let pod = &mut fixture.snapshot.pods[1];
+    let pod = fixture.snapshot.pod_mut(1);
     pod.initialized_at = Some(at(-30));
     pod.phase = PodPhase::Pending;
     pod.containers = vec![container(false, 0, waiting("ImagePullBackOff"))];
@@ -467,7 +467,7 @@ fn a_create_that_commits_late_is_met_by_its_own_name() {
     // With its Pod seen, the number is what that Pod carries; with the Pod gone, and another come, it is forgotten.
     live(&mut world, 60);
     assert_eq!(plan(&world.snapshot).memory.attempts[0].instances, "0");
-    world.snapshot.pods[0].name = "web-0-a".into();
+    world.snapshot.pod_mut(0).name = "web-0-a".into();
     assert_eq!(plan(&world.snapshot).memory.attempts, []);
 }
 
@@ -475,7 +475,7 @@ fn a_create_that_commits_late_is_met_by_its_own_name() {
 fn a_slots_second_pod_of_a_revision_never_takes_the_first_name() {
     let restart = json!({"restartAt": Time(at(-1)), "strategy": {"maxSurge": 1, "maxUnavailable": 0}});
     let mut fixture = Fixture::new("a", 'a', restart);
-    fixture.snapshot.pods[0].name = "web-0-a-1".into();
+    fixture.snapshot.pod_mut(0).name = "web-0-a-1".into();
     let look = fixture.settled().looks();
     assert!(look.starts_with("+web-0-a-2 Restart"), "{look}");
 }
@@ -485,7 +485,7 @@ fn a_slots_second_pod_of_a_revision_never_takes_the_first_name() {
 fn remembered_ranges_fit_into_status() {
     let slots = vec!["a"; 4_000].join(" ");
     let mut fixture = Fixture::new(&slots, 'a', json!({}));
-    for pod in fixture.snapshot.pods.iter_mut().filter(|pod| pod.slot % 2 == 0) {
+    for pod in fixture.snapshot.pods_mut().filter(|pod| pod.slot % 2 == 0) {
         pod.name.push_str("-1");
     }
     let memory = plan(&fixture.snapshot).memory;

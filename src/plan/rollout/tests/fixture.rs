@@ -1,6 +1,8 @@
 //! One-line worlds. A slot is a word of Pods, each a revision letter and a mark: `a` available, `a~` not ready, `a!`
 //! crash-looping, `a-` Terminating, `ax` evicted; `.` an empty slot. Revision `a` has completed; the spec asks for the
 //! letter that `Fixture::want` names.
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -83,7 +85,7 @@ impl Fixture {
         let template_checks = "abc".chars().map(|letter| (letter.to_string(), TemplateCheck::Valid)).collect();
         let snapshot = Snapshot {
             rollout,
-            pods,
+            pods: pods.into_iter().map(Arc::new).collect(),
             revisions,
             orphans: vec![],
             taken_names: [].into(),

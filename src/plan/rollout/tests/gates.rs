@@ -32,7 +32,7 @@ fn close(fixture: &mut Fixture, gate: HoldReason, revision: &str) {
             status.failed = Some(Failed { run, revision, reason, at, slots: "0".into(), ..Failed::default() });
         }
         Paused => spec.paused = true,
-        PreviousBatchNotHealthy => fixture.snapshot.pods[0].ready_since = None,
+        PreviousBatchNotHealthy => fixture.snapshot.pod_mut(0).ready_since = None,
         // The pause after a batch, and tolerated failures, are in the world.
         _ => {}
     }

@@ -101,7 +101,8 @@ fn available_pods<'s>(
     skew_seconds: i64,
     of: impl Fn(i32) -> bool + 's,
 ) -> impl Iterator<Item = &'s Pod> {
-    snapshot.pods.iter().filter(move |pod| is_available(snapshot, pod, skew_seconds) && of(pod.slot))
+    let pods = snapshot.pods.iter().map(|pod| &**pod);
+    pods.filter(move |pod| is_available(snapshot, pod, skew_seconds) && of(pod.slot))
 }
 
 /// Instances, slots below replicas, that have an available Pod other than those in `without` (uids).
@@ -131,8 +132,8 @@ fn check_availability(snapshot: &Snapshot, skew_seconds: i64, deleted: &[&str]) 
 pub(super) fn total(snapshot: &Snapshot, skew_seconds: i64) -> i32 {
     let now = snapshot.now + SignedDuration::from_secs(skew_seconds.max(0));
     let given_up = |at: Timestamp| at + SignedDuration::from_secs(TERMINATING_COUNTS_SECONDS) <= now;
-    let counts = |pod: &&Pod| !pod.is_finished() && !pod.deletion.is_some_and(given_up);
-    snapshot.pods.iter().filter(counts).count() as i32
+    let counts = |pod: &Pod| !pod.is_finished() && !pod.deletion.is_some_and(given_up);
+    snapshot.pods.iter().filter(|pod| counts(pod)).count() as i32
 }
 
 /// R1, R2, R4, R10 of one plan, whatever part of it is carried out.
@@ -174,7 +175,7 @@ fn act(world: &mut World, skew_seconds: i64, planned: &Plan, changes: &[Change])
     world.apply(planned, changes);
     let stamp =
         restarted_at(&world.snapshot.rollout.spec, world.snapshot.now + SignedDuration::from_secs(skew_seconds));
-    for pod in world.snapshot.pods.iter_mut().filter(|pod| !before.contains(&pod.uid)) {
+    for pod in world.snapshot.pods_mut().filter(|pod| !before.contains(&pod.uid)) {
         pod.restarted_at = stamp;
     }
 }
@@ -202,7 +203,7 @@ impl Seen {
         let arrived = |slot: i32| {
             let at_it = |pod: &&Pod| pod.slot == slot && Some(&pod.revision) == planned.memory.effective.as_ref();
             let stays = |pod: &&Pod| !restart_at.is_some_and(|at| pod.precedes(at));
-            let mut pods = snapshot.pods.iter().filter(at_it).filter(stays);
+            let mut pods = snapshot.pods.iter().map(|pod| &**pod).filter(at_it).filter(stays);
             pods.any(|pod| is_available(snapshot, pod, skew_seconds))
         };
         let opened = planned.memory.batch.as_ref().map_or(spec.replicas, |batch| batch.opened);
@@ -236,7 +237,8 @@ impl Seen {
         let tolerated = memory.failed.as_ref().map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
         prop_assert!(tolerated.0.len() < snapshot.rollout.spec.strategy.failure_threshold as usize, "R3: threshold");
         for slot in (0..before.opened).filter(|slot| !tolerated.0.contains(slot)) {
-            let live: Vec<&Pod> = snapshot.pods.iter().filter(|pod| pod.slot == slot && pod.is_live()).collect();
+            let live: Vec<&Pod> =
+                snapshot.pods.iter().map(|pod| &**pod).filter(|pod| pod.slot == slot && pod.is_live()).collect();
             let done = |pod: &Pod| {
                 Some(&pod.revision) == memory.effective.as_ref() && is_available(snapshot, pod, skew_seconds)
             };
@@ -289,7 +291,7 @@ pub(super) fn check_rest(world: &World, skew_seconds: i64) -> Result<(), TestCas
     let right = |pod: &Pod| {
         Some(&pod.revision) == planned.memory.effective.as_ref() && is_available(snapshot, pod, skew_seconds)
     };
-    prop_assert!(snapshot.pods.iter().all(right), "R15: {:?}", super::fixture::say(&planned));
+    prop_assert!(snapshot.pods.iter().all(|pod| right(pod)), "R15: {:?}", super::fixture::say(&planned));
     prop_assert_eq!(&planned.memory.batch, &None, "R15: the run has not ended");
     Ok(())
 }
