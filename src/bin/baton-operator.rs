@@ -40,5 +40,7 @@ fn main() -> ExitCode {
 
 fn operate(settings: Settings) -> anyhow::Result<()> {
     telemetry::start(settings.log_format, &settings.log_level)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run::from_settings(settings))
+    // One thread: the work is little, and a second one costs more than it brings (a fifth more CPU and memory, measured in a
+    // roll of 1,000 Pods).
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run::from_settings(settings))
 }

@@ -30,8 +30,13 @@ use crate::{
     status::{self, Notice, NoticeKind},
 };
 
-/// Status of one object is written at most so often, unless the planner must remember something.
+/// Status of one object is written at most so often, unless the planner must remember something; the less often the more
+/// instances there are, because each of them changes it, and as little as the others.
 const STATUS_SPACING: Duration = Duration::from_millis(500);
+/// So many more instances add [`STATUS_SPACING`] once more,
+const STATUS_SPACING_INSTANCES: u32 = 1_000;
+/// up to this: people watch.
+const STATUS_SPACING_MAX: Duration = Duration::from_secs(2);
 /// Longest time without a look at an object: heals whatever a watch lost.
 const RESYNC: Duration = Duration::from_mins(5);
 /// Changes made in one look; the rest is planned anew with the next. Keeps the answer to a new spec, and status, within
@@ -267,7 +272,8 @@ async fn report(
         return Reported::Done;
     }
     let must_remember = Memory::of(before) != plan.memory;
-    if let Some(at) = memory.status_written_at.map(|at| at + STATUS_SPACING)
+    let spacing = status_spacing(rollout.spec.replicas);
+    if let Some(at) = memory.status_written_at.map(|at| at + spacing)
         && at > Instant::now()
         && !must_remember
     {
@@ -301,6 +307,11 @@ async fn report(
             Reported::Failed
         }
     }
+}
+
+fn status_spacing(replicas: i32) -> Duration {
+    let more = STATUS_SPACING * u32::try_from(replicas).unwrap_or(0) / STATUS_SPACING_INSTANCES;
+    (STATUS_SPACING + more).min(STATUS_SPACING_MAX)
 }
 
 /// Once for each version: it has no status that could say so.

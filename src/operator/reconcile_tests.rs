@@ -437,3 +437,10 @@ fn what_computes_for_long_is_looked_at_less_often() {
         assert_eq!(rest, Duration::from_millis(expected), "{computed} of {elapsed} ms");
     }
 }
+
+#[test]
+fn status_of_many_instances_is_written_less_often() {
+    for (replicas, millis) in [(-1, 500), (0, 500), (10, 505), (1_000, 1_000), (5_000, 2_000), (i32::MAX, 2_000)] {
+        assert_eq!(status_spacing(replicas), Duration::from_millis(millis), "{replicas}");
+    }
+}

@@ -186,16 +186,23 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     fn replace(&mut self) {
         let view = self.view;
         let lineage = view.lineage;
+        let due = view.slots.wanted().filter(|slot| slot.live.len() == 1 && !slot.fresh && slot.assigned.is_some());
+        let due: Vec<_> = due.collect();
+        if due.is_empty() {
+            return;
+        }
         let restart_end = self.restart_end();
-        for slot in view.slots.wanted().filter(|slot| slot.live.len() == 1 && !slot.fresh && slot.assigned.is_some()) {
+        let [forward, renew, back] = [gates::forward, gates::renew, gates::back]
+            .map(|gate: fn(&View<'_>, &mut Alarm) -> _| gate(view, self.alarm));
+        for slot in due {
             let pod = slot.live[0];
             let reason = self.reason_of_change(slot);
             let opened = slot.index < view.slots.opened();
             let gate = match reason {
-                PodReason::Restart if !pod.is_ready() => gates::forward(view, self.alarm), // a retry
+                PodReason::Restart if !pod.is_ready() => &forward, // a retry
                 PodReason::Restart if slot.index >= restart_end => continue,
-                PodReason::Restart => gates::renew(view, self.alarm),
-                PodReason::Forward => gates::forward(view, self.alarm),
+                PodReason::Restart => &renew,
+                PodReason::Forward => &forward,
                 // Beyond the opened slots `stable` is for refill, and for broken Pods of a third revision.
                 _ if !opened => {
                     let known =
@@ -204,12 +211,12 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                     if !failure.is_some_and(|failure| failure.at.is_none_or(|at| self.alarm.passed(at))) {
                         continue;
                     }
-                    None
+                    &None
                 }
-                _ => gates::back(view, self.alarm),
+                _ => &back,
             };
             match gate {
-                Some(hold) => self.note(hold),
+                Some(hold) => self.note(hold.clone()),
                 None => self.change(slot, pod, reason),
             }
         }
