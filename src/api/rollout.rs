@@ -155,7 +155,7 @@ pub struct Strategy {
     #[serde(default)]
     pub on_failure: OnFailure,
 
-    /// Number of failed instances of a run at which onFailure acts; of fewer instances than that, all of them.
+    /// Number of failed instances of a run at which onFailure acts. It acts as well when all instances have failed.
     #[serde(default = "defaults::failure_threshold")]
     #[schemars(range(min = 1, max = 10_000))]
     pub failure_threshold: i32,

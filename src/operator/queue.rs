@@ -90,7 +90,8 @@ impl Queue {
         state.not_before.insert(key.clone(), now + rest.max(self.spacing));
         if state.again.remove(key) {
             state.add(key.clone(), now);
-        } else if let Some(at) = again_at {
+        }
+        if let Some(at) = again_at {
             state.delay(key.clone(), at);
         }
         drop(state);
@@ -211,6 +212,9 @@ mod tests {
         assert_eq!(next(&queue).await, ("a".into(), 190));
         queue.done(&key("a"), Some(Instant::now() + Duration::from_millis(10)), Duration::from_millis(190));
         assert_eq!(next(&queue).await, ("a".into(), 10), "its own time counts");
+        queue.add([key("a")]);
+        queue.done(&key("a"), Some(Instant::now() + Duration::from_millis(10)), Duration::from_millis(190));
+        assert_eq!(next(&queue).await, ("a".into(), 10), "also when something has happened meanwhile");
     }
 
     #[tokio::test(start_paused = true)]

@@ -42,9 +42,10 @@ const RESYNC: Duration = Duration::from_mins(5);
 /// Changes made in one look; the rest is planned anew with the next. Keeps the answer to a new spec, and status, within
 /// seconds also while thousands of Pods are created.
 const CHANGES_MAX: usize = 256;
-/// Looks at one Rollout compute for at most one part in so many of the time.
+/// Looks at one Rollout for the sake of its events compute for about one part in so many of the time, until that would take
+/// more rest than [`REST_MAX`].
 const LOOK_SHARE: u32 = 20;
-/// A Pod's event is answered within this time, whatever a look costs.
+/// No event waits longer for a look, once the one before has ended.
 const REST_MAX: Duration = Duration::from_millis(500);
 /// Shortest time to the next look that a look asks for.
 const SOON: Duration = Duration::from_millis(10);

@@ -156,7 +156,7 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
         return Some(failed("FirstRevisionFailed", format!("{cause}: {remedy}")));
     }
     let returns = look.spec().strategy.on_failure == OnFailure::Rollback || is_aborted(look);
-    if returns && look.revision(memory.stable.as_ref()).is_none() {
+    if returns && look.revision(memory.stable.as_ref()).is_none_or(|stable| stable.deleting) {
         let gone = memory.stable.as_deref().unwrap_or_default();
         let remedy = "change the spec, or set spec.retryAt to try it again";
         let way = format!("cannot go back: ControllerRevision {gone} was deleted");

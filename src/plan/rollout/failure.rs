@@ -101,7 +101,12 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         return before; // on the way back it tells what went wrong
     };
     if lineage::has_failed(view.snapshot, effective) {
-        return before.or_else(|| noted_on(effective, view.memory.run));
+        // An abort is noted there, whatever failures were tolerated before.
+        return match before {
+            Some(reached) if reached.at.is_some() => Some(reached),
+            tolerated => noted_on(effective, view.memory.run)
+                .map(|noted| Failed { slots: tolerated.map(|failed| failed.slots).unwrap_or_default(), ..noted }),
+        };
     }
     let before = before.filter(|failed| failed.run == view.memory.run && failed.revision == effective.name);
     let mut slots = before.as_ref().map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
@@ -124,10 +129,10 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         failed.reason = reason;
         failed.message = message;
     }
-    // All of them failed is always enough: more than there are would never be reached, and the run never given up.
-    let threshold = view.spec().strategy.failure_threshold.min(view.replicas()).max(1);
-    let threshold = usize::try_from(threshold).unwrap_or(1);
-    if slots.0.len() >= threshold && failed.at.is_none() {
+    let threshold = usize::try_from(view.spec().strategy.failure_threshold.max(1)).unwrap_or(1);
+    // More than there are would never be reached, and a run that leads nowhere never given up.
+    let all_have = view.slots.wanted().all(|slot| slots.0.contains(&slot.index) && !view.slots.is_done(slot));
+    if (slots.0.len() >= threshold || all_have) && failed.at.is_none() {
         failed.at = Some(Time(lineage::failed_at(view.now(), effective)));
     }
     failed.slots = slots.within(RANGES_CHARS_MAX);

@@ -73,15 +73,16 @@ pub(super) fn trace<'a>(snapshot: &'a Snapshot, remembered: &Memory) -> Lineage<
     Lineage { update, stable, effective, first, data }
 }
 
-/// With an empty status and nothing completed: the revision that most live Pods run, when that is not the wanted one and
-/// works: with nothing ready there is nothing to go back to.
+/// With an empty status and nothing completed: of the revisions that work the one that most live Pods run, when that is not
+/// the wanted one. With nothing ready there is nothing to go back to.
 fn most_live<'a>(snapshot: &'a Snapshot, update: Option<&Revision>) -> Option<&'a Revision> {
     let live =
         |revision: &Revision| snapshot.pods.iter().filter(|p| p.is_live() && p.revision == revision.name).count();
-    let most = snapshot.revisions.iter().filter(|revision| !revision.deleting && live(revision) > 0);
     let works = |revision: &Revision| snapshot.pods.iter().any(|pod| pod.is_ready() && pod.revision == revision.name);
-    most.max_by_key(|revision| (live(revision), revision.number, &revision.name))
-        .filter(|most| Some(&most.name) != update.map(|u| &u.name) && works(most))
+    let working = snapshot.revisions.iter().filter(|revision| !revision.deleting && works(revision));
+    working
+        .max_by_key(|revision| (live(revision), revision.number, &revision.name))
+        .filter(|most| Some(&most.name) != update.map(|u| &u.name))
 }
 
 /// It failed or was aborted since it last became the wanted one, completed or was retried.

@@ -1,6 +1,6 @@
 //! Watch events in, sorted values out.
 //!
-//! The index holds what the watches have told so far, as values, filed under the uid of the controlling Rollout.
+//! The index holds what the watches have told so far, as values, filed under the controlling Rollout, its name and uid.
 //! Each event answers with the Rollouts it touches: those whose [`Snapshot`] may have changed. Ownership is the controller
 //! ownerRef's uid and nothing else; labels only select what is watched.
 //!
@@ -190,8 +190,8 @@ impl Index {
         let nobody = Owner { name: key.name.clone(), uid: wire::ORPHANED.to_owned() };
         let mut pods: Vec<Arc<Pod>> = self.pods.owned_by(&key.namespace, &owner).cloned().collect();
         pods.sort_by(|a, b| (a.slot, &a.name).cmp(&(b.slot, &b.name)));
-        let owned = self.revisions.owned_by(&key.namespace, &owner);
-        let mut revisions: Vec<Revision> = owned.map(|revision| (**revision).clone()).collect();
+        let mut revisions: Vec<Revision> =
+            self.revisions.owned_by(&key.namespace, &owner).map(|revision| (**revision).clone()).collect();
         revisions.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
         let lost_nodes = pods.iter().filter_map(|pod| pod.node.clone()).filter(|node| self.is_lost(node)).collect();
         Some(Snapshot {

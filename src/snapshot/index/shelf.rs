@@ -131,8 +131,8 @@ impl<T> Shelf<T> {
 
     /// The objects that this Rollout controls, by name.
     pub(super) fn owned_by(&self, namespace: &str, owner: &Owner) -> impl Iterator<Item = &Arc<T>> {
-        let owned = self.by_owner.get(&(namespace.to_owned(), owner.clone()));
-        owned.into_iter().flat_map(BTreeMap::values)
+        let files = self.by_owner.get(&(namespace.to_owned(), owner.clone()));
+        files.into_iter().flat_map(BTreeMap::values)
     }
 
     /// The Rollouts that control an object of which `holds` is true.

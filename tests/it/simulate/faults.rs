@@ -41,7 +41,7 @@ pub struct Plan {
     /// One event takes so long in addition.
     hiccup: f64,
     coalesce: f64,
-    silent: f64,
+    pub silent: f64,
     cut: f64,
     expire: f64,
     /// A process dies on sending a request, or on its being done.

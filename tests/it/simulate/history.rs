@@ -15,7 +15,7 @@ use super::{
         Judge,
         end::{self, End},
     },
-    process::{Alive, Blow, Operator, Skew},
+    process::{Alive, Blow, Operator, Skew, WATCH_SILENCE},
     randomness, replay,
     scenario::{INSTANCES_MAX, OPERATORS, ROLLOUT, Scenario},
     trace::Trace,
@@ -209,16 +209,15 @@ impl<'s> History<'s> {
         // A Pod counts as available only once the operator's clock has come to when its node says that it was ready.
         let apart = self.scenario.clocks_apart();
         let within = REST_WITHIN + apart * INSTANCES_MAX * 2; // there and back, one by one
-        let is_still = || self.judge.docket().last_write.elapsed() > STILLNESS + apart;
+        // And what a watch that has fallen silent did not tell is known only once it counts as silent.
+        let untold = if self.scenario.faults.silent > 0.0 { WATCH_SILENCE } else { Duration::ZERO };
+        let is_still = || self.judge.docket().last_write.elapsed() > STILLNESS + apart + untold;
         while !(is_still() && end::is_at_rest(&self.server)) {
             tokio::time::sleep(Duration::from_secs(5)).await;
             if began.elapsed() > within {
                 let end = end::of(&self.server);
                 return self.trace.break_promise("liveness", format_args!("no rest after {within:?}: {end:?}"));
             }
-        }
-        if self.scenario.faults.is_none() {
-            return self.explain(); // the undisturbed run is there for its end; its disturbed twin is silent, too
         }
         let requests = |server: &ApiServer| -> u64 {
             server.audit(|audit| {
@@ -237,8 +236,10 @@ impl<'s> History<'s> {
         let (before, asked) = (writes(), requests(&self.server));
         tokio::time::sleep(IDLE).await;
         let written = writes().0 - before.0;
-        // A Pod that goes on crashing is told of, and an instance that becomes late, or available, by mere time.
-        let heard = writes().1 - before.1 + u64::from(INSTANCES_MAX);
+        // A Pod that goes on crashing is told of; where not all is well, an instance that becomes late by mere time as well.
+        let is_complete = end::of(&self.server).is_some_and(|end| end.reason == "Complete");
+        let by_time = if is_complete { 0 } else { u64::from(INSTANCES_MAX) };
+        let heard = writes().1 - before.1 + by_time;
         let requested = (requests(&self.server) - asked) as usize / self.scenario.operators.len();
         if written > heard {
             self.trace.break_promise("idle", format_args!("{written} writes where {heard} things happen"));

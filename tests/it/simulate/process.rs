@@ -26,6 +26,9 @@ pub const SYSTEM: &str = "baton-system";
 /// Name of the lock.
 pub const LEASE: &str = "baton-operator";
 
+/// How long a watch may be silent.
+pub const WATCH_SILENCE: Duration = Duration::from_mins(1);
+
 /// A machine's time of day: how far it is off, and how fast it goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Skew {
@@ -149,7 +152,7 @@ impl Operator {
         Options {
             scopes: vec![None],
             concurrency: 4,
-            watch_silence: Duration::from_mins(1),
+            watch_silence: WATCH_SILENCE,
             call_timeout: Duration::from_secs(10),
             lease: (SYSTEM.into(), LEASE.into()),
             identity: Identity { pod: self.name.clone(), uid: pod, boot: boot.to_string() },

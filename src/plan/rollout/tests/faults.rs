@@ -90,6 +90,39 @@ fn a_threshold_above_the_number_of_instances_is_reached_when_all_have_failed() {
     assert_eq!(failed_reason(&world).as_deref(), Some("ProgressDeadlineExceeded"));
 }
 
+/// B7
+#[test]
+fn what_has_recovered_is_not_given_up_for_what_it_was() {
+    let spec = json!({"strategy": {"failureThreshold": 2, "batches": [{"upTo": 1, "pause": {}}]}});
+    let mut world = world("a a a", 'b', spec);
+    live(&mut world, 3);
+    crash(&mut world, 0);
+    live(&mut world, 1);
+    let recovered = world.snapshot.pods_mut().find(|pod| pod.revision == "b").unwrap();
+    (recovered.phase, recovered.ready_since, recovered.containers) = (PodPhase::Running, Some(at(4)), vec![]);
+    live(&mut world, 60);
+    assert_eq!(failed_reason(&world).as_deref(), Some("CrashLoopBackOff"), "remembered, and tolerated");
+    world.snapshot.rollout.spec.replicas = 1;
+    live(&mut world, 60);
+    assert_eq!(revisions_run(&world), "b", "the one instance that is left is well");
+}
+
+/// B9
+#[test]
+fn an_abort_with_nothing_to_go_back_to_stops_all_the_same() {
+    let spec = json!({"strategy": {"batchSize": 1, "maxSurge": 0, "maxUnavailable": 1, "failureThreshold": 2}});
+    let mut world = world("a a a a", 'b', spec);
+    live(&mut world, 3);
+    crash(&mut world, 0);
+    live(&mut world, 1);
+    world.snapshot.revisions.retain(|revision| revision.name != "a");
+    let run = world.snapshot.rollout.status.as_ref().unwrap().run.unwrap();
+    world.snapshot.rollout.spec.abort = Some(crate::api::rollout::Abort { run });
+    let before = world.snapshot.rollout.status.clone().unwrap().batch.unwrap().opened;
+    live(&mut world, 600);
+    assert_eq!(world.snapshot.rollout.status.clone().unwrap().batch.unwrap().opened, before);
+}
+
 #[test]
 fn a_pod_evicted_while_approval_is_awaited_is_replaced_and_no_failure() {
     let spec = json!({"progressDeadlineSeconds": 60, "strategy": {"batches": [{"upTo": 2, "pause": {}}]}});

@@ -135,7 +135,8 @@ fn a_new_spec_takes_slots_from_whatever_they_run() {
 /// Of a lost status: only what works is a revision to go back to.
 #[test]
 fn what_most_instances_run_is_stable_only_if_it_works() {
-    for (slots, expected) in [("b b b", Some("b")), ("b b~ b~", Some("b")), ("b~ b~ b~", None)] {
+    for (slots, expected) in [("b b b", Some("b")), ("b b~ b~", Some("b")), ("b~ b~ b~", None), ("a~ a~ b", Some("b"))]
+    {
         let mut fixture = Fixture::new(slots, 'c', json!({}));
         fixture.snapshot.revisions.iter_mut().for_each(|revision| revision.completed_at = None);
         assert_eq!(plan(&fixture.snapshot).memory.stable.as_deref(), expected, "{slots}");

@@ -90,10 +90,12 @@ pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
             has_completed && !pauses && end.images.values().flatten().all(|image| Behaviour::of_image(image).works())
         }
         // Somebody has deleted what there was to go back to, or it completed while no instance was asked for.
-        "RollbackStuck" => actor.get(&CONTROLLER_REVISIONS, ROLLOUT.0, stable).is_none_or(|revision| {
-            let image = &revision["data"]["template"]["spec"]["containers"][0]["image"];
-            !Behaviour::of_image(text(image)).works()
-        }),
+        "RollbackStuck" if has_completed && !pauses && !stable.is_empty() => {
+            actor.get(&CONTROLLER_REVISIONS, ROLLOUT.0, stable).is_none_or(|revision| {
+                let image = &revision["data"]["template"]["spec"]["containers"][0]["image"];
+                !Behaviour::of_image(text(image)).works()
+            })
+        }
         _ => false,
     };
     is_explained.then_some(()).ok_or_else(|| format!("{wanted} ends unexplained: {end:?}"))

@@ -176,14 +176,28 @@ impl Docket {
             self.pod_written(commit, is_ours);
         } else if *change.kind == CONTROLLER_REVISIONS {
             if let Some(owner) = owner(&change.object) {
-                let revisions = self.revisions.entry(owner.to_owned()).or_default();
-                let names = if change.is_gone { &mut revisions.deleted } else { &mut revisions.made };
-                names.insert(change.object.name().to_owned());
+                let (owner, name) = (owner.to_owned(), change.object.name().to_owned());
+                if is_ours && change.is_gone {
+                    self.judge_cleaning(&owner, &name);
+                }
+                self.revisions.entry(owner).or_default().written(name, change.is_gone, is_ours);
             }
         } else if *change.kind == NODES {
             self.node_written(commit);
         } else if *change.kind == EVENTS && change.object["reason"] == "InternalError" {
             self.accuse("R18", format_args!("{}", change.object["note"]));
+        }
+    }
+
+    /// What status calls stable is never cleared away: there would be nothing to go back to.
+    fn judge_cleaning(&self, owner: &str, name: &str) {
+        let Some(story) = self.stories.get(owner) else { return };
+        let mut statuses = story.versions_seen(self.age).map(|rollout| rollout.status.as_ref());
+        let is_stable = |status: Option<&baton::api::RolloutStatus>| {
+            status.and_then(|status| status.current_revision.as_deref()) == Some(name)
+        };
+        if statuses.all(is_stable) {
+            self.accuse("R5", format_args!("the stable revision {name} is deleted"));
         }
     }
 

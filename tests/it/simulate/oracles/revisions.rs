@@ -1,10 +1,12 @@
 //! R4, R5, R9, R13, R17: which revision a slot gets, how many Pods it has, what is told.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use baton::{
     api::{ConditionStatus, ConditionType, Rollout, RolloutStatus, names::LABEL_REVISION},
     snapshot::Pod,
 };
+
+use tokio::time::Instant;
 
 use super::{bounds::Glass, story::Story};
 use crate::fake_apiserver::object::Object;
@@ -13,9 +15,26 @@ use crate::fake_apiserver::object::Object;
 #[derive(Clone, Default)]
 pub struct Revisions {
     /// There was one.
-    pub made: BTreeSet<String>,
-    /// There was one that somebody deleted.
-    pub deleted: BTreeSet<String>,
+    made: BTreeSet<String>,
+    /// There was one that a user deleted; and when it was made again.
+    deleted: BTreeMap<String, Option<Instant>>,
+}
+
+impl Revisions {
+    /// One was made, changed, or deleted by ours or by a user.
+    pub fn written(&mut self, name: String, is_gone: bool, is_ours: bool) {
+        if !is_gone {
+            self.made.insert(name.clone());
+            self.deleted.entry(name).and_modify(|again| *again = again.or_else(|| Some(Instant::now())));
+        } else if !is_ours {
+            self.deleted.insert(name, None);
+        }
+    }
+
+    /// Whether somebody may still see that it is deleted.
+    fn is_missing(&self, name: &str, glass: Glass) -> bool {
+        self.deleted.get(name).is_some_and(|again| again.is_none_or(|again| again.elapsed() <= glass.age))
+    }
 }
 
 /// R4, R5: a Pod is made at the revision that its slot is assigned by a status that its maker may have seen; where
@@ -29,7 +48,7 @@ pub fn is_assigned(story: &Story, object: &Object, revisions: &Revisions, glass:
     let is_of = |revision: Option<&str>| revision == Some(pod.revision.as_str());
     let is_assigned = |status: &RolloutStatus| {
         let assigned = assigned(status, pod.slot);
-        let is_deleted = assigned.is_some_and(|assigned| revisions.deleted.contains(assigned));
+        let is_deleted = assigned.is_some_and(|assigned| revisions.is_missing(assigned, glass));
         is_of(assigned) || (is_deleted && is_of(status.effective_revision.as_deref()))
     };
     if statuses.any(is_assigned) {
