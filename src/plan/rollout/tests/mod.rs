@@ -5,4 +5,5 @@ mod folds;
 mod gates;
 mod looks;
 mod properties;
+mod restarts;
 pub(crate) mod worlds;
