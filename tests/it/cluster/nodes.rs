@@ -50,6 +50,23 @@ fn a_cluster_outlives_a_node_process_that_is_killed() {
     cluster.kubectl(&["wait", "node/process-1", "--for=condition=Ready", "--timeout=30s"]);
 }
 
+/// As the node lifecycle controller makes it unready, whose node was silent for a while.
+#[test]
+fn a_simulated_pod_that_somebody_made_unready_is_ready_again() {
+    let cluster = shared();
+    cluster.kubectl(&["create", "namespace", "ready-again"]);
+    let kubectl = |args: &[&str]| cluster.kubectl(&[&["--namespace=ready-again"], args].concat());
+    let tolerates = r#"{"spec":{"nodeSelector":{"type":"kwok"},"tolerations":[{"operator":"Exists"}]}}"#;
+    kubectl(&["run", "pod", "--image=example.local/idle:1.0", "--override-type=strategic", "--overrides", tolerates]);
+    kubectl(&["wait", "pod/pod", "--for=condition=Ready", "--timeout=30s"]);
+    let unready = r#"{"status":{"conditions":[{"type":"Ready","status":"False"}]}}"#;
+    kubectl(&["patch", "pod", "pod", "--subresource=status", "--patch", unready]);
+    let types = "jsonpath={.status.conditions[?(@.status==\"True\")].type}";
+    let is_ready = || kubectl(&["get", "pod", "pod", "-o", types]).split(' ').any(|type_| type_ == "Ready");
+    eventually(30, "the Pod to be Ready again", is_ready);
+    assert_eq!(kubectl(&["get", "pod", "pod", "-o", types]).split(' ').count(), 5, "and all that it was before");
+}
+
 /// kwok once ended each Pod twice, by name: the second time it might meet the next Pod of that name.
 #[test]
 fn a_simulated_pod_is_ended_once() {
