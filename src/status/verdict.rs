@@ -23,6 +23,9 @@ use crate::{
     snapshot::{RefusalReason, TemplateCheck},
 };
 
+/// What a person can do about a revision that failed for good.
+const TRY_AGAIN: &str = "change the spec, or set spec.retryAt to try it again";
+
 /// kstatus' states of an object that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -121,8 +124,7 @@ fn given_up(look: &Look<'_>) -> Option<Verdict> {
         return Some(in_progress("RollingBack", format!("{}; {cause}", waits_for(look))));
     }
     let runs = runs(look);
-    let remedy = "change the spec, or set spec.retryAt to try it again";
-    Some(failed(if is_aborted(look) { "Aborted" } else { "RolledBack" }, format!("{cause}; {runs}: {remedy}")))
+    Some(failed(if is_aborted(look) { "Aborted" } else { "RolledBack" }, format!("{cause}; {runs}: {TRY_AGAIN}")))
 }
 
 pub(super) fn is_aborted(look: &Look<'_>) -> bool {
@@ -152,17 +154,16 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
     }
     let cause = cause(look);
     if memory.stable.is_none() {
-        let remedy = "there is no earlier revision to go back to; change the spec, or set spec.retryAt to try it again";
-        return Some(failed("FirstRevisionFailed", format!("{cause}: {remedy}")));
+        let why = "there is no earlier revision to go back to";
+        return Some(failed("FirstRevisionFailed", format!("{cause}: {why}; {TRY_AGAIN}")));
     }
-    let returns = look.spec().strategy.on_failure == OnFailure::Rollback || is_aborted(look);
-    if returns && look.revision(memory.stable.as_ref()).is_none_or(|stable| stable.deleting) {
+    let rolls_back = look.spec().strategy.on_failure == OnFailure::Rollback;
+    if (rolls_back || is_aborted(look)) && look.revision(memory.stable.as_ref()).is_none_or(|stable| stable.deleting) {
         let gone = memory.stable.as_deref().unwrap_or_default();
-        let remedy = "change the spec, or set spec.retryAt to try it again";
-        let way = format!("cannot go back: ControllerRevision {gone} was deleted");
-        return Some(failed("RollbackStuck", format!("{cause}; {way}: {remedy}")));
+        let why = format!("cannot go back: ControllerRevision {gone} was deleted");
+        return Some(failed("RollbackStuck", format!("{cause}; {why}: {TRY_AGAIN}")));
     }
-    if look.spec().strategy.on_failure == OnFailure::Rollback {
+    if rolls_back {
         return Some(in_progress("RollingBack", format!("{cause}: going back")));
     }
     let deadline = failure.reason == "ProgressDeadlineExceeded";

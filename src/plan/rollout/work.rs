@@ -192,8 +192,9 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             return;
         }
         let restart_end = self.restart_end();
-        let [forward, renew, back] = [gates::forward, gates::renew, gates::back]
-            .map(|gate: fn(&View<'_>, &mut Alarm) -> _| gate(view, self.alarm));
+        let forward = gates::forward(view, self.alarm);
+        let renew = gates::renew(view, self.alarm);
+        let back = gates::back(view, self.alarm);
         for slot in due {
             let pod = slot.live[0];
             let reason = self.reason_of_change(slot);

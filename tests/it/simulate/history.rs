@@ -245,13 +245,7 @@ impl<'s> History<'s> {
             self.trace.break_promise("idle", format_args!("{written} writes where {heard} things happen"));
         } else if requested > IDLE_REQUESTS_MAX + 2 * heard as usize {
             self.trace.break_promise("idle", format_args!("{requested} requests in {IDLE:?} while nothing happens"));
-        } else {
-            self.explain();
-        }
-    }
-
-    fn explain(&self) {
-        if let Err(how) = end::explain(&self.server, self.scenario) {
+        } else if let Err(how) = end::explain(&self.server, self.scenario) {
             self.trace.break_promise("end", how);
         }
     }

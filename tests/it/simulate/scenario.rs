@@ -67,8 +67,9 @@ impl Scenario {
         };
         // Where it takes minutes until a Pod counts as available, a version that works must not be late for that.
         if last.works() {
-            let deadline = 600 + 8 * scenario.clocks_apart().as_secs();
-            scenario.rollout["spec"]["progressDeadlineSeconds"] = json!(deadline);
+            let longer = u64::from(INSTANCES_MAX) * scenario.clocks_apart().as_secs();
+            let deadline = &mut scenario.rollout["spec"]["progressDeadlineSeconds"];
+            *deadline = json!(deadline.as_u64().unwrap_or_default() + longer);
         }
         if is_undisturbed {
             scenario.operators[0] = (Skew::NONE, true);
@@ -80,10 +81,10 @@ impl Scenario {
 
     /// How far the nodes' clock is ahead of the operator's that is furthest behind, within the first hour.
     pub fn clocks_apart(&self) -> Duration {
-        let ahead = |skew: Skew| skew.ahead(SignedDuration::ZERO).max(skew.ahead(SignedDuration::from_hours(1)));
-        let behind = |skew: Skew| skew.ahead(SignedDuration::ZERO).min(skew.ahead(SignedDuration::from_hours(1)));
-        let furthest = self.operators.iter().map(|(skew, _)| behind(*skew)).min().unwrap_or_default();
-        (ahead(self.node_skew) - furthest).max(SignedDuration::ZERO).unsigned_abs()
+        let extremes = |skew: &Skew| [0, 1].map(|hours| skew.ahead(SignedDuration::from_hours(hours)));
+        let nodes = extremes(&self.node_skew).into_iter().max().unwrap_or_default();
+        let operators = self.operators.iter().flat_map(|(skew, _)| extremes(skew)).min().unwrap_or_default();
+        (nodes - operators).max(SignedDuration::ZERO).unsigned_abs()
     }
 
     /// Whether the end must be that of the undisturbed run: where it does not depend on who was faster.

@@ -5,7 +5,6 @@ use baton::{
     api::{ConditionStatus, ConditionType, Rollout, RolloutStatus, names::LABEL_REVISION},
     snapshot::Pod,
 };
-
 use tokio::time::Instant;
 
 use super::{bounds::Glass, story::Story};
