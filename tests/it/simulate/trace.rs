@@ -43,8 +43,8 @@ impl Trace {
         if state.lines.len() < LINES_MAX {
             state.lines.push(format!("{seconds:>9.3} {who:<11} {what}"));
         } else {
-            state.broken.get_or_insert_with(|| format!("endless: {LINES_MAX} lines in {seconds:.0} s"));
-            self.0.broke.notify_one();
+            drop(state);
+            self.end(format!("endless: {LINES_MAX} lines in {seconds:.0} s"));
         }
     }
 
@@ -52,7 +52,12 @@ impl Trace {
     pub fn break_promise(&self, promise: &str, how: impl Display) {
         let broken = format!("{promise}: {how}");
         self.say("ORACLE", &broken);
-        self.state().broken.get_or_insert(broken);
+        self.end(broken);
+    }
+
+    /// The first to say why counts.
+    fn end(&self, why: String) {
+        self.state().broken.get_or_insert(why);
         self.0.broke.notify_one();
     }
 
