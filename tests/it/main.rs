@@ -7,7 +7,6 @@ mod cluster;
 #[cfg(feature = "testbed")]
 mod contract;
 #[cfg(feature = "operator")]
-#[allow(dead_code, reason = "made to be built on: faults and policies that no test of its own needs")]
 mod fake_apiserver;
 #[cfg(feature = "operator")]
 mod generated;

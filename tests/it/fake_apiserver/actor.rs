@@ -48,18 +48,6 @@ impl Actor {
         self.write(Verb::Create, target, |state, caller| state.create(caller, kind, namespace, value))
     }
 
-    /// PUT.
-    pub fn replace(&self, kind: &'static Kind, namespace: &str, name: &str, value: Value) -> Answer {
-        let target = Target { kind, namespace, name, subresource: "" };
-        self.write(Verb::Update, target, |state, caller| Ok(state.update(caller, target, Edit::Replace(value))?.0))
-    }
-
-    /// Merge patch.
-    pub fn patch(&self, kind: &'static Kind, namespace: &str, name: &str, patch: Value) -> Answer {
-        let target = Target { kind, namespace, name, subresource: "" };
-        self.write(Verb::Patch, target, |state, caller| Ok(state.update(caller, target, Edit::Merge(patch))?.0))
-    }
-
     /// Changes everything but the status, at one moment.
     pub fn edit(&self, kind: &'static Kind, namespace: &str, name: &str, mut edit: impl FnMut(&mut Value)) -> Answer {
         let target = Target { kind, namespace, name, subresource: "" };
@@ -115,7 +103,7 @@ impl Actor {
                 delete: None,
             };
             let code = done.as_ref().err().map_or(200, |refusal| refusal.code);
-            Audit::note(&mut state.audit, Entry { at: caller.now, request, code, is_done: true });
+            Audit::note(&mut state.audit, Entry { request, code, is_done: true });
             done
         })
     }

@@ -4,15 +4,11 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
-
 use super::faults::{Request, Verb};
 
 /// One request and its answer.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// By the server's clock, when it was done.
-    pub at: Timestamp,
     pub request: Request,
     /// HTTP status that was answered; 0 where the answer, or the request, was lost.
     pub code: u16,

@@ -10,7 +10,6 @@ use super::{
     kinds::Kind,
     object::{Object, finalizers, is_terminating, set_meta, whole_seconds},
     refusal::Refusal,
-    selectors::Selector,
     store::key,
     upkeep::bump_generation,
     write::{Caller, Target},
@@ -76,7 +75,7 @@ impl State {
             return Err(Refusal::not_found(kind, name));
         };
         check_preconditions(kind, &existing, options)?;
-        self.admission.check(caller, kind, Verb::Delete, &existing, Some(&existing), &self.store)?;
+        self.admission.check(kind, Verb::Delete, &existing, &self.store)?;
         let mut value = existing.value().clone();
         let grace = mark_gracefully(kind, &mut value, options, caller.now);
         if grace == Grace::Pending {
@@ -106,28 +105,6 @@ impl State {
             self.committed(caller, Verb::Delete, change);
         }
         Ok(Deleted::Now(marked))
-    }
-
-    /// DELETE of many.
-    ///
-    /// # Errors
-    /// Of the first that cannot be deleted.
-    pub fn delete_collection(
-        &mut self,
-        caller: &Caller,
-        kind: &'static Kind,
-        namespace: &str,
-        selector: &Selector,
-        options: &DeleteOptions,
-    ) -> Result<Vec<Arc<Object>>, Refusal> {
-        let of_namespace = |object: &&Arc<Object>| namespace.is_empty() || object.namespace() == namespace;
-        let objects = self.store.table(kind).values().filter(of_namespace);
-        let objects: Vec<Arc<Object>> = objects.filter(|object| selector.selects(object)).cloned().collect();
-        for object in &objects {
-            let target = Target { kind, namespace: object.namespace(), name: object.name(), subresource: "" };
-            self.delete(caller, target, options)?;
-        }
-        Ok(objects)
     }
 }
 

@@ -156,8 +156,7 @@ async fn deliver(server: ApiServer, call: Call) -> Result<Response<Stream>, BoxE
 }
 
 fn note(server: &ApiServer, request: &Request, code: u16, is_done: bool) {
-    let at = server.0.clock.now();
-    server.note(Entry { at, request: request.clone(), code, is_done });
+    server.note(Entry { request: request.clone(), code, is_done });
 }
 
 /// Anything but what was meant.
@@ -251,14 +250,12 @@ impl State {
                 let deleted = self.delete(caller, target, &call.delete_options()?)?;
                 Ok(deleted_reply(kind, &deleted))
             }
-            Verb::DeleteCollection => {
-                let query = call.list_query()?;
-                let objects =
-                    self.delete_collection(caller, kind, namespace, &query.selector, &call.delete_options()?)?;
-                let revision = self.store.revision();
-                let page = super::list::Page { objects, revision, continue_: String::new(), remaining: None };
-                Ok(Reply::Text(200, page.text(kind)))
-            }
+            // Nobody uses it: whoever begins to is told.
+            Verb::DeleteCollection => Err(Refusal::new(
+                405,
+                "MethodNotAllowed",
+                "the server does not allow this method on the requested resource",
+            )),
         }
     }
 
@@ -271,7 +268,6 @@ impl State {
             resource_version: call.query.text("resourceVersion").to_owned(),
             timeout_seconds: call.query.number("timeoutSeconds"),
             bookmarks: call.query.flag("allowWatchBookmarks"),
-            initial_events: call.query.flag("sendInitialEvents"),
         };
         let wake = self.streams.open(info.clone(), query, &self.store, self.faults.as_mut(), cached)?;
         Ok(Reply::Watch(info, wake))

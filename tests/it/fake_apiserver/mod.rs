@@ -45,7 +45,7 @@ use jiff::Timestamp;
 
 use self::{
     actor::Actor,
-    admission::{Admission, Mutation, Policy},
+    admission::{Admission, Policy},
     audit::{Audit, Entry},
     faults::{Ending, Faults, NoFaults, StreamFate, StreamInfo, Verb},
     store::{Change, Store},
@@ -178,11 +178,6 @@ impl ApiServer {
     /// Puts a policy in force, or out of it.
     pub fn set_policy(&self, name: &str, policy: Option<Policy>) {
         self.lock().admission.set_policy(name, policy);
-    }
-
-    /// Has what is written changed.
-    pub fn add_mutation(&self, mutation: Mutation) {
-        self.lock().admission.add_mutation(mutation);
     }
 
     /// Looks at the objects. The closure must not call the server.

@@ -85,14 +85,6 @@ impl Refusal {
         Self { details: json!({"retryAfterSeconds": 1}), ..Self::new(429, "TooManyRequests", message) }
     }
 
-    pub fn internal(message: &str) -> Self {
-        Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
-    }
-
-    pub fn unavailable() -> Self {
-        Self::new(503, "ServiceUnavailable", "the server is currently unable to handle the request")
-    }
-
     /// The write may have been done.
     pub fn timeout() -> Self {
         Self::new(504, "Timeout", "request did not complete within the allotted timeout")

@@ -33,8 +33,6 @@ pub struct WatchQuery {
     pub resource_version: String,
     pub timeout_seconds: Option<u64>,
     pub bookmarks: bool,
-    /// First what is there, then a bookmark that says so.
-    pub initial_events: bool,
 }
 
 /// All watches.
@@ -68,8 +66,6 @@ enum Event {
     Added,
     Modified,
     Deleted,
-    /// A bookmark at the end of what was there at the beginning.
-    Initial,
 }
 
 /// What a stream says now.
@@ -102,8 +98,7 @@ impl Streams {
             let message = format!("Too large resource version: {version}, current: {}", store.revision());
             return Err(Refusal::new(504, "Timeout", message));
         }
-        let begin =
-            if version == 0 || query.initial_events { cached.clamp(version, store.revision()) } else { version };
+        let begin = if version == 0 { cached.min(store.revision()) } else { version };
         let now = Instant::now();
         let lifetime =
             query.timeout_seconds.filter(|seconds| *seconds > 0).map_or(DEFAULT_TIMEOUT, Duration::from_secs);
@@ -120,15 +115,11 @@ impl Streams {
             query,
             fate,
         };
-        if version == 0 || stream.query.initial_events {
+        if version == 0 {
             let Ok(table) = store.at(stream.info.kind, begin) else { return Ok(None) };
             let shown = table.values().filter(|object| stream.shows(object)).cloned();
             for object in shown.collect::<Vec<_>>() {
                 stream.queue.push_back(Frame { due: now, revision: begin, event: Event::Added, object });
-            }
-            if stream.query.initial_events {
-                let object = Arc::new(Object::unstored(json!({"metadata": {}})));
-                stream.queue.push_back(Frame { due: now, revision: begin, event: Event::Initial, object });
             }
         }
         let Ok(changes) = store.since(stream.info.kind, begin) else { return Ok(None) };
@@ -246,7 +237,7 @@ impl Stream {
         }
         let mut text = String::with_capacity(frames.iter().map(|frame| frame.object.text().len() + 40).sum());
         for frame in &frames {
-            frame.write(self.info.kind, &mut text);
+            frame.write(&mut text);
         }
         text
     }
@@ -260,17 +251,16 @@ impl Stream {
             return Pull::Wait(Instant::now());
         }
         self.told = self.queue.front().map_or(revision, |frame| frame.revision - 1).max(self.told);
-        Pull::Text(bookmark_line(self.info.kind, self.told, false))
+        Pull::Text(bookmark_line(self.info.kind, self.told))
     }
 }
 
 impl Frame {
-    fn write(&self, kind: &Kind, text: &mut String) {
+    fn write(&self, text: &mut String) {
         let event = match self.event {
             Event::Added => "ADDED",
             Event::Modified => "MODIFIED",
             Event::Deleted => "DELETED",
-            Event::Initial => return text.push_str(&bookmark_line(kind, self.revision, true)),
         };
         let object = std::str::from_utf8(self.object.text()).unwrap_or("null");
         for part in [r#"{"type":""#, event, r#"","object":"#, object, "}\n"] {
@@ -298,11 +288,8 @@ fn coalesced(frames: Vec<Frame>) -> Vec<Frame> {
     frames
 }
 
-fn bookmark_line(kind: &Kind, revision: u64, is_end_of_initial: bool) -> String {
-    let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
-    if is_end_of_initial {
-        metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-    }
+fn bookmark_line(kind: &Kind, revision: u64) -> String {
+    let metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
     let object = json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata});
     format!("{}\n", json!({"type": "BOOKMARK", "object": object}))
 }

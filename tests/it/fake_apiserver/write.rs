@@ -78,7 +78,6 @@ impl State {
         let has_version = !meta_text(&value, "resourceVersion").is_empty();
         let has_name = !meta_text(&value, "name").is_empty();
         self.check_namespace(kind, namespace, meta_text(&value, "name"))?;
-        self.admission.mutate(caller, kind, &mut value);
         if kind.status != StatusRule::ApartOnceCreated {
             drop(value.as_object_mut().and_then(|value| value.remove("status")));
         }
@@ -90,7 +89,7 @@ impl State {
             }
             let name = meta_text(&value, "name");
             refuse_if_wrong(kind, &value, None)?;
-            self.admission.check(caller, kind, Verb::Create, &value, None, &self.store)?;
+            self.admission.check(kind, Verb::Create, &value, &self.store)?;
             if has_version {
                 return Err(Refusal::new(500, "", "resourceVersion should not be set on objects to be created"));
             }
@@ -138,7 +137,7 @@ impl State {
         (kind.default)(&mut value);
         keep_what_is_not_the_writers(kind, subresource, &existing, &mut value);
         refuse_if_wrong(kind, &value, Some(&existing))?;
-        self.admission.check(caller, kind, verb, &value, Some(&existing), &self.store)?;
+        self.admission.check(kind, verb, &value, &self.store)?;
         if is_terminating(&existing) && finalizers(&value).is_empty() && grace_is_over(&existing) {
             return Ok((self.end(caller, verb, kind, &existing, value), false));
         }
