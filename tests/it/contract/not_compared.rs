@@ -3,7 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::fake_apiserver::{kinds::Kind, object::meta_text};
+use super::step::Step;
+use crate::fake_apiserver::object::meta_text;
 
 /// How a field is looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,6 +49,19 @@ const KEPT: &[(&str, &str)] = &[
     ("Pod", "/status/message"),
 ];
 
+/// What is not asked at all, and why. Stands below the matrix.
+pub const NOT_ASKED: &[(&str, &str)] = &[
+    ("deletecollection", "nobody uses it: neither the operator nor the plugin, and kubectl deletes one by one"),
+    ("server-side apply, strategic merge patch", "nothing of ours sends them: the fake answers 415"),
+    ("watch with sendInitialEvents", "nothing of ours asks for it: a list comes first"),
+    ("a generated name that is taken", "they are drawn from fourteen million: it cannot be brought about"),
+];
+
+/// Letters of generated names.
+const DRAWN_FROM: &str = "bcdfghjklmnpqrstvwxz2456789";
+/// How many of them a generated name ends with.
+const DRAWN: usize = 5;
+
 /// Looks at what one server answers: uids and resourceVersions become the order in which they were first seen.
 #[derive(Default)]
 pub struct Eyes {
@@ -57,14 +71,20 @@ pub struct Eyes {
 }
 
 impl Eyes {
-    /// The answer as it is compared.
-    pub fn see(&mut self, kind: &Kind, body: &Value) -> Value {
+    /// The answer to a step as it is compared.
+    pub fn see(&mut self, step: &Step, body: &Value) -> Value {
+        let kind = step.kind;
         match body {
             Value::Array(events) => {
                 let told = events.iter().filter(|event| event["type"] != "BOOKMARK");
-                told.map(|event| json!({"type": event["type"], "object": self.see(kind, &event["object"])})).collect()
+                told.map(|event| json!({"type": event["type"], "object": self.see(step, &event["object"])})).collect()
             }
-            _ if body["kind"] == "Status" => self.object("Status", body),
+            _ if body["kind"] == "Status" => {
+                let mut status = self.object("Status", body);
+                hide_drawn(&mut status["details"]["name"], meta_text(&step.body, "generateName"));
+                drop_empty(&mut status);
+                status
+            }
             _ if body["items"].is_array() || body["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => {
                 let items = body["items"].as_array().into_iter().flatten();
                 let items: Value = items.map(|item| self.object(kind.kind, item)).collect();
@@ -92,6 +112,7 @@ impl Eyes {
             self.number_version(&mut seen);
         }
         self.number_uids(&mut seen);
+        hide_drawn(&mut seen["metadata"]["name"], meta_text(object, "generateName"));
         if kind == "Status" {
             fields_of_causes(&mut seen);
         }
@@ -138,6 +159,18 @@ fn fields_of_causes(status: &mut Value) {
     let fields = causes.iter().filter_map(|cause| cause["field"].as_str());
     let fields: BTreeSet<&str> = fields.map(|field| field.trim_start_matches('.')).filter(|f| *f != "<nil>").collect();
     status["details"]["causes"] = json!(fields);
+}
+
+/// Of a name that is generated, the letters that are drawn at random: how many, and that they may be drawn, is left.
+fn hide_drawn(name: &mut Value, prefix: &str) {
+    let Some(text) = name.as_str().filter(|_| !prefix.is_empty()) else { return };
+    let Some((asked, drawn)) = text.len().checked_sub(DRAWN).and_then(|length| text.split_at_checked(length)) else {
+        return;
+    };
+    if prefix.starts_with(asked) {
+        let hidden = drawn.chars().map(|letter| if DRAWN_FROM.contains(letter) { '?' } else { letter });
+        *name = json!(format!("{asked}{}", hidden.collect::<String>()));
+    }
 }
 
 fn hide(value: &mut Value, path: &[&str], look: Look) {

@@ -9,6 +9,39 @@ pub const SELECTOR: &str = "contract=yes";
 /// Ours, so that nobody else removes it.
 pub const FINALIZER: &str = "baton.dev/contract";
 
+/// How a create says the name.
+#[derive(Clone, Copy, Debug)]
+pub enum Name {
+    /// As it is.
+    Own,
+    /// The server draws the end of it. The number is to differ: names that begin alike are listed in random order.
+    Generated(u32),
+    /// The same, with a beginning that is too long.
+    GeneratedLong(u32),
+    /// Both, of which the name counts.
+    Both,
+    /// There is none.
+    Neither,
+}
+
+impl Name {
+    pub fn put_into(self, object: &mut Value) {
+        let metadata = &mut object["metadata"];
+        match self {
+            Self::Own => {}
+            Self::Generated(number) => metadata["generateName"] = json!(format!("c{number}-")),
+            Self::GeneratedLong(number) => {
+                metadata["generateName"] = json!(format!("c{number}-{}", "long-".repeat(13)));
+            }
+            Self::Both => metadata["generateName"] = json!("both-"),
+            Self::Neither => metadata["generateName"] = json!(""),
+        }
+        if !matches!(self, Self::Own | Self::Both) {
+            metadata["name"] = Value::Null;
+        }
+    }
+}
+
 /// A valid object of this kind; `variant` changes what it is about.
 pub fn valid(kind: &Kind, name: &str, variant: i64) -> Value {
     let mut object = match kind.kind {

@@ -12,13 +12,14 @@ use proptest::{
 use serde_json::{Value, json};
 
 use super::{
-    Servers, objects,
+    Servers,
+    objects::{self, Name},
     side::difference,
     step::{BEGIN, NAMESPACE, OTHER_UID, STALE, Step, UID, VERSION},
 };
 use crate::fake_apiserver::kinds::{CONFIG_MAPS, CONTROLLER_REVISIONS, Kind, LEASES, PODS, ROLLOUTS};
 
-/// Seeds that are always run: numbers without a meaning, and those that once found something.
+/// Seeds that are always run: numbers without a meaning, of which each change of the strategies makes other sequences.
 const FIXED_SEEDS: std::ops::Range<u64> = 0..70;
 /// Seeds that are new each time.
 const RANDOM_SEEDS: usize = 30;
@@ -50,26 +51,42 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn create(kind: &'static Kind, name: &'static str) -> impl Strategy<Value = Step> {
-    (1..4_i64, flags()).prop_map(move |(variant, [is_invalid, is_dry_run, is_kept, is_bound, has_uid])| {
-        let mut object =
-            if is_invalid && is_dry_run { objects::invalid(kind, name) } else { objects::valid(kind, name, variant) };
-        if is_kept {
-            object["metadata"]["finalizers"] = json!([objects::FINALIZER]);
-        }
-        if is_bound && *kind == PODS {
-            // To a node that is not there: nobody runs it, and its end takes its grace. A node of each sequence's own,
-            // because Pods of one that has been missing for 40 s are collected.
-            object["spec"]["nodeName"] = json!(NAMESPACE);
-        }
-        if has_uid && is_invalid {
-            object["metadata"]["uid"] = json!(OTHER_UID);
-            object["metadata"]["generation"] = json!(7);
-            object["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
-            object["status"] = json!({"replicas": 3});
-        }
-        let step = Step::create(kind, object);
-        if is_dry_run { step.dry_run() } else { step }
-    })
+    (1..4_i64, naming(), flags()).prop_map(
+        move |(variant, naming, [is_invalid, is_dry_run, is_kept, is_bound, has_uid])| {
+            let mut object = if is_invalid && is_dry_run {
+                objects::invalid(kind, name)
+            } else {
+                objects::valid(kind, name, variant)
+            };
+            if is_kept {
+                object["metadata"]["finalizers"] = json!([objects::FINALIZER]);
+            }
+            if is_bound && *kind == PODS {
+                // To a node that is not there: nobody runs it, and its end takes its grace. A node of each sequence's own,
+                // because Pods of one that has been missing for 40 s are collected.
+                object["spec"]["nodeName"] = json!(NAMESPACE);
+            }
+            if has_uid && is_invalid {
+                object["metadata"]["uid"] = json!(OTHER_UID);
+                object["metadata"]["generation"] = json!(7);
+                object["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
+                object["status"] = json!({"replicas": 3});
+            }
+            naming.put_into(&mut object);
+            let step = Step::create(kind, object);
+            if is_dry_run { step.dry_run() } else { step }
+        },
+    )
+}
+
+fn naming() -> impl Strategy<Value = Name> {
+    prop_oneof![
+        12 => Just(Name::Own),
+        2 => (0..10_000_u32).prop_map(Name::Generated),
+        1 => (0..10_000_u32).prop_map(Name::GeneratedLong),
+        1 => Just(Name::Both),
+        1 => Just(Name::Neither),
+    ]
 }
 
 fn list(kind: &'static Kind) -> impl Strategy<Value = Step> {
@@ -331,14 +348,16 @@ async fn random_sequences() {
 #[test]
 fn sequences_are_of_every_kind_and_way() {
     let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]));
-    let steps: Vec<Step> = (0..200).flat_map(|_| sequence().new_tree(&mut runner).unwrap().current()).collect();
+    let steps: Vec<Step> = (0..400).flat_map(|_| sequence().new_tree(&mut runner).unwrap().current()).collect();
     let has = |what: &dyn Fn(&Step) -> bool| steps.iter().filter(|step| what(step)).count() > 20;
     for kind in KINDS {
         for word in ["create", "patch", "delete", "list"] {
             assert!(has(&|step| *step.kind == *kind && step.verb.as_str() == word), "{kind:?} {word}");
         }
     }
-    for word in [STALE, OTHER_UID, UID, VERSION, "dryRun", "finalizers", "gracePeriodSeconds", "nodeName"] {
+    for word in
+        [STALE, OTHER_UID, UID, VERSION, "dryRun", "finalizers", "gracePeriodSeconds", "nodeName", "generateName"]
+    {
         assert!(has(&|step| step.to_string().contains(word)), "{word}");
     }
 }

@@ -104,14 +104,14 @@ impl Side {
     pub async fn take(&mut self, step: &Step) -> Answer {
         let (code, body) = self.ask(step).await;
         self.remember(step, &body);
-        Answer { code, body: self.eyes.see(step.kind, &body) }
+        Answer { code, body: self.eyes.see(step, &body) }
     }
 
     /// The same for several, at the same time.
     pub async fn take_all(&mut self, steps: &[Step]) -> Vec<Answer> {
         let answers = futures::future::join_all(steps.iter().map(|step| self.ask(step))).await;
         let answers = steps.iter().zip(answers);
-        answers.map(|(step, (code, body))| Answer { code, body: self.eyes.see(step.kind, &body) }).collect()
+        answers.map(|(step, (code, body))| Answer { code, body: self.eyes.see(step, &body) }).collect()
     }
 
     /// Sends a step; the answer as it came.

@@ -7,6 +7,7 @@ use futures::{StreamExt, stream};
 
 use super::{
     Servers,
+    not_compared::NOT_ASKED,
     side::{Answer, difference},
     step::Step,
 };
@@ -67,11 +68,13 @@ enum Way {
     /// It makes no sense.
     Invalid,
     DryRun,
+    /// The server makes the name up.
+    GeneratedName,
     /// What it begins from is compacted.
     Gone,
 }
 
-const WAYS: [(Way, &str); 8] = [
+const WAYS: [(Way, &str); 9] = [
     (Way::Ok, "ok"),
     (Way::Missing, "missing"),
     (Way::Taken, "taken"),
@@ -79,6 +82,7 @@ const WAYS: [(Way, &str); 8] = [
     (Way::WrongUid, "wrong uid"),
     (Way::Invalid, "invalid"),
     (Way::DryRun, "dry run"),
+    (Way::GeneratedName, "generated name"),
     (Way::Gone, "410"),
 ];
 
@@ -167,5 +171,6 @@ fn table(cells: &[Cell]) -> String {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    let not_asked = NOT_ASKED.iter().map(|(what, why)| format!("not asked: {what}: {why}"));
+    rows.iter().map(line).chain(not_asked).collect::<Vec<_>>().join("\n")
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::Way;
 use crate::{
     contract::{
-        objects,
+        objects::{self, Name},
         step::{BEGIN, CONTINUE, NAMESPACE, OTHER_UID, STALE, Step, VERSION},
     },
     fake_apiserver::{
@@ -32,6 +32,7 @@ pub(super) fn steps(kind: &'static Kind, verb: Verb, subresource: &'static str, 
         }
         Verb::Patch => about_an_object(kind, subresource, way, Step::merge(kind, "a", patch(kind, subresource, way)?)),
         Verb::Delete => about_an_object(kind, subresource, way, delete(kind, way)),
+        // See `NOT_ASKED`.
         Verb::DeleteCollection => None,
     }
 }
@@ -41,7 +42,7 @@ fn about_an_object(kind: &'static Kind, subresource: &'static str, way: Way, ste
     let step = step.subresource(subresource);
     match way {
         Way::Missing => Some(vec![step]),
-        Way::Taken | Way::Gone | Way::DryRun => None,
+        Way::Taken | Way::Gone | Way::DryRun | Way::GeneratedName => None,
         Way::Ok | Way::Stale | Way::WrongUid | Way::Invalid => Some(vec![made(kind, "a"), step]),
     }
 }
@@ -98,6 +99,7 @@ fn create(kind: &'static Kind, way: Way) -> Option<Vec<Step>> {
         Way::Stale => body["metadata"]["resourceVersion"] = json!("1"),
         Way::WrongUid => body["metadata"]["uid"] = json!(OTHER_UID),
         Way::Invalid => body = objects::invalid(kind, "a"),
+        Way::GeneratedName => Name::Generated(1).put_into(&mut body),
         Way::DryRun | Way::Gone => return None,
     }
     Some(vec![Step::create(kind, body)])
