@@ -15,11 +15,14 @@ use crate::sources;
 /// The shared cluster with the CRDs, installed as README says.
 pub fn cluster() -> &'static TestCluster {
     static INSTALLED: OnceLock<()> = OnceLock::new();
-    INSTALLED.get_or_init(|| {
-        shared().kubectl(&["apply", "-f", &repository("crds")]);
-        shared().kubectl(&["wait", "--for=condition=Established", "crd/rollouts.baton.dev", "--timeout=30s"]);
-    });
+    INSTALLED.get_or_init(|| install_crds(shared()));
     shared()
+}
+
+/// Has a cluster know the CRDs.
+pub fn install_crds(cluster: &TestCluster) {
+    cluster.kubectl(&["apply", "-f", &repository("crds")]);
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd/rollouts.baton.dev", "--timeout=30s"]);
 }
 
 fn repository(path: &str) -> String {

@@ -136,16 +136,10 @@ fn the_api_server_can_be_restarted() {
     cluster.kubectl(&["create", "namespace", "before"]);
     let pid = || cluster.pid("kube-apiserver");
     let first = pid();
-    for how in [&["restart", "kube-apiserver"][..], &["restart", "kube-apiserver", "--kill"]] {
+    for how in [&[][..], &["--kill"]] {
         let before = pid();
-        cluster.testbed(how);
+        cluster.restart_api_server(how);
         assert_ne!(pid(), before);
-        let ready = ["get", "--raw", "/readyz"];
-        let kubectl = Path::new(BIN).join("kubectl");
-        eventually(60, "the API server to be ready again", || {
-            let kubectl = Command::new(&kubectl).args(ready).env("KUBECONFIG", &cluster.kubeconfig).output();
-            kubectl.unwrap().status.success()
-        });
         cluster.kubectl(&["get", "namespace", "before"]);
     }
     assert_ne!(pid(), first);

@@ -93,6 +93,14 @@ impl TestCluster {
         output_of(Command::new(TESTBED).arg("cluster").args(args).arg("--dir").arg(&self.dir))
     }
 
+    /// Restarts the API server, with more `args` if any, and returns when it answers again.
+    pub fn restart_api_server(&self, args: &[&str]) {
+        self.testbed(&[&["restart", "kube-apiserver"], args].concat());
+        let mut ready = Command::new(Path::new(BIN).join("kubectl"));
+        ready.args(["get", "--raw", "/readyz"]).env("KUBECONFIG", &self.kubeconfig);
+        eventually(60, "the API server to be ready again", || ready.output().is_ok_and(|told| told.status.success()));
+    }
+
     /// The process id, as seen inside, of a component or process node; nothing if it does not run.
     pub fn pid(&self, name: &str) -> Option<u32> {
         let status = self.testbed(&["status"]);

@@ -2,10 +2,12 @@
 //!
 //! - [`matrix`]: every kind we touch, every verb we use on it, and every way in which that can go.
 //! - [`sequences`]: random requests, each from what the ones before have led to.
+//! - [`compaction`]: what either forgets.
 //! - [`garbage`]: what becomes of dependents.
 //! - [`refusals`]: the words that we read.
 //!
 //! What is not compared stands in [`not_compared`], each with its reason. Where they differ, the real one is right.
+mod compaction;
 mod garbage;
 mod matrix;
 mod not_compared;
@@ -19,7 +21,10 @@ use std::sync::Arc;
 
 use self::side::Side;
 use crate::{
-    cluster::api::cluster,
+    cluster::{
+        api::{cluster, install_crds},
+        support::TestCluster,
+    },
     fake_apiserver::{ApiServer, Options},
 };
 
@@ -32,9 +37,18 @@ struct Servers {
 impl Servers {
     async fn start() -> Arc<Self> {
         let started = tokio::task::spawn_blocking(cluster).await.expect("the cluster starts");
-        let options = Options::new(1, baton::operator::clock::Clock::system());
-        let fake = ApiServer::new(Options { needs_namespaces: true, ..options });
-        Arc::new(Self { fake, real: started.client().await })
+        Arc::new(Self { fake: fake(), real: started.client().await })
+    }
+
+    /// The real one in a cluster of its own, for what others would suffer from.
+    async fn start_apart(name: &'static str) -> (Self, TestCluster) {
+        let start = move || {
+            let cluster = TestCluster::start(name, "kwok:1");
+            install_crds(&cluster);
+            cluster
+        };
+        let cluster = tokio::task::spawn_blocking(start).await.expect("the cluster starts");
+        (Self { fake: fake(), real: cluster.client().await }, cluster)
     }
 
     /// The fake and the real one, each with a new namespace of this name.
@@ -45,4 +59,9 @@ impl Servers {
         real.make_namespace().await;
         [fake, real]
     }
+}
+
+fn fake() -> ApiServer {
+    let options = Options::new(1, baton::operator::clock::Clock::system());
+    ApiServer::new(Options { needs_namespaces: true, ..options })
 }

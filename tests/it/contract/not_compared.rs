@@ -27,7 +27,7 @@ const RULES: &[(&str, &str, Look, &str)] = &[
     ("List", "metadata.continue", Look::Presence, "opaque by contract"),
     ("List", "metadata.remainingItemCount", Look::Never, "\"intended for estimating\", and absent where a selector is"),
     ("Status", "message", Look::Never, "words for people; the parts we read are asked for one by one in the matrix"),
-    ("Status", "metadata", Look::Never, "always empty"),
+    ("Status", "metadata.continue", Look::Presence, "opaque by contract"),
     ("Status", "details.retryAfterSeconds", Look::Never, "how loaded each is"),
     ("Status", "details.causes[].message", Look::Never, "words for people"),
     ("Status", "details.causes[].reason", Look::Never, "nobody reads it (see `fields_of_causes`)"),
@@ -54,6 +54,7 @@ pub const NOT_ASKED: &[(&str, &str)] = &[
     ("deletecollection", "nobody uses it: neither the operator nor the plugin, and kubectl deletes one by one"),
     ("server-side apply, strategic merge patch", "nothing of ours sends them: the fake answers 415"),
     ("watch with sendInitialEvents", "nothing of ours asks for it: a list comes first"),
+    ("410 in the middle of a watch, or instead of one", "the real one says it as the first event; only faults do else"),
     ("a generated name that is taken", "they are drawn from fourteen million: it cannot be brought about"),
 ];
 

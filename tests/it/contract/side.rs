@@ -65,7 +65,7 @@ fn compare(fake: &Value, real: &Value, path: &str, places: &mut Vec<String>) {
 /// A server, and what it said so far.
 pub struct Side {
     pub name: &'static str,
-    client: Client,
+    pub client: Client,
     pub namespace: String,
     /// (resource, name) → (uid, resourceVersion), as last answered.
     known: BTreeMap<(&'static str, String), (String, String)>,

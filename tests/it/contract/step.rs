@@ -30,13 +30,16 @@ pub struct Step {
     pub query: Vec<(&'static str, String)>,
     pub body: Value,
     pub content_type: &'static str,
+    /// Sent when both servers have forgotten what was.
+    pub is_after_compaction: bool,
 }
 
 impl Step {
     pub fn new(verb: Verb, kind: &'static Kind, name: &str) -> Self {
         let content_type = "application/json";
         let (name, query) = (name.to_owned(), Vec::new());
-        Self { verb, kind, name, subresource: "", query, body: Value::Null, content_type }
+        let body = Value::Null;
+        Self { verb, kind, name, subresource: "", query, body, content_type, is_after_compaction: false }
     }
 
     pub fn create(kind: &'static Kind, body: Value) -> Self {
@@ -111,6 +114,10 @@ impl Step {
 
     pub fn dry_run(self) -> Self {
         if self.verb == Verb::Delete { self.options("dryRun", json!(["All"])) } else { self.query("dryRun", "All") }
+    }
+
+    pub fn after_compaction(self) -> Self {
+        Self { is_after_compaction: true, ..self }
     }
 
     pub fn is_dry_run(&self) -> bool {

@@ -40,7 +40,7 @@ impl ListQuery {
         let (revision, after) = self.place(store, cached)?;
         let table = store
             .at(kind, revision)
-            .map_err(|expired| if self.continue_.is_empty() { expired } else { continue_expired(store, &after) })?;
+            .map_err(|expired| if self.continue_.is_empty() { expired } else { continue_expired(&after) })?;
         let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
         let begin = if after.is_empty() { prefix.clone() } else { format!("{after}\0") };
         let mut rest = table.range(begin..).take_while(|(key, _)| key.starts_with(&prefix)).peekable();
@@ -97,13 +97,11 @@ fn too_large(wanted: u64, latest: u64) -> Refusal {
     Refusal { details, ..Refusal::new(504, "Timeout", message) }
 }
 
-fn continue_expired(store: &Store, after: &str) -> Refusal {
-    let mut refusal = Refusal::expired(
+fn continue_expired(after: &str) -> Refusal {
+    let refusal = Refusal::expired(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     );
-    let _ = store;
-    refusal.details = serde_json::json!({"continue": format!("0.{after}")});
-    refusal
+    Refusal { continue_: format!("0.{after}"), ..refusal }
 }
 
 impl Page {

@@ -14,12 +14,14 @@ pub struct Refusal {
     pub message: String,
     /// Status.details.
     pub details: Value,
+    /// Status.metadata.continue, with which a list whose token has expired goes on nevertheless; else empty.
+    pub continue_: String,
 }
 
 impl Refusal {
     /// Any.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null }
+        Self { code, reason, message: message.into(), details: Value::Null, continue_: String::new() }
     }
 
     /// About one object.
@@ -98,6 +100,9 @@ impl Refusal {
         });
         if !self.details.is_null() {
             status["details"] = self.details.clone();
+        }
+        if !self.continue_.is_empty() {
+            status["metadata"]["continue"] = json!(self.continue_);
         }
         status
     }

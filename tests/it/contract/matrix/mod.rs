@@ -8,7 +8,7 @@ use futures::{StreamExt, stream};
 use super::{
     Servers,
     not_compared::NOT_ASKED,
-    side::{Answer, difference},
+    side::{Answer, Side, difference},
     step::Step,
 };
 use crate::fake_apiserver::{
@@ -106,22 +106,45 @@ impl Cell {
             (false, _) => format!("{fake} (real: {real})"),
         }
     }
-}
 
-async fn run(servers: &Servers, row: usize, way: usize, steps: Vec<Step>) -> Cell {
-    let [mut fake, mut real] = servers.sides(&format!("matrix-{row}-{way}")).await;
-    let is_elsewhere = WAYS[way].0 == Way::Missing && ROWS[row].1 == Verb::Create;
-    let mut cell = Cell { row, way, steps, fake: Vec::new(), real: Vec::new() };
-    for side in [&mut fake, &mut real] {
-        if is_elsewhere {
-            "nowhere".clone_into(&mut side.namespace);
-        }
-        for step in &cell.steps {
-            let answer = side.take(step).await;
-            if side.name == "fake" { cell.fake.push(answer) } else { cell.real.push(answer) }
+    /// Sends the steps before or after both forget.
+    async fn ask(&mut self, sides: &mut [Side; 2], is_after_compaction: bool) {
+        let [fake, real] = sides;
+        for step in self.steps.iter().filter(|step| step.is_after_compaction == is_after_compaction) {
+            self.fake.push(fake.take(step).await);
+            self.real.push(real.take(step).await);
         }
     }
-    cell
+}
+
+/// A cell before anything is asked.
+type Plan = (usize, usize, Vec<Step>);
+
+/// A cell up to where both servers forget, if they do.
+async fn begin(servers: &Servers, (row, way, steps): Plan) -> (Cell, [Side; 2]) {
+    let mut sides = servers.sides(&format!("matrix-{row}-{way}")).await;
+    let is_elsewhere = WAYS[way].0 == Way::Missing && ROWS[row].1 == Verb::Create;
+    if is_elsewhere {
+        for side in &mut sides {
+            "nowhere".clone_into(&mut side.namespace);
+        }
+    }
+    let mut cell = Cell { row, way, steps, fake: Vec::new(), real: Vec::new() };
+    cell.ask(&mut sides, false).await;
+    (cell, sides)
+}
+
+/// Cells in which both servers forget. They do so once, between what all cells ask before and what they ask then.
+async fn gone(plans: Vec<Plan>) -> Vec<Cell> {
+    let (mut servers, cluster) = Servers::start_apart("compaction").await;
+    let begun = plans.into_iter().map(|plan| begin(&servers, plan));
+    let mut begun = futures::future::join_all(begun).await;
+    servers.compact(&cluster, begun.iter_mut().flat_map(|(_, sides)| sides)).await;
+    let rest = begun.into_iter().map(|(mut cell, mut sides)| async move {
+        cell.ask(&mut sides, true).await;
+        cell
+    });
+    futures::future::join_all(rest).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,9 +155,10 @@ async fn matrix() {
         let (kind, verb, subresource) = ROWS[row];
         ways::steps(kind, verb, subresource, WAYS[way].0).map(|steps| (row, way, steps))
     });
-    let servers = &servers;
-    let cells = stream::iter(cells).map(|(row, way, steps)| run(servers, row, way, steps)).buffer_unordered(8);
-    let mut cells: Vec<Cell> = cells.collect().await;
+    let (plans_of_gone, plans): (Vec<Plan>, Vec<Plan>) = cells.partition(|(_, way, _)| WAYS[*way].0 == Way::Gone);
+    let cells = stream::iter(plans).map(|plan| begin(&servers, plan)).buffer_unordered(8).map(|(cell, _)| cell);
+    let (mut cells, gone): (Vec<Cell>, _) = futures::join!(cells.collect(), gone(plans_of_gone));
+    cells.extend(gone);
     cells.sort_by_key(|cell| (cell.row, cell.way));
     let mut wrong = String::new();
     for cell in cells.iter().filter(|cell| cell.fake != cell.real) {

@@ -9,7 +9,7 @@ use crate::{
     },
     fake_apiserver::{
         faults::Verb,
-        kinds::{Kind, NODES, ROLLOUTS},
+        kinds::{Kind, NODES},
     },
 };
 
@@ -59,16 +59,21 @@ fn get(kind: &'static Kind, subresource: &'static str, way: Way) -> Option<Vec<S
 /// Nodes are not made here: controllers would write to them.
 fn list(kind: &'static Kind, way: Way) -> Option<Vec<Step>> {
     let page = || Step::list(kind).query("limit", "1");
+    let next = || page().query("continue", CONTINUE);
+    let exactly = || Step::list(kind).query("resourceVersion", BEGIN).query("resourceVersionMatch", "Exact");
+    let has_objects = *kind != NODES;
     match way {
-        Way::Missing => Some(vec![Step::list(kind)]),
         Way::Invalid => Some(vec![Step::list(kind).query("resourceVersion", "x")]),
-        Way::Ok if *kind == NODES => Some(vec![Step::list(kind)]),
-        Way::Ok => Some(vec![made(kind, "a"), made(kind, "b"), page(), page().query("continue", CONTINUE)]),
-        Way::Stale if *kind != NODES => {
-            let exactly = Step::list(kind).query("resourceVersion", BEGIN).query("resourceVersionMatch", "Exact");
-            Some(vec![Step::list(kind), made(kind, "a"), exactly])
+        Way::Ok if has_objects => Some(vec![made(kind, "a"), made(kind, "b"), page(), next()]),
+        Way::Ok | Way::Missing => Some(vec![Step::list(kind)]),
+        Way::Stale if has_objects => Some(vec![Step::list(kind), made(kind, "a"), exactly()]),
+        Way::Gone if has_objects => {
+            let before = [Step::list(kind), made(kind, "a"), made(kind, "b"), page()];
+            // With the token of the first page, then with that of the refusal, which goes on without consistency.
+            let after = [next(), next(), exactly()].map(Step::after_compaction);
+            Some(before.into_iter().chain(after).collect())
         }
-        // 410: see `compaction`.
+        Way::Gone => Some(vec![Step::list(kind), exactly().after_compaction()]),
         _ => None,
     }
 }
@@ -85,8 +90,7 @@ fn watch(kind: &'static Kind, way: Way) -> Option<Vec<Step>> {
         Way::Missing if *kind == NODES => Some(vec![Step::watch(kind, "")]),
         Way::Missing => Some(vec![made(kind, "a"), Step::watch(kind, "")]),
         Way::Invalid => Some(vec![Step::watch(kind, "x")]),
-        // The real one remembers built-in kinds from its start on, and custom ones from when their definition came.
-        Way::Gone if *kind == ROLLOUTS => Some(vec![Step::watch(kind, "1")]),
+        Way::Gone => Some(vec![Step::list(kind), Step::watch(kind, BEGIN).after_compaction()]),
         _ => None,
     }
 }
