@@ -1,8 +1,9 @@
 //! The controller lock: a Lease of our own. Who may take it is decided by [`lease::decide`]; here are the calls.
 //!
-//! A candidate looks every two seconds, and at once when a watch on the Lease, or on the Pod of its holder, tells something
-//! new: a release or a proven death is answered within milliseconds. The holder renews every two seconds; the fence lets
-//! writes through only while the last renewal, counted from before it was sent, outlives them.
+//! The holder renews every two seconds; the fence lets writes through only while the last renewal, counted from before it
+//! was sent, outlives them. A candidate follows the renewals by a watch on the Lease and asks nothing while it hears them.
+//! It looks when they are overdue, and at once when that watch, or one on the holder's Pod, tells something else: a release
+//! or a proven death is answered within milliseconds.
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -30,6 +31,8 @@ use crate::{
 
 /// Longest time for one call about the Lease: two of them fit into the time that a holder has to renew.
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a lock that was heard of may stay silent before a candidate looks: one renewal is overdue by half a period.
+const SILENCE: Duration = Duration::from_secs(3);
 /// Name of the operator's container in its Pod, whose end proves a holder's death.
 pub const CONTAINER: &str = "operator";
 
@@ -67,7 +70,9 @@ pub struct Election {
     renewed_at: Instant,
     /// The lock as last seen changed, and when that was.
     seen: Option<(Lock, Instant)>,
-    /// Moves when the watch on the Lease, or on the holder's Pod, tells something.
+    /// The lock as the watch on the Lease tells of it.
+    heard: watch::Sender<Option<Lock>>,
+    /// Moves when the watch on the holder's Pod tells something.
     told: watch::Sender<()>,
     lease_watch: Option<Aborting>,
     holder: Option<HolderWatch>,
@@ -107,7 +112,6 @@ impl Election {
     /// Nothing is asked before [`Self::win`].
     pub fn new(candidate: Candidate, fence: Fence) -> Self {
         let api = Api::namespaced(candidate.client.clone(), &candidate.namespace);
-        let told = watch::Sender::new(());
         Self {
             candidate,
             api,
@@ -116,7 +120,8 @@ impl Election {
             has_asked: false,
             seen: None,
             renewed_at: Instant::now(),
-            told,
+            heard: watch::Sender::default(),
+            told: watch::Sender::default(),
             lease_watch: None,
             holder: None,
         }
@@ -124,8 +129,9 @@ impl Election {
 
     /// Returns once the lock is ours. Who drops it calls [`Self::release`]: what was asked for may still be granted.
     pub async fn win(&mut self) {
-        let mut told = self.told.subscribe();
+        let (mut heard, mut told) = (self.heard.subscribe(), self.told.subscribe());
         loop {
+            heard.mark_unchanged();
             told.mark_unchanged();
             let pause = match self.try_once().await {
                 Ok(None) => break,
@@ -136,11 +142,28 @@ impl Election {
                 }
             };
             self.follow_lease();
-            let pause = pause.mul_f64(1.0 + 0.1 * self.candidate.rng.f64());
-            let _ = tokio::time::timeout(pause, told.changed()).await;
+            tokio::select! {
+                () = self.silence(pause, &mut heard) => {}
+                _ = told.changed() => {}
+            }
         }
         self.lease_watch = None;
         self.holder = None;
+    }
+
+    /// Returns when the lock has not been heard of for as long as `pause`, later [`SILENCE`], or when what is heard is not
+    /// a renewal by its holder.
+    async fn silence(&mut self, mut pause: Duration, heard: &mut watch::Receiver<Option<Lock>>) {
+        let jitter = 1.0 + 0.1 * self.candidate.rng.f64();
+        while let Ok(Ok(())) = tokio::time::timeout(pause.mul_f64(jitter), heard.changed()).await {
+            let lock = heard.borrow_and_update().clone();
+            let (Some(lock), Some((seen, _))) = (lock, &self.seen) else { return };
+            if lock.holder.is_none() || lock.holder != seen.holder || !seen.shows_life(&lock) {
+                return;
+            }
+            self.seen = Some((lock, Instant::now()));
+            pause = SILENCE;
+        }
     }
 
     /// Reads the lock and acts on it. None: it is ours now; otherwise when to look again.
@@ -304,20 +327,19 @@ impl Election {
         Ok(())
     }
 
-    /// Watches the Lease, to be woken by its release. Where that is not allowed, looking every two seconds must do.
+    /// Watches the Lease, to hear of its renewals and its release. Where that is not allowed, looking every two seconds
+    /// must do.
     fn follow_lease(&mut self) {
         if self.lease_watch.is_none() {
-            let told = self.told.clone();
+            let heard = self.heard.clone();
             let task = self.watch::<Lease>("Lease", &self.candidate.name.clone(), move |event| {
-                let is_free = match event {
-                    Event::Applied(lease) => lock_of(&lease).holder.is_none_or(|holder| holder.is_empty()),
-                    Event::Deleted(_) => true,
-                    // Read anyway; renewals are no news.
-                    Event::Listed { .. } | Event::Progressed(_) => false,
+                let lock = match event {
+                    Event::Applied(lease) => Some(lock_of(&lease)),
+                    Event::Deleted(_) => None,
+                    // Older than the look that began this watch, or no news.
+                    Event::Listed { .. } | Event::Progressed(_) => return,
                 };
-                if is_free {
-                    told.send_replace(());
-                }
+                heard.send_replace(lock);
             });
             self.lease_watch = Some(task);
         }

@@ -18,6 +18,10 @@ struct World {
     /// The API server does not answer writes; with `true` it performs them all the same.
     deaf: Option<bool>,
     watchers: Vec<(String, mpsc::UnboundedSender<Value>)>,
+    /// The API server serves no watch.
+    blind: bool,
+    /// How often the Lease was asked for.
+    looks: u32,
     /// Happens between a write and its answer.
     meanwhile: Option<fn()>,
 }
@@ -47,6 +51,9 @@ impl World {
     fn answer(&mut self, call: &Call) -> Answer {
         let kind = if call.path.contains("/leases") { "leases" } else { "pods" };
         if call.is_watch() {
+            if self.blind {
+                return Answer::failure(403, "Forbidden", "watch is not allowed");
+            }
             let (sender, receiver) = mpsc::unbounded_channel();
             self.watchers.push((kind.to_owned(), sender));
             return Answer::Watch(receiver);
@@ -58,7 +65,10 @@ impl World {
                 let list = json!({"metadata": {"resourceVersion": self.version.to_string()}, "items": items});
                 Answer::ok(list)
             }
-            ("GET", _) => self.lease.clone().map_or(missing, Answer::ok),
+            ("GET", _) => {
+                self.looks += 1;
+                self.lease.clone().map_or(missing, Answer::ok)
+            }
             (_, _) if self.deaf == Some(false) => Answer::Never,
             ("POST", _) if self.lease.is_some() => Answer::failure(409, "AlreadyExists", "already exists"),
             ("PUT", _) if self.lease.is_none() => missing,
@@ -157,6 +167,44 @@ async fn a_release_is_answered_at_once() {
     let (_, waited) = seconds(standby).await;
     assert!(waited < 0.1, "{waited}");
     assert_eq!(world.lock().unwrap().holder(), Some("a/1/x"));
+}
+
+/// A standby that hears the renewals has nothing to ask; one that hears none asks every two seconds.
+#[tokio::test(start_paused = true)]
+async fn a_standby_asks_only_when_the_watch_is_silent() {
+    for (blind, looks) in [(false, 1..=2), (true, 25..=31)] {
+        let world = world();
+        world.lock().unwrap().blind = blind;
+        let (mut first, _) = election(&world, "b/2/y");
+        first.win().await;
+        world.lock().unwrap().looks = 0;
+        let (mut second, _) = election(&world, "a/1/x");
+        let standby = tokio::spawn(async move { second.win().await });
+        assert!(tokio::time::timeout(Duration::from_secs(60), first.keep()).await.is_err(), "the holder renews");
+        assert!(!standby.is_finished());
+        let seen = world.lock().unwrap().looks;
+        assert!(looks.contains(&seen), "blind {blind}: {seen}");
+        // It dies without a word: its lock lives on from the last renewal that was heard or seen.
+        let (_, waited) = seconds(standby).await;
+        assert!((12.5..18.5).contains(&waited), "blind {blind}: {waited}");
+        assert_eq!(world.lock().unwrap().holder(), Some("a/1/x"));
+    }
+}
+
+/// Another candidate was faster: its Pod is the one whose death counts now.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_hands_is_looked_at() {
+    let world = world();
+    world.lock().unwrap().put(held_by("b/2/y"));
+    let (mut election, _) = election(&world, "a/1/x");
+    let standby = tokio::spawn(async move { election.win().await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let looks = world.lock().unwrap().looks;
+    world.lock().unwrap().put(held_by("c/3/z"));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(world.lock().unwrap().looks, looks + 1);
+    assert!(world.lock().unwrap().watchers.iter().filter(|(of, _)| of == "pods").count() >= 2);
+    standby.abort();
 }
 
 #[tokio::test(start_paused = true)]

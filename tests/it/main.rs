@@ -19,3 +19,8 @@ mod simulate;
 mod sources;
 #[cfg(feature = "testbed")]
 mod testbed;
+
+/// As the operator has it: a seventh of the time of a simulated history.
+#[cfg(feature = "operator")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

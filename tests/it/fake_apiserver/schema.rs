@@ -72,6 +72,15 @@ pub fn check(schema: &Value, value: &Value) -> Vec<Cause> {
     causes
 }
 
+/// The same for one field at the top, when the others are known to fit.
+pub fn check_field(schema: &Value, value: &Value, field: &str) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    if let Some(value) = value.get(field) {
+        check_below(&schema["properties"][field], value, field, &mut causes);
+    }
+    causes
+}
+
 fn check_below(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
     if !has_type(schema, value) {
         let wanted = schema["type"].as_str().unwrap_or_default();

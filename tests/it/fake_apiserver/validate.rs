@@ -194,11 +194,11 @@ pub fn event(value: &Value, _: Option<&Value>) -> Vec<Cause> {
 
 /// By the schema of its CustomResourceDefinition, and by its rules where what they are about has changed.
 pub fn rollout(value: &Value, old: Option<&Value>) -> Vec<Cause> {
-    let mut causes = schema::check(schema::rollout(), value);
-    if causes.is_empty() && old.is_none_or(|old| old["spec"] != value["spec"]) {
-        causes = rules::check(value, old);
+    if old.is_some_and(|old| old["spec"] == value["spec"]) {
+        return schema::check_field(schema::rollout(), value, "status");
     }
-    causes
+    let causes = schema::check(schema::rollout(), value);
+    if causes.is_empty() { rules::check(value, old) } else { causes }
 }
 
 fn is_word(text: &str, extra: &[char]) -> bool {
