@@ -30,6 +30,8 @@ pub struct Pod {
     pub message: Option<String>,
     /// Since when the Ready condition is True.
     pub ready_since: Option<Timestamp>,
+    /// Since when it is False.
+    pub unready_since: Option<Timestamp>,
     /// When the Initialized condition became True.
     pub initialized_at: Option<Timestamp>,
     /// status.startTime: when a node accepted it.

@@ -145,6 +145,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
     let is_true = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_ && c.status == "True");
     let is_false = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_ && c.status == "False");
     let ready_since = is_true("Ready").and_then(|condition| since(condition).or(time(status.start_time.as_ref())));
+    let unready_since = is_false("Ready").and_then(since);
     let initialized_at = is_true("Initialized").and_then(since);
     let unschedulable = is_false("PodScheduled").map(|condition| condition.message.clone().unwrap_or_default());
     let disruption = is_true("DisruptionTarget").map(|condition| condition.reason.clone().unwrap_or_default());
@@ -168,6 +169,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
         reason: status.reason,
         message: status.message,
         ready_since,
+        unready_since,
         initialized_at,
         started_at: time(status.start_time.as_ref()),
         unschedulable,

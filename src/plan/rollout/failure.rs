@@ -9,7 +9,8 @@ use crate::{
 };
 
 /// How long an image may be unpullable, or a ConfigMap or Secret missing, before the instance counts as failed:
-/// registries blink, and what is applied together need not arrive in order.
+/// registries blink, and what is applied together need not arrive in order. And how long a Pod that nothing waits for may
+/// not be ready.
 const PATIENCE_SECONDS: i64 = 60;
 /// Restarts since creation at which an instance counts as failed, even while it happens to run.
 const RESTARTS_MAX: i32 = 3;
@@ -64,6 +65,14 @@ pub fn failure_of(pod: &Pod) -> Option<Failure> {
         }
         None
     })
+}
+
+/// From when on a Pod that no batch waits for counts as broken: deadlines are those of a batch, so whatever keeps it from
+/// being ready has the same patience. None: it is not, as far as one can see.
+pub(super) fn broken_at(pod: &Pod) -> Option<Timestamp> {
+    let failure = failure_of(pod).map(|failure| failure.at.unwrap_or(pod.created));
+    let unready = pod.unready_since.filter(|_| pod.is_live()).map(|since| after(since, PATIENCE_SECONDS));
+    failure.into_iter().chain(unready).min()
 }
 
 fn exit_of(pod: &Pod) -> Option<String> {

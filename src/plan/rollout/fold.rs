@@ -209,6 +209,7 @@ impl World {
             reason: None,
             message: None,
             ready_since: None,
+            unready_since: None,
             initialized_at: None,
             started_at: None,
             unschedulable: None,

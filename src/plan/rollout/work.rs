@@ -1,6 +1,6 @@
 //! Pods to create and delete now, within the budget; most urgent class first.
 use super::{
-    Alarm, View, after, attempts::Attempts, budget::TERMINATING_COUNTS_SECONDS, failure_of, gates, slots::Slot,
+    Alarm, View, after, attempts::Attempts, budget::TERMINATING_COUNTS_SECONDS, failure::broken_at, gates, slots::Slot,
 };
 use crate::{
     api::{names::pod_name, status::Attempt},
@@ -186,7 +186,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     fn replace(&mut self) {
         let view = self.view;
         let lineage = view.lineage;
-        let due = view.slots.wanted().filter(|slot| slot.live.len() == 1 && !slot.fresh && slot.assigned.is_some());
+        let due =
+            view.slots.wanted().filter(|slot| slot.live.len() == 1 && !slot.fresh && self.assigned(slot).is_some());
         let due: Vec<_> = due.collect();
         if due.is_empty() {
             return;
@@ -204,12 +205,13 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                 PodReason::Restart if slot.index >= restart_end => continue,
                 PodReason::Restart => &renew,
                 PodReason::Forward => &forward,
-                // Beyond the opened slots `stable` is for refill, and for broken Pods of a third revision.
+                // Beyond the opened slots `stable` is for refill, and for broken Pods of a third revision: they would use
+                // up the budget for ever.
                 _ if !opened => {
-                    let known =
-                        [lineage.stable, lineage.effective].into_iter().flatten().any(|r| r.name == pod.revision);
-                    let failure = failure_of(pod).filter(|_| !known && !self.available(pod));
-                    if !failure.is_some_and(|failure| failure.at.is_none_or(|at| self.alarm.passed(at))) {
+                    let effective = lineage.effective.map(|effective| &effective.name);
+                    let known = [view.memory.stable.as_ref(), effective].contains(&Some(&pod.revision));
+                    let broken_at = broken_at(pod).filter(|_| !known && !self.available(pod));
+                    if !broken_at.is_some_and(|at| self.alarm.passed(at)) {
                         continue;
                     }
                     &None

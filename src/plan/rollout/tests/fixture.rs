@@ -206,6 +206,7 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         reason: None,
         message: None,
         ready_since: Some(at(-400)),
+        unready_since: None,
         initialized_at: Some(at(-450)),
         started_at: Some(at(-450)),
         unschedulable: None,

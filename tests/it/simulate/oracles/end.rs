@@ -1,5 +1,5 @@
 //! What must hold at the end, when nothing goes wrong any more.
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use baton::{api::names::LABEL_INSTANCE, snapshot::PodPhase};
 use serde_json::Value;
@@ -8,6 +8,7 @@ use crate::{
     fake_apiserver::{
         ApiServer,
         kinds::{CONTROLLER_REVISIONS, PODS, ROLLOUTS},
+        object::Object,
     },
     simulate::{
         oracles::story,
@@ -55,9 +56,12 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Whether the Rollout has come to rest.
+/// Whether the Rollout has come to rest. A finished Pod has yet to be cleared away.
 pub fn is_at_rest(server: &ApiServer) -> bool {
-    server.actor("judge").get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1).is_some_and(|rollout| is_settled(&rollout))
+    let actor = server.actor("judge");
+    let is_finished = |pod: &Arc<Object>| ["Failed", "Succeeded"].contains(&text(&pod["status"]["phase"]));
+    actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1).is_some_and(|rollout| is_settled(&rollout))
+        && !actor.list(&PODS, ROLLOUT.0).iter().any(is_finished)
 }
 
 /// Whether the end is one that the last word explains.
