@@ -56,12 +56,16 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Whether the Rollout has come to rest. A finished Pod has yet to be cleared away.
+/// Whether the Rollout has come to rest. A finished Pod of its own has yet to be cleared away.
 pub fn is_at_rest(server: &ApiServer) -> bool {
     let actor = server.actor("judge");
-    let is_finished = |pod: &Arc<Object>| ["Failed", "Succeeded"].contains(&text(&pod["status"]["phase"]));
-    actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1).is_some_and(|rollout| is_settled(&rollout))
-        && !actor.list(&PODS, ROLLOUT.0).iter().any(is_finished)
+    let Some(rollout) = actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1) else { return false };
+    let is_to_be_cleared = |pod: &Arc<Object>| {
+        story::owner(pod) == Some(rollout.uid())
+            && pod["metadata"]["labels"][LABEL_INSTANCE].is_string()
+            && ["Failed", "Succeeded"].contains(&text(&pod["status"]["phase"]))
+    };
+    is_settled(&rollout) && !actor.list(&PODS, ROLLOUT.0).iter().any(is_to_be_cleared)
 }
 
 /// Whether the end is one that the last word explains.
