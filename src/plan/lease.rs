@@ -163,16 +163,19 @@ pub fn decide(candidacy: &Candidacy<'_>) -> Decision {
     Decision::Wait(RETRY_PERIOD.min(duration.saturating_sub(candidacy.unchanged_for)))
 }
 
-/// The container that took the lock has ended. Its times are whole seconds, rounded down: in doubt this says no.
+/// The container that took the lock has ended.
 fn certifies_death(pod: &HolderPod, holder: &Identity, lock: &Lock) -> bool {
     let Some(acquired_at) = lock.acquired_at else { return false };
-    let covers = |end: &ContainerEnd| {
-        end.container_id.as_ref().is_some_and(|id| !id.is_empty())
-            && end.reason != "ContainerStatusUnknown"
-            && end.started_at.is_some_and(|started| started <= acquired_at)
-            && end.finished_at.is_some_and(|finished| acquired_at <= finished)
-    };
-    !holder.uid.is_empty() && pod.uid == holder.uid && pod.ends.iter().any(covers)
+    !holder.uid.is_empty() && pod.uid == holder.uid && pod.ends.iter().any(|end| covers(end, acquired_at))
+}
+
+/// Whether the container that ended is the one that wrote `acquired_at`, by its node's clock. The kubelet's times are whole
+/// seconds, rounded down: in doubt this says no.
+pub fn covers(end: &ContainerEnd, acquired_at: Timestamp) -> bool {
+    end.container_id.as_ref().is_some_and(|id| !id.is_empty())
+        && end.reason != "ContainerStatusUnknown"
+        && end.started_at.is_some_and(|started| started <= acquired_at)
+        && end.finished_at.is_some_and(|finished| acquired_at <= finished)
 }
 
 #[cfg(test)]

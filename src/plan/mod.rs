@@ -5,6 +5,7 @@
 
 pub mod change;
 pub mod lease;
+pub mod listener_set;
 pub mod outcome;
 pub mod revision;
 pub mod rollout;

@@ -1,0 +1,160 @@
+//! Whether a boot is dead. Each proof is a fact that never becomes false: a decision that rests on an old view of it is as
+//! good as one that rests on a new view, so a controller may be as stale as it likes.
+//!
+//! What proves nothing: a session that names another boot of lower number, that the Pod object is gone, that its phase is
+//! Failed. In doubt one waits for D.
+use jiff::Timestamp;
+
+use crate::{
+    plan::lease::{ContainerEnd, covers},
+    snapshot::lease::{Claim, Holder, Watched},
+};
+
+/// Why a boot is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Its session says so: it was fenced by a compare-and-swap, so its last renewal is D old and no other can follow.
+    Fenced,
+    /// A later boot of the same Pod has claimed the session, which it does only once nothing of the earlier one is left.
+    LaterBoot,
+    /// The kubelet reports the end of the process that claimed the session.
+    Terminated,
+    /// Its session has not existed for D: no renewal can have succeeded meanwhile, and agents make none.
+    SessionMissing,
+}
+
+impl Proof {
+    /// For logs and events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fenced => "fenced",
+            Self::LaterBoot => "a later boot of its Pod runs",
+            Self::Terminated => "its container has ended",
+            Self::SessionMissing => "its session is gone",
+        }
+    }
+}
+
+/// What is known of the process that one boot was.
+#[derive(Clone, Copy, Debug)]
+pub struct Process<'a> {
+    /// uid of the Pod that the following is about.
+    pub pod_uid: &'a str,
+    /// Ends of each container that must have ended, as the kubelet reports them (state and lastState): the agent's; where
+    /// the agent is a sidecar also the application's, which may outlive it.
+    pub containers: &'a [&'a [ContainerEnd]],
+}
+
+/// Whether this boot is dead, as far as an observer knows its Pod's session and process.
+pub fn proof(holder: &Holder, watched: &Watched, process: Option<Process<'_>>) -> Option<Proof> {
+    let session = watched.session.as_ref().filter(|session| session.pod_uid == holder.uid);
+    let Some(session) = session else {
+        // Of another Pod of that name, or none at all: the same to this boot, which renews neither.
+        return (watched.silent_for >= watched.duration).then_some(Proof::SessionMissing);
+    };
+    if session.claim == Claim::Fenced(holder.clone()) {
+        return Some(Proof::Fenced);
+    }
+    if session.boot > holder.boot {
+        return Some(Proof::LaterBoot);
+    }
+    let claimed = (session.claim.holder() == Some(holder)).then_some(session.acquired_at).flatten()?;
+    let process = process.filter(|process| process.pod_uid == holder.uid)?;
+    has_ended(process, claimed).then_some(Proof::Terminated)
+}
+
+/// All of its containers have ended that ran when the session was claimed.
+fn has_ended(process: Process<'_>, claimed: Timestamp) -> bool {
+    !process.containers.is_empty() && process.containers.iter().all(|ends| ends.iter().any(|end| covers(end, claimed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::plan::listener_set::session::fixture::{at, end, holder, session, watched};
+
+    const D: Duration = Duration::from_secs(15);
+
+    fn say(holder: &Holder, watched: &Watched, ends: &[ContainerEnd]) -> Option<Proof> {
+        let ends: &[&[ContainerEnd]] = &[ends];
+        proof(holder, watched, Some(Process { pod_uid: "uid-a", containers: ends }))
+    }
+
+    #[test]
+    fn silence_alone_proves_nothing_while_the_session_is_there() {
+        let held = session(Claim::Held(holder("a", 1)));
+        for silent in [0, 14, 15, 1_000] {
+            assert_eq!(say(&holder("a", 1), &watched(Some(held.clone()), silent), &[]), None, "{silent}");
+        }
+    }
+
+    #[test]
+    fn a_fence_names_one_boot() {
+        let fenced = watched(Some(session(Claim::Fenced(holder("a", 2)))), 0);
+        assert_eq!(say(&holder("a", 2), &fenced, &[]), Some(Proof::Fenced));
+        assert_eq!(say(&holder("a", 3), &fenced, &[]), None, "it has yet to claim");
+        let other = Holder { random: "other".into(), ..holder("a", 2) };
+        assert_eq!(say(&other, &fenced, &[]), None);
+    }
+
+    #[test]
+    fn only_a_later_boot_proves_that_an_earlier_one_is_gone() {
+        let second = watched(Some(session(Claim::Held(holder("a", 2)))), 0);
+        assert_eq!(say(&holder("a", 1), &second, &[]), Some(Proof::LaterBoot));
+        assert_eq!(say(&holder("a", 2), &second, &[]), None);
+        assert_eq!(say(&holder("a", 3), &second, &[]), None);
+    }
+
+    #[test]
+    fn a_missing_session_is_waited_for() {
+        assert_eq!(say(&holder("a", 1), &watched(None, 14), &[]), None);
+        assert_eq!(say(&holder("a", 1), &watched(None, 15), &[]), Some(Proof::SessionMissing));
+        // A Pod of the same name has come: its session says nothing about the process of the one before.
+        let mut heir = session(Claim::Held(holder("a", 1)));
+        heir.pod_uid = "uid-heir".into();
+        assert_eq!(say(&holder("a", 1), &watched(Some(heir.clone()), 14), &[]), None);
+        assert_eq!(say(&holder("a", 1), &watched(Some(heir), 15), &[]), Some(Proof::SessionMissing));
+    }
+
+    /// The lease was shortened; the agent may not know.
+    #[test]
+    fn the_longest_duration_that_the_agent_may_still_go_by_counts() {
+        let missing = Watched { duration: 4 * D, ..watched(None, 59) };
+        assert_eq!(say(&holder("a", 1), &missing, &[]), None);
+        assert_eq!(say(&holder("a", 1), &Watched { silent_for: 4 * D, ..missing }, &[]), Some(Proof::SessionMissing));
+    }
+
+    #[test]
+    fn the_end_of_a_container_counts_for_the_boot_that_it_was() {
+        let me = holder("a", 1);
+        let held = watched(Some(session(Claim::Held(me.clone()))), 0); // claimed at 100.5
+        assert_eq!(say(&me, &held, &[end(90, 101)]), Some(Proof::Terminated));
+        assert_eq!(say(&me, &held, &[end(90, 100)]), None, "an earlier process, or within the second");
+        assert_eq!(say(&me, &held, &[end(101, 150)]), None, "a later one");
+        assert_eq!(say(&me, &held, &[]), None);
+        // Of a boot that is not the one that claimed it nothing is known.
+        assert_eq!(say(&Holder { random: "other".into(), ..me.clone() }, &held, &[end(90, 101)]), None);
+        // Another Pod of that name.
+        let ends: &[&[ContainerEnd]] = &[&[end(90, 101)]];
+        assert_eq!(proof(&me, &held, Some(Process { pod_uid: "uid-heir", containers: ends })), None);
+        assert_eq!(proof(&me, &held, Some(Process { pod_uid: "uid-a", containers: &[] })), None);
+        let unclaimed =
+            watched(Some(crate::snapshot::lease::Session { acquired_at: None, ..session(Claim::Held(me.clone())) }), 0);
+        assert_eq!(say(&me, &unclaimed, &[end(90, 101)]), None);
+        assert!(at(100) < at(101));
+    }
+
+    #[test]
+    fn an_application_that_outlives_its_sidecar_is_not_dead() {
+        let me = holder("a", 1);
+        let held = watched(Some(session(Claim::Held(me.clone()))), 0);
+        let (ended, runs): (&[ContainerEnd], &[ContainerEnd]) = (&[end(90, 150)], &[]);
+        let both = |agent, application| {
+            proof(&me, &held, Some(Process { pod_uid: "uid-a", containers: &[agent, application] }))
+        };
+        assert_eq!(both(ended, runs), None);
+        assert_eq!(both(ended, ended), Some(Proof::Terminated));
+    }
+}

@@ -1,0 +1,189 @@
+//! The session of a Pod: when its agent may run listeners, and when others may say that it may not.
+use std::time::Duration;
+
+use crate::{
+    plan::listener_set::death::{self, Process, Proof},
+    snapshot::lease::{Claim, Holder, Session, Watched},
+};
+
+/// A reading of CLOCK_BOOTTIME, which also counts while the machine sleeps: time since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Boottime(pub Duration);
+
+/// Until when a boot may run listeners whose renewal, sent at `sent_at`, was acknowledged. It counts from before the send:
+/// the renewal may have been committed at any time since, and others wait from then on.
+pub fn deadline(sent_at: Boottime, stop_after: Duration) -> Boottime {
+    Boottime(sent_at.0.saturating_add(stop_after))
+}
+
+/// What a session that was read says to the boot that believes to hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It holds it.
+    Holds,
+    /// This view is older than its claim, and says nothing.
+    Outdated,
+    /// Fenced, claimed by a later boot, gone, or another Pod's: everything stops, for good.
+    Lost,
+}
+
+/// Where `me` stands by this view of its session; None: it does not exist.
+pub fn standing(session: Option<&Session>, me: &Holder) -> Standing {
+    match session {
+        Some(session) if session.pod_uid != me.uid => Standing::Lost,
+        Some(session) if session.boot < me.boot => Standing::Outdated,
+        Some(session) if session.claim == Claim::Held(me.clone()) => Standing::Holds,
+        _ => Standing::Lost,
+    }
+}
+
+/// What a starting agent does about its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Claim it as this boot, conditioned on the holderIdentity that was read.
+    Claim {
+        /// leaseTransitions to write.
+        boot: u32,
+    },
+    /// It is ours already: a claim whose answer was lost.
+    Ours,
+    /// Look again later: the session is an earlier Pod's, or something of the boot before may still run.
+    Wait,
+}
+
+/// How an agent that has just started comes by its session. `name` is the identity that it asks for, save its boot number.
+/// `is_alone`: nothing that an earlier boot has started is left in the Pod.
+pub fn start(session: &Session, name: &Holder, is_alone: bool) -> Start {
+    if session.pod_uid != name.uid {
+        return Start::Wait;
+    }
+    match &session.claim {
+        Claim::Held(held) if held.uid == name.uid && held.random == name.random => Start::Ours,
+        Claim::Foreign => Start::Wait,
+        Claim::Empty if session.boot == 0 => Start::Claim { boot: 1 },
+        _ if is_alone => Start::Claim { boot: session.boot + 1 },
+        _ => Start::Wait,
+    }
+}
+
+/// Why a session is fenced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// Nothing has come from it for D.
+    Silent,
+    /// Its process has ended.
+    Dead,
+}
+
+/// Whether the session that was watched may be fenced now. The write is a compare-and-swap on the version that was
+/// watched: a renewal that comes in between makes it fail.
+pub fn fence(watched: &Watched, process: Option<Process<'_>>) -> Option<Fence> {
+    let Claim::Held(holder) = &watched.session.as_ref()?.claim else { return None };
+    if death::proof(holder, watched, process) == Some(Proof::Terminated) {
+        return Some(Fence::Dead);
+    }
+    (watched.silent_for >= watched.duration).then_some(Fence::Silent)
+}
+
+/// Sessions and what kubelets say, for tests.
+#[cfg(test)]
+pub(crate) mod fixture {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::plan::lease::ContainerEnd;
+
+    pub fn at(second: i64) -> Timestamp {
+        Timestamp::new(1_767_261_600 + second, 500_000_000).unwrap()
+    }
+
+    pub fn holder(pod: &str, boot: u32) -> Holder {
+        Holder { pod: pod.into(), uid: format!("uid-{pod}"), boot, random: format!("r{boot}") }
+    }
+
+    /// Of Pod `a`, with the boot that it names as the highest, claimed at 100.5.
+    pub fn session(claim: Claim) -> Session {
+        Session {
+            pod_uid: "uid-a".into(),
+            boot: claim.holder().map_or(0, |holder| holder.boot),
+            claim,
+            renewed_at: Some(at(200)),
+            acquired_at: Some(at(100)),
+            duration: Duration::from_secs(15),
+            resource_version: "7".into(),
+        }
+    }
+
+    pub fn watched(session: Option<Session>, silent: u64) -> Watched {
+        Watched { session, silent_for: Duration::from_secs(silent), duration: Duration::from_secs(15) }
+    }
+
+    /// A container that ran from the one second to the other.
+    pub fn end(started: i64, finished: i64) -> ContainerEnd {
+        let whole = |second: i64| Some(Timestamp::from_second(1_767_261_600 + second).unwrap());
+        ContainerEnd {
+            container_id: Some("containerd://1".into()),
+            reason: "Error".into(),
+            started_at: whole(started),
+            finished_at: whole(finished),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{fixture::*, *};
+
+    #[test]
+    fn a_renewal_counts_from_before_it_was_sent() {
+        let sent_at = Boottime(Duration::from_secs(100));
+        assert_eq!(deadline(sent_at, Duration::from_secs(10)), Boottime(Duration::from_secs(110)));
+        assert_eq!(deadline(sent_at, Duration::MAX), Boottime(Duration::MAX));
+    }
+
+    #[test]
+    fn a_boot_stands_by_exactly_its_own_claim() {
+        let me = holder("a", 2);
+        let seen = |claim: Claim| standing(Some(&session(claim)), &me);
+        assert_eq!(seen(Claim::Held(me.clone())), Standing::Holds);
+        assert_eq!(seen(Claim::Fenced(me.clone())), Standing::Lost);
+        assert_eq!(seen(Claim::Held(holder("a", 3))), Standing::Lost);
+        assert_eq!(seen(Claim::Held(Holder { random: "other".into(), ..me.clone() })), Standing::Lost);
+        // From before its claim: a fence of the boot before is no news.
+        assert_eq!(seen(Claim::Fenced(holder("a", 1))), Standing::Outdated);
+        assert_eq!(seen(Claim::Empty), Standing::Outdated);
+        assert_eq!(standing(None, &me), Standing::Lost);
+        let other = Session { pod_uid: "uid-heir".into(), ..session(Claim::Held(me.clone())) };
+        assert_eq!(standing(Some(&other), &me), Standing::Lost);
+    }
+
+    #[test]
+    fn an_agent_claims_only_what_nobody_of_its_pod_can_still_use() {
+        let name = Holder { random: "new".into(), ..holder("a", 1) };
+        let asked = |claim: Claim, is_alone| start(&session(claim), &name, is_alone);
+        assert_eq!(asked(Claim::Empty, false), Start::Claim { boot: 1 });
+        for claim in [Claim::Held(holder("a", 4)), Claim::Fenced(holder("a", 4))] {
+            assert_eq!(asked(claim.clone(), true), Start::Claim { boot: 5 });
+            assert_eq!(asked(claim, false), Start::Wait);
+        }
+        assert_eq!(asked(Claim::Held(Holder { boot: 4, ..name.clone() }), false), Start::Ours);
+        assert_eq!(asked(Claim::Fenced(Holder { boot: 4, ..name.clone() }), true), Start::Claim { boot: 5 });
+        assert_eq!(asked(Claim::Foreign, true), Start::Wait);
+        let earlier = Session { pod_uid: "uid-gone".into(), ..session(Claim::Empty) };
+        assert_eq!(start(&earlier, &name, true), Start::Wait);
+    }
+
+    #[test]
+    fn only_a_held_session_is_fenced_and_only_after_its_time() {
+        let held = session(Claim::Held(holder("a", 1)));
+        let ends: &[&[crate::plan::lease::ContainerEnd]] = &[&[end(90, 150)]];
+        let dead = Some(Process { pod_uid: "uid-a", containers: ends });
+        assert_eq!(fence(&watched(Some(held.clone()), 14), None), None);
+        assert_eq!(fence(&watched(Some(held.clone()), 15), None), Some(Fence::Silent));
+        assert_eq!(fence(&watched(Some(held), 0), dead), Some(Fence::Dead));
+        for claim in [Claim::Empty, Claim::Foreign, Claim::Fenced(holder("a", 1))] {
+            assert_eq!(fence(&watched(Some(session(claim)), 1_000), dead), None);
+        }
+        assert_eq!(fence(&watched(None, 1_000), dead), None);
+    }
+}
