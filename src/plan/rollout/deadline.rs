@@ -29,7 +29,9 @@ pub(super) fn run_clock(view: &View<'_>) -> Option<BatchStatus> {
 /// Held, or waiting for a create that the API server refuses: no instance can be blamed.
 fn is_stopped(view: &View<'_>, behind: &[i32]) -> bool {
     let is_missing = |slot: &Slot<'_>| behind.contains(&slot.index) && at_effective(view, slot).next().is_none();
-    gates::stop_clock(view) || (view.snapshot.create_refusal.is_some() && view.slots.wanted().any(is_missing))
+    // A refusal is remembered until a create succeeds. Where there is no room for one, it is of the past.
+    let is_refused = view.snapshot.create_refusal.is_some() && view.budget.total < view.budget.total_max;
+    gates::stop_clock(view) || (is_refused && view.slots.wanted().any(is_missing))
 }
 
 /// When the opened instances should be available at the latest, if they are not: counted from the start of the clock or

@@ -186,6 +186,24 @@ fn the_deadline_stands_still_while_creates_are_refused() {
     assert_eq!(revisions_run(&world), "bbbb");
 }
 
+/// Seed 500005248: the create was done after all, its answer was lost, and no other was called for.
+#[test]
+fn a_refusal_of_the_past_does_not_stop_the_clock() {
+    let spec = json!({"progressDeadlineSeconds": 60, "strategy": {"maxSurge": 1, "maxUnavailable": 0}});
+    let mut world = world("a a a", 'b', spec);
+    world.broken = vec!["b".into()];
+    live(&mut world, 5);
+    assert_eq!(revisions_run(&world), "abaa");
+    world.snapshot.create_refusal = Some(CreateRefusal {
+        reason: RefusalReason::QuotaExceeded,
+        message: "exceeded quota".into(),
+        since: at(0),
+        retry_at: at(1),
+    });
+    live(&mut world, 120);
+    assert_eq!(failed_reason(&world).as_deref(), Some("ProgressDeadlineExceeded"));
+}
+
 #[test]
 fn a_surge_that_quota_refuses_is_what_it_waits_for() {
     let mut fixture = Fixture::new("a a a a", 'b', ONE_BY_ONE(json!({}))).opened(1);
