@@ -131,6 +131,27 @@ pub struct Ownership {
     pub resource_version: String,
     /// The resume token that the last owner left, as JSON.
     pub state: Option<String>,
+    /// Hash of the configuration that the next start is to have.
+    pub config_hash: String,
+}
+
+/// One entry of a session's inbox: what the controller suggests to its agent. Nothing rests on it: an entry that is old,
+/// or made up, causes an unneeded move at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// The epoch that it is about; of any other it says nothing.
+    pub epoch: u32,
+    /// What to do.
+    pub order: Order,
+}
+
+/// What a [`Letter`] suggests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The listener will come: connect, but consume nothing.
+    Incoming,
+    /// Stop it, and give it to this boot; None: to nobody.
+    Release(Option<Holder>),
 }
 
 #[cfg(test)]

@@ -12,3 +12,4 @@
 pub mod death;
 pub mod ownership;
 pub mod session;
+pub mod unit;

@@ -85,7 +85,7 @@ mod tests {
 
     fn owned(holder: Option<&Holder>, epoch: u32) -> Ownership {
         let (uid, resource_version) = ("uid-lease".to_owned(), "9".to_owned());
-        Ownership { holder: holder.cloned(), epoch, uid, resource_version, state: None }
+        Ownership { holder: holder.cloned(), epoch, uid, resource_version, state: None, config_hash: "c1".into() }
     }
 
     fn second(second: u64) -> Boottime {
