@@ -1,4 +1,6 @@
-//! Names on the wire: API group, labels, annotations, field managers. Nothing else in the code spells them out.
+//! Names on the wire: API group, labels, annotations, conditions of Pods, Leases, field managers. Nothing else in the
+//! code spells them out.
+use sha2::{Digest, Sha256};
 
 /// API group of both kinds.
 pub const GROUP: &str = "baton.dev";
@@ -36,6 +38,34 @@ pub const ANNOTATION_FAILED_REASON: &str = "baton.dev/failed-reason";
 /// Annotation on ControllerRevisions: `spec.request` in words, at the time the revision became the wanted one.
 pub const ANNOTATION_CHANGE_CAUSE: &str = "baton.dev/change-cause";
 
+/// Label on Pods outside a Rollout: with the value `true`, a ListenerSet whose selector matches may give them listeners.
+pub const LABEL_AGENT: &str = "baton.dev/agent";
+/// Label on session Leases. Its presence says what they are.
+pub const LABEL_SESSION: &str = "baton.dev/session";
+/// Label on ownership Leases: name of the ListenerSet.
+pub const LABEL_LISTENER_SET: &str = "baton.dev/listener-set";
+/// Label on ownership Leases: who holds them, as [`holder_label`]. An agent watches its own Leases by it.
+pub const LABEL_HOLDER: &str = "baton.dev/holder";
+
+/// Annotation on ownership Leases: identity of the holder before the present one.
+pub const ANNOTATION_FROM: &str = "baton.dev/from";
+/// Annotation on ownership Leases: what the listener resumes from, JSON of at most 4 KiB.
+pub const ANNOTATION_STATE: &str = "baton.dev/state";
+/// Annotation on ownership Leases: the listener's settings, JSON of at most 4 KiB.
+pub const ANNOTATION_CONFIG: &str = "baton.dev/config";
+/// Annotation on ownership Leases: hash of the settings. Another one means: restart it.
+pub const ANNOTATION_CONFIG_HASH: &str = "baton.dev/config-hash";
+
+/// Condition and readiness gate of Pods: whether the Pod is in service. The only gate Baton sets on a Pod.
+pub const CONDITION_IN_SERVICE: &str = "baton.dev/in-service";
+/// Condition of Pods: whether the agent's session is renewed, for every ListenerSet that serves the Pod.
+pub const CONDITION_SESSION_READY: &str = "baton.dev/session-ready";
+/// Condition of Pods: whether a Pod that is to leave holds no listener any more, of any ListenerSet that serves it.
+pub const CONDITION_DRAINED: &str = "baton.dev/drained";
+
+/// Characters of a Lease's name: a DNS subdomain.
+const LEASE_NAME_CHARS_MAX: usize = 253;
+
 /// Labels and annotations below this prefix belong to Baton; a template may not set them.
 pub const RESERVED_PREFIX: &str = "baton.dev/";
 
@@ -49,3 +79,42 @@ pub fn instance_name(rollout: &str, slot: i32) -> String {
 pub fn pod_name(rollout: &str, slot: i32, hash: &str, attempt: u32) -> String {
     if attempt == 0 { format!("{rollout}-{slot}-{hash}") } else { format!("{rollout}-{slot}-{hash}-{attempt}") }
 }
+
+/// Name of a Pod's session Lease: `session.<pod>`. None where that is too long for a name, which takes a Pod name of more
+/// than 245 characters: such a Pod has no session, and gets no listeners.
+///
+/// Injective, as [`listener_lease_name`] is, and never the same as one of those.
+pub fn session_lease_name(pod: &str) -> Option<String> {
+    let name = format!("session.{pod}");
+    (name.len() <= LEASE_NAME_CHARS_MAX).then_some(name)
+}
+
+/// Name of the ownership Lease of a listener: `listener.<set>.<name>`, at most 113 characters for names that the CRD
+/// lets through.
+///
+/// Injective (L10), since neither name has a dot: both are DNS labels.
+pub fn listener_lease_name(set: &str, listener: &str) -> String {
+    format!("listener.{set}.{listener}")
+}
+
+/// Annotation on session Leases in which the controller tells an agent what to do for a ListenerSet.
+pub fn inbox_annotation(set: &str) -> String {
+    format!("inbox.baton.dev/{set}")
+}
+
+/// Annotation on session Leases in which an agent tells what it runs for a ListenerSet.
+pub fn report_annotation(set: &str) -> String {
+    format!("report.baton.dev/{set}")
+}
+
+/// Value of [`LABEL_HOLDER`] for the identity in `holderIdentity`, which is no label value itself: the first 32 digits of
+/// its SHA-256. It selects; whether a Lease is one's own, the identity alone tells.
+pub fn holder_label(identity: &str) -> String {
+    let digest = Sha256::digest(identity.as_bytes());
+    let first = digest.iter().take(16).fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
+    format!("{first:032x}")
+}
+
+#[cfg(test)]
+#[path = "names_tests.rs"]
+mod tests;
