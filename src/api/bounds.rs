@@ -18,5 +18,15 @@ pub const MESSAGE_CHARS_MAX: usize = 1_024;
 pub const RANGES_CHARS_MAX: usize = 8_192;
 /// Characters of `status.selector`: the most labels of the longest names and values.
 pub const SELECTOR_CHARS_MAX: usize = 8_192;
+/// Entries of `spec.listeners` of a ListenerSet.
+pub const LISTENERS_INLINE_MAX: usize = 1_000;
+/// Listeners of one ListenerSet, from any source.
+pub const LISTENERS_MAX: i32 = 10_000;
+/// Fields at the top of a listener's `config`.
+pub const CONFIG_PROPERTIES_MAX: usize = 64;
+/// Entries of `spec.release` of a ListenerSet.
+pub const RELEASES_MAX: usize = 100;
+/// Entries of `status.holders` of a ListenerSet.
+pub const HOLDERS_MAX: usize = 100;
 /// Characters of a Rollout's name, so that Pod names, hostnames and labels stay within 63.
 pub const NAME_CHARS_MAX: usize = 40;

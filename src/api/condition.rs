@@ -46,6 +46,8 @@ pub enum ConditionType {
     Degraded,
     /// The API server accepted a Pod of the template in a dry run.
     TemplateValid,
+    /// The listeners are spread evenly over the Pods.
+    Balanced,
 }
 
 impl ConditionType {
@@ -60,6 +62,7 @@ impl ConditionType {
             Self::Paused => "Paused",
             Self::Degraded => "Degraded",
             Self::TemplateValid => "TemplateValid",
+            Self::Balanced => "Balanced",
         }
     }
 }

@@ -6,11 +6,24 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use super::Rollout;
+use super::{ListenerSet, Rollout};
 
 /// The CustomResourceDefinition of [`Rollout`].
 pub fn rollout() -> CustomResourceDefinition {
-    let mut crd = Rollout::crd();
+    installed(Rollout::crd())
+}
+
+/// The CustomResourceDefinition of [`ListenerSet`].
+pub fn listener_set() -> CustomResourceDefinition {
+    installed(ListenerSet::crd())
+}
+
+/// All of them, by name.
+pub fn all() -> [CustomResourceDefinition; 2] {
+    [listener_set(), rollout()]
+}
+
+fn installed(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
             continue;
@@ -73,11 +86,10 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::api::RolloutStatus;
+    use crate::api::{ListenerSetStatus, RolloutStatus};
 
-    fn schema() -> JSONSchemaProps {
-        let mut crd = rollout();
-        crd.spec.versions.remove(0).schema.and_then(|schema| schema.open_api_v3_schema).unwrap()
+    fn schema_of(crd: &CustomResourceDefinition) -> &JSONSchemaProps {
+        crd.spec.versions[0].schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref()).unwrap()
     }
 
     /// Every schema with its path and the schema above it.
@@ -93,13 +105,17 @@ mod tests {
         }
     }
 
+    /// Paths such as `Rollout.spec.replicas`.
     fn offenders(wrong: impl Fn(&str, &Value) -> bool) -> Vec<String> {
         let mut found = Vec::new();
-        each(&serde_json::to_value(schema()).unwrap(), "", &mut |path, schema| {
-            if wrong(path, schema) {
-                found.push(path.to_owned());
-            }
-        });
+        for crd in all() {
+            let schema = serde_json::to_value(schema_of(&crd)).unwrap();
+            each(&schema, &crd.spec.names.kind, &mut |path, schema| {
+                if wrong(path, schema) {
+                    found.push(path.to_owned());
+                }
+            });
+        }
         found
     }
 
@@ -134,55 +150,73 @@ mod tests {
     }
 
     #[test]
-    fn raw_json_is_let_through_only_in_the_pod_template() {
+    fn raw_json_is_let_through_only_where_it_belongs_to_others() {
         let raw = offenders(|_, schema| schema["x-kubernetes-preserve-unknown-fields"] == true);
-        assert!(!raw.is_empty() && raw.iter().all(|path| path.starts_with(".spec.template.spec")), "{raw:?}");
+        let (pods, others): (Vec<_>, Vec<_>) =
+            raw.into_iter().partition(|path| path.starts_with("Rollout.spec.template.spec"));
+        assert!(!pods.is_empty());
+        assert_eq!(others, ["ListenerSet.spec.listeners[].config"]);
     }
 
     #[test]
     fn null_is_absent_and_only_shown_fields_of_status_are_defaulted() {
         assert_eq!(offenders(|_, schema| schema["nullable"] == true), Vec::<String>::new());
-        let defaulted = offenders(|path, schema| path.starts_with(".status") && !schema["default"].is_null());
-        let shown = ["", ".availableReplicas", ".conditions", ".exceptionsOmitted", ".readyReplicas", ".replicas"];
-        let shown = shown.iter().chain(&[".terminatingReplicas", ".updatedReplicas"]);
-        let shown: Vec<String> = shown.map(|field| format!(".status{field}")).collect();
+        let defaulted = offenders(|path, schema| path.contains(".status") && !schema["default"].is_null());
+        let mut shown = Vec::new();
+        for crd in all() {
+            let kind = &crd.spec.names.kind;
+            shown.extend([format!("{kind}.status"), format!("{kind}.status.conditions")]);
+            let fields = schema_of(&crd).properties.as_ref().unwrap()["status"].properties.clone().unwrap();
+            let counters = fields.into_iter().filter(|(_, field)| field.format.as_deref() == Some("int32"));
+            shown.extend(counters.map(|(name, _)| format!("{kind}.status.{name}")));
+        }
         assert!(defaulted.iter().all(|path| shown.contains(path)), "{defaulted:?}");
     }
 
     #[test]
     fn an_object_not_seen_yet_reads_pending() {
-        let status = schema().properties.unwrap().remove("status").unwrap();
-        assert_eq!(status.default, Some(JSON(json!({}))));
-        let conditions = status.properties.unwrap().remove("conditions").unwrap().default.unwrap().0;
-        let fresh: RolloutStatus = serde_json::from_value(json!({ "conditions": conditions })).unwrap();
-        assert_eq!(fresh.conditions.len(), 1);
-        assert_eq!(fresh.conditions[0].reason, "Pending");
+        for crd in all() {
+            let status = &schema_of(&crd).properties.as_ref().unwrap()["status"];
+            assert_eq!(status.default, Some(JSON(json!({}))));
+            let conditions = status.properties.as_ref().unwrap()["conditions"].default.clone().unwrap().0;
+            let fresh = json!({ "conditions": conditions });
+            let rollout: RolloutStatus = serde_json::from_value(fresh.clone()).unwrap();
+            let listener_set: ListenerSetStatus = serde_json::from_value(fresh).unwrap();
+            for conditions in [rollout.conditions, listener_set.conditions] {
+                assert_eq!(conditions.len(), 1);
+                assert_eq!(conditions[0].reason, "Pending");
+            }
+        }
     }
 
     #[test]
-    fn plain_kubectl_apply_can_carry_it() {
+    fn plain_kubectl_apply_can_carry_them() {
         // `kubectl apply` stores the object in an annotation of at most 256 KiB.
-        let size = serde_json::to_string(&rollout()).unwrap().len();
-        assert!(size < 200 * 1024, "{size} bytes");
+        for crd in all() {
+            let size = serde_json::to_string(&crd).unwrap().len();
+            assert!(size < 200 * 1024, "{}: {size} bytes", crd.spec.names.kind);
+        }
     }
 
     #[test]
     fn nothing_else_changes() {
-        let (derived, installed) = (Rollout::crd(), rollout());
-        assert_eq!(derived.spec.names, installed.spec.names);
-        let (derived, installed) = (&derived.spec.versions[0], &installed.spec.versions[0]);
-        assert_eq!(derived.subresources, installed.subresources);
-        assert_eq!(derived.additional_printer_columns, installed.additional_printer_columns);
-        let paths = |schema: &JSONSchemaProps| {
-            let mut found = Vec::new();
-            each(&serde_json::to_value(schema).unwrap(), "", &mut |path, schema| {
-                found.push((path.to_owned(), schema["x-kubernetes-validations"].clone(), schema["required"].clone()));
-            });
-            found
-        };
-        let schema_of = |version: &k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinitionVersion| {
-            version.schema.clone().and_then(|schema| schema.open_api_v3_schema).unwrap()
-        };
-        assert_eq!(paths(&schema_of(derived)), paths(&schema_of(installed)));
+        for (derived, installed) in [(ListenerSet::crd(), listener_set()), (Rollout::crd(), rollout())] {
+            assert_eq!(derived.spec.names, installed.spec.names);
+            let paths = |crd: &CustomResourceDefinition| {
+                let mut found = Vec::new();
+                each(&serde_json::to_value(schema_of(crd)).unwrap(), "", &mut |path, schema| {
+                    found.push((
+                        path.to_owned(),
+                        schema["x-kubernetes-validations"].clone(),
+                        schema["required"].clone(),
+                    ));
+                });
+                found
+            };
+            assert_eq!(paths(&derived), paths(&installed));
+            let (derived, installed) = (&derived.spec.versions[0], &installed.spec.versions[0]);
+            assert_eq!(derived.subresources, installed.subresources);
+            assert_eq!(derived.additional_printer_columns, installed.additional_printer_columns);
+        }
     }
 }

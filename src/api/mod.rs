@@ -5,14 +5,19 @@
 pub mod bounds;
 pub mod condition;
 pub mod crd;
+pub mod listener_set;
+pub mod listener_set_status;
 pub mod names;
 pub mod quantity;
 pub mod rollout;
+pub mod session;
 pub mod status;
 pub mod template;
 
 pub use condition::{Condition, ConditionStatus, ConditionType};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+pub use listener_set::{ListenerSet, ListenerSetSpec};
+pub use listener_set_status::ListenerSetStatus;
 pub use quantity::IntOrPercent;
 pub use rollout::{Rollout, RolloutSpec};
 pub use status::RolloutStatus;

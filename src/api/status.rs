@@ -96,7 +96,7 @@ pub struct RolloutStatus {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
-fn is_zero(value: &i32) -> bool {
+pub(super) fn is_zero(value: &i32) -> bool {
     *value == 0
 }
 

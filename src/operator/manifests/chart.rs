@@ -43,8 +43,6 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
         let documents = objects.iter().map(text::yaml).collect::<anyhow::Result<Vec<_>>>()?;
         Ok(text::fill(&text::documents(&documents), EXPRESSIONS))
     };
-    let mut crd = objects::rollout_crd()?;
-    crd["metadata"]["__keep__"] = json!("");
     let rules = json!(["__rules__"]);
 
     let operator_role = format!(
@@ -60,19 +58,25 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
     let own_role = template(&[variant.role(NAME, &own, &rules::own_namespace()), variant.role_binding(NAME, &own)])?;
     let only_with_crds = |text: String| format!("{{{{- if .Values.crds.install }}}}\n{text}{{{{- end }}}}\n");
 
+    let mut crds = BTreeMap::new();
+    for (file, mut crd) in objects::crds()? {
+        crd["metadata"]["__keep__"] = json!("");
+        crds.insert(format!("templates/crds/{file}"), only_with_crds(template(&[crd])?));
+    }
+
     let files = [
         ("Chart.yaml", text::yaml(&chart())?),
         ("values.yaml", values()?),
         ("templates/_helpers.tpl", helpers()?),
-        ("templates/crds/rollouts.yaml", only_with_crds(template(&[crd])?)),
         ("templates/rbac/aggregated_roles.yaml", only_with_crds(template(&variant.aggregated_roles())?)),
         ("templates/rbac/leader_election_role.yaml", own_role),
         ("templates/rbac/operator_role.yaml", operator_role),
         ("templates/rbac/service_account.yaml", template(&[variant.service_account()])?),
         ("templates/deployment.yaml", template(&[variant.deployment()])?),
     ];
+    let files = files.into_iter().map(|(path, content)| (path.to_owned(), content)).chain(crds);
     let mut files: BTreeMap<String, String> =
-        files.into_iter().map(|(path, content)| (path.to_owned(), format!("{HEADER}{content}"))).collect();
+        files.map(|(path, content)| (path, format!("{HEADER}{content}"))).collect();
     files.insert("values.schema.json".to_owned(), format!("{:#}\n", values_schema()));
     Ok(files)
 }

@@ -26,8 +26,8 @@ fn variant() -> Variant {
 /// One folder with a kustomization of its own.
 struct Folder {
     name: &'static str,
-    /// Name without extension, and what is in it.
-    files: Vec<(&'static str, Vec<Value>)>,
+    /// Name, and what is in it.
+    files: Vec<(String, Vec<Value>)>,
 }
 
 /// Path below `config` -> content.
@@ -37,32 +37,38 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
     let everywhere = merged(rules::where_rollouts_are(), rules::cluster_wide());
     let [edit, view] = variant.aggregated_roles();
     let folders = [
-        Folder { name: "crd", files: vec![("rollouts", vec![objects::rollout_crd()?])] },
+        Folder { name: "crd", files: objects::crds()?.into_iter().map(|(file, crd)| (file, vec![crd])).collect() },
         Folder {
             name: "rbac",
             files: vec![
-                ("service_account", vec![variant.service_account()]),
-                ("operator_role", vec![variant.cluster_role(NAME, &everywhere), variant.cluster_role_binding(NAME)]),
+                ("service_account.yaml".into(), vec![variant.service_account()]),
                 (
-                    "leader_election_role",
+                    "operator_role.yaml".into(),
+                    vec![variant.cluster_role(NAME, &everywhere), variant.cluster_role_binding(NAME)],
+                ),
+                (
+                    "leader_election_role.yaml".into(),
                     vec![variant.role(NAME, &here, &rules::own_namespace()), variant.role_binding(NAME, &here)],
                 ),
-                ("rollouts_edit_role", vec![edit]),
-                ("rollouts_view_role", vec![view]),
+                ("rollouts_edit_role.yaml".into(), vec![edit]),
+                ("rollouts_view_role.yaml".into(), vec![view]),
             ],
         },
         Folder {
             name: "manager",
-            files: vec![("namespace", vec![objects::namespace()]), ("deployment", vec![variant.deployment()])],
+            files: vec![
+                ("namespace.yaml".into(), vec![objects::namespace()]),
+                ("deployment.yaml".into(), vec![variant.deployment()]),
+            ],
         },
     ];
     let mut files = BTreeMap::new();
     for folder in folders {
-        let resources: Vec<String> = folder.files.iter().map(|(name, _)| format!("{name}.yaml")).collect();
+        let resources: Vec<String> = folder.files.iter().map(|(file, _)| file.clone()).collect();
         files.insert(format!("{}/kustomization.yaml", folder.name), kustomization(&resources)?);
-        for (name, objects) in folder.files {
+        for (file, objects) in folder.files {
             let documents = objects.iter().map(text::yaml).collect::<anyhow::Result<Vec<_>>>()?;
-            files.insert(format!("{}/{name}.yaml", folder.name), format!("{HEADER}{}", text::documents(&documents)));
+            files.insert(format!("{}/{file}", folder.name), format!("{HEADER}{}", text::documents(&documents)));
         }
     }
     let all = ["../crd", "../manager", "../rbac"].map(str::to_owned);

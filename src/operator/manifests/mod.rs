@@ -68,8 +68,10 @@ impl Generate {
 /// # Errors
 /// An object that cannot be written as YAML.
 pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
-    let crd = text::yaml(&objects::rollout_crd()?)?;
-    let mut files = BTreeMap::from([("crds/rollouts.yaml".to_owned(), format!("{HEADER}{crd}"))]);
+    let mut files = BTreeMap::new();
+    for (file, crd) in objects::crds()? {
+        files.insert(format!("crds/{file}"), format!("{HEADER}{}", text::yaml(&crd)?));
+    }
     files.extend(kustomize::files()?.into_iter().map(|(path, content)| (format!("config/{path}"), content)));
     files.extend(chart::files()?.into_iter().map(|(path, content)| (format!("charts/baton/{path}"), content)));
     Ok(files)

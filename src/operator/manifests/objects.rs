@@ -48,9 +48,9 @@ pub fn resources() -> Value {
     json!({"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}})
 }
 
-/// The CustomResourceDefinition of Rollouts.
-pub fn rollout_crd() -> serde_json::Result<Value> {
-    serde_json::to_value(crd::rollout())
+/// The CustomResourceDefinitions, each with the name of its file: the plural.
+pub fn crds() -> serde_json::Result<Vec<(String, Value)>> {
+    crd::all().iter().map(|crd| Ok((format!("{}.yaml", crd.spec.names.plural), serde_json::to_value(crd)?))).collect()
 }
 
 /// The namespace of the kustomize base; nothing beyond Pod security "restricted" starts in it.

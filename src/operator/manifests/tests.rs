@@ -114,13 +114,16 @@ fn nothing_is_installed_that_could_stop_a_cluster() {
 #[test]
 fn crds_are_the_same_everywhere_and_small() {
     let files = files().unwrap();
-    let plain = &files["crds/rollouts.yaml"];
-    assert_eq!(plain, &files["config/crd/rollouts.yaml"]);
-    let crd: Value = serde_saphyr::from_str(plain).unwrap();
-    let bytes = crd.to_string().len();
-    assert!(bytes < 200 * 1024, "{bytes} bytes");
-    // A CRD of Helm's `{{` would be taken for an expression.
-    assert!(!plain.contains("{{") && !plain.contains("__"), "escape it for Helm");
+    for file in ["listenersets.yaml", "rollouts.yaml"] {
+        let plain = &files[&format!("crds/{file}")];
+        assert_eq!(plain, &files[&format!("config/crd/{file}")]);
+        let crd: Value = serde_saphyr::from_str(plain).unwrap();
+        let bytes = crd.to_string().len();
+        assert!(bytes < 200 * 1024, "{file}: {bytes} bytes");
+        // A CRD of Helm's `{{` would be taken for an expression.
+        assert!(!plain.contains("{{") && !plain.contains("__"), "{file}: escape it for Helm");
+        assert!(files.contains_key(&format!("charts/baton/templates/crds/{file}")));
+    }
 }
 
 #[test]

@@ -109,6 +109,7 @@ fn watched_namespaces_get_a_role_each_and_nothing_reaches_further() {
     let only = [
         "ClusterRole /baton-rollouts-edit",
         "ClusterRole /baton-rollouts-view",
+        "CustomResourceDefinition /listenersets.baton.dev",
         "CustomResourceDefinition /rollouts.baton.dev",
     ];
     assert_eq!(cluster_scoped, only);
