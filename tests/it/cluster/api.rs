@@ -22,7 +22,9 @@ pub fn cluster() -> &'static TestCluster {
 /// Has a cluster know the CRDs.
 pub fn install_crds(cluster: &TestCluster) {
     cluster.kubectl(&["apply", "-f", &repository("crds")]);
-    cluster.kubectl(&["wait", "--for=condition=Established", "crd/rollouts.baton.dev", "--timeout=30s"]);
+    for crd in ["crd/listenersets.baton.dev", "crd/rollouts.baton.dev"] {
+        cluster.kubectl(&["wait", "--for=condition=Established", crd, "--timeout=30s"]);
+    }
 }
 
 fn repository(path: &str) -> String {
@@ -30,7 +32,7 @@ fn repository(path: &str) -> String {
 }
 
 /// `kubectl ARGS` with `object` on its standard input.
-fn kubectl_with(args: &[&str], object: &Value) -> Output {
+pub fn kubectl_with(args: &[&str], object: &Value) -> Output {
     let mut child = Command::new(Path::new(BIN).join("kubectl"))
         .args(args)
         .env("KUBECONFIG", &cluster().kubeconfig)
@@ -177,23 +179,19 @@ fn the_selector_cannot_be_changed_later() {
     cluster().kubectl(&["-n", "selector", "delete", "rollouts.baton.dev", "web"]);
 }
 
+/// The names of the columns in what `kubectl get` printed.
+pub fn columns(printed: &str) -> Vec<String> {
+    let names = printed.lines().next().unwrap_or_default().split("  ").map(str::trim);
+    names.filter(|name| !name.is_empty()).map(String::from).collect()
+}
+
 /// X15: no tool but kubectl.
 #[test]
 fn samples_apply_and_show_the_agreed_columns() {
     cluster().kubectl(&["create", "namespace", "samples"]);
     cluster().kubectl(&["-n", "samples", "apply", "-f", &repository("config/samples")]);
     let get = |output: &str| cluster().kubectl(&["-n", "samples", "get", "rollouts.baton.dev", "-o", output]);
-    let columns = |output: &str| -> Vec<String> {
-        get(output)
-            .lines()
-            .next()
-            .unwrap()
-            .split("  ")
-            .map(str::trim)
-            .filter(|c| !c.is_empty())
-            .map(String::from)
-            .collect()
-    };
+    let columns = |output: &str| columns(&get(output));
     let shown = ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "BATCH", "STATUS", "AGE"];
     assert_eq!(columns(""), shown);
     let wide: Vec<_> = shown.into_iter().chain(["VERSION", "REVISION", "IMAGES", "MESSAGE"]).collect();
@@ -226,6 +224,8 @@ fn crds_and_samples_apply_one_after_the_other() {
     });
     let names = cluster.kubectl(&["get", "rollouts.baton.dev", "-o", "name"]);
     assert!(names.contains("rollout.baton.dev/web"), "{names}");
+    let names = cluster.kubectl(&["get", "listenersets.baton.dev", "-o", "name"]);
+    assert_eq!(names.lines().count(), 3, "{names}");
 }
 
 /// Nobody has looked at it yet: the generic tools must not take it for finished.
@@ -262,10 +262,18 @@ fn defaults_are_those_of_a_deployment_where_it_has_them() {
 
 #[test]
 fn every_field_is_explained() {
-    let crd: Value =
-        serde_saphyr::from_str(&std::fs::read_to_string(repository("crds/rollouts.yaml")).unwrap()).unwrap();
+    for (plural, fields_min) in [("listenersets", 60), ("rollouts", 60)] {
+        let explained = explained(plural);
+        assert!(explained > fields_min, "{plural}: {explained}");
+    }
+}
+
+/// Number of fields of a kind, each of which `kubectl explain` describes.
+fn explained(plural: &str) -> usize {
+    let crd = std::fs::read_to_string(repository(&format!("crds/{plural}.yaml"))).unwrap();
+    let crd: Value = serde_saphyr::from_str(&crd).unwrap();
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    let mut objects = vec![("rollouts.baton.dev".to_owned(), schema)];
+    let mut objects = vec![(format!("{plural}.baton.dev"), schema)];
     let mut explained = 0;
     while let Some((path, schema)) = objects.pop() {
         let Some(fields) = schema["properties"].as_object() else { continue };
@@ -282,5 +290,5 @@ fn every_field_is_explained() {
             explained += 1;
         }
     }
-    assert!(explained > 60, "{explained}");
+    explained
 }

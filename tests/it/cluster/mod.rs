@@ -2,6 +2,7 @@
 pub mod api;
 mod chart;
 mod install;
+mod listener_set_api;
 mod nodes;
 pub mod plugin;
 mod rollout;
