@@ -128,39 +128,43 @@ fn reason_to_stop(epoch: u32, config_hash: &str, view: &View<'_>) -> Option<Stop
     let Some(ownership) = mine(view).filter(|ownership| ownership.epoch == epoch) else {
         return Some(StopReason::Lost);
     };
-    if release(epoch, view).is_some() {
-        Some(StopReason::Released)
-    } else if view.leaves {
-        Some(StopReason::Leaving)
-    } else {
-        (ownership.config_hash != config_hash).then_some(StopReason::Reconfigured)
+    match fate(epoch, view) {
+        Fate::Goes(_) if view.leaves => Some(StopReason::Leaving),
+        Fate::Goes(_) => Some(StopReason::Released),
+        Fate::Stays => (ownership.config_hash != config_hash).then_some(StopReason::Reconfigured),
     }
 }
 
-/// To whom this epoch is to be given, if it is to be given away.
-fn release<'a>(epoch: u32, view: &View<'a>) -> Option<Option<&'a Holder>> {
-    let letter = view.letter.filter(|letter| letter.epoch == epoch)?;
-    match &letter.order {
-        Order::Release(to) => Some(to.as_ref()),
-        Order::Incoming => None,
+/// What is to become of a listener that is ours.
+enum Fate<'a> {
+    Stays,
+    /// To this boot, or to nobody.
+    Goes(Option<&'a Holder>),
+}
+
+fn fate<'a>(epoch: u32, view: &View<'a>) -> Fate<'a> {
+    match view.letter {
+        Some(Letter { epoch: of, order: Order::Release(to) }) if *of == epoch => Fate::Goes(to.as_ref()),
+        _ if view.leaves => Fate::Goes(None),
+        _ => Fate::Stays,
     }
 }
 
 /// Nothing runs, and the listener is ours: to start, to give away, or to take back.
 fn with_mine(unit: &Unit, ownership: &Ownership, view: &View<'_>) -> Step {
     let agent = Agent { me: view.me, deadline: view.deadline, tombstone: unit.tombstone };
-    let to = release(ownership.epoch, view).or(view.leaves.then_some(None));
+    let fate = fate(ownership.epoch, view);
     if ownership.epoch > unit.tombstone {
-        return match to {
-            Some(_) => Step::GiveUp(ownership.epoch),
-            None if ownership::may_start(ownership, &agent, view.now) => Step::Start(ownership.epoch),
-            None => Step::Wait(None), // too late: the next renewal moves the deadline
+        return match fate {
+            Fate::Goes(_) => Step::GiveUp(ownership.epoch),
+            Fate::Stays if ownership::may_start(ownership, &agent, view.now) => Step::Start(ownership.epoch),
+            Fate::Stays => Step::Wait(None), // too late: the next renewal moves the deadline
         };
     }
-    let write = match to {
-        Some(to) => ownership::hand_over(ownership, &agent, to),
-        None if view.now < unit.rests_until => return Step::Wait(Some(unit.rests_until)),
-        None => ownership::take_back(ownership, &agent),
+    let write = match fate {
+        Fate::Goes(to) => ownership::hand_over(ownership, &agent, to),
+        Fate::Stays if view.now < unit.rests_until => return Step::Wait(Some(unit.rests_until)),
+        Fate::Stays => ownership::take_back(ownership, &agent),
     };
     write.map_or(Step::Wait(None), Step::Write)
 }

@@ -3,6 +3,7 @@ mod faults;
 pub(crate) mod fixture;
 mod folds;
 mod gates;
+mod leftovers;
 mod looks;
 mod properties;
 mod restarts;
