@@ -11,5 +11,6 @@
 //!    only from a boot that is dead by a fact that can never turn false again ([`death::proof`]).
 pub mod death;
 pub mod ownership;
+pub mod placement;
 pub mod session;
 pub mod unit;
