@@ -29,7 +29,7 @@ fn bots(changes: &[(&str, Value)]) -> Value {
 /// The object as the API server would store it, or what kubectl says instead.
 fn create(object: &Value) -> Result<Value, String> {
     let Output { status, stdout, stderr } =
-        kubectl_with(&["create", "--dry-run=server", "-o", "json", "-f", "-"], object);
+        kubectl_with(&["create", "--dry-run=server", "--show-managed-fields", "-o", "json", "-f", "-"], object);
     if status.success() {
         Ok(serde_json::from_slice(&stdout).unwrap())
     } else {
@@ -172,6 +172,9 @@ fn a_thousand_listeners_are_taken_and_no_more() {
     };
     let stored = assert_taken(&[("/listeners", listeners(1_000))]);
     assert_eq!(stored["spec"]["listeners"][999]["config"]["nested"], json!({"list": [999, null, 2.5]}));
+    // Settings have one owner as a whole: who owns what would else take more room than they do.
+    let owners = stored["metadata"]["managedFields"].to_string();
+    assert!(owners.contains("f:config") && !owners.contains("f:url"), "{} bytes", owners.len());
     assert_refused(
         &[("/listeners", listeners(1_001))],
         &["spec.listeners: Too many: 1001: must have at most 1000 items"],
@@ -231,6 +234,32 @@ fn the_agreed_columns_are_shown() {
         let name = if kind == "baton" { "listenerset.baton.dev/bots" } else { "bots" };
         assert!(row.len() == 8 && row[..7] == [name, "11/12", "14", "1", "0", "4", "Moving"], "{kind}: {printed}");
     }
+    cluster().kubectl(&["delete", "namespace", namespace, "--wait=false"]);
+}
+
+/// Whoever applies the set again and again, as GitOps does, without a word on `state`, does not start a listener that a
+/// person has stopped, nor bring anything else of it back.
+#[test]
+fn a_stop_outlives_those_who_apply_the_rest() {
+    let namespace = "listener-set-owners";
+    cluster().kubectl(&["create", "namespace", namespace]);
+    let apply = |listeners: Value| {
+        let arguments =
+            ["apply", "-n", namespace, "--server-side", "--field-manager=gitops", "--force-conflicts", "-f", "-"];
+        let output = kubectl_with(&arguments, &bots(&[("/listeners", listeners)]));
+        assert!(output.status.success(), "{output:?}");
+    };
+    apply(json!([{"name": "listener-1", "config": {"a": 1, "b": 1}}, {"name": "listener-2"}]));
+    let stop = json!([{"op": "replace", "path": "/spec/listeners/0/state", "value": "Stopped"}]).to_string();
+    cluster().kubectl(&["patch", "bls", "bots", "-n", namespace, "--type=json", "-p", &stop]);
+    apply(json!([{"name": "listener-3"}, {"name": "listener-1", "config": {"a": 2}}]));
+    let stored = cluster().kubectl(&["get", "bls", "bots", "-n", namespace, "-o", "jsonpath={.spec.listeners}"]);
+    let mut stored: Vec<Value> = serde_json::from_str(&stored).unwrap();
+    stored.sort_by_key(|listener| listener["name"].to_string());
+    let expected = json!([
+        {"name": "listener-1", "state": "Stopped", "config": {"a": 2}}, {"name": "listener-3", "state": "Started"},
+    ]);
+    assert_eq!(json!(stored), expected);
     cluster().kubectl(&["delete", "namespace", namespace, "--wait=false"]);
 }
 
