@@ -28,5 +28,7 @@ pub const CONFIG_PROPERTIES_MAX: usize = 64;
 pub const RELEASES_MAX: usize = 100;
 /// Entries of `status.holders` of a ListenerSet.
 pub const HOLDERS_MAX: usize = 100;
+/// Entries of a session's inbox: an agent is told of so many listeners at a time.
+pub const INBOX_MAX: usize = 16;
 /// Characters of a Rollout's name, so that Pod names, hostnames and labels stay within 63.
 pub const NAME_CHARS_MAX: usize = 40;

@@ -3,9 +3,13 @@
 //! A *session* belongs to one Pod and is renewed by its agent; an *ownership* belongs to one listener, names one boot of
 //! one agent and is never renewed. Neither says anything by its age alone: how long a session has been silent is
 //! measured by whoever looks, on a clock of his own ([`Watched`]).
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::api::{bounds::INBOX_MAX, names};
 
 /// One boot of the agent of one Pod: `<pod>/<uid>/<boot>-<random>`.
 ///
@@ -31,6 +35,11 @@ impl Holder {
         let boot = boot.parse().ok().filter(|boot| *boot > 0)?;
         let is_whole = parts.next().is_none() && ![pod, uid, random].contains(&"");
         is_whole.then(|| Self { pod: pod.to_owned(), uid: uid.to_owned(), boot, random: random.to_owned() })
+    }
+
+    /// An owner that nobody of ours is: it has no Pod, so its session is missing, and it is dead after D.
+    fn unknown(identity: String) -> Self {
+        Self { pod: identity, uid: String::new(), boot: 0, random: String::new() }
     }
 }
 
@@ -107,6 +116,29 @@ pub struct Session {
     pub resource_version: String,
 }
 
+impl Session {
+    /// Reads a session Lease. None for one that no Pod owns.
+    pub fn read(lease: &Lease) -> Option<Self> {
+        let owners = lease.metadata.owner_references.as_deref().unwrap_or_default();
+        let pod = owners.iter().find(|owner| owner.api_version == "v1" && owner.kind == "Pod")?;
+        let spec = lease.spec.clone().unwrap_or_default();
+        Some(Self {
+            pod_uid: pod.uid.clone(),
+            claim: Claim::parse(spec.holder_identity.as_deref()),
+            boot: transitions(&spec),
+            renewed_at: spec.renew_time.map(|time| time.0),
+            acquired_at: spec.acquire_time.map(|time| time.0),
+            duration: Duration::from_secs(spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0)),
+            resource_version: lease.metadata.resource_version.clone().unwrap_or_default(),
+        })
+    }
+}
+
+/// leaseTransitions; 0 where there is none.
+fn transitions(spec: &LeaseSpec) -> u32 {
+    spec.lease_transitions.and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
+}
+
 /// What one observer has seen of a session over time. Its durations are of the observer's own clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Watched {
@@ -135,6 +167,26 @@ pub struct Ownership {
     pub config_hash: String,
 }
 
+impl Ownership {
+    /// Reads an ownership Lease of the ListenerSet with this uid. None for one that is another's, whatever it is called.
+    pub fn read(lease: &Lease, set_uid: &str) -> Option<Self> {
+        let metadata = &lease.metadata;
+        let owners = metadata.owner_references.as_deref().unwrap_or_default();
+        owners.iter().find(|owner| owner.controller == Some(true) && owner.uid == set_uid)?;
+        let annotation = |name: &str| metadata.annotations.as_ref()?.get(name).cloned();
+        let spec = lease.spec.clone().unwrap_or_default();
+        let (epoch, identity) = (transitions(&spec), spec.holder_identity.filter(|identity| !identity.is_empty()));
+        Some(Self {
+            holder: identity.map(|identity| Holder::parse(&identity).unwrap_or_else(|| Holder::unknown(identity))),
+            epoch,
+            uid: metadata.uid.clone().unwrap_or_default(),
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            state: annotation(names::ANNOTATION_STATE),
+            config_hash: annotation(names::ANNOTATION_CONFIG_HASH).unwrap_or_default(),
+        })
+    }
+}
+
 /// One entry of a session's inbox: what the controller suggests to its agent. Nothing rests on it: an entry that is old,
 /// or made up, causes an unneeded move at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,6 +204,46 @@ pub enum Order {
     Incoming,
     /// Stop it, and give it to this boot; None: to nobody.
     Release(Option<Holder>),
+}
+
+/// A [`Letter`] as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Line {
+    listener: String,
+    epoch: u32,
+    /// Absent: it is to come. Empty: to nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    release_to: Option<String>,
+}
+
+/// Reads an inbox, by listener. What cannot be read is left out: nothing rests on it.
+pub fn read_inbox(text: &str) -> BTreeMap<String, Letter> {
+    let lines: Vec<serde_json::Value> = serde_json::from_str(text).unwrap_or_default();
+    let lines = lines.into_iter().take(INBOX_MAX).filter_map(|line| serde_json::from_value::<Line>(line).ok());
+    let letters = lines.filter_map(|line| {
+        let order = match line.release_to.as_deref() {
+            None => Order::Incoming,
+            Some("") => Order::Release(None),
+            Some(identity) => Order::Release(Some(Holder::parse(identity)?)),
+        };
+        Some((line.listener, Letter { epoch: line.epoch, order }))
+    });
+    letters.collect()
+}
+
+/// Writes an inbox: the first [`INBOX_MAX`] of these, by name.
+pub fn write_inbox(letters: &BTreeMap<String, Letter>) -> String {
+    let line = |(listener, letter): (&String, &Letter)| Line {
+        listener: listener.clone(),
+        epoch: letter.epoch,
+        release_to: match &letter.order {
+            Order::Incoming => None,
+            Order::Release(to) => Some(to.as_ref().map(ToString::to_string).unwrap_or_default()),
+        },
+    };
+    let lines: Vec<Line> = letters.iter().take(INBOX_MAX).map(line).collect();
+    serde_json::to_string(&lines).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -179,6 +271,73 @@ mod tests {
                 prop_assert_eq!(holder.to_string(), text);
             }
         }
+    }
+
+    fn lease(owner: serde_json::Value, spec: serde_json::Value) -> Lease {
+        let annotations = serde_json::json!({"baton.dev/state": "{\"seq\":7}", "baton.dev/config-hash": "c1"});
+        let metadata = serde_json::json!({
+            "name": "x", "uid": "uid-lease", "resourceVersion": "9", "ownerReferences": [owner], "annotations": annotations
+        });
+        serde_json::from_value(serde_json::json!({"metadata": metadata, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn a_session_is_the_pods_that_owns_it() {
+        let spec = serde_json::json!({
+            "holderIdentity": "a/uid-a/2-x", "leaseTransitions": 2, "leaseDurationSeconds": 15,
+            "acquireTime": "2026-01-01T10:00:00.500000Z", "renewTime": "2026-01-01T10:00:03.000000Z",
+        });
+        let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "uid-a"});
+        let session = Session::read(&lease(pod, spec.clone())).unwrap();
+        assert_eq!((session.pod_uid.as_str(), session.boot, session.resource_version.as_str()), ("uid-a", 2, "9"));
+        assert_eq!(session.claim, Claim::Held(Holder::parse("a/uid-a/2-x").unwrap()));
+        assert_eq!(session.duration, Duration::from_secs(15));
+        assert!(session.acquired_at < session.renewed_at);
+        let node = serde_json::json!({"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "uid-a"});
+        assert_eq!(Session::read(&lease(node, spec)), None);
+    }
+
+    #[test]
+    fn an_ownership_is_the_sets_that_controls_it() {
+        let set = |controller: bool| {
+            serde_json::json!({"apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet", "name": "bots", "uid": "uid-set",
+                "controller": controller})
+        };
+        let spec = |holder: &str| serde_json::json!({"holderIdentity": holder, "leaseTransitions": 5});
+        let owned = Ownership::read(&lease(set(true), spec("a/uid-a/2-x")), "uid-set").unwrap();
+        assert_eq!((owned.epoch, owned.state.as_deref(), owned.config_hash.as_str()), (5, Some("{\"seq\":7}"), "c1"));
+        assert_eq!(owned.holder, Holder::parse("a/uid-a/2-x"));
+        assert_eq!(Ownership::read(&lease(set(true), spec("")), "uid-set").unwrap().holder, None);
+        // Somebody wrote nonsense: it is not free, and it is nobody that could run it.
+        let nonsense = Ownership::read(&lease(set(true), spec("somebody")), "uid-set").unwrap().holder.unwrap();
+        assert_eq!((nonsense.pod.as_str(), nonsense.uid.as_str()), ("somebody", ""));
+        assert_eq!(Ownership::read(&lease(set(true), spec("")), "uid-other"), None);
+        assert_eq!(Ownership::read(&lease(set(false), spec("")), "uid-set"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn inboxes_survive_the_wire(entries in prop::collection::btree_map("[a-z]{1,5}", (any::<u32>(), prop::option::of(prop::option::of(holder()))), 0..30)) {
+            let letters: BTreeMap<String, Letter> = entries.into_iter().map(|(name, (epoch, release))| {
+                (name, Letter { epoch, order: release.map_or(Order::Incoming, Order::Release) })
+            }).collect();
+            let first: BTreeMap<_, _> = letters.clone().into_iter().take(INBOX_MAX).collect();
+            prop_assert_eq!(read_inbox(&write_inbox(&letters)), first);
+        }
+
+        #[test]
+        fn no_inbox_makes_an_agent_fall_over(text in ".{0,80}") {
+            read_inbox(&text);
+        }
+    }
+
+    #[test]
+    fn what_an_inbox_says_badly_is_left_out() {
+        let text = r#"[{"listener":"a","epoch":1},{"listener":"b","epoch":1,"releaseTo":"nonsense"},{"epoch":2},7,
+            {"listener":"c","epoch":3,"releaseTo":""}]"#;
+        let read = read_inbox(text);
+        assert_eq!(read.keys().collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(read["c"], Letter { epoch: 3, order: Order::Release(None) });
     }
 
     #[test]
