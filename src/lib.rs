@@ -11,7 +11,7 @@
 //!
 //! The folders are that data flow; each may use only what stands left of it:
 //! `api ← snapshot ← plan ← status ← view` are pure (no clock, no I/O, no randomness, no map of random order: clippy
-//! denies them there); `observe` and `apply` do I/O; `operator` and `cli` wire things and hold no rule of their own.
+//! denies them there); `observe` and `apply` do I/O; `operator`, `agent` and `cli` wire things and hold no rule of their own.
 //!
 //! | I want to … | look in |
 //! |---|---|
@@ -21,6 +21,7 @@
 //! | change who may run a listener, or take it | [`plan::listener_set`], [`snapshot::lease`] |
 //! | change what `kubectl get` and `kubectl baton get` show | [`status`], [`view`] |
 //! | change how a write meets the API server | `apply/`, one function per [`plan::Change`] |
+//! | change how a listener's processes are run and stopped | `agent/exec/` |
 //! | change leader election, metrics, shutdown | `operator/` |
 //! | see a whole rollout without a cluster | [`plan::rollout::fold`], `kubectl baton plan -f FILE` |
 //!
@@ -36,6 +37,8 @@
 #[macro_use]
 pub mod mutant;
 
+#[cfg(feature = "agent")]
+pub mod agent;
 #[cfg(feature = "core")]
 pub mod api;
 #[cfg(feature = "operator")]

@@ -16,6 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     // Changes come in, outcomes go out; how changes are chosen is none of its business.
     ("apply", &["api", "snapshot", "plan::change", "plan::outcome", "plan::revision", "scripted"]),
     ("operator", &["api", "snapshot", "plan", "status", "view", "observe", "apply", "scripted"]),
+    ("agent", &[]),
     ("cli", &["api", "snapshot", "plan", "status", "view", "observe", "scripted"]),
 ];
 

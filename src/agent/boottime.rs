@@ -1,0 +1,226 @@
+//! The clock of deadlines: CLOCK_BOOTTIME, the same in every process of the machine, which nobody sets and which goes on
+//! while the machine sleeps. It does not count a pause of the whole virtual machine: see [`jumped`].
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    time::{Duration, SystemTime},
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        time::TimeSpec,
+        timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+    },
+};
+use tokio::io::unix::AsyncFd;
+
+/// A point in time: nanoseconds since the machine's boot, sleep included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Boottime(u64);
+
+impl Boottime {
+    /// Now.
+    pub fn now() -> Self {
+        // Known since Linux 2.6.39. Should it fail all the same, every deadline has passed: the safe side.
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(Duration::from);
+        Self(nanos(now.unwrap_or(Duration::MAX)))
+    }
+
+    /// Nanoseconds since boot.
+    pub fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since boot.
+    pub fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Later by so much; stays within what can be told.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(wait)))
+    }
+
+    /// Time since `earlier`; zero when that is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Both clocks, read together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Since boot.
+    pub boot: Boottime,
+    /// Wall clock, since 1970.
+    pub wall: Duration,
+}
+
+impl Reading {
+    /// Now.
+    pub fn now() -> Self {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { boot: Boottime::now(), wall }
+    }
+}
+
+/// Largest difference between the two clocks that is taken for ordinary setting of the wall clock.
+const JUMP: Duration = Duration::from_secs(1);
+
+/// Whether between two readings the wall clock moved otherwise than the time since boot, by more than a second either way.
+///
+/// A virtual machine that was paused or migrated does not notice on CLOCK_BOOTTIME; its wall clock is set anew afterwards.
+/// A deadline from before may then be long past for everyone else, so it counts no more. Somebody who sets the wall clock
+/// by hand looks the same, and costs one pause.
+pub fn jumped(earlier: Reading, later: Reading) -> bool {
+    let boot = i128::from(later.boot.0) - i128::from(earlier.boot.0);
+    let wall = i128::from(nanos(later.wall)) - i128::from(nanos(earlier.wall));
+    (wall - boot).unsigned_abs() > JUMP.as_nanos()
+}
+
+/// A timer at a point in time, readable from then on.
+#[derive(Debug)]
+pub struct Timer(TimerFd);
+
+impl Timer {
+    /// One that is not set.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub fn new() -> io::Result<Self> {
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        Ok(Self(TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)?))
+    }
+
+    /// Sets it anew. A time that has passed makes it readable at once.
+    ///
+    /// # Errors
+    /// None is known for a timer that is open.
+    pub fn set(&self, at: Boottime) -> io::Result<()> {
+        // Zero would switch it off, and seconds are signed.
+        let at = Duration::from_nanos(at.0.clamp(1, i64::MAX as u64));
+        Ok(self.0.set(Expiration::OneShot(TimeSpec::from_duration(at)), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?)
+    }
+}
+
+impl AsFd for Timer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+/// A [`Timer`] to wait for within tokio, whose own sleep stands still while the machine sleeps.
+#[derive(Debug)]
+pub struct Alarm(AsyncFd<Timer>);
+
+impl Alarm {
+    /// One that is not set.
+    ///
+    /// # Errors
+    /// Too many open files.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn new() -> io::Result<Self> {
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe, as it must trust AsRawFd; ours is the one of what it owns"
+        )]
+        let timer = AsyncFd::new(Timer::new()?)?;
+        Ok(Self(timer))
+    }
+
+    /// Returns once it is `at` or later. Cancel-safe; the next call sets the alarm anew.
+    ///
+    /// # Errors
+    /// As [`Timer::set`].
+    pub async fn at(&mut self, at: Boottime) -> io::Result<()> {
+        while Boottime::now() < at {
+            self.0.get_ref().set(at)?;
+            let mut ready = self.0.readable().await?;
+            match ready.get_inner().0.wait() {
+                Ok(()) => {}
+                // An event of an earlier setting: go on waiting.
+                Err(Errno::EAGAIN) => ready.clear_ready(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reading(boot_millis: u64, wall_millis: u64) -> Reading {
+        Reading { boot: Boottime(boot_millis * 1_000_000), wall: Duration::from_millis(wall_millis) }
+    }
+
+    #[test]
+    fn clocks_that_go_together_did_not_jump() {
+        assert!(!jumped(reading(1_000, 5_000), reading(4_000, 8_000)));
+        assert!(!jumped(reading(1_000, 5_000), reading(4_000, 9_000)), "by exactly a second");
+        assert!(!jumped(Reading::now(), Reading::now()));
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_set_has_jumped_either_way() {
+        assert!(jumped(reading(1_000, 5_000), reading(4_000, 9_001)), "the machine was paused");
+        assert!(jumped(reading(1_000, 5_000), reading(4_000, 6_999)), "set back");
+        assert!(jumped(reading(1_000, 5_000), reading(1_000, 0)));
+    }
+
+    proptest! {
+        #[test]
+        fn jumps_add_up_to_any_length(boot in 0_u64..1 << 40, gone in 0_u64..1 << 40, jump in -5_000_i64..5_000) {
+            let wall = 1 << 41;
+            let later = reading(boot + gone, (wall + gone).saturating_add_signed(jump));
+            prop_assert_eq!(jumped(reading(boot, wall), later), jump.abs() > 1_000);
+        }
+    }
+
+    #[test]
+    fn arithmetic_stays_in_range() {
+        let now = Boottime::now();
+        assert_eq!(now.after(Duration::MAX).as_nanos(), u64::MAX);
+        assert_eq!(now.since(now.after(Duration::from_secs(1))), Duration::ZERO);
+        assert_eq!(now.after(Duration::from_secs(2)).since(now), Duration::from_secs(2));
+    }
+
+    #[tokio::test]
+    async fn an_alarm_rings_when_it_is_time_and_can_be_set_again() {
+        let mut alarm = Alarm::new().unwrap();
+        let begin = Boottime::now();
+        alarm.at(begin).await.unwrap(); // has passed
+        let far = alarm.at(begin.after(Duration::from_hours(1)));
+        assert!(tokio::time::timeout(Duration::from_millis(5), far).await.is_err());
+        for wait in [20, 40] {
+            let at = begin.after(Duration::from_millis(wait));
+            alarm.at(at).await.unwrap();
+            assert!(Boottime::now() >= at);
+        }
+        assert!(Boottime::now().since(begin) < Duration::from_mins(1), "the far one was replaced");
+    }
+
+    #[tokio::test]
+    async fn an_alarm_far_beyond_the_range_of_timers_does_not_ring() {
+        let mut alarm = Alarm::new().unwrap();
+        let never = alarm.at(Boottime::from_nanos(u64::MAX));
+        assert!(tokio::time::timeout(Duration::from_millis(5), never).await.is_err());
+    }
+}
