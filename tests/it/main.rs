@@ -1,8 +1,10 @@
 //! The one integration crate: rules of the repository, and everything that needs more than the library.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
-mod architecture;
 #[cfg(feature = "testbed")] // test equipment is built with it only
+mod agent;
+mod architecture;
+#[cfg(feature = "testbed")]
 mod cluster;
 #[cfg(feature = "testbed")]
 mod contract;

@@ -9,6 +9,7 @@ mod cluster;
 mod control_socket;
 mod crash;
 mod demo;
+mod guards;
 mod load;
 mod node;
 mod proxy;
@@ -49,6 +50,9 @@ enum Command {
     Bench(bench::Args),
     /// Kill the operator at every write, and judge what becomes of it.
     Crash(crash::Args),
+    /// Run commands under the agent's guards, as an agent would.
+    #[command(hide = true)]
+    Guards(guards::Args),
     /// Forward bytes between a client and the API server, with switchable faults.
     Proxy(proxy::Args),
 }
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Crash(args) => crash::run(args),
+        Command::Guards(args) => guards::run(args),
         Command::Proxy(args) => proxy::run(args),
     };
     match outcome {

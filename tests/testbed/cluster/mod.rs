@@ -24,7 +24,7 @@ mod init;
 mod kubeconfig;
 mod kwok;
 mod layout;
-mod namespaces;
+pub mod namespaces;
 mod network;
 mod nodes;
 mod processes;
