@@ -273,7 +273,7 @@ mod tests {
         }
     }
 
-    fn lease(owner: serde_json::Value, spec: serde_json::Value) -> Lease {
+    fn lease(owner: &serde_json::Value, spec: &serde_json::Value) -> Lease {
         let annotations = serde_json::json!({"baton.dev/state": "{\"seq\":7}", "baton.dev/config-hash": "c1"});
         let metadata = serde_json::json!({
             "name": "x", "uid": "uid-lease", "resourceVersion": "9", "ownerReferences": [owner], "annotations": annotations
@@ -288,13 +288,13 @@ mod tests {
             "acquireTime": "2026-01-01T10:00:00.500000Z", "renewTime": "2026-01-01T10:00:03.000000Z",
         });
         let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "uid-a"});
-        let session = Session::read(&lease(pod, spec.clone())).unwrap();
+        let session = Session::read(&lease(&pod, &spec)).unwrap();
         assert_eq!((session.pod_uid.as_str(), session.boot, session.resource_version.as_str()), ("uid-a", 2, "9"));
         assert_eq!(session.claim, Claim::Held(Holder::parse("a/uid-a/2-x").unwrap()));
         assert_eq!(session.duration, Duration::from_secs(15));
         assert!(session.acquired_at < session.renewed_at);
         let node = serde_json::json!({"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "uid-a"});
-        assert_eq!(Session::read(&lease(node, spec)), None);
+        assert_eq!(Session::read(&lease(&node, &spec)), None);
     }
 
     #[test]
@@ -304,15 +304,15 @@ mod tests {
                 "controller": controller})
         };
         let spec = |holder: &str| serde_json::json!({"holderIdentity": holder, "leaseTransitions": 5});
-        let owned = Ownership::read(&lease(set(true), spec("a/uid-a/2-x")), "uid-set").unwrap();
+        let owned = Ownership::read(&lease(&set(true), &spec("a/uid-a/2-x")), "uid-set").unwrap();
         assert_eq!((owned.epoch, owned.state.as_deref(), owned.config_hash.as_str()), (5, Some("{\"seq\":7}"), "c1"));
         assert_eq!(owned.holder, Holder::parse("a/uid-a/2-x"));
-        assert_eq!(Ownership::read(&lease(set(true), spec("")), "uid-set").unwrap().holder, None);
+        assert_eq!(Ownership::read(&lease(&set(true), &spec("")), "uid-set").unwrap().holder, None);
         // Somebody wrote nonsense: it is not free, and it is nobody that could run it.
-        let nonsense = Ownership::read(&lease(set(true), spec("somebody")), "uid-set").unwrap().holder.unwrap();
+        let nonsense = Ownership::read(&lease(&set(true), &spec("somebody")), "uid-set").unwrap().holder.unwrap();
         assert_eq!((nonsense.pod.as_str(), nonsense.uid.as_str()), ("somebody", ""));
-        assert_eq!(Ownership::read(&lease(set(true), spec("")), "uid-other"), None);
-        assert_eq!(Ownership::read(&lease(set(false), spec("")), "uid-set"), None);
+        assert_eq!(Ownership::read(&lease(&set(true), &spec("")), "uid-other"), None);
+        assert_eq!(Ownership::read(&lease(&set(false), &spec("")), "uid-set"), None);
     }
 
     proptest! {
