@@ -151,18 +151,23 @@ impl Election {
         self.holder = None;
     }
 
-    /// Returns when the lock has not been heard of for as long as `pause`, later [`SILENCE`], or when what is heard is not
-    /// a renewal by its holder.
-    async fn silence(&mut self, mut pause: Duration, heard: &mut watch::Receiver<Option<Lock>>) {
+    /// Returns when the lock has not been heard of for as long as `pause`, later [`SILENCE`], or when it is heard to have
+    /// changed hands; and at the latest after [`LEASE_DURATION`], whatever a watch may go on to say.
+    async fn silence(&mut self, pause: Duration, heard: &mut watch::Receiver<Option<Lock>>) {
         let jitter = 1.0 + 0.1 * self.candidate.rng.f64();
-        while let Ok(Ok(())) = tokio::time::timeout(pause.mul_f64(jitter), heard.changed()).await {
+        let latest = Instant::now() + LEASE_DURATION;
+        let mut until = Instant::now() + pause.mul_f64(jitter);
+        while let Ok(Ok(())) = tokio::time::timeout_at(until.min(latest), heard.changed()).await {
             let lock = heard.borrow_and_update().clone();
             let (Some(lock), Some((seen, _))) = (lock, &self.seen) else { return };
-            if lock.holder.is_none() || lock.holder != seen.holder || !seen.shows_life(&lock) {
+            if (&lock.holder, lock.transitions) != (&seen.holder, seen.transitions) {
                 return;
             }
-            self.seen = Some((lock, Instant::now()));
-            pause = SILENCE;
+            // A watch that lags tells of renewals that we have seen: they are no life.
+            if lock.renewed_at > seen.renewed_at {
+                self.seen = Some((lock, Instant::now()));
+                until = Instant::now() + SILENCE.mul_f64(jitter);
+            }
         }
     }
 
@@ -335,9 +340,9 @@ impl Election {
             let task = self.watch::<Lease>("Lease", &self.candidate.name.clone(), move |event| {
                 let lock = match event {
                     Event::Applied(lease) => Some(lock_of(&lease)),
+                    Event::Listed { objects, .. } => objects.first().map(lock_of),
                     Event::Deleted(_) => None,
-                    // Older than the look that began this watch, or no news.
-                    Event::Listed { .. } | Event::Progressed(_) => return,
+                    Event::Progressed(_) => return,
                 };
                 heard.send_replace(lock);
             });

@@ -121,7 +121,7 @@ fn failed_instances(look: &Look<'_>) -> Option<(&'static str, String)> {
 }
 
 fn create_refused(look: &Look<'_>, verdict: &Verdict) -> Option<(&'static str, String)> {
-    let refusal = look.snapshot.create_refusal.as_ref()?;
+    let refusal = look.refusal()?;
     let said = ["QuotaExceeded", "FailedCreate"].contains(&verdict.reason);
     (!said && verdict.kind != Kind::Current)
         .then(|| ("FailedCreate", format!("Pods cannot be created: {}", refusal.message)))

@@ -1,15 +1,15 @@
 //! All that the parts of status look at.
 use super::{
-    instances::{self, Trouble},
+    instances::{self, State, Trouble},
     text::{clip, seconds},
 };
 use crate::{
     api::{RolloutSpec, RolloutStatus, Time, bounds, names},
     plan::{
-        Memory, Outcome, Plan, revision,
+        HoldReason, Memory, Outcome, Plan, revision,
         rollout::{Done, Slots},
     },
-    snapshot::{Pod, Revision, Snapshot},
+    snapshot::{CreateRefusal, Pod, Revision, Snapshot},
 };
 
 pub(super) struct Look<'a> {
@@ -28,6 +28,13 @@ impl<'a> Look<'a> {
         let slots = crate::plan::rollout::slots(snapshot, &plan.memory);
         let troubles = instances::troubles(snapshot, &slots, &plan.memory);
         Self { snapshot, plan, outcomes, before, slots, troubles }
+    }
+
+    /// The refusal of creates that keeps anything waiting now: it is remembered until a create succeeds.
+    pub fn refusal(&self) -> Option<&CreateRefusal> {
+        let is_held = self.plan.hold.as_ref().is_some_and(|hold| hold.reason == HoldReason::CreateRefused);
+        let is_missing = || self.troubles.iter().any(|trouble| trouble.state == State::Missing);
+        self.snapshot.create_refusal.as_ref().filter(|_| is_held || is_missing())
     }
 
     pub fn spec(&self) -> &'a RolloutSpec {

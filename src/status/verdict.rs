@@ -196,11 +196,7 @@ fn past_its_deadline(look: &Look<'_>) -> Option<Verdict> {
 
 /// Unless something else is more urgent, what cannot be created is what it waits for.
 fn create_refused(look: &Look<'_>) -> Option<Verdict> {
-    let refusal = look.snapshot.create_refusal.as_ref()?;
-    let missing = look.troubles.iter().any(|trouble| trouble.state == State::Missing);
-    if !missing && hold_message(look, &[HoldReason::CreateRefused]).is_none() {
-        return None;
-    }
+    let refusal = look.refusal()?;
     let reason = match refusal.reason {
         RefusalReason::QuotaExceeded => "QuotaExceeded",
         RefusalReason::FailedCreate => "FailedCreate",

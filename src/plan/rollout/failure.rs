@@ -9,8 +9,8 @@ use crate::{
 };
 
 /// How long an image may be unpullable, or a ConfigMap or Secret missing, before the instance counts as failed:
-/// registries blink, and what is applied together need not arrive in order. And how long a Pod that nothing waits for may
-/// not be ready.
+/// registries blink, and what is applied together need not arrive in order. And how long a Pod that no batch waits for may
+/// take to get ready.
 const PATIENCE_SECONDS: i64 = 60;
 /// Restarts since creation at which an instance counts as failed, even while it happens to run.
 const RESTARTS_MAX: i32 = 3;
@@ -67,12 +67,23 @@ pub fn failure_of(pod: &Pod) -> Option<Failure> {
     })
 }
 
-/// From when on a Pod that no batch waits for counts as broken: deadlines are those of a batch, so whatever keeps it from
-/// being ready has the same patience. None: it is not, as far as one can see.
+/// From when on a Pod that no batch waits for counts as broken: deadlines are those of a batch, so one that has never
+/// become ready has the same patience whatever keeps it. One that blinks is left alone. None: it is not broken, as far as
+/// one can see.
 pub(super) fn broken_at(pod: &Pod) -> Option<Timestamp> {
     let failure = failure_of(pod).map(|failure| failure.at.unwrap_or(pod.created));
-    let unready = pod.unready_since.filter(|_| pod.is_live()).map(|since| after(since, PATIENCE_SECONDS));
-    failure.into_iter().chain(unready).min()
+    let never_ready = has_never_been_ready(pod).then(|| after(pod.created, PATIENCE_SECONDS));
+    failure.into_iter().chain(never_ready).min()
+}
+
+/// The Ready condition still says what it said when the node took the Pod, by the node's own clock; or no node has.
+fn has_never_been_ready(pod: &Pod) -> bool {
+    /// Between startTime and the first conditions, which are written one after the other in whole seconds.
+    const FIRST_STATUS_SECONDS: i64 = 5;
+    let since = pod.unready_since.zip(pod.started_at);
+    pod.is_live()
+        && !pod.is_ready()
+        && since.is_none_or(|(since, started)| since <= after(started, FIRST_STATUS_SECONDS))
 }
 
 fn exit_of(pod: &Pod) -> Option<String> {

@@ -126,7 +126,7 @@ impl World {
             let pod = self.snapshot.pods.iter_mut().find(|pod| pod.uid == *uid && *at <= now);
             if let Some(pod) = pod.map(Arc::make_mut) {
                 pod.phase = PodPhase::Running;
-                pod.ready_since = Some(*at);
+                (pod.ready_since, pod.unready_since) = (Some(*at), None);
                 pod.resource_version.push('r');
             }
             *at > now

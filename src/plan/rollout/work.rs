@@ -140,7 +140,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let lineage = self.view.lineage;
         if slot.live.iter().all(|pod| Some(pod.revision.as_str()) == slot.assigned) {
             PodReason::Restart
-        } else if lineage.is_back() || slot.assigned != lineage.effective.map(|r| r.name.as_str()) {
+        } else if lineage.is_back() || slot.assigned.is_some_and(|to| lineage.effective.is_none_or(|r| r.name != to)) {
             PodReason::Back
         } else {
             PodReason::Forward
@@ -204,9 +204,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                 PodReason::Restart if !pod.is_ready() => &forward, // a retry
                 PodReason::Restart if slot.index >= restart_end => continue,
                 PodReason::Restart => &renew,
-                PodReason::Forward => &forward,
                 // Beyond the opened slots `stable` is for refill, and for broken Pods of a third revision: they would use
-                // up the budget for ever.
+                // up the budget for ever. Without it they go forward, if anything may.
                 _ if !opened => {
                     let effective = lineage.effective.map(|effective| &effective.name);
                     let known = [view.memory.stable.as_ref(), effective].contains(&Some(&pod.revision));
@@ -214,8 +213,9 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                     if !broken_at.is_some_and(|at| self.alarm.passed(at)) {
                         continue;
                     }
-                    &None
+                    if slot.assigned.is_some() { &None } else { &forward }
                 }
+                PodReason::Forward => &forward,
                 _ => &back,
             };
             match gate {

@@ -10,7 +10,7 @@ use crate::{
         fold::{End, World},
         plan,
     },
-    snapshot::PodPhase,
+    snapshot::{Pod, PodPhase},
 };
 
 /// R19
@@ -19,7 +19,7 @@ fn a_broken_pod_of_a_third_revision_wakes_the_planner_when_patience_ends() {
     let mut fixture =
         Fixture::new("b c~ a a", 'b', json!({"strategy": {"batches": [{"upTo": 1, "pause": {}}]}})).opened(1);
     let pod = fixture.snapshot.pod_mut(1);
-    pod.initialized_at = Some(at(-30));
+    (pod.initialized_at, pod.unready_since) = (Some(at(-30)), Some(at(-40)));
     pod.phase = PodPhase::Pending;
     pod.containers = vec![container(false, 0, waiting("ImagePullBackOff"))];
     let fixture = fixture.settled();
@@ -30,19 +30,34 @@ fn a_broken_pod_of_a_third_revision_wakes_the_planner_when_patience_ends() {
 ///
 /// R19
 #[test]
-fn a_pod_of_a_third_revision_that_does_not_get_ready_makes_room() {
+fn a_pod_of_a_third_revision_that_never_gets_ready_makes_room() {
     let spec = || json!({"strategy": {"maxUnavailable": 1, "batches": [{"upTo": 1}]}});
-    let unready = |since| {
+    let left = |created, change: fn(&mut Pod)| {
         let mut fixture = Fixture::new("b a c~ a", 'b', spec()).opened(2);
-        fixture.snapshot.pod_mut(2).unready_since = Some(at(since));
+        let pod = fixture.snapshot.pod_mut(2);
+        (pod.created, pod.started_at, pod.unready_since) = (at(created), Some(at(created)), Some(at(created)));
+        change(pod);
         fixture.settled()
     };
-    let blinks = plan(&unready(-59).snapshot);
-    assert_eq!((say(&blinks).contains("web-2"), blinks.wake_at), (false, Some(at(1))), "{}", say(&blinks));
-    assert!(say(&plan(&unready(-60).snapshot)).contains("-web-2-c Back"));
-    let mut world = World::new(unready(-60).snapshot, 5);
+    let young = plan(&left(-59, |_| ()).snapshot);
+    assert_eq!((say(&young).contains("web-2"), young.wake_at), (false, Some(at(1))), "{}", say(&young));
+    assert!(say(&plan(&left(-60, |_| ()).snapshot)).contains("-web-2-c Back"));
+    let unscheduled = left(-60, |pod| (pod.started_at, pod.unready_since) = (None, None));
+    assert!(say(&plan(&unscheduled.snapshot)).contains("-web-2-c Back"));
+    let blinks = left(-500, |pod| pod.unready_since = Some(at(-100)));
+    assert!(!say(&plan(&blinks.snapshot)).contains("web-2"), "it was ready once");
+    let mut world = World::new(left(-60, |_| ()).snapshot, 5);
     assert_eq!(world.run(|_, _| ()), End::Done);
     assert_eq!(revisions_run(&world), "bbbb");
+}
+
+/// Forward is forward, also for what is broken.
+#[test]
+fn without_a_stable_revision_a_pause_holds_what_is_broken_beyond_the_batch() {
+    let spec = json!({"paused": true, "strategy": {"maxUnavailable": 1, "batches": [{"upTo": 1}]}});
+    let mut fixture = Fixture::new("b a c! a", 'b', spec).opened(2).settled();
+    fixture.snapshot.revisions.retain(|revision| revision.name != "a");
+    assert!(!say(&plan(&fixture.snapshot)).contains("web-2"), "{}", say(&plan(&fixture.snapshot)));
 }
 
 /// Seed 420182952: with nothing to go back to, such a Pod goes forward, as an empty slot does.

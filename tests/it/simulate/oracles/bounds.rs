@@ -75,20 +75,23 @@ pub fn creation(story: &Story, glass: Glass) -> Result<(), String> {
     let max_of =
         |rollout: &Rollout| rollout.spec.replicas + rollout.spec.strategy.max_surge.rounded_up(rollout.spec.replicas);
     let max = story.versions_seen(glass.age).map(|rollout| max_of(rollout)).max().unwrap_or_default();
-    // Nodes are watched apart from Pods: one that has come back may still be taken for lost.
-    let lost: BTreeSet<&String> = story.moments_seen(glass.age).flat_map(|moment| &*moment.lost_nodes).collect();
+    // Nodes are watched apart from Pods: what is known of the ones and of the others may be of different moments.
+    let lost: BTreeSet<&BTreeSet<String>> = story.moments_seen(glass.age).map(|moment| &*moment.lost_nodes).collect();
     let mut least = usize::MAX;
     for moment in story.moments_seen(glass.age) {
-        let seen = moment.pods.values().filter(|pod| counts(pod, &lost, glass) && !story.strays.contains(&pod.uid));
         let made_since = story.made.iter().filter(|(uid, number)| {
             **number > moment.number && !moment.pods.contains_key(*uid) && !story.strays.contains(*uid)
         });
-        least = least.min(seen.count() + made_since.count());
+        let made_since = made_since.count();
+        for lost in &lost {
+            let seen = moment.pods.values().filter(|pod| counts(pod, lost, glass) && !story.strays.contains(&pod.uid));
+            least = least.min(seen.count() + made_since);
+        }
     }
     if least as i32 <= max { Ok(()) } else { Err(format!("{least} Pods, at most {max} may be")) }
 }
 
-fn counts(pod: &Pod, lost: &BTreeSet<&String>, glass: Glass) -> bool {
+fn counts(pod: &Pod, lost: &BTreeSet<String>, glass: Glass) -> bool {
     let is_lost = pod.node.as_ref().is_some_and(|node| lost.contains(node));
     let is_given_up = |at: Timestamp| is_lost || at + TERMINATING_COUNTS <= glass.latest;
     !pod.is_finished() && !pod.deletion.is_some_and(is_given_up)

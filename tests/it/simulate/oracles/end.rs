@@ -56,7 +56,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Whether the Rollout has come to rest. A finished Pod of its own has yet to be cleared away.
+/// Whether the Rollout has come to rest. Finished Pods of its own must have been cleared away.
 pub fn is_at_rest(server: &ApiServer) -> bool {
     let actor = server.actor("judge");
     let Some(rollout) = actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1) else { return false };
