@@ -32,7 +32,7 @@ fn samples_are_valid_and_have_no_unknown_field() {
 /// Listeners in a ConfigMap are as in the spec.
 #[test]
 fn a_sampled_config_map_has_the_listeners_that_its_set_names() {
-    let path = "config/samples/listenerset_configmap.yaml";
+    let path = "config/samples/listenersets/listenerset_configmap.yaml";
     let source = sources::all().into_iter().find(|source| source.path == path).unwrap();
     let [config_map, set]: [Value; 2] = documents(&source.text).try_into().unwrap();
     let source = &set["spec"]["configMap"];
@@ -120,7 +120,7 @@ fn a_wrong_object_is_refused() {
     assert!(!refused(rollout, &|_| {}));
     assert!(refused(rollout, &|object| object["spec"]["strategy"]["batchSise"] = 3.into()));
     assert!(refused(rollout, &|object| object["spec"]["selector"]["matchLabels"]["app"] = "other".into()));
-    let set = "config/samples/listenerset_inline.yaml";
+    let set = "config/samples/listenersets/listenerset_inline.yaml";
     assert!(!refused(set, &|_| {}));
     assert!(refused(set, &|object| object["spec"]["handof"] = Value::Object(serde_json::Map::new())));
     assert!(refused(set, &|object| object["spec"]["listeners"][0]["name"] = "a.b".into()));
