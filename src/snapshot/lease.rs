@@ -140,12 +140,17 @@ fn transitions(spec: &LeaseSpec) -> u32 {
 }
 
 /// What one observer has seen of a session over time. Its durations are of the observer's own clock.
+///
+/// It must be no older than the ownership that it is judged with: who names a boot has seen its claim, so that a session
+/// which does not show this claim has lost it. One watch on all Leases sees to that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Watched {
     /// As last seen; None: it does not exist.
     pub session: Option<Session>,
     /// How long nothing of it has changed: neither its claim nor its renewTime nor whether it exists.
     pub silent_for: Duration,
+    /// How long it has been claimed, or fenced, or free as it is now, or has not existed: at least `silent_for`.
+    pub claimed_for: Duration,
     /// The longest lease duration of the last two versions seen: a shorter one may not have reached the agent yet.
     pub duration: Duration,
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     plan::lease::{ContainerEnd, covers},
-    snapshot::lease::{Claim, Holder, Watched},
+    snapshot::lease::{Claim, Holder, Session, Watched},
 };
 
 /// Why a boot is dead.
@@ -19,7 +19,8 @@ pub enum Proof {
     LaterBoot,
     /// The kubelet reports the end of the process that claimed the session.
     Terminated,
-    /// Its session has not existed for D: no renewal can have succeeded meanwhile, and agents make none.
+    /// Its session has not existed for D, or for D another has been in its place: no renewal can have succeeded meanwhile,
+    /// and agents make none.
     SessionMissing,
 }
 
@@ -47,10 +48,9 @@ pub struct Process<'a> {
 
 /// Whether this boot is dead, as far as an observer knows its Pod's session and process.
 pub fn proof(holder: &Holder, watched: &Watched, process: Option<Process<'_>>) -> Option<Proof> {
-    let session = watched.session.as_ref().filter(|session| session.pod_uid == holder.uid);
-    let Some(session) = session else {
-        // Of another Pod of that name, or none at all: the same to this boot, which renews neither.
-        return (watched.silent_for >= watched.duration).then_some(Proof::SessionMissing);
+    let Some(session) = watched.session.as_ref().filter(|session| !is_another(session, holder)) else {
+        // The same to this boot as none at all. Its heir renews it, so that it is not silent.
+        return (watched.claimed_for >= watched.duration).then_some(Proof::SessionMissing);
     };
     if session.claim == Claim::Fenced(holder.clone()) {
         return Some(Proof::Fenced);
@@ -61,6 +61,17 @@ pub fn proof(holder: &Holder, watched: &Watched, process: Option<Process<'_>>) -
     let claimed = (session.claim.holder() == Some(holder)).then_some(session.acquired_at).flatten()?;
     let process = process.filter(|process| process.pod_uid == holder.uid)?;
     has_ended(process, claimed).then_some(Proof::Terminated)
+}
+
+/// This session is not the one that the boot had claimed, but has come after it: another Pod's of that name, or made again
+/// after somebody deleted it, with boots counted anew.
+fn is_another(session: &Session, holder: &Holder) -> bool {
+    let starts_anew = match &session.claim {
+        Claim::Empty => session.boot < holder.boot,
+        Claim::Held(other) | Claim::Fenced(other) => other != holder && session.boot <= holder.boot,
+        Claim::Foreign => false,
+    };
+    session.pod_uid != holder.uid || starts_anew
 }
 
 /// All of its containers have ended that ran when the session was claimed.
@@ -115,7 +126,29 @@ mod tests {
         let mut heir = session(Claim::Held(holder("a", 1)));
         heir.pod_uid = "uid-heir".into();
         assert_eq!(say(&holder("a", 1), &watched(Some(heir.clone()), 14), &[]), None);
-        assert_eq!(say(&holder("a", 1), &watched(Some(heir), 15), &[]), Some(Proof::SessionMissing));
+        assert_eq!(say(&holder("a", 1), &watched(Some(heir.clone()), 15), &[]), Some(Proof::SessionMissing));
+        let renewed = Watched { silent_for: Duration::ZERO, ..watched(Some(heir), 15) };
+        assert_eq!(say(&holder("a", 1), &renewed, &[]), Some(Proof::SessionMissing), "the heir is not silent");
+    }
+
+    /// The model found that what it had held was nobody's to take, ever: boots count from 1 again.
+    #[test]
+    fn a_session_that_was_made_again_is_missing_to_the_boots_before() {
+        let again = Holder { random: "again".into(), ..holder("a", 1) };
+        for claim in [Claim::Empty, Claim::Held(again.clone()), Claim::Fenced(again)] {
+            for before in [1, 2] {
+                let renewed =
+                    |claimed| Watched { silent_for: Duration::ZERO, ..watched(Some(session(claim.clone())), claimed) };
+                assert_eq!(say(&holder("a", before), &renewed(14), &[]), None, "{claim:?} {before}");
+                assert_eq!(
+                    say(&holder("a", before), &renewed(15), &[]),
+                    Some(Proof::SessionMissing),
+                    "{claim:?} {before}"
+                );
+            }
+        }
+        // Nothing that we write: nobody concludes anything from it.
+        assert_eq!(say(&holder("a", 2), &watched(Some(session(Claim::Foreign)), 1_000), &[]), None);
     }
 
     /// The lease was shortened; the agent may not know.
@@ -123,7 +156,7 @@ mod tests {
     fn the_longest_duration_that_the_agent_may_still_go_by_counts() {
         let missing = Watched { duration: 4 * D, ..watched(None, 59) };
         assert_eq!(say(&holder("a", 1), &missing, &[]), None);
-        assert_eq!(say(&holder("a", 1), &Watched { silent_for: 4 * D, ..missing }, &[]), Some(Proof::SessionMissing));
+        assert_eq!(say(&holder("a", 1), &Watched { claimed_for: 4 * D, ..missing }, &[]), Some(Proof::SessionMissing));
     }
 
     #[test]

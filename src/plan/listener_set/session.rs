@@ -37,6 +37,12 @@ pub fn standing(session: Option<&Session>, me: &Holder) -> Standing {
     }
 }
 
+/// Whether all is over for `me`, whose renewal was refused, by a read that began after that. Such a read is not older than
+/// the claim: a lower boot means that the session was deleted and made again.
+pub fn is_over(session: Option<&Session>, me: &Holder) -> bool {
+    standing(session, me) != Standing::Holds
+}
+
 /// What a starting agent does about its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -115,7 +121,8 @@ pub(crate) mod fixture {
     }
 
     pub fn watched(session: Option<Session>, silent: u64) -> Watched {
-        Watched { session, silent_for: Duration::from_secs(silent), duration: Duration::from_secs(15) }
+        let silent_for = Duration::from_secs(silent);
+        Watched { session, silent_for, claimed_for: silent_for, duration: Duration::from_secs(15) }
     }
 
     /// A container that ran from the one second to the other.
@@ -152,6 +159,9 @@ mod tests {
         // From before its claim: a fence of the boot before is no news.
         assert_eq!(seen(Claim::Fenced(holder("a", 1))), Standing::Outdated);
         assert_eq!(seen(Claim::Empty), Standing::Outdated);
+        let is_over_by = |claim: Claim| is_over(Some(&session(claim)), &me);
+        assert!(!is_over_by(Claim::Held(me.clone())));
+        assert!(is_over_by(Claim::Fenced(me.clone())) && is_over_by(Claim::Empty) && is_over(None, &me));
         assert_eq!(standing(None, &me), Standing::Lost);
         let other = Session { pod_uid: "uid-heir".into(), ..session(Claim::Held(me.clone())) };
         assert_eq!(standing(Some(&other), &me), Standing::Lost);
