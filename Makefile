@@ -33,6 +33,15 @@ simulate: ## Run the operator through whole simulated histories: SEEDS=n random 
 	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) $(CARGO) test $(cargo_flags) --profile simulate --test it -- \
 	  --nocapture simulate::random_seeds_break_no_promise
 
+# Steps, and about how many states are made for each configuration (10 million need some 2 GB)
+DEPTH ?= 99
+STATES ?= 10000000
+.PHONY: model
+model: ## Search the hand-off of listeners for two owners, deeper than the unit tests do (DEPTH=14 STATES=50000000)
+	@$(CARGO) test $(cargo_flags) --profile simulate --test it --no-run
+	@DEPTH=$(DEPTH) STATES=$(STATES) $(CARGO) test $(cargo_flags) --profile simulate --test it -- \
+	  --nocapture --test-threads 1 model::protocol
+
 .PHONY: mutants
 mutants: ## Tests of the tests: switch on known bugs one by one, and show which test finds each
 	@tests/mutants.sh

@@ -12,6 +12,8 @@ mod contract;
 mod fake_apiserver;
 #[cfg(feature = "operator")]
 mod generated;
+#[cfg(feature = "operator")]
+mod model;
 #[cfg(feature = "testbed")]
 mod node;
 #[cfg(feature = "operator")]

@@ -1,0 +1,149 @@
+//! What observers and agents see of a state, as the values that the real functions take. All that can be seen is made once:
+//! a search asks millions of times.
+use std::time::Duration;
+
+use baton::{
+    plan::{lease::ContainerEnd, listener_set::session::Boottime},
+    snapshot::lease::{Claim, Holder, Ownership, Session, Watched},
+};
+use jiff::Timestamp;
+
+use super::state::{Claimed, EPOCHS, PROCESSES, Session as Seen, Who};
+
+/// The highest number of ticks that is told apart.
+const TICKS: u8 = 5;
+/// Boots up to one more than is ever claimed.
+const BOOTS: u8 = PROCESSES + 2;
+/// Now, on every clock: deadlines and ages are relative to it.
+pub const NOW: Boottime = Boottime(Duration::from_secs(1_000));
+
+pub fn ticks(ticks: u8) -> Duration {
+    Duration::from_secs(u64::from(ticks))
+}
+
+pub struct Views {
+    holders: Vec<Holder>,
+    watched: Vec<Watched>,
+    missing: Vec<Watched>,
+    ownerships: Vec<Ownership>,
+    ends: Vec<Vec<ContainerEnd>>,
+}
+
+impl Views {
+    /// `wait`: D, in ticks.
+    pub fn new(wait: u8) -> Self {
+        let every = |count: u8| 0..count;
+        let watched = |session, silent, settled| Watched {
+            session,
+            silent_for: ticks(silent),
+            claimed_for: ticks(settled),
+            duration: ticks(wait),
+        };
+        let mut seen = Vec::new();
+        for pod in 0..3 {
+            for claim in [Claimed::Empty, Claimed::Held, Claimed::Fenced] {
+                for process in every(PROCESSES + 1) {
+                    for boot in every(BOOTS) {
+                        for silent in every(TICKS) {
+                            for settled in every(TICKS) {
+                                seen.push(watched(Some(session(pod, claim, process, boot, wait)), silent, settled));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        let missing = every(TICKS * TICKS).map(|both| watched(None, both / TICKS, both % TICKS)).collect();
+        let identities = || every(3 * 16 + 1).map(Who::from_index);
+        let ownerships = identities().flat_map(|who| every(EPOCHS + 1).map(move |epoch| ownership(who, epoch)));
+        let ends = every(1 << (PROCESSES + 1))
+            .map(|ended| every(PROCESSES + 1).filter(|n| ended >> n & 1 == 1).map(end).collect());
+        Self {
+            holders: identities().map(|who| holder(who).unwrap_or_else(nobody)).collect(),
+            watched: seen,
+            missing,
+            ownerships: ownerships.collect(),
+            ends: ends.collect(),
+        }
+    }
+
+    pub fn holder(&self, who: Who) -> &Holder {
+        &self.holders[who.index()]
+    }
+
+    pub fn watched(&self, pod: usize, seen: Seen) -> &Watched {
+        let times = usize::from(seen.silent) * usize::from(TICKS) + usize::from(seen.settled);
+        if !seen.exists {
+            return &self.missing[times];
+        }
+        let claimed = (pod * 3 + seen.claim as usize) * usize::from(PROCESSES + 1) + usize::from(seen.process);
+        let version = claimed * usize::from(BOOTS) + usize::from(seen.boot);
+        &self.watched[version * usize::from(TICKS * TICKS) + times]
+    }
+
+    pub fn ownership(&self, who: Who, epoch: u8) -> &Ownership {
+        &self.ownerships[who.index() * usize::from(EPOCHS + 1) + usize::from(epoch)]
+    }
+
+    /// Of the processes whose bits are set.
+    pub fn ends(&self, ended: u8) -> &[ContainerEnd] {
+        &self.ends[usize::from(ended)]
+    }
+
+    /// None: nobody's, or one that is not modelled.
+    pub fn who(&self, holder: Option<&Holder>) -> Who {
+        let Some(holder) = holder else { return Who::NOBODY };
+        let at = self.holders.iter().position(|known| known == holder).expect("an identity of the model");
+        Who::from_index(at as u8)
+    }
+}
+
+fn nobody() -> Holder {
+    Holder { pod: "nobody".into(), uid: "nobody".into(), boot: 0, random: "none".into() }
+}
+
+fn holder(who: Who) -> Option<Holder> {
+    let (pod, uid) = if who == Who::NOBODY { return None } else { names(who.pod()) };
+    Some(Holder { pod, uid, boot: u32::from(who.boot()), random: format!("r{}", who.process()) })
+}
+
+fn names(pod: usize) -> (String, String) {
+    (format!("pod-{pod}"), format!("uid-{pod}"))
+}
+
+fn session(pod: usize, claim: Claimed, process: u8, boot: u8, wait: u8) -> Session {
+    let (name, pod_uid) = names(pod);
+    let holder = Holder { pod: name, uid: pod_uid.clone(), boot: u32::from(boot), random: format!("r{process}") };
+    Session {
+        pod_uid,
+        claim: match claim {
+            Claimed::Empty => Claim::Empty,
+            Claimed::Held => Claim::Held(holder),
+            Claimed::Fenced => Claim::Fenced(holder),
+        },
+        boot: u32::from(boot),
+        renewed_at: None,
+        acquired_at: Some(second(process, 50)),
+        duration: ticks(wait),
+        resource_version: String::new(),
+    }
+}
+
+fn ownership(who: Who, epoch: u8) -> Ownership {
+    let (uid, resource_version, config_hash) = (String::new(), String::new(), String::new());
+    Ownership { holder: holder(who), epoch: u32::from(epoch), uid, resource_version, state: None, config_hash }
+}
+
+/// The end of this process of a Pod: each ran for 90 s, and claimed its session half-way.
+fn end(process: u8) -> ContainerEnd {
+    ContainerEnd {
+        container_id: Some(format!("containerd://{process}")),
+        reason: "Error".into(),
+        started_at: Some(second(process, 0)),
+        finished_at: Some(second(process, 90)),
+    }
+}
+
+fn second(process: u8, second: i64) -> Timestamp {
+    Timestamp::from_second(1_767_261_600 + 100 * i64::from(process) + second).unwrap()
+}
