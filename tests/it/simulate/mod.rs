@@ -65,21 +65,26 @@ fn blame(outcome: &Outcome, seed: u64, run: &str) -> Result<(), String> {
     for line in outcome.lines.iter().skip(outcome.lines.len().saturating_sub(TAIL)) {
         let _ = writeln!(text, "{line}");
     }
-    let _ = writeln!(text, "--- seed {seed}{run} breaks {broken}\n    the whole of it: make simulate SEED={seed}");
+    let which = if run.is_empty() { "" } else { " UNDISTURBED=1" };
+    let _ =
+        writeln!(text, "--- seed {seed}{run} breaks {broken}\n    the whole of it: make simulate SEED={seed}{which}");
     Err(text)
 }
 
-/// Runs seeds on all cores. Returns what is wrong with those that fail.
-fn run_all(seeds: &[u64]) -> Vec<String> {
-    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+/// Runs seeds on all cores, prints the end of those that fail, and returns the last line of each, after how many were run.
+fn run_all(seeds: &[u64]) -> (usize, Vec<String>) {
+    let (next, done, failures) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
         while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
             if failures.lock().unwrap_or_else(PoisonError::into_inner).len() >= FAILURES_MAX {
                 return;
             }
-            if let Err(failure) = verdict(*seed) {
+            let verdict = verdict(*seed);
+            done.fetch_add(1, Ordering::Relaxed);
+            if let Err(failure) = verdict {
                 println!("{failure}");
-                failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+                let last = failure.lines().rfind(|line| line.starts_with("--- ")).unwrap_or_default();
+                failures.lock().unwrap_or_else(PoisonError::into_inner).push(last.to_owned());
             }
         }
     };
@@ -88,18 +93,19 @@ fn run_all(seeds: &[u64]) -> Vec<String> {
             scope.spawn(work);
         }
     });
-    failures.into_inner().unwrap_or_else(PoisonError::into_inner)
+    (done.into_inner(), failures.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn number_from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
 #[test]
 fn seeds_that_found_bugs_find_none() {
     let seeds = REGRESSIONS.lines().filter_map(|line| line.split('#').next().unwrap_or_default().trim().parse().ok());
-    let failures = run_all(&seeds.collect::<Vec<u64>>());
-    assert!(failures.is_empty(), "{}", failures.concat());
+    let (_, failures) = run_all(&seeds.collect::<Vec<u64>>());
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]
@@ -112,9 +118,10 @@ fn random_seeds_break_no_promise() {
     let seeds: Vec<u64> = (first..first + count as u64).collect();
     println!("seeds {first} to {}", first + count as u64 - 1);
     let began = Instant::now();
-    let failures = run_all(&seeds);
-    println!("{count} seeds in {:.1} s, {} of them broken", began.elapsed().as_secs_f64(), failures.len());
-    assert!(failures.is_empty(), "{}", failures.concat());
+    let (done, failures) = run_all(&seeds);
+    let stopped = if done < count { format!(" of {count}, then stopped,") } else { String::new() };
+    println!("{done} seeds{stopped} in {:.1} s, {} of them broken", began.elapsed().as_secs_f64(), failures.len());
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 /// The whole history of a seed.

@@ -66,7 +66,7 @@ fn rollout(rollout: &Value) -> String {
 pub fn logs_into(trace: &Trace) -> tracing::subscriber::DefaultGuard {
     let subscriber = tracing_subscriber::fmt()
         .with_writer(Logs(trace.clone()))
-        .with_max_level(tracing::Level::DEBUG)
+        .with_env_filter("info,baton=debug")
         .without_time()
         .with_ansi(false)
         .with_target(false)

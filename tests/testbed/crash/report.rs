@@ -68,10 +68,10 @@ impl Report {
         *runs += 1;
         *missed += usize::from(!run.struck);
         let mut problems = run.problems.clone();
+        self.lowest_available = self.lowest_available.min(run.lowest_available);
+        self.most_pods = self.most_pods.max(run.most_pods);
         if problems.is_empty() {
             problems = self.end.difference(&run.end);
-            self.lowest_available = self.lowest_available.min(run.lowest_available);
-            self.most_pods = self.most_pods.max(run.most_pods);
         }
         let what = run.writes.get(point.write - 1).map_or("never came", |write| &*write.what);
         let verdict = if problems.is_empty() { "✔" } else { "✖" };

@@ -64,7 +64,7 @@ pub async fn run(stage: &Stage, point: Option<Point>) -> Outcome {
         writes: Vec::new(),
         struck: false,
         end: End::default(),
-        lowest_available: 0,
+        lowest_available: usize::MAX, // until something was seen
         most_pods: 0,
         took: Duration::ZERO,
         problems: Vec::new(),

@@ -2,7 +2,10 @@
 //! is known to them, because they wait for their own writes to come back.
 use std::{collections::BTreeSet, time::Duration};
 
-use baton::{api::Rollout, plan::rollout::available_min, snapshot::Pod};
+use baton::{
+    api::{IntOrPercent, Rollout},
+    snapshot::Pod,
+};
 use jiff::{SignedDuration, Timestamp};
 
 use super::story::{Moment, Story};
@@ -24,7 +27,7 @@ pub struct Glass {
 /// R1: an instance becomes unavailable by an act of ours only while the others keep the bound; a Pod beyond replicas goes
 /// only while enough Pods are available. `uid` is the Pod that is being deleted; `rollout` what its operator had read.
 pub fn deletion(story: &Story, uid: &str, rollout: &Rollout, glass: Glass) -> Result<(), String> {
-    let (replicas, min) = (rollout.spec.replicas, available_min(&rollout.spec));
+    let (replicas, min) = (rollout.spec.replicas, fewest_available(rollout));
     let Some(version) = story.now().pods.get(uid).map(|pod| pod.resource_version.clone()) else { return Ok(()) };
     let mut verdict = Ok(());
     for moment in story.moments_seen(glass.age) {
@@ -53,6 +56,30 @@ pub fn deletion(story: &Story, uid: &str, rollout: &Rollout, glass: Glass) -> Re
     verdict
 }
 
+/// maxUnavailable below replicas, a percentage rounded down; where neither it nor maxSurge lets anything happen, one. Both
+/// bounds are reckoned here once more, from what the documentation says: an error of the planner's must not be ours.
+fn fewest_available(rollout: &Rollout) -> i32 {
+    let (replicas, strategy) = (rollout.spec.replicas, &rollout.spec.strategy);
+    let unavailable = part(&strategy.max_unavailable, replicas).floor() as i32;
+    let nothing_moves = unavailable == 0 && part(&strategy.max_surge, replicas) <= 0.0;
+    (replicas - if nothing_moves { 1 } else { unavailable }).max(0)
+}
+
+/// maxSurge above replicas, a percentage rounded up.
+fn most_pods(rollout: &Rollout) -> i32 {
+    rollout.spec.replicas + part(&rollout.spec.strategy.max_surge, rollout.spec.replicas).ceil() as i32
+}
+
+fn part(of: &IntOrPercent, replicas: i32) -> f64 {
+    match of {
+        IntOrPercent::Count(count) => f64::from(*count),
+        IntOrPercent::Percent(text) => {
+            let percent: f64 = text.trim_end_matches('%').parse().expect("a percentage");
+            f64::from(replicas) * percent / 100.0
+        }
+    }
+}
+
 /// Pods available at that moment that no operator has deleted since.
 fn available<'s>(
     story: &'s Story,
@@ -72,9 +99,7 @@ pub fn is_available(pod: &Pod, rollout: &Rollout, glass: Glass) -> bool {
 
 /// R2: no Pod is created where there are too many. The Pod just made is part of the present.
 pub fn creation(story: &Story, glass: Glass) -> Result<(), String> {
-    let max_of =
-        |rollout: &Rollout| rollout.spec.replicas + rollout.spec.strategy.max_surge.rounded_up(rollout.spec.replicas);
-    let max = story.versions_seen(glass.age).map(|rollout| max_of(rollout)).max().unwrap_or_default();
+    let max = story.versions_seen(glass.age).map(|rollout| most_pods(rollout)).max().unwrap_or_default();
     // Nodes are watched apart from Pods: what is known of the ones and of the others may be of different moments.
     let lost: BTreeSet<&BTreeSet<String>> = story.moments_seen(glass.age).map(|moment| &*moment.lost_nodes).collect();
     let mut least = usize::MAX;
