@@ -4,10 +4,6 @@ use std::process::ExitCode;
 use baton::operator::{run, settings::Settings, telemetry};
 use clap::{Parser, Subcommand};
 
-/// Decoding watch events is mostly allocation: a sixth less CPU than with the C library's (docs/performance.md).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Runs Rollouts.
 #[derive(Parser)]
 #[command(name = "baton-operator", version)]

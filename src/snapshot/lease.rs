@@ -34,7 +34,9 @@ impl Holder {
         let (boot, random) = start.split_once('-')?;
         let boot = boot.parse().ok().filter(|boot| *boot > 0)?;
         let is_whole = parts.next().is_none() && ![pod, uid, random].contains(&"");
-        is_whole.then(|| Self { pod: pod.to_owned(), uid: uid.to_owned(), boot, random: random.to_owned() })
+        let holder = Self { pod: pod.to_owned(), uid: uid.to_owned(), boot, random: random.to_owned() };
+        // `+1` and `01` are numbers, too; but preconditions compare texts.
+        (is_whole && holder.to_string() == text).then_some(holder)
     }
 
     /// An owner that nobody of ours is: it has no Pod, so its session is missing, and it is dead after D.
@@ -196,7 +198,7 @@ impl Ownership {
 /// or made up, causes an unneeded move at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
-    /// The epoch that it is about; of any other it says nothing.
+    /// The epoch of the present owner. An order to release says nothing of any other.
     pub epoch: u32,
     /// What to do.
     pub order: Order,
@@ -358,6 +360,8 @@ mod tests {
             "pod//1-a",
             "pod/uid/1-",
             "a/b/1-c/d",
+            "a/b/01-c",
+            "a/b/+1-c",
         ] {
             assert_eq!(Holder::parse(text), None, "{text}");
         }

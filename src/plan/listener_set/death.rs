@@ -13,7 +13,8 @@ use crate::{
 /// Why a boot is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Its session says so: it was fenced by a compare-and-swap, so its last renewal is D old and no other can follow.
+    /// Its session says so: it was fenced by a compare-and-swap, silent for D or proven to have ended, and no renewal of
+    /// it can follow.
     Fenced,
     /// A later boot of the same Pod has claimed the session, which it does only once nothing of the earlier one is left.
     LaterBoot,
@@ -41,8 +42,8 @@ impl Proof {
 pub struct Process<'a> {
     /// uid of the Pod that the following is about.
     pub pod_uid: &'a str,
-    /// Ends of each container that must have ended, as the kubelet reports them (state and lastState): the agent's; where
-    /// the agent is a sidecar also the application's, which may outlive it.
+    /// Ends of each container that must have ended, as the kubelet reports them (state and lastState): the agent's first;
+    /// where the agent is a sidecar then the application's, which may outlive it.
     pub containers: &'a [&'a [ContainerEnd]],
 }
 
@@ -74,9 +75,13 @@ fn is_another(session: &Session, holder: &Holder) -> bool {
     session.pod_uid != holder.uid || starts_anew
 }
 
-/// All of its containers have ended that ran when the session was claimed.
+/// The agent that claimed the session has ended, and so has every other that ran when it did: an application that has been
+/// restarted since the claim may have been given what the agent held.
 fn has_ended(process: Process<'_>, claimed: Timestamp) -> bool {
-    !process.containers.is_empty() && process.containers.iter().all(|ends| ends.iter().any(|end| covers(end, claimed)))
+    let Some((agent, others)) = process.containers.split_first() else { return false };
+    let ends = agent.iter().filter(|end| covers(end, claimed)).filter_map(|end| end.finished_at);
+    let outlived_by_none = |at| others.iter().all(|ends| ends.iter().any(|end| covers(end, at)));
+    ends.into_iter().any(outlived_by_none)
 }
 
 #[cfg(test)]
@@ -184,10 +189,13 @@ mod tests {
         let me = holder("a", 1);
         let held = watched(Some(session(Claim::Held(me.clone()))), 0);
         let (ended, runs): (&[ContainerEnd], &[ContainerEnd]) = (&[end(90, 150)], &[]);
-        let both = |agent, application| {
+        let both = |agent: &[ContainerEnd], application: &[ContainerEnd]| {
             proof(&me, &held, Some(Process { pod_uid: "uid-a", containers: &[agent, application] }))
         };
         assert_eq!(both(ended, runs), None);
+        // It was restarted after the claim, and runs on.
+        assert_eq!(both(ended, &[end(90, 120)]), None);
+        assert_eq!(both(ended, &[end(90, 120), end(121, 151)]), Some(Proof::Terminated));
         assert_eq!(both(ended, ended), Some(Proof::Terminated));
     }
 }

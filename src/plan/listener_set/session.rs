@@ -65,8 +65,7 @@ pub fn start(session: &Session, name: &Holder, is_alone: bool) -> Start {
     }
     match &session.claim {
         Claim::Held(held) if held.uid == name.uid && held.random == name.random => Start::Ours,
-        Claim::Foreign => Start::Wait,
-        Claim::Empty if session.boot == 0 => Start::Claim { boot: 1 },
+        // Whoever wrote what it says, if anybody of this Pod, is gone.
         _ if is_alone => Start::Claim { boot: session.boot + 1 },
         _ => Start::Wait,
     }
@@ -171,14 +170,17 @@ mod tests {
     fn an_agent_claims_only_what_nobody_of_its_pod_can_still_use() {
         let name = Holder { random: "new".into(), ..holder("a", 1) };
         let asked = |claim: Claim, is_alone| start(&session(claim), &name, is_alone);
-        assert_eq!(asked(Claim::Empty, false), Start::Claim { boot: 1 });
-        for claim in [Claim::Held(holder("a", 4)), Claim::Fenced(holder("a", 4))] {
-            assert_eq!(asked(claim.clone(), true), Start::Claim { boot: 5 });
-            assert_eq!(asked(claim, false), Start::Wait);
+        let claims = [Claim::Held(holder("a", 4)), Claim::Fenced(holder("a", 4)), Claim::Empty, Claim::Foreign];
+        for (claim, boot) in claims.into_iter().zip([5, 5, 1, 1]) {
+            assert_eq!(asked(claim.clone(), true), Start::Claim { boot });
+            assert_eq!(
+                asked(claim, false),
+                Start::Wait,
+                "a session that was made again says nothing of what still runs"
+            );
         }
         assert_eq!(asked(Claim::Held(Holder { boot: 4, ..name.clone() }), false), Start::Ours);
         assert_eq!(asked(Claim::Fenced(Holder { boot: 4, ..name.clone() }), true), Start::Claim { boot: 5 });
-        assert_eq!(asked(Claim::Foreign, true), Start::Wait);
         let earlier = Session { pod_uid: "uid-gone".into(), ..session(Claim::Empty) };
         assert_eq!(start(&earlier, &name, true), Start::Wait);
     }

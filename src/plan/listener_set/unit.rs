@@ -10,7 +10,8 @@ use crate::{
     snapshot::lease::{Holder, Letter, Order, Ownership},
 };
 
-/// What an agent remembers of one listener, as long as its process lives.
+/// What an agent remembers of one listener, as long as its process lives: one for each ownership Lease, by its uid. Epochs
+/// of another Lease of the same listener say nothing here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unit {
     /// What of it there is in this Pod.
@@ -48,7 +49,8 @@ pub enum Runs {
 /// What is known when it is decided.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// The ownership Lease as last seen; None: there is none that names this boot.
+    /// The ownership Lease of this unit as last seen; None: there is none that names this boot, or another has come in its
+    /// place.
     pub ownership: Option<&'a Ownership>,
     /// What the inbox says of it.
     pub letter: Option<&'a Letter>,
@@ -163,6 +165,7 @@ fn with_mine(unit: &Unit, ownership: &Ownership, view: &View<'_>) -> Step {
     }
     let write = match fate {
         Fate::Goes(to) => ownership::hand_over(ownership, &agent, to),
+        Fate::Stays if view.now >= view.deadline => return Step::Wait(None), // it may be another's any moment
         Fate::Stays if view.now < unit.rests_until => return Step::Wait(Some(unit.rests_until)),
         Fate::Stays => ownership::take_back(ownership, &agent),
     };
@@ -320,7 +323,9 @@ mod tests {
         assert_eq!(crashed.next(), write("a", 6));
         crashed.unit.rests_until = second(103);
         assert_eq!(crashed.next(), Step::Wait(Some(second(103))));
-        assert_eq!(crashed.at(103).next(), write("a", 6));
+        let crashed = crashed.at(103);
+        assert_eq!(crashed.next(), write("a", 6));
+        assert_eq!(crashed.at(110).next(), Step::Wait(None));
     }
 
     #[test]

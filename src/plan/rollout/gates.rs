@@ -150,10 +150,11 @@ fn progress_deadline(view: &View<'_>) -> Option<Hold> {
     last.then(|| hold(HoldReason::ProgressDeadline, undone_in_words(view, &undone)))
 }
 
-/// With all batches opened there is none that waits.
+/// With all batches opened there is none that waits; but one in which an instance has failed is not finished by itself, and
+/// while it is paused no deadline ends that.
 fn paused_between_batches(view: &View<'_>) -> Option<Hold> {
     let is_last = view.slots.opened() == view.replicas() && view.replicas() > 0;
-    if is_last { None } else { paused(view) }
+    if is_last && view.memory.failed.is_none() { None } else { paused(view) }
 }
 
 fn previous_batch_not_healthy(view: &View<'_>) -> Option<Hold> {

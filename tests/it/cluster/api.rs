@@ -224,6 +224,7 @@ fn crds_and_samples_apply_one_after_the_other() {
     });
     let names = cluster.kubectl(&["get", "rollouts.baton.dev", "-o", "name"]);
     assert!(names.contains("rollout.baton.dev/web"), "{names}");
+    cluster.kubectl(&["apply", "-f", &repository("config/samples/listenersets")]);
     let names = cluster.kubectl(&["get", "listenersets.baton.dev", "-o", "name"]);
     assert_eq!(names.lines().count(), 3, "{names}");
 }
