@@ -33,7 +33,7 @@ simulate: ## Run the operator through whole simulated histories: SEEDS=n random 
 	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) $(CARGO) test $(cargo_flags) --profile simulate --test it -- \
 	  --nocapture simulate::random_seeds_break_no_promise
 
-# Steps, and about how many states are made for each configuration (10 million need some 2 GB)
+# Steps, and about how many states are made for each configuration (45 million need 2.6 GB)
 DEPTH ?= 99
 STATES ?= 10000000
 .PHONY: model
