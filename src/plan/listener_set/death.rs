@@ -79,9 +79,8 @@ fn is_another(session: &Session, holder: &Holder) -> bool {
 /// restarted since the claim may have been given what the agent held.
 fn has_ended(process: Process<'_>, claimed: Timestamp) -> bool {
     let Some((agent, others)) = process.containers.split_first() else { return false };
-    let ends = agent.iter().filter(|end| covers(end, claimed)).filter_map(|end| end.finished_at);
     let outlived_by_none = |at| others.iter().all(|ends| ends.iter().any(|end| covers(end, at)));
-    ends.into_iter().any(outlived_by_none)
+    agent.iter().filter(|end| covers(end, claimed)).filter_map(|end| end.finished_at).any(outlived_by_none)
 }
 
 #[cfg(test)]

@@ -13,13 +13,13 @@ fn holds<const I: usize, const L: usize>(name: &str, config: Config, depth: usiz
 /// L1, L2
 #[test]
 fn with_a_crash_and_a_forced_deletion() {
-    holds::<3, 1>("a crash and a forced deletion", Config::default(), 6);
+    holds::<3, 1>("a crash and a forced deletion", Config::FAULTS, 6);
 }
 
 /// L4
 #[test]
 fn an_owner_can_always_be_reached() {
-    let config = Config { liveness: true, ..Config::default() };
+    let config = Config { liveness: true, ..Config::FAULTS };
     holds::<3, 1>("an owner can be reached", config, 5);
     holds::<2, 1>("an owner can be reached", config, 7);
 }
@@ -27,27 +27,27 @@ fn an_owner_can_always_be_reached() {
 /// L1, L2
 #[test]
 fn with_the_network_alone() {
-    let config = Config { epochs: 3, processes: 1, crashes: 0, force_deletes: 0, ..Config::default() };
+    let config = Config { epochs: 3, processes: 1, crashes: 0, force_deletes: 0, ..Config::FAULTS };
     holds::<3, 1>("no faults but the network's", config, 7);
 }
 
 /// L1, L2
 #[test]
 fn with_two_crashes_and_two_forced_deletions() {
-    let config = Config { crashes: 2, force_deletes: 2, processes: 3, ..Config::default() };
+    let config = Config { crashes: 2, force_deletes: 2, processes: 3, ..Config::FAULTS };
     holds::<3, 1>("two crashes, two forced deletions", config, 5);
 }
 
 /// L1, L2: as slow as the margin between K and D allows.
 #[test]
 fn with_a_slow_clock() {
-    holds::<3, 1>("a slow clock", Config { slow_ticks: 1, ..Config::default() }, 5);
+    holds::<3, 1>("a slow clock", Config { slow_ticks: 1, ..Config::FAULTS }, 5);
 }
 
 /// L2
 #[test]
 fn with_leases_that_are_made_again() {
-    let config = Config { re_creations: 1, force_deletes: 0, ..Config::default() };
+    let config = Config { re_creations: 1, force_deletes: 0, ..Config::FAULTS };
     holds::<3, 1>("the ownership is made again", config, 6);
     holds::<2, 1>("the ownership is made again", config, 8);
 }
@@ -55,7 +55,7 @@ fn with_leases_that_are_made_again() {
 /// L1, L4
 #[test]
 fn with_sessions_that_are_deleted() {
-    let config = Config { sessions_lost: 1, force_deletes: 0, processes: 3, ..Config::default() };
+    let config = Config { sessions_lost: 1, force_deletes: 0, processes: 3, ..Config::FAULTS };
     holds::<3, 1>("the session is made again", config, 5);
     holds::<2, 1>("the session is made again, an owner can be reached", Config { liveness: true, ..config }, 6);
 }
@@ -63,12 +63,12 @@ fn with_sessions_that_are_deleted() {
 /// L1, L2
 #[test]
 fn with_an_application_beside_its_agent() {
-    holds::<3, 1>("sidecar", Config { sidecar: true, ..Config::default() }, 5);
-    holds::<2, 1>("sidecar, an owner can be reached", Config { sidecar: true, liveness: true, ..Config::default() }, 6);
+    holds::<3, 1>("sidecar", Config { sidecar: true, ..Config::FAULTS }, 5);
+    holds::<2, 1>("sidecar, an owner can be reached", Config { sidecar: true, liveness: true, ..Config::FAULTS }, 6);
 }
 
 /// L1, L2
 #[test]
 fn with_two_listeners() {
-    holds::<2, 2>("a crash and a forced deletion", Config::default(), 6);
+    holds::<2, 2>("a crash and a forced deletion", Config::FAULTS, 6);
 }

@@ -5,26 +5,11 @@ use super::{
     world::{Config, Removed},
 };
 
-/// Two Pods are enough for all of them.
-const FAULTS: Config = Config {
-    kill_after: 2,
-    wait: 3,
-    epochs: 4,
-    processes: 2,
-    crashes: 1,
-    force_deletes: 1,
-    slow_ticks: 0,
-    re_creations: 0,
-    sessions_lost: 0,
-    sidecar: false,
-    removed: None,
-    liveness: false,
-    only: None,
-};
 /// The network may do what it likes, but nothing breaks: for what takes many steps.
-const NO_FAULTS: Config = Config { epochs: 3, crashes: 0, force_deletes: 0, ..FAULTS };
+const NO_FAULTS: Config = Config { epochs: 3, crashes: 0, force_deletes: 0, ..Config::FAULTS };
 
-/// `broken` has a counter-example of this property, the shortest of so many steps; `whole` has none of so many.
+/// `broken` has a counter-example of this property, the shortest of so many steps; `whole` has none of so many. Two Pods are
+/// enough for all of them.
 fn compare(broken: Config, whole: Config, property: &'static str, depth: usize) {
     let ask = |config: Config| {
         let liveness = property == RECOVERS;
@@ -44,13 +29,13 @@ fn breaks(rule: Removed, config: Config, property: &'static str, depth: usize) {
 /// L1
 #[test]
 fn without_tombstones_two_owners() {
-    breaks(Removed::Tombstone, FAULTS, ONE_OWNER, 4);
+    breaks(Removed::Tombstone, Config::FAULTS, ONE_OWNER, 4);
 }
 
 /// L1
 #[test]
 fn without_the_wait_for_a_missing_session_two_owners() {
-    breaks(Removed::WaitForMissingSession, FAULTS, ONE_OWNER, 3);
+    breaks(Removed::WaitForMissingSession, Config::FAULTS, ONE_OWNER, 3);
 }
 
 /// L1, L7
@@ -74,31 +59,31 @@ fn with_deadlines_from_the_answer_two_owners() {
 /// L1, L7
 #[test]
 fn with_theft_two_owners() {
-    breaks(Removed::NoSteal, FAULTS, ONE_OWNER, 2);
+    breaks(Removed::NoSteal, Config::FAULTS, ONE_OWNER, 2);
 }
 
 /// L2
 #[test]
 fn without_the_boot_in_identities_an_epoch_is_started_twice() {
-    breaks(Removed::BootInIdentity, FAULTS, STARTED_ONCE, 4);
+    breaks(Removed::BootInIdentity, Config::FAULTS, STARTED_ONCE, 4);
 }
 
 /// L1, L7
 #[test]
 fn with_boots_that_only_differ_two_owners() {
-    breaks(Removed::OrderOfBoots, FAULTS, ONE_OWNER, 7);
+    breaks(Removed::OrderOfBoots, Config::FAULTS, ONE_OWNER, 7);
 }
 
 /// L1, L7
 #[test]
 fn with_fences_of_whole_pods_two_owners() {
-    breaks(Removed::BootInFence, FAULTS, ONE_OWNER, 8);
+    breaks(Removed::BootInFence, Config::FAULTS, ONE_OWNER, 8);
 }
 
 /// L1, L7
 #[test]
 fn with_the_end_of_any_process_of_the_pod_two_owners() {
-    breaks(Removed::CertificateOfItsBoot, FAULTS, ONE_OWNER, 7);
+    breaks(Removed::CertificateOfItsBoot, Config::FAULTS, ONE_OWNER, 7);
 }
 
 /// L2
@@ -110,15 +95,15 @@ fn without_a_floor_an_epoch_is_started_twice() {
 /// L1, L2
 #[test]
 fn without_the_version_in_a_hand_over_two_owners() {
-    breaks(Removed::VersionInTransfer, FAULTS, EPOCHS_GROW, 3);
-    breaks(Removed::VersionInTransfer, FAULTS, ONE_OWNER, 5);
+    breaks(Removed::VersionInTransfer, Config::FAULTS, EPOCHS_GROW, 3);
+    breaks(Removed::VersionInTransfer, Config::FAULTS, ONE_OWNER, 5);
 }
 
 /// L1, L2
 #[test]
 fn without_the_version_in_a_reassignment_two_owners() {
-    breaks(Removed::VersionInReassign, FAULTS, EPOCHS_GROW, 3);
-    breaks(Removed::VersionInReassign, FAULTS, ONE_OWNER, 6);
+    breaks(Removed::VersionInReassign, Config::FAULTS, EPOCHS_GROW, 3);
+    breaks(Removed::VersionInReassign, Config::FAULTS, ONE_OWNER, 6);
 }
 
 /// L1: K = D leaves nothing for a clock that is slow.
@@ -138,19 +123,19 @@ fn a_sidecars_application_that_counts_from_the_last_word_makes_two_owners() {
 /// L1
 #[test]
 fn a_sidecars_end_that_counts_for_the_application_makes_two_owners() {
-    breaks(Removed::CertificateOfTheApplication, Config { sidecar: true, ..FAULTS }, ONE_OWNER, 3);
+    breaks(Removed::CertificateOfTheApplication, Config { sidecar: true, ..Config::FAULTS }, ONE_OWNER, 3);
 }
 
 /// L4
 #[test]
 fn an_owner_that_cannot_take_back_is_stuck() {
-    breaks(Removed::TakeBack, FAULTS, RECOVERS, 2);
+    breaks(Removed::TakeBack, Config::FAULTS, RECOVERS, 2);
 }
 
 /// L4
 #[test]
 fn a_session_that_was_made_again_and_says_nothing_is_stuck() {
-    breaks(Removed::SessionMadeAgain, Config { sessions_lost: 1, ..FAULTS }, RECOVERS, 1);
+    breaks(Removed::SessionMadeAgain, Config { sessions_lost: 1, ..Config::FAULTS }, RECOVERS, 1);
 }
 
 /// L1: what one watch on all Leases is for.

@@ -85,24 +85,23 @@ pub struct Config {
     pub only: Option<&'static str>,
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            kill_after: 2,
-            wait: 3,
-            epochs: 4,
-            processes: 2,
-            crashes: 1,
-            force_deletes: 1,
-            slow_ticks: 0,
-            re_creations: 0,
-            sessions_lost: 0,
-            sidecar: false,
-            removed: None,
-            liveness: false,
-            only: None,
-        }
-    }
+impl Config {
+    /// A crash and a forced deletion, in the smallest times that tell K from D.
+    pub const FAULTS: Self = Self {
+        kill_after: 2,
+        wait: 3,
+        epochs: 4,
+        processes: 2,
+        crashes: 1,
+        force_deletes: 1,
+        slow_ticks: 0,
+        re_creations: 0,
+        sessions_lost: 0,
+        sidecar: false,
+        removed: None,
+        liveness: false,
+        only: None,
+    };
 }
 
 /// I Pods and L listeners, agents in each Pod, and any number of controllers.
