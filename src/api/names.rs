@@ -40,8 +40,14 @@ pub const ANNOTATION_CHANGE_CAUSE: &str = "baton.dev/change-cause";
 
 /// Label on Pods outside a Rollout: with the value `true`, a ListenerSet whose selector matches may give them listeners.
 pub const LABEL_AGENT: &str = "baton.dev/agent";
-/// Label on session Leases. Its presence says what they are.
-pub const LABEL_SESSION: &str = "baton.dev/session";
+/// Label on every Lease of the hand-off: [`LEASE_SESSION`] or [`LEASE_LISTENER`]. One selector, so that one watch shows
+/// both: a session that it does not show is gone as far as any ownership it shows may know. Without the label a Lease
+/// counts as deleted, for its agent too.
+pub const LABEL_LEASE: &str = "baton.dev/lease";
+/// Value of [`LABEL_LEASE`]: the session of a Pod.
+pub const LEASE_SESSION: &str = "session";
+/// Value of [`LABEL_LEASE`]: the ownership of a listener.
+pub const LEASE_LISTENER: &str = "listener";
 /// Label on ownership Leases: name of the ListenerSet.
 pub const LABEL_LISTENER_SET: &str = "baton.dev/listener-set";
 /// Label on ownership Leases: who holds them, as [`holder_label`]. An agent watches its own Leases by it.
@@ -51,10 +57,19 @@ pub const LABEL_HOLDER: &str = "baton.dev/holder";
 pub const ANNOTATION_FROM: &str = "baton.dev/from";
 /// Annotation on ownership Leases: what the listener resumes from, JSON of at most 4 KiB.
 pub const ANNOTATION_STATE: &str = "baton.dev/state";
-/// Annotation on ownership Leases: the listener's settings, JSON of at most 4 KiB.
+/// Annotation on ownership Leases: when the last owner's listener had stopped, by that Pod's clock (RFC 3339).
+pub const ANNOTATION_STOPPED_AT: &str = "baton.dev/stopped-at";
+/// Annotation on ownership Leases: name of the listener; as in the Lease's own name, where a reader need not cut it out.
+pub const ANNOTATION_LISTENER: &str = "baton.dev/listener";
+/// Annotation on ownership Leases: the listener's settings ([`crate::snapshot::listener::Settings`]), JSON.
 pub const ANNOTATION_CONFIG: &str = "baton.dev/config";
 /// Annotation on ownership Leases: hash of the settings. Another one means: restart it.
 pub const ANNOTATION_CONFIG_HASH: &str = "baton.dev/config-hash";
+
+/// Annotation on session Leases: the session profile that the controller asks the agent for.
+pub const ANNOTATION_PROFILE: &str = "baton.dev/profile";
+/// Annotation on session Leases: what the agent says of itself ([`crate::snapshot::report::AgentInfo`]), JSON.
+pub const ANNOTATION_AGENT: &str = "baton.dev/agent";
 
 /// Condition and readiness gate of Pods: whether the Pod is in service. The only gate Baton sets on a Pod.
 pub const CONDITION_IN_SERVICE: &str = "baton.dev/in-service";

@@ -22,11 +22,8 @@ use crate::{
     api::names,
     apply::{CallError, Fence},
     observe::watch::{Refresher, Selection, Settings as WatchSettings, Watch, Watchable},
-    plan::lease::{
-        self, Candidacy, ContainerEnd, Decision, HolderPod, Identity, LEASE_DURATION, Lock, RENEW_DEADLINE,
-        RETRY_PERIOD,
-    },
-    snapshot::{index::Event, wire::PodView},
+    plan::lease::{self, Candidacy, Decision, HolderPod, Identity, LEASE_DURATION, Lock, RENEW_DEADLINE, RETRY_PERIOD},
+    snapshot::{ContainerEnd, index::Event, wire::PodView},
 };
 
 /// Longest time for one call about the Lease: two of them fit into the time that a holder has to renew.

@@ -8,6 +8,8 @@ use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
 
+use crate::snapshot::ContainerEnd;
+
 /// How long a lock lives after its last renewal, as others see it.
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// When a holder that cannot renew gives up: well before others may take the lock.
@@ -70,19 +72,6 @@ pub struct HolderPod {
     pub uid: String,
     /// Ends of the operator's container in it, as the kubelet reports them (state and lastState).
     pub ends: Vec<ContainerEnd>,
-}
-
-/// A `terminated` state of a container.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ContainerEnd {
-    /// containerID; without one the kubelet reports what it does not know.
-    pub container_id: Option<String>,
-    /// reason.
-    pub reason: String,
-    /// startedAt, in whole seconds.
-    pub started_at: Option<Timestamp>,
-    /// finishedAt, in whole seconds.
-    pub finished_at: Option<Timestamp>,
 }
 
 /// What a candidate knows.

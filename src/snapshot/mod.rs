@@ -4,8 +4,11 @@
 
 pub mod index;
 pub mod lease;
+pub mod listener;
+pub mod listener_set;
 pub mod pod;
 pub mod ranges;
+pub mod report;
 pub mod revision;
 pub mod template;
 pub mod wire;
@@ -17,7 +20,7 @@ use std::{
 
 use jiff::Timestamp;
 
-pub use pod::{Container, ContainerState, Pod, PodPhase};
+pub use pod::{Container, ContainerEnd, ContainerState, Pod, PodPhase};
 pub use ranges::Ranges;
 pub use revision::Revision;
 pub use template::TemplateCheck;

@@ -104,6 +104,19 @@ pub enum ContainerState {
     },
 }
 
+/// A `terminated` state of a container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContainerEnd {
+    /// containerID; without one the kubelet reports what it does not know.
+    pub container_id: Option<String>,
+    /// reason.
+    pub reason: String,
+    /// startedAt, in whole seconds.
+    pub started_at: Option<Timestamp>,
+    /// finishedAt, in whole seconds.
+    pub finished_at: Option<Timestamp>,
+}
+
 impl Pod {
     /// Neither terminating nor finished.
     pub fn is_live(&self) -> bool {

@@ -6,8 +6,11 @@
 use jiff::Timestamp;
 
 use crate::{
-    plan::lease::{ContainerEnd, covers},
-    snapshot::lease::{Claim, Holder, Session, Watched},
+    plan::lease::covers,
+    snapshot::{
+        ContainerEnd,
+        lease::{Claim, Holder, Session, Watched},
+    },
 };
 
 /// Why a boot is dead.

@@ -9,6 +9,7 @@
 //!    ([`session::deadline`]). Others wait D > S for a silent session.
 //! 3. An owner gives a listener away only when that has certainly stopped ([`ownership::hand_over`]); anybody else takes it
 //!    only from a boot that is dead by a fact that can never turn false again ([`death::proof`]).
+pub mod change;
 pub mod death;
 pub mod ownership;
 pub mod placement;

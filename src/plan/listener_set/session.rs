@@ -96,7 +96,7 @@ pub(crate) mod fixture {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::plan::lease::ContainerEnd;
+    use crate::snapshot::ContainerEnd;
 
     pub fn at(second: i64) -> Timestamp {
         Timestamp::new(1_767_261_600 + second, 500_000_000).unwrap()

@@ -270,7 +270,7 @@ fn leases_can_have_the_names_that_baton_gives_them() {
     let identity = "bots-3-6f7c9d8b5k/9c1b7e0a/1-f00d";
     let ownership = json!({
         "name": names::listener_lease_name(&set, &listener),
-        "labels": {names::LABEL_LISTENER_SET: set, names::LABEL_HOLDER: names::holder_label(identity)},
+        "labels": {names::LABEL_LEASE: names::LEASE_LISTENER, names::LABEL_LISTENER_SET: set, names::LABEL_HOLDER: names::holder_label(identity)},
         "annotations": {
             names::ANNOTATION_FROM: identity, names::ANNOTATION_REVISION: "bots-6f7c9d8b5k",
             names::ANNOTATION_STATE: "{}", names::ANNOTATION_CONFIG: "{}", names::ANNOTATION_CONFIG_HASH: "44136fa3",
@@ -278,7 +278,7 @@ fn leases_can_have_the_names_that_baton_gives_them() {
     });
     let session = json!({
         "name": names::session_lease_name(&"p".repeat(245)).unwrap(),
-        "labels": {names::LABEL_SESSION: ""},
+        "labels": {names::LABEL_LEASE: names::LEASE_SESSION},
         "annotations": {names::inbox_annotation(&set): "[]", names::report_annotation(&set): "{}"},
     });
     let dotted = json!({"name": names::session_lease_name("a.listener.b").unwrap()});

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use baton::{
-    plan::{lease::ContainerEnd, listener_set::session::Boottime},
-    snapshot::lease::{Claim, Holder, Ownership, Session, Watched},
+    plan::listener_set::session::Boottime,
+    snapshot::{
+        ContainerEnd,
+        lease::{Claim, Holder, Ownership, Session, Watched},
+    },
 };
 use jiff::Timestamp;
 

@@ -1,0 +1,130 @@
+//! What is known about one ListenerSet, as plain values.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{
+    ContainerEnd,
+    lease::{Letter, Ownership, Watched},
+    listener::Wanted,
+    report::{AgentInfo, Report},
+};
+use crate::api::{ListenerSet, session::SessionProfile};
+
+/// Everything the planner may look at for one ListenerSet.
+#[derive(Clone, Debug)]
+pub struct SetSnapshot {
+    /// The object, as last seen.
+    pub set: ListenerSet,
+    /// Its listeners sorted by name, or why they are not known.
+    pub listeners: Result<Vec<Wanted>, SourceError>,
+    /// The Pods that may hold them, sorted by name: of the Rollout, or those that the selector selects.
+    pub pods: Vec<SetPod>,
+    /// Sessions by name of the Pod: of these Pods, and of every Pod that an ownership names.
+    pub sessions: BTreeMap<String, SessionSeen>,
+    /// Ownership Leases of this set by name of the listener, of listeners that are no longer wanted too.
+    pub ownerships: BTreeMap<String, OwnershipSeen>,
+    /// Names of Leases that a create found taken by an object that is not ours.
+    pub taken_names: BTreeSet<String>,
+    /// Number of Pods that there will be once nothing is being replaced.
+    pub pods_in_the_end: usize,
+    /// Pods are being replaced: nothing is evened out now.
+    pub is_rolling: bool,
+    /// Nodes with sessions that are gone or not Ready: their silence is no accident of ours.
+    pub lost_nodes: BTreeSet<String>,
+    /// The time of this look. Only for what people are told: sessions are judged by their observed silence.
+    pub now: Timestamp,
+    /// The time of this look on the operator's own clock, which nobody sets: time since some moment.
+    pub uptime: Duration,
+}
+
+/// Why the listeners of a set are not known, in a reason and a sentence that names the field and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceError {
+    /// CamelCase.
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+}
+
+/// A Pod that may hold listeners of the set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SetPod {
+    /// Name.
+    pub name: String,
+    /// uid.
+    pub uid: String,
+    /// resourceVersion.
+    pub resource_version: String,
+    /// Its instance, where Pods have numbers.
+    pub slot: Option<i32>,
+    /// Node that runs it.
+    pub node: Option<String>,
+    /// What becomes of it, as its Rollout plans; without a Rollout a Pod that is not terminating is [`Course::Target`].
+    pub course: Course,
+    /// Ready, and neither terminating nor finished.
+    pub is_ready: bool,
+    /// It has a deletionTimestamp.
+    pub is_terminating: bool,
+    /// Ends of its containers, as the kubelet reports them (state and lastState).
+    pub ends: PodEnds,
+}
+
+/// What becomes of a Pod, as its Rollout plans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Of the revision that its slot is assigned: it stays.
+    Target,
+    /// It will be replaced, but its turn has not come.
+    Stays,
+    /// It is to end as soon as it holds nothing.
+    Leaves,
+}
+
+/// Ends of the containers whose end says that a boot is dead.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodEnds {
+    /// Of the container that the agent runs in.
+    pub agent: Vec<ContainerEnd>,
+    /// Of every other container that may run what the agent gave it: the applications beside a sidecar.
+    pub applications: Vec<Vec<ContainerEnd>>,
+}
+
+/// A session Lease, as this set sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionSeen {
+    /// Name of the Lease.
+    pub lease: String,
+    /// uid of the Lease.
+    pub uid: String,
+    /// What has been seen of it over time.
+    pub watched: Watched,
+    /// The profile that the agent has been asked for.
+    pub profile: Option<SessionProfile>,
+    /// What the agent says of itself.
+    pub info: AgentInfo,
+    /// What it tells of this set, if it speaks of this very object (uid).
+    pub report: Option<Report>,
+    /// This set's inbox, as it stands.
+    pub inbox: BTreeMap<String, Letter>,
+    /// Profiles that other ListenerSets which serve the same Pod ask for.
+    pub other_profiles: Vec<SessionProfile>,
+}
+
+/// An ownership Lease, with what is not needed to decide who may run it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnershipSeen {
+    /// Name of the Lease.
+    pub lease: String,
+    /// Who owns it.
+    pub ownership: Ownership,
+    /// The settings as they stand in it: JSON.
+    pub settings: String,
+    /// acquireTime: when it was last given to somebody.
+    pub acquired_at: Option<Timestamp>,
+    /// The owner before.
+    pub from: Option<String>,
+}
