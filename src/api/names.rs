@@ -29,6 +29,12 @@ pub const ANNOTATION_VERSION: &str = "baton.dev/version";
 /// Such a Pod is not renewed for it again, whatever its creationTimestamp says: that is by another clock.
 pub const ANNOTATION_RESTARTED_AT: &str = "baton.dev/restarted-at";
 
+/// Annotation on a Pod template: the Pod has an agent. With [`AGENT_OWN`] its image brings it. Such a Pod gets the readiness
+/// gate [`CONDITION_IN_SERVICE`].
+pub const ANNOTATION_HAS_AGENT: &str = "baton.dev/agent";
+/// Value of [`ANNOTATION_HAS_AGENT`].
+pub const AGENT_OWN: &str = "own";
+
 /// Annotation on ControllerRevisions: when all instances were first seen at this revision and available (RFC 3339).
 pub const ANNOTATION_COMPLETED_AT: &str = "baton.dev/completed-at";
 /// Annotation on ControllerRevisions: when the failure threshold was reached, or the run aborted (RFC 3339).

@@ -149,6 +149,18 @@ impl Calls {
         self.send(true, self.client.request(request)).await
     }
 
+    /// Strategic merge patch of the status subresource: lists of conditions are merged by their types.
+    pub async fn merge_status<K: Resource<DynamicType = ()>>(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+    ) -> Result<Written, CallError> {
+        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let request = at::<K>(namespace).patch_subresource("status", name, &params, &Patch::Strategic(patch))?;
+        self.send(true, self.client.request(request)).await
+    }
+
     /// PUT of the status subresource.
     pub async fn replace_status<K: Resource<DynamicType = ()>>(
         &self,

@@ -134,5 +134,9 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
         Change::DeletePod { name, uid, resource_version, .. } => {
             pods::delete(target, name, uid, resource_version).await
         }
+        Change::SetInService { name, uid, resource_version, in_service, session_ready } => {
+            let says = pods::Service { in_service: *in_service, session_ready: *session_ready };
+            pods::set_in_service(target, name, uid, resource_version, says).await
+        }
     }
 }

@@ -2,10 +2,11 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::core::params::{DeleteParams, Preconditions};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Target, answer};
 use crate::{
+    api::names,
     plan::{Applied, revision},
     snapshot::{
         TemplateCheck,
@@ -72,8 +73,7 @@ async fn found(target: &Target<'_>, name: &str, slot: i32, revision: &str) -> Ap
         Ok(pod) => {
             let resource_version = pod.metadata.resource_version.clone().unwrap_or_default();
             let is_ours = wire::owner(&pod.metadata).is_some_and(|owner| owner.uid == target.uid);
-            let is_watched =
-                pod.metadata.labels.as_ref().is_some_and(|l| l.contains_key(crate::api::names::LABEL_ROLLOUT));
+            let is_watched = pod.metadata.labels.as_ref().is_some_and(|l| l.contains_key(names::LABEL_ROLLOUT));
             // One of ours that somebody relabelled does not count as the slot's Pod, here as in the cache.
             let stands_in = wire::pod(pod).is_some_and(|pod| (pod.slot, pod.revision.as_str()) == (slot, revision));
             if is_ours && is_watched && stands_in { Applied::Done { resource_version } } else { Applied::NameTaken }
@@ -89,6 +89,43 @@ pub(super) async fn delete(target: &Target<'_>, name: &str, uid: &str, resource_
     let params = DeleteParams { preconditions, ..DeleteParams::default() };
     match target.calls.delete::<ApiPod>(&target.namespace, name, &params).await {
         Ok(()) => Applied::Done { resource_version: String::new() },
+        Err(error) => answer::of_change(&error),
+    }
+}
+
+/// What is said on a Pod about its service.
+pub(super) struct Service {
+    pub in_service: bool,
+    pub session_ready: Option<bool>,
+}
+
+/// Writes the conditions that Baton sets on a Pod, if the Pod is still what we looked at. The kubelet writes others into the
+/// same list: a strategic merge leaves these as they are.
+pub(super) async fn set_in_service(
+    target: &Target<'_>,
+    name: &str,
+    uid: &str,
+    resource_version: &str,
+    says: Service,
+) -> Applied {
+    let now = target.snapshot.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let condition = |type_: &str, holds: bool, reason: &str| {
+        let status = if holds { "True" } else { "False" };
+        json!({"type": type_, "status": status, "lastTransitionTime": now, "reason": reason, "message": ""})
+    };
+    let reason = match says.session_ready {
+        None => "NoListenerSet",
+        Some(true) => "SessionHeld",
+        Some(false) => "NoSession",
+    };
+    let mut conditions = vec![condition(names::CONDITION_IN_SERVICE, says.in_service, reason)];
+    if let Some(ready) = says.session_ready {
+        conditions.push(condition(names::CONDITION_SESSION_READY, ready, reason));
+    }
+    let metadata = json!({"uid": uid, "resourceVersion": resource_version});
+    let patch = json!({"metadata": metadata, "status": {"conditions": conditions}});
+    match target.calls.merge_status::<ApiPod>(&target.namespace, name, &patch).await {
+        Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
         Err(error) => answer::of_change(&error),
     }
 }

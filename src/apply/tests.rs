@@ -73,6 +73,11 @@ fn delete_pod() -> Change {
     Change::DeletePod { name, slot: 0, uid, resource_version, reason: PodReason::Forward }
 }
 
+fn set_in_service() -> Change {
+    let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
+    Change::SetInService { name, uid, resource_version, in_service: true, session_ready: Some(true) }
+}
+
 fn create_revision() -> Change {
     let data = snapshot().revisions[0].data.clone();
     Change::CreateRevision { name: "web-abc".into(), hash: "abc".into(), number: 1, data, change_cause: None }
@@ -155,7 +160,7 @@ async fn creating_a_pod() {
 
 #[tokio::test(start_paused = true)]
 async fn changing_what_exists() {
-    for change in [delete_pod(), mark_revision(), delete_revision()] {
+    for change in [delete_pod(), set_in_service(), mark_revision(), delete_revision()] {
         table(
             change,
             &[

@@ -173,6 +173,8 @@ fn subject(change: &Change) -> (Kind, Option<(&str, &str)>) {
             (Kind::Revision, Some((uid, resource_version)))
         }
         Change::CheckTemplate { .. } | Change::CreatePod { .. } => (Kind::Pod, None),
-        Change::DeletePod { uid, resource_version, .. } => (Kind::Pod, Some((uid, resource_version))),
+        Change::DeletePod { uid, resource_version, .. } | Change::SetInService { uid, resource_version, .. } => {
+            (Kind::Pod, Some((uid, resource_version)))
+        }
     }
 }

@@ -1,4 +1,6 @@
 //! The planner's words: changes, holds, memory.
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -12,6 +14,8 @@ pub struct Plan {
     pub memory: Memory,
     /// Writes, independent of each other and idempotent; in order of importance.
     pub changes: Vec<Change>,
+    /// Names of Pods that are to be deleted once they hold no listener any more: others take these over first.
+    pub leaving: BTreeSet<String>,
     /// The first hold of the most urgent class of work that is held; what status shows.
     pub hold: Option<Hold>,
     /// The earliest time at which something changes without an event.
@@ -105,6 +109,19 @@ pub enum Change {
         /// Why.
         reason: PodReason,
     },
+    /// Say on a Pod whether it is in service: its readiness gate.
+    SetInService {
+        /// Object name.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// The version that was seen: another one may say it already.
+        resource_version: String,
+        /// What to say.
+        in_service: bool,
+        /// Whether the Pod's agent holds its session; None where nobody asks for an agent.
+        session_ready: Option<bool>,
+    },
 }
 
 impl Change {
@@ -117,6 +134,7 @@ impl Change {
             Self::CheckTemplate { .. } => "CheckTemplate",
             Self::CreatePod { .. } => "CreatePod",
             Self::DeletePod { .. } => "DeletePod",
+            Self::SetInService { .. } => "SetInService",
         }
     }
 
@@ -127,7 +145,8 @@ impl Change {
             | Self::MarkRevision { name, .. }
             | Self::DeleteRevision { name, .. }
             | Self::CreatePod { name, .. }
-            | Self::DeletePod { name, .. } => name,
+            | Self::DeletePod { name, .. }
+            | Self::SetInService { name, .. } => name,
             Self::CheckTemplate { revision } => revision,
         }
     }
@@ -235,6 +254,8 @@ pub enum HoldReason {
     AwaitingApproval,
     /// A create was refused and waits for its next try.
     CreateRefused,
+    /// Pods that are to leave hand their listeners over first.
+    HandingOver,
     /// The budget of unavailable and surplus Pods is used up.
     Budget,
 }
@@ -254,6 +275,7 @@ impl HoldReason {
             Self::PauseTimer => "PauseTimer",
             Self::AwaitingApproval => "AwaitingApproval",
             Self::CreateRefused => "CreateRefused",
+            Self::HandingOver => "HandingOver",
             Self::Budget => "Budget",
         }
     }

@@ -125,6 +125,11 @@ pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Value {
         annotations.insert(names::ANNOTATION_RESTARTED_AT.to_owned(), json!(at.to_string()));
     }
     let mut spec = object_at(&template, "/spec");
+    if annotations.contains_key(names::ANNOTATION_HAS_AGENT) {
+        let mut gates = spec.get("readinessGates").and_then(Value::as_array).cloned().unwrap_or_default();
+        gates.push(json!({"conditionType": names::CONDITION_IN_SERVICE}));
+        spec.insert("readinessGates".into(), Value::Array(gates));
+    }
     for field in ["initContainers", "containers"] {
         let Some(containers) = spec.get_mut(field).and_then(Value::as_array_mut) else { continue };
         for container in containers.iter_mut().filter_map(Value::as_object_mut) {

@@ -46,6 +46,9 @@ pub struct Snapshot {
     pub template_checks: BTreeMap<String, TemplateCheck>,
     /// The last refusal of a Pod create, until a create succeeds.
     pub create_refusal: Option<CreateRefusal>,
+    /// What the agents of these Pods tell, by Pod name: those whose session is claimed. None: no ListenerSet gives work to
+    /// Pods of this Rollout, so nobody asks for an agent.
+    pub agents: Option<BTreeMap<String, AgentSeen>>,
     /// The time of this look.
     pub now: Timestamp,
 }
@@ -61,6 +64,19 @@ impl Snapshot {
     pub(crate) fn pod_mut(&mut self, index: usize) -> &mut Pod {
         Arc::make_mut(&mut self.pods[index])
     }
+}
+
+/// What is known of the agent of a Pod, of all ListenerSets that name its Rollout together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentSeen {
+    /// It leaves: it may be given nothing more.
+    pub draining: bool,
+    /// Listeners that name this boot as their owner.
+    pub held: u32,
+    /// Of these, those that it is known to run.
+    pub running: u32,
+    /// The listener that has failed most often in a row here: how often, its name, why.
+    pub failing: Option<(u32, String, String)>,
 }
 
 /// A create that the API server refused; creates wait until `retry_at` (backed off by the shell).

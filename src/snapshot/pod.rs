@@ -28,6 +28,8 @@ pub struct Pod {
     pub reason: Option<String>,
     /// status.message.
     pub message: Option<String>,
+    /// Whether it is in service, as its readiness gate says; None: it has no such gate.
+    pub in_service: Option<bool>,
     /// Since when the Ready condition is True.
     pub ready_since: Option<Timestamp>,
     /// Since when it is False.

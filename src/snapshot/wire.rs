@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::ControllerRevision,
-        core::v1::{ContainerState as ApiContainerState, ContainerStatus, NodeStatus, PodCondition},
+        core::v1::{ContainerState as ApiContainerState, ContainerStatus, NodeStatus, PodCondition, PodReadinessGate},
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
@@ -36,6 +36,8 @@ pub struct PodView {
 pub struct PodSpecView {
     /// nodeName.
     pub node_name: Option<String>,
+    /// readinessGates.
+    pub readiness_gates: Vec<PodReadinessGate>,
 }
 
 /// What is read of a Pod's status.
@@ -146,6 +148,8 @@ pub fn pod(view: PodView) -> Option<Pod> {
     let is_false = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_ && c.status == "False");
     let ready_since = is_true("Ready").and_then(|condition| since(condition).or(time(status.start_time.as_ref())));
     let unready_since = is_false("Ready").and_then(since);
+    let is_gated = spec.readiness_gates.iter().any(|gate| gate.condition_type == names::CONDITION_IN_SERVICE);
+    let in_service = is_gated.then(|| is_true(names::CONDITION_IN_SERVICE).is_some());
     let initialized_at = is_true("Initialized").and_then(since);
     let unschedulable = is_false("PodScheduled").map(|condition| condition.message.clone().unwrap_or_default());
     let disruption = is_true("DisruptionTarget").map(|condition| condition.reason.clone().unwrap_or_default());
@@ -168,6 +172,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
         phase: phase(status.phase.as_deref()),
         reason: status.reason,
         message: status.message,
+        in_service,
         ready_since,
         unready_since,
         initialized_at,

@@ -19,6 +19,8 @@ pub fn where_rollouts_are() -> Value {
         rule("baton.dev", &["rollouts/finalizers"], &["update"]),
         // `get` tells whose a name is that was taken before.
         rule("", &["pods"], &["get", "list", "watch", "create", "delete"]),
+        // Whether a Pod is in service: its readiness gate.
+        rule("", &["pods/status"], &["patch"]),
         rule("apps", &["controllerrevisions"], &["get", "list", "watch", "create", "patch", "delete"]),
         rule("events.k8s.io", &["events"], &["create"]),
     ])

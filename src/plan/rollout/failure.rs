@@ -2,7 +2,7 @@
 //! are replaced and count for nothing.
 use jiff::Timestamp;
 
-use super::{Alarm, View, after, deadline, lineage, reached};
+use super::{Alarm, View, after, agents, deadline, lineage, reached};
 use crate::{
     api::{Time, bounds::RANGES_CHARS_MAX, status::Failed},
     snapshot::{ContainerState, Pod, PodPhase, Ranges},
@@ -181,7 +181,7 @@ fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> 
     for slot in opened {
         let changed = slot.live.iter().chain(&slot.finished).filter(|pod| Some(pod.revision.as_str()) == effective);
         let mut failures = changed.filter_map(|pod| {
-            let failure = failure_of(pod)?;
+            let failure = failure_of(pod).or_else(|| agents::failure(view.snapshot, pod))?;
             let forgiven = retried_at.is_some_and(|at| pod.precedes(at)); // it is being replaced
             let counts = !forgiven && failure.at.is_none_or(|at| alarm.passed(at));
             counts.then_some((slot.index, (failure.reason, named(view, slot.index, &failure.message))))

@@ -160,6 +160,12 @@ impl World {
             Change::CreatePod { name, slot, revision, restarted_at, .. } => {
                 self.create_pod(name, *slot, revision, *restarted_at);
             }
+            Change::SetInService { uid, in_service, .. } => {
+                if let Some(pod) = self.snapshot.pods.iter_mut().find(|pod| pod.uid == *uid).map(Arc::make_mut) {
+                    pod.in_service = Some(*in_service);
+                    pod.resource_version.push('s');
+                }
+            }
             Change::DeletePod { uid, resource_version, .. } => {
                 let same = |pod: &&mut Arc<Pod>| pod.uid == *uid && pod.resource_version == *resource_version;
                 if let Some(pod) = self.snapshot.pods.iter_mut().find(same).map(Arc::make_mut) {
@@ -210,6 +216,7 @@ impl World {
             message: None,
             ready_since: None,
             unready_since: None,
+            in_service: None,
             initialized_at: None,
             started_at: None,
             unschedulable: None,

@@ -4,10 +4,12 @@
 //! 3. [`failure`], [`deadline`]: which instances of this run have failed, or will have at a known time;
 //! 4. [`memory`]: run, opened batches and attempts, as status must remember them;
 //! 5. [`gates`]: what holds each class of work;
-//! 6. [`work`]: Pods to create and delete within the budget.
+//! 6. [`work`]: Pods to create and delete within the budget;
+//! 7. [`agents`]: which of these first hand their listeners over, and which Pods are in service.
 //!
 //! When what must be remembered differs from what status says, nothing else is done: the write comes first, what
 //! follows from it with the next look.
+mod agents;
 mod attempts;
 pub mod batches;
 mod budget;
@@ -49,7 +51,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     view.memory.failed = failure::remember(&view, &mut alarm);
     let opening = memory::open_batches(&view, &mut alarm);
     view.remember_batch(opening.batch);
-    let work = work::pods(&view, &mut alarm);
+    let mut work = work::pods(&view, &mut alarm);
     view.memory.attempts = work.attempts;
 
     let mut changes = lineage.changes(snapshot, &view.memory);
@@ -63,6 +65,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
                 Change::CreateRevision { .. } | Change::MarkRevision { mark: RevisionMark::Wanted { .. }, .. }
             )
         });
+        work.leaving.clear();
     }
     // "waits for the budget" says less than what the batch waits for.
     let (urgent, for_budget) = match work.hold {
@@ -70,7 +73,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         other => (other, None),
     };
     let hold = urgent.or(opening.hold).or(for_budget);
-    Plan { memory: view.memory, changes, hold, wake_at: alarm.at }
+    Plan { memory: view.memory, changes, leaving: work.leaving, hold, wake_at: alarm.at }
 }
 
 /// The slots as [`plan`] sees them when status holds `memory`: for those who tell people about them.

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{failure, lineage::Lineage, reached, replicas};
+use super::{agents, failure, lineage::Lineage, reached, replicas};
 use crate::{
     plan::change::Memory,
     snapshot::{Pod, Snapshot},
@@ -16,6 +16,7 @@ pub struct Slots<'a> {
     opened: i32,
     min_ready_seconds: i32,
     renewal: Renewal<'a>,
+    snapshot: &'a Snapshot,
     now: Timestamp,
 }
 
@@ -107,6 +108,7 @@ impl<'a> Slots<'a> {
             opened,
             min_ready_seconds: spec.min_ready_seconds,
             renewal,
+            snapshot,
             now: snapshot.now,
         }
     }
@@ -141,9 +143,12 @@ impl<'a> Slots<'a> {
         self.renewal.is_due(pod)
     }
 
-    /// Runs exactly what it is assigned, and it is available.
+    /// Runs exactly what it is assigned, it is available, and the listeners that it holds run.
     pub fn is_done(&self, slot: &Slot<'_>) -> bool {
-        slot.fresh && slot.live.len() == 1 && slot.live[0].is_available(self.min_ready_seconds, self.now)
+        slot.fresh
+            && slot.live.len() == 1
+            && slot.live[0].is_available(self.min_ready_seconds, self.now)
+            && agents::are_listeners_settled(self.snapshot, slot.live[0])
     }
 
     /// In a word or two, why it is not done.
@@ -160,6 +165,7 @@ impl<'a> Slots<'a> {
         }
         match best.available_later(self.min_ready_seconds, self.now) {
             Some(at) => format!("ready, available at {}", failure::seconds(at).0),
+            None if best.is_ready() && slot.live.len() == 1 => "its listeners start".into(),
             None if best.is_ready() => "old Pod leaves".into(),
             None => "not ready".into(),
         }

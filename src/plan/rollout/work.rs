@@ -1,6 +1,9 @@
 //! Pods to create and delete now, within the budget; most urgent class first.
+use std::collections::BTreeSet;
+
 use super::{
-    Alarm, View, after, attempts::Attempts, budget::TERMINATING_COUNTS_SECONDS, failure::broken_at, gates, slots::Slot,
+    Alarm, View, after, agents, attempts::Attempts, budget::TERMINATING_COUNTS_SECONDS, failure::broken_at, gates,
+    slots::Slot,
 };
 use crate::{
     api::{names::pod_name, status::Attempt},
@@ -17,6 +20,7 @@ const FINISHED_PACE_SECONDS: i64 = 10;
 pub(super) struct Work {
     pub changes: Vec<Change>,
     pub attempts: Vec<Attempt>,
+    pub leaving: BTreeSet<String>,
     pub hold: Option<Hold>,
 }
 
@@ -321,8 +325,13 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         }
     }
 
-    fn finish(self) -> Work {
-        Work { changes: self.changes, attempts: self.attempts.remembered(), hold: self.hold }
+    fn finish(mut self) -> Work {
+        let leaving = agents::hold_back(self.view.snapshot, &mut self.changes);
+        if let Some(hold) = agents::hold(self.view.snapshot, &leaving) {
+            self.note(hold);
+        }
+        self.changes.extend(agents::in_service(self.view.snapshot));
+        Work { changes: self.changes, attempts: self.attempts.remembered(), leaving, hold: self.hold }
     }
 }
 

@@ -203,6 +203,7 @@ impl Index {
             lost_nodes,
             template_checks: recollection.template_checks.clone(),
             create_refusal: recollection.create_refusal.clone(),
+            agents: None,
             now,
         })
     }

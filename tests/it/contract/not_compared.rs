@@ -52,7 +52,8 @@ const KEPT: &[(&str, &str)] = &[
 /// What is not asked at all, and why. Stands below the matrix.
 pub const NOT_ASKED: &[(&str, &str)] = &[
     ("deletecollection", "nobody uses it: neither the operator nor the plugin, and kubectl deletes one by one"),
-    ("server-side apply, strategic merge patch", "nothing of ours sends them: the fake answers 415"),
+    ("server-side apply", "nothing of ours sends it: the fake answers 415"),
+    ("strategic merge patch", "ours are of conditions only, which the fake merges by type as the real one does"),
     ("watch with sendInitialEvents", "nothing of ours asks for it: a list comes first"),
     ("410 in the middle of a watch, or instead of one", "the real one says it as the first event; only faults do else"),
     ("a generated name that is taken", "they are drawn from fourteen million: it cannot be brought about"),

@@ -298,6 +298,7 @@ impl Call {
         }
         match self.content_type.as_str() {
             "application/merge-patch+json" => Ok(Edit::Merge(self.json()?)),
+            "application/strategic-merge-patch+json" => Ok(Edit::Strategic(self.json()?)),
             "application/json-patch+json" => serde_json::from_slice(&self.body)
                 .map(Edit::Json)
                 .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}"))),

@@ -41,6 +41,21 @@ pub(super) fn code(error: &kube::Error) -> u16 {
     if let kube::Error::Api(status) = error { status.code } else { 0 }
 }
 
+/// What the operator says on a Pod leaves alone what the kubelet says.
+#[tokio::test(start_paused = true)]
+async fn conditions_are_merged_by_type() {
+    let server = server();
+    let api: Api<Pod> = Api::namespaced(server.client("operator"), "shop");
+    api.create(&PostParams::default(), &pod("a")).await.unwrap();
+    for (type_, status) in [("Ready", "False"), ("baton.dev/in-service", "True"), ("Ready", "True")] {
+        let patch = json!({"status": {"conditions": [{"type": type_, "status": status}]}});
+        api.patch_status("a", &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
+    }
+    let conditions = api.get("a").await.unwrap().status.unwrap().conditions.unwrap();
+    let said: Vec<_> = conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect();
+    assert_eq!(said, [("Ready", "True"), ("baton.dev/in-service", "True")]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_object_lives_as_on_a_real_server() {
     let server = server();

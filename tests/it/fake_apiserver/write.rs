@@ -50,6 +50,8 @@ pub enum Edit<'a> {
     Replace(Value),
     /// PATCH with merge semantics.
     Merge(Value),
+    /// PATCH with merge semantics, in which conditions are merged by their types; other lists are replaced.
+    Strategic(Value),
     /// PATCH with operations.
     Json(json_patch::Patch),
     /// Read, changed and written at one moment: for the simulated world, which has no conflicts with itself.
@@ -273,10 +275,26 @@ fn edited(target: &Target<'_>, existing: &Arc<Object>, edit: Edit<'_>) -> Result
             return Ok(value);
         }
         Edit::Merge(patch) => json_patch::merge(&mut value, &patch),
+        Edit::Strategic(patch) => merge_strategically(&mut value, &patch),
         Edit::Json(patch) => apply(patch, &mut value)?,
         Edit::With(edit) => edit(&mut value),
     }
     Ok(value)
+}
+
+/// Strategic merge, as far as it is asked for: see [`Edit::Strategic`].
+fn merge_strategically(value: &mut Value, patch: &Value) {
+    let known = value.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    json_patch::merge(value, patch);
+    let Some(said) = value.pointer_mut("/status/conditions").and_then(Value::as_array_mut) else { return };
+    let mut merged = known;
+    for condition in said.drain(..) {
+        match merged.iter_mut().find(|known| known["type"] == condition["type"]) {
+            Some(known) => json_patch::merge(known, &condition),
+            None => merged.push(condition),
+        }
+    }
+    *said = merged;
 }
 
 /// A JSON patch, as the real one's library understands it: to replace a field that is not there adds it.

@@ -92,6 +92,7 @@ impl Fixture {
             lost_nodes: [].into(),
             template_checks,
             create_refusal: None,
+            agents: None,
             now: at(0),
         };
         Self { snapshot }
@@ -150,6 +151,7 @@ fn say_change(change: &Change) -> String {
         Change::CheckTemplate { revision } => format!("check {revision}"),
         Change::CreatePod { name, reason, .. } => format!("+{name} {}", reason.as_str()),
         Change::DeletePod { name, reason, .. } => format!("-{name} {}", reason.as_str()),
+        Change::SetInService { name, in_service, .. } => format!("{name} in service: {in_service}"),
     }
 }
 
@@ -205,6 +207,7 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         phase: PodPhase::Running,
         reason: None,
         message: None,
+        in_service: None,
         ready_since: Some(at(-400)),
         unready_since: None,
         initialized_at: Some(at(-450)),

@@ -4,6 +4,7 @@ pub(crate) mod fixture;
 mod folds;
 mod gates;
 mod leftovers;
+mod listeners;
 mod looks;
 mod properties;
 mod restarts;

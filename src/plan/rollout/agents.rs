@@ -1,0 +1,80 @@
+//! Rollout and listeners as one: a Pod that holds listeners leaves only once others have taken them over, a batch is done only
+//! when its listeners run, and a listener that fails on new Pods fails their batch.
+use std::collections::BTreeSet;
+
+use super::failure::Failure;
+use crate::{
+    plan::change::{Change, Hold, HoldReason},
+    snapshot::{AgentSeen, Pod, Snapshot},
+};
+
+/// Failed starts in a row of one listener at which its instance counts as failed: its next Pod would fail as well, and each
+/// try may cost one of a few connections that its service allows a day.
+const LISTENER_FAILURES_MAX: u32 = 3;
+
+fn agent<'a>(snapshot: &'a Snapshot, pod: &Pod) -> Option<&'a AgentSeen> {
+    snapshot.agents.as_ref()?.get(&pod.name)
+}
+
+/// Every listener that this Pod holds is known to run.
+pub(super) fn are_listeners_settled(snapshot: &Snapshot, pod: &Pod) -> bool {
+    agent(snapshot, pod).is_none_or(|agent| agent.running >= agent.held)
+}
+
+/// A listener that this Pod cannot get to run.
+pub(super) fn failure(snapshot: &Snapshot, pod: &Pod) -> Option<Failure> {
+    let (failures, listener, why) = agent(snapshot, pod)?.failing.as_ref()?;
+    let message = format!("listener {listener} has failed {failures} times in a row: {why}");
+    let is_live = pod.is_live() && *failures >= LISTENER_FAILURES_MAX;
+    is_live.then(|| Failure { reason: "ListenerFailed".into(), message, at: None })
+}
+
+/// Takes out the deletions of Pods that hold listeners while there is a Pod that could take these; returns the Pods' names.
+/// One that is not Ready does not wait: its agent, if it has one that works, hands over when it is told to end.
+pub(super) fn hold_back(snapshot: &Snapshot, changes: &mut Vec<Change>) -> BTreeSet<String> {
+    let Some(agents) = &snapshot.agents else { return BTreeSet::new() };
+    let deleted: BTreeSet<String> = changes.iter().filter_map(deleted_by).map(str::to_owned).collect();
+    let is_heir = |pod: &Pod| {
+        pod.is_ready() && !deleted.contains(&pod.name) && agents.get(&pod.name).is_some_and(|agent| !agent.draining)
+    };
+    if !snapshot.pods.iter().any(|pod| is_heir(pod)) {
+        return BTreeSet::new();
+    }
+    let holds = |pod: &Pod| pod.is_ready() && agents.get(&pod.name).is_some_and(|agent| agent.held > 0);
+    let pods = snapshot.pods.iter().filter(|pod| deleted.contains(&pod.name) && holds(pod));
+    let leaving: BTreeSet<String> = pods.map(|pod| pod.name.clone()).collect();
+    changes.retain(|change| deleted_by(change).is_none_or(|name| !leaving.contains(name)));
+    leaving
+}
+
+/// What people read while Pods wait to leave.
+pub(super) fn hold(snapshot: &Snapshot, leaving: &BTreeSet<String>) -> Option<Hold> {
+    let first = leaving.first()?;
+    let held: u32 =
+        snapshot.agents.iter().flatten().filter(|(pod, _)| leaving.contains(*pod)).map(|(_, a)| a.held).sum();
+    let more = if leaving.len() > 1 { format!(" and {} other Pods", leaving.len() - 1) } else { String::new() };
+    let message = format!("{first}{more} leaves once others have taken over its listeners ({held} to move)");
+    Some(Hold { reason: HoldReason::HandingOver, message, until: None })
+}
+
+fn deleted_by(change: &Change) -> Option<&str> {
+    if let Change::DeletePod { name, .. } = change { Some(name) } else { None }
+}
+
+/// The readiness gates that say something else than what is known. A Pod whose agent nobody asks for is in service as soon
+/// as it runs; else once its agent holds its session, as long as that is not fenced.
+pub(super) fn in_service(snapshot: &Snapshot) -> Vec<Change> {
+    let gated = snapshot.pods.iter().filter(|pod| pod.is_live()).filter_map(|pod| Some((pod, pod.in_service?)));
+    let wrong = gated.filter_map(|(pod, says)| {
+        let session_ready = snapshot.agents.as_ref().map(|agents| agents.contains_key(&pod.name));
+        let in_service = session_ready.unwrap_or(true);
+        (says != in_service).then(|| Change::SetInService {
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            resource_version: pod.resource_version.clone(),
+            in_service,
+            session_ready,
+        })
+    });
+    wrong.collect()
+}

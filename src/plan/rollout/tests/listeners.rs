@@ -1,0 +1,117 @@
+//! Pods that hold listeners: when they leave, when their batch is done, when it has failed.
+use serde_json::json;
+
+use super::fixture::{Fixture, say};
+use crate::{
+    plan::{revision, rollout::plan},
+    snapshot::AgentSeen,
+};
+
+/// One at a time beside the old one.
+fn surging(slots: &str, opened: i32) -> Fixture {
+    let strategy = json!({"maxSurge": 1, "maxUnavailable": 0, "batchSize": 1});
+    Fixture::new(slots, 'b', json!({"strategy": strategy})).opened(opened)
+}
+
+impl Fixture {
+    /// These Pods' agents hold so many listeners, of which so many run.
+    fn holding(mut self, held: &[(&str, u32, u32)]) -> Self {
+        let seen = |held, running| AgentSeen { held, running, ..AgentSeen::default() };
+        self.snapshot.agents =
+            Some(held.iter().map(|(pod, held, running)| ((*pod).to_owned(), seen(*held, *running))).collect());
+        self
+    }
+
+    fn agent(&mut self, pod: &str) -> &mut AgentSeen {
+        self.snapshot.agents.get_or_insert_default().entry(pod.to_owned()).or_default()
+    }
+}
+
+/// X8: the old Pod of a slot stays until others have what it holds.
+#[test]
+fn a_pod_that_holds_listeners_leaves_when_they_have_moved() {
+    let leaves = "-web-0-a Forward; hold PreviousBatchNotHealthy: batch 1/2: web-0 (old Pod leaves)";
+    assert_eq!(surging("ab a", 1).looks(), leaves);
+    let world = surging("ab a", 1).holding(&[("web-0-a", 2, 2), ("web-0-b", 0, 0), ("web-1-a", 2, 2)]);
+    let held = plan(&world.snapshot);
+    assert_eq!(held.leaving, ["web-0-a".to_owned()].into());
+    let text = "hold HandingOver: web-0-a leaves once others have taken over its listeners (2 to move)";
+    assert_eq!(say(&held), text);
+    let moved = surging("ab a", 1).holding(&[("web-0-a", 0, 0), ("web-0-b", 2, 1), ("web-1-a", 2, 2)]);
+    assert_eq!(moved.looks(), leaves);
+}
+
+/// Nobody gains anything by waiting where no agent could take over; what is not Ready is not waited for either.
+#[test]
+fn a_pod_without_an_heir_leaves_at_once() {
+    for held in [&[("web-0-a", 2, 2)][..], &[("web-0-a", 2, 2), ("elsewhere", 0, 0)]] {
+        assert!(surging("ab a", 1).holding(held).looks().starts_with("-web-0-a Forward"));
+    }
+    let mut draining = surging("ab a", 1).holding(&[("web-0-a", 2, 2), ("web-0-b", 0, 0)]);
+    draining.agent("web-0-b").draining = true;
+    assert!(draining.looks().starts_with("-web-0-a Forward"));
+    let broken = surging("a~b a", 1).holding(&[("web-0-a", 2, 2), ("web-0-b", 0, 0)]);
+    assert!(broken.looks().starts_with("-web-0-a Forward"));
+}
+
+/// X8: the next batch waits for the listeners of this one.
+#[test]
+fn a_batch_is_done_when_its_listeners_run() {
+    let waits = surging("b a", 1).holding(&[("web-0-b", 2, 1), ("web-1-a", 2, 2)]);
+    assert_eq!(waits.looks(), "hold PreviousBatchNotHealthy: batch 1/2: web-0 (its listeners start)");
+    let done = surging("b a", 1).holding(&[("web-0-b", 2, 2), ("web-1-a", 2, 2)]);
+    let opened = plan(&done.snapshot).memory.batch.map(|batch| batch.opened);
+    assert_eq!(opened, Some(2));
+}
+
+#[test]
+fn a_listener_that_keeps_failing_on_a_new_pod_fails_its_instance() {
+    let failing = |times| {
+        let mut world = surging("b a", 1).holding(&[("web-0-b", 2, 1), ("web-1-a", 2, 2)]);
+        world.agent("web-0-b").failing = Some((times, "feed-1".into(), "ConnectTimeout".into()));
+        plan(&world.snapshot).memory.failed.map(|failed| (failed.reason, failed.message))
+    };
+    assert_eq!(failing(2), None);
+    let message = "web-0: listener feed-1 has failed 3 times in a row: ConnectTimeout";
+    assert_eq!(failing(3), Some(("ListenerFailed".into(), message.into())));
+}
+
+/// A15: the readiness gate says what is known of the session.
+#[test]
+fn the_gate_opens_with_the_session() {
+    let gated = |says| {
+        let mut world = Fixture::new("a a", 'a', json!({})).settled();
+        world.snapshot.pod_mut(0).in_service = Some(says);
+        world
+    };
+    assert_eq!(gated(false).looks(), "web-0-a in service: true", "nobody asks for an agent");
+    assert_eq!(gated(true).looks(), "");
+    assert_eq!(gated(false).holding(&[]).looks(), "");
+    assert_eq!(gated(true).holding(&[]).looks(), "web-0-a in service: false");
+    assert_eq!(gated(false).holding(&[("web-0-a", 0, 0)]).looks(), "web-0-a in service: true");
+}
+
+/// A15
+#[test]
+fn only_a_pod_with_an_agent_has_the_gate() {
+    let gates = |annotations: serde_json::Value, own: serde_json::Value| {
+        let template =
+            json!({"metadata": {"annotations": annotations}, "spec": {"containers": [], "readinessGates": own}});
+        let data = json!({"template": template});
+        let (rollout, namespace, rollout_uid, revision, hash) = ("web", "shop", "u", "web-b", "b");
+        let recipe = revision::PodRecipe {
+            rollout,
+            namespace,
+            rollout_uid,
+            slot: 0,
+            revision,
+            hash,
+            data: &data,
+            restarted_at: None,
+        };
+        revision::pod(&recipe, "web-0-b")["spec"]["readinessGates"].clone()
+    };
+    let (ours, own) = (json!({"conditionType": "baton.dev/in-service"}), json!([{"conditionType": "example.com/own"}]));
+    assert_eq!(gates(json!({}), own.clone()), own);
+    assert_eq!(gates(json!({"baton.dev/agent": "own"}), own.clone()), json!([own[0], ours]));
+}
