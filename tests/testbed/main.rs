@@ -9,6 +9,7 @@ mod cluster;
 mod control_socket;
 mod crash;
 mod demo;
+mod feed;
 mod guards;
 mod load;
 mod node;
@@ -46,6 +47,8 @@ enum Command {
     Load(load::Args),
     /// Play the main job on real input, and judge it from outside.
     Demo(demo::Args),
+    /// Serve feeds over websockets, and judge who reads them.
+    Feed(feed::Args),
     /// Measure what rolls, reconciles and fail-overs cost, beside the built-in workloads.
     Bench(bench::Args),
     /// Kill the operator at every write, and judge what becomes of it.
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::NodeExecInside(args) => node::exec::inside(&args),
         Command::Load(args) => load::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Feed(args) => feed::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Crash(args) => crash::run(args),
         Command::Guards(args) => guards::run(args),

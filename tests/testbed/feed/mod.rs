@@ -1,0 +1,154 @@
+//! `baton-testbed feed`: an exchange with feeds of numbered messages over websockets, which judges from outside whether each
+//! is read by one listener at a time, without loss and without repetition.
+//!
+//! ```text
+//! GET /feeds/NAME?after=SEQ&token=T&pod=P&began=MICROS   a websocket: {"seq": n} comes, {"done": n, "at": micros} is answered
+//! GET /verdict                                           what was seen of every feed (ledger::Verdict as JSON)
+//! ```
+//! A feed's messages are numbered from 1, one every `--period`; they wait for whoever reads it. The exchange stores what is
+//! done, as an application would with its own writes, and tells a listener where to go on.
+pub mod ledger;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use axum::{
+    Json, Router,
+    extract::{
+        Path, Query, State, WebSocketUpgrade,
+        ws::{Message, WebSocket},
+    },
+    response::Response,
+    routing::get,
+};
+use futures::{SinkExt, StreamExt};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use self::ledger::{Feed, Opening, Verdict};
+
+/// Arguments of `baton-testbed feed`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where to listen.
+    #[arg(long, default_value = "0.0.0.0:9100")]
+    listen: SocketAddr,
+    /// Milliseconds between two messages of a feed.
+    #[arg(long, default_value_t = 10)]
+    period: u64,
+}
+
+/// Serves until it is killed.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let listener =
+            TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+        println!("listening on {}", listener.local_addr()?);
+        axum::serve(listener, Exchange::new(Duration::from_millis(args.period)).routes()).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// All feeds.
+#[derive(Clone)]
+pub struct Exchange {
+    feeds: Arc<Mutex<BTreeMap<String, Feed>>>,
+    began: Instant,
+    period: Duration,
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    pod: String,
+    #[serde(default)]
+    began: u64,
+}
+
+impl Exchange {
+    fn new(period: Duration) -> Self {
+        Self { feeds: Arc::default(), began: Instant::now(), period }
+    }
+
+    fn routes(self) -> Router {
+        Router::new().route("/feeds/{name}", get(connect)).route("/verdict", get(verdict)).with_state(self)
+    }
+
+    fn feeds(&self) -> MutexGuard<'_, BTreeMap<String, Feed>> {
+        self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many messages every feed has by now.
+    fn newest(&self) -> u64 {
+        (self.began.elapsed().as_nanos() / self.period.as_nanos().max(1)) as u64
+    }
+
+    async fn serve(self, name: String, asked: Asked, socket: WebSocket) {
+        let opening = Opening { token: asked.token, pod: asked.pod, began: asked.began, after: asked.after };
+        let (connection, mut sent) = self.feeds().entry(name.clone()).or_default().open(opening);
+        let (mut to, mut from) = socket.split();
+        let mut clock = interval(self.period);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let told = |text: &str| {
+            let Ok(said) = serde_json::from_str::<Value>(text) else { return };
+            let at = said["at"].as_u64().unwrap_or(0);
+            let mut feeds = self.feeds();
+            let Some(feed) = feeds.get_mut(&name) else { return };
+            match said["done"].as_u64() {
+                Some(seq) => feed.done(connection, seq, at),
+                None => feed.bye(connection, at),
+            }
+        };
+        'serving: loop {
+            tokio::select! {
+                message = from.next() => match message {
+                    Some(Ok(Message::Text(text))) => told(&text),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => break,
+                },
+                _ = clock.tick() => {
+                    while sent < self.newest() {
+                        sent += 1;
+                        if to.send(Message::text(json!({"seq": sent}).to_string())).await.is_err() {
+                            // What it said before it ended counts.
+                            while let Some(Ok(message)) = from.next().await {
+                                if let Message::Text(text) = message {
+                                    told(&text);
+                                }
+                            }
+                            break 'serving;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn connect(
+    State(exchange): State<Exchange>,
+    Path(name): Path<String>,
+    Query(asked): Query<Asked>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    upgrade.on_upgrade(move |socket| exchange.serve(name, asked, socket))
+}
+
+async fn verdict(State(exchange): State<Exchange>) -> Json<Verdict> {
+    Json(Verdict::of(&exchange.feeds()))
+}
