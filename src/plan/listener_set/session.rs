@@ -188,8 +188,8 @@ mod tests {
     #[test]
     fn only_a_held_session_is_fenced_and_only_after_its_time() {
         let held = session(Claim::Held(holder("a", 1)));
-        let ends: &[&[crate::plan::lease::ContainerEnd]] = &[&[end(90, 150)]];
-        let dead = Some(Process { pod_uid: "uid-a", containers: ends });
+        let agent = &[end(90, 150)];
+        let dead = Some(Process { pod_uid: "uid-a", agent, applications: &[] });
         assert_eq!(fence(&watched(Some(held.clone()), 14), None), None);
         assert_eq!(fence(&watched(Some(held.clone()), 15), None), Some(Fence::Silent));
         assert_eq!(fence(&watched(Some(held), 0), dead), Some(Fence::Dead));
