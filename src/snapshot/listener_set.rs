@@ -85,7 +85,7 @@ pub enum Course {
 }
 
 /// Ends of the containers whose end says that a boot is dead.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodEnds {
     /// Of the container that the agent runs in.
     pub agent: Vec<ContainerEnd>,

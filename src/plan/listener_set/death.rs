@@ -29,6 +29,19 @@ pub enum Proof {
 }
 
 impl Proof {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Fenced, Self::LaterBoot, Self::Terminated, Self::SessionMissing];
+
+    /// Label of metrics.
+    pub fn as_label(self) -> &'static str {
+        match self {
+            Self::Fenced => "Fenced",
+            Self::LaterBoot => "LaterBoot",
+            Self::Terminated => "Terminated",
+            Self::SessionMissing => "SessionMissing",
+        }
+    }
+
     /// For logs and events.
     pub fn as_str(self) -> &'static str {
         match self {

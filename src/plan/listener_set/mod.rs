@@ -22,6 +22,7 @@
 mod alarm;
 mod budget;
 pub mod change;
+pub mod course;
 pub mod death;
 mod goals;
 mod memory;

@@ -80,6 +80,16 @@ pub enum Fence {
     Dead,
 }
 
+impl Fence {
+    /// Label of metrics.
+    pub fn as_label(self) -> &'static str {
+        match self {
+            Self::Silent => "Silent",
+            Self::Dead => "Dead",
+        }
+    }
+}
+
 /// Whether the session that was watched may be fenced now. The write is a compare-and-swap on the version that was
 /// watched: a renewal that comes in between makes it fail.
 pub fn fence(watched: &Watched, process: Option<Process<'_>>) -> Option<Fence> {
