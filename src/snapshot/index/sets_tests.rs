@@ -255,10 +255,10 @@ fn a_config_map_is_read_once_it_has_been_looked_for_and_again_when_it_changes() 
     assert_eq!(index.on_config_map(&key("tokens"), listed(Vec::new())).sets, [key("bots")].into());
     assert!(index.is_set_known(&key("bots")));
     assert_eq!(look(&index, 0).listeners.unwrap_err().reason, "ConfigMapMissing");
-    assert_eq!(told(&mut index, "1", "[{name: a}]").sets, [key("bots")].into());
+    assert_eq!(told(&mut index, "1", "- name: a").sets, [key("bots")].into());
     assert_eq!(look(&index, 0).listeners.unwrap()[0].name, "a");
-    assert!(told(&mut index, "1", "[{name: a}]").is_empty());
-    assert_eq!(told(&mut index, "2", "[{name: b}]").sets, [key("bots")].into());
+    assert!(told(&mut index, "1", "- name: a").is_empty());
+    assert_eq!(told(&mut index, "2", "- name: b").sets, [key("bots")].into());
     assert_eq!(look(&index, 0).listeners.unwrap()[0].name, "b");
     // Nobody names it any more: nothing is kept of it.
     index.on_set(&None, set("bots", "u1", &by_selector()));
