@@ -20,7 +20,9 @@
 //! | change what counts as failed | `plan/rollout/failure.rs` |
 //! | change who may run a listener, or take it | [`plan::listener_set`], [`snapshot::lease`] |
 //! | change what `kubectl get` and `kubectl baton get` show | [`status`], [`view`] |
-//! | change how a write meets the API server | `apply/`, one function per [`plan::Change`] |
+//! | change how a write meets the API server | `apply/`, one function per [`plan::Change`] and [`plan::listener_set::change::SetChange`] |
+//! | change for how long a session counts as silent, or what wakes a ListenerSet | `snapshot/index/leases.rs`, `snapshot/index/sets.rs` |
+//! | change how often a ListenerSet is looked at, or its status written | `operator/sets/` |
 //! | change how a listener's processes are run and stopped | `agent/exec/` |
 //! | change leader election, metrics, shutdown | `operator/` |
 //! | see a whole rollout without a cluster | [`plan::rollout::fold`], `kubectl baton plan -f FILE` |

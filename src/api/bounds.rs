@@ -30,5 +30,11 @@ pub const RELEASES_MAX: usize = 100;
 pub const HOLDERS_MAX: usize = 100;
 /// Entries of a session's inbox: an agent is told of so many listeners at a time.
 pub const INBOX_MAX: usize = 16;
+/// Bytes of a listener's `config`, as compact JSON.
+pub const CONFIG_BYTES_MAX: usize = 4 * 1_024;
+/// Bytes of the `config` of all listeners of a ListenerSet.
+pub const CONFIG_TOTAL_BYTES_MAX: usize = 1_024 * 1_024;
+/// Pods of a ListenerSet with session profile Fast.
+pub const FAST_PODS_MAX: usize = 200;
 /// Characters of a Rollout's name, so that Pod names, hostnames and labels stay within 63.
 pub const NAME_CHARS_MAX: usize = 40;

@@ -77,6 +77,10 @@ pub const ANNOTATION_PROFILE: &str = "baton.dev/profile";
 /// Annotation on session Leases: what the agent says of itself ([`crate::snapshot::report::AgentInfo`]), JSON.
 pub const ANNOTATION_AGENT: &str = "baton.dev/agent";
 
+/// Name of the container that is the agent itself, beside its application. In a Pod without one the agent runs in an
+/// application's container.
+pub const CONTAINER_AGENT: &str = "baton-agent";
+
 /// Condition and readiness gate of Pods: whether the Pod is in service. The only gate Baton sets on a Pod.
 pub const CONDITION_IN_SERVICE: &str = "baton.dev/in-service";
 /// Condition of Pods: whether the agent's session is renewed, for every ListenerSet that serves the Pod.
@@ -118,14 +122,19 @@ pub fn listener_lease_name(set: &str, listener: &str) -> String {
     format!("listener.{set}.{listener}")
 }
 
+/// Begins the name of [`inbox_annotation`].
+pub const INBOX_PREFIX: &str = "inbox.baton.dev/";
+/// Begins the name of [`report_annotation`].
+pub const REPORT_PREFIX: &str = "report.baton.dev/";
+
 /// Annotation on session Leases in which the controller tells an agent what to do for a ListenerSet.
 pub fn inbox_annotation(set: &str) -> String {
-    format!("inbox.baton.dev/{set}")
+    format!("{INBOX_PREFIX}{set}")
 }
 
 /// Annotation on session Leases in which an agent tells what it runs for a ListenerSet.
 pub fn report_annotation(set: &str) -> String {
-    format!("report.baton.dev/{set}")
+    format!("{REPORT_PREFIX}{set}")
 }
 
 /// Value of [`LABEL_HOLDER`] for the identity in `holderIdentity`, which is no label value itself: the first 32 digits of

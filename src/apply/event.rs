@@ -1,14 +1,11 @@
-//! Events (events.k8s.io/v1) about a Rollout: one a transition. Nothing depends on them, so a failure is only logged.
+//! Events (events.k8s.io/v1) about a Rollout or a ListenerSet: one a transition. Nothing depends on them, so a failure is only logged.
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event as ApiEvent;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::Calls;
-use crate::{
-    api::{Rollout, names},
-    snapshot::index::ObjectKey,
-};
+use crate::{api::names, snapshot::index::ObjectKey};
 
 /// Longest `note` that the API server takes, in bytes.
 const NOTE_BYTES_MAX: usize = 1_024;
@@ -26,9 +23,11 @@ pub struct News<'a> {
     pub note: &'a str,
 }
 
-/// The Rollout that an Event is about.
+/// What an Event is about.
 #[derive(Clone, Debug)]
 pub struct Regarding {
+    /// Rollout or ListenerSet.
+    pub kind: &'static str,
     /// Namespace and name.
     pub key: ObjectKey,
     /// uid.
@@ -37,11 +36,12 @@ pub struct Regarding {
     pub resource_version: String,
 }
 
-impl From<&Rollout> for Regarding {
-    fn from(rollout: &Rollout) -> Self {
-        let (uid, version) = (rollout.uid(), rollout.resource_version());
+impl Regarding {
+    /// An object of a kind of ours.
+    pub fn object<K: Resource<DynamicType = ()>>(kind: &'static str, object: &K) -> Self {
+        let (uid, version) = (object.uid(), object.resource_version());
         let (uid, resource_version) = (uid.unwrap_or_default(), version.unwrap_or_default());
-        Self { key: ObjectKey::of(rollout), uid, resource_version }
+        Self { kind, key: ObjectKey::of(object), uid, resource_version }
     }
 }
 
@@ -69,7 +69,7 @@ impl Event {
             "note": head(news.note, NOTE_BYTES_MAX),
             "regarding": {
                 "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
-                "kind": "Rollout",
+                "kind": regarding.kind,
                 "namespace": namespace,
                 "name": name,
                 "uid": regarding.uid,

@@ -1,4 +1,4 @@
-//! I/O out: one function per [`Change`] of the plan, each answering with what became of it.
+//! I/O out: one function per [`Change`] of a Rollout's plan and per [`SetChange`] of a ListenerSet's, each answering with what became of it.
 //!
 //! Every call has a time-out, is sent once, and only while the controller lock outlives it ([`fence`]); at most
 //! [`call::IN_FLIGHT_MAX`] are in flight. Deletes and marks carry uid and resourceVersion as preconditions; a create whose
@@ -7,23 +7,28 @@ mod answer;
 pub mod call;
 pub mod event;
 pub mod fence;
+#[cfg(test)]
+mod lease_tests;
+mod leases;
 mod pods;
 mod revisions;
+mod sets;
 pub mod status;
 #[cfg(test)]
 mod tests;
 
 use futures::future::{join, join_all};
-use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::Pod};
+use k8s_openapi::api::{apps::v1::ControllerRevision, coordination::v1::Lease, core::v1::Pod};
 use kube::ResourceExt;
 
 use self::call::Written;
 pub use self::{
     call::{CallError, Calls},
     fence::Fence,
+    sets::apply as apply_set,
 };
 use crate::{
-    api::Rollout,
+    api::{ListenerSet, Rollout},
     plan::{Applied, Change, Outcome},
     snapshot::{Snapshot, index::Kind},
 };
@@ -40,8 +45,10 @@ pub async fn version_of(
 ) -> Result<Option<(String, String)>, CallError> {
     let found: Result<Written, CallError> = match kind {
         Kind::Rollout => calls.get::<Rollout, _>(namespace, name).await,
-        Kind::Pod => calls.get::<Pod, _>(namespace, name).await,
+        Kind::Pod | Kind::AgentPod => calls.get::<Pod, _>(namespace, name).await,
         Kind::Revision => calls.get::<ControllerRevision, _>(namespace, name).await,
+        Kind::ListenerSet => calls.get::<ListenerSet, _>(namespace, name).await,
+        Kind::Lease => calls.get::<Lease, _>(namespace, name).await,
     };
     match found {
         Ok(object) => Ok(Some((object.metadata.uid, object.metadata.resource_version))),
@@ -59,12 +66,9 @@ struct Target<'a> {
     uid: String,
 }
 
-impl Target<'_> {
-    /// True when a create was refused because the name is taken.
-    #[allow(clippy::unused_self)] // reads better at the call
-    fn is_taken(&self, error: &CallError) -> bool {
-        error.status().is_some_and(kube::core::Status::is_already_exists)
-    }
+/// True when a create was refused because the name is taken.
+fn is_taken(error: &CallError) -> bool {
+    error.status().is_some_and(kube::core::Status::is_already_exists)
 }
 
 /// Makes the changes of a plan for the Rollout of `snapshot`; answers in their order. Changes are independent: one that
@@ -132,7 +136,7 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
             pods::create(target, name, *slot, revision, *restarted_at).await
         }
         Change::DeletePod { name, uid, resource_version, .. } => {
-            pods::delete(target, name, uid, resource_version).await
+            pods::delete(target.calls, &target.namespace, name, uid, resource_version).await
         }
         Change::SetInService { name, uid, resource_version, in_service, session_ready } => {
             let says = pods::Service { in_service: *in_service, session_ready: *session_ready };

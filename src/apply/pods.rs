@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::core::params::{DeleteParams, Preconditions};
 use serde_json::{Value, json};
 
-use super::{Target, answer};
+use super::{Calls, Target, answer, is_taken};
 use crate::{
     api::names,
     plan::{Applied, revision},
@@ -62,7 +62,7 @@ pub(super) async fn create(
     }
     match target.calls.create::<ApiPod>(&target.namespace, &pod).await {
         Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
-        Err(error) if target.is_taken(&error) => found(target, name, slot, revision).await,
+        Err(error) if is_taken(&error) => found(target, name, slot, revision).await,
         Err(error) => answer::of_create(&error),
     }
 }
@@ -84,10 +84,10 @@ async fn found(target: &Target<'_>, name: &str, slot: i32, revision: &str) -> Ap
 }
 
 /// Deletes a Pod, with its own grace period, if it is still the one we looked at.
-pub(super) async fn delete(target: &Target<'_>, name: &str, uid: &str, resource_version: &str) -> Applied {
+pub(super) async fn delete(calls: &Calls, namespace: &str, name: &str, uid: &str, resource_version: &str) -> Applied {
     let preconditions = Some(preconditions(uid, resource_version)).filter(|_| !mutant!(DeleteWithoutUid));
     let params = DeleteParams { preconditions, ..DeleteParams::default() };
-    match target.calls.delete::<ApiPod>(&target.namespace, name, &params).await {
+    match calls.delete::<ApiPod>(namespace, name, &params).await {
         Ok(()) => Applied::Done { resource_version: String::new() },
         Err(error) => answer::of_change(&error),
     }

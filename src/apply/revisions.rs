@@ -3,7 +3,7 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::core::params::DeleteParams;
 use serde_json::{Value, json};
 
-use super::{Target, answer, pods::preconditions};
+use super::{Target, answer, is_taken, pods::preconditions};
 use crate::{
     api::names,
     plan::{Applied, RevisionMark, revision::owner_reference},
@@ -37,7 +37,7 @@ pub(super) async fn create(target: &Target<'_>, new: &New<'_>) -> Applied {
     });
     match target.calls.create::<ControllerRevision>(&target.namespace, &object).await {
         Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
-        Err(error) if target.is_taken(&error) => found(target, new).await,
+        Err(error) if is_taken(&error) => found(target, new).await,
         Err(error) => answer::of_create(&error),
     }
 }

@@ -1,4 +1,4 @@
-//! I/O in: one watch per kind and namespace fills the [`Index`]; every event names the Rollouts it touches.
+//! I/O in: one watch per kind and namespace fills the [`Index`]; every event names the Rollouts and ListenerSets it touches.
 //!
 //! - [`watch`]: list, watch, resume, list anew; never silent for ever.
 //! - [`barrier`]: our own writes must have come back before the next decision.
@@ -9,22 +9,28 @@
 pub mod barrier;
 pub mod watch;
 
+mod config_maps;
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use k8s_openapi::{NamespaceResourceScope, api::apps::v1::ControllerRevision};
 use kube::{Api, Client, Resource, core::DeserializeGuard};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 pub use self::barrier::{Barrier, Doubt};
-use self::watch::{Refresh, Refresher, Selection, Settings, Watch};
+use self::{
+    config_maps::ConfigMaps,
+    watch::{Refresh, Refresher, Selection, Settings, Watch},
+};
 use crate::{
-    api::{Rollout, names},
+    api::{ListenerSet, Rollout, names},
     snapshot::{
-        index::{Event, Index, Kind, ObjectKey, Scope},
-        wire::{NodeView, PodView},
+        index::{Event, Index, Kind, ObjectKey, Scope, Touched},
+        wire::{LeaseView, NodeView, PodView},
     },
 };
 
@@ -34,22 +40,37 @@ pub struct Observer {
     rollouts: Refresher,
     pods: Refresher,
     revisions: Refresher,
+    sets: Refresher,
+    agents: Refresher,
+    leases: Refresher,
+    /// Of [`Self::uptime`].
+    began: Instant,
 }
 
 #[derive(Default)]
 struct State {
     index: Index,
-    /// Rollouts whose barrier was not met when last looked at: woken by anything that moves a watch on, even when it does
+    /// Objects whose barrier was not met when last looked at: woken by anything that moves a watch on, even when it does
     /// not touch them.
-    waiting: BTreeSet<ObjectKey>,
+    waiting: Touched,
 }
 
-/// Called with the Rollouts that an event touches. Must not block.
-pub type Trigger = Arc<dyn Fn(BTreeSet<ObjectKey>) + Send + Sync>;
+/// Which kind of object a look is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A Rollout.
+    Rollout,
+    /// A ListenerSet.
+    ListenerSet,
+}
+
+/// Called with what an event touches. Must not block.
+pub type Trigger = Arc<dyn Fn(Touched) + Send + Sync>;
 
 impl Observer {
     /// Starts the watches as tasks of `tasks`; none of them ever ends by itself. `scopes` is one entry without a namespace,
-    /// or the namespaces. Nodes are watched only cluster-wide, and only where that is allowed.
+    /// or the namespaces. Nodes are watched only cluster-wide, and only where that is allowed. What only ListenerSets look
+    /// at may be refused or not be served: Rollouts do without it.
     pub fn start(
         client: &Client,
         scopes: &[Scope],
@@ -59,34 +80,60 @@ impl Observer {
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
+        let began = Instant::now();
         let mut start = Start { client, scopes, settings, rng, trigger, tasks, state: &state };
         let owned = Selection::labels(names::LABEL_ROLLOUT);
-        let rollouts = start.kind::<DeserializeGuard<Rollout>>("Rollout", &Selection::default(), Index::on_rollout);
-        let pods = start.kind::<PodView>("Pod", &owned, Index::on_pod);
-        let revisions = start.kind::<ControllerRevision>("ControllerRevision", &owned, Index::on_revision);
+        let rollouts =
+            start.rollout_kind::<DeserializeGuard<Rollout>>("Rollout", &Selection::default(), Index::on_rollout);
+        let pods = start.rollout_kind::<PodView>("Pod", &owned, Index::on_pod);
+        let revisions = start.rollout_kind::<ControllerRevision>("ControllerRevision", &owned, Index::on_revision);
         if scopes.contains(&None) {
             start.nodes();
         }
-        Self { state, rollouts, pods, revisions }
+        let config_maps = start.config_maps();
+        let sets = start.kind::<DeserializeGuard<ListenerSet>>(
+            "ListenerSet",
+            &Selection::default(),
+            false,
+            move |index, scope, event| {
+                let touched = index.on_set(scope, event);
+                config_maps.want(index.config_maps_wanted());
+                touched
+            },
+        );
+        let with_agent = Selection::labels(&format!("{}=true", names::LABEL_AGENT));
+        let agents = start.kind::<PodView>("Pod with agent", &with_agent, false, Index::on_agent_pod);
+        let of_hand_off = Selection::labels(names::LABEL_LEASE);
+        let leases = start.kind::<LeaseView>("Lease", &of_hand_off, false, move |index, scope, event| {
+            index.on_lease(scope, event, began.elapsed())
+        });
+        Self { state, rollouts, pods, revisions, sets, agents, leases, began }
     }
 
-    /// True once every kind has been listed.
+    /// The operator's own clock: by it the silence of sessions is measured.
+    pub fn uptime(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// True once every kind that Rollouts need has been listed.
     pub fn is_synced(&self) -> bool {
         self.unsynced().is_empty()
     }
 
-    /// Kinds that have not been listed yet, for people.
+    /// Kinds that have not been listed yet, of those that Rollouts need; for people.
     pub fn unsynced(&self) -> Vec<&'static str> {
         let kinds = [("Rollouts", &self.rollouts), ("Pods", &self.pods), ("ControllerRevisions", &self.revisions)];
         kinds.into_iter().filter(|(_, refresher)| !refresher.reached(1)).map(|(name, _)| name).collect()
     }
 
-    /// Lists every kind anew and waits for it: what others wrote before this call is known after it.
+    /// Lists every kind anew that Rollouts need, and waits for it: what others wrote before this call is known after it.
     pub async fn refresh(&self) {
-        let wanted = [&self.rollouts, &self.pods, &self.revisions].map(|refresher| (refresher, refresher.request()));
-        for (refresher, generation) in wanted {
-            refresher.wait(generation).await;
-        }
+        relist(&[&self.rollouts, &self.pods, &self.revisions]).await;
+    }
+
+    /// The same with what only ListenerSets look at. Pending for ever where that may not be listed.
+    pub async fn refresh_sets(&self) {
+        relist(&[&self.sets, &self.agents, &self.leases]).await;
     }
 
     /// Looks at the index. The closure must be short: the watches wait meanwhile.
@@ -95,16 +142,26 @@ impl Observer {
     }
 
     /// Looks at the index if the barrier is met, at one and the same moment. None while our own writes have not come back;
-    /// then the Rollout is triggered as soon as the watches have moved on.
-    pub fn look_past<T>(&self, barrier: &mut Barrier, key: &ObjectKey, look: impl FnOnce(&Index) -> T) -> Option<T> {
+    /// then the object is triggered as soon as the watches have moved on.
+    pub fn look_past<T>(
+        &self,
+        barrier: &mut Barrier,
+        subject: Subject,
+        key: &ObjectKey,
+        look: impl FnOnce(&Index) -> T,
+    ) -> Option<T> {
         let mut state = self.lock();
-        if mutant!(StaleCounts)
-            || barrier.is_met(&state.index, &key.namespace, |kind, number| self.refresher(kind).reached(number))
-        {
-            state.waiting.remove(key);
+        let is_met = mutant!(StaleCounts)
+            || barrier.is_met(&state.index, &key.namespace, |kind, number| self.refresher(kind).reached(number));
+        let waiting = match subject {
+            Subject::Rollout => &mut state.waiting.rollouts,
+            Subject::ListenerSet => &mut state.waiting.sets,
+        };
+        if is_met {
+            waiting.remove(key);
             return Some(look(&state.index));
         }
-        state.waiting.insert(key.clone());
+        waiting.insert(key.clone());
         None
     }
 
@@ -118,11 +175,22 @@ impl Observer {
             Kind::Rollout => &self.rollouts,
             Kind::Pod => &self.pods,
             Kind::Revision => &self.revisions,
+            Kind::ListenerSet => &self.sets,
+            Kind::AgentPod => &self.agents,
+            Kind::Lease => &self.leases,
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lists anew, and waits for it.
+async fn relist(refreshers: &[&Refresher]) {
+    let wanted: Vec<_> = refreshers.iter().map(|refresher| (refresher, refresher.request())).collect();
+    for (refresher, generation) in wanted {
+        refresher.wait(generation).await;
     }
 }
 
@@ -138,12 +206,29 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
+    /// One watch per scope on a kind that Rollouts need. What touches a Rollout touches the sets that its Pods serve.
+    fn rollout_kind<K>(
+        &mut self,
+        name: &'static str,
+        selection: &Selection,
+        take: fn(&mut Index, &Scope, Event<K>) -> BTreeSet<ObjectKey>,
+    ) -> Refresher
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + watch::Watchable,
+    {
+        self.kind(name, selection, true, move |index, scope, event| {
+            let rollouts = take(index, scope, event);
+            index.with_their_sets(rollouts)
+        })
+    }
+
     /// One watch per scope on a namespaced kind.
     fn kind<K>(
         &mut self,
         name: &'static str,
         selection: &Selection,
-        take: fn(&mut Index, &Scope, Event<K>) -> BTreeSet<ObjectKey>,
+        required: bool,
+        take: impl Fn(&mut Index, &Scope, Event<K>) -> Touched + Clone + Send + 'static,
     ) -> Refresher
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + watch::Watchable,
@@ -154,8 +239,8 @@ impl Start<'_> {
                 Some(namespace) => Api::namespaced(self.client.clone(), namespace),
                 None => Api::all(self.client.clone()),
             };
-            let scope = scope.clone();
-            self.spawn(api, name, selection.clone(), refresher.subscribe(), true, move |index, event| {
+            let (scope, take) = (scope.clone(), take.clone());
+            self.spawn(api, name, selection.clone(), refresher.subscribe(), required, move |index, event| {
                 take(index, &scope, event)
             });
         }
@@ -166,7 +251,22 @@ impl Start<'_> {
     fn nodes(&mut self) {
         let api = Api::<NodeView>::all(self.client.clone());
         let refresh = Refresher::default().subscribe();
-        self.spawn(api, "Node", Selection::default(), refresh, false, Index::on_node);
+        self.spawn(api, "Node", Selection::default(), refresh, false, |index, event| {
+            let rollouts = index.on_node(event);
+            index.with_their_sets(rollouts)
+        });
+    }
+
+    /// Watches on the ConfigMaps that sets name, each by itself.
+    fn config_maps(&mut self) -> ConfigMaps {
+        let (watches, wanted) = config_maps::channel();
+        let (client, settings, sink) = (self.client.clone(), self.settings.clone(), self.sink());
+        self.tasks.spawn(wanted.follow(client, settings, self.rng.fork(), sink));
+        watches
+    }
+
+    fn sink(&self) -> Sink {
+        Sink { state: self.state.clone(), trigger: self.trigger.clone() }
     }
 
     fn spawn<K: watch::Watchable>(
@@ -176,22 +276,34 @@ impl Start<'_> {
         selection: Selection,
         refresh: Refresh,
         required: bool,
-        take: impl Fn(&mut Index, Event<K>) -> BTreeSet<ObjectKey> + Send + 'static,
+        take: impl Fn(&mut Index, Event<K>) -> Touched + Send + 'static,
     ) {
-        let (state, trigger) = (self.state.clone(), self.trigger.clone());
+        let sink = self.sink();
         let watch =
             Watch { api, name, selection, settings: self.settings.clone(), refresh, rng: self.rng.fork(), required };
-        self.tasks.spawn(watch.run(move |event| {
-            let moved_on = matches!(event, Event::Progressed(_) | Event::Listed { .. });
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut touched = take(&mut state.index, event);
-            if moved_on {
-                touched.append(&mut state.waiting);
-            }
-            drop(state);
-            if !touched.is_empty() {
-                trigger(touched);
-            }
-        }));
+        self.tasks.spawn(watch.run(move |event| sink.take(event, &take)));
+    }
+}
+
+/// Where events go.
+#[derive(Clone)]
+struct Sink {
+    state: Arc<Mutex<State>>,
+    trigger: Trigger,
+}
+
+impl Sink {
+    fn take<K>(&self, event: Event<K>, take: impl Fn(&mut Index, Event<K>) -> Touched) {
+        let moved_on = matches!(event, Event::Progressed(_) | Event::Listed { .. });
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut touched = take(&mut state.index, event);
+        if moved_on {
+            touched.rollouts.append(&mut state.waiting.rollouts);
+            touched.sets.append(&mut state.waiting.sets);
+        }
+        drop(state);
+        if !touched.is_empty() {
+            (self.trigger)(touched);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Hands due Rollouts to reconcile: several at a time, never one twice at once, each in a task of its own, so that a panic
+//! Hands due objects to reconcile: several at a time, never one twice at once, each in a task of its own, so that a panic
 //! in one does not touch the others.
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     queue::Queue,
-    reconcile::{Looked, Shell, reconcile},
+    shell::{Looked, Managed, Shell},
 };
 use crate::snapshot::index::ObjectKey;
 
@@ -16,7 +16,7 @@ use crate::snapshot::index::ObjectKey;
 const AFTER_UNTOLD_PANIC: Duration = Duration::from_mins(1);
 
 /// Runs until `stop`, then until the looks that are going on have ended. Dropping it cuts them off.
-pub async fn dispatch(shell: Arc<Shell>, queue: Arc<Queue>, concurrency: usize, stop: CancellationToken) {
+pub async fn dispatch<K: Managed>(shell: Arc<Shell>, queue: Arc<Queue>, concurrency: usize, stop: CancellationToken) {
     let mut looks: JoinSet<()> = JoinSet::new();
     loop {
         tokio::select! {
@@ -24,12 +24,12 @@ pub async fn dispatch(shell: Arc<Shell>, queue: Arc<Queue>, concurrency: usize, 
             Some(_) = looks.join_next() => {}
             () = stop.cancelled() => break,
             (key, waited) = queue.next(), if looks.len() < concurrency => {
-                shell.metrics.began(waited);
+                shell.metrics.began(K::CONTROLLER, waited);
                 let again_at = Some(Instant::now() + AFTER_UNTOLD_PANIC);
                 let running = Running { queue: queue.clone(), key, again_at, rest: Duration::ZERO };
                 let shell = shell.clone();
                 looks.spawn(async move {
-                    let looked = look(&running.key, &shell).await;
+                    let looked = look::<K>(&running.key, &shell).await;
                     running.ended(looked);
                 });
             }
@@ -59,15 +59,15 @@ impl Drop for Running {
     }
 }
 
-#[tracing::instrument(name = "reconcile", skip_all, fields(rollout = %key, id = shell.reconcile_id()))]
-async fn look(key: &ObjectKey, shell: &Shell) -> Looked {
+#[tracing::instrument(name = "reconcile", skip_all, fields(controller = K::CONTROLLER, object = %key, id = shell.reconcile_id()))]
+async fn look<K: Managed>(key: &ObjectKey, shell: &Shell) -> Looked {
     let began = Instant::now();
     // What a panic may leave half-done is the object's memory, and that is written to by single assignments.
-    let looked = AssertUnwindSafe(reconcile(key, shell)).catch_unwind().await;
-    shell.metrics.ended(looked.as_ref().ok(), began.elapsed());
+    let looked = AssertUnwindSafe(K::reconcile(key, shell)).catch_unwind().await;
+    shell.metrics.ended(K::CONTROLLER, looked.as_ref().ok(), began.elapsed());
     match looked {
         Ok(looked) => looked,
-        Err(panic) => shell.panicked(key, &message(panic.as_ref())).await,
+        Err(panic) => shell.panicked::<K>(key, &message(panic.as_ref())).await,
     }
 }
 
@@ -85,9 +85,10 @@ mod tests {
 
     use super::*;
     use crate::{
+        api::Rollout,
         apply::{Calls, Fence, call::CALL_TIMEOUT},
         observe::{Observer, watch},
-        operator::{clock::Clock, metrics::Metrics},
+        operator::{clock::Clock, metrics::Metrics, shell::Memories},
         scripted::{self, Answer, Call},
     };
 
@@ -127,12 +128,13 @@ mod tests {
             metrics: Metrics::default(),
             identity: "a/1/x".into(),
             notifier: crate::operator::notify::channel().0,
-            memories: std::sync::Mutex::default(),
+            rollouts: Memories::default(),
+            sets: Memories::default(),
         });
         let queue = Arc::new(Queue::new(Duration::from_millis(20)));
         queue.add([ObjectKey { namespace: "shop".into(), name: "web".into() }]);
         let stop = CancellationToken::new();
-        let looking = tokio::spawn(dispatch(shell, queue, 4, stop.clone()));
+        let looking = tokio::spawn(dispatch::<Rollout>(shell, queue, 4, stop.clone()));
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(asked.load(Ordering::Relaxed), 2, "one look and one Event, then a pause");
         tokio::time::sleep(Duration::from_mins(1)).await;

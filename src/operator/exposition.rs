@@ -1,4 +1,4 @@
-//! What is known of each Rollout, as metrics, read at the moment of a scrape.
+//! What is known of each object, as metrics, read at the moment of a scrape.
 use std::sync::Weak;
 
 use prometheus_client::{
@@ -7,7 +7,7 @@ use prometheus_client::{
     metrics::{MetricType, gauge::ConstGauge},
 };
 
-use super::metrics::RolloutLabels;
+use super::metrics::{RolloutLabels, SetLabels};
 use crate::{api::Rollout, observe::Observer};
 
 /// `baton_rollout_*` gauges.
@@ -58,13 +58,53 @@ impl Collector for RolloutCollector {
     }
 }
 
+/// `baton_listeners`.
 #[derive(Debug)]
-struct Labels<'a> {
-    of: &'a RolloutLabels,
+pub struct SetCollector {
+    observer: Weak<Observer>,
+}
+
+impl SetCollector {
+    /// Of what this observer knows.
+    pub fn new(observer: Weak<Observer>) -> Self {
+        Self { observer }
+    }
+}
+
+impl Collector for SetCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let Some(observer) = self.observer.upgrade() else { return Ok(()) };
+        let series = observer.look(|index| {
+            let all = index.sets().map(|(key, set)| (SetLabels::from(key), set.status.clone().unwrap_or_default()));
+            all.collect::<Vec<_>>()
+        });
+        let help = "Listeners of a ListenerSet by state, as its status says";
+        let mut metric = encoder.encode_descriptor("baton_listeners", help, None, MetricType::Gauge)?;
+        for (labels, status) in &series {
+            let counts = [
+                ("running", status.running),
+                ("stopped", status.stopped),
+                ("moving", status.moving),
+                ("starting", status.starting),
+                ("unassigned", status.unassigned),
+                ("failed", status.failed),
+            ];
+            for (state, count) in counts {
+                let labels = Labels { of: labels, more: &[("state", state.to_owned())] };
+                ConstGauge::new(i64::from(count)).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Labels<'a, L> {
+    of: &'a L,
     more: &'a [(&'static str, String)],
 }
 
-impl EncodeLabelSet for Labels<'_> {
+impl<L: EncodeLabelSet> EncodeLabelSet for Labels<'_, L> {
     fn encode(&self, encoder: &mut prometheus_client::encoding::LabelSetEncoder<'_>) -> std::fmt::Result {
         self.of.encode(encoder)?;
         self.more.encode(encoder)

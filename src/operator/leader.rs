@@ -8,10 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{
-        coordination::v1::{Lease, LeaseSpec},
-        core::v1::ContainerStatus,
-    },
+    api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
 use kube::{Api, Client, api::PostParams};
@@ -23,7 +20,7 @@ use crate::{
     apply::{CallError, Fence},
     observe::watch::{Refresher, Selection, Settings as WatchSettings, Watch, Watchable},
     plan::lease::{self, Candidacy, Decision, HolderPod, Identity, LEASE_DURATION, Lock, RENEW_DEADLINE, RETRY_PERIOD},
-    snapshot::{ContainerEnd, index::Event, wire::PodView},
+    snapshot::{agent::ends_of, index::Event, wire::PodView},
 };
 
 /// Longest time for one call about the Lease: two of them fit into the time that a holder has to renew.
@@ -417,18 +414,6 @@ fn lock_of(lease: &Lease) -> Lock {
 fn holder_pod(pod: &PodView) -> HolderPod {
     let containers = pod.status.container_statuses.iter().filter(|container| container.name == CONTAINER);
     HolderPod { uid: pod.metadata.uid.clone().unwrap_or_default(), ends: containers.flat_map(ends_of).collect() }
-}
-
-fn ends_of(container: &ContainerStatus) -> Vec<ContainerEnd> {
-    let states = [&container.state, &container.last_state].into_iter().flatten();
-    let ends = states.filter_map(|state| state.terminated.as_ref());
-    ends.map(|end| ContainerEnd {
-        container_id: end.container_id.clone(),
-        reason: end.reason.clone().unwrap_or_default(),
-        started_at: end.started_at.as_ref().map(|time| time.0),
-        finished_at: end.finished_at.as_ref().map(|time| time.0),
-    })
-    .collect()
 }
 
 #[cfg(test)]

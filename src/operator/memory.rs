@@ -1,4 +1,4 @@
-//! What the operator remembers of one Rollout between looks: what it waits for, what it was refused, when it may try again.
+//! What the operator remembers of one object between looks: what it waits for, what it was refused, when it may try again.
 //! All of it can be lost; it is dropped with the object.
 use std::{collections::BTreeSet, time::Duration};
 
@@ -22,17 +22,17 @@ const AFTER_VANISHED: Duration = Duration::from_millis(100);
 /// Names known to be taken; beyond it all are forgotten, at the cost of asking again.
 const TAKEN_NAMES_MAX: usize = 1_000;
 
-/// Memory of one Rollout.
+/// Memory of one object; `own` is what only its kind has to remember.
 #[derive(Debug, Default)]
-pub struct ObjectMemory {
+pub struct ObjectMemory<T> {
     /// uid of the object that the rest is about.
     uid: String,
     /// Of the spec that was looked at last.
     generation: i64,
     /// Own writes that must come back first.
     pub barrier: Barrier,
-    /// What the planner is told.
-    pub recollection: Recollection,
+    /// Of its kind.
+    pub own: T,
     /// When status was last written.
     pub status_written_at: Option<Instant>,
     /// resourceVersion at which it was told that the object cannot be read.
@@ -42,10 +42,17 @@ pub struct ObjectMemory {
     /// After a failure, no try before this time, unless the spec changes: (time, generation).
     failed_until: Option<(Instant, i64)>,
     backoff: Backoff,
+}
+
+/// What is remembered of a Rollout alone.
+#[derive(Debug, Default)]
+pub struct RolloutMemory {
+    /// What the planner is told.
+    pub recollection: Recollection,
     create_backoff: Backoff,
 }
 
-impl ObjectMemory {
+impl<T: Default> ObjectMemory<T> {
     /// Forgets everything when the object is another one of the same name; what was written must still come back.
     pub fn be_about(&mut self, uid: &str, generation: i64) {
         if self.uid != uid {
@@ -54,7 +61,9 @@ impl ObjectMemory {
         }
         self.generation = generation;
     }
+}
 
+impl<T> ObjectMemory<T> {
     /// After a look in which everything went well.
     pub fn succeed(&mut self) {
         self.backoff.succeed();
@@ -80,15 +89,29 @@ impl ObjectMemory {
         self.barrier.doubt(Doubt { kind, name: name.to_owned(), version });
     }
 
-    /// Takes note of what became of the changes. False when something went wrong and a pause was set.
-    pub fn note(&mut self, snapshot: &Snapshot, outcomes: &[Outcome], rng: &mut fastrand::Rng, now: Timestamp) -> bool {
-        let mut notes = Notes::default();
-        for outcome in outcomes {
-            self.note_one(outcome, &mut notes);
+    /// Takes note of what became of one write.
+    pub fn note_write(&mut self, write: &Written<'_>, result: &Applied, notes: &mut Notes) {
+        let Written { kind, name, version } = *write;
+        match result {
+            Applied::Done { .. } | Applied::Stale if version.is_some() => {
+                let (uid, resource_version) = version.unwrap_or_default();
+                self.barrier.await_successor(kind, name, uid, resource_version);
+            }
+            Applied::Done { resource_version } => self.barrier.await_version(kind, resource_version),
+            Applied::Stale => notes.pause(AFTER_VANISHED),
+            Applied::Unknown { retry_after: Some(pause), .. } => notes.pause(pause.unsigned_abs()),
+            Applied::Unknown { retry_after: None, .. } => {
+                self.doubt(kind, name, version);
+                notes.backs_off = true;
+            }
+            Applied::Refused { .. } => notes.backs_off = true,
+            Applied::Fenced => notes.pause(AFTER_FENCE),
+            Applied::NameTaken | Applied::Checked(_) => {}
         }
-        self.note_creates(outcomes, rng, now);
-        let known: BTreeSet<&str> = snapshot.revisions.iter().map(|revision| revision.name.as_str()).collect();
-        self.recollection.template_checks.retain(|revision, _| known.contains(revision.as_str()));
+    }
+
+    /// Takes note of what the writes of one look add up to. False when something went wrong and a pause was set.
+    pub fn note_all(&mut self, notes: &Notes, rng: &mut fastrand::Rng) -> bool {
         if let Some(pause) = notes.pause {
             self.asked_until = self.asked_until.max(Some(Instant::now() + pause));
         }
@@ -97,34 +120,41 @@ impl ObjectMemory {
         }
         notes.pause.is_none() && !notes.backs_off
     }
+}
+
+/// Notes a name that is taken by an object that is not ours.
+pub fn note_taken(names: &mut BTreeSet<String>, name: &str) {
+    if names.len() >= TAKEN_NAMES_MAX {
+        names.clear();
+    }
+    names.insert(name.to_owned());
+}
+
+impl ObjectMemory<RolloutMemory> {
+    /// Takes note of what became of the changes. False when something went wrong and a pause was set.
+    pub fn note(&mut self, snapshot: &Snapshot, outcomes: &[Outcome], rng: &mut fastrand::Rng, now: Timestamp) -> bool {
+        let mut notes = Notes::default();
+        for outcome in outcomes {
+            self.note_one(outcome, &mut notes);
+        }
+        self.note_creates(outcomes, rng, now);
+        let known: BTreeSet<&str> = snapshot.revisions.iter().map(|revision| revision.name.as_str()).collect();
+        self.own.recollection.template_checks.retain(|revision, _| known.contains(revision.as_str()));
+        self.note_all(&notes, rng)
+    }
 
     fn note_one(&mut self, outcome: &Outcome, notes: &mut Notes) {
-        let (kind, version) = subject(&outcome.change);
-        let name = outcome.change.name();
+        let (change, recollection) = (&outcome.change, &mut self.own.recollection);
+        let deletes = matches!(change, Change::DeletePod { .. });
         match &outcome.result {
-            Applied::Done { .. } | Applied::Stale if version.is_some() => {
-                let (uid, resource_version) = version.unwrap_or_default();
-                self.barrier.await_successor(kind, name, uid, resource_version);
+            Applied::NameTaken => note_taken(&mut recollection.taken_names, change.name()),
+            Applied::Checked(check) => {
+                recollection.template_checks.insert(change.name().to_owned(), check.clone());
             }
-            Applied::Done { resource_version } => self.barrier.await_version(kind, resource_version),
-            Applied::Stale => notes.pause(AFTER_VANISHED),
-            Applied::NameTaken => {
-                if self.recollection.taken_names.len() >= TAKEN_NAMES_MAX {
-                    self.recollection.taken_names.clear();
-                }
-                self.recollection.taken_names.insert(name.to_owned());
-            }
-            Applied::Checked(check) => drop(self.recollection.template_checks.insert(name.to_owned(), check.clone())),
-            Applied::Unknown { retry_after: Some(pause), .. } => notes.pause(pause.unsigned_abs()),
-            Applied::Unknown { .. } if mutant!(LostDelete) && matches!(outcome.change, Change::DeletePod { .. }) => {}
-            Applied::Unknown { retry_after: None, .. } => {
-                self.doubt(kind, name, version);
-                notes.backs_off = true;
-            }
+            Applied::Unknown { retry_after: None, .. } if mutant!(LostDelete) && deletes => {}
             // Creates of Pods have their own pause, so that all else goes on.
-            Applied::Refused { .. } if matches!(outcome.change, Change::CreatePod { .. }) => {}
-            Applied::Refused { .. } => notes.backs_off = true,
-            Applied::Fenced => notes.pause(AFTER_FENCE),
+            Applied::Refused { .. } if matches!(change, Change::CreatePod { .. }) => {}
+            result => self.note_write(&written(change), result, notes),
         }
     }
 
@@ -132,8 +162,8 @@ impl ObjectMemory {
     fn note_creates(&mut self, outcomes: &[Outcome], rng: &mut fastrand::Rng, now: Timestamp) {
         let creates = || outcomes.iter().filter(|outcome| matches!(outcome.change, Change::CreatePod { .. }));
         if creates().any(|outcome| matches!(outcome.result, Applied::Done { .. })) {
-            self.create_backoff.succeed();
-            self.recollection.create_refusal = None;
+            self.own.create_backoff.succeed();
+            self.own.recollection.create_refusal = None;
         }
         let refusal = creates().find_map(|outcome| match &outcome.result {
             Applied::Refused { reason, message } => Some((*reason, message.clone())),
@@ -145,16 +175,16 @@ impl ObjectMemory {
     }
 
     fn refuse_creates(&mut self, reason: RefusalReason, message: String, rng: &mut fastrand::Rng, now: Timestamp) {
-        let pause = SignedDuration::try_from(self.create_backoff.fail(rng)).unwrap_or(SignedDuration::ZERO);
-        let since = self.recollection.create_refusal.as_ref().map_or(now, |refusal| refusal.since);
+        let pause = SignedDuration::try_from(self.own.create_backoff.fail(rng)).unwrap_or(SignedDuration::ZERO);
+        let since = self.own.recollection.create_refusal.as_ref().map_or(now, |refusal| refusal.since);
         let retry_at = now.saturating_add(pause).unwrap_or(now);
-        self.recollection.create_refusal = Some(CreateRefusal { reason, message, since, retry_at });
+        self.own.recollection.create_refusal = Some(CreateRefusal { reason, message, since, retry_at });
     }
 }
 
 /// What the outcomes of one plan add up to.
-#[derive(Default)]
-struct Notes {
+#[derive(Debug, Default)]
+pub struct Notes {
     pause: Option<Duration>,
     backs_off: bool,
 }
@@ -165,9 +195,19 @@ impl Notes {
     }
 }
 
-/// Kind of what a change writes and, when it exists, the (uid, resourceVersion) that the write requires.
-fn subject(change: &Change) -> (Kind, Option<(&str, &str)>) {
-    match change {
+/// What a change writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Written<'a> {
+    /// Kind of the object.
+    pub kind: Kind,
+    /// Its name.
+    pub name: &'a str,
+    /// The (uid, resourceVersion) that the write requires; None where it requires none, as a create.
+    pub version: Option<(&'a str, &'a str)>,
+}
+
+fn written(change: &Change) -> Written<'_> {
+    let (kind, version) = match change {
         Change::CreateRevision { .. } => (Kind::Revision, None),
         Change::MarkRevision { uid, resource_version, .. } | Change::DeleteRevision { uid, resource_version, .. } => {
             (Kind::Revision, Some((uid, resource_version)))
@@ -176,5 +216,7 @@ fn subject(change: &Change) -> (Kind, Option<(&str, &str)>) {
         Change::DeletePod { uid, resource_version, .. } | Change::SetInService { uid, resource_version, .. } => {
             (Kind::Pod, Some((uid, resource_version)))
         }
-    }
+    };
+    let version = version.map(|(uid, resource_version)| (uid.as_str(), resource_version.as_str()));
+    Written { kind, name: change.name(), version }
 }

@@ -19,16 +19,17 @@ use prometheus_client::{
 };
 use tower::{Layer, Service};
 
-use super::{exposition::RolloutCollector, queue::Queue, reconcile::Looked, reconcile::Result as LookResult};
+use super::{
+    exposition::{RolloutCollector, SetCollector},
+    queue::Queue,
+    shell::{Looked, Result as LookResult},
+};
 use crate::{
     api::{Rollout, RolloutStatus},
     observe::{Observer, watch},
-    plan::{Applied, Outcome},
+    plan::{Applied, listener_set::death::Proof},
     snapshot::index::{Kind, ObjectKey},
 };
-
-/// Label `controller` of controller-runtime's metrics.
-const CONTROLLER: &str = "rollout";
 
 /// Labels of a Rollout's series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,6 +46,29 @@ impl From<&ObjectKey> for RolloutLabels {
     }
 }
 
+/// Labels of a ListenerSet's series.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SetLabels {
+    /// metadata.namespace.
+    pub namespace: String,
+    /// metadata.name.
+    pub listener_set: String,
+}
+
+impl From<&ObjectKey> for SetLabels {
+    fn from(key: &ObjectKey) -> Self {
+        Self { namespace: key.namespace.clone(), listener_set: key.name.clone() }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TakeoverLabels {
+    namespace: String,
+    listener_set: String,
+    reason: &'static str,
+}
+
+/// Label `controller` of controller-runtime's metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ControllerLabels {
     controller: &'static str,
@@ -100,6 +124,9 @@ pub struct Metrics {
     watch_ends: Family<watch::EndLabels, Counter>,
     rollbacks: Family<RolloutLabels, Counter>,
     durations: Family<ResultLabels, Histogram, fn() -> Histogram>,
+    moves: Family<SetLabels, Counter>,
+    gaps: Family<SetLabels, Histogram, fn() -> Histogram>,
+    takeovers: Family<TakeoverLabels, Counter>,
 }
 
 fn short_times() -> Histogram {
@@ -126,6 +153,9 @@ impl Default for Metrics {
             watch_ends: Family::default(),
             rollbacks: Family::default(),
             durations: Family::new_with_constructor(long_times),
+            moves: Family::default(),
+            gaps: Family::new_with_constructor(short_times),
+            takeovers: Family::default(),
         };
         metrics.register();
         metrics
@@ -149,14 +179,26 @@ impl Metrics {
         r.register("baton_watch_ends", "Watches that ended, by cause", self.watch_ends.clone());
         r.register("baton_rollout_rollbacks", "Runs that turned back", self.rollbacks.clone());
         r.register("baton_rollout_duration_seconds", "Length of runs, by result", self.durations.clone());
+        r.register("baton_listener_moves", "Planned moves of listeners that have ended", self.moves.clone());
+        r.register(
+            "baton_listener_handoff_gap_seconds",
+            "Time in which a listener ran nowhere, of one planned move",
+            self.gaps.clone(),
+        );
+        r.register(
+            "baton_listener_takeovers",
+            "Listeners taken from a holder that was dead, by what proved it",
+            self.takeovers.clone(),
+        );
     }
 
-    /// Also shows what is known of each Rollout, and the queue.
-    pub fn show(&self, observer: &Arc<Observer>, queue: &Arc<Queue>) {
-        let collector = RolloutCollector::new(Arc::downgrade(observer));
+    /// Also shows what is known of each object, and the queues, by controller.
+    pub fn show(&self, observer: &Arc<Observer>, queues: &[(&'static str, &Arc<Queue>)]) {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        registry.register_collector(Box::new(collector));
-        registry.register_collector(Box::new(QueueCollector(Arc::downgrade(queue))));
+        registry.register_collector(Box::new(RolloutCollector::new(Arc::downgrade(observer))));
+        registry.register_collector(Box::new(SetCollector::new(Arc::downgrade(observer))));
+        let queues = queues.iter().map(|(controller, queue)| (*controller, Arc::downgrade(queue))).collect();
+        registry.register_collector(Box::new(QueueCollector(queues)));
     }
 
     /// Everything, in the OpenMetrics text format.
@@ -184,15 +226,15 @@ impl Metrics {
     }
 
     /// A look begins after so long in the queue.
-    pub fn began(&self, waited: Duration) {
-        let labels = ControllerLabels { controller: CONTROLLER };
+    pub fn began(&self, controller: &'static str, waited: Duration) {
+        let labels = ControllerLabels { controller };
         self.active_workers.get_or_create(&labels).inc();
         self.queue_seconds.get_or_create(&labels).observe(waited.as_secs_f64());
     }
 
     /// A look has ended. None: it panicked.
-    pub fn ended(&self, looked: Option<&Looked>, took: Duration) {
-        let labels = ControllerLabels { controller: CONTROLLER };
+    pub fn ended(&self, controller: &'static str, looked: Option<&Looked>, took: Duration) {
+        let labels = ControllerLabels { controller };
         self.active_workers.get_or_create(&labels).dec();
         self.reconcile_seconds.get_or_create(&labels).observe(took.as_secs_f64());
         if looked.is_none() {
@@ -203,13 +245,12 @@ impl Metrics {
             Some(LookResult::Stale) => "requeue_after",
             Some(LookResult::Error) | None => "error",
         };
-        self.reconciles.get_or_create(&ReconcileLabels { controller: CONTROLLER, result }).inc();
+        self.reconciles.get_or_create(&ReconcileLabels { controller, result }).inc();
     }
 
     /// A change was tried.
-    pub fn changed(&self, outcome: &Outcome) {
-        let (change, reason) = (outcome.change.verb(), outcome.change.reason());
-        let result = match outcome.result {
+    pub fn changed(&self, change: &'static str, reason: &'static str, result: &Applied) {
+        let result = match result {
             Applied::Done { .. } | Applied::Checked(_) => "done",
             Applied::Stale => "stale",
             Applied::NameTaken => "name_taken",
@@ -222,12 +263,7 @@ impl Metrics {
 
     /// An own write did not come back in time.
     pub fn echo_missed(&self, kind: Kind) {
-        let kind = match kind {
-            Kind::Rollout => "Rollout",
-            Kind::Pod => "Pod",
-            Kind::Revision => "ControllerRevision",
-        };
-        self.echoes_missed.get_or_create(&KindLabels { kind }).inc();
+        self.echoes_missed.get_or_create(&KindLabels { kind: kind.as_str() }).inc();
     }
 
     /// A status was written: counts runs that turned back, and the length of those that ended.
@@ -246,27 +282,55 @@ impl Metrics {
         }
     }
 
-    /// The object is gone, and so are its series.
+    /// A planned move of a listener of this set has ended; it ran nowhere for so long.
+    pub fn moved(&self, set: &ObjectKey, gap: Duration) {
+        let labels = SetLabels::from(set);
+        self.gaps.get_or_create(&labels).observe(gap.as_secs_f64());
+        self.moves.get_or_create(&labels).inc();
+    }
+
+    /// A listener of this set was given to another boot because its holder was dead.
+    pub fn taken_over(&self, set: &ObjectKey, reason: &'static str) {
+        let SetLabels { namespace, listener_set } = set.into();
+        self.takeovers.get_or_create(&TakeoverLabels { namespace, listener_set, reason }).inc();
+    }
+
+    /// The ListenerSet is gone, and so are its series.
+    pub fn forget_set(&self, key: &ObjectKey) {
+        let labels = SetLabels::from(key);
+        self.moves.remove(&labels);
+        self.gaps.remove(&labels);
+        for proof in Proof::ALL {
+            let SetLabels { namespace, listener_set } = labels.clone();
+            self.takeovers.remove(&TakeoverLabels { namespace, listener_set, reason: proof.as_label() });
+        }
+    }
+
+    /// The Rollout is gone, and so are its series.
     pub fn forget(&self, key: &ObjectKey) {
         self.rollbacks.remove(&RolloutLabels::from(key));
     }
 }
 
-/// The state of the queue at a scrape.
+/// The state of the queues at a scrape, by controller.
 #[derive(Debug)]
-struct QueueCollector(Weak<Queue>);
+struct QueueCollector(Vec<(&'static str, Weak<Queue>)>);
 
 impl prometheus_client::collector::Collector for QueueCollector {
     fn encode(&self, mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>) -> std::fmt::Result {
         use prometheus_client::metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge};
-        let Some(queue) = self.0.upgrade() else { return Ok(()) };
-        let labels = [("name", CONTROLLER)];
+        let queues: Vec<_> = self.0.iter().filter_map(|(name, queue)| Some((*name, queue.upgrade()?))).collect();
         let mut depth = encoder.encode_descriptor("workqueue_depth", "Objects due", None, MetricType::Gauge)?;
-        let value = i64::try_from(queue.depth()).unwrap_or(i64::MAX);
-        ConstGauge::new(value).encode(depth.encode_family(&labels)?)?;
+        for (name, queue) in &queues {
+            let value = i64::try_from(queue.depth()).unwrap_or(i64::MAX);
+            ConstGauge::new(value).encode(depth.encode_family(&[("name", *name)])?)?;
+        }
         let mut adds =
             encoder.encode_descriptor("workqueue_adds", "Objects that became due", None, MetricType::Counter)?;
-        ConstCounter::new(queue.added()).encode(adds.encode_family(&labels)?)
+        for (name, queue) in &queues {
+            ConstCounter::new(queue.added()).encode(adds.encode_family(&[("name", *name)])?)?;
+        }
+        Ok(())
     }
 }
 

@@ -2,8 +2,9 @@
 //! cluster to run it. Holds no rule of its own.
 //!
 //! - [`run`]: what is started, and in which order it stops;
-//! - [`dispatch`] takes what is due from the [`queue`] and hands it to [`reconcile`], one look at one Rollout;
-//! - [`memory`]: what is remembered of a Rollout between looks;
+//! - [`dispatch`] takes what is due from a [`queue`] and hands it to [`reconcile`], one look at one Rollout, or to [`sets`],
+//!   one look at one ListenerSet; what both share is in [`shell`];
+//! - [`memory`]: what is remembered of an object between looks;
 //! - [`leader`]: the controller lock;
 //! - [`probes`], [`metrics`], [`telemetry`]: what is told about the process;
 //! - [`settings`]: the command line;
@@ -21,5 +22,7 @@ pub mod probes;
 pub mod queue;
 pub mod reconcile;
 pub mod run;
+pub mod sets;
 pub mod settings;
+pub mod shell;
 pub mod telemetry;

@@ -1,4 +1,4 @@
-//! Which Rollouts are to be looked at, and when.
+//! Which objects of a kind are to be looked at, and when.
 //!
 //! A queue of our own and not kube's `Controller`: that one needs a second cache of all Rollouts beside the Index, stops at
 //! the first panic of a reconcile, and hands no attempt or waiting time out. This one is a hundred lines over ordered maps,
@@ -17,7 +17,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::snapshot::index::ObjectKey;
 
-/// The queue. Bounded by the number of Rollouts: an object is in it once.
+/// The queue. Bounded by the number of objects: an object is in it once.
 #[derive(Debug)]
 pub struct Queue {
     state: Mutex<State>,
@@ -59,7 +59,7 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// The next Rollout to look at, and how long it has been due. Pending until there is one; cancel-safe.
+    /// The next object to look at, and how long it has been due. Pending until there is one; cancel-safe.
     pub async fn next(&self) -> (ObjectKey, Duration) {
         loop {
             let now = Instant::now();

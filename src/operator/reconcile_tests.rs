@@ -2,6 +2,8 @@
 #[path = "reconcile_world.rs"]
 mod world;
 
+use std::sync::{Arc, Mutex, MutexGuard};
+
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -9,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use self::world::{World, kind_of};
 use super::*;
 use crate::{
-    apply::{Fence, call::CALL_TIMEOUT},
-    observe::{Trigger, watch},
-    operator::{dispatch::dispatch, notify, queue::Queue},
+    apply::{Calls, Fence, call::CALL_TIMEOUT},
+    observe::{Observer, Trigger, watch},
+    operator::{clock::Clock, dispatch::dispatch, metrics::Metrics, notify, queue::Queue},
     scripted,
 };
 
@@ -47,7 +49,7 @@ impl Rig {
         let client = scripted::client(move |call| served.lock().unwrap().answer(&call));
         let queue = Arc::new(Queue::new(Duration::from_millis(20)));
         let due = queue.clone();
-        let trigger: Trigger = Arc::new(move |keys| due.add(keys));
+        let trigger: Trigger = Arc::new(move |touched| due.add(touched.rollouts));
         let mut tasks = JoinSet::new();
         let mut rng = fastrand::Rng::with_seed(1);
         let settings = watch::Settings::default();
@@ -66,7 +68,8 @@ impl Rig {
             metrics: Metrics::default(),
             identity: "a/1/x".into(),
             notifier,
-            memories: Mutex::default(),
+            rollouts: Memories::default(),
+            sets: Memories::default(),
         });
         Self { world, shell, queue, _tasks: tasks }
     }
@@ -143,7 +146,7 @@ impl Rig {
     async fn run(&self, time: Duration) {
         self.world().tells = true;
         let stop = CancellationToken::new();
-        let loop_ = tokio::spawn(dispatch(self.shell.clone(), self.queue.clone(), 4, stop.clone()));
+        let loop_ = tokio::spawn(dispatch::<Rollout>(self.shell.clone(), self.queue.clone(), 4, stop.clone()));
         self.queue.add([key()]);
         tokio::time::sleep(time).await;
         stop.cancel();
@@ -412,13 +415,13 @@ async fn memory_goes_with_its_object() {
     let rig = Rig::of(1).await;
     rig.look().await;
     rig.tell().await;
-    assert_eq!(lock(&rig.shell.memories).len(), 1);
+    assert_eq!(rig.shell.rollouts.len(), 1);
     let object = rig.world().objects.remove(ROLLOUT).unwrap();
     let gone = (kind_of(ROLLOUT), json!({"type": "DELETED", "object": object}));
     rig.world().untold.push_back(gone);
     rig.tell().await;
     assert_eq!(rig.look().await, Looked::early(Result::Gone, None));
-    assert!(lock(&rig.shell.memories).is_empty());
+    assert_eq!(rig.shell.rollouts.len(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,6 @@
 //! Stop: no new looks; those going on end, or may not begin another write; then the lock is released, then the watches end. When the lock is lost the fence
 //! closes at once and the process ends with an error: whoever restarts it starts it clean.
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -28,18 +27,21 @@ use super::{
     notify::{self, Publisher},
     probes,
     queue::Queue,
-    reconcile::Shell,
     settings::{PodLock, Settings},
+    shell::{Managed, Memories, Shell},
 };
 use crate::{
+    api::{ListenerSet, Rollout},
     apply::{Calls, Fence},
     observe::{Observer, watch},
     plan::lease::Identity,
-    snapshot::index::Scope,
+    snapshot::index::{Index, Scope, Touched},
 };
 
 /// Two looks at one Rollout are at least so far apart.
 const LOOK_SPACING: Duration = Duration::from_millis(20);
+/// Two looks at one ListenerSet are at least so far apart: steps of a hand-off wait for it.
+const SET_LOOK_SPACING: Duration = Duration::from_millis(8);
 /// How long looks that are going on may still write after the process was told to stop. With the longest call after it,
 /// all ends well within a Pod's grace of 30 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,7 +67,7 @@ pub struct Environment {
 pub struct Options {
     /// Namespaces to work in, or one entry without.
     pub scopes: Vec<Scope>,
-    /// Rollouts worked on at the same time.
+    /// Rollouts worked on at the same time, and as many ListenerSets.
     pub concurrency: usize,
     /// Longest silence of a watch.
     pub watch_silence: Duration,
@@ -171,7 +173,7 @@ fn stop_on_signals() -> anyhow::Result<CancellationToken> {
 /// The lock was lost; the probes' address is taken; a part ended that never should.
 pub async fn run(environment: Environment, options: Options, stop: CancellationToken) -> Result<(), Error> {
     let Environment { client, lease_client, clock, time_since_boot, mut rng, metrics } = environment;
-    let queue = Arc::new(Queue::new(LOOK_SPACING));
+    let queues = Queues::default();
     let mut parts = JoinSet::new();
     let watches = watch::Settings {
         silence: options.watch_silence,
@@ -179,16 +181,10 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
         ends: metrics.watch_ends(),
         ..Default::default()
     };
-    // Nothing takes from a standby's queue: it would fill, and keep what is gone.
-    let is_working = Arc::new(AtomicBool::new(false));
-    let (due, is_wanted) = (queue.clone(), is_working.clone());
-    let trigger: crate::observe::Trigger = Arc::new(move |keys| {
-        if is_wanted.load(Ordering::Acquire) {
-            due.add(keys);
-        }
-    });
+    let due = queues.clone();
+    let trigger: crate::observe::Trigger = Arc::new(move |touched| due.add(touched));
     let observer = Arc::new(Observer::start(&client, &options.scopes, &watches, &mut rng, &trigger, &mut parts));
-    metrics.show(&observer, &queue);
+    metrics.show(&observer, &queues.by_controller());
     if let Some(address) = options.bind {
         let listener = TcpListener::bind(address).await.map_err(|error| Error::Bind(address, error))?;
         let routes = probes::routes(observer.clone(), metrics.clone());
@@ -230,9 +226,10 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
         metrics: metrics.clone(),
         identity: options.identity.to_string(),
         notifier,
-        memories: BTreeMap::new().into(),
+        rollouts: Memories::default(),
+        sets: Memories::default(),
     });
-    let work = work(shell, publisher, queue, &is_working, options.concurrency, stop);
+    let work = work(shell, publisher, queues, options.concurrency, stop);
     let outcome = tokio::select! {
         () = work => Ok(()),
         lost = election.keep() => Err(Error::Lost(lost)),
@@ -246,29 +243,58 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
     outcome
 }
 
+/// What is due, by kind. Nothing takes from a standby's queues: they would fill, and keep what is gone.
+#[derive(Clone)]
+struct Queues {
+    rollouts: Arc<Queue>,
+    sets: Arc<Queue>,
+    rollouts_are_wanted: Arc<AtomicBool>,
+    sets_are_wanted: Arc<AtomicBool>,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self {
+            rollouts: Arc::new(Queue::new(LOOK_SPACING)),
+            sets: Arc::new(Queue::new(SET_LOOK_SPACING)),
+            rollouts_are_wanted: Arc::default(),
+            sets_are_wanted: Arc::default(),
+        }
+    }
+}
+
+impl Queues {
+    fn add(&self, touched: Touched) {
+        if self.rollouts_are_wanted.load(Ordering::Acquire) && !touched.rollouts.is_empty() {
+            self.rollouts.add(touched.rollouts);
+        }
+        if self.sets_are_wanted.load(Ordering::Acquire) && !touched.sets.is_empty() {
+            self.sets.add(touched.sets);
+        }
+    }
+
+    fn by_controller(&self) -> [(&'static str, &Arc<Queue>); 2] {
+        [(Rollout::CONTROLLER, &self.rollouts), (ListenerSet::CONTROLLER, &self.sets)]
+    }
+}
+
 /// The leader's work, until `stop`; then what is going on ends.
-async fn work(
-    shell: Arc<Shell>,
-    publisher: Publisher,
-    queue: Arc<Queue>,
-    is_working: &AtomicBool,
-    concurrency: usize,
-    stop: CancellationToken,
-) {
+async fn work(shell: Arc<Shell>, publisher: Publisher, queues: Queues, concurrency: usize, stop: CancellationToken) {
     tokio::select! {
         () = shell.observer.refresh() => {}
         () = stop.cancelled() => return,
     }
     // Before the look at what is known, so that nothing falls between the two.
-    is_working.store(true, Ordering::Release);
-    let known = shell.observer.look(crate::snapshot::index::Index::keys);
+    queues.rollouts_are_wanted.store(true, Ordering::Release);
+    let known = shell.observer.look(Index::keys);
     tracing::info!(rollouts = known.len(), "working");
-    queue.add(known);
+    queues.rollouts.add(known);
     let fence = shell.calls.fence().clone();
     let no_more_events = CancellationToken::new();
     let publish = publisher.run(shell.calls.clone(), no_more_events.clone());
     let looks = async {
-        dispatch(shell, queue, concurrency, stop.clone()).await;
+        let rollouts = dispatch::<Rollout>(shell.clone(), queues.rollouts.clone(), concurrency, stop.clone());
+        join(rollouts, work_on_sets(shell, &queues, concurrency, stop.clone())).await;
         no_more_events.cancel();
     };
     let seal = async {
@@ -283,6 +309,19 @@ async fn work(
         ((), ()) = join(looks, publish) => {}
         () = seal => {}
     }
+}
+
+/// The same for ListenerSets. Where they are not served, or the operator may not look at Leases, this waits, and Rollouts go on.
+async fn work_on_sets(shell: Arc<Shell>, queues: &Queues, concurrency: usize, stop: CancellationToken) {
+    tokio::select! {
+        () = shell.observer.refresh_sets() => {}
+        () = stop.cancelled() => return,
+    }
+    queues.sets_are_wanted.store(true, Ordering::Release);
+    let known = shell.observer.look(Index::set_keys);
+    tracing::info!(listener_sets = known.len(), "working");
+    queues.sets.add(known);
+    dispatch::<ListenerSet>(shell, queues.sets.clone(), concurrency, stop).await;
 }
 
 /// Watches and probes never end; a panic would.

@@ -1,4 +1,4 @@
-//! What became of a [`Change`]: the words in which `apply` answers `status` and the shell.
+//! What became of a [`Change`], of a Rollout's plan or a ListenerSet's: the words in which `apply` answers `status` and the shell.
 use jiff::SignedDuration;
 
 use super::change::Change;
@@ -6,9 +6,9 @@ use crate::snapshot::{RefusalReason, TemplateCheck};
 
 /// One change and what became of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
+pub struct Outcome<C = Change> {
     /// The change.
-    pub change: Change,
+    pub change: C,
     /// What became of it.
     pub result: Applied,
 }
@@ -24,7 +24,8 @@ pub enum Applied {
     },
     /// The object is gone, or changed since we looked (404, 409): planned anew, without an event.
     Stale,
-    /// The name belongs to an object that is not ours: joins [`crate::snapshot::Snapshot::taken_names`].
+    /// The name belongs to an object that is not ours: joins [`crate::snapshot::Snapshot::taken_names`], or
+    /// [`crate::snapshot::listener_set::SetSnapshot::taken_names`].
     NameTaken,
     /// The API server refuses it for now or for good; backed off.
     Refused {

@@ -85,7 +85,7 @@ pub enum Course {
 }
 
 /// Ends of the containers whose end says that a boot is dead.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodEnds {
     /// Of the container that the agent runs in.
     pub agent: Vec<ContainerEnd>,
@@ -108,6 +108,8 @@ pub struct SessionSeen {
     pub info: AgentInfo,
     /// What it tells of this set, if it speaks of this very object (uid).
     pub report: Option<Report>,
+    /// What it tells is of an earlier set of this name (another uid), of which it still holds listeners (count > 0).
+    pub holds_of_earlier_set: bool,
     /// This set's inbox, as it stands.
     pub inbox: BTreeMap<String, Letter>,
     /// Profiles that other ListenerSets which serve the same Pod ask for.

@@ -1,6 +1,8 @@
 //! A Pod, reduced to what decisions need.
 use jiff::Timestamp;
 
+use super::listener_set::PodEnds;
+
 /// One Pod of ours.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pod {
@@ -50,6 +52,8 @@ pub struct Pod {
     pub containers_changed_at: Option<Timestamp>,
     /// Init containers first, then containers, in the status' order.
     pub containers: Vec<Container>,
+    /// Ends of containers that say that an agent is dead: empty for a Pod in which none has ended.
+    pub ends: PodEnds,
 }
 
 /// status.phase.
@@ -107,7 +111,7 @@ pub enum ContainerState {
 }
 
 /// A `terminated` state of a container.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerEnd {
     /// containerID; without one the kubelet reports what it does not know.
     pub container_id: Option<String>,

@@ -6,13 +6,14 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::ControllerRevision,
+        coordination::v1::{Lease, LeaseSpec},
         core::v1::{ContainerState as ApiContainerState, ContainerStatus, NodeStatus, PodCondition, PodReadinessGate},
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
 use serde::{Deserialize, Deserializer};
 
-use super::{Container, ContainerState, Pod, PodPhase, Revision, index::Owner};
+use super::{Container, ContainerState, Pod, PodPhase, Revision, agent, index::Owner};
 use crate::api::names;
 
 /// A Pod as it comes over the wire, reduced to the fields that [`Pod`] is made from.
@@ -38,6 +39,18 @@ pub struct PodSpecView {
     pub node_name: Option<String>,
     /// readinessGates.
     pub readiness_gates: Vec<PodReadinessGate>,
+    /// initContainers.
+    pub init_containers: Vec<InitContainerView>,
+}
+
+/// What is read of an init container's spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InitContainerView {
+    /// name.
+    pub name: String,
+    /// restartPolicy: `Always` makes it a sidecar, which runs as long as the Pod.
+    pub restart_policy: Option<String>,
 }
 
 /// What is read of a Pod's status.
@@ -73,6 +86,24 @@ pub struct NodeView {
     /// status.
     #[serde(default)]
     pub status: Option<NodeStatus>,
+}
+
+/// A Lease of the hand-off as it comes over the wire.
+#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
+#[resource(inherit = "k8s_openapi::api::coordination::v1::Lease")]
+pub struct LeaseView {
+    /// metadata, as far as [`Meta`] reads it.
+    #[serde(deserialize_with = "Meta::read")]
+    pub metadata: ObjectMeta,
+    /// spec.
+    #[serde(default)]
+    pub spec: Option<LeaseSpec>,
+}
+
+impl From<LeaseView> for Lease {
+    fn from(LeaseView { metadata, spec }: LeaseView) -> Self {
+        Self { metadata, spec }
+    }
 }
 
 /// What is read of metadata. A good part of a Pod's JSON is managedFields, a tree of many small maps: skipped, not decoded.
@@ -154,6 +185,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
     let unschedulable = is_false("PodScheduled").map(|condition| condition.message.clone().unwrap_or_default());
     let disruption = is_true("DisruptionTarget").map(|condition| condition.reason.clone().unwrap_or_default());
     let statuses = || status.init_container_statuses.iter().chain(&status.container_statuses);
+    let ends = agent::ends(&spec, &status);
     let containers_changed_at = statuses().flat_map(|container| [&container.state, &container.last_state]).flatten();
     let containers_changed_at = containers_changed_at.filter_map(changed_at).max();
     let init = status.init_container_statuses.into_iter().map(|container| self::container(container, true));
@@ -183,10 +215,11 @@ pub fn pod(view: PodView) -> Option<Pod> {
         ip: status.pod_ip,
         containers_changed_at,
         containers: init.chain(main).collect(),
+        ends,
     })
 }
 
-fn phase(phase: Option<&str>) -> PodPhase {
+pub(super) fn phase(phase: Option<&str>) -> PodPhase {
     match phase {
         Some("Running") => PodPhase::Running,
         Some("Succeeded") => PodPhase::Succeeded,

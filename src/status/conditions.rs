@@ -14,14 +14,19 @@ use crate::{
 };
 
 /// Type, status, reason, message: a condition before it has a time.
-struct Statement {
+pub(super) struct Statement {
     type_: ConditionType,
     status: ConditionStatus,
     reason: String,
     message: String,
 }
 
-fn say(type_: ConditionType, status: ConditionStatus, reason: &str, message: impl Into<String>) -> Statement {
+pub(super) fn say(
+    type_: ConditionType,
+    status: ConditionStatus,
+    reason: &str,
+    message: impl Into<String>,
+) -> Statement {
     Statement { type_, status, reason: reason.into(), message: message.into() }
 }
 
@@ -36,7 +41,7 @@ pub(super) fn conditions(look: &Look<'_>, verdict: &Verdict, history: &[HistoryE
 }
 
 /// The time of the last change of `status` is kept while `status` stays.
-fn stamp(said: &Statement, before: &[Condition], now: &Time, generation: Option<i64>) -> Condition {
+pub(super) fn stamp(said: &Statement, before: &[Condition], now: &Time, generation: Option<i64>) -> Condition {
     let same = before.iter().find(|known| known.type_ == said.type_ && known.status == said.status);
     Condition {
         type_: said.type_,
@@ -49,7 +54,7 @@ fn stamp(said: &Statement, before: &[Condition], now: &Time, generation: Option<
 }
 
 /// Exactly one of Ready=True; Reconciling=True with Ready=False; Stalled=True with Ready=False.
-fn kstatus(verdict: &Verdict) -> Vec<Statement> {
+pub(super) fn kstatus(verdict: &Verdict) -> Vec<Statement> {
     let with = |type_, status| say(type_, status, verdict.reason, verdict.message.clone());
     match verdict.kind {
         Kind::Current => vec![with(ConditionType::Ready, ConditionStatus::True)],

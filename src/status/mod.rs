@@ -7,6 +7,7 @@ mod conditions;
 mod display;
 mod history;
 pub mod instances;
+pub mod listener_set;
 mod look;
 pub mod notice;
 pub mod rollout;

@@ -233,11 +233,11 @@ fn is(status: &RolloutStatus, type_: ConditionType, wanted: ConditionStatus) -> 
     condition(status, type_).is_some_and(|condition| condition.status == wanted)
 }
 
-fn normal(reason: &'static str, action: &'static str, note: &str) -> Notice {
+pub(super) fn normal(reason: &'static str, action: &'static str, note: &str) -> Notice {
     Notice { kind: NoticeKind::Normal, reason, action, note: clip_bytes(note) }
 }
 
-fn warning(reason: &'static str, action: &'static str, note: &str) -> Notice {
+pub(super) fn warning(reason: &'static str, action: &'static str, note: &str) -> Notice {
     Notice { kind: NoticeKind::Warning, reason, action, note: clip_bytes(note) }
 }
 

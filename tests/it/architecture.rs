@@ -14,7 +14,21 @@ const EDGES: &[(&str, &[&str])] = &[
     // `scripted` is the API server of unit tests.
     ("observe", &["api", "snapshot", "scripted"]),
     // Changes come in, outcomes go out; how changes are chosen is none of its business.
-    ("apply", &["api", "snapshot", "plan::change", "plan::outcome", "plan::revision", "scripted"]),
+    (
+        "apply",
+        &[
+            "api",
+            "snapshot",
+            "plan::change",
+            "plan::listener_set::change",
+            "plan::listener_set::death::Proof",
+            "plan::listener_set::ownership::Write",
+            "plan::listener_set::session::Fence",
+            "plan::outcome",
+            "plan::revision",
+            "scripted",
+        ],
+    ),
     ("operator", &["api", "snapshot", "plan", "status", "view", "observe", "apply", "scripted"]),
     ("agent", &[]),
     ("cli", &["api", "snapshot", "plan", "status", "view", "observe", "scripted"]),

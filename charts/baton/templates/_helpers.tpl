@@ -13,6 +13,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 - apiGroups:
   - baton.dev
   resources:
+  - listenersets
   - rollouts
   verbs:
   - get
@@ -21,12 +22,14 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 - apiGroups:
   - baton.dev
   resources:
+  - listenersets/status
   - rollouts/status
   verbs:
   - update
 - apiGroups:
   - baton.dev
   resources:
+  - listenersets/finalizers
   - rollouts/finalizers
   verbs:
   - update
@@ -57,6 +60,25 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
   - create
   - patch
   - delete
+- apiGroups:
+  - coordination.k8s.io
+  resources:
+  - leases
+  verbs:
+  - get
+  - list
+  - watch
+  - create
+  - patch
+  - delete
+- apiGroups:
+  - ""
+  resources:
+  - configmaps
+  verbs:
+  - get
+  - list
+  - watch
 - apiGroups:
   - events.k8s.io
   resources:

@@ -9,19 +9,23 @@ fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {
     json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
 }
 
-/// In each namespace whose Rollouts it serves.
+/// In each namespace whose Rollouts and ListenerSets it serves.
 pub fn where_rollouts_are() -> Value {
     json!([
         // `get` past the cache, before a Pod is deleted.
-        rule("baton.dev", &["rollouts"], &["get", "list", "watch"]),
-        rule("baton.dev", &["rollouts/status"], &["update"]),
+        rule("baton.dev", &["listenersets", "rollouts"], &["get", "list", "watch"]),
+        rule("baton.dev", &["listenersets/status", "rollouts/status"], &["update"]),
         // To set ownerReferences with blockOwnerDeletion, where the cluster enforces permission for that.
-        rule("baton.dev", &["rollouts/finalizers"], &["update"]),
+        rule("baton.dev", &["listenersets/finalizers", "rollouts/finalizers"], &["update"]),
         // `get` tells whose a name is that was taken before.
         rule("", &["pods"], &["get", "list", "watch", "create", "delete"]),
         // Whether a Pod is in service: its readiness gate.
         rule("", &["pods/status"], &["patch"]),
         rule("apps", &["controllerrevisions"], &["get", "list", "watch", "create", "patch", "delete"]),
+        // Sessions and ownerships. RBAC knows no prefixes of names: that others' Leases are left alone is the code's doing.
+        rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "patch", "delete"]),
+        // Only those that a ListenerSet names are read.
+        rule("", &["configmaps"], &["get", "list", "watch"]),
         rule("events.k8s.io", &["events"], &["create"]),
     ])
 }
@@ -41,13 +45,14 @@ pub fn own_namespace() -> Value {
 
 /// For users who may view a namespace.
 pub fn view() -> Value {
-    json!([rule("baton.dev", &["rollouts", "rollouts/status", "rollouts/scale"], &["get", "list", "watch"])])
+    let resources = ["listenersets", "listenersets/status", "rollouts", "rollouts/status", "rollouts/scale"];
+    json!([rule("baton.dev", &resources, &["get", "list", "watch"])])
 }
 
 /// For users who may edit a namespace; with [`view`]. The status is the operator's own.
 pub fn edit() -> Value {
     json!([
-        rule("baton.dev", &["rollouts"], &["create", "update", "patch", "delete", "deletecollection"]),
+        rule("baton.dev", &["listenersets", "rollouts"], &["create", "update", "patch", "delete", "deletecollection"]),
         rule("baton.dev", &["rollouts/scale"], &["update", "patch"]),
     ])
 }

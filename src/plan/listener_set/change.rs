@@ -20,6 +20,8 @@ pub struct SetPlan {
     pub changes: Vec<SetChange>,
     /// Each listener of the set, and each that is being retired, by name: what status tells.
     pub listeners: BTreeMap<String, Place>,
+    /// Most nodes fell silent at once: nobody is fenced for his silence now.
+    pub is_braked: bool,
     /// After so long something changes without an event.
     pub wake_after: Option<Duration>,
 }
@@ -118,7 +120,8 @@ pub enum SetChange {
         /// [`crate::plan::listener_set::wanted::config_hash`].
         config_hash: String,
     },
-    /// Give a listener to a boot: it is nobody's, or its owner is dead.
+    /// Give a listener to a boot: it is nobody's, or its owner is dead. What is not to run is taken from a dead owner for
+    /// nobody.
     Assign {
         /// The listener.
         listener: String,
@@ -128,7 +131,7 @@ pub enum SetChange {
         resource_version: String,
         /// New content.
         write: Write,
-        /// The dead owner, and what proves its death.
+        /// The dead owner, and what proves its death. None: it is nobody's, or `spec.release` asks for it by force.
         from: Option<(Holder, Proof)>,
     },
     /// Write settings into the ownership Lease: the owner and its epoch stay.

@@ -29,6 +29,19 @@ pub enum Proof {
 }
 
 impl Proof {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Fenced, Self::LaterBoot, Self::Terminated, Self::SessionMissing];
+
+    /// Label of metrics.
+    pub fn as_label(self) -> &'static str {
+        match self {
+            Self::Fenced => "Fenced",
+            Self::LaterBoot => "LaterBoot",
+            Self::Terminated => "Terminated",
+            Self::SessionMissing => "SessionMissing",
+        }
+    }
+
     /// For logs and events.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -45,9 +58,11 @@ impl Proof {
 pub struct Process<'a> {
     /// uid of the Pod that the following is about.
     pub pod_uid: &'a str,
-    /// Ends of each container that must have ended, as the kubelet reports them (state and lastState): the agent's first;
-    /// where the agent is a sidecar then the application's, which may outlive it.
-    pub containers: &'a [&'a [ContainerEnd]],
+    /// Ends of the container that the agent runs in, as the kubelet reports them (state and lastState).
+    pub agent: &'a [ContainerEnd],
+    /// Ends of each other container that must have ended: where the agent is a sidecar the applications, which may outlive
+    /// it.
+    pub applications: &'a [Vec<ContainerEnd>],
 }
 
 /// Whether this boot is dead, as far as an observer knows its Pod's session and process.
@@ -81,9 +96,8 @@ fn is_another(session: &Session, holder: &Holder) -> bool {
 /// The agent that claimed the session has ended, and so has every other that ran when it did: an application that has been
 /// restarted since the claim may have been given what the agent held.
 fn has_ended(process: Process<'_>, claimed: Timestamp) -> bool {
-    let Some((agent, others)) = process.containers.split_first() else { return false };
-    let outlived_by_none = |at| others.iter().all(|ends| ends.iter().any(|end| covers(end, at)));
-    agent.iter().filter(|end| covers(end, claimed)).filter_map(|end| end.finished_at).any(outlived_by_none)
+    let outlived_by_none = |at| process.applications.iter().all(|ends| ends.iter().any(|end| covers(end, at)));
+    process.agent.iter().filter(|end| covers(end, claimed)).filter_map(|end| end.finished_at).any(outlived_by_none)
 }
 
 #[cfg(test)]
@@ -96,8 +110,7 @@ mod tests {
     const D: Duration = Duration::from_secs(15);
 
     fn say(holder: &Holder, watched: &Watched, ends: &[ContainerEnd]) -> Option<Proof> {
-        let ends: &[&[ContainerEnd]] = &[ends];
-        proof(holder, watched, Some(Process { pod_uid: "uid-a", containers: ends }))
+        proof(holder, watched, Some(Process { pod_uid: "uid-a", agent: ends, applications: &[] }))
     }
 
     #[test]
@@ -177,9 +190,8 @@ mod tests {
         // Of a boot that is not the one that claimed it nothing is known.
         assert_eq!(say(&Holder { random: "other".into(), ..me.clone() }, &held, &[end(90, 101)]), None);
         // Another Pod of that name.
-        let ends: &[&[ContainerEnd]] = &[&[end(90, 101)]];
-        assert_eq!(proof(&me, &held, Some(Process { pod_uid: "uid-heir", containers: ends })), None);
-        assert_eq!(proof(&me, &held, Some(Process { pod_uid: "uid-a", containers: &[] })), None);
+        let agent = &[end(90, 101)];
+        assert_eq!(proof(&me, &held, Some(Process { pod_uid: "uid-heir", agent, applications: &[] })), None);
         let unclaimed =
             watched(Some(crate::snapshot::lease::Session { acquired_at: None, ..session(Claim::Held(me.clone())) }), 0);
         assert_eq!(say(&me, &unclaimed, &[end(90, 101)]), None);
@@ -192,7 +204,7 @@ mod tests {
         let held = watched(Some(session(Claim::Held(me.clone()))), 0);
         let (ended, runs): (&[ContainerEnd], &[ContainerEnd]) = (&[end(90, 150)], &[]);
         let both = |agent: &[ContainerEnd], application: &[ContainerEnd]| {
-            proof(&me, &held, Some(Process { pod_uid: "uid-a", containers: &[agent, application] }))
+            proof(&me, &held, Some(Process { pod_uid: "uid-a", agent, applications: &[application.to_vec()] }))
         };
         assert_eq!(both(ended, runs), None);
         // It was restarted after the claim, and runs on.

@@ -9,9 +9,109 @@
 //!    ([`session::deadline`]). Others wait D > S for a silent session.
 //! 3. An owner gives a listener away only when that has certainly stopped ([`ownership::hand_over`]); anybody else takes it
 //!    only from a boot that is dead by a fact that can never turn false again ([`death::proof`]).
+//!
+//! [`plan`] is the controller's part: what to write next for one ListenerSet. Its steps:
+//! 1. [`view`]: seats (Pods) and listeners, with what their Leases, inboxes and reports say;
+//! 2. [`goals`]: where each listener is to be ([`placement`]), with what has been tried and waited for;
+//! 3. [`sessions`]: sessions made and fenced;
+//! 4. [`work`]: what is given, moved, stopped, restarted and retired for that, within the bounds of [`budget`];
+//! 5. [`places`]: each listener in words.
+//!
+//! Like all planners here it looks at what is there and remembers next to nothing ([`SetRecollection`]): nothing of what
+//! it remembers decides who may run a listener.
+mod alarm;
+mod budget;
 pub mod change;
+pub mod course;
 pub mod death;
+mod goals;
+mod memory;
 pub mod ownership;
 pub mod placement;
+mod places;
 pub mod session;
+mod sessions;
+#[cfg(test)]
+mod tests;
 pub mod unit;
+mod view;
+pub mod wanted;
+mod work;
+
+pub use memory::{SetRecollection, Since, Tried};
+
+use std::{collections::BTreeSet, time::Duration};
+
+use self::{
+    alarm::Alarm,
+    change::{SetChange, SetPlan},
+    view::View,
+    work::Work,
+};
+use crate::{
+    api::session::{SessionProfile, SessionTimes},
+    snapshot::{listener_set::SetSnapshot, report::Gap},
+};
+
+/// The next changes for this ListenerSet, and what to remember until the next look. Pure and total.
+pub fn plan(snapshot: &SetSnapshot, recollection: &SetRecollection) -> (SetPlan, SetRecollection) {
+    let status = snapshot.set.status.as_ref();
+    let floor = status.and_then(|status| u32::try_from(status.epoch_floor).ok()).unwrap_or(0);
+    if snapshot.set.metadata.deletion_timestamp.is_some() {
+        // The garbage collector takes the Leases, and agents stop what has none.
+        return (SetPlan { epoch_floor: floor, ..SetPlan::default() }, recollection.clone());
+    }
+    let mut alarm = Alarm::new(snapshot.uptime);
+    let mut memory = recollection.clone();
+    let mut view = View::new(snapshot, recollection);
+    goals::remember(&mut view, &mut memory, &mut alarm);
+    remember_gaps(snapshot, &mut memory);
+    let fences = sessions::fence(&view, &mut memory, &mut alarm);
+    let held_back = work::held_back(&view);
+    let is_held_back: Vec<bool> = held_back.iter().map(Option::is_some).collect();
+    let goals = goals::goals(&view, &is_held_back, &mut memory, &mut alarm);
+    let mut work = Work::new(&view, &mut memory, &mut alarm, floor);
+    work.run(&goals, &held_back);
+    let Work { floor: epoch_floor, changes, notes, .. } = work;
+    let mut changes: Vec<SetChange> = fences.into_iter().chain(changes).chain(sessions::provide(&view)).collect();
+    changes.sort_by_key(urgency);
+    let listeners = places::places(&view, &notes);
+    let is_braked = memory.braked_since.is_some();
+    (SetPlan { epoch_floor, changes, listeners, is_braked, wake_after: alarm.after() }, memory)
+}
+
+/// The sooner something runs for it, the sooner it is written.
+fn urgency(change: &SetChange) -> u8 {
+    match change {
+        SetChange::Fence { .. } => 0,
+        SetChange::Assign { .. } | SetChange::CreateOwnership { .. } => 1,
+        SetChange::CreateSession { .. } => 2,
+        SetChange::SetInbox { .. } => 3,
+        SetChange::Configure { .. } => 4,
+        SetChange::SetProfile { .. } | SetChange::Retire { .. } | SetChange::KillPod { .. } => 5,
+    }
+}
+
+/// The times that an agent goes by whose Lease has this duration: of the slowest profile that fits.
+fn session_times(duration: Duration) -> SessionTimes {
+    let profiles = [SessionProfile::Calm, SessionProfile::Default, SessionProfile::Fast].map(SessionProfile::times);
+    profiles.into_iter().find(|times| times.expire <= duration).unwrap_or(SessionProfile::Fast.times())
+}
+
+/// Collects the gaps of the moves that are under way; with the next moves it begins anew.
+fn remember_gaps(snapshot: &SetSnapshot, memory: &mut SetRecollection) {
+    let reports = snapshot.sessions.values().filter_map(|session| session.report.as_ref());
+    let reported: Vec<&Gap> = reports.flat_map(|report| &report.gaps).collect();
+    let key = |gap: &Gap| (gap.listener.clone(), gap.epoch);
+    let all: BTreeSet<_> = reported.iter().map(|gap| key(gap)).collect();
+    if let Some(known) = &memory.known_gaps {
+        let new: Vec<Gap> = reported.into_iter().filter(|gap| !known.contains(&key(gap))).cloned().collect();
+        if !new.is_empty() && memory.begins_anew {
+            memory.gaps.clear();
+        }
+        memory.begins_anew = memory.begins_anew && new.is_empty();
+        memory.gaps.extend(new);
+    }
+    memory.known_gaps = Some(all);
+    memory.begins_anew |= !memory.is_moving;
+}

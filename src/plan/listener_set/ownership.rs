@@ -57,6 +57,18 @@ pub fn assign(ownership: &Ownership, to: &Holder, death: impl FnOnce(&Holder) ->
     is_free.then(|| Write::next(ownership, Some(to)))
 }
 
+/// The controller takes a listener from an owner that is dead, for nobody: it is not to run.
+pub fn free(ownership: &Ownership, death: impl FnOnce(&Holder) -> Option<Proof>) -> Option<Write> {
+    let holder = ownership.holder.as_ref()?;
+    death(holder).map(|_| Write::next(ownership, None))
+}
+
+/// Somebody takes it upon himself that the listener may run twice (`spec.release[].force`): it is given to another boot
+/// whatever becomes of its owner. The one exception to [`assign`].
+pub fn seize(ownership: &Ownership, to: &Holder) -> Write {
+    Write::next(ownership, Some(to))
+}
+
 /// The first content of an ownership Lease. `floor` is the highest epoch that a deleted Lease of this set has had
 /// (`status.epochFloor`): a listener of the same name goes on where the one before it ended.
 pub fn create(floor: u32, to: Option<&Holder>) -> Write {
@@ -145,6 +157,9 @@ mod tests {
         let taken = assign(&held, &heir, |dead| (*dead == owner).then_some(Proof::Fenced)).unwrap();
         assert_eq!(taken, Write { holder: Some(heir.clone()), epoch: 6 });
         assert_eq!(assign(&owned(None, 5), &heir, |_| None).unwrap().epoch, 6);
+        assert_eq!(free(&held, |_| None), None);
+        assert_eq!(free(&held, |_| Some(Proof::Fenced)), Some(Write { holder: None, epoch: 6 }));
+        assert_eq!(free(&owned(None, 5), |_| Some(Proof::Fenced)), None, "nobody's already");
     }
 
     /// L2

@@ -1,7 +1,13 @@
-//! Which Pod each listener belongs to. A listener that need not move does not: placement is a function of where they are.
+//! Which Pod each listener belongs to. A listener that need not move does not: placement is a function of where they are,
+//! and of where those that are on their way were sent ([`Spot::announced`]): a destination does not change while it can
+//! take them.
 //!
 //! While a rollout is under way a listener moves once: from the Pod that leaves to the Pod of the target revision that
 //! takes its slot, and that takes no more than it will keep in the end ([`quota`]). Evened out is only when all is quiet.
+//!
+//! What nobody runs is spread in the same measure, and beyond it only where it may not wait for more Pods
+//! ([`Spot::may_crowd`]): else the first Pod that is ready after all were lost would take everything, to give most of it
+//! away again.
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A Pod that may hold listeners.
@@ -26,9 +32,24 @@ pub enum Role {
     Busy,
 }
 
+/// Where one listener is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spot {
+    /// The seat of its owner, who is not dead.
+    pub at: Option<usize>,
+    /// The seat that has been told that it will come.
+    pub announced: Option<usize>,
+    /// Seats that have tried in vain to run it: it is not sent there, and leaves them for any other.
+    pub shuns: BTreeSet<usize>,
+    /// Nobody runs it, and it does not wait for more Pods to come.
+    pub may_crowd: bool,
+}
+
 /// What a ListenerSet asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
+    /// Listeners that are to run.
+    pub listeners: usize,
     /// Most listeners of one Pod; None: any number.
     pub max_per_pod: Option<usize>,
     /// How many Pods there will be when all is done.
@@ -38,33 +59,54 @@ pub struct Rules {
 }
 
 /// How many listeners a Pod of the target revision takes at most in planned moves, so that its first ones are its last.
-pub fn quota(listeners: usize, rules: &Rules) -> usize {
-    let even = listeners.div_ceil(rules.seats_in_the_end.max(1));
+pub fn quota(rules: &Rules) -> usize {
+    let even = rules.listeners.div_ceil(rules.seats_in_the_end.max(1));
     rules.max_per_pod.map_or(even, |most| even.min(most))
 }
 
-/// The seat of each listener, by index; None: there is none for it now. `at` is where each is (its owner is not dead), in
-/// an order that does not change (by name).
-pub fn place(at: &[Option<usize>], seats: &[Seat], rules: &Rules) -> Vec<Option<usize>> {
+/// The seat of each listener, by index; None: there is none for it now. In an order that does not change (by name).
+pub fn place(spots: &[Spot], seats: &[Seat], rules: &Rules) -> Vec<Option<usize>> {
     let mut room = Room::new(seats, rules);
-    let quota = quota(at.len(), rules);
-    let mut placed: Vec<Option<usize>> = at.iter().map(|seat| seat.filter(|seat| *seat < seats.len())).collect();
-    for seat in &mut placed {
-        if seat.is_some_and(|kept| seats[kept].role != Role::Leaves && !room.take(kept)) {
-            *seat = None; // beyond maxPerPod
+    let quota = quota(rules);
+    // Those on their way count where they go, so that nothing is sent after them that would not fit.
+    let goes_on = |spot: &Spot| {
+        let to = spot.announced.filter(|to| *to < seats.len() && Some(*to) != spot.at && !spot.shuns.contains(to))?;
+        let suits = seats[to].role == Role::Target || (seats[to].role == Role::Stays && spot.at.is_none());
+        suits.then_some(to)
+    };
+    let on_their_way: Vec<bool> = spots.iter().map(|spot| goes_on(spot).is_some()).collect();
+    let mut placed: Vec<Option<usize>> =
+        spots.iter().map(|spot| goes_on(spot).or(spot.at.filter(|seat| *seat < seats.len()))).collect();
+    placed.iter().flatten().for_each(|seat| room.set(*seat, room.load[*seat] + 1));
+    // What nobody runs goes first: it may exceed the quota, but not the bound of a Pod.
+    for (seat, spot) in placed.iter_mut().zip(spots).filter(|(seat, _)| seat.is_none()) {
+        *seat = room.least(quota, &[Role::Target], &spot.shuns);
+        if seat.is_none() {
+            let limit = if spot.may_crowd { usize::MAX } else { quota };
+            *seat = room.least(limit, &[Role::Target, Role::Stays], &spot.shuns);
+        }
+        if seat.is_none() && spot.may_crowd {
+            *seat = room.least(usize::MAX, &[Role::Target, Role::Stays], &BTreeSet::new()); // shunned by all
         }
     }
-    // What nobody runs goes first: it may exceed the quota, but not the bound of a Pod.
-    for seat in placed.iter_mut().filter(|seat| seat.is_none()) {
-        *seat = room.least(quota, &[Role::Target]).or_else(|| room.least(usize::MAX, &[Role::Target, Role::Stays]));
-    }
-    for seat in &mut placed {
-        let Some(left) = seat.filter(|seat| seats[*seat].role == Role::Leaves) else { continue };
-        let to = room.partner(seats[left].slot, quota).or_else(|| room.least(quota, &[Role::Target]));
-        *seat = to.or(*seat); // without room it goes on where it is
+    for (index, spot) in spots.iter().enumerate() {
+        let Some(from) = spot.at.filter(|at| *at < seats.len() && !on_their_way[index]) else { continue };
+        let to = if seats[from].role == Role::Leaves {
+            let partner = room.partner(seats[from].slot, quota, &spot.shuns);
+            partner.or_else(|| room.least(quota, &[Role::Target], &spot.shuns))
+        } else if spot.shuns.contains(&from) || room.load[from] > room.most {
+            room.least(usize::MAX, &[Role::Target], &spot.shuns).filter(|to| *to != from)
+        } else {
+            None
+        };
+        if let Some(to) = to {
+            room.set(from, room.load[from] - 1);
+            placed[index] = Some(to); // without room it goes on where it is
+        }
     }
     if rules.is_quiet {
-        even_out(&mut placed, seats, &mut room);
+        let may_move = |index: usize| !on_their_way[index] && spots[index].shuns.is_empty();
+        even_out(&mut placed, seats, &mut room, may_move);
     }
     placed
 }
@@ -93,9 +135,9 @@ impl<'s> Room<'s> {
         }
     }
 
-    /// One more for this seat; false when it is full.
-    fn take(&mut self, seat: usize) -> bool {
-        let is_free = self.load[seat] < self.most;
+    /// One more for this seat; false when it has as many as this, or is full.
+    fn take(&mut self, seat: usize, limit: usize) -> bool {
+        let is_free = self.load[seat] < limit.min(self.most);
         if is_free {
             self.set(seat, self.load[seat] + 1);
         }
@@ -114,32 +156,34 @@ impl<'s> Room<'s> {
     }
 
     /// Takes one for the seat of these roles that has the fewest, if that is below `limit`.
-    fn least(&mut self, limit: usize, roles: &[Role]) -> Option<usize> {
-        let first = |open: &BTreeSet<(usize, usize)>, role| open.first().copied().filter(|_| roles.contains(&role));
+    fn least(&mut self, limit: usize, roles: &[Role], shuns: &BTreeSet<usize>) -> Option<usize> {
+        let first = |open: &BTreeSet<(usize, usize)>, role| {
+            open.iter().copied().find(|(_, seat)| !shuns.contains(seat)).filter(|_| roles.contains(&role))
+        };
         let candidates = [first(&self.targets, Role::Target), first(&self.stays, Role::Stays)];
-        let (load, seat) = candidates.into_iter().flatten().min()?;
-        (load < limit && self.take(seat)).then_some(seat)
+        let (_, seat) = candidates.into_iter().flatten().min()?;
+        self.take(seat, limit).then_some(seat)
     }
 
     /// Takes one for the Pod that takes this slot.
-    fn partner(&mut self, slot: Option<i32>, limit: usize) -> Option<usize> {
+    fn partner(&mut self, slot: Option<i32>, limit: usize, shuns: &BTreeSet<usize>) -> Option<usize> {
         let seat = *self.by_slot.get(&slot?)?;
-        (self.load[seat] < limit && self.take(seat)).then_some(seat)
+        (!shuns.contains(&seat) && self.take(seat, limit)).then_some(seat)
     }
 }
 
 /// Moves as few as possible until the numbers of any two Pods that take listeners differ by at most one: those that have
 /// the most keep one more where it does not come out even.
-fn even_out(placed: &mut [Option<usize>], seats: &[Seat], room: &mut Room<'_>) {
+fn even_out(placed: &mut [Option<usize>], seats: &[Seat], room: &mut Room<'_>, may_move: impl Fn(usize) -> bool) {
     let fullest: Vec<usize> = room.targets.iter().rev().map(|(_, seat)| *seat).collect();
     let total: usize = room.targets.iter().map(|(load, _)| load).sum();
     let Some(even) = total.checked_div(fullest.len()) else { return };
     let mut keeps = vec![even; seats.len()];
     fullest.iter().take(total % fullest.len()).for_each(|seat| keeps[*seat] += 1);
-    for seat in placed.iter_mut().rev() {
+    for (index, seat) in placed.iter_mut().enumerate().rev() {
         let Some(from) = seat.filter(|seat| seats[*seat].role == Role::Target) else { continue };
         let Some(&(fewest, to)) = room.targets.first() else { return };
-        if room.load[from] > keeps[from] {
+        if room.load[from] > keeps[from] && fewest + 1 < room.load[from] && fewest < room.most && may_move(index) {
             room.set(from, room.load[from] - 1);
             room.set(to, fewest + 1);
             *seat = Some(to);
@@ -158,7 +202,14 @@ mod tests {
     }
 
     fn rules(seats_in_the_end: usize) -> Rules {
-        Rules { max_per_pod: None, seats_in_the_end, is_quiet: false }
+        Rules { listeners: 0, max_per_pod: None, seats_in_the_end, is_quiet: false }
+    }
+
+    /// Of listeners of which none is on its way.
+    fn place(at: &[Option<usize>], seats: &[Seat], rules: &Rules) -> Vec<Option<usize>> {
+        let spot = |at: &Option<usize>| Spot { at: *at, may_crowd: true, ..Spot::default() };
+        let spots: Vec<_> = at.iter().map(spot).collect();
+        super::place(&spots, seats, &Rules { listeners: at.len(), ..*rules })
     }
 
     fn loads(placed: &[Option<usize>], seats: usize) -> Vec<usize> {
@@ -195,9 +246,43 @@ mod tests {
     fn a_pod_holds_no_more_than_its_bound() {
         let two = Rules { max_per_pod: Some(2), ..rules(2) };
         let seats = [0, 1].map(|slot| seat(Role::Target, slot));
-        let placed = place(&[Some(0), Some(0), Some(0), None, None], &seats, &two);
+        let placed = place(&[Some(0), Some(0), None, None, None], &seats, &two);
         assert_eq!(loads(&placed, 2), [2, 2]);
         assert_eq!(placed.iter().filter(|seat| seat.is_none()).count(), 1);
+        // The bound was lowered: what runs moves where there is room, and else goes on.
+        let placed = place(&[Some(0), Some(0), Some(0), Some(0), Some(1)], &seats, &two);
+        assert_eq!(loads(&placed, 2), [3, 2]);
+    }
+
+    #[test]
+    fn what_is_on_its_way_goes_on() {
+        let seats = [seat(Role::Leaves, 0), seat(Role::Target, 1), seat(Role::Target, 2)];
+        let announced = |at, announced| Spot { at: Some(at), announced: Some(announced), ..Spot::default() };
+        let two = Rules { listeners: 2, ..rules(2) };
+        for to in [1, 2] {
+            let placed = super::place(&[announced(0, to), Spot { at: Some(0), ..Spot::default() }], &seats, &two);
+            assert_eq!(placed, [Some(to), Some(3 - to)], "the other one goes where there is room");
+        }
+        let gone = [seat(Role::Leaves, 0), seat(Role::Busy, 1), seat(Role::Target, 2)];
+        assert_eq!(super::place(&[announced(0, 1)], &gone, &two), [Some(2)]);
+    }
+
+    #[test]
+    fn the_first_pod_does_not_take_all() {
+        let (seats, three) = ([seat(Role::Target, 0)], Rules { listeners: 6, ..rules(3) });
+        let nobodys = |may_crowd| vec![Spot { may_crowd, ..Spot::default() }; 6];
+        assert_eq!(loads(&super::place(&nobodys(false), &seats, &three), 1), [2]);
+        assert_eq!(loads(&super::place(&nobodys(true), &seats, &three), 1), [6]);
+    }
+
+    #[test]
+    fn what_a_pod_cannot_run_goes_to_another() {
+        let seats = [0, 1, 2].map(|slot| seat(Role::Target, slot));
+        let shuns = |seats: &[usize]| Spot { at: Some(0), shuns: seats.iter().copied().collect(), ..Spot::default() };
+        let quiet = Rules { is_quiet: true, listeners: 1, ..rules(3) };
+        assert_eq!(super::place(&[shuns(&[0])], &seats, &quiet), [Some(1)]);
+        assert_eq!(super::place(&[shuns(&[0, 1])], &seats, &quiet), [Some(2)]);
+        assert_eq!(super::place(&[shuns(&[0, 1, 2])], &seats, &quiet), [Some(0)], "nobody can: it stays");
     }
 
     #[test]
@@ -221,7 +306,7 @@ mod tests {
         (seats, 1..8_usize, prop::option::of(1..10_usize), any::<bool>()).prop_flat_map(
             |(seats, seats_in_the_end, max_per_pod, is_quiet)| {
                 let at = prop::collection::vec(prop::option::of(0..seats.len().max(1)), 0..40);
-                (at, Just(seats), Just(Rules { max_per_pod, seats_in_the_end, is_quiet }))
+                (at, Just(seats), Just(Rules { listeners: 0, max_per_pod, seats_in_the_end, is_quiet }))
             },
         )
     }
@@ -237,8 +322,10 @@ mod tests {
                     prop_assert!(seats[to].role == Role::Target || (seats[to].role == Role::Stays && wanted != Some(Role::Leaves)));
                 }
             }
+            prop_assert!(at.iter().zip(&placed).all(|(before, after)| after.is_some() || before.is_none_or(|b| b >= seats.len())));
+            let before = loads(&at, seats.len());
             for (seat, load) in loads(&placed, seats.len()).into_iter().enumerate() {
-                prop_assert!(seats[seat].role == Role::Leaves || load <= rules.max_per_pod.unwrap_or(usize::MAX));
+                prop_assert!(load <= rules.max_per_pod.unwrap_or(usize::MAX).max(before[seat]));
             }
         }
 
@@ -246,6 +333,7 @@ mod tests {
         #[test]
         fn quiet_sets_are_even_and_stay((at, seats, rules) in world()) {
             let seats: Vec<_> = seats.into_iter().map(|seat| Seat { role: Role::Target, ..seat }).collect();
+            let at: Vec<_> = at.into_iter().map(|at| at.filter(|_| rules.max_per_pod.is_none())).collect();
             let placed = place(&at, &seats, &Rules { is_quiet: true, ..rules });
             let loads = loads(&placed, seats.len());
             if let (Some(most), Some(fewest)) = (loads.iter().max(), loads.iter().min()) {

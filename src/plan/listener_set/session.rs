@@ -80,6 +80,16 @@ pub enum Fence {
     Dead,
 }
 
+impl Fence {
+    /// Label of metrics.
+    pub fn as_label(self) -> &'static str {
+        match self {
+            Self::Silent => "Silent",
+            Self::Dead => "Dead",
+        }
+    }
+}
+
 /// Whether the session that was watched may be fenced now. The write is a compare-and-swap on the version that was
 /// watched: a renewal that comes in between makes it fail.
 pub fn fence(watched: &Watched, process: Option<Process<'_>>) -> Option<Fence> {
@@ -188,8 +198,8 @@ mod tests {
     #[test]
     fn only_a_held_session_is_fenced_and_only_after_its_time() {
         let held = session(Claim::Held(holder("a", 1)));
-        let ends: &[&[crate::snapshot::ContainerEnd]] = &[&[end(90, 150)]];
-        let dead = Some(Process { pod_uid: "uid-a", containers: ends });
+        let agent = &[end(90, 150)];
+        let dead = Some(Process { pod_uid: "uid-a", agent, applications: &[] });
         assert_eq!(fence(&watched(Some(held.clone()), 14), None), None);
         assert_eq!(fence(&watched(Some(held.clone()), 15), None), Some(Fence::Silent));
         assert_eq!(fence(&watched(Some(held), 0), dead), Some(Fence::Dead));

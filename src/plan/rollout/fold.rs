@@ -11,7 +11,7 @@ use crate::{
         change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark},
         revision,
     },
-    snapshot::{Pod, PodPhase, Revision, Snapshot, TemplateCheck},
+    snapshot::{Pod, PodPhase, Revision, Snapshot, TemplateCheck, listener_set::PodEnds},
 };
 
 /// Steps after which a fold gives up: ten writes a slot at the most slots, and some.
@@ -225,6 +225,7 @@ impl World {
             ip: None,
             containers_changed_at: None,
             containers: Vec::new(),
+            ends: PodEnds::default(),
         };
         if !self.broken.iter().any(|broken| broken == revision) {
             self.ready_at.insert(uid, after(self.snapshot.now, self.ready_seconds));

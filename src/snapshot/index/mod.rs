@@ -7,6 +7,8 @@
 //! Two things follow from how watches work and are tested below for any interleaving: a re-list *is* the state, so what
 //! it no longer contains is gone (the API server never says so again), and the index always equals one that is built
 //! from the last list alone.
+mod leases;
+mod sets;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -20,7 +22,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{Resource, ResourceExt, core::DeserializeGuard};
 
-use self::shelf::Shelf;
+pub use self::sets::{Moment, SetMemories};
+use self::{sets::Sets, shelf::Shelf};
 use super::{
     CreateRefusal, Pod, Revision, Snapshot, TemplateCheck,
     wire::{self, NodeView, PodView},
@@ -88,6 +91,25 @@ pub enum Kind {
     Pod,
     /// ControllerRevisions.
     Revision,
+    /// ListenerSets.
+    ListenerSet,
+    /// Pods outside Rollouts that have agents.
+    AgentPod,
+    /// Leases of the hand-off.
+    Lease,
+}
+
+impl Kind {
+    /// For logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rollout => "Rollout",
+            Self::Pod | Self::AgentPod => "Pod",
+            Self::Revision => "ControllerRevision",
+            Self::ListenerSet => "ListenerSet",
+            Self::Lease => "Lease",
+        }
+    }
 }
 
 /// What the operator remembers of one Rollout between looks that no watch can tell it.
@@ -101,22 +123,54 @@ pub struct Recollection {
     pub create_refusal: Option<CreateRefusal>,
 }
 
-/// A Rollout as the watch told it.
+/// What an event may have changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// These Rollouts.
+    pub rollouts: BTreeSet<ObjectKey>,
+    /// These ListenerSets.
+    pub sets: BTreeSet<ObjectKey>,
+}
+
+impl Touched {
+    /// Nothing.
+    pub fn is_empty(&self) -> bool {
+        self.rollouts.is_empty() && self.sets.is_empty()
+    }
+}
+
+/// A Rollout or ListenerSet as the watch told it.
 #[derive(Clone, Debug, PartialEq)]
-struct KnownRollout {
+struct Known<K> {
     uid: String,
     resource_version: String,
     generation: i64,
     /// Err: what could not be read of it. It is left alone, and does not stop the others.
-    object: Result<Box<Rollout>, String>,
+    object: Result<Box<K>, String>,
+}
+
+impl<K: Resource> Known<K> {
+    fn read(mut guard: DeserializeGuard<K>) -> Self
+    where
+        DeserializeGuard<K>: Resource,
+    {
+        guard.managed_fields_mut().clear();
+        Self {
+            uid: guard.uid().unwrap_or_default(),
+            resource_version: guard.resource_version().unwrap_or_default(),
+            generation: guard.meta().generation.unwrap_or_default(),
+            object: guard.0.map(Box::new).map_err(|invalid| invalid.error),
+        }
+    }
 }
 
 /// Everything the watches have told.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    rollouts: Shelf<KnownRollout>,
+    rollouts: Shelf<Known<Rollout>>,
     pods: Shelf<Pod>,
     revisions: Shelf<Revision>,
+    sets: Sets,
     /// Ready or not, by name. None where Nodes are not watched.
     nodes: Option<BTreeMap<String, bool>>,
 }
@@ -124,17 +178,8 @@ pub struct Index {
 impl Index {
     /// Takes an event of the watch on Rollouts; returns the Rollouts it touches.
     pub fn on_rollout(&mut self, scope: &Scope, event: Event<DeserializeGuard<Rollout>>) -> BTreeSet<ObjectKey> {
-        self.rollouts.take(scope, event, |mut guard| {
-            guard.managed_fields_mut().clear();
-            let known = KnownRollout {
-                uid: guard.uid().unwrap_or_default(),
-                resource_version: guard.resource_version().unwrap_or_default(),
-                generation: guard.meta().generation.unwrap_or_default(),
-                object: guard.0.map(Box::new).map_err(|invalid| invalid.error),
-            };
-            // Filed under its own uid, and touching itself.
-            Some((None, known))
-        })
+        // Filed under its own uid, and touching itself.
+        self.rollouts.take(scope, event, |guard| Some((None, Known::read(guard))))
     }
 
     /// Takes an event of the watch on Pods; returns the Rollouts it touches.
@@ -218,6 +263,11 @@ impl Index {
         self.rollouts.get(key)?.object.as_ref().err().map(String::as_str)
     }
 
+    /// A Rollout, if it can be read.
+    pub fn rollout(&self, key: &ObjectKey) -> Option<&Rollout> {
+        self.rollouts.get(key)?.object.as_deref().ok()
+    }
+
     /// The Rollouts that can be read, by key.
     pub fn rollouts(&self) -> impl Iterator<Item = (&ObjectKey, &Rollout)> {
         self.rollouts.iter().filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)))
@@ -234,6 +284,7 @@ impl Index {
             Kind::Rollout => self.rollouts.get(key).map(|o| (o.uid.as_str(), o.resource_version.as_str())),
             Kind::Pod => self.pods.get(key).map(|o| (o.uid.as_str(), o.resource_version.as_str())),
             Kind::Revision => self.revisions.get(key).map(|o| (o.uid.as_str(), o.resource_version.as_str())),
+            Kind::ListenerSet | Kind::AgentPod | Kind::Lease => self.sets.version(kind, key),
         }
     }
 
@@ -243,6 +294,7 @@ impl Index {
             Kind::Rollout => self.rollouts.progress(namespace),
             Kind::Pod => self.pods.progress(namespace),
             Kind::Revision => self.revisions.progress(namespace),
+            Kind::ListenerSet | Kind::AgentPod | Kind::Lease => self.sets.progress(kind, namespace),
         };
         progress.is_some_and(|progress| is_at_least(progress, resource_version))
     }

@@ -24,13 +24,37 @@ pub(super) struct Shelf<T> {
     /// (namespace, owner) → objects by name. The namespace is part of it because ownerRefs never leave theirs: one that
     /// names a uid of another namespace is forged or mistaken.
     by_owner: BTreeMap<(String, Owner), BTreeMap<String, Arc<T>>>,
-    /// How far each watch has told.
-    progress: BTreeMap<Scope, String>,
+    progress: Progress,
+}
+
+/// How far each watch of a kind has told.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress(BTreeMap<Scope, String>);
+
+impl Progress {
+    /// A list is of this version, whatever was told before.
+    pub(super) fn listed(&mut self, scope: &Scope, resource_version: String) {
+        self.0.insert(scope.clone(), resource_version);
+    }
+
+    pub(super) fn advance(&mut self, scope: &Scope, resource_version: Option<String>) {
+        let Some(resource_version) = resource_version else { return };
+        let progress = self.0.entry(scope.clone()).or_default();
+        if progress.is_empty() || is_at_least(&resource_version, progress) {
+            *progress = resource_version;
+        }
+    }
+
+    /// Of the watch that covers `namespace`; None before its first list.
+    pub(super) fn of(&self, namespace: &str) -> Option<&str> {
+        let own = self.0.get(&Some(namespace.to_owned()));
+        own.or_else(|| self.0.get(&None)).map(String::as_str)
+    }
 }
 
 impl<T> Default for Shelf<T> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), by_owner: BTreeMap::new(), progress: BTreeMap::new() }
+        Self { objects: BTreeMap::new(), by_owner: BTreeMap::new(), progress: Progress::default() }
     }
 }
 
@@ -55,18 +79,18 @@ impl<T: PartialEq> Shelf<T> {
                 for key in gone {
                     self.put(key, None, &mut touched);
                 }
-                self.progress.insert(scope.clone(), resource_version);
+                self.progress.listed(scope, resource_version);
             }
             Event::Applied(object) => {
-                self.advance(scope, object.resource_version());
+                self.progress.advance(scope, object.resource_version());
                 let key = ObjectKey::of(&object);
                 self.put(key, read(object), &mut touched);
             }
             Event::Deleted(object) => {
-                self.advance(scope, object.resource_version());
+                self.progress.advance(scope, object.resource_version());
                 self.put(ObjectKey::of(&object), None, &mut touched);
             }
-            Event::Progressed(resource_version) => self.advance(scope, Some(resource_version)),
+            Event::Progressed(resource_version) => self.progress.advance(scope, Some(resource_version)),
         }
         touched
     }
@@ -102,14 +126,6 @@ impl<T: PartialEq> Shelf<T> {
         }
     }
 
-    fn advance(&mut self, scope: &Scope, resource_version: Option<String>) {
-        let Some(resource_version) = resource_version else { return };
-        let progress = self.progress.entry(scope.clone()).or_default();
-        if progress.is_empty() || is_at_least(&resource_version, progress) {
-            *progress = resource_version;
-        }
-    }
-
     fn keys_in(&self, scope: &Scope) -> BTreeSet<ObjectKey> {
         let in_scope = |key: &&ObjectKey| scope.as_ref().is_none_or(|namespace| key.namespace == *namespace);
         self.objects.keys().filter(in_scope).cloned().collect()
@@ -129,6 +145,18 @@ impl<T> Shelf<T> {
         self.objects.values().map(|filed| &*filed.value)
     }
 
+    /// The objects of a namespace, by name.
+    pub(super) fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a ObjectKey, &'a T)> {
+        let first = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
+        let objects = self.objects.range(first..).take_while(move |(key, _)| key.namespace == namespace);
+        objects.map(|(key, filed)| (key, &*filed.value))
+    }
+
+    /// The Rollout that controls an object.
+    pub(super) fn owner_of(&self, key: &ObjectKey) -> Option<&Owner> {
+        self.objects.get(key)?.owner.as_ref()
+    }
+
     /// The objects that this Rollout controls, by name.
     pub(super) fn owned_by(&self, namespace: &str, owner: &Owner) -> impl Iterator<Item = &Arc<T>> {
         let files = self.by_owner.get(&(namespace.to_owned(), owner.clone()));
@@ -143,8 +171,7 @@ impl<T> Shelf<T> {
 
     /// How far the watch that covers `namespace` has told.
     pub(super) fn progress(&self, namespace: &str) -> Option<&str> {
-        let own = self.progress.get(&Some(namespace.to_owned()));
-        own.or_else(|| self.progress.get(&None)).map(String::as_str)
+        self.progress.of(namespace)
     }
 }
 

@@ -190,8 +190,20 @@ pub static ROLLOUTS: Kind = Kind {
     ..PLAIN
 };
 
+pub static LISTENER_SETS: Kind = Kind {
+    group: "baton.dev",
+    version: "v1alpha1",
+    resource: "listenersets",
+    kind: "ListenerSet",
+    status: StatusRule::Apart,
+    has_generation: true,
+    updates_unconditionally: false,
+    is_custom: true,
+    ..PLAIN
+};
+
 /// Every kind that is served.
-pub static ALL: [&Kind; 12] = [
+pub static ALL: [&Kind; 13] = [
     &NAMESPACES,
     &NODES,
     &PODS,
@@ -204,4 +216,5 @@ pub static ALL: [&Kind; 12] = [
     &ENDPOINT_SLICES,
     &EVENTS,
     &ROLLOUTS,
+    &LISTENER_SETS,
 ];

@@ -89,7 +89,7 @@ impl Views {
     }
 
     /// Of the processes whose bits are set.
-    pub fn ends(&self, ended: u8) -> &[ContainerEnd] {
+    pub fn ends(&self, ended: u8) -> &Vec<ContainerEnd> {
         &self.ends[usize::from(ended)]
     }
 

@@ -203,10 +203,9 @@ impl<const I: usize, const L: usize> World<I, L> {
             ended = u8::MAX >> 3; // of all of them
         }
         let (agent, application) = (self.views.ends(ended), self.views.ends(x.application_ended));
-        let both = [agent, application];
         let believes_agent = !self.config.sidecar || self.lacks(Removed::CertificateOfTheApplication);
-        let containers = if believes_agent { &both[..1] } else { &both[..] };
+        let applications = if believes_agent { &[] } else { std::slice::from_ref(application) };
         let pod_uid = &self.views.holder(Who::new(pod, 1, 1)).uid;
-        ask(Process { pod_uid, containers })
+        ask(Process { pod_uid, agent, applications })
     }
 }

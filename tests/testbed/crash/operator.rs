@@ -45,7 +45,7 @@ impl Operator {
             .env("POD_NAME", "operator")
             .env("POD_UID", &self.namespace)
             .env("POD_NAMESPACE", OPERATOR_NAMESPACE)
-            .env("RUST_LOG", "info,baton::operator::reconcile=debug")
+            .env("RUST_LOG", "info,baton::operator::reconcile=debug,baton::operator::shell=debug")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

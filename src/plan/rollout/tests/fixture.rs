@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     api::{Rollout, RolloutStatus, status::BatchStatus},
     plan::{Change, Plan, RevisionMark, revision, rollout::plan},
-    snapshot::{Container, ContainerState, Pod, PodPhase, Revision, Snapshot, TemplateCheck},
+    snapshot::{Container, ContainerState, Pod, PodPhase, Revision, Snapshot, TemplateCheck, listener_set::PodEnds},
 };
 
 pub(crate) fn at(second: i64) -> Timestamp {
@@ -218,5 +218,6 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         ip: None,
         containers_changed_at: None,
         containers: vec![],
+        ends: PodEnds::default(),
     }
 }

@@ -112,7 +112,7 @@ impl Stage {
             .env("POD_NAME", "operator")
             .env("POD_UID", &self.namespace)
             .env("KUBECONFIG", &self.kubeconfig)
-            .env("RUST_LOG", "info,baton::operator::reconcile=debug")
+            .env("RUST_LOG", "info,baton::operator::reconcile=debug,baton::operator::shell=debug")
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file);

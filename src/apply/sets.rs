@@ -1,0 +1,62 @@
+//! The changes of a ListenerSet's plan.
+use futures::future::join_all;
+use kube::ResourceExt;
+
+use super::{Calls, leases, pods};
+use crate::{
+    plan::{Applied, Outcome, listener_set::change::SetChange},
+    snapshot::listener_set::SetSnapshot,
+};
+
+/// The ListenerSet that changes are made for.
+pub(super) struct Target<'a> {
+    pub calls: &'a Calls,
+    pub snapshot: &'a SetSnapshot,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+/// Makes the changes of a plan for the ListenerSet of `snapshot`, the first of them first; answers in their order. One that
+/// fails stops no other.
+pub async fn apply(calls: &Calls, snapshot: &SetSnapshot, changes: &[SetChange]) -> Vec<Outcome<SetChange>> {
+    let target = Target {
+        calls,
+        snapshot,
+        namespace: snapshot.set.namespace().unwrap_or_default(),
+        name: snapshot.set.name_any(),
+        uid: snapshot.set.uid().unwrap_or_default(),
+    };
+    let results = join_all(changes.iter().map(|change| perform(&target, change))).await;
+    changes.iter().cloned().zip(results).map(|(change, result)| Outcome { change, result }).collect()
+}
+
+async fn perform(target: &Target<'_>, change: &SetChange) -> Applied {
+    match change {
+        SetChange::CreateSession { pod, pod_uid, profile } => {
+            leases::create_session(target, pod, pod_uid, *profile).await
+        }
+        SetChange::SetProfile { lease, uid, profile } => leases::set_profile(target, lease, uid, *profile).await,
+        SetChange::Fence { lease, uid, resource_version, holder, .. } => {
+            leases::fence(target, lease, (uid, resource_version), holder).await
+        }
+        SetChange::SetInbox { lease, uid, letters } => leases::set_inbox(target, lease, uid, letters).await,
+        SetChange::CreateOwnership { listener, write, settings, config_hash } => {
+            leases::create_ownership(target, listener, write, &leases::Config { settings, hash: config_hash }).await
+        }
+        SetChange::Assign { listener, uid, resource_version, write, from } => {
+            let from = from.as_ref().map(|(holder, _)| holder);
+            leases::assign(target, listener, (uid, resource_version), write, from).await
+        }
+        SetChange::Configure { listener, uid, resource_version, settings, config_hash } => {
+            let config = leases::Config { settings, hash: config_hash };
+            leases::configure(target, listener, (uid, resource_version), &config).await
+        }
+        SetChange::Retire { listener, uid, resource_version } => {
+            leases::retire(target, listener, (uid, resource_version)).await
+        }
+        SetChange::KillPod { pod, uid, resource_version, .. } => {
+            pods::delete(target.calls, &target.namespace, pod, uid, resource_version).await
+        }
+    }
+}

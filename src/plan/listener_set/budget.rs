@@ -1,0 +1,91 @@
+//! How much may happen at once: starts in a period, moves in flight, letters in an inbox.
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{alarm::Alarm, view::View, view::seconds};
+use crate::api::bounds::INBOX_MAX;
+
+/// Permits of `spec.startBudget`. Those given out are the acquireTimes of the Leases, so that an operator that has just
+/// started knows them; agents that restart a listener in place write one, too, and are counted without being asked.
+pub(super) struct Permits {
+    free: Option<usize>,
+}
+
+impl Permits {
+    pub fn new(view: &View<'_>, alarm: &mut Alarm) -> Self {
+        let Some(budget) = &view.snapshot.set.spec.start_budget else { return Self { free: None } };
+        let (now, period) = (view.snapshot.now, seconds(budget.period_seconds));
+        // Written by clocks that may be ahead: such a time counts for a period, too, and no longer.
+        let age = |at: Timestamp| now.duration_since(at).unsigned_abs();
+        let given = view.snapshot.ownerships.values().filter(|seen| seen.ownership.holder.is_some());
+        let given = given.filter_map(|seen| seen.acquired_at).map(age).filter(|age| *age < period);
+        let used = given.map(|age| alarm.is_ahead(view.snapshot.uptime.saturating_add(period).saturating_sub(age)));
+        let permits = usize::try_from(budget.permits).unwrap_or(0).max(1);
+        Self { free: Some(permits.saturating_sub(used.count())) }
+    }
+
+    /// One that was promised before: taken also when there is none.
+    pub fn keep(&mut self) {
+        self.free = self.free.map(|free| free.saturating_sub(1));
+    }
+
+    pub fn take(&mut self) -> bool {
+        match &mut self.free {
+            None => true,
+            Some(0) => false,
+            Some(free) => {
+                *free -= 1;
+                true
+            }
+        }
+    }
+}
+
+/// What is on its way: `handoff.maxInFlight` and `maxInFlightPerPod`, and the letters that an inbox holds.
+pub(super) struct Traffic {
+    most: usize,
+    most_per_pod: usize,
+    total: usize,
+    per_seat: Vec<usize>,
+    letters: Vec<usize>,
+}
+
+impl Traffic {
+    pub fn new(view: &View<'_>) -> Self {
+        let handoff = &view.snapshot.set.spec.handoff;
+        let at_least_one = |number: i32| usize::try_from(number).unwrap_or(0).max(1);
+        Self {
+            most: at_least_one(handoff.max_in_flight),
+            most_per_pod: at_least_one(handoff.max_in_flight_per_pod).min(INBOX_MAX),
+            total: 0,
+            per_seat: vec![0; view.seats.len()],
+            letters: vec![0; view.seats.len()],
+        }
+    }
+
+    pub fn admits(&self, seats: &[usize]) -> bool {
+        self.total < self.most && seats.iter().all(|seat| self.per_seat[*seat] < self.most_per_pod)
+    }
+
+    /// One more on its way, from or to these seats.
+    pub fn add(&mut self, seats: &[usize]) {
+        self.total += 1;
+        seats.iter().for_each(|seat| self.per_seat[*seat] += 1);
+    }
+
+    /// One letter more for each of these; false when one of their inboxes is full.
+    pub fn add_letters(&mut self, seats: &[usize]) -> bool {
+        let fit = seats.iter().all(|seat| self.letters[*seat] < INBOX_MAX);
+        if fit {
+            seats.iter().for_each(|seat| self.letters[*seat] += 1);
+        }
+        fit
+    }
+}
+
+/// How long until a time of the wall clock, on the operator's own; None when it is reached.
+pub(super) fn until(at: Timestamp, now: Timestamp) -> Option<Duration> {
+    let wait = at.duration_since(now);
+    (wait > SignedDuration::ZERO).then(|| wait.unsigned_abs())
+}

@@ -1,0 +1,95 @@
+//! What a Rollout's plan says of its Pods, for the ListenerSets that they serve.
+use std::collections::BTreeMap;
+
+use crate::{
+    plan::{
+        change::Memory,
+        rollout::{self, Slot, Slots},
+    },
+    snapshot::{
+        Pod, Snapshot,
+        listener_set::{Course, SetSnapshot},
+    },
+};
+
+/// Notes in `snapshot` what becomes of each of its Pods, which are those of `rollout`, and whether any is being replaced.
+pub fn note(snapshot: &mut SetSnapshot, rollout: &Snapshot) {
+    // What status holds, not what would be written next: listeners follow what is certain.
+    let memory = Memory::of(rollout.rollout.status.as_ref());
+    let slots = rollout::slots(rollout, &memory);
+    let courses: BTreeMap<&str, Course> = slots.all().flat_map(|slot| courses(&slots, slot)).collect();
+    for pod in &mut snapshot.pods {
+        pod.course = courses.get(pod.name.as_str()).copied().unwrap_or(Course::Leaves);
+    }
+    snapshot.is_rolling = memory.batch.is_some() || snapshot.pods.iter().any(|pod| pod.course != Course::Target);
+}
+
+fn courses<'a>(slots: &'a Slots<'a>, slot: &'a Slot<'a>) -> impl Iterator<Item = (&'a str, Course)> {
+    let has_heir = slot.fresh && slot.live.first().is_some_and(|best| best.is_ready());
+    let course = move |place: usize, pod: &Pod| {
+        let is_target = Some(pod.revision.as_str()) == slot.assigned && !slots.is_renewal_due(pod);
+        match slot.assigned {
+            None => Course::Leaves,
+            Some(_) if place > 0 && has_heir => Course::Leaves,
+            Some(_) if is_target => Course::Target,
+            Some(_) => Course::Stays,
+        }
+    };
+    let live = slot.live.iter().enumerate().map(move |(place, pod)| (pod.name.as_str(), course(place, pod)));
+    let ending = slot.finished.iter().chain(&slot.terminating).map(|pod| (pod.name.as_str(), Course::Leaves));
+    live.chain(ending)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, time::Duration};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{plan::rollout::tests::fixture::Fixture, snapshot::listener_set::SetPod};
+
+    /// A word for each Pod of these slots: revision and course.
+    fn told(rollout: &Snapshot) -> (Vec<String>, bool) {
+        let set = json!({"metadata": {"name": "bots"}, "spec": {"rolloutRef": {"name": "web"}, "listeners": []}});
+        let mut snapshot = SetSnapshot {
+            set: serde_json::from_value(set).unwrap(),
+            listeners: Ok(Vec::new()),
+            pods: rollout.pods.iter().map(|pod| SetPod::from(&**pod)).collect(),
+            sessions: BTreeMap::new(),
+            ownerships: BTreeMap::new(),
+            taken_names: BTreeSet::new(),
+            pods_in_the_end: 0,
+            is_rolling: false,
+            lost_nodes: BTreeSet::new(),
+            now: rollout.now,
+            uptime: Duration::ZERO,
+        };
+        note(&mut snapshot, rollout);
+        let words = rollout.pods.iter().map(|pod| {
+            let seat = snapshot.pods.iter().find(|seat| seat.name == pod.name).unwrap();
+            format!("{}{} {:?}", pod.slot, pod.revision, seat.course)
+        });
+        (words.collect(), snapshot.is_rolling)
+    }
+
+    #[test]
+    fn a_pod_leaves_when_its_heir_is_ready_and_not_before() {
+        let rolling = Fixture::new("ab ab~ a a b-", 'b', json!({})).opened(3);
+        let (courses, is_rolling) = told(&rolling.snapshot);
+        assert_eq!(courses, ["0a Leaves", "0b Target", "1a Stays", "1b Target", "2a Stays", "3a Target", "4b Leaves"]);
+        assert!(is_rolling);
+    }
+
+    #[test]
+    fn what_is_beyond_replicas_leaves() {
+        let shrunk = Fixture::new("a a", 'a', json!({"replicas": 1})).settled();
+        assert_eq!(told(&shrunk.snapshot).0, ["0a Target", "1a Leaves"]);
+    }
+
+    #[test]
+    fn nothing_moves_while_nothing_is_replaced() {
+        let quiet = Fixture::new("a a", 'a', json!({})).settled();
+        assert_eq!(told(&quiet.snapshot), (vec!["0a Target".to_owned(), "1a Target".to_owned()], false));
+    }
+}

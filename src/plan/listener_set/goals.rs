@@ -1,0 +1,205 @@
+//! Where each listener is to be: what has been tried, who is stuck, who may wait for more Pods.
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    alarm::Alarm,
+    budget::until,
+    memory::{SetRecollection, Since, Tried},
+    placement::{self, Role, Rules, Spot},
+    view::{Item, Owner, Runs, View, Wish, seconds},
+};
+use crate::snapshot::report::UnitState;
+
+/// Starts in a row that have failed on a Pod, after which a listener is moved: its agent restarts it in place once.
+const FAILURES_MAX: u32 = 2;
+/// A Pod that tried a listener in vain is tried again after this time: each Pod once in it, however many there are.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+/// How long what nobody runs waits for more Pods, when those that are there would get more than their share. Listeners
+/// that have never run wait for any Pod that is to come; others only when more than half of the Pods are missing: after
+/// the loss of a few Pods the others take everything at once.
+const CROWDS_AFTER: Duration = Duration::from_secs(5);
+
+/// The seat that each listener is to be in; None: none, or it is not to run. In the order of `view.items`.
+pub(super) fn goals(
+    view: &View<'_>,
+    is_held_back: &[bool],
+    memory: &mut SetRecollection,
+    alarm: &mut Alarm,
+) -> Vec<Option<usize>> {
+    let spec = &view.snapshot.set.spec;
+    let runs = |item: &&Item<'_>| item.wish == Wish::Run;
+    let seats: Vec<_> = view
+        .seats
+        .iter()
+        .map(|seat| placement::Seat { slot: seat.pod.and_then(|pod| pod.slot), role: seat.role })
+        .collect();
+    let rules = Rules {
+        listeners: view.items.iter().filter(runs).count(),
+        max_per_pod: usize::try_from(spec.placement.max_per_pod).ok().filter(|most| *most > 0),
+        seats_in_the_end: view.snapshot.pods_in_the_end,
+        is_quiet: !view.snapshot.is_rolling,
+    };
+    let crowd = Crowd::new(view, memory, alarm);
+    let placed =
+        view.items.iter().zip(is_held_back).map(|(item, is_held_back)| item.wish == Wish::Run && !is_held_back);
+    let placed: Vec<bool> = placed.collect();
+    let spots: Vec<Spot> = view
+        .items
+        .iter()
+        .zip(&placed)
+        .filter(|(_, placed)| **placed)
+        .map(|(item, _)| Spot {
+            at: item.at(),
+            announced: announced(view, item),
+            shuns: shuns(view, item, memory),
+            may_crowd: crowd.admits(item),
+        })
+        .collect();
+    let mut found = placement::place(&spots, &seats, &rules).into_iter();
+    placed.into_iter().map(|placed| if placed { found.next().flatten() } else { None }).collect()
+}
+
+/// The seat that a listener is on its way to.
+pub(super) fn announced(view: &View<'_>, item: &Item<'_>) -> Option<usize> {
+    match item.release {
+        Some(Some(to)) => view.seat_of(to),
+        _ => item.invited,
+    }
+}
+
+fn shuns(view: &View<'_>, item: &Item<'_>, memory: &SetRecollection) -> BTreeSet<usize> {
+    let tried = memory.tried.get(item.name).into_iter().flat_map(|tried| &tried.pods);
+    let mut shuns: BTreeSet<usize> = tried.filter_map(|uid| view.seat_of_uid(uid)).collect();
+    if memory.requests.get(item.name).is_some_and(|(_, epoch)| *epoch == item.epoch()) {
+        shuns.extend(item.at()); // spec.release: away from there
+    }
+    shuns
+}
+
+/// Whether what nobody runs may go where it exceeds a Pod's share.
+struct Crowd {
+    has_waited: bool,
+    all_are_there: bool,
+    half_are_there: bool,
+}
+
+impl Crowd {
+    fn new(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) -> Self {
+        let can_take = view.seats.iter().filter(|seat| matches!(seat.role, Role::Target | Role::Stays)).count();
+        let in_the_end = view.snapshot.pods_in_the_end;
+        let all_are_there = can_take >= in_the_end;
+        let is_nobodys = |item: &Item<'_>| item.wish == Wish::Run && item.at().is_none();
+        let waits = can_take > 0 && !all_are_there && view.items.iter().any(is_nobodys);
+        memory.crowded_since = waits.then(|| memory.crowded_since.unwrap_or(view.snapshot.uptime));
+        let until = memory.crowded_since.map(|since| since.saturating_add(CROWDS_AFTER));
+        let has_waited = until.is_some_and(|until| !alarm.is_ahead(until));
+        Self { has_waited, all_are_there, half_are_there: 2 * can_take >= in_the_end }
+    }
+
+    fn admits(&self, item: &Item<'_>) -> bool {
+        let enough = if item.owner == Owner::NoLease { self.all_are_there } else { self.half_are_there };
+        enough || self.has_waited
+    }
+}
+
+/// Notes since when letters stand unanswered, and which Pods have tried what in vain; finds the Pods that are stuck.
+pub(super) fn remember(view: &mut View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) {
+    let now = view.snapshot.uptime;
+    let since = |known: Option<&Since>, epoch: u32, pod: &str| match known {
+        Some(known) if known.epoch == epoch && known.pod == pod => known.clone(),
+        _ => Since { epoch, pod: pod.to_owned(), since: now },
+    };
+    let (mut released, mut invited) = (std::collections::BTreeMap::new(), std::collections::BTreeMap::new());
+    for item in &view.items {
+        let Owner::Alive(_, at) = item.owner else { continue };
+        if item.release.is_some() {
+            let uid = view.seats[at].uid;
+            released.insert(item.name.to_owned(), since(memory.released.get(item.name), item.epoch(), uid));
+        } else if let Some(to) = item.invited {
+            let uid = view.seats[to].uid;
+            invited.insert(item.name.to_owned(), since(memory.invited.get(item.name), item.epoch(), uid));
+        }
+    }
+    (memory.released, memory.invited) = (released, invited);
+    note_tries(view, memory, alarm);
+    note_restarts(view, memory, alarm);
+    note_requests(view, memory, alarm);
+    memory.ran = view
+        .items
+        .iter()
+        .filter(|item| item.runs == Runs::Yes)
+        .map(|item| (item.name.to_owned(), item.epoch()))
+        .collect();
+    let stuck: Vec<usize> =
+        view.items.iter().filter(|item| is_overdue(view, item, memory, alarm)).filter_map(Item::at).collect();
+    for seat in stuck {
+        (view.seats[seat].is_stuck, view.seats[seat].role) = (true, Role::Leaves);
+    }
+}
+
+/// Its owner has been told to release it, and has not for longer than it takes to stop.
+pub(super) fn is_overdue(view: &View<'_>, item: &Item<'_>, memory: &SetRecollection, alarm: &mut Alarm) -> bool {
+    let (Owner::Alive(holder, at), Some(told)) = (item.owner, memory.released.get(item.name)) else { return false };
+    let spec = &view.snapshot.set.spec;
+    let patience = seconds(spec.defaults.stop_timeout_seconds).saturating_add(seconds(spec.handoff.timeout_seconds));
+    let seat = &view.seats[at];
+    // A silent one is fenced; one that ends is on its way.
+    let can_hear = seat.boot == Some(holder) && !seat.is_silent && seat.pod.is_some_and(|pod| !pod.is_terminating);
+    !alarm.is_ahead(told.since.saturating_add(patience)) && can_hear
+}
+
+fn note_tries(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) {
+    let now = view.snapshot.uptime;
+    let patience = seconds(view.snapshot.set.spec.defaults.start_timeout_seconds);
+    let is_item = |name: &str| view.items.binary_search_by_key(&name, |item| item.name).is_ok();
+    memory.tried.retain(|name, tried| is_item(name) && alarm.is_ahead(tried.at.saturating_add(FORGOTTEN_AFTER)));
+    for item in &view.items {
+        let here = match (item.runs, item.at()) {
+            (Runs::Failed(unit), Some(at)) if unit.failures >= FAILURES_MAX => Some(view.seats[at].uid),
+            _ => None,
+        };
+        let there = item.invited.zip(memory.invited.get(item.name)).and_then(|(to, told)| {
+            let seat = &view.seats[to];
+            let state = seat.unit(item.name, item.epoch()).map(|unit| unit.state);
+            let in_vain = state == Some(UnitState::Failed) || !alarm.is_ahead(told.since.saturating_add(patience));
+            (state != Some(UnitState::Prepared) && in_vain).then_some(seat.uid)
+        });
+        for uid in here.into_iter().chain(there) {
+            let tried = memory.tried.entry(item.name.to_owned()).or_insert_with(Tried::default);
+            if tried.pods.insert(uid.to_owned()) {
+                tried.at = now;
+                alarm.is_ahead(now.saturating_add(FORGOTTEN_AFTER));
+            }
+        }
+    }
+}
+
+fn note_restarts(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) {
+    let defaults = &view.snapshot.set.spec.defaults;
+    let patience = seconds(defaults.stop_timeout_seconds).saturating_add(seconds(defaults.start_timeout_seconds));
+    memory.restarting.retain(|name, told| {
+        let Ok(at) = view.items.binary_search_by_key(&name.as_str(), |item| item.name) else { return false };
+        let item = &view.items[at];
+        item.epoch() == told.epoch && item.at().is_some() && alarm.is_ahead(told.since.saturating_add(patience))
+    });
+}
+
+/// `spec.release`, for listeners that have not been given to anybody since it was asked.
+fn note_requests(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) {
+    let snapshot = view.snapshot;
+    let mut requests = std::collections::BTreeMap::new();
+    for release in &snapshot.set.spec.release {
+        let Ok(at) = view.items.binary_search_by_key(&release.listener.as_str(), |item| item.name) else { continue };
+        if let Some(wait) = until(release.at.0, snapshot.now) {
+            alarm.is_ahead(snapshot.uptime.saturating_add(wait));
+            continue;
+        }
+        let item = &view.items[at];
+        let known = memory.requests.get(&release.listener).filter(|(asked, _)| *asked == release.at.0);
+        // Seen for the first time: about the present owner, unless that has come since.
+        let came_since = || item.seen.and_then(|seen| seen.acquired_at).is_some_and(|at| at >= release.at.0);
+        let epoch = known.map_or_else(|| if came_since() { 0 } else { item.epoch() }, |(_, epoch)| *epoch);
+        requests.insert(release.listener.clone(), (release.at.0, epoch));
+    }
+    memory.requests = requests;
+}

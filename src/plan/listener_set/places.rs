@@ -1,0 +1,65 @@
+//! Each listener in words.
+use std::collections::BTreeMap;
+
+use super::{
+    change::{Place, Stage},
+    sessions,
+    view::{Item, Owner, Runs, View, Wish},
+    work::Note,
+};
+
+/// Where each listener is, by name.
+pub(super) fn places(view: &View<'_>, notes: &[Note]) -> BTreeMap<String, Place> {
+    view.items.iter().zip(notes).map(|(item, note)| (item.name.to_owned(), place(view, item, note))).collect()
+}
+
+fn place(view: &View<'_>, item: &Item<'_>, note: &Note) -> Place {
+    let (mut reason, mut message) = (note.reason.to_owned(), note.message.clone());
+    let mut say = |word: &str, sentence: String| (reason, message) = (word.to_owned(), sentence);
+    let stage = match (item.wish, item.owner) {
+        (Wish::Go, _) => Stage::Retiring,
+        (Wish::Stop, Owner::Alive(..)) => Stage::Stopping,
+        (Wish::Stop, _) => Stage::Stopped,
+        (Wish::Run, Owner::NoLease | Owner::Nobody) => Stage::Unassigned,
+        (Wish::Run, Owner::Dead(holder, proof)) => {
+            if note.reason.is_empty() {
+                say("HolderDead", format!("{} is dead: {}", holder.pod, proof.as_str()));
+            }
+            Stage::Orphaned
+        }
+        (Wish::Run, Owner::Alive(holder, seat)) => {
+            if sessions::is_silent(view, item.owner) {
+                say("HolderSilent", format!("{} is silent; it is taken over when that is certain", holder.pod));
+                Stage::Orphaned
+            } else if note.is_moving {
+                Stage::Moving
+            } else {
+                match item.runs {
+                    Runs::Yes => Stage::Running,
+                    Runs::No => Stage::Starting,
+                    Runs::Failed(unit) => {
+                        let times = if unit.failures > 1 {
+                            format!(" ({} times in a row)", unit.failures)
+                        } else {
+                            String::new()
+                        };
+                        let word = if unit.reason.is_empty() { "StartFailed" } else { unit.reason.as_str() };
+                        say(word, format!("{}{times}: {}", view.seats[seat].name, unit.message));
+                        Stage::Failed
+                    }
+                }
+            }
+        }
+    };
+    if view.seats.get(item.at().unwrap_or(usize::MAX)).is_some_and(|seat| seat.is_stuck) && stage != Stage::Running {
+        say("NotReleased", "its Pod does not let go of it; it will be deleted once it holds nothing else".to_owned());
+    }
+    Place {
+        stage,
+        pod: item.holder().map(|holder| holder.pod.clone()).unwrap_or_default(),
+        epoch: item.epoch(),
+        to: note.to.map(|to| view.seats[to].name.to_owned()).unwrap_or_default(),
+        reason,
+        message,
+    }
+}

@@ -1,0 +1,121 @@
+//! The sessions of a set's Pods: made, set to a profile, and fenced when they are over.
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    alarm::Alarm,
+    change::SetChange,
+    memory::SetRecollection,
+    session::{self, Fence},
+    session_times,
+    view::{Owner, View},
+};
+use crate::{
+    api::{bounds::FAST_PODS_MAX, names, session::SessionProfile},
+    snapshot::{lease::Claim, listener_set::SetSnapshot},
+};
+
+/// How long nobody is fenced for his silence alone when most nodes fall silent at once: it is more likely that we are cut
+/// off, or the API server was away, than that they are all gone.
+const BRAKE: Duration = Duration::from_secs(60);
+
+/// A session for every Pod that has none, and the profile that it is to have.
+pub(super) fn provide(view: &View<'_>) -> Vec<SetChange> {
+    let asked = profile(view.snapshot);
+    let mut changes = Vec::new();
+    for pod in view.snapshot.pods.iter().filter(|pod| !pod.is_terminating) {
+        let known = view.snapshot.sessions.get(&pod.name);
+        let Some((seen, session)) = known.and_then(|seen| Some((seen, seen.watched.session.as_ref()?))) else {
+            let name = names::session_lease_name(&pod.name);
+            if name.is_some_and(|name| !view.snapshot.taken_names.contains(&name)) {
+                let (pod, pod_uid) = (pod.name.clone(), pod.uid.clone());
+                changes.push(SetChange::CreateSession { pod, pod_uid, profile: asked });
+            }
+            continue;
+        };
+        // An earlier Pod's: the garbage collector takes it.
+        if session.pod_uid != pod.uid {
+            continue;
+        }
+        let profile = seen.other_profiles.iter().copied().chain([asked]).min_by_key(|one| one.times().expire);
+        let profile = profile.unwrap_or(asked);
+        if seen.profile != Some(profile) {
+            changes.push(SetChange::SetProfile { lease: seen.lease.clone(), uid: seen.uid.clone(), profile });
+        }
+    }
+    changes
+}
+
+/// The profile that this set asks for: many Pods that renew every second would be too much for the API server.
+pub(super) fn profile(snapshot: &SetSnapshot) -> SessionProfile {
+    let asked = snapshot.set.spec.session.profile;
+    if asked == SessionProfile::Fast && snapshot.pods.len() > FAST_PODS_MAX { SessionProfile::Default } else { asked }
+}
+
+/// Fences the sessions that are over, of boots that own something of this set: of others nobody needs to know.
+pub(super) fn fence(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) -> Vec<SetChange> {
+    memory.braked_since = most_are_silent(view).then(|| memory.braked_since.unwrap_or(view.snapshot.uptime));
+    let brake_ends = memory.braked_since.map(|since| since.saturating_add(BRAKE));
+    let is_braked = brake_ends.is_some_and(|end| alarm.is_ahead(end));
+    let mut owners: Vec<_> = view.items.iter().filter_map(|item| item.holder()).collect();
+    owners.sort();
+    owners.dedup();
+    let mut changes = Vec::new();
+    for holder in owners {
+        let Some(seen) = view.snapshot.sessions.get(&holder.pod) else { continue };
+        let watched = &seen.watched;
+        wake_for(view, watched, alarm);
+        let Some(session) = watched.session.as_ref().filter(|own| own.claim == Claim::Held(holder.clone())) else {
+            continue;
+        };
+        let process = view.seats.iter().find(|seat| seat.uid == holder.uid).and_then(|seat| seat.process());
+        let why = session::fence(watched, process);
+        if let Some(why) = why.filter(|why| *why == Fence::Dead || !is_braked) {
+            changes.push(SetChange::Fence {
+                lease: seen.lease.clone(),
+                uid: seen.uid.clone(),
+                resource_version: session.resource_version.clone(),
+                holder: holder.clone(),
+                why,
+            });
+        }
+    }
+    changes
+}
+
+/// Silence is no event.
+fn wake_for(view: &View<'_>, watched: &crate::snapshot::lease::Watched, alarm: &mut Alarm) {
+    let now = view.snapshot.uptime;
+    let times = session_times(watched.duration);
+    for threshold in [times.stop, watched.duration] {
+        alarm.is_ahead(now.saturating_add(threshold).saturating_sub(watched.silent_for));
+    }
+    alarm.is_ahead(now.saturating_add(watched.duration).saturating_sub(watched.claimed_for));
+}
+
+/// Most nodes fell silent, without an explanation. A node is silent when no agent on it can still run anything; that is
+/// explained when its own Lease has run out, too, and somebody else's session shows that we do hear.
+fn most_are_silent(view: &View<'_>) -> bool {
+    #[derive(Clone, Copy)]
+    struct Node {
+        is_silent: bool,
+        is_fresh: bool,
+    }
+    let mut nodes: BTreeMap<&str, Node> = BTreeMap::new();
+    for seat in &view.seats {
+        let (Some(session), Some(pod), Some(_)) = (seat.session, seat.pod, seat.boot) else { continue };
+        let name = pod.node.as_deref().unwrap_or(seat.name);
+        let renews_within = session_times(session.watched.duration).renew + Duration::from_secs(1);
+        let is_fresh = session.watched.silent_for <= renews_within;
+        let node = nodes.entry(name).or_insert(Node { is_silent: true, is_fresh: false });
+        *node = Node { is_silent: node.is_silent && seat.is_silent, is_fresh: node.is_fresh || is_fresh };
+    }
+    let anybody_is_heard = nodes.values().any(|node| node.is_fresh);
+    let is_explained = |name: &str| anybody_is_heard && view.snapshot.lost_nodes.contains(name);
+    let silent = nodes.iter().filter(|(name, node)| node.is_silent && !is_explained(name)).count();
+    2 * silent > nodes.len()
+}
+
+/// An owner is silent so that nothing of it can run any more.
+pub(super) fn is_silent(view: &View<'_>, owner: Owner<'_>) -> bool {
+    matches!(owner, Owner::Alive(holder, seat) if view.seats[seat].boot != Some(holder) || view.seats[seat].is_silent)
+}

@@ -1,0 +1,179 @@
+//! What a ListenerSet reads of Pods: whether they may hold listeners, and which of their processes have ended.
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ContainerStatus;
+
+use super::{
+    ContainerEnd, Pod, PodPhase,
+    listener_set::{Course, PodEnds, SetPod},
+    wire::{self, PodSpecView, PodStatusView, PodView},
+};
+use crate::api::names;
+
+/// A Pod outside a Rollout that has an agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentPod {
+    /// The Pod.
+    pub pod: SetPod,
+    /// Its labels, for selectors.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl AgentPod {
+    /// Whether it has all of these labels.
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        labels.iter().all(|(name, value)| self.labels.get(name) == Some(value))
+    }
+}
+
+impl From<PodView> for AgentPod {
+    fn from(view: PodView) -> Self {
+        let ends = ends(&view.spec, &view.status);
+        let PodView { metadata, spec, status } = view;
+        let labels = metadata.labels.unwrap_or_default();
+        let is_terminating = metadata.deletion_timestamp.is_some();
+        let is_finished = matches!(wire::phase(status.phase.as_deref()), PodPhase::Failed | PodPhase::Succeeded);
+        let is_ready =
+            status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let pod = SetPod {
+            name: metadata.name.unwrap_or_default(),
+            uid: metadata.uid.unwrap_or_default(),
+            resource_version: metadata.resource_version.unwrap_or_default(),
+            slot: labels.get(names::LABEL_POD_INDEX).and_then(|index| index.parse().ok()),
+            node: spec.node_name,
+            course: Course::without_rollout(is_terminating),
+            is_ready: is_ready && !is_terminating && !is_finished,
+            is_terminating,
+            ends,
+        };
+        Self { pod, labels }
+    }
+}
+
+impl Course {
+    /// Of a Pod that no Rollout speaks of.
+    fn without_rollout(is_terminating: bool) -> Self {
+        if is_terminating { Self::Leaves } else { Self::Target }
+    }
+}
+
+impl From<&Pod> for SetPod {
+    /// With the course of a Pod that no Rollout speaks of.
+    fn from(pod: &Pod) -> Self {
+        let is_terminating = pod.deletion.is_some();
+        Self {
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            resource_version: pod.resource_version.clone(),
+            slot: Some(pod.slot),
+            node: pod.node.clone(),
+            course: Course::without_rollout(is_terminating),
+            is_ready: pod.is_ready(),
+            is_terminating,
+            ends: pod.ends.clone(),
+        }
+    }
+}
+
+/// Ends of the containers that may run listeners, or the agent that runs them.
+///
+/// Where none is called [`names::CONTAINER_AGENT`] any of them may be the agent's. Then each must have ended, and which of
+/// them goes first is all the same: a process that was running when the last one ended has not ended before.
+pub(super) fn ends(spec: &PodSpecView, status: &PodStatusView) -> PodEnds {
+    // An init container that is no sidecar has ended before anything began; its end says nothing.
+    let is_sidecar = |name: &str| {
+        spec.init_containers.iter().any(|init| init.name == name && init.restart_policy.as_deref() == Some("Always"))
+    };
+    let sidecars = status.init_container_statuses.iter().filter(|container| is_sidecar(&container.name));
+    let mut containers: Vec<&ContainerStatus> = status.container_statuses.iter().chain(sidecars).collect();
+    if let Some(agent) = containers.iter().position(|container| container.name == names::CONTAINER_AGENT) {
+        containers[..=agent].rotate_right(1);
+    }
+    let mut ends = containers.into_iter().map(ends_of);
+    PodEnds { agent: ends.next().unwrap_or_default(), applications: ends.collect() }
+}
+
+/// How a container has ended, now and the time before, as far as its kubelet tells.
+pub fn ends_of(container: &ContainerStatus) -> Vec<ContainerEnd> {
+    let states = [&container.state, &container.last_state].into_iter().flatten();
+    let ends = states.filter_map(|state| state.terminated.as_ref());
+    ends.map(|end| ContainerEnd {
+        container_id: end.container_id.clone(),
+        reason: end.reason.clone().unwrap_or_default(),
+        started_at: end.started_at.as_ref().map(|time| time.0),
+        finished_at: end.finished_at.as_ref().map(|time| time.0),
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn agent_pod(labels: &Value, deletion: Option<&str>, status: &Value) -> AgentPod {
+        let sidecars = json!([{"name": "baton-agent", "restartPolicy": "Always"}, {"name": "install"}]);
+        let view: PodView = serde_json::from_value(json!({
+            "metadata": {"name": "bots-2", "uid": "u", "resourceVersion": "7", "labels": labels, "deletionTimestamp": deletion},
+            "spec": {"nodeName": "node-1", "initContainers": sidecars},
+            "status": status,
+        }))
+        .unwrap();
+        view.into()
+    }
+
+    fn container(name: &str, states: &[(&str, &str)]) -> Value {
+        let ended = |id: &str| {
+            let (at, id) = ("2026-01-01T10:00:00Z", format!("containerd://{id}"));
+            json!({"terminated": {"exitCode": 1, "containerID": id, "startedAt": at, "finishedAt": at}})
+        };
+        let mut status = json!({"name": name, "ready": false, "restartCount": 0, "image": "", "imageID": ""});
+        for (state, id) in states {
+            status[*state] = ended(id);
+        }
+        status
+    }
+
+    fn ids(ends: &[ContainerEnd]) -> Vec<&str> {
+        ends.iter().filter_map(|end| end.container_id.as_deref()).collect()
+    }
+
+    #[test]
+    fn an_agent_beside_its_application_is_told_apart() {
+        let status = json!({
+            "initContainerStatuses": [container("install", &[("state", "i")]), container("baton-agent", &[("lastState", "a")])],
+            "containerStatuses": [container("web", &[("state", "w1"), ("lastState", "w0")]), container("log", &[])],
+        });
+        let ends = agent_pod(&json!({}), None, &status).pod.ends;
+        assert_eq!(ids(&ends.agent), ["containerd://a"]);
+        let applications: Vec<_> = ends.applications.iter().map(|ends| ids(ends)).collect();
+        assert_eq!(applications, [vec!["containerd://w1", "containerd://w0"], vec![]]);
+    }
+
+    #[test]
+    fn an_agent_inside_the_application_is_the_application() {
+        let status = json!({
+            "initContainerStatuses": [container("install", &[("state", "i")])],
+            "containerStatuses": [container("web", &[("state", "w")])],
+        });
+        let ends = agent_pod(&json!({}), None, &status).pod.ends;
+        assert_eq!((ids(&ends.agent), ends.applications.len()), (vec!["containerd://w"], 0));
+    }
+
+    /// L6
+    #[test]
+    fn a_pod_that_ends_is_not_ready() {
+        let ready = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+        let labels = json!({"apps.kubernetes.io/pod-index": "2", "app": "bots"});
+        let live = agent_pod(&labels, None, &ready);
+        assert_eq!((live.pod.is_ready, live.pod.slot, live.pod.course), (true, Some(2), Course::Target));
+        assert!(live.matches(&[("app".to_owned(), "bots".to_owned())].into()) && live.matches(&BTreeMap::new()));
+        assert!(!live.matches(&[("app".to_owned(), "web".to_owned())].into()));
+        let leaving = agent_pod(&labels, Some("2026-01-01T10:00:00Z"), &ready);
+        assert_eq!((leaving.pod.is_ready, leaving.pod.course), (false, Course::Leaves));
+        let mut failed = ready;
+        failed["phase"] = json!("Failed");
+        assert!(!agent_pod(&labels, None, &failed).pod.is_ready);
+    }
+}

@@ -1,0 +1,500 @@
+//! The Leases of the hand-off, and for how long each session has shown no sign of life.
+//!
+//! Time is that of the operator's own clock, given with each event: nobody's clock is compared with another's. A session
+//! that was deleted, or that an ownership names and no watch has ever shown, is kept as missing from when that was first
+//! seen, as long as an ownership names its Pod.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use super::{Event, ObjectKey, Scope, shelf::Progress};
+use crate::{
+    api::{names, session::SessionProfile},
+    snapshot::{
+        lease::{Letter, Ownership, Session, Watched, read_inbox},
+        listener_set::{OwnershipSeen, SessionSeen},
+        report::{AgentInfo, GAPS_MAX, Report, UNITS_MAX},
+        wire::LeaseView,
+    },
+};
+
+/// Longer annotations of an agent are not read.
+const ANNOTATION_BYTES_MAX: usize = 16 * 1_024;
+
+/// Sessions and ownerships.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Leases {
+    /// By namespace and name of the Pod.
+    sessions: BTreeMap<ObjectKey, Seen>,
+    /// By ListenerSet, then by listener.
+    ownerships: BTreeMap<ObjectKey, BTreeMap<String, Owned>>,
+    /// Pods that ownerships name, with the number of ownerships of each ListenerSet (by name).
+    named: BTreeMap<ObjectKey, BTreeMap<String, usize>>,
+    progress: Progress,
+}
+
+/// A session as seen over time.
+#[derive(Clone, Debug, PartialEq)]
+struct Seen {
+    /// None: it does not exist.
+    lease: Option<SessionLease>,
+    /// When its claim, its renewTime, or whether it exists, last changed.
+    changed_at: Duration,
+    /// When its claim, or whether it exists, last changed.
+    claimed_at: Duration,
+    /// The longest lease duration since the sign of life before the last one.
+    duration_before: Duration,
+}
+
+/// A session Lease, read.
+#[derive(Clone, Debug, PartialEq)]
+struct SessionLease {
+    uid: String,
+    resource_version: String,
+    /// None: it is no Pod's.
+    session: Option<Session>,
+    profile: Option<SessionProfile>,
+    info: AgentInfo,
+    /// By name of the ListenerSet.
+    reports: BTreeMap<String, Told<Report>>,
+    /// By name of the ListenerSet.
+    inboxes: BTreeMap<String, Told<BTreeMap<String, Letter>>>,
+}
+
+/// A value and the annotation that it was read from.
+#[derive(Debug)]
+struct Told<T> {
+    text: String,
+    value: Arc<T>,
+}
+
+impl<T> Clone for Told<T> {
+    fn clone(&self) -> Self {
+        Self { text: self.text.clone(), value: self.value.clone() }
+    }
+}
+
+impl<T> PartialEq for Told<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+/// An ownership Lease, and the ListenerSet that controls it.
+#[derive(Clone, Debug, PartialEq)]
+struct Owned {
+    set_uid: String,
+    seen: OwnershipSeen,
+}
+
+/// What an event may have changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Touch {
+    /// These ListenerSets.
+    pub sets: BTreeSet<ObjectKey>,
+    /// Every ListenerSet that these Pods serve.
+    pub sessions: BTreeSet<ObjectKey>,
+    /// What these Pods hold.
+    pub holders: BTreeSet<ObjectKey>,
+}
+
+/// What a Lease is, by its name.
+enum Place {
+    /// The session of this Pod.
+    Session(ObjectKey),
+    /// The ownership of a listener of this ListenerSet.
+    Ownership(ObjectKey, String),
+}
+
+impl Place {
+    fn of(key: &ObjectKey) -> Option<Self> {
+        let beside = |name: &str| ObjectKey { namespace: key.namespace.clone(), name: name.to_owned() };
+        if let Some(pod) = key.name.strip_prefix("session.") {
+            return Some(Self::Session(beside(pod)));
+        }
+        let (set, listener) = key.name.strip_prefix("listener.")?.split_once('.')?;
+        Some(Self::Ownership(beside(set), listener.to_owned()))
+    }
+
+    /// Value of [`names::LABEL_LEASE`].
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Session(_) => names::LEASE_SESSION,
+            Self::Ownership(..) => names::LEASE_LISTENER,
+        }
+    }
+}
+
+impl Leases {
+    /// Takes an event that came at `now`.
+    pub(super) fn take(&mut self, scope: &Scope, event: Event<LeaseView>, now: Duration) -> Touch {
+        let mut touch = Touch::default();
+        match event {
+            Event::Listed { objects, resource_version } => {
+                let mut gone = self.keys_in(scope);
+                for lease in objects {
+                    gone.remove(&ObjectKey::of(&lease));
+                    self.put(lease, now, &mut touch);
+                }
+                for key in gone {
+                    self.remove(&key, now, &mut touch);
+                }
+                self.progress.listed(scope, resource_version);
+            }
+            Event::Applied(lease) => {
+                self.progress.advance(scope, lease.resource_version());
+                self.put(lease, now, &mut touch);
+            }
+            Event::Deleted(lease) => {
+                self.progress.advance(scope, lease.resource_version());
+                self.remove(&ObjectKey::of(&lease), now, &mut touch);
+            }
+            Event::Progressed(resource_version) => self.progress.advance(scope, Some(resource_version)),
+        }
+        touch
+    }
+
+    fn put(&mut self, lease: LeaseView, now: Duration, touch: &mut Touch) {
+        let key = ObjectKey::of(&lease);
+        let place = Place::of(&key).filter(|place| {
+            lease.meta().labels.as_ref().and_then(|labels| labels.get(names::LABEL_LEASE)).map(String::as_str)
+                == Some(place.label())
+        });
+        match place {
+            Some(Place::Session(pod)) => {
+                let before = self.sessions.get(&pod).and_then(|seen| seen.lease.as_ref());
+                let lease = SessionLease::read(&lease.into(), before);
+                self.put_session(&pod, Some(lease), now, touch);
+            }
+            Some(Place::Ownership(set, listener)) => {
+                self.put_ownership(&set, listener, Owned::read(key.name, lease), now, touch);
+            }
+            None => self.remove(&key, now, touch),
+        }
+    }
+
+    fn remove(&mut self, key: &ObjectKey, now: Duration, touch: &mut Touch) {
+        match Place::of(key) {
+            Some(Place::Session(pod)) => self.put_session(&pod, None, now, touch),
+            Some(Place::Ownership(set, listener)) => self.put_ownership(&set, listener, None, now, touch),
+            None => {}
+        }
+    }
+
+    fn put_session(&mut self, pod: &ObjectKey, lease: Option<SessionLease>, now: Duration, touch: &mut Touch) {
+        let before = self.sessions.remove(pod);
+        let after = match &before {
+            Some(before) => before.followed_by(lease, now),
+            None => Seen { lease, changed_at: now, claimed_at: now, duration_before: Duration::ZERO },
+        };
+        after.touch(before.as_ref(), pod, now, touch);
+        if after.lease.is_some() || self.named.contains_key(pod) {
+            self.sessions.insert(pod.clone(), after);
+        }
+    }
+
+    fn put_ownership(
+        &mut self,
+        set: &ObjectKey,
+        listener: String,
+        new: Option<Owned>,
+        now: Duration,
+        touch: &mut Touch,
+    ) {
+        let of_set = self.ownerships.entry(set.clone()).or_default();
+        if of_set.get(&listener) == new.as_ref() {
+            if of_set.is_empty() {
+                self.ownerships.remove(set);
+            }
+            return;
+        }
+        let holder = |owned: Option<&Owned>| {
+            let holder = owned?.seen.ownership.holder.as_ref()?;
+            Some(ObjectKey { namespace: set.namespace.clone(), name: holder.pod.clone() })
+        };
+        touch.sets.insert(set.clone());
+        let to = holder(new.as_ref());
+        let old = match new {
+            Some(new) => of_set.insert(listener, new),
+            None => of_set.remove(&listener),
+        };
+        if of_set.is_empty() {
+            self.ownerships.remove(set);
+        }
+        let from = holder(old.as_ref());
+        if from == to {
+            return;
+        }
+        touch.holders.extend(from.iter().chain(&to).cloned());
+        // The new holder first: where both are the same Pod's sessions nothing is forgotten in between.
+        if let Some(to) = to {
+            *self.named.entry(to.clone()).or_default().entry(set.name.clone()).or_default() += 1;
+            self.sessions.entry(to).or_insert_with(|| Seen::missing(now));
+        }
+        if let Some(from) = from {
+            self.unname(&from, &set.name);
+        }
+    }
+
+    /// One ownership of this set less names the Pod.
+    fn unname(&mut self, pod: &ObjectKey, set: &str) {
+        let Some(by_set) = self.named.get_mut(pod) else { return };
+        if let Some(count) = by_set.get_mut(set) {
+            *count -= 1;
+            if *count == 0 {
+                by_set.remove(set);
+            }
+        }
+        if by_set.is_empty() {
+            self.named.remove(pod);
+            if self.sessions.get(pod).is_some_and(|seen| seen.lease.is_none()) {
+                self.sessions.remove(pod);
+            }
+        }
+    }
+
+    fn keys_in(&self, scope: &Scope) -> BTreeSet<ObjectKey> {
+        let name = |beside: &ObjectKey, name: String| ObjectKey { namespace: beside.namespace.clone(), name };
+        let sessions = self.sessions.iter().filter(|(_, seen)| seen.lease.is_some());
+        let sessions = sessions.map(|(pod, _)| name(pod, format!("session.{}", pod.name)));
+        let ownerships = self.ownerships.iter().flat_map(|(set, owned)| {
+            owned.keys().map(move |listener| name(set, names::listener_lease_name(&set.name, listener)))
+        });
+        let all = sessions.chain(ownerships);
+        all.filter(|key| scope.as_ref().is_none_or(|namespace| key.namespace == *namespace)).collect()
+    }
+
+    /// How far the watch that covers `namespace` has told; None before its first list.
+    pub(super) fn progress(&self, namespace: &str) -> Option<&str> {
+        self.progress.of(namespace)
+    }
+
+    /// uid and resourceVersion of a Lease.
+    pub(super) fn version(&self, key: &ObjectKey) -> Option<(&str, &str)> {
+        match Place::of(key)? {
+            Place::Session(pod) => {
+                let lease = self.sessions.get(&pod)?.lease.as_ref()?;
+                Some((&lease.uid, &lease.resource_version))
+            }
+            Place::Ownership(set, listener) => {
+                let ownership = &self.ownerships.get(&set)?.get(&listener)?.seen.ownership;
+                Some((&ownership.uid, &ownership.resource_version))
+            }
+        }
+    }
+
+    /// The ownerships of the ListenerSet with this uid, by listener.
+    pub(super) fn ownerships(&self, set: &ObjectKey, uid: &str) -> BTreeMap<String, OwnershipSeen> {
+        let owned = self.ownerships.get(set).into_iter().flatten().filter(|(_, owned)| owned.set_uid == uid);
+        owned.map(|(listener, owned)| (listener.clone(), owned.seen.clone())).collect()
+    }
+
+    /// Names of the ListenerSets of which an ownership names this Pod.
+    pub(super) fn sets_held_by(&self, pod: &ObjectKey) -> impl Iterator<Item = &String> {
+        self.named.get(pod).into_iter().flat_map(BTreeMap::keys)
+    }
+
+    /// The session of a Pod as this ListenerSet sees it at `now`. None where there is none, and none is missed.
+    pub(super) fn session(&self, pod: &ObjectKey, set: &str, set_uid: &str, now: Duration) -> Option<SessionSeen> {
+        let seen = self.sessions.get(pod)?;
+        let watched = Watched {
+            session: seen.lease.as_ref().and_then(|lease| lease.session.clone()),
+            silent_for: now.saturating_sub(seen.changed_at),
+            claimed_for: now.saturating_sub(seen.claimed_at),
+            duration: seen.duration(),
+        };
+        let lease = seen.lease.as_ref();
+        let told = lease.and_then(|lease| lease.reports.get(set));
+        let report = told.filter(|told| told.value.set == set_uid);
+        let holds_of_earlier_set = told.is_some_and(|told| told.value.set != set_uid && told.value.count > 0);
+        let inbox = lease.and_then(|lease| lease.inboxes.get(set));
+        Some(SessionSeen {
+            lease: names::session_lease_name(&pod.name).unwrap_or_default(),
+            uid: lease.map(|lease| lease.uid.clone()).unwrap_or_default(),
+            watched,
+            profile: lease.and_then(|lease| lease.profile),
+            info: lease.map(|lease| lease.info.clone()).unwrap_or_default(),
+            report: report.map(|told| (*told.value).clone()),
+            holds_of_earlier_set,
+            inbox: inbox.map(|told| (*told.value).clone()).unwrap_or_default(),
+            other_profiles: Vec::new(),
+        })
+    }
+}
+
+impl Seen {
+    /// A session that an ownership names and that does not exist. How long its agent may believe in it is not known.
+    fn missing(now: Duration) -> Self {
+        Self { lease: None, changed_at: now, claimed_at: now, duration_before: longest() }
+    }
+
+    /// What it is once `lease` has been seen after it.
+    fn followed_by(&self, lease: Option<SessionLease>, now: Duration) -> Self {
+        let (before, after) = (self.lease.as_ref(), lease.as_ref());
+        let claimed = claim_of(before) != claim_of(after);
+        let renewed_at =
+            |lease: Option<&SessionLease>| Some((lease?.session.as_ref()?.renewed_at, lease?.session.as_ref()?.boot));
+        let lives = claimed || renewed_at(before) != renewed_at(after);
+        let duration_before = match before {
+            Some(_) if lives && after.is_some() => self.own_duration(),
+            _ => self.duration_before.max(self.own_duration()),
+        };
+        Self {
+            lease,
+            changed_at: if lives { now } else { self.changed_at },
+            claimed_at: if claimed { now } else { self.claimed_at },
+            duration_before,
+        }
+    }
+
+    /// As the Lease itself says, within what a profile can be; zero without one.
+    fn own_duration(&self) -> Duration {
+        let session = self.lease.as_ref().and_then(|lease| lease.session.as_ref());
+        match session.map(|session| session.duration) {
+            None => Duration::ZERO,
+            Some(Duration::ZERO) => longest(),
+            Some(duration) => duration.clamp(SessionProfile::Fast.times().expire, longest()),
+        }
+    }
+
+    fn duration(&self) -> Duration {
+        let duration = self.duration_before.max(self.own_duration());
+        if duration.is_zero() { longest() } else { duration }
+    }
+
+    /// Whom the way from `before` to this concerns. A renewal that says nothing else concerns nobody: silence is looked for
+    /// when it is due.
+    fn touch(&self, before: Option<&Self>, pod: &ObjectKey, now: Duration, touch: &mut Touch) {
+        let (old, new) = (before.and_then(|before| before.lease.as_ref()), self.lease.as_ref());
+        if old == new {
+            return;
+        }
+        let was_silent = before.is_some_and(|before| now.saturating_sub(before.changed_at) >= before.duration() / 2);
+        if was_silent && self.changed_at == now || essence(old) != essence(new) {
+            touch.sessions.insert(pod.clone());
+        }
+        let of_sets = |lease: Option<&SessionLease>| -> BTreeSet<String> {
+            lease.into_iter().flat_map(|lease| lease.reports.keys().chain(lease.inboxes.keys())).cloned().collect()
+        };
+        for name in of_sets(old).union(&of_sets(new)) {
+            let told = |lease: Option<&SessionLease>| {
+                let text = |text: &String| text.clone();
+                let report = lease.and_then(|lease| lease.reports.get(name)).map(|told| text(&told.text));
+                (report, lease.and_then(|lease| lease.inboxes.get(name)).map(|told| text(&told.text)))
+            };
+            if told(old) != told(new) {
+                touch.sets.insert(ObjectKey { namespace: pod.namespace.clone(), name: name.clone() });
+            }
+        }
+    }
+}
+
+/// What makes a claim another one: the Lease itself, its Pod, its holder.
+fn claim_of(lease: Option<&SessionLease>) -> Option<impl PartialEq> {
+    let lease = lease?;
+    let session = lease.session.as_ref();
+    Some((lease.uid.clone(), session.map(|session| (session.pod_uid.clone(), session.claim.clone()))))
+}
+
+/// What of it concerns every ListenerSet that its Pod serves.
+fn essence(lease: Option<&SessionLease>) -> Option<impl PartialEq> {
+    let lease = lease?;
+    let session = lease.session.as_ref();
+    let session = session.map(|session| {
+        (session.pod_uid.clone(), session.claim.clone(), session.boot, session.acquired_at, session.duration)
+    });
+    Some((lease.uid.clone(), session, lease.profile, lease.info.clone()))
+}
+
+/// The longest that any agent may believe in its session.
+fn longest() -> Duration {
+    SessionProfile::Calm.times().expire
+}
+
+impl SessionLease {
+    /// Reads a Lease; what says the same as in `before` is not read again.
+    fn read(lease: &Lease, before: Option<&Self>) -> Self {
+        let annotations = lease.metadata.annotations.as_ref();
+        let text = |name: &str| annotations.and_then(|annotations| annotations.get(name));
+        let profile = text(names::ANNOTATION_PROFILE).map(|text| serde_json::Value::String(text.clone()));
+        let (mut reports, mut inboxes) = (BTreeMap::new(), BTreeMap::new());
+        for (name, text) in annotations.into_iter().flatten() {
+            if let Some(set) = name.strip_prefix(names::REPORT_PREFIX) {
+                let known = before.and_then(|before| before.reports.get(set));
+                reports.insert(set.to_owned(), Told::read(text, known, read_report));
+            } else if let Some(set) = name.strip_prefix(names::INBOX_PREFIX) {
+                let known = before.and_then(|before| before.inboxes.get(set));
+                inboxes.insert(set.to_owned(), Told::read(text, known, read_inbox));
+            }
+        }
+        Self {
+            uid: lease.metadata.uid.clone().unwrap_or_default(),
+            resource_version: lease.metadata.resource_version.clone().unwrap_or_default(),
+            session: Session::read(lease),
+            profile: profile.and_then(|text| serde_json::from_value(text).ok()),
+            info: text(names::ANNOTATION_AGENT).map(|text| read_json(text)).unwrap_or_default(),
+            reports,
+            inboxes,
+        }
+    }
+}
+
+impl<T: Default> Told<T> {
+    fn read(text: &str, known: Option<&Self>, read: impl FnOnce(&str) -> T) -> Self {
+        if let Some(known) = known.filter(|known| known.text == text) {
+            return known.clone();
+        }
+        let value = if text.len() <= ANNOTATION_BYTES_MAX { read(text) } else { T::default() };
+        Self { text: text.to_owned(), value: Arc::new(value) }
+    }
+}
+
+fn read_report(text: &str) -> Report {
+    let mut report: Report = read_json(text);
+    while report.units.len() > UNITS_MAX {
+        report.units.pop_last();
+    }
+    report.gaps.truncate(GAPS_MAX);
+    report
+}
+
+/// What an agent tells; nothing where it cannot be read.
+fn read_json<T: DeserializeOwned + Default>(text: &str) -> T {
+    if text.len() > ANNOTATION_BYTES_MAX { T::default() } else { serde_json::from_str(text).unwrap_or_default() }
+}
+
+impl Owned {
+    /// None for a Lease that no ListenerSet controls.
+    fn read(name: String, lease: LeaseView) -> Option<Self> {
+        let lease = Lease::from(lease);
+        let owners = lease.metadata.owner_references.as_deref().unwrap_or_default();
+        let is_ours = |group: &str| group.split_once('/').is_some_and(|(group, _)| group == names::GROUP);
+        let set = owners.iter().find(|owner| {
+            owner.controller == Some(true) && owner.kind == "ListenerSet" && is_ours(&owner.api_version)
+        })?;
+        let annotation = |name: &str| lease.metadata.annotations.as_ref()?.get(name).cloned();
+        let seen = OwnershipSeen {
+            lease: name,
+            ownership: Ownership::read(&lease, &set.uid)?,
+            settings: annotation(names::ANNOTATION_CONFIG).unwrap_or_default(),
+            acquired_at: lease.spec.as_ref().and_then(|spec| spec.acquire_time.as_ref()).map(|time| time.0),
+            from: annotation(names::ANNOTATION_FROM),
+        };
+        Some(Self { set_uid: set.uid.clone(), seen })
+    }
+}
+
+#[cfg(test)]
+impl Leases {
+    /// Everything but the times, for comparison.
+    pub(super) fn content(&self) -> impl PartialEq + std::fmt::Debug {
+        let sessions: Vec<_> = self.sessions.iter().map(|(pod, seen)| (pod.clone(), seen.lease.clone())).collect();
+        (sessions, self.ownerships.clone(), self.named.clone())
+    }
+}

@@ -1,0 +1,368 @@
+//! ListenerSets, and what only they look at: Leases, Pods outside Rollouts, ConfigMaps.
+//!
+//! The answer to each event says more than for a Rollout, because what a set looks at belongs to others: a Pod may serve
+//! several, and a Rollout waits for what its Pods hold.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{ResourceExt, core::DeserializeGuard};
+
+use super::{
+    Event, Index, Kind, Known, ObjectKey, Recollection, Scope, Touched,
+    leases::{Leases, Touch},
+    shelf::Shelf,
+};
+use crate::{
+    api::{ListenerSet, session::SessionProfile},
+    snapshot::{
+        Snapshot,
+        agent::AgentPod,
+        listener::{self, Wanted},
+        listener_set::{SessionSeen, SetPod, SetSnapshot, SourceError},
+        wire::{LeaseView, PodView},
+    },
+};
+
+/// All that only ListenerSets look at.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sets {
+    sets: Shelf<Known<ListenerSet>>,
+    agents: Shelf<AgentPod>,
+    leases: Leases,
+    /// Those that sets name, once they have been looked for; None: there is none.
+    config_maps: BTreeMap<ObjectKey, Option<ConfigMap>>,
+    /// Read from each set and its ConfigMap: thousands of them are not read again for each look.
+    listeners: BTreeMap<ObjectKey, Result<Vec<Wanted>, SourceError>>,
+}
+
+/// What the operator remembers of one ListenerSet between looks that no watch can tell it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SetMemories {
+    /// See [`SetSnapshot::taken_names`].
+    pub taken_names: BTreeSet<String>,
+}
+
+/// The time of a look, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The time of day.
+    pub now: Timestamp,
+    /// The operator's own clock, as given with the events.
+    pub uptime: Duration,
+}
+
+impl Sets {
+    pub(super) fn version(&self, kind: Kind, key: &ObjectKey) -> Option<(&str, &str)> {
+        match kind {
+            Kind::AgentPod => self.agents.get(key).map(|o| (o.pod.uid.as_str(), o.pod.resource_version.as_str())),
+            Kind::Lease => self.leases.version(key),
+            _ => self.sets.get(key).map(|o| (o.uid.as_str(), o.resource_version.as_str())),
+        }
+    }
+
+    pub(super) fn progress(&self, kind: Kind, namespace: &str) -> Option<&str> {
+        match kind {
+            Kind::AgentPod => self.agents.progress(namespace),
+            Kind::Lease => self.leases.progress(namespace),
+            _ => self.sets.progress(namespace),
+        }
+    }
+
+    fn get(&self, key: &ObjectKey) -> Option<&ListenerSet> {
+        self.sets.get(key)?.object.as_deref().ok()
+    }
+
+    /// The sets of a namespace that can be read.
+    fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a ObjectKey, &'a ListenerSet)> {
+        self.sets.in_namespace(namespace).filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)))
+    }
+
+    /// The sets that this Rollout's Pods serve.
+    fn of_rollout<'a>(&'a self, rollout: &'a ObjectKey) -> impl Iterator<Item = (&'a ObjectKey, &'a ListenerSet)> {
+        self.in_namespace(&rollout.namespace).filter(|(_, set)| rollout_of(set) == Some(&rollout.name))
+    }
+
+    /// The sets whose selector selects this Pod.
+    fn of_agent<'a>(&'a self, pod: &'a ObjectKey) -> impl Iterator<Item = (&'a ObjectKey, &'a ListenerSet)> {
+        let agent = self.agents.get(pod);
+        self.in_namespace(&pod.namespace).filter(move |(_, set)| agent.is_some_and(|agent| selects(set, agent)))
+    }
+
+    /// Reads the listeners of a set anew. One whose ConfigMap has not been looked for yet has none to be read.
+    fn read(&mut self, key: &ObjectKey) {
+        let read = self.get(key).and_then(|set| {
+            let config_map = config_map_of(key, set).map(|name| self.config_maps.get(&name));
+            match config_map {
+                Some(None) => None,
+                Some(Some(found)) => Some(listener::read(set, Some(text_of(set, found.as_ref())))),
+                None => Some(listener::read(set, None)),
+            }
+        });
+        match read {
+            Some(read) => drop(self.listeners.insert(key.clone(), read)),
+            None => drop(self.listeners.remove(key)),
+        }
+    }
+}
+
+/// Name of the Rollout whose Pods serve a set.
+fn rollout_of(set: &ListenerSet) -> Option<&String> {
+    set.spec.rollout_ref.as_ref().map(|rollout| &rollout.name)
+}
+
+fn config_map_of(key: &ObjectKey, set: &ListenerSet) -> Option<ObjectKey> {
+    let source = set.spec.config_map.as_ref()?;
+    Some(ObjectKey { namespace: key.namespace.clone(), name: source.name.clone() })
+}
+
+/// What a set reads of its ConfigMap, or why there is nothing to read.
+fn text_of<'a>(set: &ListenerSet, found: Option<&'a ConfigMap>) -> Result<&'a str, String> {
+    let (name, key) = set.spec.config_map.as_ref().map_or(("", ""), |source| (&source.name, &source.key));
+    let Some(found) = found else {
+        return Err(format!(
+            "spec.configMap.name: there is no ConfigMap {name} in this namespace; create it, or name another"
+        ));
+    };
+    let text = found.data.as_ref().and_then(|data| data.get(key)).map(String::as_str);
+    text.ok_or_else(|| {
+        format!("spec.configMap.key: ConfigMap {name} has no key {key} in its data; add it, or name another key")
+    })
+}
+
+/// An empty selector selects nothing: a set that takes every agent's Pod would be a mistake.
+fn selects(set: &ListenerSet, agent: &AgentPod) -> bool {
+    let labels = set.spec.selector.as_ref().map(|selector| &selector.match_labels);
+    labels.is_some_and(|labels| !labels.is_empty() && agent.matches(labels))
+}
+
+impl Index {
+    /// Takes an event of the watch on ListenerSets.
+    pub fn on_set(&mut self, scope: &Scope, event: Event<DeserializeGuard<ListenerSet>>) -> Touched {
+        let changed = self.sets.sets.take(scope, event, |guard| Some((None, Known::read(guard))));
+        for key in &changed {
+            self.sets.read(key);
+        }
+        let named = self.config_maps_wanted();
+        self.sets.config_maps.retain(|key, _| named.contains(key));
+        // Sets that serve the same Pods agree on how often sessions are renewed.
+        let mut sets = changed;
+        let namespaces: BTreeSet<String> = sets.iter().map(|key| key.namespace.clone()).collect();
+        sets.extend(
+            namespaces.iter().flat_map(|namespace| self.sets.in_namespace(namespace)).map(|(key, _)| key.clone()),
+        );
+        Touched { sets, ..Touched::default() }
+    }
+
+    /// Takes an event of the watch on Pods outside Rollouts.
+    pub fn on_agent_pod(&mut self, scope: &Scope, event: Event<PodView>) -> Touched {
+        let is_list = matches!(event, Event::Listed { .. });
+        let one = match &event {
+            Event::Applied(pod) | Event::Deleted(pod) => Some(ObjectKey::of(pod)),
+            _ => None,
+        };
+        let selecting = |index: &Self| -> BTreeSet<ObjectKey> {
+            one.iter().flat_map(|pod| index.sets.of_agent(pod)).map(|(key, _)| key.clone()).collect()
+        };
+        let mut sets = selecting(self);
+        let changed = self.sets.agents.take(scope, event, |view| Some((None, AgentPod::from(view))));
+        if changed.is_empty() && !is_list {
+            return Touched::default();
+        }
+        sets.extend(selecting(self));
+        if is_list {
+            sets.extend(self.sets_in(scope, |set| set.spec.selector.is_some()));
+        }
+        Touched { sets, ..Touched::default() }
+    }
+
+    /// Takes an event of the watch on Leases that came at `uptime`.
+    pub fn on_lease(&mut self, scope: &Scope, event: Event<LeaseView>, uptime: Duration) -> Touched {
+        let is_list = matches!(event, Event::Listed { .. });
+        let Touch { mut sets, sessions, holders } = self.sets.leases.take(scope, event, uptime);
+        for pod in &sessions {
+            sets.extend(self.sets_served_by(pod));
+        }
+        if is_list {
+            sets.extend(self.sets_in(scope, |_| true));
+        }
+        let rollouts = holders.iter().filter_map(|pod| self.rollout_of(pod)).collect();
+        Touched { rollouts, sets }
+    }
+
+    /// Takes an event of the watch on the ConfigMap of this name.
+    pub fn on_config_map(&mut self, key: &ObjectKey, event: Event<ConfigMap>) -> Touched {
+        let found = match event {
+            Event::Listed { mut objects, .. } => objects.pop(),
+            Event::Applied(object) => Some(object),
+            Event::Deleted(_) => None,
+            Event::Progressed(_) => return Touched::default(),
+        };
+        let version = |found: &ConfigMap| (found.uid(), found.resource_version());
+        let known = self.sets.config_maps.get(key);
+        if known.is_some_and(|known| known.as_ref().map(version) == found.as_ref().map(version)) {
+            return Touched::default();
+        }
+        let naming =
+            self.sets.in_namespace(&key.namespace).filter(|(of, set)| config_map_of(of, set).as_ref() == Some(key));
+        let sets: BTreeSet<ObjectKey> = naming.map(|(of, _)| of.clone()).collect();
+        if sets.is_empty() {
+            return Touched::default(); // no set names it any more; the watch is about to end
+        }
+        let found = found.map(|mut object| {
+            object.managed_fields_mut().clear();
+            object
+        });
+        self.sets.config_maps.insert(key.clone(), found);
+        for set in &sets {
+            self.sets.read(set);
+        }
+        Touched { sets, ..Touched::default() }
+    }
+
+    /// What else an event has touched that has touched these Rollouts: the sets that their Pods serve.
+    pub fn with_their_sets(&self, rollouts: BTreeSet<ObjectKey>) -> Touched {
+        let sets = rollouts.iter().flat_map(|rollout| self.sets.of_rollout(rollout)).map(|(key, _)| key.clone());
+        Touched { sets: sets.collect(), rollouts }
+    }
+
+    /// The ConfigMaps that sets name.
+    pub fn config_maps_wanted(&self) -> BTreeSet<ObjectKey> {
+        let sets = self.sets.sets.iter().filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)));
+        sets.filter_map(|(key, set)| config_map_of(key, set)).collect()
+    }
+
+    fn sets_in(&self, scope: &Scope, holds: impl Fn(&ListenerSet) -> bool) -> Vec<ObjectKey> {
+        let sets = self.sets.sets.iter().filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)));
+        let in_scope = |key: &ObjectKey| scope.as_ref().is_none_or(|namespace| key.namespace == *namespace);
+        sets.filter(|(key, set)| in_scope(key) && holds(set)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The Rollout that controls a Pod.
+    fn rollout_of(&self, pod: &ObjectKey) -> Option<ObjectKey> {
+        let owner = self.pods.owner_of(pod)?;
+        Some(ObjectKey { namespace: pod.namespace.clone(), name: owner.name.clone() })
+    }
+
+    /// The sets that this Pod serves, or of which it holds listeners.
+    fn sets_served_by(&self, pod: &ObjectKey) -> BTreeSet<ObjectKey> {
+        let holding = self.sets.leases.sets_held_by(pod);
+        let holding = holding.map(|name| ObjectKey { namespace: pod.namespace.clone(), name: name.clone() });
+        holding.chain(self.serving(pod).map(|(key, _)| key.clone())).collect()
+    }
+
+    /// The sets that may give this Pod listeners.
+    fn serving<'a>(&'a self, pod: &'a ObjectKey) -> impl Iterator<Item = (&'a ObjectKey, &'a ListenerSet)> {
+        let rollout = self.pods.owner_of(pod).map(|owner| &owner.name);
+        let agent = self.sets.agents.get(pod);
+        let serves = move |set: &ListenerSet| {
+            (rollout.is_some() && rollout_of(set) == rollout) || agent.is_some_and(|agent| selects(set, agent))
+        };
+        self.sets.in_namespace(&pod.namespace).filter(move |(_, set)| serves(set))
+    }
+
+    /// uid and generation of a ListenerSet, readable or not.
+    pub fn set_identity(&self, key: &ObjectKey) -> Option<(&str, i64)> {
+        self.sets.sets.get(key).map(|known| (known.uid.as_str(), known.generation))
+    }
+
+    /// Why a ListenerSet cannot be read, when it exists and cannot.
+    pub fn set_unreadable(&self, key: &ObjectKey) -> Option<&str> {
+        self.sets.sets.get(key)?.object.as_ref().err().map(String::as_str)
+    }
+
+    /// A ListenerSet, if it can be read.
+    pub fn set(&self, key: &ObjectKey) -> Option<&ListenerSet> {
+        self.sets.get(key)
+    }
+
+    /// The ListenerSets that can be read, by key.
+    pub fn sets(&self) -> impl Iterator<Item = (&ObjectKey, &ListenerSet)> {
+        self.sets.sets.iter().filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)))
+    }
+
+    /// Keys of all ListenerSets.
+    pub fn set_keys(&self) -> BTreeSet<ObjectKey> {
+        self.sets.sets.iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// False while the first list of something that a set of this namespace looks at is still to come.
+    pub fn is_set_listed(&self, key: &ObjectKey) -> bool {
+        let kinds = [Kind::ListenerSet, Kind::AgentPod, Kind::Lease];
+        kinds.iter().all(|kind| self.sets.progress(*kind, &key.namespace).is_some())
+    }
+
+    /// [`Self::is_set_listed`], and its ConfigMap has been looked for.
+    pub fn is_set_known(&self, key: &ObjectKey) -> bool {
+        self.is_set_listed(key) && (self.sets.get(key).is_none() || self.sets.listeners.contains_key(key))
+    }
+
+    /// All that is known about a ListenerSet, and about the Rollout whose Pods serve it: what becomes of each Pod is the
+    /// Rollout's plan. None when the set does not exist, or cannot be read.
+    pub fn set_snapshot(
+        &self,
+        key: &ObjectKey,
+        memories: &SetMemories,
+        moment: Moment,
+    ) -> Option<(SetSnapshot, Option<Snapshot>)> {
+        let set = self.sets.get(key)?;
+        let uid = set.uid().unwrap_or_default();
+        let beside = |name: &str| ObjectKey { namespace: key.namespace.clone(), name: name.to_owned() };
+        let rollout =
+            rollout_of(set).and_then(|name| self.snapshot(&beside(name), &Recollection::default(), moment.now));
+        let mut pods: Vec<SetPod> = match &rollout {
+            Some(rollout) => rollout.pods.iter().map(|pod| SetPod::from(&**pod)).collect(),
+            None => self
+                .sets
+                .agents
+                .in_namespace(&key.namespace)
+                .map(|(_, agent)| agent)
+                .filter(|agent| selects(set, agent))
+                .map(|agent| agent.pod.clone())
+                .collect(),
+        };
+        pods.sort_by(|a, b| a.name.cmp(&b.name));
+        let ownerships = self.sets.leases.ownerships(key, &uid);
+        let holders = ownerships.values().filter_map(|seen| seen.ownership.holder.as_ref()).map(|holder| &holder.pod);
+        let names: BTreeSet<&String> = pods.iter().map(|pod| &pod.name).chain(holders).collect();
+        let sessions: BTreeMap<String, SessionSeen> = names
+            .into_iter()
+            .filter_map(|name| {
+                let pod = beside(name);
+                let seen = self.sets.leases.session(&pod, &key.name, &uid, moment.uptime)?;
+                Some((name.clone(), SessionSeen { other_profiles: self.other_profiles(key, &pod), ..seen }))
+            })
+            .collect();
+        let nodes = pods.iter().filter_map(|pod| pod.node.clone());
+        let lost_nodes = nodes.filter(|node| self.is_lost(node)).collect();
+        let staying = pods.iter().filter(|pod| !pod.is_terminating).count();
+        let wanted = rollout.as_ref().map(|rollout| usize::try_from(rollout.rollout.spec.replicas).unwrap_or(0));
+        let snapshot = SetSnapshot {
+            set: set.clone(),
+            listeners: self.sets.listeners.get(key).cloned().unwrap_or_else(|| listener::read(set, None)),
+            sessions,
+            ownerships,
+            taken_names: memories.taken_names.clone(),
+            pods_in_the_end: wanted.unwrap_or(staying),
+            is_rolling: false,
+            lost_nodes,
+            now: moment.now,
+            uptime: moment.uptime,
+            pods,
+        };
+        Some((snapshot, rollout))
+    }
+
+    /// What other sets that this Pod serves ask its agent for.
+    fn other_profiles(&self, key: &ObjectKey, pod: &ObjectKey) -> Vec<SessionProfile> {
+        let others = self.serving(pod).filter(|(of, _)| *of != key);
+        others.map(|(_, set)| set.spec.session.profile).collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "sets_tests.rs"]
+mod tests;

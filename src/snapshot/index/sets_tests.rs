@@ -1,0 +1,292 @@
+//! What the index tells of ListenerSets: order of events, re-lists, and for how long a session has been silent.
+use serde_json::{Value, json};
+
+use super::*;
+use crate::snapshot::{
+    lease::{Claim, Holder},
+    listener_set::{Course, SetSnapshot},
+};
+
+fn decode<K: serde::de::DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).unwrap()
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey { namespace: "shop".into(), name: name.into() }
+}
+
+fn set(name: &str, uid: &str, spec: &Value) -> Event<DeserializeGuard<ListenerSet>> {
+    let metadata = json!({"name": name, "namespace": "shop", "uid": uid, "resourceVersion": "5", "generation": 1});
+    Event::Applied(decode(json!({"metadata": metadata, "spec": spec})))
+}
+
+fn by_selector() -> Value {
+    json!({"selector": {"matchLabels": {"app": "bots"}}, "listeners": [{"name": "a"}]})
+}
+
+fn pod(name: &str, labels: &Value) -> PodView {
+    let metadata = json!({"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "resourceVersion": "7", "labels": labels});
+    let status = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+    decode(json!({"metadata": metadata, "spec": {"nodeName": "node-1"}, "status": status}))
+}
+
+/// A session of Pod `pod`, claimed by this boot (0: nobody), renewed at this second.
+fn session(pod: &str, version: u32, boot: u32, renewed: u32, duration: u32) -> Value {
+    let holder = (boot > 0).then(|| format!("{pod}/uid-{pod}/{boot}-r"));
+    json!({
+        "metadata": {
+            "name": format!("session.{pod}"), "namespace": "shop", "uid": format!("uid-session-{pod}"),
+            "resourceVersion": version.to_string(), "labels": {"baton.dev/lease": "session"},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": format!("uid-{pod}")}],
+        },
+        "spec": {
+            "holderIdentity": holder, "leaseTransitions": boot, "leaseDurationSeconds": duration,
+            "renewTime": format!("2026-01-01T10:00:{renewed:02}.000000Z"),
+        },
+    })
+}
+
+/// The ownership of `listener` of set `bots` (uid `u1`).
+fn ownership(listener: &str, version: u32, holder: Option<&str>) -> Value {
+    json!({
+        "metadata": {
+            "name": format!("listener.bots.{listener}"), "namespace": "shop", "uid": format!("uid-lease-{listener}"),
+            "resourceVersion": version.to_string(), "labels": {"baton.dev/lease": "listener"},
+            "ownerReferences": [{"apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet", "name": "bots", "uid": "u1",
+                "controller": true}],
+        },
+        "spec": {"holderIdentity": holder.map(|pod| format!("{pod}/uid-{pod}/1-r")), "leaseTransitions": 3},
+    })
+}
+
+fn applied<K: serde::de::DeserializeOwned>(value: Value) -> Event<K> {
+    Event::Applied(decode(value))
+}
+
+fn listed<K: serde::de::DeserializeOwned>(values: Vec<Value>) -> Event<K> {
+    Event::Listed { objects: values.into_iter().map(decode).collect(), resource_version: "90".into() }
+}
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn look(index: &Index, seconds: u64) -> SetSnapshot {
+    let moment = Moment { now: Timestamp::UNIX_EPOCH, uptime: at(seconds) };
+    index.set_snapshot(&key("bots"), &SetMemories::default(), moment).unwrap().0
+}
+
+/// Set `bots` and Pod `a`, which serves it.
+fn index() -> Index {
+    let mut index = Index::default();
+    index.on_set(&None, set("bots", "u1", &by_selector()));
+    index.on_agent_pod(&None, Event::Applied(pod("a", &json!({"app": "bots"}))));
+    index
+}
+
+fn watched(index: &Index, pod: &str, seconds: u64) -> (u64, u64, u64) {
+    let seen = look(index, seconds).sessions[pod].watched.clone();
+    (seen.silent_for.as_secs(), seen.claimed_for.as_secs(), seen.duration.as_secs())
+}
+
+#[test]
+fn silence_begins_with_the_event_and_ends_with_a_sign_of_life() {
+    let mut index = index();
+    assert!(look(&index, 9).sessions.is_empty());
+    let touched = index.on_lease(&None, applied(session("a", 10, 0, 0, 15)), at(10));
+    assert_eq!(touched.sets, [key("bots")].into());
+    assert_eq!(watched(&index, "a", 14), (4, 4, 15));
+    let touched = index.on_lease(&None, applied(session("a", 11, 1, 1, 15)), at(20));
+    assert_eq!(touched.sets, [key("bots")].into());
+    // A renewal that says nothing else makes nobody look.
+    let touched = index.on_lease(&None, applied(session("a", 12, 1, 4, 15)), at(23));
+    assert!(touched.is_empty(), "{touched:?}");
+    assert_eq!(watched(&index, "a", 25), (2, 5, 15));
+    // A letter is no sign of life of its reader; it concerns the set that wrote it.
+    let mut letter = session("a", 13, 1, 4, 15);
+    letter["metadata"]["annotations"] = json!({"inbox.baton.dev/bots": r#"[{"listener":"a","epoch":1}]"#});
+    assert_eq!(index.on_lease(&None, applied(letter), at(26)).sets, [key("bots")].into());
+    assert_eq!(watched(&index, "a", 27), (4, 7, 15));
+    assert_eq!(look(&index, 27).sessions["a"].inbox.len(), 1);
+    // What was silent is heard again: whoever counted on its silence is to know.
+    assert_eq!(index.on_lease(&None, applied(session("a", 14, 1, 7, 15)), at(33)).sets, [key("bots")].into());
+}
+
+#[test]
+fn a_relist_that_shows_the_same_makes_nothing_younger() {
+    let mut index = index();
+    index.on_lease(&None, listed(vec![session("a", 10, 1, 1, 15), ownership("a", 20, Some("a"))]), at(10));
+    index.on_lease(&None, listed(vec![session("a", 10, 1, 1, 15), ownership("a", 20, Some("a"))]), at(18));
+    assert_eq!(watched(&index, "a", 20), (10, 10, 15));
+    // Renewed in between, however often: one sign of life.
+    index.on_lease(&None, listed(vec![session("a", 31, 1, 9, 15), ownership("a", 20, Some("a"))]), at(21));
+    assert_eq!(watched(&index, "a", 22), (1, 12, 15));
+}
+
+#[test]
+fn the_longest_duration_of_the_last_two_signs_of_life_counts() {
+    let mut index = index();
+    index.on_lease(&None, applied(session("a", 10, 1, 1, 90)), at(1));
+    index.on_lease(&None, applied(session("a", 11, 1, 4, 15)), at(4));
+    assert_eq!(watched(&index, "a", 4).2, 90);
+    index.on_lease(&None, applied(session("a", 12, 1, 7, 15)), at(7));
+    assert_eq!(watched(&index, "a", 7).2, 15);
+    // A duration that no profile has: the nearest; none: the longest.
+    index.on_lease(&None, applied(session("a", 13, 1, 8, 1)), at(8));
+    index.on_lease(&None, applied(session("a", 14, 1, 9, 1)), at(9));
+    assert_eq!(watched(&index, "a", 9).2, 5);
+    index.on_lease(&None, applied(session("a", 15, 1, 10, 0)), at(10));
+    assert_eq!(watched(&index, "a", 10).2, 90);
+}
+
+#[test]
+fn what_an_ownership_names_is_missed_from_when_it_was_first_seen_missing() {
+    let mut index = index();
+    index.on_lease(&None, applied(session("b", 10, 1, 1, 15)), at(1));
+    index.on_lease(&None, applied(ownership("a", 20, Some("b"))), at(2));
+    index.on_lease(&None, Event::Deleted(decode(session("b", 30, 1, 1, 15))), at(5));
+    assert_eq!(watched(&index, "b", 19), (14, 14, 15));
+    assert_eq!(look(&index, 19).sessions["b"].watched.session, None);
+    // Never shown by any watch: how long its agent may believe in it is not known.
+    index.on_lease(&None, applied(ownership("x", 40, Some("c"))), at(20));
+    assert_eq!(watched(&index, "c", 21), (1, 1, 90));
+    // A list that still lacks it makes it no younger; made again it is another claim.
+    index.on_lease(&None, listed(vec![ownership("a", 20, Some("b")), ownership("x", 40, Some("c"))]), at(30));
+    assert_eq!(watched(&index, "b", 31).0, 26);
+    index.on_lease(&None, applied(session("b", 50, 0, 1, 15)), at(32));
+    assert_eq!(watched(&index, "b", 33).1, 1);
+    // Once nothing names it, it is forgotten.
+    index.on_lease(&None, applied(ownership("x", 41, Some("a"))), at(34));
+    assert!(!look(&index, 35).sessions.contains_key("c"));
+    assert_eq!(index.sets.leases.session(&key("c"), "bots", "u1", at(35)), None);
+}
+
+/// Without the label a Lease counts as deleted.
+#[test]
+fn a_lease_that_is_not_ours_says_nothing() {
+    let mut index = index();
+    index.on_lease(&None, applied(ownership("a", 20, Some("a"))), at(1));
+    let mut relabelled = ownership("a", 21, Some("a"));
+    relabelled["metadata"]["labels"]["baton.dev/lease"] = json!("session");
+    index.on_lease(&None, applied(relabelled), at(2));
+    let mut foreign = ownership("b", 22, Some("a"));
+    foreign["metadata"]["ownerReferences"][0]["kind"] = json!("Deployment");
+    index.on_lease(&None, applied(foreign), at(2));
+    let mut of_namesake = ownership("c", 23, Some("a"));
+    of_namesake["metadata"]["ownerReferences"][0]["uid"] = json!("u0");
+    index.on_lease(&None, applied(of_namesake), at(2));
+    assert!(look(&index, 3).ownerships.is_empty());
+    assert_eq!(index.version(Kind::Lease, &key("listener.bots.c")), Some(("uid-lease-c", "23")));
+}
+
+#[test]
+fn a_move_concerns_the_rollouts_of_both_pods() {
+    let mut index = index();
+    let owner = json!([{"apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "name": "web", "uid": "r1", "controller": true}]);
+    for name in ["w0", "w1"] {
+        let labels = json!({"baton.dev/instance": "0", "baton.dev/revision": "r", "baton.dev/rollout": "web"});
+        let mut view = pod(name, &labels);
+        view.metadata.owner_references = decode(owner.clone());
+        index.on_pod(&None, Event::Applied(view));
+    }
+    let touched = index.on_lease(&None, applied(ownership("a", 20, Some("w0"))), at(1));
+    assert_eq!(touched, Touched { rollouts: [key("web")].into(), sets: [key("bots")].into() });
+    let touched = index.on_lease(&None, applied(ownership("a", 21, Some("a"))), at(2));
+    assert_eq!(touched.rollouts, [key("web")].into());
+    // What a Rollout's event touches: the sets that its Pods serve.
+    index.on_set(&None, set("web-bots", "u2", &json!({"rolloutRef": {"name": "web"}, "listeners": []})));
+    assert_eq!(index.with_their_sets([key("web")].into()).sets, [key("web-bots")].into());
+}
+
+#[test]
+fn a_pod_concerns_the_sets_whose_selector_selects_it_or_did() {
+    let mut index = index();
+    assert_eq!(look(&index, 0).pods.len(), 1);
+    assert_eq!(look(&index, 0).pods[0].course, Course::Target);
+    let same = index.on_agent_pod(&None, Event::Applied(pod("a", &json!({"app": "bots"}))));
+    assert!(same.is_empty());
+    let gone = index.on_agent_pod(&None, Event::Applied(pod("a", &json!({"app": "other"}))));
+    assert_eq!(gone.sets, [key("bots")].into());
+    assert!(look(&index, 0).pods.is_empty());
+    assert_eq!(index.on_agent_pod(&None, listed(Vec::new())).sets, [key("bots")].into());
+}
+
+#[test]
+fn sets_that_share_a_pod_know_what_the_other_asks_of_its_agent() {
+    let mut index = index();
+    let mut fast = by_selector();
+    fast["session"] = json!({"profile": "Fast"});
+    index.on_set(&None, set("fast", "u2", &fast));
+    index.on_lease(&None, applied(session("a", 10, 1, 1, 15)), at(1));
+    assert_eq!(look(&index, 2).sessions["a"].other_profiles, [SessionProfile::Fast]);
+}
+
+#[test]
+fn a_report_is_of_the_set_that_it_names() {
+    let mut index = index();
+    let mut lease = session("a", 10, 1, 1, 15);
+    let report = |uid: &str| json!({"report.baton.dev/bots": format!(r#"{{"set":"{uid}","count":2}}"#)});
+    lease["metadata"]["annotations"] = report("u1");
+    index.on_lease(&None, applied(lease.clone()), at(1));
+    assert_eq!(look(&index, 2).sessions["a"].report.as_ref().map(|report| report.count), Some(2));
+    lease["metadata"]["annotations"] = report("u0");
+    index.on_lease(&None, applied(lease), at(2));
+    let seen = look(&index, 2).sessions.remove("a").unwrap();
+    assert!(seen.report.is_none() && seen.holds_of_earlier_set);
+    assert_eq!(seen.watched.session.unwrap().claim, Claim::Held(Holder::parse("a/uid-a/1-r").unwrap()));
+}
+
+#[test]
+fn a_config_map_is_read_once_it_has_been_looked_for_and_again_when_it_changes() {
+    let mut index = index();
+    let spec = json!({"selector": {"matchLabels": {"app": "bots"}}, "configMap": {"name": "tokens", "key": "l.yaml"}});
+    index.on_set(&None, set("bots", "u1", &spec));
+    assert!(!index.is_set_listed(&key("bots")), "no list of Leases yet");
+    index.on_lease(&None, listed(Vec::new()), at(0));
+    index.on_agent_pod(&None, listed(Vec::new()));
+    let Event::Applied(present) = set("bots", "u1", &spec) else { unreachable!() };
+    index.on_set(&None, Event::Listed { objects: vec![present], resource_version: "90".into() });
+    assert_eq!(index.config_maps_wanted(), [key("tokens")].into());
+    assert!(index.is_set_listed(&key("bots")) && !index.is_set_known(&key("bots")));
+    let told = |index: &mut Index, version: &str, text: &str| {
+        let metadata = json!({"name": "tokens", "namespace": "shop", "uid": "c", "resourceVersion": version});
+        index.on_config_map(&key("tokens"), applied(json!({"metadata": metadata, "data": {"l.yaml": text}})))
+    };
+    assert_eq!(index.on_config_map(&key("tokens"), listed(Vec::new())).sets, [key("bots")].into());
+    assert!(index.is_set_known(&key("bots")));
+    assert_eq!(look(&index, 0).listeners.unwrap_err().reason, "ConfigMapMissing");
+    assert_eq!(told(&mut index, "1", "- name: a").sets, [key("bots")].into());
+    assert_eq!(look(&index, 0).listeners.unwrap()[0].name, "a");
+    assert!(told(&mut index, "1", "- name: a").is_empty());
+    assert_eq!(told(&mut index, "2", "- name: b").sets, [key("bots")].into());
+    assert_eq!(look(&index, 0).listeners.unwrap()[0].name, "b");
+    // Nobody names it any more: nothing is kept of it.
+    index.on_set(&None, set("bots", "u1", &by_selector()));
+    assert!(index.sets.config_maps.is_empty() && told(&mut index, "3", "[]").is_empty());
+}
+
+/// Whatever was told, in whatever order: the index is as one that has only seen the last list.
+#[test]
+fn leases_end_as_the_last_list_says() {
+    let leases = [
+        session("a", 10, 1, 1, 15),
+        session("b", 11, 2, 1, 15),
+        ownership("a", 12, Some("a")),
+        ownership("b", 13, Some("b")),
+        ownership("c", 14, None),
+    ];
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..300 {
+        let mut lived = index();
+        for step in 0..rng.u64(..30) {
+            let lease = rng.choice(&leases).unwrap().clone();
+            let event = if rng.bool() { applied(lease) } else { Event::Deleted(decode(lease)) };
+            lived.on_lease(&None, event, at(step));
+        }
+        let last: Vec<Value> = leases.iter().filter(|_| rng.bool()).cloned().collect();
+        lived.on_lease(&None, listed(last.clone()), at(40));
+        let mut fresh = index();
+        fresh.on_lease(&None, listed(last), at(40));
+        assert_eq!(lived.sets.leases.content(), fresh.sets.leases.content());
+    }
+}
