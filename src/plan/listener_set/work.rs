@@ -253,7 +253,7 @@ impl<'v, 'a> Work<'v, 'a> {
             return; // nobody reads its inbox: it is taken when its owner is dead
         }
         let is_promised = item.release == Some(Some(heir));
-        let unit = view.seats[to].unit(item.name, item.epoch());
+        let unit = view.seats[to].unit(item.name);
         let is_ready = !prepares || unit.is_some_and(|unit| unit.state == UnitState::Prepared);
         if is_promised {
             self.permits.keep();
