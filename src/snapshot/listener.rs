@@ -213,3 +213,7 @@ fn with_defaults(set: &ListenerSet, listener: Listener) -> Wanted {
     };
     Wanted { name: listener.name, state: listener.state, secret, settings }
 }
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;

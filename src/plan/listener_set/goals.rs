@@ -1,5 +1,8 @@
 //! Where each listener is to be: what has been tried, who is stuck, who may wait for more Pods.
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     alarm::Alarm,
@@ -124,7 +127,7 @@ pub(super) fn remember(view: &mut View<'_>, memory: &mut SetRecollection, alarm:
         Some(known) if known.epoch == epoch && known.pod == pod => known.clone(),
         _ => Since { epoch, pod: pod.to_owned(), since: now },
     };
-    let (mut released, mut invited) = (std::collections::BTreeMap::new(), std::collections::BTreeMap::new());
+    let (mut released, mut invited) = (BTreeMap::new(), BTreeMap::new());
     for item in &view.items {
         let Owner::Alive(_, at) = item.owner else { continue };
         if item.release.is_some() {
@@ -202,7 +205,7 @@ fn note_restarts(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alar
 /// `spec.release`, for listeners that have not been given to anybody since it was asked.
 fn note_requests(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) {
     let snapshot = view.snapshot;
-    let mut requests = std::collections::BTreeMap::new();
+    let mut requests = BTreeMap::new();
     for release in &snapshot.set.spec.release {
         let Ok(at) = view.items.binary_search_by_key(&release.listener.as_str(), |item| item.name) else { continue };
         if let Some(wait) = until(release.at.0, snapshot.now) {

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     api::{bounds::FAST_PODS_MAX, names, session::SessionProfile},
-    snapshot::{lease::Claim, listener_set::SetSnapshot},
+    snapshot::{
+        lease::{Claim, Watched},
+        listener_set::SetSnapshot,
+    },
 };
 
 /// How long nobody is fenced for his silence alone when most nodes fall silent at once: it is more likely that we are cut
@@ -83,7 +86,7 @@ pub(super) fn fence(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut A
 }
 
 /// Silence is no event.
-fn wake_for(view: &View<'_>, watched: &crate::snapshot::lease::Watched, alarm: &mut Alarm) {
+fn wake_for(view: &View<'_>, watched: &Watched, alarm: &mut Alarm) {
     let now = view.snapshot.uptime;
     let times = session_times(watched.duration);
     for threshold in [times.stop, watched.duration] {

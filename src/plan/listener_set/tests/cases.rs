@@ -355,3 +355,18 @@ fn a_set_that_is_deleted_writes_nothing() {
     world.set.metadata.deletion_timestamp = Some(crate::api::Time(time(0)));
     assert!(world.tick().changes.is_empty());
 }
+
+/// L4, L12
+#[test]
+fn a_thousand_listeners_are_soon_given_out() {
+    let mut world = World::of(1_000, 10);
+    assert!(seconds_until(&mut world, 1_000) < 5);
+    assert_eq!(world.loads(), [100; 10]);
+    // One node is lost: a fence, and a write for each of its listeners.
+    let before = world.writes;
+    let first = world.pods.keys().next().unwrap().clone();
+    world.pods.get_mut(&first).unwrap().is_cut_off = true;
+    world.run(20);
+    assert_eq!(world.running().len(), 1_000);
+    assert!(world.writes - before <= 110, "{}", world.writes - before);
+}

@@ -1,6 +1,5 @@
 //! The planner against a small world: Pods with agents that run the real [`super::unit::next`], Leases with
 //! compare-and-swap, faults. What no single look shows is asserted there.
 mod cases;
-mod costs;
 mod properties;
-mod world;
+pub(crate) mod world;

@@ -38,25 +38,25 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     use Event::*;
-    let any = 0..8_usize;
+    let one = 0..8_usize;
     prop_oneof![
         6 => Just(Nothing),
-        2 => any.clone().prop_map(Crash),
-        2 => any.clone().prop_map(Delete),
-        1 => any.clone().prop_map(ForceDelete),
-        2 => any.clone().prop_map(CutOff),
-        2 => any.clone().prop_map(Reconnect),
-        1 => any.clone().prop_map(Drain),
-        2 => any.clone().prop_map(TurnReady),
-        1 => any.clone().prop_map(Hang),
-        2 => any.clone().prop_map(AddPod),
-        3 => any.clone().prop_map(Replace),
-        1 => any.clone().prop_map(LoseAgent),
-        1 => (any.clone(), any.clone()).prop_map(|(pod, listener)| Cannot(pod, listener)),
-        1 => (any.clone(), any::<u32>()).prop_map(|(listener, value)| Configure(listener, value)),
-        2 => any.clone().prop_map(Toggle),
-        2 => any.clone().prop_map(Remove),
-        2 => any.prop_map(Add),
+        2 => one.clone().prop_map(Crash),
+        2 => one.clone().prop_map(Delete),
+        1 => one.clone().prop_map(ForceDelete),
+        2 => one.clone().prop_map(CutOff),
+        2 => one.clone().prop_map(Reconnect),
+        1 => one.clone().prop_map(Drain),
+        2 => one.clone().prop_map(TurnReady),
+        1 => one.clone().prop_map(Hang),
+        2 => one.clone().prop_map(AddPod),
+        3 => one.clone().prop_map(Replace),
+        1 => one.clone().prop_map(LoseAgent),
+        1 => (one.clone(), one.clone()).prop_map(|(pod, listener)| Cannot(pod, listener)),
+        1 => (one.clone(), any::<u32>()).prop_map(|(listener, value)| Configure(listener, value)),
+        2 => one.clone().prop_map(Toggle),
+        2 => one.clone().prop_map(Remove),
+        2 => one.prop_map(Add),
         1 => (0..4).prop_map(MaxPerPod),
         1 => Just(Recover),
         1 => Just(ForgetAll),
@@ -183,12 +183,16 @@ fn pass(world: &mut World, act: Act, late: &mut Vec<(i32, Vec<SetChange>)>) {
     }
     world.memory = memory;
     world.store_floor(&planned);
-    chosen.iter().for_each(|change| drop(world.write(change)));
+    for change in &chosen {
+        world.write(change);
+    }
     // An earlier plan, whenever it comes through. Creates rest on the floor that they have seen.
     if let Some((floor, changes)) = late.pop() {
         let same_floor = world.set.status.as_ref().is_none_or(|status| status.epoch_floor == floor);
         let rests = |change: &&SetChange| same_floor || !matches!(change, SetChange::CreateOwnership { .. });
-        changes.iter().filter(rests).for_each(|change| drop(world.write(change)));
+        for change in changes.iter().filter(rests) {
+            world.write(change);
+        }
     }
 }
 
