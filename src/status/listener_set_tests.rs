@@ -103,7 +103,7 @@ fn pods_without_an_agent_are_named() {
 #[test]
 fn what_fails_comes_first() {
     let mut world = World::of(3, 1);
-    world.pods.values_mut().for_each(|pod| drop(pod.cannot.insert("listener-2".into())));
+    world.pods.values_mut().for_each(|pod| pod.cannot = ["listener-2".to_owned()].into());
     let (early, _) = seconds_of(&mut world, 15);
     let (last, _) = seconds_of(&mut world, 15);
     assert_eq!((ready(&last).0, last.failed, last.running), ("ListenerFailed", 1, 2));

@@ -37,7 +37,10 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    use Event::*;
+    use Event::{
+        Add, AddPod, Cannot, Configure, Crash, CutOff, Delete, Drain, ForceDelete, ForgetAll, Hang, LoseAgent,
+        MaxPerPod, Nothing, Reconnect, Recover, Remove, Replace, Toggle, TurnReady,
+    };
     let one = 0..8_usize;
     prop_oneof![
         6 => Just(Nothing),
@@ -140,8 +143,8 @@ fn happen(world: &mut World, event: Event) {
                 Event::TurnReady(_) => pod.seen.is_ready = !pod.seen.is_ready,
                 Event::Hang(_) => pod.hangs = !pod.hangs,
                 Event::LoseAgent(_) => pod.has_agent = !pod.has_agent,
-                Event::Cannot(_, listener) => drop(pod.cannot.insert(format!("l{listener}"))),
-                _ => drop(pod.agent.as_mut().map(|agent| agent.draining = true)),
+                Event::Cannot(_, listener) => pod.cannot.extend([format!("l{listener}")]),
+                _ => pod.agent.iter_mut().for_each(|agent| agent.draining = true),
             }
         }
     }
