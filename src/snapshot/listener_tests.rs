@@ -2,18 +2,18 @@ use serde_json::json;
 
 use super::*;
 
-fn set(spec: Value) -> ListenerSet {
+fn set(spec: &Value) -> ListenerSet {
     let object =
         json!({"apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet", "metadata": {"name": "bots"}, "spec": spec});
     serde_json::from_value(object).unwrap()
 }
 
-fn inline(listeners: Value) -> Result<Vec<Wanted>, SourceError> {
-    read(&set(json!({"rolloutRef": {"name": "web"}, "listeners": listeners})), None)
+fn inline(listeners: &Value) -> Result<Vec<Wanted>, SourceError> {
+    read(&set(&json!({"rolloutRef": {"name": "web"}, "listeners": listeners})), None)
 }
 
 fn config_map(text: Result<&str, String>) -> Result<Vec<Wanted>, SourceError> {
-    read(&set(json!({"rolloutRef": {"name": "web"}, "configMap": {"name": "tokens"}})), Some(text))
+    read(&set(&json!({"rolloutRef": {"name": "web"}, "configMap": {"name": "tokens"}})), Some(text))
 }
 
 fn names(listeners: Result<Vec<Wanted>, SourceError>) -> Vec<String> {
@@ -26,7 +26,7 @@ fn listeners_come_sorted_with_the_defaults_of_the_set() {
         "handoff": {"checkpointSeconds": 9},
         "listeners": [{"name": "b"}, {"name": "a", "useProxy": false, "connectTimeoutSeconds": 8, "state": "Stopped",
             "config": {"room": 7}, "secretRef": {"name": "token-1"}}]});
-    let listeners = read(&set(spec), None).unwrap();
+    let listeners = read(&set(&spec), None).unwrap();
     let [a, b] = &listeners[..] else { panic!("{listeners:?}") };
     assert_eq!((a.name.as_str(), a.state, a.secret.as_deref()), ("a", ListenerState::Stopped, Some("token-1")));
     assert_eq!((a.settings.use_proxy, a.settings.connect_timeout_seconds), (false, 8));
@@ -61,7 +61,7 @@ fn a_config_map_is_yaml_or_json() {
 #[test]
 fn numbered_ones_have_a_prefix() {
     let count = |count: i32, prefix: &str| {
-        read(&set(json!({"rolloutRef": {"name": "web"}, "count": {"count": count, "namePrefix": prefix}})), None)
+        read(&set(&json!({"rolloutRef": {"name": "web"}, "count": {"count": count, "namePrefix": prefix}})), None)
     };
     assert_eq!(names(count(2, "shard-")), ["shard-0", "shard-1"]);
     assert_eq!(count(10_000, "s").unwrap().len(), 10_000);
@@ -87,7 +87,7 @@ fn what_the_schema_cannot_see_is_said_with_a_remedy() {
         (json!({"name": "b", "config": {"a": large}}), "[1].config of b is 4104 bytes as compact JSON, at most 4096"),
         (json!({"name": "b", "config": many}), "[1].config of b has 65 fields"),
     ] {
-        let from_spec = inline(json!([{"name": "a"}, listener])).unwrap_err();
+        let from_spec = inline(&json!([{"name": "a"}, listener])).unwrap_err();
         assert_eq!(from_spec.reason, "InvalidSpec");
         assert!(
             from_spec.message.starts_with("spec.listeners") && from_spec.message.contains(sentence),
@@ -101,6 +101,6 @@ fn what_the_schema_cannot_see_is_said_with_a_remedy() {
     }
     let large: Vec<Value> =
         (0..300).map(|number| json!({"name": format!("l{number}"), "config": {"a": "x".repeat(4_000)}})).collect();
-    assert!(inline(json!(large)).unwrap_err().message.contains("the config of all listeners is"));
-    assert_eq!(read(&set(json!({"rolloutRef": {"name": "web"}})), None).unwrap_err().reason, "InvalidSpec");
+    assert!(inline(&json!(large)).unwrap_err().message.contains("the config of all listeners is"));
+    assert_eq!(read(&set(&json!({"rolloutRef": {"name": "web"}})), None).unwrap_err().reason, "InvalidSpec");
 }

@@ -40,9 +40,9 @@ fn seconds_of(world: &mut World, seconds: usize) -> (ListenerSetStatus, Vec<&'st
 
 /// X11: what holds for every status.
 fn check(status: &ListenerSetStatus) {
-    let is = |type_, wanted| condition(status, type_).is_some_and(|condition| condition.status == wanted);
-    let states = [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled];
-    assert_eq!(states.into_iter().filter(|type_| is(*type_, ConditionStatus::True)).count(), 1, "{status:#?}");
+    let has = |type_, wanted| condition(status, type_).is_some_and(|condition| condition.status == wanted);
+    let exclusive = [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled];
+    assert_eq!(exclusive.into_iter().filter(|type_| has(*type_, ConditionStatus::True)).count(), 1, "{status:#?}");
     let counts = [status.running, status.stopped, status.moving, status.starting, status.unassigned, status.failed];
     assert_eq!(counts.iter().sum::<i32>(), status.listeners, "{status:#?}");
     assert!(status.exceptions.len() <= EXCEPTIONS_MAX && status.holders.len() <= HOLDERS_MAX);
@@ -136,7 +136,7 @@ fn is_true(status: &ListenerSetStatus, type_: ConditionType) -> bool {
 #[test]
 fn a_set_that_ends_or_asks_for_nothing() {
     let spec = json!({"rolloutRef": {"name": "web"}, "listeners": [{"name": "a", "state": "Stopped"}]});
-    let mut world = World::new(spec, 1);
+    let mut world = World::new(&spec, 1);
     let (last, _) = seconds_of(&mut world, 5);
     assert_eq!(ready(&last), ("Complete", "no listener is to run, 1 stopped as the spec says"));
     world.set.metadata.deletion_timestamp = Some(Time(crate::plan::listener_set::tests::world::time(0)));

@@ -7,16 +7,16 @@ use std::{
 use super::{
     alarm::Alarm,
     budget::until,
-    memory::{SetRecollection, Since, Tried},
+    memory::{SetRecollection, Since},
     placement::{self, Role, Rules, Spot},
     view::{Item, Owner, Runs, Seat, View, Wish, seconds},
 };
-use crate::snapshot::report::UnitState;
+use crate::snapshot::{lease::Order, report::UnitState};
 
 /// Starts in a row that have failed on a Pod, after which a listener is moved: its agent restarts it in place once.
 const FAILURES_MAX: u32 = 2;
 /// A Pod that tried a listener in vain is tried again after this time: each Pod once in it, however many there are.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 /// How long what nobody runs waits for more Pods, when those that are there would get more than their share. Listeners
 /// that have never run wait for any Pod that is to come; others only when more than half of the Pods are missing: after
 /// the loss of a few Pods the others take everything at once.
@@ -65,7 +65,7 @@ pub(super) fn goals(
 /// The seat that a listener is on its way to.
 pub(super) fn announced(view: &View<'_>, item: &Item<'_>) -> Option<usize> {
     match item.release {
-        Some(Some(to)) => view.seat_of(to),
+        Some(Order::Release(Some(to))) => view.seat_of(to),
         _ => item.invited,
     }
 }
@@ -183,7 +183,7 @@ fn note_tries(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) 
             (state != Some(UnitState::Prepared) && in_vain).then_some(seat.uid)
         });
         for uid in here.into_iter().chain(there) {
-            let tried = memory.tried.entry(item.name.to_owned()).or_insert_with(Tried::default);
+            let tried = memory.tried.entry(item.name.to_owned()).or_default();
             if tried.pods.insert(uid.to_owned()) {
                 tried.at = now;
                 alarm.is_ahead(now.saturating_add(FORGOTTEN_AFTER));

@@ -76,7 +76,7 @@ pub(super) struct Item<'a> {
     pub owner: Owner<'a>,
     pub runs: Runs<'a>,
     /// The order to release that its owner's inbox has.
-    pub release: Option<Option<&'a Holder>>,
+    pub release: Option<&'a Order>,
     /// The seat whose inbox says that it will come.
     pub invited: Option<usize>,
 }
@@ -212,8 +212,8 @@ impl<'a> View<'a> {
                 let item = &mut self.items[at];
                 match &letter.order {
                     Order::Incoming if item.at() != Some(index) => item.invited = item.invited.or(Some(index)),
-                    Order::Release(to) if item.holder() == Some(boot) && letter.epoch == item.epoch() => {
-                        item.release = Some(to.as_ref());
+                    order @ Order::Release(_) if item.holder() == Some(boot) && letter.epoch == item.epoch() => {
+                        item.release = Some(order);
                     }
                     Order::Incoming | Order::Release(_) => {}
                 }

@@ -254,7 +254,7 @@ impl<'v, 'a> Work<'v, 'a> {
         if view.seats[from].boot != Some(holder) {
             return; // nobody reads its inbox: it is taken when its owner is dead
         }
-        let is_promised = item.release == Some(Some(heir));
+        let is_promised = matches!(item.release, Some(Order::Release(Some(to))) if to == heir);
         let unit = view.seats[to].unit(item.name);
         let is_ready = !prepares || unit.is_some_and(|unit| unit.state == UnitState::Prepared);
         if is_promised {

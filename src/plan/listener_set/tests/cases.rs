@@ -85,7 +85,9 @@ fn a_rollout_moves_each_listener_once() {
     world.settle();
     world.is_rolling = true;
     let old: Vec<String> = world.pods.keys().cloned().collect();
-    old.iter().for_each(|name| world.pods.get_mut(name).unwrap().seen.course = Course::Stays);
+    for name in &old {
+        world.pods.get_mut(name).unwrap().seen.course = Course::Stays;
+    }
     for (slot, name) in old.iter().enumerate() {
         world.add_pod(slot as i32);
         world.pods.get_mut(name).unwrap().seen.course = Course::Leaves;
@@ -114,7 +116,7 @@ fn a_pod_that_drains_hands_over() {
 #[test]
 fn listeners_stop_start_and_go_as_the_spec_says() {
     let spec = |listeners| json!({"rolloutRef": {"name": "web"}, "listeners": listeners});
-    let mut world = World::new(spec(json!([{"name": "a"}, {"name": "b"}, {"name": "c"}])), 2);
+    let mut world = World::new(&spec(json!([{"name": "a"}, {"name": "b"}, {"name": "c"}])), 2);
     world.settle();
     world.set.spec =
         serde_json::from_value(spec(json!([{"name": "a", "state": "Stopped"}, {"name": "b"}, {"name": "d"}]))).unwrap();
@@ -137,7 +139,7 @@ fn what_is_renamed_waits_for_what_it_replaces() {
         (json!({"name": "a", "secretRef": {"name": "token"}}), json!({"name": "b", "secretRef": {"name": "token"}})),
         (json!({"name": "a", "config": {"room": 7}}), json!({"name": "b", "config": {"room": 7}})),
     ] {
-        let mut world = World::new(spec(json!([before])), 2);
+        let mut world = World::new(&spec(json!([before])), 2);
         world.settle();
         world.pods.values_mut().for_each(|pod| pod.hangs = true);
         world.set.spec = serde_json::from_value(spec(json!([after]))).unwrap();
@@ -156,7 +158,7 @@ fn changed_settings_restart_what_runs_a_few_at_a_time() {
         json!({"rolloutRef": {"name": "web"}, "count": {"count": 12}, "handoff": {"maxInFlight": 3},
             "defaults": {"useProxy": proxy, "stopTimeoutSeconds": timeout}})
     };
-    let mut world = World::new(spec(false, 30), 2);
+    let mut world = World::new(&spec(false, 30), 2);
     world.settle();
     let epochs = world.epochs.clone();
     world.set.spec = serde_json::from_value(spec(false, 20)).unwrap();
@@ -192,7 +194,7 @@ fn recover_at_restarts_each_once() {
 #[test]
 fn starts_keep_to_their_budget() {
     let spec = json!({"rolloutRef": {"name": "web"}, "count": {"count": 6}, "startBudget": {"permits": 1, "periodSeconds": 5}});
-    let mut world = World::new(spec, 2);
+    let mut world = World::new(&spec, 2);
     let mut starts: Vec<u64> = Vec::new();
     for _ in 0..60 {
         let before: u32 = world.epochs.values().sum();
@@ -277,7 +279,9 @@ fn when_most_nodes_fall_silent_nobody_is_fenced_for_a_minute() {
     let mut dead = settled();
     dead.pods.values_mut().for_each(|pod| pod.has_agent = false);
     let names: Vec<String> = dead.pods.keys().take(3).cloned().collect();
-    names.iter().for_each(|name| dead.crash(name));
+    for name in &names {
+        dead.crash(name);
+    }
     assert!(seconds_until(&mut dead, 8) < 10);
 }
 

@@ -89,7 +89,7 @@ fn start(listeners: usize, pods: usize, changes: &Value) -> World {
     for (field, value) in changes.as_object().into_iter().flatten() {
         spec[field] = value.clone();
     }
-    World::new(spec, pods)
+    World::new(&spec, pods)
 }
 
 fn happen(world: &mut World, event: Event) {
@@ -99,7 +99,6 @@ fn happen(world: &mut World, event: Event) {
     let listeners = world.set.spec.listeners.as_mut().unwrap();
     let count = listeners.len();
     match event {
-        Event::Nothing => {}
         Event::Crash(pod) => world.crash(&chosen(pod)),
         Event::Delete(pod) => world.delete_pod(&chosen(pod)),
         Event::ForceDelete(pod) => world.force_delete_pod(&chosen(pod)),
@@ -110,7 +109,6 @@ fn happen(world: &mut World, event: Event) {
             world.add_pod(slot);
             world.pods.get_mut(&name).unwrap().seen.course = Course::Leaves;
         }
-        Event::AddPod(_) | Event::Replace(_) => {}
         Event::Configure(listener, value) if count > 0 => {
             listeners[listener % count].config = json!({"value": value}).as_object().cloned();
         }
@@ -119,7 +117,13 @@ fn happen(world: &mut World, event: Event) {
             *state = if *state == ListenerState::Started { ListenerState::Stopped } else { ListenerState::Started };
         }
         Event::Remove(listener) if count > 0 => drop(listeners.remove(listener % count)),
-        Event::Configure(..) | Event::Toggle(_) | Event::Remove(_) => {}
+        // Nothing, or there is none of it.
+        Event::Nothing
+        | Event::AddPod(_)
+        | Event::Replace(_)
+        | Event::Configure(..)
+        | Event::Toggle(_)
+        | Event::Remove(_) => {}
         Event::Add(listener) => {
             let name = format!("l{listener}");
             if listeners.iter().all(|known| known.name != name) {
@@ -154,7 +158,9 @@ fn happen(world: &mut World, event: Event) {
 fn heal(world: &mut World) {
     let gone = |pod: &super::world::Pod| pod.is_gone || pod.agent.as_ref().is_some_and(|agent| agent.draining);
     let gone: Vec<String> = world.pods.iter().filter(|(_, pod)| gone(pod)).map(|(name, _)| name.clone()).collect();
-    gone.iter().for_each(|name| world.delete_pod(name));
+    for name in &gone {
+        world.delete_pod(name);
+    }
     for pod in world.pods.values_mut() {
         (pod.is_cut_off, pod.hangs, pod.has_agent, pod.seen.is_ready) = (false, false, true, true);
         pod.cannot.clear();

@@ -114,7 +114,6 @@ impl World {
                 }
                 match unit::next(unit, &view) {
                     Step::Prepare if !cannot => unit.runs = Runs::Prepared,
-                    Step::Prepare => break,
                     Step::Unprepare => unit.runs = Runs::Nothing,
                     Step::Start(epoch) => {
                         let hash = ownership.unwrap().config_hash;
@@ -152,7 +151,7 @@ impl World {
                             *self.moves.entry(key.0.clone()).or_default() += 1;
                         }
                     }
-                    Step::Wait(_) => break,
+                    Step::Prepare | Step::Wait(_) => break,
                 }
             }
         }

@@ -31,7 +31,8 @@ use crate::{
     },
 };
 
-/// A Pod and its agent.
+/// A Pod and its agent, with what is wrong with it.
+#[allow(clippy::struct_excessive_bools)]
 pub struct Pod {
     pub seen: SetPod,
     pub profile: SessionProfile,
@@ -100,7 +101,7 @@ pub fn time(second: u64) -> Timestamp {
 }
 
 impl World {
-    pub fn new(spec: serde_json::Value, pods: usize) -> Self {
+    pub fn new(spec: &serde_json::Value, pods: usize) -> Self {
         let object = json!({"apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet",
             "metadata": {"name": "bots", "namespace": "shop", "uid": "uid-set", "generation": 1}, "spec": spec});
         let mut world = Self {
@@ -129,7 +130,7 @@ impl World {
 
     /// A set of so many numbered listeners, in so many Pods.
     pub fn of(listeners: usize, pods: usize) -> Self {
-        Self::new(json!({"rolloutRef": {"name": "web"}, "count": {"count": listeners}}), pods)
+        Self::new(&json!({"rolloutRef": {"name": "web"}, "count": {"count": listeners}}), pods)
     }
 
     /// A new Pod, on a node of its own.
@@ -419,7 +420,9 @@ impl World {
             self.leases.values().any(|seen| seen.ownership.holder.as_ref().is_some_and(|h| h.pod == *name))
         };
         let forgotten: Vec<String> = watched.into_iter().filter(|name| !named(name)).collect();
-        forgotten.iter().for_each(|name| drop(self.watches.remove(name)));
+        for name in &forgotten {
+            self.watches.remove(name);
+        }
     }
 
     /// Until nothing is planned for some seconds. Panics when that does not come about.
