@@ -97,6 +97,12 @@ fn from_config_map(
     } else {
         serde_saphyr::from_str(text).map_err(|error| error.to_string())
     };
+    // Nothing is read as an empty list, too: it is no wish that all listeners end.
+    let is_list = |text: &str| serde_saphyr::from_str::<Value>(text).is_ok_and(|value| value.is_array());
+    let listeners = listeners.and_then(|listeners| {
+        let is_meant = !listeners.is_empty() || is_list(text);
+        if is_meant { Ok(listeners) } else { Err("it is empty; no listeners are written as []".to_owned()) }
+    });
     listeners.map_err(|error| SourceError {
         reason: INVALID_CONFIG_MAP,
         message: format!(
@@ -213,3 +219,7 @@ fn with_defaults(set: &ListenerSet, listener: Listener) -> Wanted {
     };
     Wanted { name: listener.name, state: listener.state, secret, settings }
 }
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;

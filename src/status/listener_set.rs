@@ -383,3 +383,7 @@ fn degraded_by(before: &ListenerSetStatus, after: &ListenerSetStatus) -> Option<
     let reason = reason.into_iter().find(|known| *known == now.reason)?;
     Some(warning(reason, "Assign", &now.message))
 }
+
+#[cfg(test)]
+#[path = "listener_set_tests.rs"]
+mod tests;

@@ -71,14 +71,18 @@ impl Traffic {
     /// One more on its way, from or to these seats.
     pub fn add(&mut self, seats: &[usize]) {
         self.total += 1;
-        seats.iter().for_each(|seat| self.per_seat[*seat] += 1);
+        for seat in seats {
+            self.per_seat[*seat] += 1;
+        }
     }
 
     /// One letter more for each of these; false when one of their inboxes is full.
     pub fn add_letters(&mut self, seats: &[usize]) -> bool {
         let fit = seats.iter().all(|seat| self.letters[*seat] < INBOX_MAX);
         if fit {
-            seats.iter().for_each(|seat| self.letters[*seat] += 1);
+            for seat in seats {
+                self.letters[*seat] += 1;
+            }
         }
         fit
     }

@@ -1,19 +1,22 @@
 //! Where each listener is to be: what has been tried, who is stuck, who may wait for more Pods.
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     alarm::Alarm,
     budget::until,
-    memory::{SetRecollection, Since, Tried},
+    memory::{SetRecollection, Since},
     placement::{self, Role, Rules, Spot},
-    view::{Item, Owner, Runs, View, Wish, seconds},
+    view::{Item, Owner, Runs, Seat, View, Wish, seconds},
 };
-use crate::snapshot::report::UnitState;
+use crate::snapshot::{lease::Order, report::UnitState};
 
 /// Starts in a row that have failed on a Pod, after which a listener is moved: its agent restarts it in place once.
 const FAILURES_MAX: u32 = 2;
 /// A Pod that tried a listener in vain is tried again after this time: each Pod once in it, however many there are.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 /// How long what nobody runs waits for more Pods, when those that are there would get more than their share. Listeners
 /// that have never run wait for any Pod that is to come; others only when more than half of the Pods are missing: after
 /// the loss of a few Pods the others take everything at once.
@@ -52,7 +55,7 @@ pub(super) fn goals(
             at: item.at(),
             announced: announced(view, item),
             shuns: shuns(view, item, memory),
-            may_crowd: crowd.admits(item),
+            may_crowd: crowd.admits(view, item),
         })
         .collect();
     let mut found = placement::place(&spots, &seats, &rules).into_iter();
@@ -62,7 +65,7 @@ pub(super) fn goals(
 /// The seat that a listener is on its way to.
 pub(super) fn announced(view: &View<'_>, item: &Item<'_>) -> Option<usize> {
     match item.release {
-        Some(Some(to)) => view.seat_of(to),
+        Some(Order::Release(Some(to))) => view.seat_of(to),
         _ => item.invited,
     }
 }
@@ -76,11 +79,13 @@ fn shuns(view: &View<'_>, item: &Item<'_>, memory: &SetRecollection) -> BTreeSet
     shuns
 }
 
-/// Whether what nobody runs may go where it exceeds a Pod's share.
+/// Whether what nobody runs, or what is on a Pod that leaves, may go where it exceeds a Pod's share.
 struct Crowd {
     has_waited: bool,
     all_are_there: bool,
     half_are_there: bool,
+    /// Slots with a Pod that does not leave: what is on one that leaves waits for it.
+    heirs: BTreeSet<i32>,
 }
 
 impl Crowd {
@@ -88,28 +93,41 @@ impl Crowd {
         let can_take = view.seats.iter().filter(|seat| matches!(seat.role, Role::Target | Role::Stays)).count();
         let in_the_end = view.snapshot.pods_in_the_end;
         let all_are_there = can_take >= in_the_end;
-        let is_nobodys = |item: &Item<'_>| item.wish == Wish::Run && item.at().is_none();
-        let waits = can_take > 0 && !all_are_there && view.items.iter().any(is_nobodys);
+        let is_hasty = |item: &Item<'_>| item.at().is_none_or(|at| ends(&view.seats[at]));
+        let is_hasty = |item: &Item<'_>| item.wish == Wish::Run && is_hasty(item);
+        let waits = can_take > 0 && !all_are_there && view.items.iter().any(is_hasty);
         memory.crowded_since = waits.then(|| memory.crowded_since.unwrap_or(view.snapshot.uptime));
         let until = memory.crowded_since.map(|since| since.saturating_add(CROWDS_AFTER));
         let has_waited = until.is_some_and(|until| !alarm.is_ahead(until));
-        Self { has_waited, all_are_there, half_are_there: 2 * can_take >= in_the_end }
+        let heirs = view.seats.iter().filter(|seat| seat.role != Role::Leaves);
+        let heirs = heirs.filter_map(|seat| seat.pod?.slot).collect();
+        Self { has_waited, all_are_there, half_are_there: 2 * can_take >= in_the_end, heirs }
     }
 
-    fn admits(&self, item: &Item<'_>) -> bool {
+    fn admits(&self, view: &View<'_>, item: &Item<'_>) -> bool {
+        if let Some(seat) = item.at().map(|at| &view.seats[at]) {
+            let has_heir = seat.pod.and_then(|pod| pod.slot).is_some_and(|slot| self.heirs.contains(&slot));
+            return seat.role == Role::Leaves && (!has_heir || (self.has_waited && ends(seat)));
+        }
         let enough = if item.owner == Owner::NoLease { self.all_are_there } else { self.half_are_there };
         enough || self.has_waited
     }
 }
 
+/// Its time is limited: it will not wait for its heir.
+fn ends(seat: &Seat<'_>) -> bool {
+    seat.pod.is_some_and(|pod| pod.is_terminating) || seat.session.is_some_and(|session| session.info.draining)
+}
+
 /// Notes since when letters stand unanswered, and which Pods have tried what in vain; finds the Pods that are stuck.
 pub(super) fn remember(view: &mut View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) {
     let now = view.snapshot.uptime;
+    // A listener that its owner restarts again and again has a new epoch each time: it is the same invitation.
     let since = |known: Option<&Since>, epoch: u32, pod: &str| match known {
         Some(known) if known.epoch == epoch && known.pod == pod => known.clone(),
         _ => Since { epoch, pod: pod.to_owned(), since: now },
     };
-    let (mut released, mut invited) = (std::collections::BTreeMap::new(), std::collections::BTreeMap::new());
+    let (mut released, mut invited) = (BTreeMap::new(), BTreeMap::new());
     for item in &view.items {
         let Owner::Alive(_, at) = item.owner else { continue };
         if item.release.is_some() {
@@ -117,7 +135,7 @@ pub(super) fn remember(view: &mut View<'_>, memory: &mut SetRecollection, alarm:
             released.insert(item.name.to_owned(), since(memory.released.get(item.name), item.epoch(), uid));
         } else if let Some(to) = item.invited {
             let uid = view.seats[to].uid;
-            invited.insert(item.name.to_owned(), since(memory.invited.get(item.name), item.epoch(), uid));
+            invited.insert(item.name.to_owned(), since(memory.invited.get(item.name), 0, uid));
         }
     }
     (memory.released, memory.invited) = (released, invited);
@@ -160,12 +178,12 @@ fn note_tries(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) 
         };
         let there = item.invited.zip(memory.invited.get(item.name)).and_then(|(to, told)| {
             let seat = &view.seats[to];
-            let state = seat.unit(item.name, item.epoch()).map(|unit| unit.state);
+            let state = seat.unit(item.name).map(|unit| unit.state);
             let in_vain = state == Some(UnitState::Failed) || !alarm.is_ahead(told.since.saturating_add(patience));
             (state != Some(UnitState::Prepared) && in_vain).then_some(seat.uid)
         });
         for uid in here.into_iter().chain(there) {
-            let tried = memory.tried.entry(item.name.to_owned()).or_insert_with(Tried::default);
+            let tried = memory.tried.entry(item.name.to_owned()).or_default();
             if tried.pods.insert(uid.to_owned()) {
                 tried.at = now;
                 alarm.is_ahead(now.saturating_add(FORGOTTEN_AFTER));
@@ -187,7 +205,7 @@ fn note_restarts(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alar
 /// `spec.release`, for listeners that have not been given to anybody since it was asked.
 fn note_requests(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) {
     let snapshot = view.snapshot;
-    let mut requests = std::collections::BTreeMap::new();
+    let mut requests = BTreeMap::new();
     for release in &snapshot.set.spec.release {
         let Ok(at) = view.items.binary_search_by_key(&release.listener.as_str(), |item| item.name) else { continue };
         if let Some(wait) = until(release.at.0, snapshot.now) {

@@ -41,7 +41,7 @@ pub struct SetRecollection {
 /// Since when something about one epoch has been waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Since {
-    /// Which epoch.
+    /// Which epoch; 0 where any is meant.
     pub epoch: u32,
     /// Pod (uid) that it is waited for.
     pub pod: String,

@@ -32,7 +32,7 @@ mod places;
 pub mod session;
 mod sessions;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod unit;
 mod view;
 pub mod wanted;
@@ -52,6 +52,9 @@ use crate::{
     api::session::{SessionProfile, SessionTimes},
     snapshot::{listener_set::SetSnapshot, report::Gap},
 };
+
+/// Gaps that are remembered.
+const GAPS_MAX: usize = 1_000;
 
 /// The next changes for this ListenerSet, and what to remember until the next look. Pure and total.
 pub fn plan(snapshot: &SetSnapshot, recollection: &SetRecollection) -> (SetPlan, SetRecollection) {
@@ -111,6 +114,8 @@ fn remember_gaps(snapshot: &SetSnapshot, memory: &mut SetRecollection) {
         }
         memory.begins_anew = memory.begins_anew && new.is_empty();
         memory.gaps.extend(new);
+        let too_many = memory.gaps.len().saturating_sub(GAPS_MAX);
+        memory.gaps.drain(..too_many); // moves without end
     }
     memory.known_gaps = Some(all);
     memory.begins_anew |= !memory.is_moving;

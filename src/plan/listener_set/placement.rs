@@ -41,7 +41,8 @@ pub struct Spot {
     pub announced: Option<usize>,
     /// Seats that have tried in vain to run it: it is not sent there, and leaves them for any other.
     pub shuns: BTreeSet<usize>,
-    /// Nobody runs it, and it does not wait for more Pods to come.
+    /// Nobody runs it, or its Pod leaves, and it does not wait for more Pods to come: it may go where it exceeds the quota,
+    /// and from a Pod that leaves to one that will be replaced, too.
     pub may_crowd: bool,
 }
 
@@ -71,7 +72,9 @@ pub fn place(spots: &[Spot], seats: &[Seat], rules: &Rules) -> Vec<Option<usize>
     // Those on their way count where they go, so that nothing is sent after them that would not fit.
     let goes_on = |spot: &Spot| {
         let to = spot.announced.filter(|to| *to < seats.len() && Some(*to) != spot.at && !spot.shuns.contains(to))?;
-        let suits = seats[to].role == Role::Target || (seats[to].role == Role::Stays && spot.at.is_none());
+        let may_stay =
+            spot.at.is_none() || (spot.may_crowd && spot.at.is_some_and(|at| seats[at].role == Role::Leaves));
+        let suits = seats[to].role == Role::Target || (seats[to].role == Role::Stays && may_stay);
         suits.then_some(to)
     };
     let on_their_way: Vec<bool> = spots.iter().map(|spot| goes_on(spot).is_some()).collect();
@@ -93,7 +96,9 @@ pub fn place(spots: &[Spot], seats: &[Seat], rules: &Rules) -> Vec<Option<usize>
         let Some(from) = spot.at.filter(|at| *at < seats.len() && !on_their_way[index]) else { continue };
         let to = if seats[from].role == Role::Leaves {
             let partner = room.partner(seats[from].slot, quota, &spot.shuns);
-            partner.or_else(|| room.least(quota, &[Role::Target], &spot.shuns))
+            let within = partner.or_else(|| room.least(quota, &[Role::Target], &spot.shuns));
+            let limit = if spot.may_crowd { usize::MAX } else { 0 };
+            within.or_else(|| room.least(limit, &[Role::Target, Role::Stays], &spot.shuns))
         } else if spot.shuns.contains(&from) || room.load[from] > room.most {
             room.least(usize::MAX, &[Role::Target], &spot.shuns).filter(|to| *to != from)
         } else {
@@ -207,7 +212,7 @@ mod tests {
 
     /// Of listeners of which none is on its way.
     fn place(at: &[Option<usize>], seats: &[Seat], rules: &Rules) -> Vec<Option<usize>> {
-        let spot = |at: &Option<usize>| Spot { at: *at, may_crowd: true, ..Spot::default() };
+        let spot = |at: &Option<usize>| Spot { at: *at, may_crowd: at.is_none(), ..Spot::default() };
         let spots: Vec<_> = at.iter().map(spot).collect();
         super::place(&spots, seats, &Rules { listeners: at.len(), ..*rules })
     }
@@ -273,6 +278,15 @@ mod tests {
         let nobodys = |may_crowd| vec![Spot { may_crowd, ..Spot::default() }; 6];
         assert_eq!(loads(&super::place(&nobodys(false), &seats, &three), 1), [2]);
         assert_eq!(loads(&super::place(&nobodys(true), &seats, &three), 1), [6]);
+    }
+
+    #[test]
+    fn what_a_pod_leaves_without_an_heir_goes_to_the_others() {
+        let leaves = |may_crowd| vec![Spot { at: Some(0), may_crowd, ..Spot::default() }; 4];
+        let four = Rules { listeners: 8, ..rules(4) };
+        let seats = [seat(Role::Leaves, 0), seat(Role::Target, 1), seat(Role::Stays, 2)];
+        assert_eq!(loads(&super::place(&leaves(false), &seats, &four), 3), [2, 2, 0]);
+        assert_eq!(loads(&super::place(&leaves(true), &seats, &four), 3), [0, 2, 2]);
     }
 
     #[test]

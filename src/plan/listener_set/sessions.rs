@@ -7,16 +7,19 @@ use super::{
     memory::SetRecollection,
     session::{self, Fence},
     session_times,
-    view::{Owner, View},
+    view::{Item, Owner, Seat, View},
 };
 use crate::{
     api::{bounds::FAST_PODS_MAX, names, session::SessionProfile},
-    snapshot::{lease::Claim, listener_set::SetSnapshot},
+    snapshot::{
+        lease::{Claim, Watched},
+        listener_set::SetSnapshot,
+    },
 };
 
 /// How long nobody is fenced for his silence alone when most nodes fall silent at once: it is more likely that we are cut
 /// off, or the API server was away, than that they are all gone.
-const BRAKE: Duration = Duration::from_secs(60);
+const BRAKE: Duration = Duration::from_mins(1);
 
 /// A session for every Pod that has none, and the profile that it is to have.
 pub(super) fn provide(view: &View<'_>) -> Vec<SetChange> {
@@ -56,7 +59,7 @@ pub(super) fn fence(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut A
     memory.braked_since = most_are_silent(view).then(|| memory.braked_since.unwrap_or(view.snapshot.uptime));
     let brake_ends = memory.braked_since.map(|since| since.saturating_add(BRAKE));
     let is_braked = brake_ends.is_some_and(|end| alarm.is_ahead(end));
-    let mut owners: Vec<_> = view.items.iter().filter_map(|item| item.holder()).collect();
+    let mut owners: Vec<_> = view.items.iter().filter_map(Item::holder).collect();
     owners.sort();
     owners.dedup();
     let mut changes = Vec::new();
@@ -67,7 +70,7 @@ pub(super) fn fence(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut A
         let Some(session) = watched.session.as_ref().filter(|own| own.claim == Claim::Held(holder.clone())) else {
             continue;
         };
-        let process = view.seats.iter().find(|seat| seat.uid == holder.uid).and_then(|seat| seat.process());
+        let process = view.seats.iter().find(|seat| seat.uid == holder.uid).and_then(Seat::process);
         let why = session::fence(watched, process);
         if let Some(why) = why.filter(|why| *why == Fence::Dead || !is_braked) {
             changes.push(SetChange::Fence {
@@ -83,7 +86,7 @@ pub(super) fn fence(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut A
 }
 
 /// Silence is no event.
-fn wake_for(view: &View<'_>, watched: &crate::snapshot::lease::Watched, alarm: &mut Alarm) {
+fn wake_for(view: &View<'_>, watched: &Watched, alarm: &mut Alarm) {
     let now = view.snapshot.uptime;
     let times = session_times(watched.duration);
     for threshold in [times.stop, watched.duration] {

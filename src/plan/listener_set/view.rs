@@ -76,7 +76,7 @@ pub(super) struct Item<'a> {
     pub owner: Owner<'a>,
     pub runs: Runs<'a>,
     /// The order to release that its owner's inbox has.
-    pub release: Option<Option<&'a Holder>>,
+    pub release: Option<&'a Order>,
     /// The seat whose inbox says that it will come.
     pub invited: Option<usize>,
 }
@@ -202,20 +202,20 @@ impl<'a> View<'a> {
         items
     }
 
-    /// What stands in the inboxes about the present epochs. Of two invitations the first one's counts.
+    /// What stands in the inboxes: orders to release are about the present epoch or nothing. Of two invitations the first
+    /// one's counts.
     fn read_inboxes(&mut self) {
         for (index, seat) in self.seats.iter().enumerate() {
             let (Some(session), Some(boot)) = (seat.session, seat.boot) else { continue };
             for (name, letter) in session.inbox.iter().take(INBOX_MAX) {
                 let Ok(at) = self.items.binary_search_by_key(&name.as_str(), |item| item.name) else { continue };
                 let item = &mut self.items[at];
-                if letter.epoch != item.epoch() {
-                    continue;
-                }
                 match &letter.order {
-                    Order::Incoming => item.invited = item.invited.or(Some(index)),
-                    Order::Release(to) if item.holder() == Some(boot) => item.release = Some(to.as_ref()),
-                    Order::Release(_) => {}
+                    Order::Incoming if item.at() != Some(index) => item.invited = item.invited.or(Some(index)),
+                    order @ Order::Release(_) if item.holder() == Some(boot) && letter.epoch == item.epoch() => {
+                        item.release = Some(order);
+                    }
+                    Order::Incoming | Order::Release(_) => {}
                 }
             }
         }
@@ -259,9 +259,9 @@ impl<'a> Seat<'a> {
         Some(Process { pod_uid: self.uid, agent: &pod.ends.agent, applications: &pod.ends.applications })
     }
 
-    /// What it says of a listener that is of this epoch.
-    pub fn unit(&self, name: &str, epoch: u32) -> Option<&'a UnitReport> {
-        self.session?.report.as_ref()?.units.get(name).filter(|unit| unit.epoch == epoch)
+    /// What it says of a listener.
+    pub fn unit(&self, name: &str) -> Option<&'a UnitReport> {
+        self.session?.report.as_ref()?.units.get(name)
     }
 
     /// What its inbox says.

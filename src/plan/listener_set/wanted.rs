@@ -14,7 +14,8 @@ use crate::snapshot::{
 pub fn config_hash(settings: &Settings, recovered_at: Option<Timestamp>) -> String {
     let Settings { config, secret, use_proxy, connect_timeout_seconds, .. } = settings;
     let text = serde_json::json!([config, secret, use_proxy, connect_timeout_seconds, recovered_at]).to_string();
-    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let first = Sha256::digest(text).iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("{first:016x}")
 }
 
 /// What is to be written into an ownership Lease, and what that does to the listener.

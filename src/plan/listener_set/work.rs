@@ -5,10 +5,12 @@ use super::{
     alarm::Alarm,
     budget::{Permits, Traffic, until},
     change::SetChange,
+    death::Proof,
     goals,
     memory::{SetRecollection, Since},
     ownership::{self, Write},
-    view::{Item, Owner, Runs, View, Wish, seconds},
+    placement::Role,
+    view::{Item, Owner, Runs, Seat, View, Wish, seconds},
     wanted,
 };
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
     snapshot::{
         lease::{Holder, Letter, Order},
         listener::Settings,
+        listener_set::OwnershipSeen,
         report::UnitState,
     },
 };
@@ -79,7 +82,7 @@ impl<'v, 'a> Work<'v, 'a> {
         let view = self.view;
         for (index, item) in view.items.iter().enumerate() {
             match (item.wish, item.owner) {
-                (Wish::Run, Owner::Alive(holder, at)) => self.seize(index, holder, at, goals[index]),
+                (Wish::Run, Owner::Alive(_, at)) => self.seize(index, at, goals[index]),
                 (Wish::Run, _) => self.give(index, goals[index], held_back[index].as_ref()),
                 (_, Owner::Dead(holder, proof)) => self.free(item, holder, proof),
                 (Wish::Go, Owner::Nobody) => self.retire(item),
@@ -145,7 +148,7 @@ impl<'v, 'a> Work<'v, 'a> {
         });
     }
 
-    fn assign(&mut self, item: &Item<'_>, write: Write, from: Option<(Holder, super::death::Proof)>) {
+    fn assign(&mut self, item: &Item<'_>, write: Write, from: Option<(Holder, Proof)>) {
         let Some(seen) = item.seen else { return };
         self.changes.push(SetChange::Assign {
             listener: item.name.to_owned(),
@@ -157,14 +160,13 @@ impl<'v, 'a> Work<'v, 'a> {
     }
 
     /// `spec.release[].force`: not even its owner's death is waited for.
-    fn seize(&mut self, index: usize, holder: &Holder, at: usize, goal: Option<usize>) {
+    fn seize(&mut self, index: usize, at: usize, goal: Option<usize>) {
         let item = &self.view.items[index];
         let spec = &self.view.snapshot.set.spec;
         let asked = spec.release.iter().any(|release| release.force && release.listener == item.name);
         let is_due = self.memory.requests.get(item.name).is_some_and(|(_, epoch)| *epoch == item.epoch());
         let to = goal.filter(|goal| *goal != at).and_then(|goal| self.view.seats[goal].boot);
         if let (true, true, Some(to), Some(seen)) = (asked, is_due, to, item.seen) {
-            let _ = holder;
             self.assign(item, ownership::seize(&seen.ownership, to), None);
             self.notes[index]
                 .say("Forced", "taken by spec.release without waiting for its holder's end: it may run twice");
@@ -172,7 +174,7 @@ impl<'v, 'a> Work<'v, 'a> {
     }
 
     /// What is not to run, and whose owner is dead, becomes nobody's while its death can be proven.
-    fn free(&mut self, item: &Item<'_>, holder: &Holder, proof: super::death::Proof) {
+    fn free(&mut self, item: &Item<'_>, holder: &Holder, proof: Proof) {
         if let Some(write) = item.seen.and_then(|seen| ownership::free(&seen.ownership, |_| Some(proof))) {
             self.assign(item, write, Some((holder.clone(), proof)));
         }
@@ -197,7 +199,7 @@ impl<'v, 'a> Work<'v, 'a> {
                 (Wish::Run, Some(to)) if to != from && self.notes[index].reason.is_empty() => {
                     let order = if goals::announced(view, item) == Some(to) {
                         0
-                    } else if view.seats[from].role == super::placement::Role::Leaves {
+                    } else if view.seats[from].role == Role::Leaves {
                         2
                     } else {
                         3
@@ -252,8 +254,8 @@ impl<'v, 'a> Work<'v, 'a> {
         if view.seats[from].boot != Some(holder) {
             return; // nobody reads its inbox: it is taken when its owner is dead
         }
-        let is_promised = item.release == Some(Some(heir));
-        let unit = view.seats[to].unit(item.name, item.epoch());
+        let is_promised = matches!(item.release, Some(Order::Release(Some(to))) if to == heir);
+        let unit = view.seats[to].unit(item.name);
         let is_ready = !prepares || unit.is_some_and(|unit| unit.state == UnitState::Prepared);
         if is_promised {
             self.permits.keep();
@@ -350,12 +352,7 @@ impl<'v, 'a> Work<'v, 'a> {
     }
 }
 
-fn configure(
-    name: &str,
-    seen: &crate::snapshot::listener_set::OwnershipSeen,
-    settings: &Settings,
-    config_hash: String,
-) -> SetChange {
+fn configure(name: &str, seen: &OwnershipSeen, settings: &Settings, config_hash: String) -> SetChange {
     SetChange::Configure {
         listener: name.to_owned(),
         uid: seen.ownership.uid.clone(),
@@ -404,7 +401,6 @@ pub(super) fn held_back(view: &View<'_>) -> Vec<Option<(&'static str, String)>> 
 
 /// Why there is no seat for a listener, and what a person can do about it.
 fn nowhere(view: &View<'_>, memory: &SetRecollection) -> (&'static str, String) {
-    use super::placement::Role;
     let spec = &view.snapshot.set.spec;
     let pods: Vec<_> = view.seats.iter().filter_map(|seat| Some((seat, seat.pod?))).collect();
     let whose = match &spec.rollout_ref {
@@ -418,7 +414,7 @@ fn nowhere(view: &View<'_>, memory: &SetRecollection) -> (&'static str, String) 
     if ready.is_empty() {
         return ("NoReadyPod", format!("none of the Pods that {whose} is ready ({})", pods.len()));
     }
-    let is_claimed = |seat: &super::view::Seat<'_>| {
+    let is_claimed = |seat: &Seat<'_>| {
         seat.session.is_some_and(|seen| {
             seen.watched.session.as_ref().is_some_and(|own| own.boot > 0 || own.claim.holder().is_some())
         })
