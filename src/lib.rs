@@ -22,6 +22,7 @@
 //! | change what `kubectl get` and `kubectl baton get` show | [`status`], [`view`] |
 //! | change how a write meets the API server | `apply/`, one function per [`plan::Change`] |
 //! | change how a listener's processes are run and stopped | `agent/exec/` |
+//! | change how a Pod keeps its session, takes and gives listeners | `agent/session/`; what is decided: [`plan::listener_set::unit`] |
 //! | change leader election, metrics, shutdown | `operator/` |
 //! | see a whole rollout without a cluster | [`plan::rollout::fold`], `kubectl baton plan -f FILE` |
 //!
@@ -45,13 +46,13 @@ pub mod api;
 pub mod apply;
 #[cfg(feature = "cli")]
 pub mod cli;
-#[cfg(feature = "operator")]
+#[cfg(any(feature = "operator", feature = "agent"))]
 pub mod observe;
 #[cfg(feature = "operator")]
 pub mod operator;
 #[cfg(feature = "core")]
 pub mod plan;
-#[cfg(all(test, feature = "operator"))]
+#[cfg(all(test, any(feature = "operator", feature = "agent")))]
 mod scripted;
 #[cfg(feature = "core")]
 pub mod snapshot;

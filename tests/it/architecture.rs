@@ -16,7 +16,8 @@ const EDGES: &[(&str, &[&str])] = &[
     // Changes come in, outcomes go out; how changes are chosen is none of its business.
     ("apply", &["api", "snapshot", "plan::change", "plan::outcome", "plan::revision", "scripted"]),
     ("operator", &["api", "snapshot", "plan", "status", "view", "observe", "apply", "scripted"]),
-    ("agent", &[]),
+    // The Pod side: the same decisions as the controller's, of listeners only.
+    ("agent", &["api", "snapshot", "plan::listener_set", "observe::watch", "scripted"]),
     ("cli", &["api", "snapshot", "plan", "status", "view", "observe", "scripted"]),
 ];
 
