@@ -1,7 +1,8 @@
 //! Agents as processes, an API server in this one, and the test in the place of the controller.
 use std::{
     fs,
-    net::TcpListener,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -28,7 +29,7 @@ use crate::{
     fake_apiserver::{
         ApiServer, Options,
         actor::Actor,
-        faults::{Fate, Faults, Request, StreamFate, StreamInfo, Then, Verb},
+        faults::{Fate, Faults, Request, StreamFate, StreamInfo, Then},
         kinds::LEASES,
         socket,
         store::Store,
@@ -72,6 +73,12 @@ impl Switch {
     /// What becomes of answers.
     pub fn after(&self, decide: impl FnMut(&Request) -> Then + Send + 'static) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).after = Some(Box::new(decide));
+    }
+
+    /// Nothing arrives and nothing is told, as if the network were cut.
+    pub fn cut(&self) {
+        self.before(|_| Then::Lose);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_silent = true;
     }
 
     /// All is well again.
@@ -176,9 +183,18 @@ impl Stage {
 
     /// Waits until the agent of a Pod has claimed its session.
     pub fn identity(&self, pod: &str) -> Holder {
-        until(&format!("{pod} to claim its session"), || {
-            Holder::parse(self.lease(&format!("session.{pod}"))["spec"]["holderIdentity"].as_str()?)
-        })
+        until(&format!("{pod} to claim its session"), || self.identity_now(pod))
+    }
+
+    /// Who holds a Pod's session now.
+    pub fn identity_now(&self, pod: &str) -> Option<Holder> {
+        Holder::parse(self.lease(&format!("session.{pod}"))["spec"]["holderIdentity"].as_str()?)
+    }
+
+    /// Open watches say nothing more.
+    pub fn silence_watches(&self) {
+        let silent = StreamFate { silent_after: Some(Duration::ZERO), ..StreamFate::default() };
+        self.server.change_fates(|_| true, &silent);
     }
 
     /// Makes the ownership Lease of a listener of the set `bots`, with more settings.
@@ -188,10 +204,12 @@ impl Stage {
             "stopTimeoutSeconds": 10, "checkpointSeconds": 0,
         });
         json_patch::merge(&mut settings, more);
-        let lease = json!({
+        let mut lease = json!({
             "metadata": {
                 "name": format!("listener.bots.{name}"),
-                "labels": {"baton.dev/lease": "listener", "baton.dev/listener-set": "bots", "baton.dev/holder": label(holder)},
+                "labels": {
+                    "baton.dev/lease": "listener", "baton.dev/listener-set": "bots", "baton.dev/holder": label(holder),
+                },
                 "annotations": {
                     "baton.dev/listener": name, "baton.dev/config": settings.to_string(), "baton.dev/config-hash": "c1",
                 },
@@ -200,7 +218,6 @@ impl Stage {
             },
             "spec": {"holderIdentity": holder.map(ToString::to_string), "leaseTransitions": 1},
         });
-        let mut lease = lease;
         if holder.is_none() {
             lease["metadata"]["labels"].as_object_mut().unwrap().remove("baton.dev/holder");
             lease["spec"].as_object_mut().unwrap().remove("holderIdentity");
@@ -256,12 +273,10 @@ impl Stage {
         });
     }
 
-    /// Nothing of these verbs about such Leases arrives, or is answered.
-    pub fn lose(&self, verbs: &'static [Verb], lease: &'static str) {
-        self.faults.before(move |request| {
-            let is_meant = verbs.contains(&request.verb) && request.name.starts_with(lease);
-            if is_meant && &*request.who == "baton-agent" { Then::Lose } else { Then::Deliver }
-        });
+    /// Cuts agents off: requests are lost, and open watches say nothing more.
+    pub fn cut(&self) {
+        self.faults.cut();
+        self.silence_watches();
     }
 }
 
@@ -300,6 +315,27 @@ impl Agent {
 
     pub fn is_running(&mut self) -> bool {
         self.process.try_wait().unwrap().is_none()
+    }
+
+    /// What its local server answers to a GET: the status code; 0 before it listens.
+    pub fn get(&self, path: &str) -> u16 {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return 0 };
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    /// What a preStop hook runs.
+    pub fn drain(&self) -> Child {
+        Command::new(AGENT).args(["drain", "--wait", "--port", &self.port.to_string()]).spawn().unwrap()
+    }
+
+    /// Kilobytes of memory that are its own.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     pub fn log(&self) -> String {
