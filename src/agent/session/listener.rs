@@ -174,9 +174,14 @@ impl Listener {
         !self.is_gone && self.lease.ownership.holder.as_ref() == Some(me)
     }
 
-    /// Nothing of it is here.
-    pub fn is_idle(&self) -> bool {
-        self.unit.runs == Runs::Nothing && !self.is_preparing
+    /// It was started, and is not proven to have ended.
+    pub fn runs(&self) -> bool {
+        matches!(self.unit.runs, Runs::Epoch { .. } | Runs::Stops { .. })
+    }
+
+    /// What it would resume from is to be written down now and then.
+    pub fn is_written_down(&self) -> bool {
+        self.lease.settings.as_ref().is_ok_and(|settings| settings.checkpoint_seconds > 0)
     }
 
     /// It does its work.

@@ -11,7 +11,7 @@
 //! - [`run`]: what is started, in which order; [`settings`]: the command line; [`local`]: probes and `/drain`;
 //! - [`renewal`]: one task with a client of its own, for the session; [`pace`]: until when an acknowledged renewal lets
 //!   listeners run, and pauses after failures (pure);
-//! - [`units`]: one task for all listeners; [`listener`]: what is known of one;
+//! - [`units`]: one task for all listeners; [`hands`]: what it does about one; [`listener`]: what is known of one;
 //! - [`leases`]: Leases read, patches made (pure); [`api`]: the calls;
 //! - [`runner`]: what runs listeners.
 //!
@@ -22,6 +22,7 @@
 //! more, and the process ends once nothing runs: the next boot claims anew. After a jump of the wall clock nothing that was
 //! acknowledged before counts.
 pub mod api;
+pub mod hands;
 pub mod leases;
 pub mod listener;
 pub mod local;

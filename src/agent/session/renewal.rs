@@ -285,7 +285,8 @@ impl Renewals {
                 self.has_reconnected = false;
                 self.said.extend(annotations);
                 self.acknowledged(sent_at, &lease);
-                self.pace.next(sent_at, false)
+                // One from before a jump does not count: once more, at once.
+                if sent_at >= self.counts_from { self.pace.next(sent_at, false) } else { Boottime::now() }
             }
             Kind::Renewed(Err(error), _) if error.asks_for_a_look() => {
                 tracing::warn!(lease = self.name, error = error.message(), "the session was not renewed, looking why");

@@ -14,10 +14,11 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use super::{
     api::{Connect, Leases},
+    hands::Options,
     local,
     renewal::{Claimant, Outbox},
     settings::Exec,
-    units::{Health, Notice, Options, Sources, Units},
+    units::{Health, Notice, Sources, Units},
 };
 use crate::{
     agent::{

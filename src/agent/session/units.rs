@@ -3,58 +3,39 @@
 //! Level-triggered: after anything has happened every listener is looked at again, until it has nothing to do. Between a
 //! listener's proven end and the write that gives it away, and between the sight of an ownership and the start, nothing
 //! waits for anything else.
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use anyhow::Context;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::sync::{mpsc, watch};
 
 use super::{
     api::{CallError, Leases},
-    leases::{self, ListenerLease, Stopped, Transfer},
-    listener::{Listener, Trouble},
+    hands::{Call, Done, Hands, Invitation, Moment, Options, Sight, earliest},
+    leases::ListenerLease,
+    listener::Listener,
+    pace::Deadlines,
     renewal::{Outbox, Told},
     runner::{Happening, Id, Runner},
 };
 use crate::{
     agent::boottime::{Alarm, Boottime},
-    plan::listener_set::{
-        ownership::Write,
-        unit::{self, Runs, Step, StopReason, View},
-    },
+    api::names,
+    plan::listener_set::unit::Runs,
     snapshot::{
         index::Event,
         lease::{Holder, Letter, Order},
-        report::{AgentInfo, GAPS_MAX, Gap, Report, UNITS_MAX},
+        report::AgentInfo,
     },
 };
 
-/// Longest time for one call about an ownership Lease.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same for one that nothing waits for, and that a hand-over would have to wait for.
-const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two tries to read what will come.
 const INVITATION_RETRY: Duration = Duration::from_secs(1);
+/// Processes started in one turn.
+const STARTS_MAX: u32 = 8;
 /// The loop turns at least so often: who asks for its health hears from it.
 const TURN: Duration = Duration::from_secs(1);
-
-/// How listeners are run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// A listener works once it says so, not once it was started.
-    pub ready_on_tick: bool,
-    /// How long a Pod that ends waits for somebody to take its listeners.
-    pub drain_timeout: Duration,
-    /// This Pod's revision; empty where there is none.
-    pub revision: String,
-}
 
 /// What the agent is told from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,80 +81,12 @@ pub struct Units<R> {
     health: watch::Sender<Health>,
 }
 
-/// What acts.
-struct Hands<R> {
-    me: Holder,
-    options: Options,
-    leases: Leases,
-    runner: R,
-    calls: JoinSet<Done>,
-    /// The last gaps, by ListenerSet.
-    gaps: BTreeMap<String, VecDeque<Gap>>,
-}
-
 /// The end of this Pod.
 #[derive(Clone, Copy, Debug, Default)]
 struct Drain {
     since: Option<Boottime>,
     terminates: bool,
     hastens: bool,
-}
-
-struct Invitation {
-    epoch: u32,
-    sight: Sight,
-}
-
-/// Whether the Lease of what will come was read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sight {
-    From(Boottime),
-    Reading,
-    Known,
-}
-
-/// A call that has ended.
-struct Done {
-    kind: Call,
-    result: Result<Option<Lease>, CallError>,
-}
-
-enum Call {
-    /// A transfer of this listener.
-    Write(Id),
-    /// Its state.
-    Checkpoint(Id),
-    /// A look after a write whose result is not known.
-    Look(Id),
-    /// A look that nothing waits for: it also opens a connection for the write that will follow.
-    Glance,
-    /// What will come.
-    Invitation(String, String),
-}
-
-/// What holds for all listeners at one moment.
-struct Moment<'a> {
-    told: &'a Told,
-    invitations: &'a BTreeMap<(String, String), Invitation>,
-    leaves: bool,
-    now: Boottime,
-}
-
-impl Moment<'_> {
-    /// What the inbox says of a listener. That it will come counts only once its Lease could be read.
-    fn letter(&self, lease: &ListenerLease) -> Option<&Letter> {
-        let letter = self.told.inbox.get(&lease.set)?.get(&lease.listener)?;
-        let is_known = || {
-            let invitation = self.invitations.get(&(lease.set.clone(), lease.listener.clone()));
-            invitation.is_some_and(|invitation| invitation.sight == Sight::Known)
-        };
-        (letter.order != Order::Incoming || is_known()).then_some(letter)
-    }
-}
-
-/// The earlier one.
-fn earliest(one: Option<Boottime>, other: Option<Boottime>) -> Option<Boottime> {
-    one.into_iter().chain(other).min()
 }
 
 impl<R: Runner> Units<R> {
@@ -187,7 +100,7 @@ impl<R: Runner> Units<R> {
         health: watch::Sender<Health>,
     ) -> Self {
         Self {
-            hands: Hands { me, options, leases, runner, calls: JoinSet::new(), gaps: BTreeMap::new() },
+            hands: Hands::new(me, options, leases, runner),
             listeners: BTreeMap::new(),
             invitations: BTreeMap::new(),
             told: Told::default(),
@@ -205,40 +118,64 @@ impl<R: Runner> Units<R> {
     pub async fn run(mut self, mut sources: Sources) -> anyhow::Result<()> {
         let mut alarm = Alarm::new()?;
         self.hear(&sources.told.borrow_and_update().clone());
+        let (mut is_news, mut wake) = (true, Boottime::default());
         loop {
-            let wake = self.turn();
-            if let Some(why) = &self.told.over {
-                if self.listeners.values().all(Listener::is_idle) {
-                    anyhow::bail!("the session was lost: {why}");
+            if is_news || Boottime::now() >= wake {
+                wake = self.turn();
+                if self.hands.starts == 0 {
+                    tokio::task::yield_now().await; // renewals first
                 }
-            } else if self.drain.terminates && self.is_drained() {
-                tracing::info!("nothing is held any more: the agent ends");
-                return Ok(());
+                if self.is_over()? {
+                    return Ok(());
+                }
             }
-            tokio::select! {
+            // What listeners say comes last: one that never stops talking must not keep the rest from being heard.
+            is_news = tokio::select! {
                 biased;
-                (id, happening) = self.hands.runner.next() => self.happened(&id, happening),
+                changed = sources.told.changed(), if self.told.over.is_none() => {
+                    let mut told = sources.told.borrow_and_update().clone();
+                    if changed.is_err() && told.over.is_none() {
+                        told.deadlines = Deadlines::default();
+                        told.over = Some("it is not renewed any more".to_owned());
+                    }
+                    self.hear(&told);
+                    true
+                }
                 Some(done) = self.hands.calls.join_next(), if !self.hands.calls.is_empty() => {
                     if let Ok(done) = done {
                         self.answered(done);
                     }
+                    true
                 }
-                event = sources.events.recv() => match event {
-                    Some(event) => self.saw(event),
-                    None => anyhow::bail!("the watch on ownerships has ended"),
-                },
-                changed = sources.told.changed(), if self.told.over.is_none() => {
-                    let mut told = sources.told.borrow_and_update().clone();
-                    if changed.is_err() && told.over.is_none() {
-                        told.deadlines = super::pace::Deadlines::default();
-                        told.over = Some("it is not renewed any more".to_owned());
-                    }
-                    self.hear(&told);
+                event = sources.events.recv() => {
+                    self.saw(event.context("the watch on ownerships has ended")?);
+                    true
                 }
-                Some(notice) = sources.notices.recv() => self.notice(notice),
-                rung = alarm.at(wake) => rung?,
+                Some(notice) = sources.notices.recv() => {
+                    self.notice(notice);
+                    true
+                }
+                (id, happening) = self.hands.runner.next() => self.happened(&id, happening),
+                rung = alarm.at(wake) => {
+                    rung?;
+                    true
+                }
             }
         }
+    }
+
+    /// Whether the agent ends.
+    fn is_over(&self) -> anyhow::Result<bool> {
+        if let Some(why) = &self.told.over {
+            let runs = self.listeners.values().any(Listener::runs);
+            anyhow::ensure!(runs, "the session was lost: {why}");
+            return Ok(false);
+        }
+        let is_over = self.drain.terminates && self.is_drained();
+        if is_over {
+            tracing::info!("nothing is held any more: the agent ends");
+        }
+        Ok(is_over)
     }
 
     /// Looks at everything; returns when to look again without an event.
@@ -248,8 +185,10 @@ impl<R: Runner> Units<R> {
         let leaves = self.drain.hastens || leaves_at.is_some_and(|at| now >= at);
         let mut wake = earliest(Some(now.after(TURN)), leaves_at.filter(|at| *at > now));
         wake = earliest(wake, self.read_invitations(now));
-        let moment = Moment { told: &self.told, invitations: &self.invitations, leaves, now };
+        self.hands.starts = STARTS_MAX;
         for (id, listener) in &mut self.listeners {
+            // Each with a time of its own: starting the ones before has taken some.
+            let moment = Moment { told: &self.told, invitations: &self.invitations, leaves, now: Boottime::now() };
             wake = earliest(wake, self.hands.attend(id, listener, &moment));
         }
         self.report(leaves, now);
@@ -263,7 +202,7 @@ impl<R: Runner> Units<R> {
             match invitation.sight {
                 Sight::From(from) if now >= from => {
                     invitation.sight = Sight::Reading;
-                    let name = crate::api::names::listener_lease_name(set, listener);
+                    let name = names::listener_lease_name(set, listener);
                     self.hands.read(Call::Invitation(set.clone(), listener.clone()), name);
                 }
                 Sight::From(from) => wake = earliest(wake, Some(from)),
@@ -346,30 +285,38 @@ impl<R: Runner> Units<R> {
         }
     }
 
-    fn happened(&mut self, id: &Id, happening: Happening) {
-        let Some(listener) = self.listeners.get_mut(id) else { return };
+    /// True: there may be something to do.
+    fn happened(&mut self, id: &Id, happening: Happening) -> bool {
+        let Some(listener) = self.listeners.get_mut(id) else { return false };
+        let was_working = listener.works();
         match happening {
             Happening::Prepared => {
                 if std::mem::take(&mut listener.is_preparing) && listener.unit.runs == Runs::Nothing {
                     listener.unit.runs = Runs::Prepared;
                 }
             }
-            Happening::Works => listener.said_that_it_works(),
+            Happening::Works => {
+                listener.said_that_it_works();
+                return !was_working;
+            }
             Happening::Resume(json) => {
                 listener.said_that_it_works();
                 listener.said_where_to_resume(json);
+                return !was_working || listener.is_written_down();
             }
             Happening::Failed(why) => {
                 tracing::warn!(listener = listener.lease.listener, why, "a listener complains");
                 if let Some(run) = &mut listener.run {
                     run.complaint = Some(why);
                 }
+                return false;
             }
             Happening::Ended(ended) => {
                 tracing::info!(listener = listener.lease.listener, ?ended, "a listener has ended");
                 listener.ended(&ended, Boottime::now(), Timestamp::now());
             }
         }
+        true
     }
 
     fn answered(&mut self, Done { kind, result }: Done) {
@@ -442,6 +389,7 @@ impl<R: Runner> Units<R> {
         match result {
             Ok(lease) => {
                 listener.calls.worked();
+                self.hands.without_owners |= listener.calls.without_owners;
                 if let Some(lease) = lease {
                     self.looked(&id.clone(), &lease);
                 }
@@ -473,7 +421,7 @@ impl<R: Runner> Units<R> {
     /// Nothing is held, nothing runs, nothing is on its way.
     fn is_drained(&self) -> bool {
         let is_free =
-            |listener: &Listener| listener.is_idle() && !listener.is_mine(&self.hands.me) && !listener.calls.is_busy;
+            |listener: &Listener| !listener.runs() && !listener.is_mine(&self.hands.me) && !listener.calls.is_busy;
         self.is_listed && self.listeners.values().all(is_free)
     }
 
@@ -487,7 +435,7 @@ impl<R: Runner> Units<R> {
         }
         let mut reports: BTreeMap<String, (bool, String)> = BTreeMap::new();
         for ((set, uid), listeners) in sets {
-            let is_alive = listeners.iter().any(|listener| !listener.is_idle() || listener.is_mine(&self.hands.me));
+            let is_alive = listeners.iter().any(|listener| listener.runs() || listener.is_mine(&self.hands.me));
             // A set that was made again under this name waits until nothing of the one before is left.
             if reports.get(set).is_none_or(|(is_older_alive, _)| is_alive && !is_older_alive) {
                 let report = self.hands.report(set, uid, &listeners, &moment);
@@ -508,183 +456,5 @@ impl<R: Runner> Units<R> {
             is_drained: self.drain.since.is_some() && self.is_drained(),
         };
         self.health.send_replace(health);
-    }
-}
-
-impl<R: Runner> Hands<R> {
-    /// Does for one listener what is to be done; when to look again without an event.
-    fn attend(&mut self, id: &Id, listener: &mut Listener, moment: &Moment<'_>) -> Option<Boottime> {
-        let Moment { told, leaves, now, .. } = *moment;
-        let letter = moment.letter(&listener.lease);
-        if listener.unit.runs == Runs::Prepared {
-            let is_invited = letter.is_some_and(|letter| letter.order == Order::Incoming);
-            let since = listener.unit.uninvited_since.unwrap_or(now);
-            listener.unit.uninvited_since = (!is_invited).then_some(since);
-        }
-        let mut wake = None;
-        if listener.gives_up(now) {
-            self.runner.stop(id, listener.stop_timeout());
-        } else if let Some(run) = listener.run.as_ref().filter(|run| !run.works && !run.has_failed) {
-            wake = earliest(wake, Some(run.works_by));
-        }
-        loop {
-            let step = {
-                let view = View {
-                    ownership: (!listener.is_gone).then_some(&listener.lease.ownership),
-                    letter,
-                    me: &self.me,
-                    deadline: told.deadlines.stop,
-                    leaves,
-                    patience: 2 * told.period,
-                    now,
-                };
-                unit::next(&listener.unit, &view)
-            };
-            match step {
-                Step::Wait(at) => {
-                    wake = earliest(wake, at);
-                    break;
-                }
-                Step::Prepare => {
-                    if !listener.is_preparing {
-                        self.prepare(id, listener);
-                    }
-                    break;
-                }
-                Step::Unprepare => {
-                    self.runner.unprepare(id);
-                    listener.unit.runs = Runs::Nothing;
-                    listener.unit.uninvited_since = None;
-                    break;
-                }
-                Step::Start(_) => self.start(id, listener, moment),
-                Step::Stop(reason) => self.stop(id, listener, reason),
-                Step::GiveUp(epoch) => listener.unit.tombstone = listener.unit.tombstone.max(epoch),
-                Step::Write(write) => {
-                    if listener.calls.is_busy {
-                        break;
-                    }
-                    if now < listener.calls.rest_until {
-                        wake = earliest(wake, Some(listener.calls.rest_until));
-                        break;
-                    }
-                    self.transfer(id, listener, &write);
-                    break;
-                }
-            }
-        }
-        let (state, next) = listener.checkpoint(now);
-        if let Some(state) = state.filter(|_| !listener.calls.is_busy && now >= listener.calls.rest_until) {
-            self.write_down(id, listener, &state, now);
-        }
-        earliest(wake, next)
-    }
-
-    fn prepare(&mut self, id: &Id, listener: &mut Listener) {
-        match listener.task() {
-            Ok(task) => {
-                listener.is_preparing = true;
-                self.runner.prepare(id, task);
-            }
-            Err(trouble) => listener.trouble = Some(trouble),
-        }
-    }
-
-    fn start(&mut self, id: &Id, listener: &mut Listener, moment: &Moment<'_>) {
-        let (lease, epoch) = (&listener.lease, listener.lease.ownership.epoch);
-        let started = listener.task().and_then(|task| {
-            let started = self.runner.start(id, task, moment.told.deadlines.kill);
-            started.map_err(|error| Trouble::new("CannotStart", &error.to_string()))
-        });
-        match started {
-            Ok(()) => {
-                tracing::info!(listener = lease.listener, set = lease.set, epoch, "started a listener");
-                self.note_gap(&listener.lease);
-                listener.started(moment.now, !self.options.ready_on_tick);
-            }
-            Err(trouble) => {
-                tracing::error!(listener = lease.listener, epoch, ?trouble, "a listener cannot be started");
-                listener.not_started(moment.now, trouble);
-            }
-        }
-    }
-
-    fn note_gap(&mut self, lease: &ListenerLease) {
-        let is_from_me = lease.from.as_deref() == Some(&self.me.to_string());
-        let Some(stopped_at) = lease.stopped_at.filter(|_| !is_from_me) else { return };
-        let millis = Timestamp::now().duration_since(stopped_at).as_millis();
-        let gap = Gap {
-            listener: lease.listener.clone(),
-            epoch: lease.ownership.epoch,
-            millis: u32::try_from(millis.max(0)).unwrap_or(u32::MAX),
-        };
-        let gaps = self.gaps.entry(lease.set.clone()).or_default();
-        gaps.push_back(gap);
-        if gaps.len() > GAPS_MAX {
-            gaps.pop_front();
-        }
-    }
-
-    fn stop(&mut self, id: &Id, listener: &mut Listener, reason: StopReason) {
-        let Runs::Epoch { epoch, .. } = listener.unit.runs else { return };
-        tracing::info!(listener = listener.lease.listener, epoch, ?reason, "stopping a listener");
-        self.runner.stop(id, listener.stop_timeout());
-        listener.unit.runs = Runs::Stops { epoch };
-        if reason != StopReason::Deadline {
-            self.read(Call::Glance, listener.lease.name.clone());
-        }
-    }
-
-    fn transfer(&mut self, id: &Id, listener: &mut Listener, write: &Write) {
-        let is_mine = write.holder.as_ref() == Some(&self.me);
-        let (state, stopped) = listener.legacy();
-        let transfer = Transfer {
-            seen: &listener.lease,
-            write,
-            me: &self.me,
-            revision: &self.options.revision,
-            state,
-            stopped: if is_mine { Stopped::Forget } else { stopped },
-            now: Timestamp::now(),
-        };
-        let patch = transfer.patch(!listener.calls.without_owners);
-        let to = write.holder.as_ref().map(ToString::to_string).unwrap_or_default();
-        tracing::info!(listener = listener.lease.listener, epoch = write.epoch, to, "writing an ownership");
-        self.merge(Call::Write(id.clone()), listener, patch, CALL_TIMEOUT);
-    }
-
-    fn write_down(&mut self, id: &Id, listener: &mut Listener, state: &str, now: Boottime) {
-        listener.checkpoint_at = now;
-        let patch = leases::checkpoint(&listener.lease, state);
-        self.merge(Call::Checkpoint(id.clone()), listener, patch, CHECKPOINT_TIMEOUT);
-    }
-
-    fn merge(&mut self, kind: Call, listener: &mut Listener, patch: serde_json::Value, timeout: Duration) {
-        listener.calls.is_busy = true;
-        let (leases, name) = (self.leases.clone(), listener.lease.name.clone());
-        self.calls.spawn(async move {
-            let result = leases.merge(&name, &patch, timeout).await.map(Some);
-            Done { kind, result }
-        });
-    }
-
-    fn read(&mut self, kind: Call, name: String) {
-        let leases = self.leases.clone();
-        self.calls.spawn(async move { Done { kind, result: leases.get(&name, CALL_TIMEOUT).await } });
-    }
-
-    fn report(&self, set: &str, uid: &str, listeners: &[&Listener], moment: &Moment<'_>) -> Report {
-        let mut report = Report { set: uid.to_owned(), ..Report::default() };
-        let mine = listeners.iter().filter(|listener| listener.is_mine(&self.me));
-        let held =
-            mine.map(|listener| (listener.lease.listener.clone(), (listener.lease.ownership.epoch, listener.works())));
-        report.set_held(&held.collect());
-        let units = listeners.iter().filter_map(|listener| {
-            let letter = moment.letter(&listener.lease);
-            Some((listener.lease.listener.clone(), listener.report(letter, &self.me)?))
-        });
-        report.units = units.take(UNITS_MAX).collect();
-        report.gaps = self.gaps.get(set).into_iter().flatten().cloned().collect();
-        report
     }
 }
