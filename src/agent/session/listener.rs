@@ -125,7 +125,7 @@ impl Trouble {
         }
     }
 
-    fn of_end(ended: &Ended) -> Self {
+    fn of_end(ended: Ended) -> Self {
         match (ended.cause, ended.exit) {
             (Cause::NotStarted, _) => Self::new("CannotStart", "no process could be started"),
             (Cause::GuardLost, _) => Self::new("GuardLost", "the process that watches it was killed"),
@@ -282,7 +282,7 @@ impl Listener {
     }
 
     /// Nothing of it is left.
-    pub fn ended(&mut self, ended: &Ended, now: Boottime, wall: Timestamp) {
+    pub fn ended(&mut self, ended: Ended, now: Boottime, wall: Timestamp) {
         let (epoch, was_asked) = match self.unit.runs {
             Runs::Epoch { epoch, .. } => (epoch, false),
             Runs::Stops { epoch } => (epoch, true),
@@ -328,11 +328,10 @@ impl Listener {
             Runs::Prepared => UnitState::Prepared,
             Runs::Stops { .. } => UnitState::Stopping,
             Runs::Epoch { .. } if self.works() => return None,
-            Runs::Epoch { .. } => UnitState::Starting,
             Runs::Nothing if !self.is_mine(me) && (letter.is_none() || self.trouble.is_none()) => return None,
             Runs::Nothing if !self.is_mine(me) => UnitState::Failed,
             Runs::Nothing if self.trouble.is_some() && failures > 0 => UnitState::Failed,
-            Runs::Nothing => UnitState::Starting,
+            Runs::Epoch { .. } | Runs::Nothing => UnitState::Starting,
         };
         let epoch = match (state, letter) {
             (UnitState::Prepared | UnitState::Failed, Some(Letter { epoch, order: Order::Incoming })) => *epoch,
@@ -342,3 +341,7 @@ impl Listener {
         Some(UnitReport { epoch, state, reason: trouble.reason, message: trouble.message, failures })
     }
 }
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;

@@ -146,8 +146,8 @@ fn pass_on_signals(notices: mpsc::Sender<Notice>, tasks: &mut JoinSet<()>) -> an
 async fn serve(address: SocketAddr, routes: Router, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
     let server = local::serve(address, routes).await?;
     tasks.spawn(async move {
-        let served = server.await;
-        tracing::error!(?served, "a local server has ended");
+        let outcome = server.await;
+        tracing::error!(?outcome, "a local server has ended");
     });
     Ok(())
 }

@@ -262,7 +262,9 @@ impl<R: Runner> Units<R> {
                         listener.vanish(&resource_version);
                     }
                 }
-                objects.iter().for_each(|lease| self.see(lease));
+                for lease in &objects {
+                    self.see(lease);
+                }
             }
             Event::Progressed(_) => {}
         }
@@ -313,7 +315,7 @@ impl<R: Runner> Units<R> {
             }
             Happening::Ended(ended) => {
                 tracing::info!(listener = listener.lease.listener, ?ended, "a listener has ended");
-                listener.ended(&ended, Boottime::now(), Timestamp::now());
+                listener.ended(ended, Boottime::now(), Timestamp::now());
             }
         }
         true

@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn only_a_held_session_is_fenced_and_only_after_its_time() {
         let held = session(Claim::Held(holder("a", 1)));
-        let ends: &[&[crate::plan::lease::ContainerEnd]] = &[&[end(90, 150)]];
+        let ends: &[&[crate::snapshot::ContainerEnd]] = &[&[end(90, 150)]];
         let dead = Some(Process { pod_uid: "uid-a", containers: ends });
         assert_eq!(fence(&watched(Some(held.clone()), 14), None), None);
         assert_eq!(fence(&watched(Some(held.clone()), 15), None), Some(Fence::Silent));

@@ -5,7 +5,13 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::stage::{DEAF, POLITE, Stage};
-use crate::agent::fixture::until;
+use crate::{
+    agent::fixture::until,
+    fake_apiserver::{
+        faults::{Then, Verb},
+        refusal::Refusal,
+    },
+};
 
 fn wall() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()
@@ -122,4 +128,45 @@ fn an_agent_is_alone_in_its_pod() {
     let me = stage.identity("a");
     assert_ne!(me, first);
     assert_eq!(stage.owner("one"), (first.to_string(), 1), "what the boot before held is the controller's to give");
+}
+
+/// L1: renewals go on, whatever a listener says.
+#[test]
+fn a_listener_that_never_stops_talking_keeps_nobody_from_being_heard() {
+    let stage = Stage::new();
+    let script = r#"
+        echo "start $BATON_LISTENER $(date +%s%N) $BATON_FENCE_TOKEN $BATON_RESUME" >>"$LOG"
+        while :; do echo '{"tick":true}' >&3; echo '{"resume":1}' >&3; done"#;
+    let agent = stage.agent("a", &[], script);
+    stage.session("a", "Fast");
+    let me = stage.identity("a");
+    stage.listener("one", Some(&me), &json!({}));
+    agent.note("start", 1);
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!((agent.get("/readyz"), stage.owner("one")), (200, (me.to_string(), 1)));
+    stage.inbox("a", &json!([{"listener": "one", "epoch": 1, "releaseTo": ""}]));
+    stage.wait_for_owner("one", "", 2);
+    let lease = stage.lease("listener.bots.one");
+    assert_eq!(lease["metadata"]["annotations"]["baton.dev/state"], "1");
+}
+
+/// A token that has run out is read anew, and a renewal that was refused for it is sent again.
+#[test]
+fn a_token_that_has_run_out_costs_one_more_try() {
+    let stage = Stage::new();
+    let agent = stage.agent("a", &[], POLITE);
+    stage.session("a", "Fast");
+    let me = stage.identity("a");
+    stage.listener("one", Some(&me), &json!({}));
+    agent.note("start", 1);
+    let mut count = 0_u32;
+    stage.faults.before(move |request| {
+        let is_renewal = request.verb == Verb::Patch && request.name == "session.a";
+        count += u32::from(is_renewal);
+        // Every other one.
+        let is_refused = is_renewal && count % 2 == 1;
+        if is_refused { Then::Answer(Refusal::new(401, "Unauthorized", "Unauthorized")) } else { Then::Deliver }
+    });
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!((agent.get("/readyz"), stage.owner("one"), agent.count("stop")), (200, (me.to_string(), 1), 0));
 }
