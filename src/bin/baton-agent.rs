@@ -17,7 +17,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Exec(settings::Exec),
+    Exec(Box<settings::Exec>),
     Drain(settings::Drain),
     /// Watch one child, on behalf of the agent that started this.
     #[command(hide = true)]
@@ -29,7 +29,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Exec(settings) => wait_for(run::run(settings)),
+        Command::Exec(settings) => wait_for(run::run(*settings)),
         Command::Drain(drain) => wait_for(async move { drain.run().await }),
         Command::Guard(args) => guard::run(&args),
         Command::GuardChild(args) => shim::run(&args),

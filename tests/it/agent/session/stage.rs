@@ -108,7 +108,6 @@ impl Faults for Switch {
 #[derive(Clone, Debug)]
 pub struct Note {
     pub what: String,
-    pub listener: String,
     /// Wall clock, nanoseconds.
     pub at: u128,
     pub token: String,
@@ -349,8 +348,7 @@ impl Agent {
             let mut words = line.splitn(5, ' ').map(str::to_owned);
             Some(Note {
                 what: words.next()?,
-                listener: words.next()?,
-                at: words.next()?.parse().ok()?,
+                at: words.nth(1)?.parse().ok()?, // behind the listener's name
                 token: words.next()?,
                 resume: words.next().unwrap_or_default(),
             })
