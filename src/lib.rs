@@ -24,6 +24,7 @@
 //! | change for how long a session counts as silent, or what wakes a ListenerSet | `snapshot/index/leases.rs`, `snapshot/index/sets.rs` |
 //! | change how often a ListenerSet is looked at, or its status written | `operator/sets/` |
 //! | change how a listener's processes are run and stopped | `agent/exec/` |
+//! | change how a Pod keeps its session, takes and gives listeners | `agent/session/`; what is decided: [`plan::listener_set::unit`] |
 //! | change leader election, metrics, shutdown | `operator/` |
 //! | see a whole rollout without a cluster | [`plan::rollout::fold`], `kubectl baton plan -f FILE` |
 //!
@@ -47,13 +48,13 @@ pub mod api;
 pub mod apply;
 #[cfg(feature = "cli")]
 pub mod cli;
-#[cfg(feature = "operator")]
+#[cfg(any(feature = "operator", feature = "agent"))]
 pub mod observe;
 #[cfg(feature = "operator")]
 pub mod operator;
 #[cfg(feature = "core")]
 pub mod plan;
-#[cfg(all(test, feature = "operator"))]
+#[cfg(all(test, any(feature = "operator", feature = "agent")))]
 mod scripted;
 #[cfg(feature = "core")]
 pub mod snapshot;

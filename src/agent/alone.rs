@@ -1,22 +1,23 @@
 //! One agent in a Pod: two would both claim the Pod's session, and each would run every listener of it.
 use std::{
-    fs::File,
+    fs::{File, TryLockError},
     io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-};
-
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
+    time::Duration,
 };
 
 const FILE: &str = "agent.lock";
+/// Locked by the guards of an agent, which may outlive it by a moment where it is not PID 1 of its container.
+const GUARDS_FILE: &str = "guards.lock";
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The exclusive lock on a folder that all containers of the Pod share (an emptyDir). Ends with the process, however that
 /// ends: programs that it starts do not inherit it.
 #[derive(Debug)]
 pub struct Alone {
-    _file: Flock<File>,
+    _file: File,
 }
 
 /// Why an agent may not start.
@@ -26,7 +27,11 @@ pub enum Error {
     #[error("another agent runs in this Pod: it holds {}", .0.display())]
     Taken(PathBuf),
     /// The folder cannot be used.
-    #[error("cannot lock {}: {cause}", path.display())]
+    #[error(
+        "cannot lock {}: {cause}. All containers of the Pod share that folder: mount an emptyDir there, or name another \
+         one with --state-dir",
+        path.display()
+    )]
     Unusable {
         /// The file.
         path: PathBuf,
@@ -42,16 +47,41 @@ impl Alone {
     /// # Errors
     /// See [`Error`].
     pub fn claim(folder: &Path) -> Result<Self, Error> {
-        let path = folder.join(FILE);
-        let file = match File::options().create(true).truncate(false).write(true).open(&path) {
-            Ok(file) => file,
-            Err(cause) => return Err(Error::Unusable { path, cause }),
-        };
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => Ok(Self { _file: file }),
-            Err((_, Errno::EWOULDBLOCK)) => Err(Error::Taken(path)),
-            Err((_, cause)) => Err(Error::Unusable { path, cause: cause.into() }),
+        try_lock(folder.join(FILE)).map(|file| Self { _file: file })
+    }
+}
+
+/// Waits until no guard of an earlier agent is left, and gives what the guards of this one are to keep open
+/// ([`super::exec::Guards::keeping`]): the lock is on the open file, so it lasts as long as the last of them. Cancel-safe.
+///
+/// # Errors
+/// The folder cannot be used.
+pub async fn outlive_guards(folder: &Path) -> Result<OwnedFd, Error> {
+    let mut told = false;
+    loop {
+        match try_lock(folder.join(GUARDS_FILE)) {
+            Ok(file) => return Ok(file.into()),
+            Err(Error::Taken(_)) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!("waiting for the guards of an earlier agent of this Pod to end");
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+            Err(error) => return Err(error),
         }
+    }
+}
+
+/// What unlocks it is the last close of this open file, wherever that was inherited to.
+fn try_lock(path: PathBuf) -> Result<File, Error> {
+    let file = match File::options().create(true).truncate(false).write(true).open(&path) {
+        Ok(file) => file,
+        Err(cause) => return Err(Error::Unusable { path, cause }),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Taken(path)),
+        Err(TryLockError::Error(cause)) => Err(Error::Unusable { path, cause }),
     }
 }
 
@@ -73,5 +103,18 @@ mod tests {
     fn a_folder_that_is_missing_is_not_another_agent() {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(Alone::claim(&folder.path().join("missing")), Err(Error::Unusable { .. })));
+    }
+
+    #[tokio::test]
+    async fn the_guards_of_an_earlier_agent_are_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = outlive_guards(folder.path()).await.unwrap();
+        let guards = lock.try_clone().unwrap();
+        drop(lock); // the agent has died, and a guard lives
+        let wait = tokio::time::timeout(3 * LOOK, outlive_guards(folder.path()));
+        assert!(wait.await.is_err());
+        drop(guards);
+        outlive_guards(folder.path()).await.unwrap();
+        assert!(matches!(outlive_guards(&folder.path().join("missing")).await, Err(Error::Unusable { .. })));
     }
 }

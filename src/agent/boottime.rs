@@ -15,42 +15,16 @@ use nix::{
 };
 use tokio::io::unix::AsyncFd;
 
-/// A point in time: nanoseconds since the machine's boot, sleep included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Boottime(u64);
+pub use crate::plan::listener_set::session::Boottime;
 
+/// What those who decide may not do: look at the clock.
 impl Boottime {
     /// Now.
     pub fn now() -> Self {
         // Known since Linux 2.6.39. Should it fail all the same, every deadline has passed: the safe side.
         let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(Duration::from);
-        Self(nanos(now.unwrap_or(Duration::MAX)))
+        Self(now.unwrap_or(Duration::MAX))
     }
-
-    /// Nanoseconds since boot.
-    pub fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
-    }
-
-    /// Nanoseconds since boot.
-    pub fn as_nanos(self) -> u64 {
-        self.0
-    }
-
-    /// Later by so much; stays within what can be told.
-    #[must_use]
-    pub fn after(self, wait: Duration) -> Self {
-        Self(self.0.saturating_add(nanos(wait)))
-    }
-
-    /// Time since `earlier`; zero when that is later.
-    pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
-    }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Both clocks, read together.
@@ -79,9 +53,14 @@ const JUMP: Duration = Duration::from_secs(1);
 /// A deadline from before may then be long past for everyone else, so it counts no more. Somebody who sets the wall clock
 /// by hand looks the same, and costs one pause.
 pub fn jumped(earlier: Reading, later: Reading) -> bool {
-    let boot = i128::from(later.boot.0) - i128::from(earlier.boot.0);
-    let wall = i128::from(nanos(later.wall)) - i128::from(nanos(earlier.wall));
+    let boot = nanos(later.boot.0) - nanos(earlier.boot.0);
+    let wall = nanos(later.wall) - nanos(earlier.wall);
     (wall - boot).unsigned_abs() > JUMP.as_nanos()
+}
+
+/// Signed, and far from both ends: a duration has at most 94 bits of them.
+fn nanos(duration: Duration) -> i128 {
+    duration.as_nanos() as i128
 }
 
 /// A timer at a point in time, readable from then on.
@@ -104,7 +83,7 @@ impl Timer {
     /// None is known for a timer that is open.
     pub fn set(&self, at: Boottime) -> io::Result<()> {
         // Zero would switch it off, and seconds are signed.
-        let at = Duration::from_nanos(at.0.clamp(1, i64::MAX as u64));
+        let at = Duration::from_nanos(at.as_nanos().clamp(1, i64::MAX as u64));
         Ok(self.0.set(Expiration::OneShot(TimeSpec::from_duration(at)), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?)
     }
 }
@@ -168,7 +147,7 @@ mod tests {
     use super::*;
 
     fn reading(boot_millis: u64, wall_millis: u64) -> Reading {
-        Reading { boot: Boottime(boot_millis * 1_000_000), wall: Duration::from_millis(wall_millis) }
+        Reading { boot: Boottime(Duration::from_millis(boot_millis)), wall: Duration::from_millis(wall_millis) }
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The agent in each Pod of a ListenerSet.
 use std::process::ExitCode;
 
-use baton::agent::exec::{guard, shim};
+use baton::agent::{
+    exec::{guard, shim},
+    session::{run, settings},
+};
 use clap::{Parser, Subcommand};
 
 /// Runs the listeners of its Pod.
@@ -14,6 +17,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Exec(Box<settings::Exec>),
+    Drain(settings::Drain),
     /// Watch one child, on behalf of the agent that started this.
     #[command(hide = true)]
     Guard(guard::Args),
@@ -24,6 +29,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Exec(settings) => wait_for(run::run(*settings)),
+        Command::Drain(drain) => wait_for(async move { drain.run().await }),
         Command::Guard(args) => guard::run(&args),
         Command::GuardChild(args) => shim::run(&args),
     };
@@ -31,4 +38,11 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// On this thread alone: guards hear of the end of the thread that has started them.
+fn wait_for(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(work)?;
+    Ok(ExitCode::SUCCESS)
 }

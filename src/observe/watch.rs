@@ -416,7 +416,7 @@ impl Failures {
                 "not served by this cluster; waiting for its CustomResourceDefinition (kubectl apply -f crds/)"
             ),
             403 if is_new => {
-                tracing::error!(kind, ?verb, error, "not allowed to list and watch; waiting for the operator's role");
+                tracing::error!(kind, ?verb, error, "not allowed to list and watch; waiting for a role that allows it");
             }
             _ if is_new => tracing::warn!(kind, ?verb, code, error, "cannot list and watch, trying again"),
             _ => tracing::debug!(kind, ?verb, code, error, count = self.count, "still cannot list and watch"),

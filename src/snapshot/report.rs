@@ -60,6 +60,7 @@ pub struct UnitReport {
     pub failures: u32,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -96,7 +97,12 @@ pub fn held_hash<'a>(held: impl Iterator<Item = (&'a str, u32)>) -> String {
     for (name, epoch) in held {
         digest.update(format!("{name} {epoch}\n"));
     }
-    digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&digest.finalize()[..8])
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
 }
 
 impl Report {
@@ -108,7 +114,7 @@ impl Report {
         for (index, _) in held.values().enumerate().filter(|(_, (_, runs))| *runs) {
             bits[index / 8] |= 1 << (index % 8);
         }
-        self.running = bits.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.running = hexadecimal(&bits);
     }
 
     /// Whether each of these runs, in their order; None when the agent speaks of others, or of other epochs. `held` is what

@@ -30,7 +30,8 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("operator", &["api", "snapshot", "plan", "status", "view", "observe", "apply", "scripted"]),
-    ("agent", &[]),
+    // The Pod side: the same decisions as the controller's, of listeners only.
+    ("agent", &["api", "snapshot", "plan::listener_set", "observe::watch", "scripted"]),
     ("cli", &["api", "snapshot", "plan", "status", "view", "observe", "scripted"]),
 ];
 

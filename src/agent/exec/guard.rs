@@ -16,6 +16,7 @@ use std::{
 use anyhow::Context;
 use nix::{
     errno::Errno,
+    fcntl::{FcntlArg, FdFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl::{set_child_subreaper, set_pdeathsig},
@@ -67,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     set_pdeathsig(Signal::SIGTERM)?;
     close_all_but_standard()?;
     // The agent has died before it said anything, or will be found dead by the first reading.
-    let Some((deadline, events)) = first_order()? else { return Ok(ExitCode::SUCCESS) };
+    let Some((deadline, events, lock)) = first_order()? else { return Ok(ExitCode::SUCCESS) };
     let mut guard = Guard {
         agent: Some(args.agent),
         unread: Unread::default(),
@@ -85,6 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     guard.start(&args.command);
     drop(events); // or the agent would never see the end of it
     guard.attend();
+    drop(lock); // held until now: the next agent of the Pod waits for it
     Ok(ExitCode::SUCCESS)
 }
 
@@ -98,14 +100,18 @@ fn close_all_but_standard() -> io::Result<()> {
     Ok(())
 }
 
-/// The first deadline, and with it the pipe for the child's lines. None: the agent has died.
-fn first_order() -> anyhow::Result<Option<(Boottime, OwnedFd)>> {
+/// The first deadline, and with it the pipe for the child's lines and what is locked while this process lives. None: the
+/// agent has died.
+fn first_order() -> anyhow::Result<Option<(Boottime, OwnedFd, Option<OwnedFd>)>> {
     let mut frame: Frame = [0; FRAME_BYTES];
-    let Some(events) = rights::receive(io::stdin().as_fd(), &mut frame)? else { return Ok(None) };
+    let Some((events, lock)) = rights::receive(io::stdin().as_fd(), &mut frame)? else { return Ok(None) };
+    if let Some(lock) = &lock {
+        fcntl(lock, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?; // the guard's alone
+    }
     // The lowest number that is free, and left open on exec: just what the child needs.
     anyhow::ensure!(events.as_raw_fd() == EVENTS, "file descriptor 3 is taken");
     match Order::decode(&frame) {
-        Some(Order::Deadline(deadline)) => Ok(Some((deadline, events))),
+        Some(Order::Deadline(deadline)) => Ok(Some((deadline, events, lock))),
         other => anyhow::bail!("the agent began with {other:?}"),
     }
 }

@@ -42,7 +42,11 @@ const LEFTOVER_BYTES_MAX: usize = 1 << 20;
 
 /// All guards of this agent. At most one in a process, which may have no other children: see [`super`].
 #[derive(Clone)]
-pub struct Guards(Arc<Nursery>);
+pub struct Guards {
+    nursery: Arc<Nursery>,
+    /// What every guard keeps open for as long as it lives.
+    lock: Option<Arc<OwnedFd>>,
+}
 
 impl Guards {
     /// Makes this process the subreaper of everyone below, and reaps from now on. Call it within a tokio runtime.
@@ -58,7 +62,13 @@ impl Guards {
     /// # Errors
     /// The same.
     pub fn with_program(program: PathBuf) -> io::Result<Self> {
-        Nursery::start(program).map(Self)
+        Ok(Self { nursery: Nursery::start(program)?, lock: None })
+    }
+
+    /// Has every guard keep this file open for as long as it lives: a lock on it says that one does.
+    #[must_use]
+    pub fn keeping(self, lock: OwnedFd) -> Self {
+        Self { lock: Some(Arc::new(lock)), ..self }
     }
 
     /// Runs a command under a guard of its own, until `deadline` unless that is extended.
@@ -69,7 +79,9 @@ impl Guards {
         let (events, events_writer) = io::pipe()?;
         let (ours, theirs) = StdStream::pair()?;
         // Into the socket before there is a reader: when the guard begins it has all it needs, or knows that we died.
-        rights::send(&ours, &Order::Deadline(deadline).encode(), events_writer.as_fd())?;
+        let lock = self.lock.as_deref().map(AsFd::as_fd);
+        let files: Vec<_> = [events_writer.as_fd()].into_iter().chain(lock).collect();
+        rights::send(&ours, &Order::Deadline(deadline).encode(), &files)?;
         ours.set_nonblocking(true)?;
         let (orders, control) = {
             let (read, write) = UnixStream::from_std(ours)?.into_split();
@@ -77,11 +89,11 @@ impl Guards {
         };
         let events = pipe::Receiver::from_owned_fd(OwnedFd::from(events))?;
         let alarm = Alarm::new()?;
-        let (guard, reaped) = self.0.start_guard(spec, OwnedFd::from(theirs))?;
+        let (guard, reaped) = self.nursery.start_guard(spec, OwnedFd::from(theirs))?;
         let (times, watched) = watch::channel(Times { deadline, stop_by: None });
         let (verdicts, verdict) = mpsc::channel(2); // all there can be: lost, ended
         let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-        let overseer = Overseer { nursery: self.0.clone(), guard, control, times: watched, alarm };
+        let overseer = Overseer { nursery: self.nursery.clone(), guard, control, times: watched, alarm };
         tokio::spawn(overseer.oversee(reaped, verdicts));
         tokio::spawn(tell(events, verdict, sender));
         Ok(Guarded { control: Control { orders, times }, events: Events(receiver) })

@@ -12,6 +12,7 @@
 //!
 //! - [`guarded`]: the agent's side: [`Guards::spawn`], [`Control`], [`Events`];
 //! - [`guard`] and [`shim`]: the other processes;
+//! - [`runner`]: listeners as children, for the rest of the agent;
 //! - [`children`]: killing and reaping; `nursery`: the agent's part of it;
 //! - [`environment`] and [`lines`]: what a child is told, and what it says; `wire`, `rights`: agent and guard among themselves.
 //!
@@ -56,6 +57,7 @@ pub mod guarded;
 pub mod lines;
 mod nursery;
 mod rights;
+pub mod runner;
 pub mod shim;
 mod wire;
 
@@ -65,6 +67,7 @@ pub use children::Exit;
 pub use environment::Environment;
 pub use guarded::{Control, Events, GUARD_MARGIN, Guarded, Guards};
 pub use lines::{Line, Refusal};
+pub use runner::Children;
 
 /// This very program, also where its file has been replaced or cannot be seen.
 const THIS_PROGRAM: &str = "/proc/self/exe";

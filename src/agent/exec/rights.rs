@@ -1,4 +1,4 @@
-//! An open file handed over with the first frame. A socket is the only way to give a process a file at a number above 2
+//! Open files handed over with the first frame. A socket is the only way to give a process a file at a number above 2
 //! that needs no code between fork and exec, and does not leak into other processes started meanwhile.
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -13,25 +13,27 @@ use rustix::net::{
 
 use super::wire::{FRAME_BYTES, Frame};
 
-/// Sends a frame and a file.
+/// Files in one message.
+const FILES_MAX: usize = 2;
+
+/// Sends a frame and one or two files. Until they are received they stay open, whatever becomes of the sender.
 ///
 /// # Errors
 /// The other end is closed; the socket's buffer is full.
-pub fn send(socket: impl AsFd, frame: &Frame, file: BorrowedFd<'_>) -> io::Result<()> {
-    let files = [file];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+pub fn send(socket: impl AsFd, frame: &Frame, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&files));
+    control.push(SendAncillaryMessage::ScmRights(files));
     let sent = sendmsg(socket, &[IoSlice::new(frame)], &mut control, SendFlags::NOSIGNAL)?;
     if sent == FRAME_BYTES { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-/// Waits for a frame with a file. None: the other end is closed. The file is *not* closed on exec.
+/// Waits for a frame with files: one, and perhaps another. None: the other end is closed. They are *not* closed on exec.
 ///
 /// # Errors
 /// A frame that is cut, or comes without a file.
-pub fn receive(socket: impl AsFd, frame: &mut Frame) -> io::Result<Option<OwnedFd>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+pub fn receive(socket: impl AsFd, frame: &mut Frame) -> io::Result<Option<(OwnedFd, Option<OwnedFd>)>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(socket, &mut [IoSliceMut::new(frame)], &mut control, RecvFlags::empty())?;
     if received.bytes == 0 {
@@ -41,8 +43,11 @@ pub fn receive(socket: impl AsFd, frame: &mut Frame) -> io::Result<Option<OwnedF
         RecvAncillaryMessage::ScmRights(files) => Some(files),
         _ => None,
     });
-    match files.flatten().next() {
-        Some(file) if received.bytes == FRAME_BYTES && !received.flags.contains(ReturnFlags::CTRUNC) => Ok(Some(file)),
+    let mut files = files.flatten();
+    match files.next() {
+        Some(file) if received.bytes == FRAME_BYTES && !received.flags.contains(ReturnFlags::CTRUNC) => {
+            Ok(Some((file, files.next())))
+        }
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }

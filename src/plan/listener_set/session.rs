@@ -10,10 +10,33 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Boottime(pub Duration);
 
+impl Boottime {
+    /// Nanoseconds since boot.
+    pub fn from_nanos(nanos: u64) -> Self {
+        Self(Duration::from_nanos(nanos))
+    }
+
+    /// Nanoseconds since boot; the largest number for what is beyond it.
+    pub fn as_nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Later by so much; stays within what can be told.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(wait))
+    }
+
+    /// Time since `earlier`; zero when that is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// Until when a boot may run listeners whose renewal, sent at `sent_at`, was acknowledged. It counts from before the send:
 /// the renewal may have been committed at any time since, and others wait from then on.
 pub fn deadline(sent_at: Boottime, stop_after: Duration) -> Boottime {
-    Boottime(sent_at.0.saturating_add(stop_after))
+    sent_at.after(stop_after)
 }
 
 /// What a session that was read says to the boot that believes to hold it.

@@ -1,5 +1,6 @@
 //! The agent's part in a Pod, with real processes.
-mod fixture;
+pub mod fixture;
 mod guard;
 mod kills;
 mod lines;
+mod session;

@@ -38,8 +38,10 @@ type Answering = Pin<Box<dyn Future<Output = Result<Response<Stream>, BoxError>>
 pub fn service(
     server: ApiServer,
     who: &str,
-) -> impl Service<HttpRequest<Body>, Response = Response<Stream>, Error = BoxError, Future = Answering> + Send + 'static
-{
+) -> impl Service<HttpRequest<Body>, Response = Response<Stream>, Error = BoxError, Future = Answering>
++ Send
++ 'static
++ use<> {
     let who: Arc<str> = who.into();
     tower::service_fn(move |request: HttpRequest<Body>| -> Answering {
         let (server, who) = (server.clone(), who.clone());

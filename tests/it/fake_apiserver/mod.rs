@@ -27,6 +27,8 @@ mod rules;
 mod scale;
 mod schema;
 pub mod selectors;
+#[cfg(feature = "testbed")]
+pub mod socket;
 pub mod store;
 #[cfg(test)]
 mod tests;

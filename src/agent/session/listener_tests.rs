@@ -1,0 +1,156 @@
+use serde_json::json;
+
+use super::*;
+use crate::{agent::exec::Proof, plan::listener_set::session::fixture::holder};
+
+fn second(second: u64) -> Boottime {
+    Boottime(Duration::from_secs(second))
+}
+
+fn wall() -> Timestamp {
+    "2026-01-01T10:00:01Z".parse().unwrap()
+}
+
+/// Of Pod `a` with epoch 5, seen at version 9.
+fn lease() -> ListenerLease {
+    let identity = holder("a", 1).to_string();
+    let settings = r#"{"config":{"k":1},"useProxy":true,"connectTimeoutSeconds":3,"startTimeoutSeconds":4,
+        "stopTimeoutSeconds":5,"checkpointSeconds":6}"#;
+    let lease = json!({
+        "metadata": {
+            "name": "listener.bots.one", "uid": "uid-one", "resourceVersion": "9", "labels": {"baton.dev/lease": "listener"},
+            "ownerReferences": [{"apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet", "name": "bots", "uid": "uid-set",
+                "controller": true}],
+            "annotations": {
+                "baton.dev/listener": "one", "baton.dev/config": settings, "baton.dev/config-hash": "c1", "baton.dev/state": "7",
+            },
+        },
+        "spec": {"holderIdentity": identity, "leaseTransitions": 5},
+    });
+    ListenerLease::read(&serde_json::from_value(lease).unwrap()).unwrap()
+}
+
+fn running() -> Listener {
+    let mut listener = Listener::new(lease());
+    listener.started(second(100), true);
+    listener
+}
+
+fn end(cause: Cause) -> Ended {
+    Ended { cause, exit: Some(Exit::Code(3)), proof: Proof::Guard }
+}
+
+/// A8, A9: what a listener is told.
+#[test]
+fn a_task_says_what_the_lease_says() {
+    let task = Listener::new(lease()).task().unwrap();
+    assert_eq!((task.listener.as_str(), task.config.as_str()), ("one", r#"{"k":1}"#));
+    assert_eq!((task.fence_token.as_str(), task.resume.as_deref()), ("uid-set-9", Some("7")));
+    assert_eq!((task.connect_timeout_seconds, task.use_proxy), (3, true));
+}
+
+/// A11, L2
+#[test]
+fn what_ends_by_itself_rests_and_its_epoch_is_spent() {
+    let mut listener = running();
+    listener.ended(end(Cause::Exited), second(110), wall());
+    assert_eq!((&listener.unit.runs, listener.unit.tombstone), (&Runs::Nothing, 5));
+    assert_eq!((listener.unit.rests_until, listener.backoff.failures()), (second(111), 1));
+    assert_eq!(listener.trouble, Some(Trouble::new("Exited", "it has ended with exit code 3")));
+    assert_eq!(listener.legacy(), (None, Stopped::At(wall())));
+}
+
+#[test]
+fn what_was_asked_to_end_or_came_too_late_has_not_failed() {
+    let mut asked = running();
+    asked.unit.runs = Runs::Stops { epoch: 5 };
+    asked.ended(end(Cause::Stopped), second(110), wall());
+    let mut late = running();
+    late.ended(end(Cause::Deadline), second(110), wall());
+    for listener in [asked, late] {
+        assert_eq!((listener.unit.rests_until, listener.backoff.failures()), (Boottime::default(), 0));
+        assert_eq!((listener.unit.tombstone, listener.trouble), (5, None));
+    }
+}
+
+#[test]
+fn who_does_not_say_in_time_that_it_works_gives_up_once() {
+    let mut listener = Listener::new(lease());
+    listener.started(second(100), false);
+    assert!(!listener.gives_up(second(103)));
+    assert!(listener.gives_up(second(104)) && !listener.gives_up(second(105)));
+    assert_eq!(listener.unit.runs, Runs::Stops { epoch: 5 });
+    listener.ended(end(Cause::Stopped), second(106), wall());
+    assert_eq!((listener.backoff.failures(), listener.trouble.unwrap().reason.as_str()), (1, "StartTimeout"));
+    let mut works = Listener::new(lease());
+    works.started(second(100), false);
+    works.said_that_it_works();
+    assert!(!works.gives_up(second(200)));
+}
+
+/// L2: a state is handed on by the epoch that said it, and by no other.
+#[test]
+fn what_was_said_under_another_epoch_is_not_handed_on() {
+    let mut listener = running();
+    listener.said_where_to_resume("8".into());
+    listener.ended(end(Cause::Stopped), second(110), wall());
+    assert_eq!(listener.legacy(), (Some("8"), Stopped::At(wall())));
+    // Given away, run elsewhere, and given back, but not started here.
+    listener.lease.ownership.epoch = 7;
+    assert_eq!(listener.legacy(), (None, Stopped::Never));
+}
+
+#[test]
+fn checkpoints_are_as_far_apart_as_asked() {
+    let mut listener = running();
+    assert_eq!(listener.checkpoint(second(200)), (None, None), "nothing said");
+    listener.said_where_to_resume("7".into());
+    assert_eq!(listener.checkpoint(second(200)), (None, None), "nothing new");
+    listener.said_where_to_resume("8".into());
+    assert_eq!(listener.checkpoint(second(105)), (None, Some(second(106))));
+    assert_eq!(listener.checkpoint(second(106)), (Some("8".into()), None));
+    listener.unit.runs = Runs::Stops { epoch: 5 };
+    assert_eq!(listener.checkpoint(second(106)), (None, None), "the write that follows has it");
+}
+
+#[test]
+fn an_older_view_changes_nothing() {
+    let me = holder("a", 1);
+    let mut listener = Listener::new(lease());
+    listener.vanish("8");
+    assert!(listener.is_mine(&me));
+    listener.vanish("10");
+    assert!(!listener.is_mine(&me));
+    let mut older = lease();
+    older.ownership.resource_version = "8".into();
+    listener.see(older, &me);
+    assert!(!listener.is_mine(&me));
+    let mut newer = lease();
+    newer.ownership.resource_version = "11".into();
+    listener.see(newer, &me);
+    assert!(listener.is_mine(&me));
+}
+
+#[test]
+fn complaints_begin_with_their_reason() {
+    for (text, reason, message) in [
+        ("ConnectTimeout: no route", "ConnectTimeout", "no route"),
+        ("no route: 10.0.0.1", "Failed", "no route: 10.0.0.1"),
+        ("Failed", "Failed", "Failed"),
+        ("Two Words: x", "Failed", "Two Words: x"),
+    ] {
+        assert_eq!(Trouble::of_complaint(text), Trouble::new(reason, message), "{text}");
+    }
+    assert!(Trouble::new("X", &"é".repeat(200)).message.len() <= MESSAGE_BYTES_MAX);
+}
+
+#[test]
+fn calls_that_fail_are_further_and_further_apart() {
+    let mut calls = Calls::default();
+    calls.failed(second(100));
+    assert_eq!(calls.rest_until, second(100).after(Duration::from_millis(25)));
+    (0..20).for_each(|_| calls.failed(second(100)));
+    assert_eq!(calls.rest_until, second(102));
+    calls.worked();
+    assert_eq!((calls.failures, calls.rest_until), (0, Boottime::default()));
+}

@@ -1,0 +1,235 @@
+//! When to renew, and until when one may run: what the profile of a session means to its own agent.
+use std::time::Duration;
+
+use crate::{
+    agent::{boottime::Boottime, exec::GUARD_MARGIN},
+    api::session::SessionProfile,
+    plan::listener_set::session,
+};
+
+/// Times of a session, as far as its agent may rely on them.
+///
+/// Others wait for D of the Lease. So the times of a shorter D hold from the moment at which it is wanted, before it is
+/// written; those of a longer one from the renewal whose answer shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pace {
+    in_force: SessionProfile,
+    wanted: SessionProfile,
+    /// When the renewal was sent that was last acknowledged.
+    sent_at: Option<Boottime>,
+}
+
+/// Until when something may run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deadlines {
+    /// All listeners are told to stop.
+    pub stop: Boottime,
+    /// Their guards kill what has not stopped. So much before K that a guard which does not do so is itself killed by K
+    /// ([`GUARD_MARGIN`]), and not before S.
+    pub kill: Boottime,
+}
+
+impl Pace {
+    /// Before the claim, which writes D of this profile.
+    pub fn new(profile: SessionProfile) -> Self {
+        Self { in_force: profile, wanted: profile, sent_at: None }
+    }
+
+    /// Another profile is asked for.
+    pub fn wish(&mut self, wanted: SessionProfile) {
+        self.wanted = wanted;
+        self.in_force = shorter(self.in_force, wanted);
+    }
+
+    /// The profile that renewals should write.
+    pub fn wanted(&self) -> SessionProfile {
+        self.wanted
+    }
+
+    /// A renewal was acknowledged that had been sent then; the Lease has this D now.
+    pub fn acknowledged(&mut self, sent_at: Boottime, duration: Duration) {
+        // One that no profile has was written by somebody else: as long as it is not too short, any profile will do.
+        let profiles = [SessionProfile::Calm, SessionProfile::Default, SessionProfile::Fast];
+        let written = profiles.into_iter().find(|profile| profile.times().expire <= duration);
+        self.in_force = shorter(written.unwrap_or(SessionProfile::Fast), self.wanted);
+        self.sent_at = self.sent_at.max(Some(sent_at));
+    }
+
+    /// Nothing that was acknowledged counts any more: the clock may have stood still.
+    pub fn void(&mut self) {
+        self.sent_at = None;
+    }
+
+    /// Until when something may run. In the past without an acknowledged renewal.
+    pub fn deadlines(&self) -> Deadlines {
+        let Some(sent_at) = self.sent_at else { return Deadlines::default() };
+        let times = self.in_force.times();
+        let kill = times.kill.saturating_sub(GUARD_MARGIN).max(times.stop);
+        Deadlines { stop: session::deadline(sent_at, times.stop), kill: session::deadline(sent_at, kill) }
+    }
+
+    /// R.
+    pub fn period(&self) -> Duration {
+        self.in_force.times().renew
+    }
+
+    /// How long one renewal may take: at most R, so that there is time for others before S.
+    pub fn timeout(&self) -> Duration {
+        (self.period() * 2 / 3).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
+    }
+
+    /// When the next renewal is due, given when and how the last one was sent. A failed one is followed a second later,
+    /// or at once where it took longer than that.
+    pub fn next(&self, sent_at: Boottime, has_failed: bool) -> Boottime {
+        sent_at.after(if has_failed { RETRY.min(self.period()) } else { self.period() })
+    }
+}
+
+const TIMEOUT_MIN: Duration = Duration::from_secs(1);
+const TIMEOUT_MAX: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(1);
+
+fn shorter(one: SessionProfile, other: SessionProfile) -> SessionProfile {
+    if one.times().expire <= other.times().expire { one } else { other }
+}
+
+/// Pause before what has ended by itself is started again: 1 s, 2 s, 4 s … 60 s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    const LONGEST: Duration = Duration::from_mins(1);
+    /// What has run for so long has not failed to start.
+    const GOOD: Duration = Duration::from_mins(1);
+
+    /// Starts in a row that have failed.
+    pub fn failures(self) -> u32 {
+        self.failures
+    }
+
+    /// It ended by itself after this time, or never ran; how long to wait.
+    pub fn failed(&mut self, ran_for: Duration) -> Duration {
+        if ran_for >= Self::GOOD {
+            self.failures = 0;
+        }
+        self.failures = self.failures.saturating_add(1);
+        Duration::from_secs(1 << (self.failures - 1).min(6)).min(Self::LONGEST)
+    }
+
+    /// It runs, and has done so for this time.
+    pub fn runs_for(&mut self, time: Duration) {
+        if time >= Self::GOOD {
+            self.failures = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn second(second: u64) -> Boottime {
+        Boottime(Duration::from_secs(second))
+    }
+
+    fn duration(profile: SessionProfile) -> Duration {
+        profile.times().expire
+    }
+
+    const ALL: [SessionProfile; 3] = [SessionProfile::Fast, SessionProfile::Default, SessionProfile::Calm];
+
+    #[test]
+    fn guards_kill_before_k_and_not_before_s() {
+        for profile in ALL {
+            let mut pace = Pace::new(profile);
+            assert_eq!(pace.deadlines(), Deadlines::default(), "not acknowledged");
+            pace.acknowledged(second(100), duration(profile));
+            let (times, deadlines) = (profile.times(), pace.deadlines());
+            assert_eq!(deadlines.stop, second(100).after(times.stop));
+            assert!(deadlines.kill >= deadlines.stop);
+            assert!(deadlines.kill.after(GUARD_MARGIN) <= second(100).after(times.kill), "{profile:?}");
+            assert!(deadlines.kill.after(GUARD_MARGIN) < second(100).after(times.expire), "{profile:?}");
+        }
+    }
+
+    #[test]
+    fn a_shorter_profile_holds_at_once_a_longer_one_when_it_was_answered() {
+        let mut pace = Pace::new(SessionProfile::Default);
+        pace.acknowledged(second(100), duration(SessionProfile::Default));
+        pace.wish(SessionProfile::Fast);
+        assert_eq!(pace.deadlines().stop, second(103));
+        pace.acknowledged(second(101), duration(SessionProfile::Fast));
+        pace.wish(SessionProfile::Calm);
+        assert_eq!((pace.deadlines().stop, pace.wanted()), (second(104), SessionProfile::Calm));
+        pace.acknowledged(second(102), duration(SessionProfile::Fast));
+        assert_eq!(pace.deadlines().stop, second(105), "it has not been written");
+        pace.acknowledged(second(103), duration(SessionProfile::Calm));
+        assert_eq!(pace.deadlines().stop, second(163));
+        pace.acknowledged(second(104), Duration::from_secs(4));
+        assert_eq!(pace.deadlines().stop, second(107), "somebody wrote what no profile has");
+    }
+
+    #[test]
+    fn what_was_acknowledged_before_a_jump_does_not_count() {
+        let mut pace = Pace::new(SessionProfile::Default);
+        pace.acknowledged(second(100), duration(SessionProfile::Default));
+        pace.void();
+        assert_eq!(pace.deadlines(), Deadlines::default());
+        pace.acknowledged(second(101), duration(SessionProfile::Default));
+        assert_eq!(pace.deadlines().stop, second(111));
+    }
+
+    #[test]
+    fn a_failed_renewal_is_soon_followed_by_another() {
+        for profile in ALL {
+            let pace = Pace::new(profile);
+            let times = profile.times();
+            assert!(pace.timeout() <= times.renew);
+            assert_eq!(pace.next(second(100), false), second(100).after(times.renew));
+            assert_eq!(pace.next(second(100), true), second(101));
+            // Two that get no answer at all still end by S.
+            assert!(times.renew + 2 * pace.timeout() <= times.stop, "{profile:?}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is wished and answered: nobody else's wait is shorter than our S.
+        #[test]
+        fn s_is_always_that_of_a_duration_that_others_wait_for(
+            steps in prop::collection::vec((0_usize..3, any::<bool>(), any::<bool>()), 1..12)
+        ) {
+            let mut pace = Pace::new(SessionProfile::Default);
+            let mut written = SessionProfile::Default;
+            let mut last = None;
+            for (number, (wish, arrives, answered)) in steps.into_iter().enumerate() {
+                pace.wish(ALL[wish]);
+                let sent_at = second(100 + number as u64);
+                if arrives {
+                    written = pace.wanted();
+                }
+                if arrives && answered {
+                    pace.acknowledged(sent_at, duration(written));
+                    last = Some(sent_at);
+                }
+                if let Some(last) = last {
+                    prop_assert!(pace.deadlines().stop <= last.after(written.times().stop));
+                }
+            }
+        }
+
+        #[test]
+        fn pauses_grow_to_a_minute(runs in prop::collection::vec(0_u64..59, 1..20)) {
+            let mut backoff = Backoff::default();
+            let pauses: Vec<_> = runs.iter().map(|ran| backoff.failed(Duration::from_secs(*ran)).as_secs()).collect();
+            let expected = [1, 2, 4, 8, 16, 32].into_iter().chain(std::iter::repeat(60));
+            prop_assert!(pauses.iter().copied().eq(expected.take(runs.len())));
+            prop_assert_eq!(backoff.failed(Duration::from_mins(1)).as_secs(), 1);
+            backoff.runs_for(Duration::from_mins(1));
+            prop_assert_eq!(backoff.failures(), 0);
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The session of this Pod: claimed once by each boot of the agent, then renewed until it is lost.
+//!
+//! Renewals have a client of their own, so that nothing of ours delays them. A deadline counts from before the last
+//! acknowledged one was sent ([`Pace`]). What one answer, or the watch, shows of the Lease is passed on at once: the inbox,
+//! another profile, the end.
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use super::{
+    api::{CallError, Connect, Leases},
+    leases::{self, Renewal, SessionLease, is_older},
+    pace::{Deadlines, Pace},
+};
+use crate::{
+    agent::boottime::{Alarm, Boottime, Reading, jumped},
+    api::names,
+    plan::listener_set::session::{self, Standing, Start},
+    snapshot::{
+        index::Event,
+        lease::{Holder, Letter},
+        report::AgentInfo,
+    },
+};
+
+/// Reports that change within this time are sent as one.
+const COALESCE: Duration = Duration::from_millis(20);
+/// Between two looks at the clocks. Nothing else needs the agent's time while nothing happens.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between two tries of a claim.
+const CLAIM_RETRY: Duration = Duration::from_secs(1);
+/// Longest time for a claim.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the agent tells on its session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outbox {
+    /// Of itself.
+    pub info: AgentInfo,
+    /// Of each ListenerSet, by its name: JSON.
+    pub reports: BTreeMap<String, String>,
+}
+
+impl Outbox {
+    fn annotations(&self) -> BTreeMap<String, String> {
+        let info = serde_json::to_string(&self.info).unwrap_or_default();
+        let mut annotations = BTreeMap::from([(names::ANNOTATION_AGENT.to_owned(), info)]);
+        annotations.extend(self.reports.iter().map(|(set, json)| (names::report_annotation(set), json.clone())));
+        annotations
+    }
+}
+
+/// What a session tells the rest of the agent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    /// Until when something may run.
+    pub deadlines: Deadlines,
+    /// R.
+    pub period: Duration,
+    /// What the controller suggests, by ListenerSet and listener.
+    pub inbox: Arc<BTreeMap<String, BTreeMap<String, Letter>>>,
+    /// Why nothing may run any more, ever.
+    pub over: Option<String>,
+}
+
+/// A session that is ours.
+pub struct Renewals {
+    connect: Connect,
+    namespace: String,
+    leases: Leases,
+    name: String,
+    me: Holder,
+    seen: SessionLease,
+    pace: Pace,
+    /// Annotations as last acknowledged.
+    said: BTreeMap<String, String>,
+    /// The clocks when last looked at.
+    clocks: Reading,
+    /// What was sent before that does not count: a clock may have stood still since.
+    counts_from: Boottime,
+    /// The last answer was a 401, and the token was read anew.
+    has_reconnected: bool,
+    told: watch::Sender<Told>,
+}
+
+/// How a session is asked for.
+pub struct Claimant {
+    /// Makes clients.
+    pub connect: Connect,
+    /// Namespace of the Pod.
+    pub namespace: String,
+    /// This process; its boot number is found by the claim.
+    pub name: Holder,
+    /// What it says first.
+    pub first: Outbox,
+}
+
+impl Claimant {
+    /// Waits until the controller has made the session of this Pod, and claims it. `events` are of the watch on that Lease.
+    /// No guard of an earlier boot may be left.
+    ///
+    /// # Errors
+    /// No client can be made; the Pod's name is too long for a session.
+    pub async fn claim(self, events: &mut mpsc::UnboundedReceiver<Event<Lease>>) -> anyhow::Result<Renewals> {
+        let name = names::session_lease_name(&self.name.pod)
+            .context("POD_NAME is too long: a Pod with a session has a name of at most 245 characters")?;
+        let leases = Leases::new((self.connect)()?, &self.namespace);
+        let mut seen: Option<SessionLease> = None;
+        loop {
+            let start = seen.as_ref().map_or(Start::Wait, |seen| session::start(&seen.session, &self.name, true));
+            let found = match (start, seen.take()) {
+                (Start::Claim { boot }, Some(found)) => {
+                    let me = Holder { boot, ..self.name.clone() };
+                    let pace = Pace::new(found.profile.unwrap_or_default());
+                    let mut renewals = self.renewals(&name, leases.clone(), me, found, pace);
+                    match renewals.claim(&self.first).await {
+                        Ok(()) => return Ok(renewals),
+                        Err(error) if error.code() == 409 => {}
+                        Err(error) => {
+                            tracing::warn!(lease = name, error = error.message(), "cannot claim the session");
+                            tokio::time::sleep(CLAIM_RETRY).await;
+                        }
+                    }
+                    // Whatever was answered, it may have been done.
+                    leases.get(&name, CLAIM_TIMEOUT).await.ok().flatten()
+                }
+                (Start::Ours, Some(found)) => {
+                    let me = Holder { boot: found.session.boot, ..self.name.clone() };
+                    let pace = Pace::new(found.profile.unwrap_or_default());
+                    return Ok(self.renewals(&name, leases, me, found, pace));
+                }
+                _ => match events.recv().await.context("the watch on the session has ended")? {
+                    Event::Applied(lease) => Some(lease),
+                    Event::Listed { objects, .. } => objects.into_iter().next(),
+                    Event::Deleted(_) | Event::Progressed(_) => None,
+                },
+            };
+            seen = found.as_ref().and_then(SessionLease::read);
+        }
+    }
+
+    fn renewals(&self, name: &str, leases: Leases, me: Holder, seen: SessionLease, pace: Pace) -> Renewals {
+        Renewals {
+            connect: self.connect.clone(),
+            namespace: self.namespace.clone(),
+            leases,
+            name: name.to_owned(),
+            me,
+            seen,
+            pace,
+            said: BTreeMap::new(),
+            clocks: Reading::now(),
+            counts_from: Boottime::default(),
+            has_reconnected: false,
+            told: watch::Sender::default(),
+        }
+    }
+}
+
+/// An answer.
+struct Answer {
+    sent_at: Boottime,
+    kind: Kind,
+}
+
+enum Kind {
+    Renewed(Result<Lease, CallError>, BTreeMap<String, String>),
+    Read(Result<Option<Lease>, CallError>),
+}
+
+impl Renewals {
+    /// Who we are.
+    pub fn me(&self) -> &Holder {
+        &self.me
+    }
+
+    /// What the session tells, from now on.
+    pub fn subscribe(&self) -> watch::Receiver<Told> {
+        self.told.subscribe()
+    }
+
+    async fn claim(&mut self, first: &Outbox) -> Result<(), CallError> {
+        let annotations = first.annotations();
+        let agent = annotations.get(names::ANNOTATION_AGENT).map_or("", String::as_str);
+        let patch = leases::claim(&self.seen, &self.me, self.pace.wanted(), agent, Timestamp::now());
+        let sent_at = Boottime::now();
+        let lease = self.leases.merge(&self.name, &patch, CLAIM_TIMEOUT).await?;
+        self.said = BTreeMap::from([(names::ANNOTATION_AGENT.to_owned(), agent.to_owned())]);
+        self.acknowledged(sent_at, &lease);
+        tracing::info!(lease = self.name, identity = %self.me, "claimed the session");
+        Ok(())
+    }
+
+    /// Renews until the session is lost; returns why.
+    ///
+    /// # Errors
+    /// There is no timer.
+    pub async fn keep(
+        mut self,
+        mut events: mpsc::UnboundedReceiver<Event<Lease>>,
+        mut outbox: watch::Receiver<Outbox>,
+    ) -> anyhow::Result<()> {
+        let mut alarm = Alarm::new()?;
+        let mut flight = JoinSet::new();
+        // A claim found as ours has not been renewed yet.
+        let is_fresh = self.pace.deadlines() != Deadlines::default();
+        let mut due = if is_fresh { self.pace.next(Boottime::now(), false) } else { Boottime::now() };
+        loop {
+            let over = self.told.borrow().over.is_some();
+            if over {
+                return Ok(());
+            }
+            let now = Boottime::now();
+            if now >= due && flight.is_empty() {
+                self.renew(&mut flight, &outbox.borrow_and_update());
+            }
+            let wake = if flight.is_empty() { due } else { now.after(LOOK) };
+            let hurry = tokio::select! {
+                biased;
+                answer = flight.join_next(), if !flight.is_empty() => {
+                    let answer = answer.context("no call")?.context("a call has panicked")?;
+                    let is_acknowledged = matches!(answer.kind, Kind::Renewed(Ok(_), _));
+                    due = self.take(answer, &mut flight);
+                    // What has changed meanwhile. After a failure it waits for the next try.
+                    is_acknowledged && self.news(&outbox.borrow()).next().is_some()
+                }
+                event = events.recv() => self.hear(event.context("the watch on the session has ended")?),
+                changed = outbox.changed() => {
+                    changed.context("the agent has ended")?;
+                    true
+                }
+                rung = alarm.at(wake.min(now.after(LOOK))) => {
+                    rung.context("no timer")?;
+                    false
+                }
+            };
+            if hurry {
+                due = due.min(Boottime::now().after(COALESCE));
+            }
+            if self.look_at_the_clocks() {
+                due = Boottime::now();
+            }
+        }
+    }
+
+    fn renew(&mut self, flight: &mut JoinSet<Answer>, outbox: &Outbox) {
+        let is_other = self.seen.session.duration != self.pace.wanted().times().expire;
+        let renewal = Renewal {
+            annotations: self.news(outbox).collect(),
+            is_first: !self.seen.has_annotations,
+            duration: is_other.then(|| (self.pace.wanted(), self.seen.session.renewed_at)),
+        };
+        let patch = leases::renew(&self.me, &renewal, Timestamp::now());
+        let (leases, name, timeout) = (self.leases.clone(), self.name.clone(), self.pace.timeout());
+        let sent_at = Boottime::now();
+        flight.spawn(async move {
+            let answer = leases.json(&name, patch, timeout).await;
+            Answer { sent_at, kind: Kind::Renewed(answer, renewal.annotations) }
+        });
+    }
+
+    /// Annotations that differ from what was last acknowledged.
+    fn news(&self, outbox: &Outbox) -> impl Iterator<Item = (String, String)> {
+        outbox.annotations().into_iter().filter(|(name, text)| self.said.get(name) != Some(text))
+    }
+
+    fn read(&self, flight: &mut JoinSet<Answer>) {
+        let (leases, name, timeout) = (self.leases.clone(), self.name.clone(), self.pace.timeout());
+        let sent_at = Boottime::now();
+        flight.spawn(async move { Answer { sent_at, kind: Kind::Read(leases.get(&name, timeout).await) } });
+    }
+
+    /// Takes an answer in; when the next renewal is due.
+    fn take(&mut self, Answer { sent_at, kind }: Answer, flight: &mut JoinSet<Answer>) -> Boottime {
+        // Before it counts: it may be from before the machine stood still.
+        self.look_at_the_clocks();
+        match kind {
+            Kind::Renewed(Ok(lease), annotations) => {
+                self.has_reconnected = false;
+                self.said.extend(annotations);
+                self.acknowledged(sent_at, &lease);
+                // One from before a jump does not count: once more, at once.
+                if sent_at >= self.counts_from { self.pace.next(sent_at, false) } else { Boottime::now() }
+            }
+            Kind::Renewed(Err(error), _) if error.asks_for_a_look() => {
+                tracing::warn!(lease = self.name, error = error.message(), "the session was not renewed, looking why");
+                self.read(flight);
+                self.pace.next(sent_at, true)
+            }
+            Kind::Read(Ok(lease)) => {
+                let seen = lease.as_ref().and_then(SessionLease::read).filter(|seen| seen.uid == self.seen.uid);
+                match seen {
+                    Some(seen) if !session::is_over(Some(&seen.session), &self.me) => self.show(seen),
+                    seen => self.lose(seen.as_ref()),
+                }
+                self.pace.next(sent_at, true)
+            }
+            Kind::Renewed(Err(error), _) | Kind::Read(Err(error)) => {
+                let is_unauthorized = error.code() == 401;
+                tracing::warn!(lease = self.name, error = error.message(), "could not renew the session");
+                match (self.connect)() {
+                    Ok(client) => self.leases = Leases::new(client, &self.namespace),
+                    Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot make another connection"),
+                }
+                // Its token has been read anew: once more, at once.
+                if is_unauthorized && !std::mem::replace(&mut self.has_reconnected, true) {
+                    return Boottime::now();
+                }
+                self.pace.next(sent_at, true)
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, sent_at: Boottime, lease: &Lease) {
+        let Some(seen) = SessionLease::read(lease) else { return };
+        if sent_at >= self.counts_from {
+            self.pace.acknowledged(sent_at, seen.session.duration);
+        }
+        self.show(seen);
+    }
+
+    /// Takes in what the watch tells. True: there is a reason to renew.
+    fn hear(&mut self, event: Event<Lease>) -> bool {
+        let known = self.seen.session.resource_version.clone();
+        let version_of = |lease: &Lease| lease.metadata.resource_version.clone().unwrap_or_default();
+        let (lease, version) = match event {
+            Event::Progressed(_) => return false,
+            Event::Applied(lease) => (Some(lease.clone()), version_of(&lease)),
+            Event::Deleted(lease) => (None, version_of(&lease)),
+            Event::Listed { objects, resource_version } => (objects.into_iter().next(), resource_version),
+        };
+        if is_older(&version, &known) {
+            return false;
+        }
+        let seen = lease.as_ref().and_then(SessionLease::read).filter(|seen| seen.uid == self.seen.uid);
+        match session::standing(seen.as_ref().map(|seen| &seen.session), &self.me) {
+            Standing::Holds => {
+                let wanted = self.pace.wanted();
+                if let Some(seen) = seen {
+                    self.show(seen);
+                }
+                self.pace.wanted() != wanted
+            }
+            // A renewal will tell.
+            Standing::Outdated => true,
+            Standing::Lost => {
+                self.lose(seen.as_ref());
+                false
+            }
+        }
+    }
+
+    /// This is the session now.
+    fn show(&mut self, seen: SessionLease) {
+        if is_older(&seen.session.resource_version, &self.seen.session.resource_version) {
+            return;
+        }
+        if let Some(profile) = seen.profile.filter(|profile| *profile != self.pace.wanted()) {
+            tracing::info!(?profile, "another session profile is asked for");
+            self.pace.wish(profile);
+        }
+        self.seen = seen;
+        self.publish();
+    }
+
+    fn lose(&mut self, seen: Option<&SessionLease>) {
+        let why = match seen {
+            Some(seen) => {
+                format!("it is {} now", seen.session.claim.to_identity().unwrap_or_else(|| "nobody's".into()))
+            }
+            None => "it was deleted, or lost its label".to_owned(),
+        };
+        tracing::error!(lease = self.name, identity = %self.me, why, "lost the session: everything stops");
+        self.pace.void();
+        self.told.send_modify(|told| {
+            told.deadlines = Deadlines::default();
+            told.over = Some(why);
+        });
+    }
+
+    /// True: they have jumped, and nothing acknowledged so far counts any more.
+    fn look_at_the_clocks(&mut self) -> bool {
+        let clocks = Reading::now();
+        let has_jumped = jumped(std::mem::replace(&mut self.clocks, clocks), clocks);
+        if has_jumped {
+            tracing::warn!(
+                "the wall clock has jumped: the machine may have stood still, so everything stops until the session is renewed"
+            );
+            self.counts_from = clocks.boot;
+            self.pace.void();
+            self.publish();
+        }
+        has_jumped
+    }
+
+    fn publish(&mut self) {
+        let (deadlines, period, inbox) = (self.pace.deadlines(), self.pace.period(), &self.seen.inbox);
+        self.told.send_if_modified(|told| {
+            let is_same = told.deadlines == deadlines && told.period == period && *told.inbox == *inbox;
+            if told.over.is_some() || is_same {
+                return false;
+            }
+            if *told.inbox != *inbox {
+                told.inbox = Arc::new(inbox.clone());
+            }
+            (told.deadlines, told.period) = (deadlines, period);
+            true
+        });
+    }
+}

@@ -1,0 +1,462 @@
+//! All listeners of this agent, in one task: what is known goes in, [`unit::next`] decides, and what it says is done.
+//!
+//! Level-triggered: after anything has happened every listener is looked at again, until it has nothing to do. Between a
+//! listener's proven end and the write that gives it away, and between the sight of an ownership and the start, nothing
+//! waits for anything else.
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    api::{CallError, Leases},
+    hands::{Call, Done, Hands, Invitation, Moment, Options, Sight, earliest},
+    leases::ListenerLease,
+    listener::Listener,
+    pace::Deadlines,
+    renewal::{Outbox, Told},
+    runner::{Happening, Id, Runner},
+};
+use crate::{
+    agent::boottime::{Alarm, Boottime},
+    api::names,
+    plan::listener_set::unit::Runs,
+    snapshot::{
+        index::Event,
+        lease::{Holder, Letter, Order},
+        report::AgentInfo,
+    },
+};
+
+/// Between two tries to read what will come.
+const INVITATION_RETRY: Duration = Duration::from_secs(1);
+/// Processes started in one turn.
+const STARTS_MAX: u32 = 8;
+/// The loop turns at least so often: who asks for its health hears from it.
+const TURN: Duration = Duration::from_secs(1);
+
+/// What the agent is told from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Let others take the listeners.
+    Drain,
+    /// The same, and end when nothing is held. Said again: do not wait for others.
+    Terminate,
+}
+
+/// What may be known outside of the loop.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// When it has last turned.
+    pub turned_at: Boottime,
+    /// Until when listeners may run.
+    pub ready_until: Boottime,
+    /// It drains, and nothing is held any more.
+    pub is_drained: bool,
+}
+
+/// Where what is known comes from.
+pub struct Sources {
+    /// Ownership Leases that name this boot.
+    pub events: mpsc::UnboundedReceiver<Event<Lease>>,
+    /// The session.
+    pub told: watch::Receiver<Told>,
+    /// Signals, and the local HTTP server.
+    pub notices: mpsc::Receiver<Notice>,
+}
+
+/// All listeners.
+pub struct Units<R> {
+    hands: Hands<R>,
+    listeners: BTreeMap<Id, Listener>,
+    /// What will come, by ListenerSet and listener, and how far we know of it.
+    invitations: BTreeMap<(String, String), Invitation>,
+    told: Told,
+    /// The Leases that name us have been listed.
+    is_listed: bool,
+    drain: Drain,
+    outbox: watch::Sender<Outbox>,
+    health: watch::Sender<Health>,
+}
+
+/// The end of this Pod.
+#[derive(Clone, Copy, Debug, Default)]
+struct Drain {
+    since: Option<Boottime>,
+    terminates: bool,
+    hastens: bool,
+}
+
+impl<R: Runner> Units<R> {
+    /// With none yet.
+    pub fn new(
+        me: Holder,
+        options: Options,
+        leases: Leases,
+        runner: R,
+        outbox: watch::Sender<Outbox>,
+        health: watch::Sender<Health>,
+    ) -> Self {
+        Self {
+            hands: Hands::new(me, options, leases, runner),
+            listeners: BTreeMap::new(),
+            invitations: BTreeMap::new(),
+            told: Told::default(),
+            is_listed: false,
+            drain: Drain::default(),
+            outbox,
+            health,
+        }
+    }
+
+    /// Runs listeners until the Pod ends and nothing is held.
+    ///
+    /// # Errors
+    /// The session was lost, and nothing runs any more.
+    pub async fn run(mut self, mut sources: Sources) -> anyhow::Result<()> {
+        let mut alarm = Alarm::new()?;
+        self.hear(&sources.told.borrow_and_update().clone());
+        let (mut is_news, mut wake) = (true, Boottime::default());
+        loop {
+            if is_news || Boottime::now() >= wake {
+                wake = self.turn();
+                if self.hands.starts == 0 {
+                    tokio::task::yield_now().await; // renewals first
+                }
+                if self.is_over()? {
+                    return Ok(());
+                }
+            }
+            // What listeners say comes last: one that never stops talking must not keep the rest from being heard.
+            is_news = tokio::select! {
+                biased;
+                changed = sources.told.changed(), if self.told.over.is_none() => {
+                    let mut told = sources.told.borrow_and_update().clone();
+                    if changed.is_err() && told.over.is_none() {
+                        told.deadlines = Deadlines::default();
+                        told.over = Some("it is not renewed any more".to_owned());
+                    }
+                    self.hear(&told);
+                    true
+                }
+                Some(done) = self.hands.calls.join_next(), if !self.hands.calls.is_empty() => {
+                    if let Ok(done) = done {
+                        self.answered(done);
+                    }
+                    true
+                }
+                event = sources.events.recv() => {
+                    self.saw(event.context("the watch on ownerships has ended")?);
+                    true
+                }
+                Some(notice) = sources.notices.recv() => {
+                    self.notice(notice);
+                    true
+                }
+                (id, happening) = self.hands.runner.next() => self.happened(&id, happening),
+                rung = alarm.at(wake) => {
+                    rung?;
+                    true
+                }
+            }
+        }
+    }
+
+    /// Whether the agent ends.
+    fn is_over(&self) -> anyhow::Result<bool> {
+        if let Some(why) = &self.told.over {
+            let runs = self.listeners.values().any(Listener::runs);
+            anyhow::ensure!(runs, "the session was lost: {why}");
+            return Ok(false);
+        }
+        let is_over = self.drain.terminates && self.is_drained();
+        if is_over {
+            tracing::info!("nothing is held any more: the agent ends");
+        }
+        Ok(is_over)
+    }
+
+    /// Looks at everything; returns when to look again without an event.
+    fn turn(&mut self) -> Boottime {
+        let now = Boottime::now();
+        let leaves_at = self.drain.since.map(|since| since.after(self.hands.options.drain_timeout));
+        let leaves = self.drain.hastens || leaves_at.is_some_and(|at| now >= at);
+        let mut wake = earliest(Some(now.after(TURN)), leaves_at.filter(|at| *at > now));
+        wake = earliest(wake, self.read_invitations(now));
+        self.hands.starts = STARTS_MAX;
+        for (id, listener) in &mut self.listeners {
+            // Each with a time of its own: starting the ones before has taken some.
+            let moment = Moment { told: &self.told, invitations: &self.invitations, leaves, now: Boottime::now() };
+            wake = earliest(wake, self.hands.attend(id, listener, &moment));
+        }
+        self.report(leaves, now);
+        wake.unwrap_or(now)
+    }
+
+    /// Reads what is to come.
+    fn read_invitations(&mut self, now: Boottime) -> Option<Boottime> {
+        let mut wake = None;
+        for ((set, listener), invitation) in &mut self.invitations {
+            match invitation.sight {
+                Sight::From(from) if now >= from => {
+                    invitation.sight = Sight::Reading;
+                    let name = names::listener_lease_name(set, listener);
+                    self.hands.read(Call::Invitation(set.clone(), listener.clone()), name);
+                }
+                Sight::From(from) => wake = earliest(wake, Some(from)),
+                Sight::Reading | Sight::Known => {}
+            }
+        }
+        wake
+    }
+
+    /// What the session tells.
+    fn hear(&mut self, told: &Told) {
+        // Nothing takes a deadline back but its passing: who is told to stop has the time that he had.
+        if told.deadlines != self.told.deadlines && told.deadlines.kill > Boottime::default() {
+            self.hands.runner.extend(told.deadlines.kill);
+        }
+        if !Arc::ptr_eq(&told.inbox, &self.told.inbox) {
+            let coming = |set: &String, letters: &BTreeMap<String, Letter>| -> Vec<_> {
+                let coming = letters.iter().filter(|(_, letter)| letter.order == Order::Incoming);
+                coming.map(|(listener, letter)| ((set.clone(), listener.clone()), letter.epoch)).collect()
+            };
+            let coming: BTreeMap<_, _> = told.inbox.iter().flat_map(|(set, letters)| coming(set, letters)).collect();
+            self.invitations.retain(|key, invitation| coming.get(key) == Some(&invitation.epoch));
+            for (key, epoch) in coming {
+                let sight = Sight::From(Boottime::default());
+                self.invitations.entry(key).or_insert(Invitation { epoch, sight });
+            }
+        }
+        self.told = told.clone();
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        let now = Boottime::now();
+        if self.drain.since.is_none() {
+            tracing::info!(?notice, "draining: others may take the listeners");
+        }
+        self.drain.since.get_or_insert(now);
+        if notice == Notice::Terminate && std::mem::replace(&mut self.drain.terminates, true) {
+            self.drain.hastens = true;
+        }
+    }
+
+    /// What the watch tells of the Leases that name us.
+    fn saw(&mut self, event: Event<Lease>) {
+        match event {
+            Event::Applied(lease) => self.see(&lease),
+            Event::Deleted(lease) => {
+                let uid = lease.metadata.uid.unwrap_or_default();
+                if let Some(listener) = self.listeners.get_mut(&uid) {
+                    listener.vanish(&lease.metadata.resource_version.unwrap_or_default());
+                }
+            }
+            Event::Listed { objects, resource_version } => {
+                self.is_listed = true;
+                for (uid, listener) in &mut self.listeners {
+                    let is_there = objects.iter().any(|lease| lease.metadata.uid.as_ref() == Some(uid));
+                    if !is_there && listener.is_mine(&self.hands.me) {
+                        listener.vanish(&resource_version);
+                    }
+                }
+                for lease in &objects {
+                    self.see(lease);
+                }
+            }
+            Event::Progressed(_) => {}
+        }
+    }
+
+    fn see(&mut self, lease: &Lease) {
+        let Some(seen) = ListenerLease::read(lease) else { return };
+        // Made again: that of another uid is gone.
+        for (uid, listener) in &mut self.listeners {
+            if *uid != seen.ownership.uid && listener.lease.name == seen.name {
+                listener.vanish(&seen.ownership.resource_version);
+            }
+        }
+        let me = &self.hands.me;
+        match self.listeners.get_mut(&seen.ownership.uid) {
+            Some(listener) => listener.see(seen, me),
+            None => {
+                self.listeners.insert(seen.ownership.uid.clone(), Listener::new(seen));
+            }
+        }
+    }
+
+    /// True: there may be something to do.
+    fn happened(&mut self, id: &Id, happening: Happening) -> bool {
+        let Some(listener) = self.listeners.get_mut(id) else { return false };
+        let was_working = listener.works();
+        match happening {
+            Happening::Prepared => {
+                if std::mem::take(&mut listener.is_preparing) && listener.unit.runs == Runs::Nothing {
+                    listener.unit.runs = Runs::Prepared;
+                }
+            }
+            Happening::Works => {
+                listener.said_that_it_works();
+                return !was_working;
+            }
+            Happening::Resume(json) => {
+                listener.said_that_it_works();
+                listener.said_where_to_resume(json);
+                return !was_working || listener.is_written_down();
+            }
+            Happening::Failed(why) => {
+                tracing::warn!(listener = listener.lease.listener, why, "a listener complains");
+                if let Some(run) = &mut listener.run {
+                    run.complaint = Some(why);
+                }
+                return false;
+            }
+            Happening::Ended(ended) => {
+                tracing::info!(listener = listener.lease.listener, ?ended, "a listener has ended");
+                listener.ended(ended, Boottime::now(), Timestamp::now());
+            }
+        }
+        true
+    }
+
+    fn answered(&mut self, Done { kind, result }: Done) {
+        let now = Boottime::now();
+        match kind {
+            Call::Invitation(set, listener) => {
+                let sight = match result {
+                    Ok(Some(lease)) => {
+                        self.see(&lease);
+                        Sight::Known
+                    }
+                    Ok(None) => Sight::From(now.after(INVITATION_RETRY)),
+                    Err(error) => {
+                        tracing::warn!(listener, error = error.message(), "cannot read what is to come");
+                        Sight::From(now.after(INVITATION_RETRY))
+                    }
+                };
+                if let Some(invitation) = self.invitations.get_mut(&(set, listener)) {
+                    invitation.sight = sight;
+                }
+            }
+            Call::Glance => {
+                if let Ok(Some(lease)) = result {
+                    self.see(&lease);
+                }
+            }
+            Call::Look(id) => {
+                if let Some(listener) = self.listeners.get_mut(&id) {
+                    listener.calls.is_busy = false;
+                }
+                match result {
+                    Ok(Some(lease)) => self.looked(&id, &lease),
+                    Ok(None) => self.is_deleted(&id),
+                    Err(error) => self.call_failed(&id, &error, now),
+                }
+            }
+            Call::Checkpoint(id) | Call::Write(id) => self.written(&id, result, now),
+        }
+    }
+
+    /// A look at a listener that we know by uid; of another uid under its name it is gone.
+    fn looked(&mut self, id: &Id, lease: &Lease) {
+        if lease.metadata.uid.as_ref() == Some(id) {
+            self.see(lease);
+        } else {
+            self.is_deleted(id);
+        }
+    }
+
+    fn is_deleted(&mut self, id: &Id) {
+        if let Some(listener) = self.listeners.get_mut(id) {
+            listener.is_gone = true;
+        }
+    }
+
+    fn call_failed(&mut self, id: &Id, error: &CallError, now: Boottime) {
+        if let Some(listener) = self.listeners.get_mut(id) {
+            tracing::warn!(
+                listener = listener.lease.listener,
+                error = error.message(),
+                "a call about its Lease failed"
+            );
+            listener.calls.failed(now);
+        }
+    }
+
+    fn written(&mut self, id: &Id, result: Result<Option<Lease>, CallError>, now: Boottime) {
+        let Some(listener) = self.listeners.get_mut(id) else { return };
+        listener.calls.is_busy = false;
+        match result {
+            Ok(lease) => {
+                listener.calls.worked();
+                self.hands.without_owners |= listener.calls.without_owners;
+                if let Some(lease) = lease {
+                    self.looked(&id.clone(), &lease);
+                }
+            }
+            Err(error) => {
+                let code = error.code();
+                tracing::info!(
+                    listener = listener.lease.listener,
+                    code,
+                    error = error.message(),
+                    "an ownership was not written, looking at it"
+                );
+                if code == 404 {
+                    listener.is_gone = true;
+                } else if code == 403 && !std::mem::replace(&mut listener.calls.without_owners, true) {
+                    // At once, without what it may have been refused for: OwnerReferencesPermissionEnforcement.
+                } else {
+                    if code != 409 {
+                        listener.calls.failed(now);
+                    }
+                    listener.calls.is_busy = true;
+                    let name = listener.lease.name.clone();
+                    self.hands.read(Call::Look(id.clone()), name);
+                }
+            }
+        }
+    }
+
+    /// Nothing is held, nothing runs, nothing is on its way.
+    fn is_drained(&self) -> bool {
+        let is_free =
+            |listener: &Listener| !listener.runs() && !listener.is_mine(&self.hands.me) && !listener.calls.is_busy;
+        self.is_listed && self.listeners.values().all(is_free)
+    }
+
+    /// Tells the session and whoever asks.
+    fn report(&mut self, leaves: bool, now: Boottime) {
+        let info = AgentInfo { revision: self.hands.options.revision.clone(), draining: self.drain.since.is_some() };
+        let moment = Moment { told: &self.told, invitations: &self.invitations, leaves, now };
+        let mut sets: BTreeMap<(&str, &str), Vec<&Listener>> = BTreeMap::new();
+        for listener in self.listeners.values() {
+            sets.entry((&listener.lease.set, &listener.lease.set_uid)).or_default().push(listener);
+        }
+        let mut reports: BTreeMap<String, (bool, String)> = BTreeMap::new();
+        for ((set, uid), listeners) in sets {
+            let is_alive = listeners.iter().any(|listener| listener.runs() || listener.is_mine(&self.hands.me));
+            // A set that was made again under this name waits until nothing of the one before is left.
+            if reports.get(set).is_none_or(|(is_older_alive, _)| is_alive && !is_older_alive) {
+                let report = self.hands.report(set, uid, &listeners, &moment);
+                let json = serde_json::to_string(&report).unwrap_or_default();
+                reports.insert(set.to_owned(), (is_alive, json));
+            }
+        }
+        let reports = reports.into_iter().map(|(set, (_, json))| (set, json)).collect();
+        let outbox = Outbox { info, reports };
+        self.outbox.send_if_modified(|said| {
+            let is_news = *said != outbox;
+            *said = outbox;
+            is_news
+        });
+        let health = Health {
+            turned_at: now,
+            ready_until: self.told.deadlines.stop,
+            is_drained: self.drain.since.is_some() && self.is_drained(),
+        };
+        self.health.send_replace(health);
+    }
+}

@@ -1,0 +1,6 @@
+//! The agent as a process, with real guards and real sockets, against an API server in this process.
+mod drain;
+mod failures;
+mod handover;
+mod silence;
+mod stage;

@@ -1,0 +1,172 @@
+//! Sessions that are not renewed, or not ours any more.
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::stage::{DEAF, POLITE, Stage};
+use crate::{
+    agent::fixture::until,
+    fake_apiserver::{
+        faults::{Then, Verb},
+        refusal::Refusal,
+    },
+};
+
+fn wall() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()
+}
+
+/// How late a busy machine may make a process be.
+const SLACK: u128 = 700_000_000;
+
+/// A11, L1, L2: at S it has stopped; when the API server answers again it goes on, with an epoch of its own.
+#[test]
+fn nothing_runs_past_s_without_an_api_server_and_everything_goes_on_with_it() {
+    let stage = Stage::new();
+    let agent = stage.agent("a", &[], POLITE);
+    stage.session("a", "Fast");
+    let me = stage.identity("a");
+    stage.listener("one", Some(&me), &json!({}));
+    agent.note("start", 1);
+    stage.wait_until_running("a", &[("one", 1)]);
+    let cut = wall();
+    stage.cut();
+    let stop = agent.note("stop", 1);
+    // The last renewal was acknowledged up to a second before the cut.
+    assert!(stop.at >= cut + 2_000_000_000 - SLACK, "{} ms", (stop.at - cut) / 1_000_000);
+    assert!(stop.at <= cut + 3_000_000_000 + SLACK, "{} ms", (stop.at - cut) / 1_000_000);
+    assert_eq!((stage.owner("one"), agent.get("/readyz"), agent.get("/healthz")), ((me.to_string(), 1), 503, 200));
+    stage.faults.off();
+    agent.note("start", 2);
+    stage.wait_until_running("a", &[("one", 2)]);
+    assert_eq!(stage.owner("one"), (me.to_string(), 2));
+}
+
+/// L1: who does not care is killed by K, by his guard.
+#[test]
+fn what_does_not_stop_is_killed_by_k() {
+    let stage = Stage::new();
+    let agent = stage.agent("a", &[], DEAF);
+    stage.session("a", "Fast");
+    stage.listener("one", Some(&stage.identity("a")), &json!({"stopTimeoutSeconds": 600}));
+    agent.note("beat", 3);
+    let cut = wall();
+    stage.cut();
+    std::thread::sleep(Duration::from_secs(5));
+    let last = agent.notes().last().unwrap().at;
+    assert!(last >= cut + 2_000_000_000, "{} ms", (last - cut) / 1_000_000);
+    assert!(last <= cut + 4_000_000_000, "{} ms: K is 4 s", (last - cut) / 1_000_000);
+}
+
+/// A2, L1
+#[test]
+fn a_fenced_session_stops_everything_and_the_next_boot_claims_anew() {
+    let stage = Stage::new();
+    let mut agent = stage.agent("a", &[], POLITE);
+    stage.session("a", "Default");
+    let me = stage.identity("a");
+    stage.listener("one", Some(&me), &json!({}));
+    agent.note("start", 1);
+    stage.edit("session.a", |lease| lease["spec"]["holderIdentity"] = json!(format!("fenced:{me}")));
+    agent.note("stop", 1);
+    assert!(!agent.wait().success());
+    assert!(agent.log().contains("the session was lost: it is fenced:a/uid-a/1-"), "{}", agent.log());
+    assert_eq!(stage.owner("one"), (me.to_string(), 1), "what it does not hold any more it does not write");
+    drop(agent);
+    let _again = stage.agent("a", &[], POLITE);
+    until("the next boot", || (stage.identity_now("a")?.boot == 2).then_some(()));
+}
+
+/// The same by the renewal alone, where no watch tells.
+#[test]
+fn a_session_that_is_gone_ends_the_agent_though_nothing_is_told() {
+    let stage = Stage::new();
+    let mut agent = stage.agent("a", &[], POLITE);
+    stage.session("a", "Fast");
+    stage.identity("a");
+    stage.silence_watches();
+    stage.edit("session.a", |lease| lease["metadata"]["labels"]["baton.dev/lease"] = json!("none"));
+    assert!(!agent.wait().success());
+    assert!(agent.log().contains("lost its label"), "{}", agent.log());
+}
+
+#[test]
+fn another_profile_is_adopted() {
+    let stage = Stage::new();
+    let _agent = stage.agent("a", &[], POLITE);
+    stage.session("a", "Default");
+    stage.identity("a");
+    for (profile, seconds) in [("Calm", 90), ("Fast", 5), ("Default", 15)] {
+        stage.edit("session.a", |lease| lease["metadata"]["annotations"]["baton.dev/profile"] = json!(profile));
+        until(profile, || (stage.lease("session.a")["spec"]["leaseDurationSeconds"] == seconds).then_some(()));
+    }
+}
+
+/// A2: guards that outlive their agent are waited for, and a second agent is refused.
+#[test]
+fn an_agent_is_alone_in_its_pod() {
+    let stage = Stage::new();
+    let mut agent = stage.agent("a", &[], DEAF);
+    stage.session("a", "Default");
+    let first = stage.identity("a");
+    stage.listener("one", Some(&first), &json!({}));
+    agent.note("beat", 3);
+    let mut second = stage.agent("a", &[], POLITE);
+    assert!(!second.wait().success());
+    assert!(second.log().contains("another agent runs in this Pod"), "{}", second.log());
+    drop(second);
+    agent.signal(Signal::SIGKILL);
+    agent.wait();
+    let _third = stage.agent("a", &[], POLITE);
+    until("the next boot", || (stage.identity_now("a")?.boot == 2).then_some(()));
+    // Its claim was written after the last sign of life.
+    let claimed = stage.lease("session.a")["spec"]["acquireTime"].as_str().unwrap().to_owned();
+    let claimed: jiff::Timestamp = claimed.parse().unwrap();
+    let last = agent.notes().into_iter().filter(|note| note.what == "beat").next_back().unwrap().at;
+    assert!(claimed.as_nanosecond() >= last as i128, "{claimed}");
+    let me = stage.identity("a");
+    assert_ne!(me, first);
+    assert_eq!(stage.owner("one"), (first.to_string(), 1), "what the boot before held is the controller's to give");
+}
+
+/// L1: renewals go on, whatever a listener says.
+#[test]
+fn a_listener_that_never_stops_talking_keeps_nobody_from_being_heard() {
+    let stage = Stage::new();
+    let script = r#"
+        echo "start $BATON_LISTENER $(date +%s%N) $BATON_FENCE_TOKEN $BATON_RESUME" >>"$LOG"
+        while :; do echo '{"tick":true}' >&3; echo '{"resume":1}' >&3; done"#;
+    let agent = stage.agent("a", &[], script);
+    stage.session("a", "Fast");
+    let me = stage.identity("a");
+    stage.listener("one", Some(&me), &json!({}));
+    agent.note("start", 1);
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!((agent.get("/readyz"), stage.owner("one")), (200, (me.to_string(), 1)));
+    stage.inbox("a", &json!([{"listener": "one", "epoch": 1, "releaseTo": ""}]));
+    stage.wait_for_owner("one", "", 2);
+    let lease = stage.lease("listener.bots.one");
+    assert_eq!(lease["metadata"]["annotations"]["baton.dev/state"], "1");
+}
+
+/// A token that has run out is read anew, and a renewal that was refused for it is sent again.
+#[test]
+fn a_token_that_has_run_out_costs_one_more_try() {
+    let stage = Stage::new();
+    let agent = stage.agent("a", &[], POLITE);
+    stage.session("a", "Fast");
+    let me = stage.identity("a");
+    stage.listener("one", Some(&me), &json!({}));
+    agent.note("start", 1);
+    let mut count = 0_u32;
+    stage.faults.before(move |request| {
+        let is_renewal = request.verb == Verb::Patch && request.name == "session.a";
+        count += u32::from(is_renewal);
+        // Every other one.
+        let is_refused = is_renewal && count % 2 == 1;
+        if is_refused { Then::Answer(Refusal::new(401, "Unauthorized", "Unauthorized")) } else { Then::Deliver }
+    });
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!((agent.get("/readyz"), stage.owner("one"), agent.count("stop")), (200, (me.to_string(), 1), 0));
+}

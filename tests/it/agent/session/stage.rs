@@ -1,0 +1,379 @@
+//! Agents as processes, an API server in this one, and the test in the place of the controller.
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use baton::{
+    api::names,
+    operator::clock::Clock,
+    snapshot::{
+        lease::Holder,
+        report::{AgentInfo, Report},
+    },
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::{
+    agent::fixture::{AGENT, until},
+    fake_apiserver::{
+        ApiServer, Options,
+        actor::Actor,
+        faults::{Fate, Faults, Request, StreamFate, StreamInfo, Then},
+        kinds::LEASES,
+        socket,
+        store::Store,
+    },
+};
+
+const NAMESPACE: &str = "shop";
+
+/// Notes its start and its end in the log, and ends on SIGTERM.
+pub const POLITE: &str = r#"
+    note() { echo "$1 $BATON_LISTENER $(date +%s%N) $BATON_FENCE_TOKEN $BATON_RESUME" >>"$LOG"; }
+    trap 'note stop; exit 0' TERM
+    note start
+    while :; do sleep 0.02; done"#;
+/// The same, but does not care for SIGTERM.
+pub const DEAF: &str = r#"
+    trap '' TERM
+    echo "start $BATON_LISTENER $(date +%s%N) $BATON_FENCE_TOKEN $BATON_RESUME" >>"$LOG"
+    while :; do echo "beat $BATON_LISTENER $(date +%s%N) - -" >>"$LOG"; sleep 0.05; done"#;
+
+/// What a fault does to requests, by verb and name of the object.
+pub type Decide = Box<dyn FnMut(&Request) -> Then + Send>;
+
+/// Faults that a test switches while it runs.
+#[derive(Clone, Default)]
+pub struct Switch(Arc<Mutex<Decided>>);
+
+#[derive(Default)]
+struct Decided {
+    before: Option<Decide>,
+    after: Option<Decide>,
+    is_silent: bool,
+}
+
+impl Switch {
+    /// What becomes of requests.
+    pub fn before(&self, decide: impl FnMut(&Request) -> Then + Send + 'static) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).before = Some(Box::new(decide));
+    }
+
+    /// What becomes of answers.
+    pub fn after(&self, decide: impl FnMut(&Request) -> Then + Send + 'static) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).after = Some(Box::new(decide));
+    }
+
+    /// Nothing arrives and nothing is told, as if the network were cut.
+    pub fn cut(&self) {
+        self.before(|_| Then::Lose);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_silent = true;
+    }
+
+    /// All is well again.
+    pub fn off(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Decided::default();
+    }
+}
+
+impl Faults for Switch {
+    fn before(&mut self, request: &Request, _: &Store) -> Fate {
+        let mut decided = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Fate::now(decided.before.as_mut().map_or(Then::Deliver, |decide| decide(request)))
+    }
+
+    fn after(&mut self, request: &Request, _: u16, _: &Store) -> Fate {
+        let mut decided = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Fate::now(decided.after.as_mut().map_or(Then::Deliver, |decide| decide(request)))
+    }
+
+    fn stream(&mut self, _: &StreamInfo) -> StreamFate {
+        let is_silent = self.0.lock().unwrap_or_else(PoisonError::into_inner).is_silent;
+        StreamFate { silent_after: is_silent.then_some(Duration::ZERO), ..StreamFate::default() }
+    }
+}
+
+/// A line of the log that children write.
+#[derive(Clone, Debug)]
+pub struct Note {
+    pub what: String,
+    /// Wall clock, nanoseconds.
+    pub at: u128,
+    pub token: String,
+    pub resume: String,
+}
+
+pub struct Stage {
+    pub server: ApiServer,
+    pub controller: Actor,
+    pub faults: Switch,
+    folder: tempfile::TempDir,
+    address: String,
+    _runtime: Runtime,
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (server, faults) = runtime.block_on(async {
+            let server = ApiServer::new(Options::new(7, Clock::system()));
+            let faults = Switch::default();
+            server.set_faults(faults.clone());
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            tokio::spawn(socket::serve(server.clone(), listener));
+            (server, faults)
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let controller = server.actor("controller");
+        Self { server, controller, faults, folder, address, _runtime: runtime }
+    }
+
+    /// Starts the agent of a Pod, whose listeners run this script of `sh`.
+    pub fn agent(&self, pod: &str, args: &[&str], script: &str) -> Agent {
+        let folder = self.folder.path().join(pod);
+        fs::create_dir_all(&folder).unwrap();
+        let kubeconfig = folder.join("kubeconfig");
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": self.address}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": NAMESPACE}}],
+        });
+        fs::write(&kubeconfig, config.to_string()).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let log = folder.join("agent.log");
+        let stderr = fs::File::options().create(true).append(true).open(&log).unwrap();
+        let mut command = Command::new(AGENT);
+        command.arg("exec").arg("--state-dir").arg(&folder).arg("--kubeconfig").arg(&kubeconfig);
+        command.args(["--port", &port.to_string(), "--log-level", "info,baton=debug"]).args(args);
+        command.args(["--", "sh", "-c", script]);
+        command.env("POD_NAME", pod).env("POD_UID", format!("uid-{pod}")).env("POD_NAMESPACE", NAMESPACE);
+        command.env("BATON_REVISION", "r1").env("LOG", folder.join("children.log")).env_remove("RUST_LOG");
+        let process = command.stdin(Stdio::null()).stderr(stderr).spawn().unwrap();
+        Agent { process, pod: pod.to_owned(), port, folder }
+    }
+
+    /// Makes a Pod's session Lease.
+    pub fn session(&self, pod: &str, profile: &str) {
+        let lease = json!({
+            "metadata": {
+                "name": format!("session.{pod}"), "labels": {"baton.dev/lease": "session"},
+                "annotations": {"baton.dev/profile": profile},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": format!("uid-{pod}")}],
+            },
+            "spec": {"leaseTransitions": 0, "leaseDurationSeconds": 15},
+        });
+        self.controller.create(&LEASES, NAMESPACE, lease).unwrap();
+    }
+
+    /// Waits until the agent of a Pod has claimed its session.
+    pub fn identity(&self, pod: &str) -> Holder {
+        until(&format!("{pod} to claim its session"), || self.identity_now(pod))
+    }
+
+    /// Who holds a Pod's session now.
+    pub fn identity_now(&self, pod: &str) -> Option<Holder> {
+        Holder::parse(self.lease(&format!("session.{pod}"))["spec"]["holderIdentity"].as_str()?)
+    }
+
+    /// Open watches say nothing more.
+    pub fn silence_watches(&self) {
+        let silent = StreamFate { silent_after: Some(Duration::ZERO), ..StreamFate::default() };
+        self.server.change_fates(|_| true, &silent);
+    }
+
+    /// Makes the ownership Lease of a listener of the set `bots`, with more settings.
+    pub fn listener(&self, name: &str, holder: Option<&Holder>, more: &Value) {
+        let mut settings = json!({
+            "config": {"feed": name}, "useProxy": false, "connectTimeoutSeconds": 5, "startTimeoutSeconds": 30,
+            "stopTimeoutSeconds": 10, "checkpointSeconds": 0,
+        });
+        json_patch::merge(&mut settings, more);
+        let mut lease = json!({
+            "metadata": {
+                "name": format!("listener.bots.{name}"),
+                "labels": {
+                    "baton.dev/lease": "listener", "baton.dev/listener-set": "bots", "baton.dev/holder": label(holder),
+                },
+                "annotations": {
+                    "baton.dev/listener": name, "baton.dev/config": settings.to_string(), "baton.dev/config-hash": "c1",
+                },
+                "ownerReferences": [{"apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet", "name": "bots",
+                    "uid": "uid-set", "controller": true, "blockOwnerDeletion": false}],
+            },
+            "spec": {"holderIdentity": holder.map(ToString::to_string), "leaseTransitions": 1},
+        });
+        if holder.is_none() {
+            lease["metadata"]["labels"].as_object_mut().unwrap().remove("baton.dev/holder");
+            lease["spec"].as_object_mut().unwrap().remove("holderIdentity");
+        }
+        self.controller.create(&LEASES, NAMESPACE, lease).unwrap();
+    }
+
+    /// Tells an agent what to do for the set `bots`.
+    pub fn inbox(&self, pod: &str, letters: &Value) {
+        self.edit(&format!("session.{pod}"), |lease| {
+            lease["metadata"]["annotations"]["inbox.baton.dev/bots"] = letters.to_string().into();
+        });
+    }
+
+    pub fn edit(&self, lease: &str, edit: impl FnMut(&mut Value)) {
+        self.controller.edit(&LEASES, NAMESPACE, lease, edit).unwrap();
+    }
+
+    /// A Lease as it is; null when there is none.
+    pub fn lease(&self, name: &str) -> Value {
+        self.controller.get(&LEASES, NAMESPACE, name).map_or(Value::Null, |lease| lease.value().clone())
+    }
+
+    /// Whose a listener is, and its epoch.
+    pub fn owner(&self, listener: &str) -> (String, u64) {
+        let spec = self.lease(&format!("listener.bots.{listener}"))["spec"].clone();
+        let holder = spec["holderIdentity"].as_str().unwrap_or_default();
+        (holder.to_owned(), spec["leaseTransitions"].as_u64().unwrap_or(0))
+    }
+
+    pub fn wait_for_owner(&self, listener: &str, holder: &str, epoch: u64) {
+        let wanted = (holder.to_owned(), epoch);
+        until(&format!("{listener} to be {holder:?}'s with epoch {epoch}, not {:?}", self.owner(listener)), || {
+            (self.owner(listener) == wanted).then_some(())
+        });
+    }
+
+    pub fn report(&self, pod: &str) -> Option<Report> {
+        let lease = self.lease(&format!("session.{pod}"));
+        serde_json::from_str(lease["metadata"]["annotations"]["report.baton.dev/bots"].as_str()?).ok()
+    }
+
+    pub fn info(&self, pod: &str) -> Option<AgentInfo> {
+        let lease = self.lease(&format!("session.{pod}"));
+        serde_json::from_str(lease["metadata"]["annotations"]["baton.dev/agent"].as_str()?).ok()
+    }
+
+    /// Waits until a Pod reports that of these listeners, with these epochs, each runs.
+    pub fn wait_until_running(&self, pod: &str, held: &[(&str, u32)]) {
+        until(&format!("{pod} to run {held:?}"), || {
+            let runs = self.report(pod)?.running(held)?;
+            runs.iter().all(|runs| *runs).then_some(())
+        });
+    }
+
+    /// Cuts agents off: requests are lost, and open watches say nothing more.
+    pub fn cut(&self) {
+        self.faults.cut();
+        self.silence_watches();
+    }
+}
+
+fn label(holder: Option<&Holder>) -> Option<String> {
+    holder.map(|holder| names::holder_label(&holder.to_string()))
+}
+
+/// The agent of a Pod.
+pub struct Agent {
+    process: Child,
+    pub pod: String,
+    pub port: u16,
+    pub folder: PathBuf,
+}
+
+impl Agent {
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.process.id() as i32)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Waits until the process has ended.
+    pub fn wait(&mut self) -> ExitStatus {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(30), "the agent does not end: {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
+    }
+
+    /// What its local server answers to a GET: the status code; 0 before it listens.
+    pub fn get(&self, path: &str) -> u16 {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return 0 };
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    /// What a preStop hook runs.
+    pub fn drain(&self) -> Child {
+        Command::new(AGENT).args(["drain", "--wait", "--port", &self.port.to_string()]).spawn().unwrap()
+    }
+
+    /// Kilobytes of memory that are its own.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default()
+    }
+
+    /// What its children have noted.
+    pub fn notes(&self) -> Vec<Note> {
+        let text = fs::read_to_string(self.folder.join("children.log")).unwrap_or_default();
+        let note = |line: &str| {
+            let mut words = line.splitn(5, ' ').map(str::to_owned);
+            Some(Note {
+                what: words.next()?,
+                at: words.nth(1)?.parse().ok()?, // behind the listener's name
+                token: words.next()?,
+                resume: words.next().unwrap_or_default(),
+            })
+        };
+        text.lines().filter_map(note).collect()
+    }
+
+    /// Waits for the note of this kind with this number, from 1.
+    pub fn note(&self, what: &str, number: usize) -> Note {
+        until(&format!("{what} {number} in {}: {:#?}", self.pod, self.notes()), || {
+            self.notes().into_iter().filter(|note| note.what == what).nth(number - 1)
+        })
+    }
+
+    pub fn count(&self, what: &str) -> usize {
+        self.notes().iter().filter(|note| note.what == what).count()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("agent of {}:\n{}", self.pod, self.log());
+        }
+    }
+}
