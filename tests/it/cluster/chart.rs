@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::support::{BIN, TestCluster, eventually, output_of};
+use super::support::{BIN, TestCluster, output_of};
 use crate::sources;
 
 const NAMESPACE: &str = "baton-system";
@@ -104,10 +104,9 @@ fn helm_and_kustomize_install_equal_objects_and_uninstalling_leaves_what_users_m
     let label = "jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}";
     assert_eq!(cluster.kubectl(&["get", "namespace", NAMESPACE, "-o", label]), "restricted");
 
-    // The policies let the Leases of a set that goes with its CRD be collected.
+    // With the CRDs the sets go, while the policy is in force or has just gone.
     assert_eq!(policies().lines().count(), 2);
     cluster.kubectl(&["delete", "-k", &repository("config/default"), "--timeout=120s"]);
-    eventually(60, "the Lease to go", || cluster.kubectl(&["-n", "default", "get", "leases", "-o", "name"]).is_empty());
     let roles = cluster.kubectl(&["get", "clusterroles", "-l", "app.kubernetes.io/name=baton", "-o", "name"]);
     assert_eq!((policies(), roles), (String::new(), String::new()));
 }
