@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, fs, sync::OnceLock};
 
 use hand::{Hand, refusal, uid};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use leases::{listener, pod_reference, session};
 use serde_json::{Value, json};
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
 use crate::sources;
 
 mod hand;
+mod leases;
 
 fn repository(path: &str) -> String {
     sources::root().join(path).display().to_string()
@@ -77,44 +79,6 @@ const ANYTHING: &[(&str, &str, &[&str])] = &[(
     "leases",
     &["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"],
 )];
-
-fn pod_reference(name: &str, uid: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid})
-}
-
-fn session(pod: &str, uid: &str) -> Value {
-    json!({
-        "metadata": {
-            "name": format!("session.{pod}"),
-            "labels": {"baton.dev/lease": "session"},
-            "annotations": {"baton.dev/profile": "Default", "inbox.baton.dev/bots": "[]"},
-            "ownerReferences": [pod_reference(pod, uid)],
-        },
-        "spec": {"leaseTransitions": 0, "leaseDurationSeconds": 15},
-    })
-}
-
-fn listener(name: &str, holder: Option<(&str, &str)>) -> Value {
-    let set = json!({
-        "apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet", "name": "bots",
-        "uid": "9c1b7e0a-0000-4000-8000-000000000001", "controller": true, "blockOwnerDeletion": false,
-    });
-    let owners: Vec<_> = [set].into_iter().chain(holder.map(|(pod, uid)| pod_reference(pod, uid))).collect();
-    let mut lease = json!({
-        "metadata": {
-            "name": format!("listener.bots.{name}"),
-            "labels": {"baton.dev/lease": "listener", "baton.dev/listener-set": "bots"},
-            "annotations": {"baton.dev/listener": name, "baton.dev/config": "{}", "baton.dev/config-hash": "c1"},
-            "ownerReferences": owners,
-        },
-        "spec": {"leaseTransitions": 5},
-    });
-    if let Some((pod, uid)) = holder {
-        lease["spec"]["holderIdentity"] = json!(format!("{pod}/{uid}/1-x"));
-        lease["metadata"]["labels"]["baton.dev/holder"] = json!("0123");
-    }
-    lease
-}
 
 fn remove(object: &mut Value, field: &str) {
     object.as_object_mut().unwrap().remove(field);
@@ -188,6 +152,17 @@ async fn a_pod_cannot_touch_what_another_holds() {
         thief.refused(name, &admin, "lower", "never goes back", |it| it["spec"]["leaseTransitions"] = json!(0)).await;
     }
 
+    // Neither the name alone makes a session its own, nor the owner alone.
+    let mut named = session("b", &a);
+    named["metadata"]["ownerReferences"] = json!([pod_reference("a", &a)]);
+    let mut owned = session("c", &b);
+    owned["metadata"]["ownerReferences"] = json!([pod_reference("b", &b)]);
+    for lease in [named, owned] {
+        admin.create(&lease).await.unwrap();
+        let name = lease["metadata"]["name"].as_str().unwrap();
+        thief.refused(name, &admin, "claim", own, |it| names(it, &mine, 1)).await;
+    }
+
     // Who looks for the reason finds it in the API server's audit log too.
     let log = fs::read_to_string(cluster.dir.join("logs/audit.log")).unwrap();
     let refusals =
@@ -207,20 +182,17 @@ async fn a_pod_cannot_touch_what_another_holds() {
         .await;
 }
 
-/// A4: a Pod that holds cannot go back, jump, hand over without an epoch, or change what the controller has written.
+/// A4: a Pod cannot go back, skip a boot or undo a fence, nor change what the controller has written on its session.
 #[tokio::test]
-async fn a_holder_keeps_to_the_hand_off() {
-    let namespace = "policy-holder";
+async fn a_session_is_claimed_and_renewed_and_nothing_else() {
+    let namespace = "policy-session";
     let cluster = stage(namespace, &["a@bots", "b@bots"]);
-    // The cluster itself asks for the second right, where a reference to a Pod is to block its deletion.
-    grant(cluster, namespace, "bots", &[ANYTHING[0], ("", "pods/finalizers", &["update"])]);
-    make_set(cluster, namespace);
+    grant(cluster, namespace, "bots", ANYTHING);
     let admin = Hand::of(cluster, namespace, None).await;
     let (a, b) = (uid(cluster, namespace, "a"), uid(cluster, namespace, "b"));
     let hand = Hand::of_pod(cluster, namespace, "a").await;
     hand.waits_for_the_policy().await;
-    belonging(&admin, cluster, namespace, session("a", &a)).await;
-    belonging(&admin, cluster, namespace, listener("one", Some(("a", &a)))).await;
+    admin.create(&session("a", &a)).await.unwrap();
 
     let claim = "a session is claimed with";
     let (first, second) = (format!("a/{a}/1-x"), format!("a/{a}/2-y"));
@@ -258,7 +230,7 @@ async fn a_holder_keeps_to_the_hand_off() {
     refused(name, "never goes back", "lower", &|it| it["spec"]["leaseTransitions"] = json!(0)).await;
     let metadata = "of its session's metadata";
     refused(name, metadata, "write to oneself", &|it| {
-        it["metadata"]["annotations"]["inbox.baton.dev/bots"] = json!("[1]")
+        it["metadata"]["annotations"]["inbox.baton.dev/bots"] = json!("[1]");
     })
     .await;
     refused(name, metadata, "profile", &|it| it["metadata"]["annotations"]["baton.dev/profile"] = json!("Calm")).await;
@@ -276,7 +248,26 @@ async fn a_holder_keeps_to_the_hand_off() {
     refused(name, claim, "un-fence", &|it| it["spec"]["holderIdentity"] = json!(first)).await;
     refused(name, claim, "renew fenced", &|it| it["spec"]["renewTime"] = json!("2026-01-01T10:00:09.000000Z")).await;
     hand.done(name, &admin, "claim again", |it| names(it, &second, 2)).await;
+}
 
+/// A4: a holder cannot go back, jump, hand over without an epoch, or change what the controller has written.
+#[tokio::test]
+async fn a_holder_keeps_to_the_hand_off() {
+    let namespace = "policy-holder";
+    let cluster = stage(namespace, &["a@bots", "b@bots"]);
+    // The cluster itself asks for the second right, where a reference to a Pod is to block its deletion.
+    grant(cluster, namespace, "bots", &[ANYTHING[0], ("", "pods/finalizers", &["update"])]);
+    make_set(cluster, namespace);
+    let admin = Hand::of(cluster, namespace, None).await;
+    let (a, b) = (uid(cluster, namespace, "a"), uid(cluster, namespace, "b"));
+    let hand = Hand::of_pod(cluster, namespace, "a").await;
+    hand.waits_for_the_policy().await;
+    belonging(&admin, cluster, namespace, listener("one", Some(("a", &a)))).await;
+
+    let (first, other) = (format!("a/{a}/1-x"), format!("b/{b}/1-y"));
+    let refused = async |name: &str, words: &str, what: &str, change: &dyn Fn(&mut Value)| {
+        hand.refused(name, &admin, what, words, change).await;
+    };
     let name = "listener.bots.one";
     let epoch = "a listener changes hands with leaseTransitions one more";
     refused(name, "never goes back", "lower", &|it| it["spec"]["leaseTransitions"] = json!(4)).await;
@@ -380,7 +371,7 @@ async fn leases_come_by_the_operator_and_go_with_their_owners() {
     assert_eq!(admin.leases.list(&ListParams::default()).await.unwrap().items.len(), 3);
 
     // The operator assigns, tells, fences; and does not go back either.
-    let (held, taken) = (format!("a/{a}/1-x"), format!("b/{b}/1-y"));
+    let (held, next) = (format!("a/{a}/1-x"), format!("b/{b}/1-y"));
     agent.done("session.a", &admin, "claim", |it| names(it, &held, 1)).await;
     operator
         .done("session.a", &admin, "tell", |it| it["metadata"]["annotations"]["inbox.baton.dev/bots"] = json!("[2]"))
@@ -388,10 +379,10 @@ async fn leases_come_by_the_operator_and_go_with_their_owners() {
     operator
         .done("session.a", &admin, "fence", |it| it["spec"]["holderIdentity"] = json!(format!("fenced:{held}")))
         .await;
-    operator.done("listener.bots.free", &admin, "assign", |it| names(it, &taken, 6)).await;
+    operator.done("listener.bots.free", &admin, "assign", |it| names(it, &next, 6)).await;
     operator
         .done("listener.bots.one", &admin, "reassign, with other settings", |it| {
-            names(it, &taken, 6);
+            names(it, &next, 6);
             it["metadata"]["annotations"]["baton.dev/config-hash"] = json!("c2");
             it["metadata"]["ownerReferences"][1] = pod_reference("b", &b);
         })
