@@ -43,6 +43,7 @@ pub struct Observer {
     sets: Refresher,
     agents: Refresher,
     leases: Refresher,
+    trigger: Trigger,
     /// Of [`Self::uptime`].
     began: Instant,
 }
@@ -107,7 +108,7 @@ impl Observer {
         let leases = start.kind::<LeaseView>("Lease", &of_hand_off, false, move |index, scope, event| {
             index.on_lease(scope, event, began.elapsed())
         });
-        Self { state, rollouts, pods, revisions, sets, agents, leases, began }
+        Self { state, rollouts, pods, revisions, sets, agents, leases, trigger: trigger.clone(), began }
     }
 
     /// The operator's own clock: by it the silence of sessions is measured.
@@ -134,6 +135,14 @@ impl Observer {
     /// The same with what only ListenerSets look at. Pending for ever where that may not be listed.
     pub async fn refresh_sets(&self) {
         relist(&[&self.sets, &self.agents, &self.leases]).await;
+    }
+
+    /// Tells the ListenerSets that the Pods of a Rollout serve which of these are to leave.
+    pub fn note_leaving(&self, rollout: &ObjectKey, leaving: &BTreeSet<String>) {
+        let touched = self.lock().index.on_leaving(rollout, leaving);
+        if !touched.is_empty() {
+            (self.trigger)(touched);
+        }
     }
 
     /// Looks at the index. The closure must be short: the watches wait meanwhile.

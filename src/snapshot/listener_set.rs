@@ -31,6 +31,8 @@ pub struct SetSnapshot {
     pub taken_names: BTreeSet<String>,
     /// Number of Pods that there will be once nothing is being replaced.
     pub pods_in_the_end: usize,
+    /// Names of Pods that are to be deleted once they hold nothing, as their Rollout plans.
+    pub leaving: BTreeSet<String>,
     /// Pods are being replaced: nothing is evened out now.
     pub is_rolling: bool,
     /// Nodes with sessions that are gone or not Ready: their silence is no accident of ours.

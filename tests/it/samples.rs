@@ -20,7 +20,11 @@ fn samples_are_valid_and_have_no_unknown_field() {
                 let name = format!("{kind}/{}", object["metadata"]["name"].as_str().unwrap());
                 assert!(names.insert(name), "{}: another sample has this name", source.path);
             } else {
-                assert!(["Service", "ConfigMap"].contains(&kind), "{}: {kind}", source.path);
+                assert!(
+                    ["Service", "ConfigMap", "ServiceAccount", "RoleBinding"].contains(&kind),
+                    "{}: {kind}",
+                    source.path
+                );
             }
         }
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     HEADER,
     objects::{self, IMAGE_REPOSITORY, NAME, REPLICAS, VERSION, Variant},
-    rules, text,
+    policies, rules, text,
 };
 
 /// Marks in the objects and what takes their place (see [`text::fill`]). Some stand in a `range`: `$`, not `.`.
@@ -64,10 +64,20 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
         crds.insert(format!("templates/crds/{file}"), only_with_crds(template(&[crd])?));
     }
 
+    // Agents go on without an operator, so that they keep their rights where the CRDs stay.
+    let mut agent_role = variant.cluster_role(policies::AGENT_ROLE, &policies::agent_rules());
+    agent_role["metadata"]["__keep__"] = json!("");
+    let lease_policies = format!(
+        "{{{{- if and .Values.crds.install .Values.policies.enabled }}}}\n{}{{{{- end }}}}\n",
+        template(&policies::leases(&variant.labels))?
+    );
+
     let files = [
         ("Chart.yaml", text::yaml(&chart())?),
         ("values.yaml", values()?),
         ("templates/_helpers.tpl", helpers()?),
+        ("templates/policies/leases.yaml", lease_policies),
+        ("templates/rbac/agent_role.yaml", only_with_crds(template(&[agent_role])?)),
         ("templates/rbac/aggregated_roles.yaml", only_with_crds(template(&variant.aggregated_roles())?)),
         ("templates/rbac/leader_election_role.yaml", own_role),
         ("templates/rbac/operator_role.yaml", operator_role),
@@ -92,7 +102,7 @@ fn chart() -> Value {
         "type": "application",
         "version": VERSION,
         "appVersion": VERSION,
-        "kubeVersion": ">=1.29.0-0",
+        "kubeVersion": ">=1.30.0-0",
         "keywords": ["rollout", "deployment", "operator"],
     })
 }
@@ -136,10 +146,15 @@ image:
 watchNamespaces: []
 
 crds:
-  # Install and upgrade the CustomResourceDefinitions with this release.
+  # Install and upgrade the CustomResourceDefinitions with this release, and with them the roles of users and agents.
   install: true
   # Leave them, and with them every Rollout and its Pods, when the release is uninstalled.
   keep: true
+
+policies:
+  # Have the API server refuse what the hand-off of listeners does not allow: one Pod writing another's Leases. For the
+  # whole cluster, so only with crds.install.
+  enabled: true
 "
     ))
 }
@@ -170,6 +185,9 @@ fn values_schema() -> Value {
             "crds": object("CustomResourceDefinitions.", json!({
                 "install": flag("Install and upgrade them with this release."),
                 "keep": flag("Leave them when the release is uninstalled."),
+            })),
+            "policies": object("ValidatingAdmissionPolicies.", json!({
+                "enabled": flag("Refuse what the hand-off of listeners does not allow; only with crds.install."),
             })),
         }),
     );

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     HEADER,
     objects::{self, NAME, NAMESPACE, VERSION, Variant},
-    rules, text,
+    policies, rules, text,
 };
 
 fn variant() -> Variant {
@@ -52,8 +52,10 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
                 ),
                 ("rollouts_edit_role.yaml".into(), vec![edit]),
                 ("rollouts_view_role.yaml".into(), vec![view]),
+                ("agent_role.yaml".into(), vec![variant.cluster_role(policies::AGENT_ROLE, &policies::agent_rules())]),
             ],
         },
+        Folder { name: "policy", files: vec![("leases.yaml".into(), policies::leases(&variant.labels).into())] },
         Folder {
             name: "manager",
             files: vec![
@@ -71,7 +73,7 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
             files.insert(format!("{}/{file}", folder.name), format!("{HEADER}{}", text::documents(&documents)));
         }
     }
-    let all = ["../crd", "../manager", "../rbac"].map(str::to_owned);
+    let all = ["../crd", "../manager", "../policy", "../rbac"].map(str::to_owned);
     files.insert("default/kustomization.yaml".to_owned(), kustomization(&all)?);
     Ok(files)
 }

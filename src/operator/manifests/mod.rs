@@ -7,6 +7,7 @@
 mod chart;
 mod kustomize;
 mod objects;
+mod policies;
 mod rules;
 mod text;
 

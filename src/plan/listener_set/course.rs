@@ -19,7 +19,8 @@ pub fn note(snapshot: &mut SetSnapshot, rollout: &Snapshot) {
     let slots = rollout::slots(rollout, &memory);
     let courses: BTreeMap<&str, Course> = slots.all().flat_map(|slot| courses(&slots, slot)).collect();
     for pod in &mut snapshot.pods {
-        pod.course = courses.get(pod.name.as_str()).copied().unwrap_or(Course::Leaves);
+        let course = courses.get(pod.name.as_str()).copied().filter(|_| !snapshot.leaving.contains(&pod.name));
+        pod.course = course.unwrap_or(Course::Leaves);
     }
     snapshot.is_rolling = memory.batch.is_some() || snapshot.pods.iter().any(|pod| pod.course != Course::Target);
 }

@@ -295,6 +295,24 @@ impl Leases {
         owned.map(|(listener, owned)| (listener.clone(), owned.seen.clone())).collect()
     }
 
+    /// The same, without a copy.
+    pub(super) fn owned<'a>(&'a self, set: &ObjectKey, uid: &'a str) -> impl Iterator<Item = (&'a str, &'a Ownership)> {
+        let owned = self.ownerships.get(set).into_iter().flatten().filter(move |(_, owned)| owned.set_uid == uid);
+        owned.map(|(listener, owned)| (listener.as_str(), &owned.seen.ownership))
+    }
+
+    /// The session of a Pod, as it stands.
+    pub(super) fn claimed(&self, pod: &ObjectKey) -> Option<&Session> {
+        self.sessions.get(pod)?.lease.as_ref()?.session.as_ref()
+    }
+
+    /// What the agent of a Pod tells of itself and of this ListenerSet.
+    pub(super) fn told(&self, pod: &ObjectKey, set: &str, set_uid: &str) -> Option<(&AgentInfo, Option<&Report>)> {
+        let lease = self.sessions.get(pod)?.lease.as_ref()?;
+        let report = lease.reports.get(set).map(|told| &*told.value).filter(|report| report.set == set_uid);
+        Some((&lease.info, report))
+    }
+
     /// Names of the ListenerSets of which an ownership names this Pod.
     pub(super) fn sets_held_by(&self, pod: &ObjectKey) -> impl Iterator<Item = &String> {
         self.named.get(pod).into_iter().flat_map(BTreeMap::keys)
@@ -388,6 +406,9 @@ impl Seen {
                 let report = lease.and_then(|lease| lease.reports.get(name)).map(|told| text(&told.text));
                 (report, lease.and_then(|lease| lease.inboxes.get(name)).map(|told| text(&told.text)))
             };
+            if told(old).0 != told(new).0 {
+                touch.holders.insert(pod.clone());
+            }
             if told(old) != told(new) {
                 touch.sets.insert(ObjectKey { namespace: pod.namespace.clone(), name: name.clone() });
             }

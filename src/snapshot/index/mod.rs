@@ -7,6 +7,7 @@
 //! Two things follow from how watches work and are tested below for any interleaving: a re-list *is* the state, so what
 //! it no longer contains is gone (the API server never says so again), and the index always equals one that is built
 //! from the last list alone.
+mod agents;
 mod leases;
 mod sets;
 mod shelf;
@@ -173,6 +174,8 @@ pub struct Index {
     sets: Sets,
     /// Ready or not, by name. None where Nodes are not watched.
     nodes: Option<BTreeMap<String, bool>>,
+    /// Pods that are to leave, by Rollout, as its plan says.
+    leaving: BTreeMap<ObjectKey, BTreeSet<String>>,
 }
 
 impl Index {
@@ -239,6 +242,7 @@ impl Index {
             self.revisions.owned_by(&key.namespace, &owner).map(|revision| (**revision).clone()).collect();
         revisions.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
         let lost_nodes = pods.iter().filter_map(|pod| pod.node.clone()).filter(|node| self.is_lost(node)).collect();
+        let agents = self.agents_of(key, &pods);
         Some(Snapshot {
             rollout: (**rollout).clone(),
             pods,
@@ -248,7 +252,7 @@ impl Index {
             lost_nodes,
             template_checks: recollection.template_checks.clone(),
             create_refusal: recollection.create_refusal.clone(),
-            agents: None,
+            agents,
             now,
         })
     }

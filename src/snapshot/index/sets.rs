@@ -32,7 +32,7 @@ use crate::{
 pub(super) struct Sets {
     sets: Shelf<Known<ListenerSet>>,
     agents: Shelf<AgentPod>,
-    leases: Leases,
+    pub(super) leases: Leases,
     /// Those that sets name, once they have been looked for; None: there is none.
     config_maps: BTreeMap<ObjectKey, Option<ConfigMap>>,
     /// Read from each set and its ConfigMap: thousands of them are not read again for each look.
@@ -82,7 +82,7 @@ impl Sets {
     }
 
     /// The sets that this Rollout's Pods serve.
-    fn of_rollout<'a>(&'a self, rollout: &'a ObjectKey) -> impl Iterator<Item = (&'a ObjectKey, &'a ListenerSet)> {
+    pub(super) fn of_rollout<'a>(&'a self, rollout: &'a ObjectKey) -> impl Iterator<Item = (&'a ObjectKey, &'a ListenerSet)> {
         self.in_namespace(&rollout.namespace).filter(|(_, set)| rollout_of(set) == Some(&rollout.name))
     }
 
@@ -189,7 +189,7 @@ impl Index {
         if is_list {
             sets.extend(self.sets_in(scope, |_| true));
         }
-        let rollouts = holders.iter().filter_map(|pod| self.rollout_of(pod)).collect();
+        let rollouts = holders.union(&sessions).filter_map(|pod| self.rollout_of(pod)).collect();
         Touched { rollouts, sets }
     }
 
@@ -348,6 +348,7 @@ impl Index {
             taken_names: memories.taken_names.clone(),
             pods_in_the_end: wanted.unwrap_or(staying),
             is_rolling: false,
+            leaving: rollout_of(set).and_then(|name| self.leaving.get(&beside(name))).cloned().unwrap_or_default(),
             lost_nodes,
             now: moment.now,
             uptime: moment.uptime,

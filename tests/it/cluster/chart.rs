@@ -1,10 +1,11 @@
 //! The Helm chart and the kustomize base: two ways to the same objects.
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     process::Command,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::support::{BIN, TestCluster, output_of};
 use crate::sources;
@@ -79,9 +80,19 @@ fn helm_and_kustomize_install_equal_objects_and_uninstalling_leaves_what_users_m
 
     cluster.kubectl(&["wait", "--for=condition=Established", "crd/rollouts.baton.dev", "--timeout=30s"]);
     cluster.kubectl(&["apply", "-f", &repository("config/samples/rollout_web.yaml")]);
+    make_a_set_with_a_lease(&cluster);
+    let policies =
+        || cluster.kubectl(&["get", "validatingadmissionpolicies,validatingadmissionpolicybindings", "-o", "name"]);
+    assert_eq!(policies().lines().count(), 2);
     output_of(&mut helm(Some(&cluster), &["uninstall", "baton", "-n", NAMESPACE, "--wait"]));
-    let left = cluster.kubectl(&["get", "rollouts.baton.dev", "-A", "-o", "name"]);
-    assert_eq!(left.trim(), "rollout.baton.dev/web");
+    // With them the rights of their agents, which need no operator to go on.
+    let kinds = "rollouts.baton.dev,listenersets.baton.dev,leases";
+    let left = cluster.kubectl(&["-n", "default", "get", kinds, "-o", "name"]);
+    let all =
+        ["rollout.baton.dev/web", "listenerset.baton.dev/inline", "lease.coordination.k8s.io/listener.inline.orders"];
+    assert_eq!(left.lines().collect::<Vec<_>>(), all);
+    cluster.kubectl(&["get", "clusterrole", "baton-agent"]);
+    assert_eq!(policies(), "");
 
     cluster.kubectl(&["apply", "-k", &repository("config/default")]);
     let by_kustomize = installed(&cluster);
@@ -92,6 +103,31 @@ fn helm_and_kustomize_install_equal_objects_and_uninstalling_leaves_what_users_m
     cluster.kubectl(&[&["-n", NAMESPACE], &available[..]].concat());
     let label = "jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}";
     assert_eq!(cluster.kubectl(&["get", "namespace", NAMESPACE, "-o", label]), "restricted");
+
+    // With the CRDs the sets go, while the policy is in force or has just gone.
+    assert_eq!(policies().lines().count(), 2);
+    cluster.kubectl(&["delete", "-k", &repository("config/default"), "--timeout=120s"]);
+    let roles = cluster.kubectl(&["get", "clusterroles", "-l", "app.kubernetes.io/name=baton", "-o", "name"]);
+    assert_eq!((policies(), roles), (String::new(), String::new()));
+}
+
+/// A sample, and a Lease as the hand-off has them for one of its listeners.
+fn make_a_set_with_a_lease(cluster: &TestCluster) {
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd/listenersets.baton.dev", "--timeout=30s"]);
+    cluster.kubectl(&["apply", "-f", &repository("config/samples/listenersets/listenerset_inline.yaml")]);
+    let uid = cluster.kubectl(&["get", "listenersets.baton.dev", "inline", "-o", "jsonpath={.metadata.uid}"]);
+    let set = json!({
+        "apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet", "name": "inline", "uid": uid, "controller": true,
+    });
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {
+            "name": "listener.inline.orders", "labels": {"baton.dev/lease": "listener"}, "ownerReferences": [set],
+        },
+    });
+    let file = cluster.dir.join("lease.json");
+    fs::write(&file, lease.to_string()).unwrap();
+    cluster.kubectl(&["create", "-f", &file.display().to_string()]);
 }
 
 /// Who may not grant rights in the whole cluster installs it for namespaces.
@@ -107,10 +143,13 @@ fn watched_namespaces_get_a_role_each_and_nothing_reaches_further() {
     }
     let cluster_scoped: Vec<_> = keys.iter().filter(|key| key.contains(" /")).map(String::as_str).collect();
     let only = [
+        "ClusterRole /baton-agent",
         "ClusterRole /baton-rollouts-edit",
         "ClusterRole /baton-rollouts-view",
         "CustomResourceDefinition /listenersets.baton.dev",
         "CustomResourceDefinition /rollouts.baton.dev",
+        "ValidatingAdmissionPolicy /baton-leases",
+        "ValidatingAdmissionPolicyBinding /baton-leases",
     ];
     assert_eq!(cluster_scoped, only);
     let rules = objects.iter().filter(|object| object["kind"] == "Role").map(|role| role["rules"].to_string());
@@ -132,6 +171,7 @@ fn values_are_used_and_typos_refused() {
         "replicaCount=3",
         "resources.limits.memory=1Gi",
         "crds.keep=false",
+        "policies.enabled=false",
     ]);
     let find = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
     let spec = &find("Deployment")["spec"];
@@ -141,11 +181,13 @@ fn values_are_used_and_typos_refused() {
     assert_eq!(container["imagePullPolicy"], "Always");
     assert_eq!(container["resources"]["limits"]["memory"], "1Gi");
     assert!(find("CustomResourceDefinition")["metadata"]["annotations"].is_null());
+    assert!(!objects.iter().any(|object| key(object).starts_with("ValidatingAdmissionPolicy")));
 
     for (typo, said) in [
         ("imagee.tag=1", "'imagee' not allowed"),
         ("image.tagg=1", "'tagg' not allowed"),
         ("crds.remove=true", "'remove' not allowed"),
+        ("policies.enable=true", "'enable' not allowed"),
         ("replicaCount=two", "want integer"),
         ("watchNamespaces={Shop}", "does not match pattern"),
     ] {

@@ -5,6 +5,7 @@ mod install;
 mod listener_set_api;
 mod nodes;
 pub mod plugin;
+mod policies;
 mod rollout;
 mod supervisor;
 pub mod support;

@@ -1,0 +1,254 @@
+//! What keeps the Leases of the hand-off right whatever an agent does: the agents' Role, and a ValidatingAdmissionPolicy.
+//!
+//! RBAC knows no labels and no Pods: whoever may write one Lease of a namespace may write them all. So the API server is
+//! told what the hand-off allows: a Pod, by the identity in its own token, writes its session and the listeners that it
+//! holds; epochs never go back. What is checked needs no other object: whether a holder is dead or its session fenced is
+//! left to compare-and-swap.
+use serde_json::{Value, json};
+
+use crate::api::{
+    names::{self, GROUP},
+    session::SessionProfile,
+};
+
+/// Name of the agents' ClusterRole.
+pub const AGENT_ROLE: &str = "baton-agent";
+/// Name of the policy and of its binding.
+pub const POLICY: &str = "baton-leases";
+
+/// Characters of what an agent may note on an ownership Lease: of those, there may be ten thousand.
+const NOTE_CHARS_MAX: usize = 4_096;
+
+/// For the ServiceAccounts of Pods with an agent. No `create`: a Lease that is gone stays gone; no `delete`.
+pub fn agent_rules() -> Value {
+    json!([{
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "verbs": ["get", "list", "watch", "update", "patch"],
+    }])
+}
+
+/// The policy, and what puts it into force everywhere. It selects by label: Leases of others are never looked at.
+pub fn leases(labels: &Value) -> [Value; 2] {
+    let metadata = json!({"name": POLICY, "labels": labels});
+    let object = |kind: &str, spec: Value| json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": metadata, "spec": spec});
+    let variables: Vec<_> =
+        variables().into_iter().map(|(name, expression)| json!({"name": name, "expression": expression})).collect();
+    let policy = json!({
+        "failurePolicy": "Fail",
+        "matchConstraints": {
+            // Of the old object or of the new: neither giving nor taking the label goes unseen.
+            "objectSelector": {"matchExpressions": [{"key": names::LABEL_LEASE, "operator": "Exists"}]},
+            "resourceRules": [{
+                "apiGroups": ["coordination.k8s.io"],
+                "apiVersions": ["v1"],
+                "operations": ["CREATE", "UPDATE", "DELETE"],
+                "resources": ["leases"],
+                "scope": "Namespaced",
+            }],
+        },
+        "variables": variables,
+        "validations": validations(),
+    });
+    let binding = json!({"policyName": POLICY, "validationActions": ["Deny", "Audit"]});
+    [object("ValidatingAdmissionPolicy", policy), object("ValidatingAdmissionPolicyBinding", binding)]
+}
+
+/// Each is evaluated when it is first used, so that what follows `||` costs only those who need it.
+fn variables() -> Vec<(&'static str, String)> {
+    let (session, listener) = (names::LEASE_SESSION, names::LEASE_LISTENER);
+    let claim = |name: &str| format!("request.userInfo.?extra[?'authentication.kubernetes.io/{name}'][?0].orValue('')");
+    let spec = |field: &str, default: &str| {
+        ["oldObject", "object"].map(|object| format!("{object}.?spec.?{field}.orValue({default})"))
+    };
+    let metadata = |field: &str, default: &str| {
+        ["oldObject", "object"].map(|object| format!("{object}.metadata.?{field}.orValue({default})"))
+    };
+    let [old_holder, holder] = spec("holderIdentity", "''");
+    let [old_epoch, epoch] = spec("leaseTransitions", "0");
+    let [old_duration, duration] = spec("leaseDurationSeconds", "0");
+    let [old_labels, labels] = metadata("labels", "{}");
+    let [old_notes, notes] = metadata("annotations", "{}");
+    let [old_owners, owners] = metadata("ownerReferences", "[]");
+    let kind = |kind: &str| format!("variables.update && variables.kind == '{kind}'");
+    // Persons with rights, and whoever may write what only the operator writes: operators of every release, the garbage
+    // collector, administrators' Pods.
+    let writes_status = |verb: &str| {
+        format!(
+            "authorizer.group('{GROUP}').resource('listenersets').subresource('status')\n  \
+             .namespace(request.namespace).check('{verb}').allowed()"
+        )
+    };
+    let trusted = format!(
+        "!request.userInfo.username.startsWith('system:serviceaccount:')\n|| {}\n|| {}",
+        writes_status("update"),
+        writes_status("patch")
+    );
+    vec![
+        ("update", "request.operation == 'UPDATE'".into()),
+        ("trusted", trusted),
+        ("pod", claim("pod-name")),
+        ("uid", claim("pod-uid")),
+        ("me", "variables.pod + '/' + variables.uid + '/'".into()),
+        ("kind", format!("oldObject.metadata.?labels[?'{}'].orValue('')", names::LABEL_LEASE)),
+        ("session", kind(session)),
+        ("listener", kind(listener)),
+        ("oldHolder", old_holder),
+        ("holder", holder),
+        ("oldEpoch", old_epoch),
+        ("epoch", epoch),
+        ("oldDuration", old_duration),
+        ("duration", duration),
+        ("oldLabels", old_labels),
+        ("labels", labels),
+        ("oldNotes", old_notes),
+        ("notes", notes),
+        ("oldOwners", old_owners),
+        ("owners", owners),
+    ]
+}
+
+/// Each holds for everybody whom it does not excuse. The first that fails is what the writer is told.
+fn validations() -> Vec<Value> {
+    let rule = |expression: String, message: &str| json!({"expression": expression, "message": message});
+    let or_trusted = |expression: &str, message: &str| rule(format!("{expression}\n|| variables.trusted"), message);
+    let expires = [SessionProfile::Fast, SessionProfile::Calm].map(|profile| profile.times().expire.as_secs());
+    let [shortest, longest] = expires;
+
+    let is_holder = format!("key == '{}'", names::LABEL_HOLDER);
+    let free =
+        [names::ANNOTATION_STATE, names::ANNOTATION_FROM, names::ANNOTATION_REVISION, names::ANNOTATION_STOPPED_AT];
+    let is_free = format!("key in ['{}']", free.join("', '"));
+
+    let mut own = or_trusted(
+        "!variables.update\n\
+         || variables.uid != '' && (\n  \
+         variables.session\n  \
+         && oldObject.metadata.name == 'session.' + variables.pod\n  \
+         && variables.oldOwners.exists(owner, owner.kind == 'Pod' && owner.uid == variables.uid)\n  \
+         || variables.listener && variables.oldHolder.startsWith(variables.me))",
+        "a Pod may write its own session and the listeners that it holds, no other Lease of Baton's",
+    );
+    own["messageExpression"] = json!(
+        "'a Pod may write its own session and the listeners that it holds: ' + oldObject.metadata.name + ' is not of '\n\
+         + (variables.uid == '' ? request.userInfo.username + ', whose token is no Pod\\'s' : 'Pod ' + variables.pod)"
+    );
+    let mut epoch = rule(
+        "!variables.update || variables.epoch >= variables.oldEpoch".into(),
+        "spec.leaseTransitions never goes back: it tells a later owner from an earlier one",
+    );
+    epoch["messageExpression"] = json!(
+        "'spec.leaseTransitions never goes back, from ' + string(variables.oldEpoch) + ' to '\n\
+         + string(variables.epoch) + ': it tells a later owner from an earlier one'"
+    );
+    vec![
+        epoch,
+        // A missing Lease means stop, so that a deletion is safe: of a namespace it is let through.
+        or_trusted(
+            "variables.update\n|| request.operation == 'DELETE' && has(namespaceObject.metadata.deletionTimestamp)",
+            "only Baton's operator creates and deletes Leases with the label baton.dev/lease",
+        ),
+        own,
+        or_trusted(
+            &format!(
+                "!variables.session\n\
+                 || variables.holder.startsWith(variables.me + string(variables.epoch) + '-')\n  \
+                 && (variables.epoch == variables.oldEpoch + 1\n    \
+                 || variables.epoch == variables.oldEpoch && variables.holder == variables.oldHolder\n    \
+                 && object.spec.?acquireTime == oldObject.spec.?acquireTime)\n  \
+                 && (variables.duration == variables.oldDuration\n    \
+                 || variables.duration >= {shortest} && variables.duration <= {longest})"
+            ),
+            &format!(
+                "a session is claimed with holderIdentity <pod>/<uid>/<boot>-<random> and leaseTransitions = boot, one \
+                 more than before, or renewed by the boot that holds it; leaseDurationSeconds is {shortest} to \
+                 {longest}; what is fenced stays fenced until the next boot claims it"
+            ),
+        ),
+        or_trusted(
+            "!variables.listener\n\
+             || variables.epoch == variables.oldEpoch + 1\n\
+             || variables.epoch == variables.oldEpoch && variables.holder == variables.oldHolder",
+            "a listener changes hands with leaseTransitions one more than before, and never by more than one",
+        ),
+        or_trusted(
+            &format!(
+                "!variables.session\n\
+                 || object.metadata.?finalizers == oldObject.metadata.?finalizers\n  \
+                 && variables.labels == variables.oldLabels\n  \
+                 && variables.owners == variables.oldOwners\n  \
+                 && {}",
+                same_notes_but(&format!("key == '{}' || key.startsWith('report.{GROUP}/')", names::ANNOTATION_AGENT)),
+            ),
+            "of its session's metadata an agent changes annotations baton.dev/agent and report.baton.dev/* only",
+        ),
+        or_trusted(
+            &format!(
+                "!variables.listener\n\
+                 || object.metadata.?finalizers == oldObject.metadata.?finalizers\n  \
+                 && variables.oldLabels.all(key, {is_holder} || key in variables.labels)\n  \
+                 && variables.labels.all(key, {is_holder} || variables.oldLabels[?key] == optional.of(variables.labels[key]))\n  \
+                 && {}\n  \
+                 && variables.notes.all(key, !({is_free}) || size(variables.notes[key]) <= {NOTE_CHARS_MAX})",
+                same_notes_but(&is_free),
+            ),
+            &format!(
+                "of a listener's metadata its owner changes label baton.dev/holder and annotations baton.dev/state, from, \
+                 revision and stopped-at only, each of at most {NOTE_CHARS_MAX} characters"
+            ),
+        ),
+        or_trusted(
+            "!variables.listener\n\
+             || variables.oldOwners.all(owner, owner.kind == 'Pod' || owner in variables.owners)\n  \
+             && variables.owners.all(owner, owner in variables.oldOwners\n    \
+             || owner.apiVersion == 'v1' && owner.kind == 'Pod'\n    \
+             && variables.holder.startsWith(owner.name + '/' + owner.uid + '/')\n    \
+             && !owner.?controller.orValue(false) && !owner.?blockOwnerDeletion.orValue(false))",
+            "of a listener's owner references the ListenerSet's stays, and the only one that may come is of the Pod that \
+             holderIdentity names",
+        ),
+    ]
+}
+
+/// No annotation has come, gone or changed but those (`key`) of which the expression holds.
+fn same_notes_but(free: &str) -> String {
+    format!(
+        "variables.oldNotes.all(key, {free} || key in variables.notes)\n  \
+         && variables.notes.all(key, {free} || variables.oldNotes[?key] == optional.of(variables.notes[key]))"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::manifests::rules;
+
+    /// The policy trusts whoever may write a ListenerSet's status, so that an operator that may write Leases of the
+    /// hand-off must be one of them.
+    #[test]
+    fn the_operator_is_among_those_whom_the_policy_trusts() {
+        let may = |resource: &str, verbs: &[&str]| {
+            let rules = rules::where_rollouts_are();
+            let rules = rules.as_array().unwrap().iter();
+            rules
+                .filter(|rule| rule["resources"].as_array().unwrap().contains(&json!(resource)))
+                .any(|rule| verbs.iter().any(|verb| rule["verbs"].as_array().unwrap().contains(&json!(verb))))
+        };
+        let writes_leases = may("leases", &["create", "update", "patch", "delete"]);
+        assert!(!writes_leases || may("listenersets/status", &["update", "patch"]));
+    }
+
+    /// An error in an expression refuses the write; one in front of `||` would refuse even the operator's.
+    #[test]
+    fn nobody_whom_the_policy_trusts_is_refused_but_for_an_epoch() {
+        let [policy, _] = leases(&json!({}));
+        let validations = policy["spec"]["validations"].as_array().unwrap();
+        let strict: Vec<_> = validations
+            .iter()
+            .filter(|rule| !rule["expression"].as_str().unwrap().ends_with("\n|| variables.trusted"))
+            .map(|rule| rule["message"].as_str().unwrap())
+            .collect();
+        assert_eq!(strict, ["spec.leaseTransitions never goes back: it tells a later owner from an earlier one"]);
+        assert!(validations.iter().all(|rule| rule["message"].as_str().is_some_and(|message| message.len() > 40)));
+    }
+}
