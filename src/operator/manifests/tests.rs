@@ -61,7 +61,9 @@ fn no_right_is_more_than_needed() {
             assert!(["list", "watch"].contains(&verb.as_str()), "{grant:?}");
         }
         // Other controllers' locks are none of ours: elsewhere a Lease is never replaced as a whole, and always named.
-        if group == "coordination.k8s.io" && !["Role/baton-operator", "ClusterRole/baton-agent"].contains(&role.as_str()) {
+        if group == "coordination.k8s.io"
+            && !["Role/baton-operator", "ClusterRole/baton-agent"].contains(&role.as_str())
+        {
             assert!(["get", "list", "watch", "create", "patch", "delete"].contains(&verb.as_str()), "{grant:?}");
         }
         if resource == "configmaps" {

@@ -35,7 +35,8 @@ impl Index {
                 agent.draining |= info.draining;
                 agent.held += held.len() as u32;
                 let Some(report) = report else { continue };
-                agent.running += report.running(&held).map_or(0, |runs| runs.into_iter().filter(|runs| *runs).count()) as u32;
+                agent.running +=
+                    report.running(&held).map_or(0, |runs| runs.into_iter().filter(|runs| *runs).count()) as u32;
                 let failed = report.units.iter().filter(|(_, unit)| unit.state == UnitState::Failed);
                 let worst = failed.max_by_key(|(_, unit)| unit.failures).filter(|(_, unit)| unit.failures > 0);
                 let known = agent.failing.as_ref().map_or(0, |(failures, ..)| *failures);

@@ -82,7 +82,10 @@ impl Sets {
     }
 
     /// The sets that this Rollout's Pods serve.
-    pub(super) fn of_rollout<'a>(&'a self, rollout: &'a ObjectKey) -> impl Iterator<Item = (&'a ObjectKey, &'a ListenerSet)> {
+    pub(super) fn of_rollout<'a>(
+        &'a self,
+        rollout: &'a ObjectKey,
+    ) -> impl Iterator<Item = (&'a ObjectKey, &'a ListenerSet)> {
         self.in_namespace(&rollout.namespace).filter(|(_, set)| rollout_of(set) == Some(&rollout.name))
     }
 
