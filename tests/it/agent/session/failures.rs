@@ -73,13 +73,13 @@ fn what_is_said_is_written_down_as_often_as_asked() {
     let _agent = stage.agent("a", &[], script);
     stage.session("a", "Default");
     stage.listener("one", Some(&stage.identity("a")), &json!({"checkpointSeconds": 1}));
-    let state = || {
-        let state = stage.lease("listener.bots.one")["metadata"]["annotations"]["baton.dev/state"].clone();
-        state.as_str()?.parse::<u32>().ok()
+    let written = || {
+        let text = stage.lease("listener.bots.one")["metadata"]["annotations"]["baton.dev/state"].clone();
+        text.as_str()?.parse::<u32>().ok()
     };
-    let first = until("a checkpoint", state);
+    let first = until("a checkpoint", written);
     let begin = std::time::Instant::now();
-    until("another", || state().filter(|state| *state > first));
+    until("another", || written().filter(|number| *number > first));
     assert!(begin.elapsed() >= std::time::Duration::from_millis(800));
     assert_eq!(stage.owner("one").1, 1, "no new epoch");
 }

@@ -123,7 +123,7 @@ fn an_agent_is_alone_in_its_pod() {
     // Its claim was written after the last sign of life.
     let claimed = stage.lease("session.a")["spec"]["acquireTime"].as_str().unwrap().to_owned();
     let claimed: jiff::Timestamp = claimed.parse().unwrap();
-    let last = agent.notes().into_iter().filter(|note| note.what == "beat").next_back().unwrap().at;
+    let last = agent.notes().into_iter().rfind(|note| note.what == "beat").unwrap().at;
     assert!(claimed.as_nanosecond() >= last as i128, "{claimed}");
     let me = stage.identity("a");
     assert_ne!(me, first);
