@@ -24,7 +24,8 @@ const PORT: u16 = 9464;
 /// successor goes on (the last one counts), {"tick": true} says that it works, {"failed": "Reason: why"} what is wrong.
 /// SIGTERM asks it to end; what it has started is killed after the listener's stop time-out.
 ///
-/// The Pod must mount an emptyDir at --state-dir, and tell POD_NAME, POD_UID and POD_NAMESPACE by the downward API.
+/// The Pod must mount an emptyDir at --state-dir, and tell BATON_POD_NAME, BATON_POD_UID and
+/// BATON_POD_NAMESPACE by the downward API, as the Pods of a Rollout do.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Exec {
     /// Folder that all containers of the Pod share and that outlives a restart of one: an emptyDir.
@@ -74,13 +75,13 @@ pub struct Exec {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Pod {
     /// metadata.name.
-    #[arg(long, env = "POD_NAME", hide = true)]
+    #[arg(long, env = "BATON_POD_NAME", hide = true)]
     pub pod_name: String,
     /// metadata.uid.
-    #[arg(long, env = "POD_UID", hide = true)]
+    #[arg(long, env = "BATON_POD_UID", hide = true)]
     pub pod_uid: String,
     /// metadata.namespace.
-    #[arg(long, env = "POD_NAMESPACE", hide = true)]
+    #[arg(long, env = "BATON_POD_NAMESPACE", hide = true)]
     pub pod_namespace: String,
     /// Its revision, in a Rollout.
     #[arg(long, env = "BATON_REVISION", hide = true, default_value = "")]

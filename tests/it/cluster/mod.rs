@@ -2,10 +2,11 @@
 pub mod api;
 mod chart;
 mod install;
+mod listener_set;
 mod listener_set_api;
 mod nodes;
 pub mod plugin;
 mod policies;
-mod rollout;
+pub mod rollout;
 mod supervisor;
 pub mod support;

@@ -50,7 +50,7 @@ impl State {
                 }
                 scale = value;
             }
-            Edit::Merge(patch) => json_patch::merge(&mut scale, &patch),
+            Edit::Merge(patch) | Edit::Strategic(patch) => json_patch::merge(&mut scale, &patch),
             Edit::Json(patch) => apply(patch, &mut scale)?,
             Edit::With(edit) => edit(&mut scale),
         }

@@ -161,7 +161,10 @@ impl Stage {
         command.arg("exec").arg("--state-dir").arg(&folder).arg("--kubeconfig").arg(&kubeconfig);
         command.args(["--port", &port.to_string(), "--log-level", "info,baton=debug"]).args(args);
         command.args(["--", "sh", "-c", script]);
-        command.env("POD_NAME", pod).env("POD_UID", format!("uid-{pod}")).env("POD_NAMESPACE", NAMESPACE);
+        command
+            .env("BATON_POD_NAME", pod)
+            .env("BATON_POD_UID", format!("uid-{pod}"))
+            .env("BATON_POD_NAMESPACE", NAMESPACE);
         command.env("BATON_REVISION", "r1").env("LOG", folder.join("children.log")).env_remove("RUST_LOG");
         let process = command.stdin(Stdio::null()).stderr(stderr).spawn().unwrap();
         Agent { process, pod: pod.to_owned(), port, folder }

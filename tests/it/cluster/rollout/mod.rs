@@ -6,4 +6,4 @@ mod plugin;
 mod refusals;
 mod requests;
 mod rolls;
-mod stage;
+pub mod stage;

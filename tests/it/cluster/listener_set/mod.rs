@@ -1,0 +1,3 @@
+//! ListenerSets on a real API server, with real agents and processes.
+mod moves;
+mod stage;

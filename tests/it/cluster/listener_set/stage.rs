@@ -1,0 +1,222 @@
+//! What tests of ListenerSets stand on: an operator, Pods with agents, and an exchange that judges from outside.
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Child, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use baton::api::{ListenerSet, names};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::ServiceAccount, rbac::v1::RoleBinding};
+use kube::{
+    Api,
+    api::{ListParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::cluster::{
+    rollout::stage::{Stage, image, merge, program, with_crds},
+    support::{TESTBED, TestCluster, output_of},
+};
+
+const AGENT: &str = env!("CARGO_BIN_EXE_baton-agent");
+
+/// The cluster of these tests: real processes as Pods.
+pub fn cluster() -> &'static TestCluster {
+    static CLUSTER: OnceLock<TestCluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| {
+        let cluster = with_crds("listener-sets", "process");
+        let root = env!("CARGO_MANIFEST_DIR");
+        cluster.kubectl(&["apply", "-f", &format!("{root}/config/rbac/agent_role.yaml")]);
+        cluster.kubectl(&["apply", "-f", &format!("{root}/config/policy/leases.yaml")]);
+        for version in ["1", "2", "3"] {
+            program(&cluster, "bots", version, &fs::read(AGENT).unwrap());
+            // Programs of `examples/` are beside the others.
+            let listener = fs::read(Path::new(AGENT).with_file_name("examples/listener")).unwrap();
+            let folder = cluster.dir.join("images/bots").join(version);
+            fs::write(folder.join("listener"), listener).unwrap();
+            make_executable(&folder.join("listener"));
+            // Equal programs, but different images: they have different digests.
+            fs::write(folder.join("VERSION"), version).unwrap();
+        }
+        image(&cluster, "plain", "1", crate::cluster::rollout::stage::SLEEPER);
+        cluster
+    })
+}
+
+fn make_executable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A namespace with an operator, an exchange, and what agents need.
+pub struct Listeners {
+    pub stage: Stage,
+    exchange: Child,
+    port: u16,
+}
+
+impl Listeners {
+    pub async fn new(name: &str) -> Self {
+        let cluster = cluster();
+        let stage = Stage::new(cluster, name).await;
+        let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "bots"}})).unwrap();
+        let accounts: Api<ServiceAccount> = Api::namespaced(stage.client.clone(), name);
+        accounts.create(&PostParams::default(), &account).await.unwrap();
+        let binding: RoleBinding = serde_json::from_value(json!({
+            "metadata": {"name": "bots-baton-agent"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "baton-agent"},
+            "subjects": [{"kind": "ServiceAccount", "name": "bots", "namespace": name}],
+        }))
+        .unwrap();
+        let bindings: Api<RoleBinding> = Api::namespaced(stage.client.clone(), name);
+        bindings.create(&PostParams::default(), &binding).await.unwrap();
+        // One port for each namespace, all in the cluster's own network.
+        static PORTS: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(9_100);
+        let port = PORTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut command = cluster.enter(TESTBED);
+        command.args(["feed", "--listen", &format!("0.0.0.0:{port}")]);
+        let exchange = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        Self { stage, exchange, port }
+    }
+
+    /// Applies the Rollout `web` of Pods with agents, at this version.
+    pub async fn roll(&self, version: &str, spec: Value) {
+        let mut object = json!({
+            "template": {
+                "metadata": {"annotations": {"baton.dev/agent": "own"}},
+                "spec": {
+                    "serviceAccountName": "bots",
+                    "terminationGracePeriodSeconds": 30,
+                    "containers": [{
+                        "name": "web",
+                        "image": format!("example.local/bots:{version}"),
+                        "command": ["/image/bots", "exec", "--", "/image/listener"],
+                        // The Pods of a process node share its network: any free port for each agent.
+                        "env": [
+                            {"name": "FEED_URL", "value": format!("ws://127.0.0.1:{}", self.port)},
+                            {"name": "BATON_PORT", "value": "0"},
+                        ],
+                        "volumeMounts": [{"name": "baton", "mountPath": "/baton"}],
+                    }],
+                    "volumes": [{"name": "baton", "emptyDir": {}}],
+                },
+            },
+        });
+        merge(&mut object, spec);
+        self.stage.roll("1", object).await;
+    }
+
+    /// Applies the ListenerSet `bots` of so many numbered listeners on the Pods of `web`; `spec` on top.
+    pub async fn listen(&self, count: usize, spec: Value) {
+        let listeners: Vec<_> = (0..count).map(|number| json!({"name": format!("feed-{number}")})).collect();
+        let mut object = json!({
+            "apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet", "metadata": {"name": "bots"},
+            "spec": {"rolloutRef": {"name": "web"}, "listeners": listeners},
+        });
+        merge(&mut object["spec"], spec);
+        self.sets().patch("bots", &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap();
+    }
+
+    pub fn sets(&self) -> Api<ListenerSet> {
+        Api::namespaced(self.stage.client.clone(), &self.stage.namespace)
+    }
+
+    pub fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.stage.client.clone(), &self.stage.namespace)
+    }
+
+    /// Waits until the set's status is so.
+    pub async fn until(&self, seconds: u64, what: &str, mut is: impl FnMut(&ListenerSet) -> bool) -> ListenerSet {
+        let deadline = Instant::now() + Duration::from_secs(seconds) * 2; // a safety net, not a measurement
+        loop {
+            let found = self.sets().get("bots").await;
+            match found {
+                Ok(set) if is(&set) => return set,
+                other if Instant::now() > deadline => {
+                    let status = other.map(|set| set.status);
+                    panic!("not within {seconds} s: {what}\nstatus: {status:#?}\n{}", self.explain());
+                }
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    /// Waits until so many listeners run, all that there are to run, and nothing moves.
+    pub async fn running(&self, seconds: u64, count: i32) -> ListenerSet {
+        self.until(seconds, &format!("{count} listeners run"), |set| {
+            let Some(status) = &set.status else { return false };
+            let ready = status.conditions.iter().find(|condition| condition.type_.as_str() == "Ready");
+            let is_ready = ready.is_some_and(|ready| ready.reason == "Complete");
+            status.observed_generation == set.metadata.generation && status.running == count && is_ready
+        })
+        .await
+    }
+
+    /// Pod by listener, as the Leases say.
+    pub async fn holders(&self) -> BTreeMap<String, String> {
+        let selector = format!("{}=bots", names::LABEL_LISTENER_SET);
+        let leases = self.leases().list(&ListParams::default().labels(&selector)).await.unwrap();
+        let holder = |lease: Lease| {
+            let name = lease.metadata.annotations.as_ref()?.get(names::ANNOTATION_LISTENER)?.clone();
+            let holder = lease.spec?.holder_identity?;
+            Some((name, holder.split('/').next()?.to_owned()))
+        };
+        leases.items.into_iter().filter_map(holder).collect()
+    }
+
+    /// What the exchange has seen.
+    pub fn verdict(&self) -> BTreeMap<String, Value> {
+        let ask = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/{}; printf 'GET /verdict HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3",
+            self.port
+        );
+        let answer = output_of(self.stage.cluster.enter("bash").args(["-c", &ask]));
+        let body = answer.split_once("\r\n\r\n").expect("a body").1;
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    }
+
+    /// Fails if any feed was read by two at once, or not wholly. Messages may have been done twice where a process was
+    /// killed. Answers the gaps in milliseconds.
+    pub fn judge(&self, feeds: usize, may_repeat: bool) -> Vec<f64> {
+        let verdict = self.verdict();
+        assert_eq!(verdict.len(), feeds, "{:?}", verdict.keys());
+        let mut gaps = Vec::new();
+        for (name, feed) in &verdict {
+            assert_eq!(feed["overlaps"], json!([]), "{name}: {feed:#}");
+            assert!(may_repeat || feed["problems"] == json!([]), "{name}: {feed:#}");
+            assert!(feed["position"].as_u64() > Some(0), "{name}: {feed:#}");
+            gaps.extend(
+                feed["gaps"].as_array().into_iter().flatten().filter_map(Value::as_f64).map(|gap| gap / 1_000.0),
+            );
+        }
+        gaps.sort_by(f64::total_cmp);
+        gaps
+    }
+
+    /// What helps to understand a failure.
+    pub fn explain(&self) -> String {
+        let namespace = self.stage.namespace.as_str();
+        let leases = self.stage.cluster.kubectl(&[
+            "get",
+            "leases",
+            "-n",
+            namespace,
+            "-o",
+            "yaml",
+            "--show-managed-fields=false",
+        ]);
+        let pods = self.stage.cluster.kubectl(&["get", "pods", "-n", namespace, "-o", "wide"]);
+        let logs = self.stage.cluster.kubectl(&["logs", "-n", namespace, "-l", "app=web", "--tail=60", "--prefix"]);
+        format!("{pods}\n{leases}\n{logs}")
+    }
+}
+
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        let _ = self.exchange.kill();
+        let _ = self.exchange.wait();
+    }
+}
