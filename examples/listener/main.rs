@@ -29,6 +29,9 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_tungstenite::{connect_async, tungstenite::Message};
 
+/// How long the feed may take to hear the last word.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Ok(mut terminate) = signal(SignalKind::terminate()) else { return ExitCode::FAILURE };
@@ -79,7 +82,8 @@ async fn run(agent: &mut Agent, terminate: &mut Signal) -> Result<(), String> {
     // Whoever measures the gap counts from here.
     let bye = json!({"bye": true, "at": now()}).to_string();
     let _ = socket.send(Message::text(bye)).await;
-    let _ = socket.close(None).await;
+    // The feed closes the connection once it has read this. Who closes with something unread takes back what he has said.
+    let _ = tokio::time::timeout(FAREWELL, async { while let Some(Ok(_)) = socket.next().await {} }).await;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::core::params::DeleteParams;
 use serde_json::{Value, json};
 
-use super::{answer, is_taken, pods::preconditions, sets::Target};
+use super::{Calls, answer, is_taken, pods::preconditions, sets::Target};
 use crate::{
     api::{names, session::SessionProfile},
     plan::{Applied, listener_set::ownership::Write},
@@ -152,10 +152,14 @@ pub(super) async fn configure(
 }
 
 /// Deletes the ownership Lease of a listener that is no more.
-pub(super) async fn retire(target: &Target<'_>, listener: &str, (uid, resource_version): Version<'_>) -> Applied {
+pub(super) async fn retire(target: &Target<'_>, listener: &str, version: Version<'_>) -> Applied {
+    delete(target.calls, &target.namespace, &names::listener_lease_name(&target.name, listener), version).await
+}
+
+/// Deletes a Lease, if it is still the one that was looked at.
+pub async fn delete(calls: &Calls, namespace: &str, name: &str, (uid, resource_version): Version<'_>) -> Applied {
     let params = DeleteParams { preconditions: Some(preconditions(uid, resource_version)), ..DeleteParams::default() };
-    let name = names::listener_lease_name(&target.name, listener);
-    match target.calls.delete::<Lease>(&target.namespace, &name, &params).await {
+    match calls.delete::<Lease>(namespace, name, &params).await {
         Ok(()) => Applied::Done { resource_version: String::new() },
         Err(error) => answer::of_change(&error),
     }

@@ -25,6 +25,7 @@ use self::call::Written;
 pub use self::{
     call::{CallError, Calls},
     fence::Fence,
+    leases::delete as delete_lease,
     sets::apply as apply_set,
 };
 use crate::{

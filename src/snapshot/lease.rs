@@ -177,20 +177,25 @@ pub struct Ownership {
 impl Ownership {
     /// Reads an ownership Lease of the ListenerSet with this uid. None for one that is another's, whatever it is called.
     pub fn read(lease: &Lease, set_uid: &str) -> Option<Self> {
-        let metadata = &lease.metadata;
-        let owners = metadata.owner_references.as_deref().unwrap_or_default();
+        let owners = lease.metadata.owner_references.as_deref().unwrap_or_default();
         owners.iter().find(|owner| owner.controller == Some(true) && owner.uid == set_uid)?;
+        Some(Self::of(lease))
+    }
+
+    /// The same of any Lease that has the label of one, whosever it is.
+    pub fn of(lease: &Lease) -> Self {
+        let metadata = &lease.metadata;
         let annotation = |name: &str| metadata.annotations.as_ref()?.get(name).cloned();
         let spec = lease.spec.clone().unwrap_or_default();
         let (epoch, identity) = (transitions(&spec), spec.holder_identity.filter(|identity| !identity.is_empty()));
-        Some(Self {
+        Self {
             holder: identity.map(|identity| Holder::parse(&identity).unwrap_or_else(|| Holder::unknown(identity))),
             epoch,
             uid: metadata.uid.clone().unwrap_or_default(),
             resource_version: metadata.resource_version.clone().unwrap_or_default(),
             state: annotation(names::ANNOTATION_STATE),
             config_hash: annotation(names::ANNOTATION_CONFIG_HASH).unwrap_or_default(),
-        })
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod tests;
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::time::Instant;
 
 pub use self::memory::SetMemory;
@@ -45,6 +46,8 @@ const STATUS_SPACING_PER_LISTENER: Duration = Duration::from_millis(10);
 const LOOK_SHARE: u32 = 4;
 /// No event waits longer for a look, once the one before has ended: it may be a step of a hand-off.
 const REST_MAX: Duration = Duration::from_millis(100);
+/// How soon it is looked again whether what an earlier set has left is gone.
+const SWEEP_SPACING: Duration = Duration::from_secs(1);
 /// How long a set waits for its ConfigMap to be looked for before it is said to be missing.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -82,13 +85,15 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     let mut memory = memory.lock().await;
     let uid = match shell.begin::<ListenerSet>(key, &mut memory).await {
         Ready::Yes(uid) => uid,
-        Ready::No(looked) => {
-            if looked.result == Result::Gone {
-                shell.metrics.forget_set(key);
-            }
-            return looked;
+        Ready::No(looked) if looked.result == Result::Gone => {
+            shell.metrics.forget_set(key);
+            return sweep(key, "", shell).await.unwrap_or(looked);
         }
+        Ready::No(looked) => return looked,
     };
+    if let Some(looked) = sweep(key, &uid, shell).await {
+        return looked;
+    }
     let began = Instant::now();
     let snapshot = match observe(key, &uid, shell, &mut memory) {
         Ok(snapshot) => snapshot,
@@ -127,6 +132,27 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     ];
     let result = if memory.paused_until().is_some() { Result::Error } else { Result::Success };
     Looked { result, again_at: wakes.into_iter().flatten().min(), rest: rest(began.elapsed(), computed) }
+}
+
+/// Deletes what a deleted ListenerSet of this name has left behind. Its Leases have two owners, so that the garbage collector
+/// lets them be while their Pods live; agents run nothing by a Lease that no set controls. None: there is nothing.
+async fn sweep(key: &ObjectKey, uid: &str, shell: &Shell) -> Option<Looked> {
+    let left = shell.observer.look(|index| index.left_behind(key));
+    if left.is_empty() {
+        return None;
+    }
+    let again_at = Some(Instant::now() + SWEEP_SPACING);
+    // What is known may be old, and a set that is not known yet may have come.
+    let latest = apply::version_of(&shell.calls, Kind::ListenerSet, &key.namespace, &key.name).await;
+    let is_latest = latest.is_ok_and(|found| found.map(|(uid, _)| uid).unwrap_or_default() == uid);
+    if is_latest {
+        tracing::info!(leases = left.len(), "deleting what an earlier ListenerSet of this name has left");
+        let deleted = left.iter().map(|(name, uid, resource_version)| {
+            apply::delete_lease(&shell.calls, &key.namespace, name, (uid, resource_version))
+        });
+        join_all(deleted).await;
+    }
+    Some(Looked::early(Result::Stale, again_at))
 }
 
 /// What is known of the set, its Pods as their Rollout plans; Err: the look has ended.

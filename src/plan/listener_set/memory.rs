@@ -12,8 +12,10 @@ use crate::snapshot::report::Gap;
 /// What [`super::plan`] remembers until the next look. Moments are of [`crate::snapshot::listener_set::SetSnapshot::uptime`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SetRecollection {
-    /// Since when most nodes have been silent.
+    /// Since when most nodes have been silent, or had been until lately.
     pub braked_since: Option<Duration>,
+    /// Since when they are heard again.
+    pub heard_since: Option<Duration>,
     /// Since when there has been a listener that waits for more Pods.
     pub crowded_since: Option<Duration>,
     /// Orders to release that stand unanswered, by listener.

@@ -56,9 +56,7 @@ pub(super) fn profile(snapshot: &SetSnapshot) -> SessionProfile {
 
 /// Fences the sessions that are over, of boots that own something of this set: of others nobody needs to know.
 pub(super) fn fence(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) -> Vec<SetChange> {
-    memory.braked_since = most_are_silent(view).then(|| memory.braked_since.unwrap_or(view.snapshot.uptime));
-    let brake_ends = memory.braked_since.map(|since| since.saturating_add(BRAKE));
-    let is_braked = brake_ends.is_some_and(|end| alarm.is_ahead(end));
+    let is_braked = is_braked(view, memory, alarm);
     let mut owners: Vec<_> = view.items.iter().filter_map(Item::holder).collect();
     owners.sort();
     owners.dedup();
@@ -83,6 +81,25 @@ pub(super) fn fence(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut A
         }
     }
     changes
+}
+
+/// Nobody is fenced for his silence alone while most nodes are silent, nor before each has had its D to be heard again
+/// after that: the first to come back is not the only one.
+fn is_braked(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) -> bool {
+    let now = view.snapshot.uptime;
+    if most_are_silent(view) {
+        memory.heard_since = None;
+        return alarm.is_ahead(memory.braked_since.get_or_insert(now).saturating_add(BRAKE));
+    }
+    if memory.braked_since.is_none() {
+        return false;
+    }
+    let longest = view.snapshot.sessions.values().map(|seen| seen.watched.duration).max().unwrap_or_default();
+    let waits = alarm.is_ahead(memory.heard_since.get_or_insert(now).saturating_add(longest));
+    if !waits {
+        (memory.braked_since, memory.heard_since) = (None, None);
+    }
+    waits
 }
 
 /// Silence is no event.

@@ -295,6 +295,17 @@ impl Leases {
         owned.map(|(listener, owned)| (listener.clone(), owned.seen.clone())).collect()
     }
 
+    /// ListenerSets, by namespace and name, of which there are ownerships: also those that exist no more.
+    pub(super) fn sets(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.ownerships.keys()
+    }
+
+    /// The ownerships of this name that are of any other ListenerSet than the one with this uid.
+    pub(super) fn left_by_others(&self, set: &ObjectKey, uid: &str) -> impl Iterator<Item = &OwnershipSeen> {
+        let owned = self.ownerships.get(set).into_iter().flatten();
+        owned.filter(move |(_, owned)| uid.is_empty() || owned.set_uid != uid).map(|(_, owned)| &owned.seen)
+    }
+
     /// The same, without a copy.
     pub(super) fn owned<'a>(&'a self, set: &ObjectKey, uid: &'a str) -> impl Iterator<Item = (&'a str, &'a Ownership)> {
         let owned = self.ownerships.get(set).into_iter().flatten().filter(move |(_, owned)| owned.set_uid == uid);
@@ -491,23 +502,25 @@ fn read_json<T: DeserializeOwned + Default>(text: &str) -> T {
 }
 
 impl Owned {
-    /// None for a Lease that no ListenerSet controls.
+    /// None for a Lease that something else than a ListenerSet controls. One that nothing controls is what a deleted set
+    /// has left: the garbage collector takes the reference to the set, but not what a living Pod owns too.
     fn read(name: String, lease: LeaseView) -> Option<Self> {
         let lease = Lease::from(lease);
         let owners = lease.metadata.owner_references.as_deref().unwrap_or_default();
         let is_ours = |group: &str| group.split_once('/').is_some_and(|(group, _)| group == names::GROUP);
-        let set = owners.iter().find(|owner| {
-            owner.controller == Some(true) && owner.kind == "ListenerSet" && is_ours(&owner.api_version)
-        })?;
+        let controller = owners.iter().find(|owner| owner.controller == Some(true));
+        if controller.is_some_and(|owner| owner.kind != "ListenerSet" || !is_ours(&owner.api_version)) {
+            return None;
+        }
         let annotation = |name: &str| lease.metadata.annotations.as_ref()?.get(name).cloned();
         let seen = OwnershipSeen {
             lease: name,
-            ownership: Ownership::read(&lease, &set.uid)?,
+            ownership: Ownership::of(&lease),
             settings: annotation(names::ANNOTATION_CONFIG).unwrap_or_default(),
             acquired_at: lease.spec.as_ref().and_then(|spec| spec.acquire_time.as_ref()).map(|time| time.0),
             from: annotation(names::ANNOTATION_FROM),
         };
-        Some(Self { set_uid: set.uid.clone(), seen })
+        Some(Self { set_uid: controller.map(|owner| owner.uid.clone()).unwrap_or_default(), seen })
     }
 }
 

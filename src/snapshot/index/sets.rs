@@ -287,9 +287,20 @@ impl Index {
         self.sets.sets.iter().filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)))
     }
 
-    /// Keys of all ListenerSets.
+    /// Keys of all ListenerSets, and of those that have left Leases behind.
     pub fn set_keys(&self) -> BTreeSet<ObjectKey> {
-        self.sets.sets.iter().map(|(key, _)| key.clone()).collect()
+        self.sets.sets.iter().map(|(key, _)| key).chain(self.sets.leases.sets()).cloned().collect()
+    }
+
+    /// Ownership Leases that a deleted ListenerSet of this name has left behind: (name, uid, resourceVersion) of each.
+    pub fn left_behind(&self, key: &ObjectKey) -> Vec<(String, String, String)> {
+        let uid = self.set_identity(key).map_or("", |(uid, _)| uid);
+        let left = self.sets.leases.left_by_others(key, uid);
+        left.map(|seen| {
+            let ownership = &seen.ownership;
+            (seen.lease.clone(), ownership.uid.clone(), ownership.resource_version.clone())
+        })
+        .collect()
     }
 
     /// False while the first list of something that a set of this namespace looks at is still to come.

@@ -104,20 +104,25 @@ impl Exchange {
         let (mut to, mut from) = socket.split();
         let mut clock = interval(self.period);
         clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // True while there is more to come.
         let told = |text: &str| {
-            let Ok(said) = serde_json::from_str::<Value>(text) else { return };
+            let Ok(said) = serde_json::from_str::<Value>(text) else { return false };
             let at = said["at"].as_u64().unwrap_or(0);
             let mut feeds = self.feeds();
-            let Some(feed) = feeds.get_mut(&name) else { return };
+            let Some(feed) = feeds.get_mut(&name) else { return false };
             match said["done"].as_u64() {
                 Some(seq) => feed.done(connection, seq, at),
                 None => feed.bye(connection, at),
             }
+            said["bye"].is_null()
         };
         'serving: loop {
             tokio::select! {
                 message = from.next() => match message {
-                    Some(Ok(Message::Text(text))) => told(&text),
+                    Some(Ok(Message::Text(text))) if !told(&text) => {
+                        let _ = to.close().await;
+                        break;
+                    }
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => break,
                 },
@@ -127,8 +132,10 @@ impl Exchange {
                         if to.send(Message::text(json!({"seq": sent}).to_string())).await.is_err() {
                             // What it said before it ended counts.
                             while let Some(Ok(message)) = from.next().await {
-                                if let Message::Text(text) = message {
-                                    told(&text);
+                                if let Message::Text(text) = message
+                                    && !told(&text)
+                                {
+                                    break;
                                 }
                             }
                             break 'serving;

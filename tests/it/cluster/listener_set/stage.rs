@@ -3,7 +3,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::Path,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -14,10 +14,17 @@ use kube::{
     Api,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 
 use crate::cluster::{
-    rollout::stage::{Stage, image, merge, program, with_crds},
+    rollout::{
+        faults::Proxy,
+        stage::{SLEEPER, Stage, image, merge, program, with_crds},
+    },
     support::{TESTBED, TestCluster, output_of},
 };
 
@@ -31,7 +38,7 @@ pub fn cluster() -> &'static TestCluster {
         let root = env!("CARGO_MANIFEST_DIR");
         cluster.kubectl(&["apply", "-f", &format!("{root}/config/rbac/agent_role.yaml")]);
         cluster.kubectl(&["apply", "-f", &format!("{root}/config/policy/leases.yaml")]);
-        for version in ["1", "2", "3"] {
+        for version in ["1", "2", "fails"] {
             program(&cluster, "bots", version, &fs::read(AGENT).unwrap());
             // Programs of `examples/` are beside the others.
             let listener = fs::read(Path::new(AGENT).with_file_name("examples/listener")).unwrap();
@@ -41,7 +48,7 @@ pub fn cluster() -> &'static TestCluster {
             // Equal programs, but different images: they have different digests.
             fs::write(folder.join("VERSION"), version).unwrap();
         }
-        image(&cluster, "plain", "1", crate::cluster::rollout::stage::SLEEPER);
+        image(&cluster, "sleeper", "1", SLEEPER);
         cluster
     })
 }
@@ -56,6 +63,8 @@ pub struct Listeners {
     pub stage: Stage,
     exchange: Child,
     port: u16,
+    /// Between agents and API server, in some tests.
+    proxy: Option<Proxy>,
 }
 
 impl Listeners {
@@ -79,7 +88,19 @@ impl Listeners {
         let mut command = cluster.enter(TESTBED);
         command.args(["feed", "--listen", &format!("0.0.0.0:{port}")]);
         let exchange = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        Self { stage, exchange, port }
+        Self { stage, exchange, port, proxy: None }
+    }
+
+    /// The same, with agents that reach the API server through a proxy.
+    pub async fn behind_a_proxy(name: &str) -> Self {
+        let mut listeners = Self::new(name).await;
+        listeners.proxy = Some(Proxy::start(&listeners.stage));
+        listeners
+    }
+
+    /// See `baton-testbed proxy`.
+    pub fn tell_proxy(&self, word: &str) {
+        self.proxy.as_ref().expect("a proxy").tell(word);
     }
 
     /// Applies the Rollout `web` of Pods with agents, at this version.
@@ -105,6 +126,14 @@ impl Listeners {
                 },
             },
         });
+        let env = object["template"]["spec"]["containers"][0]["env"].as_array_mut().unwrap();
+        if version == "fails" {
+            env.push(json!({"name": "FEED_FAIL", "value": "connect"}));
+        }
+        if let Some((host, port)) = self.proxy.as_ref().and_then(|proxy| proxy.address.rsplit_once(':')) {
+            env.push(json!({"name": "KUBERNETES_SERVICE_HOST", "value": host}));
+            env.push(json!({"name": "KUBERNETES_SERVICE_PORT", "value": port}));
+        }
         merge(&mut object, spec);
         self.stage.roll("1", object).await;
     }
@@ -194,6 +223,50 @@ impl Listeners {
         }
         gaps.sort_by(f64::total_cmp);
         gaps
+    }
+
+    /// How often a feed was connected to.
+    pub fn connections(&self, feed: &str) -> usize {
+        self.verdict().get(feed).and_then(|feed| feed["connections"].as_array().map(Vec::len)).unwrap_or(0)
+    }
+
+    /// Waits until the messages of this feed go on: more are done than now.
+    pub async fn flows(&self, seconds: u64, feed: &str) {
+        let position = || self.verdict().get(feed).and_then(|feed| feed["position"].as_u64()).unwrap_or(0);
+        let before = position();
+        let deadline = Instant::now() + Duration::from_secs(seconds) * 2;
+        while position() <= before {
+            assert!(Instant::now() < deadline, "{feed} stands still at {before}\n{}", self.explain());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// (epoch, identity of the holder) of a listener.
+    pub async fn ownership(&self, listener: &str) -> (i32, String) {
+        let lease = self.leases().get(&names::listener_lease_name("bots", listener)).await.unwrap();
+        let spec = lease.spec.unwrap_or_default();
+        (spec.lease_transitions.unwrap_or(0), spec.holder_identity.unwrap_or_default())
+    }
+
+    /// Signals the process of this Pod that is called so, the child of this listener if one is named.
+    pub fn signal(&self, signal: Signal, pod: &str, command: &str, listener: Option<&str>) {
+        let mut wanted = vec![format!("BATON_POD_NAME={pod}")];
+        wanted.extend(listener.map(|name| format!("BATON_LISTENER={name}")));
+        let found = fs::read_dir("/proc").unwrap().flatten().find(|entry| {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            let has = |text: &String| environment.split(|byte| *byte == 0).any(|it| it == text.as_bytes());
+            name.trim_end() == command && wanted.iter().all(has)
+        });
+        let found = found.unwrap_or_else(|| panic!("no process {command} of {wanted:?}"));
+        let pid = found.file_name().to_str().and_then(|pid| pid.parse().ok()).unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// `baton-testbed node-ctl ARGS`.
+    pub fn node(&self, args: &[&str]) {
+        let state = self.stage.cluster.dir.join("node/process-1");
+        output_of(Command::new(TESTBED).arg("node-ctl").arg("--state").arg(state).args(args));
     }
 
     /// What helps to understand a failure.

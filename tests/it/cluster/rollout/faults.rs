@@ -243,15 +243,15 @@ async fn a_watch_that_goes_silent() {
     assert_eq!(stage.next_leader("").await, leader, "the same process recovered");
 }
 
-/// A byte forwarder between the operator and the API server.
-struct Proxy {
+/// A byte forwarder in front of the API server.
+pub struct Proxy {
     process: Child,
-    address: String,
+    pub address: String,
     control: std::path::PathBuf,
 }
 
 impl Proxy {
-    fn start(stage: &Stage) -> Self {
+    pub fn start(stage: &Stage) -> Self {
         use std::io::{BufRead, BufReader};
         let kubeconfig = std::fs::read_to_string(&stage.cluster.kubeconfig).unwrap();
         let server = kubeconfig
@@ -288,7 +288,7 @@ impl Proxy {
         path
     }
 
-    fn tell(&self, word: &str) {
+    pub fn tell(&self, word: &str) {
         let told =
             Command::new(TESTBED).args(["proxy", "--tell", word, "--control"]).arg(&self.control).status().unwrap();
         assert!(told.success());

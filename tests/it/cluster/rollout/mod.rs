@@ -1,6 +1,6 @@
 //! Rollouts on a real control plane, as a user sees them: one namespace and one namespaced operator a test.
 mod bounds;
-mod faults;
+pub mod faults;
 mod helm;
 mod plugin;
 mod refusals;

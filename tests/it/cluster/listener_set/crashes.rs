@@ -1,0 +1,145 @@
+//! Crash take-over: a listener is nobody else's before its owner is certainly dead, and somebody's soon after.
+use std::time::{Duration, Instant};
+
+use kube::api::{DeleteParams, PropagationPolicy};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::stage::Listeners;
+
+/// Two Pods and four listeners, whose sessions end soon.
+async fn two_pods(name: &str) -> Listeners {
+    let listeners = Listeners::new(name).await;
+    listeners.roll("1", json!({"replicas": 2})).await;
+    listeners.listen(4, json!({"session": {"profile": "Fast"}})).await;
+    listeners.running(60, 4).await;
+    listeners
+}
+
+/// A11, L2: an application that dies is started again where it was, as another epoch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_dies_is_restarted_in_place() {
+    let listeners = two_pods("crash-child").await;
+    let (epoch, holder) = listeners.ownership("feed-0").await;
+    listeners.signal(Signal::SIGKILL, holder.split('/').next().unwrap(), "listener", Some("feed-0"));
+    listeners.flows(20, "feed-0").await;
+    assert_eq!(listeners.ownership("feed-0").await, (epoch + 1, holder));
+    assert_eq!(listeners.connections("feed-0"), 2);
+    listeners.judge(4, true);
+}
+
+/// A7: the end of a container is a fact, and need not be waited out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_agent_is_succeeded_at_once() {
+    let listeners = two_pods("crash-agent").await;
+    let (epoch, holder) = listeners.ownership("feed-0").await;
+    listeners.signal(Signal::SIGKILL, holder.split('/').next().unwrap(), "bots", None);
+    listeners.until(30, "it is another's", |_| true).await;
+    listeners.flows(30, "feed-0").await;
+    let (next, successor) = listeners.ownership("feed-0").await;
+    assert!(next > epoch && successor != holder, "{epoch} {holder} → {next} {successor}");
+    listeners.running(30, 4).await;
+    listeners.judge(4, true);
+}
+
+/// A6: a Pod that somebody deletes hands over before it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_pod_hands_over() {
+    let listeners = two_pods("crash-delete").await;
+    let (_, holder) = listeners.ownership("feed-0").await;
+    let pod = holder.split('/').next().unwrap();
+    listeners.stage.delete_pod(pod).await;
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while listeners.holders().await.values().any(|holder| holder == pod) {
+        assert!(Instant::now() < deadline, "{}", listeners.explain());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    listeners.running(60, 4).await;
+    let gaps = listeners.judge(4, false);
+    println!("gaps in ms: {gaps:?}");
+    assert!(gaps.len() >= 2, "both of its listeners said good-bye");
+}
+
+/// L1: the Pod object is gone, its process is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_deleted_by_force_is_not_dead() {
+    let listeners = two_pods("crash-force").await;
+    let (_, holder) = listeners.ownership("feed-0").await;
+    listeners.node(&["keep-force-deleted", "30"]);
+    let by_force = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    let by_force = DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..by_force };
+    listeners.stage.pods().delete(holder.split('/').next().unwrap(), &by_force).await.unwrap();
+    listeners.running(60, 4).await;
+    listeners.flows(20, "feed-0").await;
+    listeners.node(&["keep-force-deleted", "0"]);
+    listeners.judge(4, true);
+}
+
+/// L1: guards end what a stopped agent runs, before anybody else may run it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_agent_loses_its_listeners_without_running_them_twice() {
+    let listeners = two_pods("crash-stop").await;
+    let (epoch, holder) = listeners.ownership("feed-0").await;
+    let pod = holder.split('/').next().unwrap().to_owned();
+    listeners.signal(Signal::SIGSTOP, &pod, "bots", None);
+    tokio::time::sleep(Duration::from_secs(8)).await; // longer than D
+    listeners.flows(30, "feed-0").await;
+    let (next, successor) = listeners.ownership("feed-0").await;
+    assert!(next > epoch && successor != holder, "{epoch} {holder} → {next} {successor}");
+    listeners.signal(Signal::SIGCONT, &pod, "bots", None);
+    listeners.running(60, 4).await;
+    listeners.judge(4, true);
+}
+
+/// L11: healthy holders need no operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_operator_nothing_moves_and_nothing_stops() {
+    let mut listeners = two_pods("crash-operator").await;
+    let before = listeners.holders().await;
+    listeners.stage.kill_operator();
+    tokio::time::sleep(Duration::from_secs(12)).await; // more than twice D
+    assert_eq!(listeners.holders().await, before);
+    listeners.stage.start_operator();
+    listeners.running(30, 4).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(listeners.holders().await, before);
+    for feed in listeners.verdict().values() {
+        assert_eq!(feed["connections"].as_array().map(Vec::len), Some(1), "{feed:#}");
+    }
+    listeners.judge(4, false);
+}
+
+/// An API server that is away for less than S stops nothing; for more, everything stops, and starts again once.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_agents_cannot_reach() {
+    let listeners = Listeners::behind_a_proxy("crash-partition").await;
+    listeners.roll("1", json!({"replicas": 2})).await;
+    listeners.listen(4, json!({})).await;
+    listeners.running(60, 4).await;
+    let before = listeners.holders().await;
+    listeners.tell_proxy("silent");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    listeners.tell_proxy("pass");
+    listeners.tell_proxy("cut");
+    tokio::time::sleep(Duration::from_secs(10)).await; // S after the last renewal before
+    for feed in listeners.verdict().values() {
+        assert_eq!(feed["connections"].as_array().map(Vec::len), Some(1), "nothing has stopped: {feed:#}");
+    }
+    listeners.tell_proxy("silent");
+    tokio::time::sleep(Duration::from_secs(17)).await; // longer than D: everything has stopped, and nobody is fenced
+    let position = |feed: &str| listeners.verdict()[feed]["position"].as_u64();
+    let stood_at = position("feed-0");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(position("feed-0"), stood_at, "it has stopped");
+    listeners.tell_proxy("pass");
+    listeners.tell_proxy("cut");
+    for feed in ["feed-0", "feed-1", "feed-2", "feed-3"] {
+        listeners.flows(30, feed).await;
+    }
+    listeners.running(30, 4).await;
+    assert_eq!(listeners.holders().await, before, "most nodes silent at once: nobody is taken for dead");
+    for feed in listeners.verdict().values() {
+        assert_eq!(feed["connections"].as_array().map(Vec::len), Some(2), "it starts again once: {feed:#}");
+    }
+    listeners.judge(4, false);
+}
