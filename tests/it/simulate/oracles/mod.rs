@@ -14,6 +14,7 @@ use std::{
 
 use baton::{api::Rollout, operator::clock::Clock, snapshot::wire::NodeView};
 use jiff::SignedDuration;
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use self::{
@@ -154,12 +155,11 @@ impl Docket {
     /// An operator is being answered what a Rollout is now.
     pub fn answered(&mut self, request: &Request, code: u16, store: &Store) {
         if *request.kind == ROLLOUTS && request.verb == Verb::Get && code == 200 {
-            let rollout = store.get(&ROLLOUTS, &request.namespace, &request.name);
-            if let Some(rollout) =
-                rollout.and_then(|object| serde_json::from_value::<Rollout>(object.value().clone()).ok())
-            {
-                let uid = rollout.metadata.uid.clone().unwrap_or_default();
-                self.read.insert((request.who.to_string(), uid), Arc::new(rollout));
+            let found = store.get(&ROLLOUTS, &request.namespace, &request.name);
+            // Every version was told before it can be read.
+            let rollout = found.and_then(|found| self.stories.get(found.uid())?.rollout());
+            if let Some((found, rollout)) = found.zip(rollout) {
+                self.read.insert((request.who.to_string(), found.uid().to_owned()), rollout.clone());
             }
         }
     }
@@ -208,7 +208,7 @@ impl Docket {
     }
 
     fn node_written(&mut self, commit: &Commit) {
-        let node: NodeView = serde_json::from_value(commit.change.object.value().clone()).unwrap_or_default();
+        let node = NodeView::deserialize(commit.change.object.value()).unwrap_or_default();
         let mut lost = (*self.lost_nodes).clone();
         if commit.change.is_gone || !node.is_ready() {
             lost.insert(commit.change.object.name().to_owned());
@@ -232,7 +232,7 @@ impl Docket {
             story.deleted_at.get_or_insert(Instant::now());
             return;
         }
-        let rollout: Arc<Rollout> = match serde_json::from_value(object.value().clone()) {
+        let rollout = match Rollout::deserialize(object.value()) {
             Ok(rollout) => Arc::new(rollout),
             Err(error) => return self.accuse("world", format_args!("a Rollout that cannot be read: {error}")),
         };

@@ -8,8 +8,12 @@ use std::{
 
 use baton::{
     api::Rollout,
-    snapshot::{Pod, wire},
+    snapshot::{
+        Pod,
+        wire::{self, PodView},
+    },
 };
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -134,7 +138,7 @@ impl Story {
 
 /// A Pod as the operator reads it; None where it is not one of a slot.
 pub fn pod(object: &Object) -> Option<Pod> {
-    wire::pod(serde_json::from_value(object.value().clone()).ok()?)
+    wire::pod(PodView::deserialize(object.value()).ok()?)
 }
 
 /// uid of the Rollout that controls an object.
