@@ -15,7 +15,7 @@ use std::{
 };
 
 use k8s_openapi::{NamespaceResourceScope, api::apps::v1::ControllerRevision};
-use kube::{Api, Client, Resource, core::DeserializeGuard};
+use kube::{Api, Client, Resource};
 use tokio::task::JoinSet;
 
 pub use self::barrier::{Barrier, Doubt};
@@ -23,6 +23,7 @@ use self::watch::{Refresh, Refresher, Selection, Settings, Watch};
 use crate::{
     api::{Rollout, names},
     snapshot::{
+        guard::DeserializeGuard,
         index::{Event, Index, Kind, ObjectKey, Scope},
         wire::{NodeView, PodView},
     },

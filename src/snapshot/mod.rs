@@ -2,6 +2,7 @@
 //! Pure: `now` is a value, nothing here asks a clock or the API server.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod guard;
 pub mod index;
 pub mod lease;
 pub mod listener;

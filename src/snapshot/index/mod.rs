@@ -18,11 +18,12 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use kube::{Resource, ResourceExt, core::DeserializeGuard};
+use kube::{Resource, ResourceExt};
 
 use self::shelf::Shelf;
 use super::{
     CreateRefusal, Pod, Revision, Snapshot, TemplateCheck,
+    guard::DeserializeGuard,
     wire::{self, NodeView, PodView},
 };
 use crate::api::Rollout;
