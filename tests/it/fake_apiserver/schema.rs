@@ -186,9 +186,7 @@ impl Schema {
             Some(Type::Object) => value.is_object(),
             Some(Type::Array) => value.is_array(),
             Some(Type::String) => value.is_string(),
-            Some(Type::Integer) => {
-                value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0)
-            }
+            Some(Type::Integer) => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|n| n.fract() == 0.0),
             Some(Type::Number) => value.is_number(),
             Some(Type::Boolean) => value.is_boolean(),
             None if self.is_int_or_string => value.is_i64() || value.is_u64() || value.is_string(),
