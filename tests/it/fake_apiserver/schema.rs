@@ -105,7 +105,9 @@ impl Schema {
             }),
             Value::Array(items) => {
                 let Some(known) = &self.items else { return };
-                items.iter_mut().for_each(|item| known.prune_below(item, &[]));
+                for item in items {
+                    known.prune_below(item, &[]);
+                }
             }
             _ => {}
         }
@@ -128,7 +130,9 @@ impl Schema {
             }
             Value::Array(items) => {
                 let Some(known) = &self.items else { return };
-                items.iter_mut().for_each(|item| known.default(item));
+                for item in items {
+                    known.default(item);
+                }
             }
             _ => {}
         }
