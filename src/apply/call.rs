@@ -118,10 +118,10 @@ impl Calls {
         namespace: &str,
         object: &Value,
     ) -> Result<Written, CallError> {
-        let request = at::<K>(namespace).create(&post_params(false), object.to_string().into_bytes())?;
+        let request = at::<K>(namespace).create(&post_params(false), text(object)?)?;
         let answer = self.send(true, self.client.request(request)).await;
         if mutant!(RetriedPost) && answer.as_ref().is_err_and(CallError::is_doubtful) {
-            let again = at::<K>(namespace).create(&post_params(false), object.to_string().into_bytes())?;
+            let again = at::<K>(namespace).create(&post_params(false), text(object)?)?;
             return self.send(true, self.client.request(again)).await;
         }
         answer
@@ -133,7 +133,7 @@ impl Calls {
         namespace: &str,
         object: &Value,
     ) -> Result<Written, CallError> {
-        let request = at::<K>(namespace).create(&post_params(true), object.to_string().into_bytes())?;
+        let request = at::<K>(namespace).create(&post_params(true), text(object)?)?;
         self.send(false, self.client.request(request)).await
     }
 
@@ -168,8 +168,7 @@ impl Calls {
         name: &str,
         object: &Value,
     ) -> Result<Written, CallError> {
-        let body = object.to_string().into_bytes();
-        let request = at::<K>(namespace).replace_subresource("status", name, &post_params(false), body)?;
+        let request = at::<K>(namespace).replace_subresource("status", name, &post_params(false), text(object)?)?;
         self.send(true, self.client.request(request)).await
     }
 
@@ -208,6 +207,11 @@ impl Calls {
             Err(_) => Err(CallError::TimedOut(self.timeout)),
         }
     }
+}
+
+/// Not by its Display, which goes through a formatter piece by piece.
+fn text(object: &Value) -> Result<Vec<u8>, kube::core::request::Error> {
+    serde_json::to_vec(object).map_err(kube::core::request::Error::SerializeBody)
 }
 
 fn post_params(dry_run: bool) -> PostParams {

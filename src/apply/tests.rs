@@ -34,7 +34,7 @@ fn snapshot() -> Snapshot {
     }))
     .unwrap();
     let mut index = Index::default();
-    index.on_rollout(&None, Event::Applied(kube::core::DeserializeGuard(Ok(rollout))));
+    index.on_rollout(&None, Event::Applied(crate::snapshot::guard::DeserializeGuard(Ok(rollout))));
     let key = ObjectKey { namespace: "shop".into(), name: "web".into() };
     let mut snapshot = index.snapshot(&key, &Recollection::default(), NOW.parse().unwrap()).unwrap();
     snapshot.revisions.push(Revision {

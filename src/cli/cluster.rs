@@ -8,7 +8,6 @@ use kube::{
     Api, Client, Config,
     api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
-    core::DeserializeGuard,
 };
 
 use super::{Connection, hints};
@@ -16,6 +15,7 @@ use crate::{
     api::{Rollout, names},
     snapshot::{
         Snapshot,
+        guard::DeserializeGuard,
         index::{Event, Index, ObjectKey, Recollection},
         wire::PodView,
     },

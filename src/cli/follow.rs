@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{
     Api, Resource,
-    core::DeserializeGuard,
     runtime::{WatchStreamExt, watcher},
 };
 use serde::de::DeserializeOwned;
@@ -17,6 +16,7 @@ use crate::{
     api::Rollout,
     snapshot::{
         Snapshot,
+        guard::DeserializeGuard,
         index::{Event, Index, ObjectKey, Recollection, Scope},
         wire::PodView,
     },

@@ -18,7 +18,7 @@ use std::{
 };
 
 use k8s_openapi::{NamespaceResourceScope, api::apps::v1::ControllerRevision};
-use kube::{Api, Client, Resource, core::DeserializeGuard};
+use kube::{Api, Client, Resource};
 use tokio::{task::JoinSet, time::Instant};
 
 pub use self::barrier::{Barrier, Doubt};
@@ -29,6 +29,7 @@ use self::{
 use crate::{
     api::{ListenerSet, Rollout, names},
     snapshot::{
+        guard::DeserializeGuard,
         index::{Event, Index, Kind, ObjectKey, Scope, Touched},
         wire::{LeaseView, NodeView, PodView},
     },

@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod agent;
+pub mod guard;
 pub mod index;
 pub mod lease;
 pub mod listener;

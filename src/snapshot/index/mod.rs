@@ -21,12 +21,13 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use kube::{Resource, ResourceExt, core::DeserializeGuard};
+use kube::{Resource, ResourceExt};
 
 pub use self::sets::{Moment, SetMemories};
 use self::{sets::Sets, shelf::Shelf};
 use super::{
     CreateRefusal, Pod, Revision, Snapshot, TemplateCheck,
+    guard::DeserializeGuard,
     wire::{self, NodeView, PodView},
 };
 use crate::api::Rollout;

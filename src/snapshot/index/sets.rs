@@ -9,7 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{ResourceExt, core::DeserializeGuard};
+use kube::ResourceExt;
 
 use super::{
     Event, Index, Kind, Known, ObjectKey, Recollection, Scope, Touched,
@@ -21,6 +21,7 @@ use crate::{
     snapshot::{
         Snapshot,
         agent::AgentPod,
+        guard::DeserializeGuard,
         listener::{self, Wanted},
         listener_set::{SessionSeen, SetPod, SetSnapshot, SourceError},
         wire::{LeaseView, PodView},

@@ -21,8 +21,8 @@ pub fn namespace(namespace: &mut Value) {
 
 /// What its CustomResourceDefinition says.
 pub fn rollout(rollout: &mut Value) {
-    schema::prune(schema::rollout(), rollout);
-    schema::default(schema::rollout(), rollout);
+    schema::rollout().prune(rollout);
+    schema::rollout().default(rollout);
 }
 
 fn set(object: &mut Value, part: &str, field: &str, to: Value) {

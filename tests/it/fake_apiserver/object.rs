@@ -50,7 +50,8 @@ impl Object {
 
     /// The JSON as it goes over the wire.
     pub fn text(&self) -> &Bytes {
-        self.text.get_or_init(|| Bytes::from(self.value.to_string()))
+        // Not by its Display, which goes through a formatter piece by piece.
+        self.text.get_or_init(|| Bytes::from(serde_json::to_vec(&self.value).expect("JSON")))
     }
 
     /// metadata.name.

@@ -75,16 +75,15 @@ pub(super) fn check_version(target: &Target<'_>, existing: &Object, value: &Valu
 
 /// A write of the status takes nothing else; of built-in kinds it also takes labels and annotations.
 pub(super) fn keep_all_but_status(kind: &Kind, existing: &Object, value: &mut Value) {
-    let mut kept = existing.value().clone();
-    match value.get_mut("status").map(Value::take).filter(|status| !status.is_null()) {
-        Some(status) => kept["status"] = status,
-        None => drop(kept.as_object_mut().and_then(|kept| kept.remove("status"))),
+    let is_writers = |name: &str| name == "status" || (name == "metadata" && !kind.is_custom);
+    let Some(fields) = value.as_object_mut() else { return };
+    fields.retain(|name, field| is_writers(name) && !field.is_null());
+    for (name, field) in existing.as_object().into_iter().flatten().filter(|(name, _)| !is_writers(name)) {
+        fields.insert(name.clone(), field.clone());
     }
     if !kind.is_custom {
-        kept["metadata"] = value["metadata"].take();
-        set_meta(&mut kept, "ownerReferences", existing["metadata"].get("ownerReferences").cloned());
+        set_meta(value, "ownerReferences", existing["metadata"].get("ownerReferences").cloned());
     }
-    *value = kept;
 }
 
 /// What an update cannot change, and what changes with it.
@@ -124,12 +123,12 @@ pub(super) fn bump_generation(value: &mut Value) {
 }
 
 pub(super) fn differs_beyond_metadata(a: &Value, b: &Value) -> bool {
-    let counted = |value: &Value| -> Vec<(String, Value)> {
-        let fields = value.as_object().into_iter().flatten();
-        let fields = fields.filter(|(name, _)| *name != "metadata" && *name != "status");
-        fields.map(|(name, value)| (name.clone(), value.clone())).collect()
-    };
-    counted(a) != counted(b)
+    !beyond_metadata(a).eq(beyond_metadata(b))
+}
+
+fn beyond_metadata(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let fields = value.as_object().into_iter().flatten();
+    fields.filter(|(name, _)| *name != "metadata" && *name != "status")
 }
 
 /// Nothing but finalizers keeps it.

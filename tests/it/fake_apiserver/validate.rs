@@ -195,9 +195,9 @@ pub fn event(value: &Value, _: Option<&Value>) -> Vec<Cause> {
 /// By the schema of its CustomResourceDefinition, and by its rules where what they are about has changed.
 pub fn rollout(value: &Value, old: Option<&Value>) -> Vec<Cause> {
     if old.is_some_and(|old| old["spec"] == value["spec"]) {
-        return schema::check_field(schema::rollout(), value, "status");
+        return schema::rollout().check_field(value, "status");
     }
-    let causes = schema::check(schema::rollout(), value);
+    let causes = schema::rollout().check(value);
     if causes.is_empty() { rules::check(value, old) } else { causes }
 }
 

@@ -265,15 +265,16 @@ impl State {
 
 /// The object as the writer wants it.
 fn edited(target: &Target<'_>, existing: &Arc<Object>, edit: Edit<'_>) -> Result<Value, Refusal> {
+    if let Edit::Replace(value) = edit {
+        let uid = meta_text(&value, "uid");
+        if !uid.is_empty() && uid != existing.uid() {
+            return Err(Refusal::precondition(target.kind, target.name, "UID", uid, existing.uid()));
+        }
+        return Ok(value);
+    }
     let mut value = existing.value().clone();
     match edit {
-        Edit::Replace(value) => {
-            let uid = meta_text(&value, "uid");
-            if !uid.is_empty() && uid != existing.uid() {
-                return Err(Refusal::precondition(target.kind, target.name, "UID", uid, existing.uid()));
-            }
-            return Ok(value);
-        }
+        Edit::Replace(_) => {}
         Edit::Merge(patch) => json_patch::merge(&mut value, &patch),
         Edit::Strategic(patch) => merge_strategically(&mut value, &patch),
         Edit::Json(patch) => apply(patch, &mut value)?,

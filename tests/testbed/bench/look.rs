@@ -7,6 +7,7 @@ use baton::{
     plan::{self, Change, Plan, RevisionMark, revision},
     snapshot::{
         Snapshot, TemplateCheck,
+        guard::DeserializeGuard,
         index::{Event, Index, ObjectKey, Recollection},
         wire::PodView,
     },
@@ -15,7 +16,6 @@ use baton::{
 use clap::ValueEnum;
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use kube::core::DeserializeGuard;
 use serde_json::{Value, json};
 
 const NAME: &str = "bench";
@@ -201,8 +201,8 @@ impl World {
     fn tell_rollout(&mut self) -> Result<()> {
         self.version += 1;
         self.rollout["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        let rollout: DeserializeGuard<Rollout> = serde_json::from_value(self.rollout.clone())?;
-        self.index.on_rollout(&None, Event::Applied(rollout));
+        let rollout: Rollout = serde_json::from_value(self.rollout.clone())?;
+        self.index.on_rollout(&None, Event::Applied(DeserializeGuard(Ok(rollout))));
         Ok(())
     }
 

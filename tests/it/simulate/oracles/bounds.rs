@@ -8,7 +8,7 @@ use baton::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use super::story::{Moment, Story};
+use super::story::{Ended, Story};
 
 /// A Terminating Pod counts until its grace is over for so long (`design: Budget`).
 const TERMINATING_COUNTS: SignedDuration = SignedDuration::from_secs(30);
@@ -25,15 +25,27 @@ pub struct Glass {
 }
 
 /// R1: an instance becomes unavailable by an act of ours only while the others keep the bound; a Pod beyond replicas goes
-/// only while enough Pods are available. `uid` is the Pod that is being deleted; `rollout` what its operator had read.
-pub fn deletion(story: &Story, uid: &str, rollout: &Rollout, glass: Glass) -> Result<(), String> {
+/// only while enough Pods are available. `uid` is the Pod that is being deleted; `rollout` what its operator had read;
+/// `knows` the deletions it must have known of: its own, and what was committed before it sent this one. A request that
+/// leaves late meets what the next leader has done meanwhile, and no client can prevent that.
+pub fn deletion(
+    story: &Story,
+    uid: &str,
+    rollout: &Rollout,
+    knows: impl Fn(&Ended) -> bool,
+    glass: Glass,
+) -> Result<(), String> {
     let (replicas, min) = (rollout.spec.replicas, fewest_available(rollout));
     let Some(version) = story.now().pods.get(uid).map(|pod| pod.resource_version.clone()) else { return Ok(()) };
     let mut verdict = Ok(());
     for moment in story.moments_seen(glass.age) {
         // The delete names this version of the Pod: an earlier view is impossible.
         let Some(pod) = moment.pods.get(uid).filter(|pod| pod.resource_version == version) else { break };
-        let others = || available(story, moment, rollout, glass).filter(|other| other.uid != uid);
+        let is_ended = |pod: &Pod| story.ended.get(&pod.uid).is_some_and(&knows);
+        let others = || {
+            let others = moment.pods.values().map(|pod| &**pod).filter(|other| other.uid != uid);
+            others.filter(|other| !is_ended(other) && self::is_available(other, rollout, glass))
+        };
         let is_available = is_available(pod, rollout, glass);
         let slots: BTreeSet<i32> = others().map(|other| other.slot).filter(|slot| *slot < replicas).collect();
         let instances = slots.len() as i32;
@@ -78,17 +90,6 @@ fn part(of: &IntOrPercent, replicas: i32) -> f64 {
             f64::from(replicas) * percent / 100.0
         }
     }
-}
-
-/// Pods available at that moment that no operator has deleted since.
-fn available<'s>(
-    story: &'s Story,
-    moment: &'s Moment,
-    rollout: &'s Rollout,
-    glass: Glass,
-) -> impl Iterator<Item = &'s Pod> {
-    let pods = moment.pods.values().map(|pod| &**pod);
-    pods.filter(move |pod| !story.ended.contains_key(&pod.uid) && is_available(pod, rollout, glass))
 }
 
 pub fn is_available(pod: &Pod, rollout: &Rollout, glass: Glass) -> bool {

@@ -14,12 +14,13 @@ use std::{
 
 use baton::{api::Rollout, operator::clock::Clock, snapshot::wire::NodeView};
 use jiff::SignedDuration;
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use self::{
     bounds::Glass,
     revisions::Revisions,
-    story::{Story, owner, pod},
+    story::{Ended, Story, owner, pod},
 };
 use super::{
     process::{LEASE, SYSTEM, Skew, process_of},
@@ -55,7 +56,7 @@ pub struct Docket {
     holder: Option<String>,
     /// What each process has read last of a Rollout, past its cache.
     read: BTreeMap<(String, String), Arc<Rollout>>,
-    /// Writes to Pods, by id of the request: when sent, and on what reading.
+    /// Writes to Pods, by id of the request.
     sent: BTreeMap<u64, Sent>,
     requests: BTreeMap<String, (u64, u32)>,
     /// When something other than the lock was written last.
@@ -66,8 +67,14 @@ pub struct Docket {
     pub writes_of_others: u64,
 }
 
-/// A write under way: when it was sent, and the Rollout as its sender had read it.
-type Sent = (Instant, Option<Arc<Rollout>>);
+/// A write under way.
+struct Sent {
+    at: Instant,
+    /// Revision of the last commit before it was sent: of later ones its sender cannot know.
+    revision: u64,
+    /// The Rollout as its sender had read it.
+    read: Option<Arc<Rollout>>,
+}
 
 impl Judge {
     /// `clock` is the world's; `age` the oldest view that an operator may act on.
@@ -115,7 +122,7 @@ impl Docket {
             let owner =
                 store.get(&PODS, &request.namespace, &request.name).and_then(|pod| owner(pod).map(str::to_owned));
             let read = owner.and_then(|uid| self.read.get(&(request.who.to_string(), uid)).cloned());
-            self.sent.insert(request.id, (Instant::now(), read));
+            self.sent.insert(request.id, Sent { at: Instant::now(), revision: store.revision(), read });
         }
         if *request.kind == PODS && request.verb == Verb::Delete {
             self.check_preconditions(request);
@@ -148,12 +155,11 @@ impl Docket {
     /// An operator is being answered what a Rollout is now.
     pub fn answered(&mut self, request: &Request, code: u16, store: &Store) {
         if *request.kind == ROLLOUTS && request.verb == Verb::Get && code == 200 {
-            let rollout = store.get(&ROLLOUTS, &request.namespace, &request.name);
-            if let Some(rollout) =
-                rollout.and_then(|object| serde_json::from_value::<Rollout>(object.value().clone()).ok())
-            {
-                let uid = rollout.metadata.uid.clone().unwrap_or_default();
-                self.read.insert((request.who.to_string(), uid), Arc::new(rollout));
+            let found = store.get(&ROLLOUTS, &request.namespace, &request.name);
+            // Every version was told before it can be read.
+            let rollout = found.and_then(|found| self.stories.get(found.uid())?.rollout());
+            if let Some((found, rollout)) = found.zip(rollout) {
+                self.read.insert((request.who.to_string(), found.uid().to_owned()), rollout.clone());
             }
         }
     }
@@ -202,7 +208,7 @@ impl Docket {
     }
 
     fn node_written(&mut self, commit: &Commit) {
-        let node: NodeView = serde_json::from_value(commit.change.object.value().clone()).unwrap_or_default();
+        let node = NodeView::deserialize(commit.change.object.value()).unwrap_or_default();
         let mut lost = (*self.lost_nodes).clone();
         if commit.change.is_gone || !node.is_ready() {
             lost.insert(commit.change.object.name().to_owned());
@@ -226,7 +232,7 @@ impl Docket {
             story.deleted_at.get_or_insert(Instant::now());
             return;
         }
-        let rollout: Arc<Rollout> = match serde_json::from_value(object.value().clone()) {
+        let rollout = match Rollout::deserialize(object.value()) {
             Ok(rollout) => Arc::new(rollout),
             Err(error) => return self.accuse("world", format_args!("a Rollout that cannot be read: {error}")),
         };
@@ -273,19 +279,23 @@ impl Docket {
 
     fn judge_deletion(&mut self, commit: &Commit, owner: &str) {
         let object = &commit.change.object;
-        let read = self.sent.get(&commit.request).and_then(|(_, read)| read.clone());
         let glass = self.glass();
+        let sent = self.sent.get(&commit.request).and_then(|sent| Some((sent.read.as_ref()?, sent.revision)));
         let Some(story) = self.stories.get_mut(owner) else { return };
-        let verdict = match &read {
+        let verdict = match sent {
             None => {
                 Err(("R10", format!("{} is deleted by {} that has not read its Rollout", object.name(), commit.who)))
             }
-            Some(read) if read.metadata.deletion_timestamp.is_some() => {
+            Some((read, _)) if read.metadata.deletion_timestamp.is_some() => {
                 Err(("R17", format!("{} is deleted for a Rollout that is being deleted", object.name())))
             }
-            Some(read) => bounds::deletion(story, object.uid(), read, glass).map_err(|how| ("R1", how)),
+            Some((read, until)) => {
+                let knows = |ended: &Ended| ended.by == commit.who || ended.revision <= until;
+                bounds::deletion(story, object.uid(), read, knows, glass).map_err(|how| ("R1", how))
+            }
         };
-        story.ended.insert(object.uid().to_owned(), Instant::now());
+        let ended = Ended { by: commit.who.clone(), revision: commit.change.revision };
+        story.ended.insert(object.uid().to_owned(), ended);
         if let Err((property, how)) = verdict {
             self.accuse(property, how);
         }
@@ -293,7 +303,7 @@ impl Docket {
 
     fn judge_creation(&mut self, commit: &Commit, owner: &str) {
         let object = &commit.change.object;
-        let is_late = self.sent.get(&commit.request).is_none_or(|(at, _)| at.elapsed() > LATE);
+        let is_late = self.sent.get(&commit.request).is_none_or(|sent| sent.at.elapsed() > LATE);
         let is_stray = is_late || self.holder.as_deref() != Some(&*commit.who);
         let glass = self.glass();
         let known = self.revisions.get(owner).cloned().unwrap_or_default();

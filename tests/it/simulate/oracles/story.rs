@@ -8,8 +8,12 @@ use std::{
 
 use baton::{
     api::Rollout,
-    snapshot::{Pod, wire},
+    snapshot::{
+        Pod,
+        wire::{self, PodView},
+    },
 };
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -22,8 +26,8 @@ pub struct Story {
     pub versions: VecDeque<(Instant, Arc<Rollout>)>,
     /// Its Pods at times, each until the next. The last is the present.
     pub moments: VecDeque<Moment>,
-    /// Pods that an operator has marked for deletion, with the time.
-    pub ended: BTreeMap<String, Instant>,
+    /// Pods that an operator has marked for deletion.
+    pub ended: BTreeMap<String, Ended>,
     /// Pods that operators have made, with the number of the moment that shows them first.
     pub made: BTreeMap<String, u64>,
     /// Of these, those that came in late, or from an operator that had lost the lock.
@@ -32,6 +36,14 @@ pub struct Story {
     pub deleted_at: Option<Instant>,
     /// Highest generation that an operator has told of.
     pub observed_generation: i64,
+}
+
+/// A deletion by an operator.
+pub struct Ended {
+    /// The process.
+    pub by: Arc<str>,
+    /// Of the commit.
+    pub revision: u64,
 }
 
 /// Pods at a time.
@@ -126,7 +138,7 @@ impl Story {
 
 /// A Pod as the operator reads it; None where it is not one of a slot.
 pub fn pod(object: &Object) -> Option<Pod> {
-    wire::pod(serde_json::from_value(object.value().clone()).ok()?)
+    wire::pod(PodView::deserialize(object.value()).ok()?)
 }
 
 /// uid of the Rollout that controls an object.

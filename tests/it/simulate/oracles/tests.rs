@@ -77,12 +77,18 @@ impl Stage {
     }
 
     fn delete(&mut self, name: &str) {
+        let options = self.send_deletion(name);
+        self.operator.delete(&PODS, "shop", name, &options).unwrap();
+    }
+
+    /// It is yet to arrive.
+    fn send_deletion(&self, name: &str) -> DeleteOptions {
         let pod = self.operator.get(&PODS, "shop", name).unwrap();
         let (uid, version) = (Some(pod.uid().to_owned()), Some(pod.revision().to_string()));
         let options = DeleteOptions { uid, resource_version: version, ..DeleteOptions::default() };
         self.send(Verb::Get, &ROLLOUTS, "web", None);
         self.send(Verb::Delete, &PODS, name, Some(options.clone()));
-        self.operator.delete(&PODS, "shop", name, &options).unwrap();
+        options
     }
 
     /// The promise that was broken; empty: none.
@@ -107,6 +113,30 @@ async fn one_instance_too_many_is_taken_away() {
     stage.delete("web-0");
     stage.delete("web-1");
     assert_eq!(stage.broken(), "R1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_delete_meanwhile_is_no_fault_of_a_request_that_comes_late() {
+    let by_another = |stage: &Stage, name: &str| {
+        stage.server.actor("b.1").delete(&PODS, "shop", name, &DeleteOptions::default()).unwrap();
+    };
+    let stage = Stage::new();
+    let late = stage.send_deletion("web-0");
+    tokio::time::advance(Duration::from_secs(20)).await;
+    by_another(&stage, "web-1");
+    stage.operator.delete(&PODS, "shop", "web-0", &late).unwrap();
+    assert_eq!(stage.broken(), "", "nobody could know");
+    let stage = Stage::new();
+    stage.send_deletion("web-1");
+    by_another(&stage, "web-1");
+    let late = stage.send_deletion("web-0");
+    stage.operator.delete(&PODS, "shop", "web-0", &late).unwrap();
+    assert_eq!(stage.broken(), "R1", "it was so when the request left");
+    let mut stage = Stage::new();
+    let late = stage.send_deletion("web-0");
+    stage.delete("web-1");
+    stage.operator.delete(&PODS, "shop", "web-0", &late).unwrap();
+    assert_eq!(stage.broken(), "R1", "its own it must keep in mind");
 }
 
 #[tokio::test(start_paused = true)]
