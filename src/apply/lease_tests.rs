@@ -31,6 +31,7 @@ fn snapshot() -> SetSnapshot {
         sessions: BTreeMap::new(),
         ownerships: BTreeMap::new(),
         taken_names: BTreeSet::new(),
+        leaving: BTreeSet::new(),
         pods_in_the_end: 0,
         is_rolling: false,
         lost_nodes: BTreeSet::new(),
@@ -75,7 +76,7 @@ fn set_inbox(letters: BTreeMap<String, Letter>) -> SetChange {
 }
 
 fn of_what_exists() -> Vec<SetChange> {
-    let (listener, uid, resource_version) = || -> (String, String, String) { ("a".into(), "l1".into(), "9".into()) }();
+    let (listener, uid, resource_version) = ("a".to_owned(), "l1".to_owned(), "9".to_owned());
     vec![
         SetChange::SetProfile { lease: "session.p".into(), uid: "s1".into(), profile: SessionProfile::Calm },
         SetChange::Fence {

@@ -37,8 +37,8 @@ pub(super) enum Seen {
 
 enum Told {
     Rollout(Box<Event<DeserializeGuard<Rollout>>>),
-    Pod(Event<PodView>),
-    Revision(Event<ControllerRevision>),
+    Pod(Box<Event<PodView>>),
+    Revision(Box<Event<ControllerRevision>>),
     Lost(String),
 }
 
@@ -56,8 +56,8 @@ impl Follow {
     /// Follows the Rollout with its Pods and revisions.
     pub fn all(cluster: &Cluster, name: &str) -> Self {
         let belonging = watcher::Config::default().labels(&selector(name));
-        let pods = watch(cluster, belonging.clone(), Told::Pod);
-        let revisions = watch(cluster, belonging, Told::Revision);
+        let pods = watch(cluster, belonging.clone(), |event| Told::Pod(Box::new(event)));
+        let revisions = watch(cluster, belonging, |event| Told::Revision(Box::new(event)));
         let rollout = Self::rollout(cluster, name);
         let told = futures::stream::select_all([rollout.told, pods, revisions]).boxed();
         Self { told, lists_awaited: 3, ..rollout }
@@ -122,13 +122,13 @@ impl Follow {
                 listed
             }
             Told::Pod(event) => {
-                let listed = matches!(event, Event::Listed { .. });
-                self.index.on_pod(&self.scope, event);
+                let listed = matches!(*event, Event::Listed { .. });
+                self.index.on_pod(&self.scope, *event);
                 listed
             }
             Told::Revision(event) => {
-                let listed = matches!(event, Event::Listed { .. });
-                self.index.on_revision(&self.scope, event);
+                let listed = matches!(*event, Event::Listed { .. });
+                self.index.on_revision(&self.scope, *event);
                 listed
             }
             Told::Lost(why) => return Some(why),

@@ -21,6 +21,8 @@ pub mod notify;
 pub mod probes;
 pub mod queue;
 pub mod reconcile;
+#[cfg(test)]
+mod reconcile_world;
 pub mod run;
 pub mod sets;
 pub mod settings;

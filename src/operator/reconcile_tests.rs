@@ -1,19 +1,22 @@
 //! Looks at a Rollout over a small [`World`].
-#[path = "reconcile_world.rs"]
-mod world;
-
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::world::{World, kind_of};
 use super::*;
 use crate::{
     apply::{Calls, Fence, call::CALL_TIMEOUT},
     observe::{Observer, Trigger, watch},
-    operator::{clock::Clock, dispatch::dispatch, metrics::Metrics, notify, queue::Queue},
+    operator::{
+        clock::Clock,
+        dispatch::dispatch,
+        metrics::Metrics,
+        notify,
+        queue::Queue,
+        reconcile_world::{World, kind_of},
+    },
     scripted,
 };
 

@@ -128,11 +128,11 @@ mod tests {
             let (at, id) = ("2026-01-01T10:00:00Z", format!("containerd://{id}"));
             json!({"terminated": {"exitCode": 1, "containerID": id, "startedAt": at, "finishedAt": at}})
         };
-        let mut status = json!({"name": name, "ready": false, "restartCount": 0, "image": "", "imageID": ""});
+        let mut container = json!({"name": name, "ready": false, "restartCount": 0, "image": "", "imageID": ""});
         for (state, id) in states {
-            status[*state] = ended(id);
+            container[*state] = ended(id);
         }
-        status
+        container
     }
 
     fn ids(ends: &[ContainerEnd]) -> Vec<&str> {

@@ -1,20 +1,15 @@
 //! Looks at a ListenerSet over a small world.
-#[path = "../reconcile_world.rs"]
-#[allow(dead_code, reason = "shared with the looks at Rollouts")]
-mod world;
-
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use self::world::World;
 use super::*;
 use crate::{
     api::{Condition, ConditionStatus, ConditionType},
     apply::{Calls, Fence, call::CALL_TIMEOUT},
     observe::{Observer, Trigger, watch},
-    operator::{clock::Clock, metrics::Metrics, notify},
+    operator::{clock::Clock, metrics::Metrics, notify, reconcile_world::World},
     scripted,
 };
 

@@ -60,6 +60,7 @@ mod tests {
             sessions: BTreeMap::new(),
             ownerships: BTreeMap::new(),
             taken_names: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             pods_in_the_end: 0,
             is_rolling: false,
             lost_nodes: BTreeSet::new(),
@@ -68,8 +69,8 @@ mod tests {
         };
         note(&mut snapshot, rollout);
         let words = rollout.pods.iter().map(|pod| {
-            let seat = snapshot.pods.iter().find(|seat| seat.name == pod.name).unwrap();
-            format!("{}{} {:?}", pod.slot, pod.revision, seat.course)
+            let seen = snapshot.pods.iter().find(|known| known.name == pod.name).unwrap();
+            format!("{}{} {:?}", pod.slot, pod.revision, seen.course)
         });
         (words.collect(), snapshot.is_rolling)
     }

@@ -31,7 +31,7 @@ use crate::{
 /// All that only ListenerSets look at.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sets {
-    sets: Shelf<Known<ListenerSet>>,
+    known: Shelf<Known<ListenerSet>>,
     agents: Shelf<AgentPod>,
     pub(super) leases: Leases,
     /// Those that sets name, once they have been looked for; None: there is none.
@@ -61,7 +61,7 @@ impl Sets {
         match kind {
             Kind::AgentPod => self.agents.get(key).map(|o| (o.pod.uid.as_str(), o.pod.resource_version.as_str())),
             Kind::Lease => self.leases.version(key),
-            _ => self.sets.get(key).map(|o| (o.uid.as_str(), o.resource_version.as_str())),
+            _ => self.known.get(key).map(|o| (o.uid.as_str(), o.resource_version.as_str())),
         }
     }
 
@@ -69,17 +69,17 @@ impl Sets {
         match kind {
             Kind::AgentPod => self.agents.progress(namespace),
             Kind::Lease => self.leases.progress(namespace),
-            _ => self.sets.progress(namespace),
+            _ => self.known.progress(namespace),
         }
     }
 
     fn get(&self, key: &ObjectKey) -> Option<&ListenerSet> {
-        self.sets.get(key)?.object.as_deref().ok()
+        self.known.get(key)?.object.as_deref().ok()
     }
 
     /// The sets of a namespace that can be read.
     fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a ObjectKey, &'a ListenerSet)> {
-        self.sets.in_namespace(namespace).filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)))
+        self.known.in_namespace(namespace).filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)))
     }
 
     /// The sets that this Rollout's Pods serve.
@@ -146,7 +146,7 @@ fn selects(set: &ListenerSet, agent: &AgentPod) -> bool {
 impl Index {
     /// Takes an event of the watch on ListenerSets.
     pub fn on_set(&mut self, scope: &Scope, event: Event<DeserializeGuard<ListenerSet>>) -> Touched {
-        let changed = self.sets.sets.take(scope, event, |guard| Some((None, Known::read(guard))));
+        let changed = self.sets.known.take(scope, event, |guard| Some((None, Known::read(guard))));
         for key in &changed {
             self.sets.read(key);
         }
@@ -235,12 +235,12 @@ impl Index {
 
     /// The ConfigMaps that sets name.
     pub fn config_maps_wanted(&self) -> BTreeSet<ObjectKey> {
-        let sets = self.sets.sets.iter().filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)));
+        let sets = self.sets.known.iter().filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)));
         sets.filter_map(|(key, set)| config_map_of(key, set)).collect()
     }
 
     fn sets_in(&self, scope: &Scope, holds: impl Fn(&ListenerSet) -> bool) -> Vec<ObjectKey> {
-        let sets = self.sets.sets.iter().filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)));
+        let sets = self.sets.known.iter().filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)));
         let in_scope = |key: &ObjectKey| scope.as_ref().is_none_or(|namespace| key.namespace == *namespace);
         sets.filter(|(key, set)| in_scope(key) && holds(set)).map(|(key, _)| key.clone()).collect()
     }
@@ -270,12 +270,12 @@ impl Index {
 
     /// uid and generation of a ListenerSet, readable or not.
     pub fn set_identity(&self, key: &ObjectKey) -> Option<(&str, i64)> {
-        self.sets.sets.get(key).map(|known| (known.uid.as_str(), known.generation))
+        self.sets.known.get(key).map(|known| (known.uid.as_str(), known.generation))
     }
 
     /// Why a ListenerSet cannot be read, when it exists and cannot.
     pub fn set_unreadable(&self, key: &ObjectKey) -> Option<&str> {
-        self.sets.sets.get(key)?.object.as_ref().err().map(String::as_str)
+        self.sets.known.get(key)?.object.as_ref().err().map(String::as_str)
     }
 
     /// A ListenerSet, if it can be read.
@@ -285,12 +285,12 @@ impl Index {
 
     /// The ListenerSets that can be read, by key.
     pub fn sets(&self) -> impl Iterator<Item = (&ObjectKey, &ListenerSet)> {
-        self.sets.sets.iter().filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)))
+        self.sets.known.iter().filter_map(|(key, known)| Some((key, known.object.as_deref().ok()?)))
     }
 
     /// Keys of all ListenerSets, and of those that have left Leases behind.
     pub fn set_keys(&self) -> BTreeSet<ObjectKey> {
-        self.sets.sets.iter().map(|(key, _)| key).chain(self.sets.leases.sets()).cloned().collect()
+        self.sets.known.iter().map(|(key, _)| key).chain(self.sets.leases.sets()).cloned().collect()
     }
 
     /// Ownership Leases that a deleted ListenerSet of this name has left behind: (name, uid, resourceVersion) of each.

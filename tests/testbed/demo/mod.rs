@@ -4,10 +4,12 @@
 //!   stage     a cluster of its own, images, CRDs, the operator under its own ServiceAccount
 //!   load      requests to the Service that never pause, as a proxy sends them
 //!   scenes    1.0 → 1.1 in three batches; a broken version, which goes back; a process killed in mid-roll; 8 → 12
+//!   listeners twelve websockets on four Pods: taken along by a roll, taken over after a kill, judged by the exchange
 //!   judge     a watch on the Pods of its own: lowest number available, most Pods at once
 //!   summary   what was measured, and whether it is good enough
 //! ```
-//! It passes only if no request failed, none had to be tried twice except right after the kill, and every bound held.
+//! It passes only if no request failed, none had to be tried twice except right after the kill, every bound held, and every
+//! message of every feed was read once, by one listener at a time.
 use std::{path::PathBuf, pin::pin, process::ExitCode};
 
 use anyhow::{Result, bail};
@@ -15,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub mod judge;
 pub mod ledger;
+mod listeners;
 mod live;
 mod load;
 pub mod programs;
@@ -86,7 +89,7 @@ fn tell(summary: &Summary) -> bool {
         println!("✖ {problem}");
     }
     if problems.is_empty() {
-        println!("✔ passed: no request failed, every bound held");
+        println!("✔ passed: no request failed, every bound held, no message was lost or read twice");
     }
     problems.is_empty()
 }

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::{
     judge::Judge,
     ledger::{Bounds, Facts},
+    listeners,
     live::Live,
     load::Load,
     rollout::{self, Follower},
@@ -45,7 +46,9 @@ pub async fn play(stage: &Stage) -> Result<Summary> {
     let scenes =
         vec![actors.roll().await?, actors.roll_back().await?, actors.roll_with_a_kill().await?, actors.scale().await?];
     let load = load.finish(stage).await?;
-    Ok(Summary { scenes, load, good: vec![FIRST, SECOND, THIRD], broken: BROKEN })
+    heading("Twelve listeners on four Pods");
+    let listeners = listeners::play(stage, stage.client().await?).await?;
+    Ok(Summary { scenes, load, listeners, good: vec![FIRST, SECOND, THIRD], broken: BROKEN })
 }
 
 struct Actors<'a> {

@@ -54,7 +54,7 @@ impl Setup {
     pub fn of(args: Args) -> Self {
         let Args { dir, bin, keep, kubeconfig } = args;
         let cluster = ["--nodes", "process"].map(str::to_owned).into();
-        let needs = &["baton-operator", "kubectl-baton", "examples/web"];
+        let needs = &["baton-operator", "kubectl-baton", "baton-agent", "examples/web", "examples/listener"];
         Self { dir, bin, needs, cluster, keep, kubeconfig, shows: true }
     }
 }
@@ -144,20 +144,36 @@ impl Stage {
             return Ok(());
         };
         for version in good {
-            let program = self.image(images, version)?.join("web");
+            let program = self.image(images, "web", version)?.join("web");
             let example = self.programs.built("examples/web");
             fs::hard_link(&example, &program).or_else(|_| fs::copy(&example, &program).map(drop))?;
         }
-        let program = self.image(images, broken)?.join("web");
+        let program = self.image(images, "web", broken)?.join("web");
         fs::write(&program, "#!/bin/sh\necho 'web: no configuration found' >&2\nexit 1\n")?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
         Ok(())
     }
 
+    /// Makes the images of these versions of `examples/listener`, each with the agent, which is called as the image.
+    pub fn make_bots(&self, name: &str, versions: &[&str]) -> Result<()> {
+        let Some(images) = &self.images else {
+            println!("  images example.local/{name}:{{{}}} must be there already", versions.join(", "));
+            return Ok(());
+        };
+        for version in versions {
+            let folder = self.image(images, name, version)?;
+            for (program, of) in [(name, "baton-agent"), ("listener", "examples/listener")] {
+                let (built, program) = (self.programs.built(of), folder.join(program));
+                fs::hard_link(&built, &program).or_else(|_| fs::copy(&built, &program).map(drop))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The new folder of an image.
     #[allow(clippy::unused_self)] // reads as the others
-    fn image(&self, images: &Path, version: &str) -> Result<PathBuf> {
-        let folder = images.join("web").join(version);
+    fn image(&self, images: &Path, name: &str, version: &str) -> Result<PathBuf> {
+        let folder = images.join(name).join(version);
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
@@ -175,9 +191,17 @@ impl Stage {
             bail!("Baton is installed in this cluster already ({}): it would be judged, not this build", others.trim());
         }
         self.show(&["apply", "-f", "crds/"]).await?;
-        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd/rollouts.baton.dev"]).await?;
+        self.kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=30s",
+            "crd/rollouts.baton.dev",
+            "crd/listenersets.baton.dev",
+        ])
+        .await?;
         self.show(&["apply", "-f", "config/manager/namespace.yaml"]).await?;
         self.show(&["apply", "-k", "config/rbac"]).await?;
+        self.show(&["apply", "-f", "config/policy/leases.yaml"]).await?;
         let kubeconfig = self.operator_kubeconfig().await?;
         let mut operator = self.inside(self.programs.built("baton-operator"));
         operator
@@ -287,7 +311,7 @@ impl Stage {
     pub async fn explain(&self) {
         println!();
         for arguments in [
-            &["get", "rollouts.baton.dev,pods", "-o", "wide", "-n", NAMESPACE][..],
+            &["get", "rollouts.baton.dev,listenersets.baton.dev,pods", "-o", "wide", "-n", NAMESPACE][..],
             &["get", "events", "--sort-by=.lastTimestamp", "-n", NAMESPACE],
         ] {
             println!("--- kubectl {}", arguments.join(" "));

@@ -5,9 +5,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     ledger::{Bounds, Observed},
+    listeners::Listeners,
     writes::Writes,
 };
-use crate::load::tally::{Cause, Report};
+use crate::{
+    feed::ledger::FeedVerdict,
+    load::tally::{Cause, Report},
+};
 
 /// So long after a process was killed requests may meet it: nobody can know earlier.
 const AFTER_KILL: SignedDuration = SignedDuration::from_secs(3);
@@ -46,6 +50,7 @@ pub struct Kill {
 pub struct Summary {
     pub scenes: Vec<Scene>,
     pub load: Report,
+    pub listeners: Listeners,
     /// Versions that must have answered, and one that must not.
     pub good: Vec<&'static str>,
     pub broken: &'static str,
@@ -80,6 +85,7 @@ impl Summary {
             problems.push(format!("version {} answered, although it cannot start", self.broken));
         }
         problems.extend(self.silence());
+        problems.extend(self.listeners.problems());
         problems
     }
 
@@ -131,7 +137,8 @@ impl fmt::Display for Summary {
         writeln!(out)?;
         self.write_writes(out)?;
         self.write_kills(out)?;
-        self.write_load(out)
+        self.write_load(out)?;
+        self.write_listeners(out)
     }
 }
 
@@ -189,6 +196,27 @@ impl Summary {
             "  latency: median {:.1} ms, 99 % {:.1} ms, 99.9 % {:.1} ms, longest {:.1} ms",
             latency.p50_milliseconds, latency.p99_milliseconds, latency.p999_milliseconds, latency.max_milliseconds
         )
+    }
+
+    fn write_listeners(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Listeners { verdict, gaps, takeover } = &self.listeners;
+        let sum = |of: fn(&FeedVerdict) -> u64| verdict.0.values().map(of).sum::<u64>();
+        let (median, longest) = (gaps.get(gaps.len() / 2).unwrap_or(&0.0), gaps.last().unwrap_or(&0.0));
+        writeln!(
+            out,
+            "listeners: {} messages of {} feeds read, {} lost or left out, {} read twice, {} read by two at once",
+            sum(|feed| feed.position),
+            verdict.0.len(),
+            sum(|feed| (feed.problems.len() as u64).saturating_sub(feed.duplicates)),
+            sum(|feed| feed.duplicates),
+            sum(|feed| feed.overlaps.len() as u64),
+        )?;
+        writeln!(
+            out,
+            "  {} planned moves: nobody read for {median:.0} ms (median), {longest:.0} ms (longest), stop and start included",
+            gaps.len()
+        )?;
+        writeln!(out, "  SIGKILL of an agent: others read what it had after {:.1} s", takeover.as_secs_f64())
     }
 
     /// When second tries of this cause happened: relative to the kill, else by scene.

@@ -5,9 +5,13 @@ use jiff::Timestamp;
 
 use super::{
     ledger::{Bounds, Observed},
+    listeners::Listeners,
     summary::{Kill, Scene, Summary},
 };
-use crate::load::tally::{Break, Cause, Counts, Latency, Report, Second};
+use crate::{
+    feed::ledger::{FeedVerdict, Verdict},
+    load::tally::{Break, Cause, Counts, Latency, Report, Second},
+};
 
 fn at(milliseconds: i64) -> Timestamp {
     Timestamp::from_millisecond(1_000_000 + milliseconds).unwrap()
@@ -53,7 +57,29 @@ fn good() -> Summary {
         writes: Some([("create pods".to_owned(), 8), ("update rollouts/status".to_owned(), 12)].into()),
         gone: Some("1.0"),
     };
-    Summary { scenes: vec![scene], load, good: vec!["1.0", "1.1"], broken: "1.2-broken" }
+    Summary { scenes: vec![scene], load, listeners: listeners(), good: vec!["1.0", "1.1"], broken: "1.2-broken" }
+}
+
+/// Twelve feeds, each of whose listeners moved once.
+fn listeners() -> Listeners {
+    let feed = FeedVerdict { position: 1_000, gaps: vec![20_000], ..FeedVerdict::default() };
+    let feeds = (0..12).map(|number| (format!("feed-{number}"), feed.clone())).collect();
+    Listeners { verdict: Verdict(feeds), gaps: vec![20.0; 12], takeover: std::time::Duration::from_secs(1) }
+}
+
+/// What the exchange says is wrong, is wrong; and each listener must have moved.
+#[test]
+fn listeners_that_lose_or_double_do_not_pass() {
+    assert_eq!(good().problems(), Vec::<String>::new());
+    let mut lost = good();
+    lost.listeners.verdict.0.get_mut("feed-3").unwrap().problems.push("messages 4 to 5 were left out".into());
+    assert_eq!(lost.problems(), ["feed-3: messages 4 to 5 were left out"]);
+    let mut two = good();
+    two.listeners.verdict.0.get_mut("feed-3").unwrap().overlaps.push("a worked 3 ms after b had begun".into());
+    assert_eq!(two.problems().len(), 1);
+    let mut unmoved = good();
+    unmoved.listeners.gaps.pop();
+    assert_eq!(unmoved.problems().len(), 1);
 }
 
 fn retry_at(milliseconds: i64) -> Break {

@@ -243,6 +243,7 @@ impl World {
             sessions,
             ownerships: self.leases.clone(),
             taken_names: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             pods_in_the_end: self.pods_in_the_end,
             is_rolling: self.is_rolling,
             lost_nodes: self.lost_nodes.clone(),

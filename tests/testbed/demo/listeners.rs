@@ -1,0 +1,130 @@
+//! Listeners: a Rollout takes them along, and others take over what a killed Pod held. Judged by the exchange that they read.
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use baton::api::{ListenerSet, Rollout};
+use jiff::Timestamp;
+use kube::{Api, Client};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    stage::{NAMESPACE, Stage},
+    victim,
+};
+use crate::feed::ledger::{FeedVerdict, Verdict};
+
+const NAME: &str = "bots";
+const FEEDS: i32 = 12;
+const FIRST: &str = "1.0";
+const SECOND: &str = "1.1";
+/// Patience for one step; a busy machine needs a tenth.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// What was seen.
+#[derive(Clone, Debug)]
+pub struct Listeners {
+    /// Of every feed, by the exchange.
+    pub verdict: Verdict,
+    /// Milliseconds in which a listener ran nowhere while a Rollout moved it, its own stop and start included; sorted.
+    pub gaps: Vec<f64>,
+    /// How long nobody read the feeds of the killed Pod, the longest of them.
+    pub takeover: Duration,
+}
+
+impl Listeners {
+    /// What is not as it must be.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.verdict.0.len() != FEEDS as usize {
+            problems.push(format!("{} feeds were read, not {FEEDS}", self.verdict.0.len()));
+        }
+        if self.gaps.len() != FEEDS as usize {
+            problems.push(format!("{} planned moves, not one of each of {FEEDS} listeners", self.gaps.len()));
+        }
+        for (name, feed) in &self.verdict.0 {
+            let FeedVerdict { overlaps, problems: others, .. } = feed;
+            problems.extend(overlaps.iter().chain(others).map(|problem| format!("{name}: {problem}")));
+        }
+        problems
+    }
+}
+
+/// Plays and measures.
+pub async fn play(stage: &Stage, client: Client) -> Result<Listeners> {
+    stage.make_bots(NAME, &[FIRST, SECOND])?;
+    let mut exchange = stage.inside(stage.programs.this());
+    exchange.args(["feed", "--listen", "127.0.0.1:9100"]);
+    stage.run("feed", exchange, false)?;
+    stage.show(&["apply", "-n", NAMESPACE, "-f", "tests/testbed/demo/listeners.yaml"]).await?;
+    let sets: Api<ListenerSet> = Api::namespaced(client.clone(), NAMESPACE);
+    until_all_run(&sets).await?;
+    stage.show(&["get", "listenersets.baton.dev", "-n", NAMESPACE]).await?;
+
+    let patch = format!(
+        r#"[{{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "example.local/bots:{SECOND}"}}]"#
+    );
+    stage.show(&["patch", "rollouts.baton.dev", NAME, "-n", NAMESPACE, "--type=json", "-p", &patch]).await?;
+    let rollouts: Api<Rollout> = Api::namespaced(client, NAMESPACE);
+    let deadline = Instant::now() + PATIENCE;
+    while !is_complete(&rollouts.get(NAME).await?) {
+        ensure!(Instant::now() < deadline, "the Rollout of the listeners does not come to an end");
+        sleep(Duration::from_millis(100)).await;
+    }
+    until_all_run(&sets).await?;
+    let before = verdict(stage).await?;
+    let mut gaps: Vec<f64> =
+        before.0.values().flat_map(|feed| &feed.gaps).map(|micros| *micros as f64 / 1_000.0).collect();
+    gaps.sort_by(f64::total_cmp);
+    stage.show(&["get", "listenersets.baton.dev", "-n", NAMESPACE]).await?;
+
+    let holds = |feed: &FeedVerdict| feed.connections.last().map(|last| last.opening.pod.clone());
+    let pod = before.0.values().find_map(holds).context("nobody reads a feed")?;
+    let killed_at = Timestamp::now();
+    let pid = victim::kill_process_of(&format!("BATON_POD_NAME={pod}"), NAME)?;
+    println!("  ✂ SIGKILL to process {pid}, the agent of {pod}");
+    let its: Vec<&String> =
+        before.0.iter().filter(|(_, feed)| holds(feed) == Some(pod.clone())).map(|(name, _)| name).collect();
+    let killed_at = u64::try_from(killed_at.as_microsecond()).unwrap_or(0);
+    let deadline = Instant::now() + PATIENCE;
+    let takeover = loop {
+        let now = verdict(stage).await?;
+        let since =
+            |name: &&String| now.0[*name].connections.iter().map(|it| it.opening.began).find(|at| *at > killed_at);
+        if let Some(back) = its.iter().map(since).collect::<Option<Vec<u64>>>() {
+            break Duration::from_micros(back.into_iter().max().unwrap_or(killed_at) - killed_at);
+        }
+        ensure!(Instant::now() < deadline, "nobody takes over what {pod} held");
+        sleep(Duration::from_millis(100)).await;
+    };
+    until_all_run(&sets).await?;
+    let verdict = verdict(stage).await?;
+    Ok(Listeners { verdict, gaps, takeover })
+}
+
+/// Waits until the set says so of its present spec.
+async fn until_all_run(sets: &Api<ListenerSet>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let set = sets.get(NAME).await?;
+        let status = set.status.unwrap_or_default();
+        let is_present = status.observed_generation == set.metadata.generation;
+        if is_present && status.running == FEEDS && status.conditions.iter().any(|it| it.reason == "Complete") {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{} of {FEEDS} listeners run", status.running);
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn is_complete(rollout: &Rollout) -> bool {
+    let Some(status) = &rollout.status else { return false };
+    status.observed_generation == rollout.metadata.generation && super::rollout::readiness(rollout).1 == "Complete"
+}
+
+/// What the exchange has seen so far.
+async fn verdict(stage: &Stage) -> Result<Verdict> {
+    let ask = r"exec 3<>/dev/tcp/127.0.0.1/9100; printf 'GET /verdict HTTP/1.0\r\n\r\n' >&3; cat <&3";
+    let answer = super::programs::output_of(stage.inside("bash").args(["-c", ask])).await?;
+    let (_, body) = answer.split_once("\r\n\r\n").context("the exchange says nothing")?;
+    Ok(serde_json::from_str(body)?)
+}
