@@ -80,7 +80,7 @@ async fn snapshot(cluster: &Cluster, rollout: Rollout) -> Result<Snapshot> {
             lost_nodes: [].into(),
             template_checks: [].into(),
             create_refusal: None,
-            agents: None,
+            agents: crate::snapshot::Agents::NotAsked,
             now: Timestamp::now(),
         }),
     }

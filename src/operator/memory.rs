@@ -44,6 +44,16 @@ pub struct ObjectMemory<T> {
     backoff: Backoff,
 }
 
+/// What is remembered of objects of one kind alone.
+pub trait Own: Default {
+    /// Longest pause after failures in a row.
+    const PAUSE_MAX: Duration;
+}
+
+impl Own for RolloutMemory {
+    const PAUSE_MAX: Duration = Duration::from_mins(1);
+}
+
 /// What is remembered of a Rollout alone.
 #[derive(Debug, Default)]
 pub struct RolloutMemory {
@@ -52,7 +62,7 @@ pub struct RolloutMemory {
     create_backoff: Backoff,
 }
 
-impl<T: Default> ObjectMemory<T> {
+impl<T: Own> ObjectMemory<T> {
     /// Forgets everything when the object is another one of the same name; what was written must still come back.
     pub fn be_about(&mut self, uid: &str, generation: i64) {
         if self.uid != uid {
@@ -63,7 +73,7 @@ impl<T: Default> ObjectMemory<T> {
     }
 }
 
-impl<T> ObjectMemory<T> {
+impl<T: Own> ObjectMemory<T> {
     /// After a look in which everything went well.
     pub fn succeed(&mut self) {
         self.backoff.succeed();
@@ -72,7 +82,7 @@ impl<T> ObjectMemory<T> {
 
     /// After a failure that concerns the whole look; returns the pause. What a person does ends it: it may be the remedy.
     pub fn fail(&mut self, rng: &mut fastrand::Rng) -> Duration {
-        let pause = self.backoff.fail(rng);
+        let pause = self.backoff.fail(rng).min(T::PAUSE_MAX);
         self.failed_until = Some((Instant::now() + pause, self.generation));
         pause
     }

@@ -418,13 +418,13 @@ async fn memory_goes_with_its_object() {
     let rig = Rig::of(1).await;
     rig.look().await;
     rig.tell().await;
-    assert_eq!(rig.shell.rollouts.len(), 1);
+    assert_eq!(rig.shell.rollouts.count(), 1);
     let object = rig.world().objects.remove(ROLLOUT).unwrap();
     let gone = (kind_of(ROLLOUT), json!({"type": "DELETED", "object": object}));
     rig.world().untold.push_back(gone);
     rig.tell().await;
     assert_eq!(rig.look().await, Looked::early(Result::Gone, None));
-    assert_eq!(rig.shell.rollouts.len(), 0);
+    assert_eq!(rig.shell.rollouts.count(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     clock::Clock,
-    memory::{ObjectMemory, RolloutMemory},
+    memory::{ObjectMemory, Own, RolloutMemory},
     metrics::Metrics,
     notify::Notifier,
     sets::SetMemory,
@@ -67,7 +67,7 @@ pub type Shared<T> = Arc<tokio::sync::Mutex<ObjectMemory<T>>>;
 #[derive(Debug, Default)]
 pub struct Memories<T>(Mutex<BTreeMap<ObjectKey, Shared<T>>>);
 
-impl<T: Default> Memories<T> {
+impl<T: Own> Memories<T> {
     /// Of this object.
     pub fn of(&self, key: &ObjectKey) -> Shared<T> {
         lock(&self.0).entry(key.clone()).or_default().clone()
@@ -80,7 +80,7 @@ impl<T: Default> Memories<T> {
 
     /// Number of objects.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         lock(&self.0).len()
     }
 }
@@ -96,7 +96,7 @@ pub trait Managed: Resource<DynamicType = ()> + HasSpec<Spec: Serialize> + Sized
     /// The same, for the barrier.
     const WATCHED: Kind;
     /// What is remembered of one of it alone.
-    type Own: Default + Send + 'static;
+    type Own: Own + Send + 'static;
 
     /// One look at one object.
     fn reconcile(key: &ObjectKey, shell: &Shell) -> impl Future<Output = Looked> + Send;
@@ -235,7 +235,7 @@ impl Shell {
     }
 
     /// Reads what became of writes without an answer. Those that cannot be read now are left for the next look.
-    async fn settle<T>(&self, key: &ObjectKey, memory: &mut ObjectMemory<T>) {
+    async fn settle<T: Own>(&self, key: &ObjectKey, memory: &mut ObjectMemory<T>) {
         let doubts: Vec<Doubt> = memory.barrier.doubts().cloned().collect();
         let reads = doubts.iter().map(|of| apply::version_of(&self.calls, of.kind, &key.namespace, &of.name));
         let reads = join_all(reads).await;
@@ -306,7 +306,7 @@ impl Shell {
     }
 
     /// Once for each version: it has no status that could say so.
-    pub fn tell_unreadable<T>(&self, memory: &mut ObjectMemory<T>, regarding: &Regarding, error: &str) {
+    pub fn tell_unreadable<T: Own>(&self, memory: &mut ObjectMemory<T>, regarding: &Regarding, error: &str) {
         if memory.told_unreadable.as_ref() == Some(&regarding.resource_version) {
             return;
         }

@@ -80,10 +80,10 @@ mod tests {
             let list = format!(r#"{{"kind":"PodList","apiVersion":"v1","metadata":{{}},"items":[{object}]}}"#);
             let list: ObjectList<DeserializeGuard<Pod>> = serde_json::from_str(&list).unwrap();
             assert_eq!([pod.name_any(), list.items[0].name_any()], ["web-0", "web-0"]);
-            pod.0.map(|pod| pod.spec.unwrap().node_name)
+            pod.0.map(|pod| pod.spec.unwrap().node_name).map_err(|invalid| invalid.error)
         };
         assert_eq!(told(r#"{"nodeName":"n","containers":[]}"#).unwrap().as_deref(), Some("n"));
-        let error = told(r#"{"containers":"none"}"#).unwrap_err().error;
+        let error = told(r#"{"containers":"none"}"#).unwrap_err();
         assert!(error.starts_with("invalid type: string \"none\", expected a sequence"), "{error}");
     }
 }

@@ -48,9 +48,8 @@ pub struct Snapshot {
     pub template_checks: BTreeMap<String, TemplateCheck>,
     /// The last refusal of a Pod create, until a create succeeds.
     pub create_refusal: Option<CreateRefusal>,
-    /// What the agents of these Pods tell, by Pod name: those whose session is claimed. None: no ListenerSet gives work to
-    /// Pods of this Rollout, so nobody asks for an agent.
-    pub agents: Option<BTreeMap<String, AgentSeen>>,
+    /// What the agents of these Pods tell.
+    pub agents: Agents,
     /// The time of this look.
     pub now: Timestamp,
 }
@@ -68,9 +67,47 @@ impl Snapshot {
     }
 }
 
+/// What the agents of a Rollout's Pods tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Agents {
+    /// No ListenerSet gives work to these Pods: nobody asks for an agent.
+    #[default]
+    NotAsked,
+    /// It is not known yet whether anybody asks, or what they tell: ListenerSets or Leases have not been listed.
+    Unknown,
+    /// By Pod name: of every Pod.
+    Seen(BTreeMap<String, AgentSeen>),
+}
+
+impl Agents {
+    /// By Pod name; none where nothing is known.
+    pub fn seen(&self) -> impl Iterator<Item = (&String, &AgentSeen)> {
+        if let Self::Seen(agents) = self { Some(agents) } else { None }.into_iter().flatten()
+    }
+
+    /// The agent of this Pod, where it is known.
+    pub fn of(&self, pod: &str) -> Option<&AgentSeen> {
+        if let Self::Seen(agents) = self { agents.get(pod) } else { None }
+    }
+}
+
+/// Where the session of a Pod stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SessionState {
+    /// Nobody has claimed it yet: its agent has yet to start, or there is none.
+    #[default]
+    Unclaimed,
+    /// The Pod's agent holds it.
+    Held,
+    /// It was fenced.
+    Lost,
+}
+
 /// What is known of the agent of a Pod, of all ListenerSets that name its Rollout together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AgentSeen {
+    /// Its session.
+    pub session: SessionState,
     /// It leaves: it may be given nothing more.
     pub draining: bool,
     /// Listeners that name this boot as their owner.

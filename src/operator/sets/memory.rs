@@ -1,9 +1,11 @@
 //! What the operator remembers of one ListenerSet alone.
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::{
     api::names,
-    operator::memory::{Notes, ObjectMemory, Written, note_taken},
+    operator::memory::{Notes, ObjectMemory, Own, Written, note_taken},
     plan::{
         Applied, Outcome,
         listener_set::{SetRecollection, change::SetChange},
@@ -21,11 +23,31 @@ pub struct SetMemory {
     pub beyond_watches: SetMemories,
     /// What the planner remembers.
     pub recollection: SetRecollection,
+    /// Until when names that were found taken are not tried again.
+    pub taken_until: Option<Instant>,
+    /// When to look again whether what an earlier set of this name has left is gone.
+    pub sweeps_at: Option<Instant>,
     /// Since when not all that the set looks at has been listed.
     pub unread_since: Option<Instant>,
 }
 
+/// While a set is paused nobody is fenced and nothing is taken over: what one refused write costs must not grow.
+impl Own for SetMemory {
+    const PAUSE_MAX: Duration = Duration::from_secs(2);
+}
+
+/// How long a name counts as taken: whoever has it may be asked to give it up.
+const TAKEN_FOR: Duration = Duration::from_secs(30);
+
 impl ObjectMemory<SetMemory> {
+    /// Forgets names that were found taken a while ago: they are tried again.
+    pub fn forget_taken(&mut self) {
+        if self.own.taken_until.is_some_and(|until| until <= Instant::now()) {
+            self.own.taken_until = None;
+            self.own.beyond_watches.taken_names.clear();
+        }
+    }
+
     /// Takes note of what became of the changes. False when something went wrong and a pause was set.
     pub fn note(&mut self, snapshot: &SetSnapshot, outcomes: &[Outcome<SetChange>], rng: &mut fastrand::Rng) -> bool {
         let set = snapshot.set.metadata.name.as_deref().unwrap_or_default();
@@ -35,6 +57,7 @@ impl ObjectMemory<SetMemory> {
             let name = name(set, change);
             if *result == Applied::NameTaken {
                 note_taken(&mut self.own.beyond_watches.taken_names, &name);
+                self.own.taken_until = Some(Instant::now() + TAKEN_FOR);
             }
             let kind = if matches!(change, SetChange::KillPod { .. }) { pods } else { Kind::Lease };
             self.note_write(&Written { kind, name: &name, version: version(change) }, result, &mut notes);

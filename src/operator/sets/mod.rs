@@ -87,13 +87,15 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
         Ready::Yes(uid) => uid,
         Ready::No(looked) if looked.result == Result::Gone => {
             shell.metrics.forget_set(key);
-            return sweep(key, "", shell).await.unwrap_or(looked);
+            let again_at = sweep(key, "", shell).await;
+            return Looked { again_at, ..looked };
         }
         Ready::No(looked) => return looked,
     };
-    if let Some(looked) = sweep(key, &uid, shell).await {
-        return looked;
+    if memory.own.sweeps_at.is_none_or(|at| at <= Instant::now()) {
+        memory.own.sweeps_at = sweep(key, &uid, shell).await;
     }
+    memory.forget_taken();
     let began = Instant::now();
     let snapshot = match observe(key, &uid, shell, &mut memory) {
         Ok(snapshot) => snapshot,
@@ -128,6 +130,8 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
         memory.paused_until(),
         memory.barrier.overdue_at(),
         reported.again_at(),
+        memory.own.taken_until,
+        memory.own.sweeps_at,
         Some(shell.resync_at(looked_at)),
     ];
     let result = if memory.paused_until().is_some() { Result::Error } else { Result::Success };
@@ -135,24 +139,23 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
 }
 
 /// Deletes what a deleted ListenerSet of this name has left behind. Its Leases have two owners, so that the garbage collector
-/// lets them be while their Pods live; agents run nothing by a Lease that no set controls. None: there is nothing.
-async fn sweep(key: &ObjectKey, uid: &str, shell: &Shell) -> Option<Looked> {
+/// lets them be while their Pods live; agents run nothing by a Lease that no set controls. Answers when to look whether
+/// all is gone; None: there is nothing.
+async fn sweep(key: &ObjectKey, uid: &str, shell: &Shell) -> Option<Instant> {
     let left = shell.observer.look(|index| index.left_behind(key));
     if left.is_empty() {
         return None;
     }
-    let again_at = Some(Instant::now() + SWEEP_SPACING);
     // What is known may be old, and a set that is not known yet may have come.
     let latest = apply::version_of(&shell.calls, Kind::ListenerSet, &key.namespace, &key.name).await;
-    let is_latest = latest.is_ok_and(|found| found.map(|(uid, _)| uid).unwrap_or_default() == uid);
-    if is_latest {
+    if latest.is_ok_and(|found| found.map(|(uid, _)| uid).unwrap_or_default() == uid) {
         tracing::info!(leases = left.len(), "deleting what an earlier ListenerSet of this name has left");
         let deleted = left.iter().map(|(name, uid, resource_version)| {
             apply::delete_lease(&shell.calls, &key.namespace, name, (uid, resource_version))
         });
         join_all(deleted).await;
     }
-    Some(Looked::early(Result::Stale, again_at))
+    Some(Instant::now() + SWEEP_SPACING)
 }
 
 /// What is known of the set, its Pods as their Rollout plans; Err: the look has ended.

@@ -127,16 +127,17 @@ async fn a_create_without_an_answer_is_not_repeated() {
 async fn a_set_that_is_gone_is_forgotten() {
     let rig = Rig::new().await;
     rig.settle().await;
-    assert_eq!(rig.shell.sets.len(), 1);
-    let mut world = rig.world();
-    let set = world.objects.remove(SET).unwrap();
-    world.untold.push_back(("listenersets".into(), json!({"type": "DELETED", "object": set})));
-    world.tell();
-    drop(world);
+    assert_eq!(rig.shell.sets.count(), 1);
+    {
+        let mut world = rig.world();
+        let set = world.objects.remove(SET).unwrap();
+        world.untold.push_back(("listenersets".into(), json!({"type": "DELETED", "object": set})));
+        world.tell();
+    }
     tokio::time::sleep(Duration::from_millis(1)).await;
     let key = ObjectKey { namespace: "shop".into(), name: "bots".into() };
     assert_eq!(reconcile(&key, &rig.shell).await.result, Result::Gone);
-    assert_eq!(rig.shell.sets.len(), 0);
+    assert_eq!(rig.shell.sets.count(), 0);
 }
 
 fn set_of(listeners: usize) -> ListenerSet {

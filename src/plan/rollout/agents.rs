@@ -5,25 +5,21 @@ use std::collections::BTreeSet;
 use super::failure::Failure;
 use crate::{
     plan::change::{Change, Hold, HoldReason},
-    snapshot::{AgentSeen, Pod, Snapshot},
+    snapshot::{AgentSeen, Agents, Pod, SessionState, Snapshot},
 };
 
 /// Failed starts in a row of one listener at which its instance counts as failed: its next Pod would fail as well, and each
 /// try may cost one of a few connections that its service allows a day.
 const LISTENER_FAILURES_MAX: u32 = 3;
 
-fn agent<'a>(snapshot: &'a Snapshot, pod: &Pod) -> Option<&'a AgentSeen> {
-    snapshot.agents.as_ref()?.get(&pod.name)
-}
-
 /// Every listener that this Pod holds is known to run.
 pub(super) fn are_listeners_settled(snapshot: &Snapshot, pod: &Pod) -> bool {
-    agent(snapshot, pod).is_none_or(|agent| agent.running >= agent.held)
+    snapshot.agents.of(&pod.name).is_none_or(|agent| agent.running >= agent.held)
 }
 
 /// A listener that this Pod cannot get to run.
 pub(super) fn failure(snapshot: &Snapshot, pod: &Pod) -> Option<Failure> {
-    let (failures, listener, why) = agent(snapshot, pod)?.failing.as_ref()?;
+    let (failures, listener, why) = snapshot.agents.of(&pod.name)?.failing.as_ref()?;
     let message = format!("listener {listener} has failed {failures} times in a row: {why}");
     let is_live = pod.is_live() && *failures >= LISTENER_FAILURES_MAX;
     is_live.then(|| Failure { reason: "ListenerFailed".into(), message, at: None })
@@ -32,10 +28,11 @@ pub(super) fn failure(snapshot: &Snapshot, pod: &Pod) -> Option<Failure> {
 /// Takes out the deletions of Pods that hold listeners while there is a Pod that could take these; returns the Pods' names.
 /// One that is not Ready does not wait: its agent, if it has one that works, hands over when it is told to end.
 pub(super) fn hold_back(snapshot: &Snapshot, changes: &mut Vec<Change>) -> BTreeSet<String> {
-    let Some(agents) = &snapshot.agents else { return BTreeSet::new() };
+    let Agents::Seen(agents) = &snapshot.agents else { return BTreeSet::new() };
     let deleted: BTreeSet<String> = changes.iter().filter_map(deleted_by).map(str::to_owned).collect();
     let is_heir = |pod: &Pod| {
-        pod.is_ready() && !deleted.contains(&pod.name) && agents.get(&pod.name).is_some_and(|agent| !agent.draining)
+        let is_fit = |agent: &AgentSeen| agent.session == SessionState::Held && !agent.draining;
+        pod.is_ready() && !deleted.contains(&pod.name) && agents.get(&pod.name).is_some_and(is_fit)
     };
     if !snapshot.pods.iter().any(|pod| is_heir(pod)) {
         return BTreeSet::new();
@@ -50,8 +47,7 @@ pub(super) fn hold_back(snapshot: &Snapshot, changes: &mut Vec<Change>) -> BTree
 /// What people read while Pods wait to leave.
 pub(super) fn hold(snapshot: &Snapshot, leaving: &BTreeSet<String>) -> Option<Hold> {
     let first = leaving.first()?;
-    let held: u32 =
-        snapshot.agents.iter().flatten().filter(|(pod, _)| leaving.contains(*pod)).map(|(_, a)| a.held).sum();
+    let held: u32 = snapshot.agents.seen().filter(|(pod, _)| leaving.contains(*pod)).map(|(_, a)| a.held).sum();
     let more = if leaving.len() > 1 { format!(" and {} other Pods", leaving.len() - 1) } else { String::new() };
     let message = format!("{first}{more} leaves once others have taken over its listeners ({held} to move)");
     Some(Hold { reason: HoldReason::HandingOver, message, until: None })
@@ -62,12 +58,20 @@ fn deleted_by(change: &Change) -> Option<&str> {
 }
 
 /// The readiness gates that say something else than what is known. A Pod whose agent nobody asks for is in service as soon
-/// as it runs; else once its agent holds its session, as long as that is not fenced.
+/// as it runs; else once its agent holds its session, until that is lost. An open gate waits for an agent that has yet to
+/// start: somebody may have just begun to ask for one.
 pub(super) fn in_service(snapshot: &Snapshot) -> Vec<Change> {
     let gated = snapshot.pods.iter().filter(|pod| pod.is_live()).filter_map(|pod| Some((pod, pod.in_service?)));
     let wrong = gated.filter_map(|(pod, says)| {
-        let session_ready = snapshot.agents.as_ref().map(|agents| agents.contains_key(&pod.name));
-        let in_service = session_ready.unwrap_or(true);
+        let (in_service, session_ready) = match (&snapshot.agents, snapshot.agents.of(&pod.name)) {
+            (Agents::Unknown, _) => return None,
+            (Agents::NotAsked, _) => (true, None),
+            (Agents::Seen(_), agent) => match agent.map(|agent| agent.session).unwrap_or_default() {
+                SessionState::Unclaimed => return None,
+                SessionState::Held => (true, Some(true)),
+                SessionState::Lost => (false, Some(false)),
+            },
+        };
         (says != in_service).then(|| Change::SetInService {
             name: pod.name.clone(),
             uid: pod.uid.clone(),

@@ -6,20 +6,28 @@ use std::{
 
 use kube::ResourceExt;
 
-use super::{Index, ObjectKey, Touched};
+use super::{Index, Kind, ObjectKey, Touched};
 use crate::snapshot::{
-    AgentSeen, Pod,
+    AgentSeen, Agents, Pod, SessionState,
     lease::{Claim, Holder},
     report::UnitState,
 };
 
 impl Index {
-    /// What the agents of these Pods of a Rollout tell. None: no ListenerSet gives them work.
-    pub(super) fn agents_of(&self, rollout: &ObjectKey, pods: &[Arc<Pod>]) -> Option<BTreeMap<String, AgentSeen>> {
+    /// What the agents of these Pods of a Rollout tell.
+    pub(super) fn agents_of(&self, rollout: &ObjectKey, pods: &[Arc<Pod>]) -> Agents {
+        let is_listed = |kind| self.sets.progress(kind, &rollout.namespace).is_some();
+        if !is_listed(Kind::ListenerSet) || !is_listed(Kind::Lease) {
+            return Agents::Unknown;
+        }
         let mut sets = self.sets.of_rollout(rollout).peekable();
-        sets.peek()?;
-        let claims = pods.iter().filter_map(|pod| Some((self.holder_of(rollout, pod)?, AgentSeen::default())));
-        let mut agents: BTreeMap<&Holder, AgentSeen> = claims.collect();
+        if sets.peek().is_none() {
+            return Agents::NotAsked;
+        }
+        let states = pods.iter().map(|pod| (pod.name.clone(), self.session_of(rollout, pod)));
+        let states: BTreeMap<String, (SessionState, Option<&Holder>)> = states.collect();
+        let holders = states.values().filter_map(|(_, holder)| *holder);
+        let mut agents: BTreeMap<&Holder, AgentSeen> = holders.map(|holder| (holder, AgentSeen::default())).collect();
         for (set, object) in sets {
             let uid = object.uid().unwrap_or_default();
             let mut held: BTreeMap<&Holder, Vec<(&str, u32)>> = BTreeMap::new();
@@ -46,15 +54,22 @@ impl Index {
                 }
             }
         }
-        Some(agents.into_iter().map(|(holder, agent)| (holder.pod.clone(), agent)).collect())
+        let seen = states.iter().map(|(pod, (session, holder))| {
+            let agent = holder.and_then(|holder| agents.remove(holder)).unwrap_or_default();
+            (pod.clone(), AgentSeen { session: *session, ..agent })
+        });
+        Agents::Seen(seen.collect())
     }
 
-    /// Who has claimed the session of this very Pod.
-    fn holder_of(&self, rollout: &ObjectKey, pod: &Pod) -> Option<&Holder> {
+    /// Where the session of this very Pod stands, and who has claimed it.
+    fn session_of(&self, rollout: &ObjectKey, pod: &Pod) -> (SessionState, Option<&Holder>) {
         let key = ObjectKey { namespace: rollout.namespace.clone(), name: pod.name.clone() };
-        let session = self.sets.leases.claimed(&key)?;
-        let Claim::Held(holder) = &session.claim else { return None };
-        Some(holder).filter(|holder| holder.uid == pod.uid && session.pod_uid == pod.uid)
+        let session = self.sets.leases.claimed(&key).filter(|session| session.pod_uid == pod.uid);
+        match session.map(|session| &session.claim) {
+            Some(Claim::Held(holder)) if holder.uid == pod.uid => (SessionState::Held, Some(holder)),
+            Some(Claim::Fenced(_)) => (SessionState::Lost, None),
+            _ => (SessionState::Unclaimed, None),
+        }
     }
 
     /// Notes which Pods of a Rollout are to leave, as its plan says. Touches the sets that they serve when it changes.

@@ -146,6 +146,10 @@ fn selects(set: &ListenerSet, agent: &AgentPod) -> bool {
 impl Index {
     /// Takes an event of the watch on ListenerSets.
     pub fn on_set(&mut self, scope: &Scope, event: Event<DeserializeGuard<ListenerSet>>) -> Touched {
+        let profiles = |index: &Self| -> BTreeMap<ObjectKey, SessionProfile> {
+            index.sets().map(|(key, set)| (key.clone(), set.spec.session.profile)).collect()
+        };
+        let before = profiles(self);
         let changed = self.sets.known.take(scope, event, |guard| Some((None, Known::read(guard))));
         for key in &changed {
             self.sets.read(key);
@@ -153,12 +157,17 @@ impl Index {
         let named = self.config_maps_wanted();
         self.sets.config_maps.retain(|key, _| named.contains(key));
         // Sets that serve the same Pods agree on how often sessions are renewed.
-        let mut sets = changed;
-        let namespaces: BTreeSet<String> = sets.iter().map(|key| key.namespace.clone()).collect();
-        sets.extend(
-            namespaces.iter().flat_map(|namespace| self.sets.in_namespace(namespace)).map(|(key, _)| key.clone()),
-        );
-        Touched { sets, ..Touched::default() }
+        let after = profiles(self);
+        let asks_anew: BTreeSet<String> =
+            changed.iter().filter(|key| before.get(key) != after.get(key)).map(|key| key.namespace.clone()).collect();
+        let beside = asks_anew.iter().flat_map(|namespace| self.sets.in_namespace(namespace)).map(|(key, _)| key);
+        let sets = beside.chain(&changed).cloned().collect();
+        // Whether anybody asks for an agent may have changed.
+        let rollouts = changed.iter().filter_map(|key| {
+            let name = rollout_of(self.sets.get(key)?)?;
+            Some(ObjectKey { namespace: key.namespace.clone(), name: name.clone() })
+        });
+        Touched { rollouts: rollouts.filter(|_| !asks_anew.is_empty()).collect(), sets }
     }
 
     /// Takes an event of the watch on Pods outside Rollouts.

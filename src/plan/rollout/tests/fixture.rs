@@ -92,7 +92,7 @@ impl Fixture {
             lost_nodes: [].into(),
             template_checks,
             create_refusal: None,
-            agents: None,
+            agents: crate::snapshot::Agents::NotAsked,
             now: at(0),
         };
         Self { snapshot }

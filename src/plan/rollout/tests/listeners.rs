@@ -4,7 +4,7 @@ use serde_json::json;
 use super::fixture::{Fixture, say};
 use crate::{
     plan::{revision, rollout::plan},
-    snapshot::AgentSeen,
+    snapshot::{AgentSeen, Agents, SessionState},
 };
 
 /// One at a time beside the old one.
@@ -16,14 +16,15 @@ fn surging(slots: &str, opened: i32) -> Fixture {
 impl Fixture {
     /// These Pods' agents hold so many listeners, of which so many run.
     fn holding(mut self, held: &[(&str, u32, u32)]) -> Self {
-        let seen = |held, running| AgentSeen { held, running, ..AgentSeen::default() };
-        self.snapshot.agents =
-            Some(held.iter().map(|(pod, held, running)| ((*pod).to_owned(), seen(*held, *running))).collect());
+        let seen = |held, running| AgentSeen { session: SessionState::Held, held, running, ..AgentSeen::default() };
+        let agents = held.iter().map(|(pod, held, running)| ((*pod).to_owned(), seen(*held, *running)));
+        self.snapshot.agents = Agents::Seen(agents.collect());
         self
     }
 
     fn agent(&mut self, pod: &str) -> &mut AgentSeen {
-        self.snapshot.agents.get_or_insert_default().entry(pod.to_owned()).or_default()
+        let Agents::Seen(agents) = &mut self.snapshot.agents else { panic!("nobody asks for agents") };
+        agents.entry(pod.to_owned()).or_default()
     }
 }
 
@@ -86,9 +87,17 @@ fn the_gate_opens_with_the_session() {
     };
     assert_eq!(gated(false).looks(), "web-0-a in service: true", "nobody asks for an agent");
     assert_eq!(gated(true).looks(), "");
-    assert_eq!(gated(false).holding(&[]).looks(), "");
-    assert_eq!(gated(true).holding(&[]).looks(), "web-0-a in service: false");
+    // It has yet to be claimed: a new Pod waits, and one that serves goes on.
+    assert_eq!([false, true].map(|says| gated(says).holding(&[]).looks()), ["", ""]);
     assert_eq!(gated(false).holding(&[("web-0-a", 0, 0)]).looks(), "web-0-a in service: true");
+    let mut lost = gated(true).holding(&[]);
+    lost.agent("web-0-a").session = SessionState::Lost;
+    assert_eq!(lost.looks(), "web-0-a in service: false");
+    for says in [false, true] {
+        let mut unknown = gated(says);
+        unknown.snapshot.agents = Agents::Unknown;
+        assert_eq!(unknown.looks(), "", "what is not known changes nothing");
+    }
 }
 
 /// A15

@@ -116,6 +116,19 @@ async fn abort_goes_back_and_retry_forward() {
     assert_eq!(retried.status.unwrap().versions[0].version, "2");
 }
 
+/// The API server encodes such characters otherwise than we do, and takes a ControllerRevision's data for changed if they are
+/// not what it would have written.
+#[tokio::test]
+async fn a_template_may_have_any_character() {
+    let stage = Stage::new(simulated(), "rolls-characters").await;
+    let env = json!([{"name": "QUERY", "value": "a=1&b=<2>'\"\\ \u{2028}é\u{7f}"}]);
+    let container = json!({"name": "web", "image": "example.local/sleeper:1", "command": ["sleeper"], "env": env});
+    stage.roll("1", json!({"replicas": 1, "template": {"spec": {"containers": [container]}}})).await;
+    stage.complete(30).await;
+    stage.roll("2", json!({"replicas": 1})).await;
+    stage.complete(30).await;
+}
+
 #[tokio::test]
 async fn a_restart_replaces_every_pod_once() {
     let stage = Stage::new(simulated(), "rolls-restart").await;
