@@ -125,7 +125,9 @@ fn respond(code: u16, body: Stream) -> Result<Response<Stream>, tower::BoxError>
 fn stream(frames: mpsc::UnboundedReceiver<Value>) -> Stream {
     let frames = futures::stream::unfold(frames, |mut frames| async {
         let frame = frames.recv().await?;
-        Some((Ok(Frame::data(Bytes::from(format!("{frame}\n")))), frames))
+        // In the API server's order: the type comes first.
+        let text = format!("{{\"type\":{},\"object\":{}}}\n", frame["type"], frame["object"]);
+        Some((Ok(Frame::data(Bytes::from(text))), frames))
     });
     StreamBody::new(frames).boxed_unsync()
 }
