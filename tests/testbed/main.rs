@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         Command::NodeExecInside(args) => node::exec::inside(&args),
         Command::Load(args) => load::run(args),
         Command::Demo(args) => demo::run(args),
-        Command::Feed(args) => feed::run(args),
+        Command::Feed(args) => feed::run(&args),
         Command::Bench(args) => bench::run(args),
         Command::Crash(args) => crash::run(args),
         Command::Guards(args) => guards::run(args),

@@ -157,10 +157,14 @@ mod tests {
         let mut feed = Feed::default();
         let (first, from) = feed.open(opening("a", 100, 0));
         assert_eq!(from, 0);
-        (1..=3).for_each(|seq| feed.done(first, seq, 100 + seq));
+        for seq in 1..=3 {
+            feed.done(first, seq, 100 + seq);
+        }
         feed.bye(first, 110);
         let (second, from) = feed.open(second);
-        (from + 1..=from + 2).for_each(|seq| feed.done(second, seq, 130 + seq));
+        for seq in from + 1..=from + 2 {
+            feed.done(second, seq, 130 + seq);
+        }
         judge(&feed)
     }
 
@@ -183,7 +187,9 @@ mod tests {
         assert!(moved(opening("b", 130, 0)).problems.is_empty(), "what is done is stored with the feed");
         let mut feed = Feed::default();
         let (first, _) = feed.open(opening("a", 100, 0));
-        [1, 1].into_iter().for_each(|seq| feed.done(first, seq, 101));
+        for _ in 0..2 {
+            feed.done(first, 1, 101);
+        }
         assert_eq!((judge(&feed).duplicates, judge(&feed).problems.len()), (1, 1));
     }
 }

@@ -3,23 +3,23 @@
 //! Time is that of the operator's own clock, given with each event: nobody's clock is compared with another's. A session
 //! that was deleted, or that an ownership names and no watch has ever shown, is kept as missing from when that was first
 //! seen, as long as an ownership names its Pod.
+mod read;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
-use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 
 use super::{Event, ObjectKey, Scope, shelf::Progress};
 use crate::{
     api::{names, session::SessionProfile},
     snapshot::{
-        lease::{Letter, Ownership, Session, Watched, read_inbox},
+        lease::{Letter, Ownership, Session, Watched},
         listener_set::{OwnershipSeen, SessionSeen},
-        report::{AgentInfo, GAPS_MAX, Report, UNITS_MAX},
+        report::{AgentInfo, Report},
         wire::LeaseView,
     },
 };
@@ -447,81 +447,6 @@ fn essence(lease: Option<&SessionLease>) -> Option<impl PartialEq> {
 /// The longest that any agent may believe in its session.
 fn longest() -> Duration {
     SessionProfile::Calm.times().expire
-}
-
-impl SessionLease {
-    /// Reads a Lease; what says the same as in `before` is not read again.
-    fn read(lease: &Lease, before: Option<&Self>) -> Self {
-        let annotations = lease.metadata.annotations.as_ref();
-        let text = |name: &str| annotations.and_then(|annotations| annotations.get(name));
-        let profile = text(names::ANNOTATION_PROFILE).map(|text| serde_json::Value::String(text.clone()));
-        let (mut reports, mut inboxes) = (BTreeMap::new(), BTreeMap::new());
-        for (name, text) in annotations.into_iter().flatten() {
-            if let Some(set) = name.strip_prefix(names::REPORT_PREFIX) {
-                let known = before.and_then(|before| before.reports.get(set));
-                reports.insert(set.to_owned(), Told::read(text, known, read_report));
-            } else if let Some(set) = name.strip_prefix(names::INBOX_PREFIX) {
-                let known = before.and_then(|before| before.inboxes.get(set));
-                inboxes.insert(set.to_owned(), Told::read(text, known, read_inbox));
-            }
-        }
-        Self {
-            uid: lease.metadata.uid.clone().unwrap_or_default(),
-            resource_version: lease.metadata.resource_version.clone().unwrap_or_default(),
-            session: Session::read(lease),
-            profile: profile.and_then(|text| serde_json::from_value(text).ok()),
-            info: text(names::ANNOTATION_AGENT).map(|text| read_json(text)).unwrap_or_default(),
-            reports,
-            inboxes,
-        }
-    }
-}
-
-impl<T: Default> Told<T> {
-    fn read(text: &str, known: Option<&Self>, read: impl FnOnce(&str) -> T) -> Self {
-        if let Some(known) = known.filter(|known| known.text == text) {
-            return known.clone();
-        }
-        let value = if text.len() <= ANNOTATION_BYTES_MAX { read(text) } else { T::default() };
-        Self { text: text.to_owned(), value: Arc::new(value) }
-    }
-}
-
-fn read_report(text: &str) -> Report {
-    let mut report: Report = read_json(text);
-    while report.units.len() > UNITS_MAX {
-        report.units.pop_last();
-    }
-    report.gaps.truncate(GAPS_MAX);
-    report
-}
-
-/// What an agent tells; nothing where it cannot be read.
-fn read_json<T: DeserializeOwned + Default>(text: &str) -> T {
-    if text.len() > ANNOTATION_BYTES_MAX { T::default() } else { serde_json::from_str(text).unwrap_or_default() }
-}
-
-impl Owned {
-    /// None for a Lease that something else than a ListenerSet controls. One that nothing controls is what a deleted set
-    /// has left: the garbage collector takes the reference to the set, but not what a living Pod owns too.
-    fn read(name: String, lease: LeaseView) -> Option<Self> {
-        let lease = Lease::from(lease);
-        let owners = lease.metadata.owner_references.as_deref().unwrap_or_default();
-        let is_ours = |group: &str| group.split_once('/').is_some_and(|(group, _)| group == names::GROUP);
-        let controller = owners.iter().find(|owner| owner.controller == Some(true));
-        if controller.is_some_and(|owner| owner.kind != "ListenerSet" || !is_ours(&owner.api_version)) {
-            return None;
-        }
-        let annotation = |name: &str| lease.metadata.annotations.as_ref()?.get(name).cloned();
-        let seen = OwnershipSeen {
-            lease: name,
-            ownership: Ownership::of(&lease),
-            settings: annotation(names::ANNOTATION_CONFIG).unwrap_or_default(),
-            acquired_at: lease.spec.as_ref().and_then(|spec| spec.acquire_time.as_ref()).map(|time| time.0),
-            from: annotation(names::ANNOTATION_FROM),
-        };
-        Some(Self { set_uid: controller.map(|owner| owner.uid.clone()).unwrap_or_default(), seen })
-    }
 }
 
 #[cfg(test)]
