@@ -49,7 +49,7 @@ mutants: ## Tests of the tests: switch on known bugs one by one, and show which 
 # POINT=17:committed replays one (several: POINT='17:committed 20:before'); SAMPLE=12 takes so many by SEED.
 .PHONY: crash
 crash: control-plane ## Kill the operator at every write on a real cluster: the same end each time (POINT=17:committed, SAMPLE=12 SEED=7)
-	$(CARGO) build $(cargo_flags) --bins --example web
+	$(CARGO) build $(cargo_flags) --bins --examples
 	@$(TESTBED) crash $(addprefix --point ,$(POINT)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
@@ -106,7 +106,7 @@ IMAGES ?= $(CLUSTER)/images
 # With an example, as everywhere: what only tests need has features of its own, and without it all would be built twice.
 .PHONY: testbed
 testbed:
-	@$(CARGO) build $(cargo_flags) --bins --example web
+	@$(CARGO) build $(cargo_flags) --bins --examples
 
 .PHONY: cluster-up
 cluster-up: control-plane testbed ## Start a real cluster without root (NODES=process,kwok:50) and print its KUBECONFIG
@@ -114,7 +114,7 @@ cluster-up: control-plane testbed ## Start a real cluster without root (NODES=pr
 
 .PHONY: images
 images: ## Put the operator and the example web 1.0, 1.1 where the cluster's process node finds its images
-	@$(CARGO) build $(cargo_flags) --bins --example web
+	@$(CARGO) build $(cargo_flags) --bins --examples
 	@install -D $(built)/baton-operator $(IMAGES)/baton-operator/$(version)/baton-operator
 	@for tag in 1.0 1.1; do install -D $(built)/examples/web $(IMAGES)/web/$$tag/web; done
 	@ls -d $(IMAGES)/*/*
@@ -130,7 +130,7 @@ demo_kubeconfig := $(if $(filter command line,$(origin KUBECONFIG)),$(KUBECONFIG
 
 .PHONY: demo
 demo: control-plane ## Roll out, roll back, kill and scale real processes under load (KEEP=1: leave it running)
-	$(CARGO) build $(cargo_flags) --bins --example web
+	$(CARGO) build $(cargo_flags) --bins --examples
 	@$(TESTBED) demo $(if $(KEEP),--keep) $(if $(demo_kubeconfig),--kubeconfig $(demo_kubeconfig))
 
 ## What it costs

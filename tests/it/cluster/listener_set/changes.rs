@@ -44,7 +44,7 @@ async fn listeners_are_stopped_started_configured_and_removed() {
 async fn a_deleted_set_leaves_nothing_running() {
     let listeners = two_pods("change-delete").await;
     listeners.sets().delete("bots", &DeleteParams::default()).await.unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
     loop {
         let leases = listeners.leases().list(&ListParams::default().labels("baton.dev/lease=listener")).await.unwrap();
         let position = |verdict: &std::collections::BTreeMap<String, serde_json::Value>| {

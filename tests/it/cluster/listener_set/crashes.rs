@@ -5,7 +5,7 @@ use kube::api::{DeleteParams, PropagationPolicy};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::stage::Listeners;
+use super::stage::{Listeners, signal};
 
 /// Two Pods and four listeners, whose sessions end soon.
 async fn two_pods(name: &str) -> Listeners {
@@ -21,7 +21,7 @@ async fn two_pods(name: &str) -> Listeners {
 async fn a_child_that_dies_is_restarted_in_place() {
     let listeners = two_pods("crash-child").await;
     let (epoch, holder) = listeners.ownership("feed-0").await;
-    listeners.signal(Signal::SIGKILL, holder.split('/').next().unwrap(), "listener", Some("feed-0"));
+    signal(Signal::SIGKILL, holder.split('/').next().unwrap(), "listener", Some("feed-0"));
     listeners.flows(20, "feed-0").await;
     assert_eq!(listeners.ownership("feed-0").await, (epoch + 1, holder));
     assert_eq!(listeners.connections("feed-0"), 2);
@@ -33,7 +33,7 @@ async fn a_child_that_dies_is_restarted_in_place() {
 async fn a_killed_agent_is_succeeded_at_once() {
     let listeners = two_pods("crash-agent").await;
     let (epoch, holder) = listeners.ownership("feed-0").await;
-    listeners.signal(Signal::SIGKILL, holder.split('/').next().unwrap(), "bots", None);
+    signal(Signal::SIGKILL, holder.split('/').next().unwrap(), "bots", None);
     listeners.until(30, "it is another's", |_| true).await;
     listeners.flows(30, "feed-0").await;
     let (next, successor) = listeners.ownership("feed-0").await;
@@ -81,12 +81,12 @@ async fn a_stopped_agent_loses_its_listeners_without_running_them_twice() {
     let listeners = two_pods("crash-stop").await;
     let (epoch, holder) = listeners.ownership("feed-0").await;
     let pod = holder.split('/').next().unwrap().to_owned();
-    listeners.signal(Signal::SIGSTOP, &pod, "bots", None);
+    signal(Signal::SIGSTOP, &pod, "bots", None);
     tokio::time::sleep(Duration::from_secs(8)).await; // longer than D
     listeners.flows(30, "feed-0").await;
     let (next, successor) = listeners.ownership("feed-0").await;
     assert!(next > epoch && successor != holder, "{epoch} {holder} → {next} {successor}");
-    listeners.signal(Signal::SIGCONT, &pod, "bots", None);
+    signal(Signal::SIGCONT, &pod, "bots", None);
     listeners.running(60, 4).await;
     listeners.judge(4, true);
 }

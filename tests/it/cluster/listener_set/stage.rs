@@ -4,7 +4,10 @@ use std::{
     fs,
     path::Path,
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -58,6 +61,9 @@ fn make_executable(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
+/// Ports of exchanges.
+static PORTS: AtomicU16 = AtomicU16::new(9_100);
+
 /// A namespace with an operator, an exchange, and what agents need.
 pub struct Listeners {
     pub stage: Stage,
@@ -83,8 +89,7 @@ impl Listeners {
         let bindings: Api<RoleBinding> = Api::namespaced(stage.client.clone(), name);
         bindings.create(&PostParams::default(), &binding).await.unwrap();
         // One port for each namespace, all in the cluster's own network.
-        static PORTS: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(9_100);
-        let port = PORTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let port = PORTS.fetch_add(1, Ordering::Relaxed);
         let mut command = cluster.enter(TESTBED);
         command.args(["feed", "--listen", &format!("0.0.0.0:{port}")]);
         let exchange = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
@@ -248,21 +253,6 @@ impl Listeners {
         (spec.lease_transitions.unwrap_or(0), spec.holder_identity.unwrap_or_default())
     }
 
-    /// Signals the process of this Pod that is called so, the child of this listener if one is named.
-    pub fn signal(&self, signal: Signal, pod: &str, command: &str, listener: Option<&str>) {
-        let mut wanted = vec![format!("BATON_POD_NAME={pod}")];
-        wanted.extend(listener.map(|name| format!("BATON_LISTENER={name}")));
-        let found = fs::read_dir("/proc").unwrap().flatten().find(|entry| {
-            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-            let has = |text: &String| environment.split(|byte| *byte == 0).any(|it| it == text.as_bytes());
-            name.trim_end() == command && wanted.iter().all(has)
-        });
-        let found = found.unwrap_or_else(|| panic!("no process {command} of {wanted:?}"));
-        let pid = found.file_name().to_str().and_then(|pid| pid.parse().ok()).unwrap();
-        kill(Pid::from_raw(pid), signal).unwrap();
-    }
-
     /// `baton-testbed node-ctl ARGS`.
     pub fn node(&self, args: &[&str]) {
         let state = self.stage.cluster.dir.join("node/process-1");
@@ -285,6 +275,21 @@ impl Listeners {
         let logs = self.stage.cluster.kubectl(&["logs", "-n", namespace, "-l", "app=web", "--tail=60", "--prefix"]);
         format!("{pods}\n{leases}\n{logs}")
     }
+}
+
+/// Signals the process of this Pod that is called so, the child of this listener if one is named.
+pub fn signal(signal: Signal, pod: &str, command: &str, listener: Option<&str>) {
+    let mut wanted = vec![format!("BATON_POD_NAME={pod}")];
+    wanted.extend(listener.map(|name| format!("BATON_LISTENER={name}")));
+    let found = fs::read_dir("/proc").unwrap().flatten().find(|entry| {
+        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        let has = |text: &String| environment.split(|byte| *byte == 0).any(|it| it == text.as_bytes());
+        name.trim_end() == command && wanted.iter().all(has)
+    });
+    let found = found.unwrap_or_else(|| panic!("no process {command} of {wanted:?}"));
+    let pid = found.file_name().to_str().and_then(|pid| pid.parse().ok()).unwrap();
+    kill(Pid::from_raw(pid), signal).unwrap();
 }
 
 impl Drop for Listeners {
