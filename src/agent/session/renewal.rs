@@ -109,7 +109,7 @@ impl Claimant {
     /// No client can be made; the Pod's name is too long for a session.
     pub async fn claim(self, events: &mut mpsc::UnboundedReceiver<Event<Lease>>) -> anyhow::Result<Renewals> {
         let name = names::session_lease_name(&self.name.pod)
-            .context("POD_NAME is too long: a Pod with a session has a name of at most 245 characters")?;
+            .context("BATON_POD_NAME is too long: a Pod with a session has a name of at most 245 characters")?;
         let leases = Leases::new((self.connect)()?, &self.namespace);
         let mut seen: Option<SessionLease> = None;
         loop {

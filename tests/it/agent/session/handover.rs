@@ -41,7 +41,7 @@ fn a_listener_starts_where_it_is_assigned_and_moves_with_what_it_resumes_from() 
     let stage = Stage::new();
     let script = r#"
         note() { echo "$1 $BATON_LISTENER $(date +%s%N) $BATON_FENCE_TOKEN $BATON_RESUME" >>"$LOG"; }
-        trap 'echo "{\"resume\":{\"from\":\"$POD_NAME\"}}" >&3; note stop; exit 0' TERM
+        trap 'echo "{\"resume\":{\"from\":\"$BATON_POD_NAME\"}}" >&3; note stop; exit 0' TERM
         note start
         while :; do sleep 0.02; done"#;
     let (a, b) = (stage.agent("a", &[], script), stage.agent("b", &[], script));
