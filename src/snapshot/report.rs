@@ -27,9 +27,10 @@ pub struct AgentInfo {
 pub struct Report {
     /// uid of the ListenerSet.
     pub set: String,
-    /// How many listeners of it name this boot as their owner, as far as the agent has heard.
+    /// How many listeners of it name this boot as their owner, as far as the agent has heard, or run here, begun or not yet
+    /// proven to have ended, whatever they name.
     pub count: u32,
-    /// Which: [`held_hash`] of their names and epochs.
+    /// Which name it: [`held_hash`] of their names and epochs.
     pub held: String,
     /// Which of these run, in order of their names: bit `i % 8`, lowest first, of byte `i / 8`, as hexadecimal digits.
     pub running: String,

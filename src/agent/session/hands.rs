@@ -1,6 +1,6 @@
 //! What is done about one listener: asks [`unit::next`] until there is nothing to do, and does what it says.
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ use crate::{
     },
     snapshot::{
         lease::{Holder, Letter, Order},
-        report::{GAPS_MAX, Gap, Report, UNITS_MAX},
+        report::{GAPS_MAX, Gap},
     },
 };
 
@@ -57,9 +57,9 @@ pub struct Hands<R> {
     pub starts: u32,
     /// The cluster does not let agents write owner references.
     pub without_owners: bool,
-    leases: Leases,
     /// The last gaps, by ListenerSet.
-    gaps: BTreeMap<String, VecDeque<Gap>>,
+    pub gaps: BTreeMap<String, VecDeque<Gap>>,
+    leases: Leases,
 }
 
 /// What is to come.
@@ -109,6 +109,8 @@ pub struct Moment<'a> {
     pub told: &'a Told,
     /// What is to come, by ListenerSet and listener.
     pub invitations: &'a BTreeMap<(String, String), Invitation>,
+    /// Listeners that wait for the end of what another Lease of their name has begun here.
+    pub blocked: &'a BTreeSet<Id>,
     /// Nobody is waited for any more.
     pub leaves: bool,
     /// Now.
@@ -117,7 +119,7 @@ pub struct Moment<'a> {
 
 impl Moment<'_> {
     /// What the inbox says of a listener. That it will come counts only once its Lease could be read.
-    fn letter(&self, lease: &ListenerLease) -> Option<&Letter> {
+    pub fn letter(&self, lease: &ListenerLease) -> Option<&Letter> {
         let letter = self.told.inbox.get(&lease.set)?.get(&lease.listener)?;
         let is_known = || {
             let invitation = self.invitations.get(&(lease.set.clone(), lease.listener.clone()));
@@ -161,6 +163,7 @@ impl<R: Runner> Hands<R> {
                     letter,
                     me: &self.me,
                     deadline: told.deadlines.stop,
+                    is_blocked: moment.blocked.contains(id),
                     leaves,
                     patience: 2 * told.period,
                     now,
@@ -269,6 +272,14 @@ impl<R: Runner> Hands<R> {
         }
     }
 
+    /// The same without any grace: the session is lost, and others may have begun already.
+    pub fn kill(&mut self, id: &Id, listener: &mut Listener) {
+        let (Runs::Epoch { epoch, .. } | Runs::Stops { epoch }) = listener.unit.runs else { return };
+        tracing::info!(listener = listener.lease.listener, epoch, "killing a listener");
+        self.runner.stop(id, Duration::ZERO);
+        listener.unit.runs = Runs::Stops { epoch };
+    }
+
     fn transfer(&mut self, id: &Id, listener: &mut Listener, write: &Write) {
         let is_mine = write.holder.as_ref() == Some(&self.me);
         let (state, stopped) = listener.legacy();
@@ -306,21 +317,5 @@ impl<R: Runner> Hands<R> {
     pub fn read(&mut self, kind: Call, name: String) {
         let leases = self.leases.clone();
         self.calls.spawn(async move { Done { kind, result: leases.get(&name, CALL_TIMEOUT).await } });
-    }
-
-    /// What is told of one ListenerSet.
-    pub fn report(&self, set: &str, uid: &str, listeners: &[&Listener], moment: &Moment<'_>) -> Report {
-        let mut report = Report { set: uid.to_owned(), ..Report::default() };
-        let mine = listeners.iter().filter(|listener| listener.is_mine(&self.me));
-        let held =
-            mine.map(|listener| (listener.lease.listener.clone(), (listener.lease.ownership.epoch, listener.works())));
-        report.set_held(&held.collect());
-        let units = listeners.iter().filter_map(|listener| {
-            let letter = moment.letter(&listener.lease);
-            Some((listener.lease.listener.clone(), listener.report(letter, &self.me)?))
-        });
-        report.units = units.take(UNITS_MAX).collect();
-        report.gaps = self.gaps.get(set).into_iter().flatten().cloned().collect();
-        report
     }
 }

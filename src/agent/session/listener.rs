@@ -28,10 +28,14 @@ const REASON_BYTES_MAX: usize = 48;
 
 /// One listener, as long as this process lives: by the uid of its ownership Lease.
 pub struct Listener {
+    /// Counts up with each that is seen for the first time.
+    pub number: u64,
     /// Its Lease as last seen.
     pub lease: ListenerLease,
     /// As far as the watch tells, the Lease does not name us any more, or is gone.
     pub is_gone: bool,
+    /// The version at which that was told; empty before.
+    pub gone_at: String,
     /// What decides.
     pub unit: Unit,
     /// Starts that failed.
@@ -61,6 +65,8 @@ pub struct Calls {
     pub rest_until: Boottime,
     /// How many have failed in a row.
     pub failures: u32,
+    /// How many in a row have met another version of the Lease.
+    pub conflicts: u32,
     /// The cluster does not let agents write owner references.
     pub without_owners: bool,
 }
@@ -75,9 +81,17 @@ impl Calls {
         self.rest_until = now.after(Duration::from_millis(pause));
     }
 
+    /// One has met another version than it was decided on. One look mends that; where it does not, the next ones pause.
+    pub fn conflicted(&mut self, now: Boottime) {
+        self.conflicts = self.conflicts.saturating_add(1);
+        if self.conflicts > 1 {
+            self.failed(now);
+        }
+    }
+
     /// One has worked.
     pub fn worked(&mut self) {
-        (self.failures, self.rest_until) = (0, Boottime::default());
+        (self.failures, self.conflicts, self.rest_until) = (0, 0, Boottime::default());
     }
 }
 
@@ -138,10 +152,12 @@ impl Trouble {
 
 impl Listener {
     /// As seen for the first time.
-    pub fn new(lease: ListenerLease) -> Self {
+    pub fn new(lease: ListenerLease, number: u64) -> Self {
         Self {
+            number,
             lease,
             is_gone: false,
+            gone_at: String::new(),
             unit: Unit::default(),
             backoff: Backoff::default(),
             trouble: None,
@@ -156,7 +172,9 @@ impl Listener {
 
     /// This is its Lease, unless a later one was seen.
     pub fn see(&mut self, lease: ListenerLease, me: &Holder) {
-        if is_older(&lease.ownership.resource_version, &self.lease.ownership.resource_version) {
+        let version = &lease.ownership.resource_version;
+        // Of a read that is answered late it does not come back.
+        if is_older(version, &self.lease.ownership.resource_version) || is_older(version, &self.gone_at) {
             return;
         }
         // The watch shows ours only: of others' it cannot tell when they end.
@@ -166,7 +184,10 @@ impl Listener {
 
     /// At this version the Lease did not name us, unless a later one was seen.
     pub fn vanish(&mut self, version: &str) {
-        self.is_gone |= !is_older(version, &self.lease.ownership.resource_version);
+        if !is_older(version, &self.lease.ownership.resource_version) && !is_older(version, &self.gone_at) {
+            self.is_gone = true;
+            version.clone_into(&mut self.gone_at);
+        }
     }
 
     /// It names this boot.
@@ -177,6 +198,11 @@ impl Listener {
     /// It was started, and is not proven to have ended.
     pub fn runs(&self) -> bool {
         matches!(self.unit.runs, Runs::Epoch { .. } | Runs::Stops { .. })
+    }
+
+    /// There is something of it here: it names this boot, or it has not ended.
+    pub fn counts(&self, me: &Holder) -> bool {
+        self.runs() || self.is_mine(me)
     }
 
     /// What it would resume from is to be written down now and then.

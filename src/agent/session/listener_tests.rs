@@ -31,7 +31,7 @@ fn lease() -> ListenerLease {
 }
 
 fn running() -> Listener {
-    let mut listener = Listener::new(lease());
+    let mut listener = Listener::new(lease(), 1);
     listener.started(second(100), true);
     listener
 }
@@ -43,7 +43,7 @@ fn end(cause: Cause) -> Ended {
 /// A8, A9: what a listener is told.
 #[test]
 fn a_task_says_what_the_lease_says() {
-    let task = Listener::new(lease()).task().unwrap();
+    let task = Listener::new(lease(), 1).task().unwrap();
     assert_eq!((task.listener.as_str(), task.config.as_str()), ("one", r#"{"k":1}"#));
     assert_eq!((task.fence_token.as_str(), task.resume.as_deref()), ("uid-set-9", Some("7")));
     assert_eq!((task.connect_timeout_seconds, task.use_proxy), (3, true));
@@ -75,14 +75,14 @@ fn what_was_asked_to_end_or_came_too_late_has_not_failed() {
 
 #[test]
 fn who_does_not_say_in_time_that_it_works_gives_up_once() {
-    let mut listener = Listener::new(lease());
+    let mut listener = Listener::new(lease(), 1);
     listener.started(second(100), false);
     assert!(!listener.gives_up(second(103)));
     assert!(listener.gives_up(second(104)) && !listener.gives_up(second(105)));
     assert_eq!(listener.unit.runs, Runs::Stops { epoch: 5 });
     listener.ended(end(Cause::Stopped), second(106), wall());
     assert_eq!((listener.backoff.failures(), listener.trouble.unwrap().reason.as_str()), (1, "StartTimeout"));
-    let mut works = Listener::new(lease());
+    let mut works = Listener::new(lease(), 1);
     works.started(second(100), false);
     works.said_that_it_works();
     assert!(!works.gives_up(second(200)));
@@ -116,7 +116,7 @@ fn checkpoints_are_as_far_apart_as_asked() {
 #[test]
 fn an_older_view_changes_nothing() {
     let me = holder("a", 1);
-    let mut listener = Listener::new(lease());
+    let mut listener = Listener::new(lease(), 1);
     listener.vanish("8");
     assert!(listener.is_mine(&me));
     listener.vanish("10");
@@ -153,4 +153,33 @@ fn calls_that_fail_are_further_and_further_apart() {
     assert_eq!(calls.rest_until, second(102));
     calls.worked();
     assert_eq!((calls.failures, calls.rest_until), (0, Boottime::default()));
+}
+
+/// One conflict is mended by the look that follows; what it does not mend is not tried at the speed of the network.
+#[test]
+fn conflicts_in_a_row_are_further_and_further_apart() {
+    let mut calls = Calls::default();
+    calls.conflicted(second(100));
+    assert_eq!(calls.rest_until, Boottime::default());
+    for millis in [25, 50, 100] {
+        calls.conflicted(second(100));
+        assert_eq!(calls.rest_until, second(100).after(Duration::from_millis(millis)));
+    }
+    calls.worked();
+    calls.conflicted(second(100));
+    assert_eq!(calls.rest_until, Boottime::default());
+}
+
+/// A read that was sent before the end was told, and answered after it.
+#[test]
+fn what_is_gone_does_not_come_back_by_a_late_answer() {
+    let me = holder("a", 1);
+    let mut listener = Listener::new(lease(), 1);
+    listener.vanish("12");
+    for version in ["9", "11"] {
+        let mut late = lease();
+        late.ownership.resource_version = version.into();
+        listener.see(late, &me);
+        assert!(!listener.is_mine(&me), "{version}");
+    }
 }

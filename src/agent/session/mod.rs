@@ -12,14 +12,15 @@
 //! - [`renewal`]: one task with a client of its own, for the session; [`pace`]: until when an acknowledged renewal lets
 //!   listeners run, and pauses after failures (pure);
 //! - [`units`]: one task for all listeners; [`hands`]: what it does about one; [`listener`]: what is known of one;
+//!   `tell`: what is reported of them;
 //! - [`leases`]: Leases read, patches made (pure); [`api`]: the calls;
 //! - [`runner`]: what runs listeners.
 //!
 //! # What stops listeners
 //! At S after the last acknowledged renewal was sent every listener is told to stop. Their guards have been told since that
 //! renewal to kill at K - [`crate::agent::exec::GUARD_MARGIN`], so that a guard which does not is killed by K: nobody's
-//! help is needed. When the session is lost (fenced, deleted, another boot's) everything stops too, deadlines are not moved any
-//! more, and the process ends once nothing runs: the next boot claims anew. After a jump of the wall clock nothing that was
+//! help is needed. When the session is lost (fenced, deleted, another boot's) everything is killed at once, because others
+//! may have begun already, and the process ends once nothing runs: the next boot claims anew. After a jump of the wall clock nothing that was
 //! acknowledged before counts.
 pub mod api;
 pub mod hands;
@@ -31,4 +32,5 @@ pub mod renewal;
 pub mod run;
 pub mod runner;
 pub mod settings;
+mod tell;
 pub mod units;

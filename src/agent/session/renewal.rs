@@ -109,16 +109,16 @@ impl Claimant {
     /// No client can be made; the Pod's name is too long for a session.
     pub async fn claim(self, events: &mut mpsc::UnboundedReceiver<Event<Lease>>) -> anyhow::Result<Renewals> {
         let name = names::session_lease_name(&self.name.pod)
-            .context("POD_NAME is too long: a Pod with a session has a name of at most 245 characters")?;
+            .context("BATON_POD_NAME is too long: a Pod with a session has a name of at most 245 characters")?;
         let leases = Leases::new((self.connect)()?, &self.namespace);
         let mut seen: Option<SessionLease> = None;
         loop {
             let start = seen.as_ref().map_or(Start::Wait, |seen| session::start(&seen.session, &self.name, true));
-            let found = match (start, seen.take()) {
+            seen = match (start, seen.take()) {
                 (Start::Claim { boot }, Some(found)) => {
                     let me = Holder { boot, ..self.name.clone() };
                     let pace = Pace::new(found.profile.unwrap_or_default());
-                    let mut renewals = self.renewals(&name, leases.clone(), me, found, pace);
+                    let mut renewals = self.renewals(&name, leases.clone(), me, found.clone(), pace);
                     match renewals.claim(&self.first).await {
                         Ok(()) => return Ok(renewals),
                         Err(error) if error.code() == 409 => {}
@@ -127,8 +127,16 @@ impl Claimant {
                             tokio::time::sleep(CLAIM_RETRY).await;
                         }
                     }
-                    // Whatever was answered, it may have been done.
-                    leases.get(&name, CLAIM_TIMEOUT).await.ok().flatten()
+                    // Whatever was answered, it may have been done. Without a look it is tried again as it was seen: the
+                    // watch has no more to say.
+                    match leases.get(&name, CLAIM_TIMEOUT).await {
+                        Ok(lease) => lease.as_ref().and_then(SessionLease::read),
+                        Err(error) => {
+                            tracing::warn!(lease = name, error = error.message(), "cannot look at the session");
+                            tokio::time::sleep(CLAIM_RETRY).await;
+                            Some(found)
+                        }
+                    }
                 }
                 (Start::Ours, Some(found)) => {
                     let me = Holder { boot: found.session.boot, ..self.name.clone() };
@@ -136,12 +144,11 @@ impl Claimant {
                     return Ok(self.renewals(&name, leases, me, found, pace));
                 }
                 _ => match events.recv().await.context("the watch on the session has ended")? {
-                    Event::Applied(lease) => Some(lease),
-                    Event::Listed { objects, .. } => objects.into_iter().next(),
+                    Event::Applied(lease) => SessionLease::read(&lease),
+                    Event::Listed { objects, .. } => objects.first().and_then(SessionLease::read),
                     Event::Deleted(_) | Event::Progressed(_) => None,
                 },
             };
-            seen = found.as_ref().and_then(SessionLease::read);
         }
     }
 

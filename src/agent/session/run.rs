@@ -63,7 +63,7 @@ pub async fn run(settings: Exec) -> anyhow::Result<()> {
         let lock = alone::outlive_guards(&settings.state_dir).await?;
         let client = connect()?;
         let name = names::session_lease_name(&settings.pod.pod_name)
-            .context("POD_NAME is too long: a Pod with a session has a name of at most 245 characters")?;
+            .context("BATON_POD_NAME is too long: a Pod with a session has a name of at most 245 characters")?;
         let mut events = watch_leases(&client, &settings, Selection::name(&name), &mut tasks);
         let claimant = Claimant {
             connect: connect.clone(),

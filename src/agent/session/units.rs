@@ -3,7 +3,11 @@
 //! Level-triggered: after anything has happened every listener is looked at again, until it has nothing to do. Between a
 //! listener's proven end and the write that gives it away, and between the sight of an ownership and the start, nothing
 //! waits for anything else.
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -13,11 +17,12 @@ use tokio::sync::{mpsc, watch};
 use super::{
     api::{CallError, Leases},
     hands::{Call, Done, Hands, Invitation, Moment, Options, Sight, earliest},
-    leases::ListenerLease,
+    leases::{ListenerLease, is_older},
     listener::Listener,
     pace::Deadlines,
     renewal::{Outbox, Told},
     runner::{Happening, Id, Runner},
+    tell,
 };
 use crate::{
     agent::boottime::{Alarm, Boottime},
@@ -71,6 +76,8 @@ pub struct Sources {
 pub struct Units<R> {
     hands: Hands<R>,
     listeners: BTreeMap<Id, Listener>,
+    /// How many were seen for the first time.
+    number: u64,
     /// What will come, by ListenerSet and listener, and how far we know of it.
     invitations: BTreeMap<(String, String), Invitation>,
     told: Told,
@@ -102,6 +109,7 @@ impl<R: Runner> Units<R> {
         Self {
             hands: Hands::new(me, options, leases, runner),
             listeners: BTreeMap::new(),
+            number: 0,
             invitations: BTreeMap::new(),
             told: Told::default(),
             is_listed: false,
@@ -186,13 +194,25 @@ impl<R: Runner> Units<R> {
         let mut wake = earliest(Some(now.after(TURN)), leaves_at.filter(|at| *at > now));
         wake = earliest(wake, self.read_invitations(now));
         self.hands.starts = STARTS_MAX;
+        let blocked = self.blocked();
         for (id, listener) in &mut self.listeners {
             // Each with a time of its own: starting the ones before has taken some.
-            let moment = Moment { told: &self.told, invitations: &self.invitations, leaves, now: Boottime::now() };
+            let (told, invitations, now) = (&self.told, &self.invitations, Boottime::now());
+            let moment = Moment { told, invitations, blocked: &blocked, leaves, now };
             wake = earliest(wake, self.hands.attend(id, listener, &moment));
         }
-        self.report(leaves, now);
+        self.report(&blocked, leaves, now);
         wake.unwrap_or(now)
+    }
+
+    /// Listeners that wait for another Lease of their name. Of those of one name all but one are gone, so that no two of
+    /// them begin in one turn.
+    fn blocked(&self) -> BTreeSet<Id> {
+        let running = self.listeners.iter().filter(|(_, listener)| listener.runs());
+        let running: BTreeMap<&str, &Id> = running.map(|(id, listener)| (&*listener.lease.name, id)).collect();
+        let is_blocked =
+            |(id, listener): &(&Id, &Listener)| running.get(&*listener.lease.name).is_some_and(|other| other != id);
+        self.listeners.iter().filter(is_blocked).map(|(id, _)| id.clone()).collect()
     }
 
     /// Reads what is to come.
@@ -231,6 +251,11 @@ impl<R: Runner> Units<R> {
             }
         }
         self.told = told.clone();
+        if self.told.over.is_some() {
+            for (id, listener) in &mut self.listeners {
+                self.hands.kill(id, listener);
+            }
+        }
     }
 
     fn notice(&mut self, notice: Notice) {
@@ -271,18 +296,31 @@ impl<R: Runner> Units<R> {
     }
 
     fn see(&mut self, lease: &Lease) {
-        let Some(seen) = ListenerLease::read(lease) else { return };
-        // Made again: that of another uid is gone.
+        let Some(seen) = ListenerLease::read(lease) else {
+            // It has lost what makes it one: nobody knows any more of whom it is.
+            let known = lease.metadata.uid.as_ref().and_then(|uid| self.listeners.get_mut(uid));
+            if let Some(listener) = known {
+                listener.vanish(lease.metadata.resource_version.as_deref().unwrap_or_default());
+            }
+            return;
+        };
+        // Made again: that of another uid is gone, and a late view of one that was there before says nothing.
+        let (mut is_outdated, version) = (false, &seen.ownership.resource_version);
         for (uid, listener) in &mut self.listeners {
             if *uid != seen.ownership.uid && listener.lease.name == seen.name {
-                listener.vanish(&seen.ownership.resource_version);
+                is_outdated |= is_older(version, &listener.lease.ownership.resource_version);
+                listener.vanish(version);
             }
+        }
+        if is_outdated {
+            return;
         }
         let me = &self.hands.me;
         match self.listeners.get_mut(&seen.ownership.uid) {
             Some(listener) => listener.see(seen, me),
             None => {
-                self.listeners.insert(seen.ownership.uid.clone(), Listener::new(seen));
+                self.number += 1;
+                self.listeners.insert(seen.ownership.uid.clone(), Listener::new(seen, self.number));
             }
         }
     }
@@ -409,7 +447,9 @@ impl<R: Runner> Units<R> {
                 } else if code == 403 && !std::mem::replace(&mut listener.calls.without_owners, true) {
                     // At once, without what it may have been refused for: OwnerReferencesPermissionEnforcement.
                 } else {
-                    if code != 409 {
+                    if code == 409 {
+                        listener.calls.conflicted(now);
+                    } else {
                         listener.calls.failed(now);
                     }
                     listener.calls.is_busy = true;
@@ -428,24 +468,10 @@ impl<R: Runner> Units<R> {
     }
 
     /// Tells the session and whoever asks.
-    fn report(&mut self, leaves: bool, now: Boottime) {
+    fn report(&mut self, blocked: &BTreeSet<Id>, leaves: bool, now: Boottime) {
         let info = AgentInfo { revision: self.hands.options.revision.clone(), draining: self.drain.since.is_some() };
-        let moment = Moment { told: &self.told, invitations: &self.invitations, leaves, now };
-        let mut sets: BTreeMap<(&str, &str), Vec<&Listener>> = BTreeMap::new();
-        for listener in self.listeners.values() {
-            sets.entry((&listener.lease.set, &listener.lease.set_uid)).or_default().push(listener);
-        }
-        let mut reports: BTreeMap<String, (bool, String)> = BTreeMap::new();
-        for ((set, uid), listeners) in sets {
-            let is_alive = listeners.iter().any(|listener| listener.runs() || listener.is_mine(&self.hands.me));
-            // A set that was made again under this name waits until nothing of the one before is left.
-            if reports.get(set).is_none_or(|(is_older_alive, _)| is_alive && !is_older_alive) {
-                let report = self.hands.report(set, uid, &listeners, &moment);
-                let json = serde_json::to_string(&report).unwrap_or_default();
-                reports.insert(set.to_owned(), (is_alive, json));
-            }
-        }
-        let reports = reports.into_iter().map(|(set, (_, json))| (set, json)).collect();
+        let moment = Moment { told: &self.told, invitations: &self.invitations, blocked, leaves, now };
+        let reports = tell::reports(self.listeners.values(), &self.hands.gaps, &self.hands.me, &moment);
         let outbox = Outbox { info, reports };
         self.outbox.send_if_modified(|said| {
             let is_news = *said != outbox;

@@ -58,6 +58,8 @@ pub struct View<'a> {
     pub me: &'a Holder,
     /// Until when it may run anything.
     pub deadline: Boottime,
+    /// Of another ownership Lease of the same name something runs here, or may run.
+    pub is_blocked: bool,
     /// The Pod is to end, and whoever would tell a successor has had the time for it.
     pub leaves: bool,
     /// How long a listener stays prepared that is not expected any more.
@@ -108,6 +110,8 @@ pub fn next(unit: &Unit, view: &View<'_>) -> Step {
             Some(reason) => Step::Stop(reason),
             None => Step::Wait(Some(view.deadline)),
         },
+        // Neither here nor, given away, elsewhere: two Leases of one listener would run at once.
+        Runs::Nothing | Runs::Prepared if view.is_blocked => Step::Wait(None),
         Runs::Nothing | Runs::Prepared => match mine(view) {
             Some(ownership) => with_mine(unit, ownership, view),
             None => without(unit, view),
@@ -200,13 +204,14 @@ mod tests {
         unit: Unit,
         ownership: Option<Ownership>,
         letter: Option<Letter>,
+        is_blocked: bool,
         leaves: bool,
         now: u64,
     }
 
     fn case(runs: Runs) -> Case {
         let unit = Unit { runs, tombstone: 4, ..Unit::default() };
-        Case { unit, ownership: None, letter: None, leaves: false, now: 100 }
+        Case { unit, ownership: None, letter: None, is_blocked: false, leaves: false, now: 100 }
     }
 
     fn running() -> Case {
@@ -230,6 +235,10 @@ mod tests {
             Self { letter: Some(Letter { epoch, order }), ..self }
         }
 
+        fn blocked(self) -> Self {
+            Self { is_blocked: true, ..self }
+        }
+
         fn leaving(self) -> Self {
             Self { leaves: true, ..self }
         }
@@ -250,6 +259,7 @@ mod tests {
                 letter: self.letter.as_ref(),
                 me: &me,
                 deadline: second(110),
+                is_blocked: self.is_blocked,
                 leaves: self.leaves,
                 patience: Duration::from_secs(6),
                 now: second(self.now),
@@ -315,6 +325,19 @@ mod tests {
         assert_eq!(forgotten.next(), Step::Wait(Some(second(101))));
         assert_eq!(forgotten.at(101).next(), Step::Unprepare);
         assert_eq!(invited(Runs::Prepared).leaving().next(), Step::Unprepare);
+    }
+
+    /// L1: of a Lease that was made again nothing begins, here or elsewhere, before the end of what the one before had begun.
+    #[test]
+    fn nothing_begins_while_another_lease_of_its_name_runs() {
+        let wait = Step::Wait(None);
+        for runs in [Runs::Nothing, Runs::Prepared] {
+            assert_eq!(case(runs.clone()).owned("a", 5).blocked().next(), wait);
+            assert_eq!(case(runs).owned("a", 5).letter(5, to("b")).blocked().next(), wait);
+        }
+        assert_eq!(case(Runs::Nothing).owned("b", 5).letter(5, Order::Incoming).blocked().next(), wait);
+        assert_eq!(running().stopped().blocked().next(), wait);
+        assert_eq!(running().owned("b", 6).blocked().next(), Step::Stop(StopReason::Lost), "what runs may end");
     }
 
     #[test]

@@ -1,4 +1,12 @@
 //! Listeners come, run, and go to others.
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
 use baton::{api::names, snapshot::lease::Holder};
 use serde_json::json;
 
@@ -33,7 +41,7 @@ fn a_listener_starts_where_it_is_assigned_and_moves_with_what_it_resumes_from() 
     let stage = Stage::new();
     let script = r#"
         note() { echo "$1 $BATON_LISTENER $(date +%s%N) $BATON_FENCE_TOKEN $BATON_RESUME" >>"$LOG"; }
-        trap 'echo "{\"resume\":{\"from\":\"$POD_NAME\"}}" >&3; note stop; exit 0' TERM
+        trap 'echo "{\"resume\":{\"from\":\"$BATON_POD_NAME\"}}" >&3; note stop; exit 0' TERM
         note start
         while :; do sleep 0.02; done"#;
     let (a, b) = (stage.agent("a", &[], script), stage.agent("b", &[], script));
@@ -95,6 +103,28 @@ fn a_conflict_is_looked_at_and_never_restarts_what_was_given_up() {
     stage.wait_for_owner("one", &ib.to_string(), 2);
     b.note("start", 1);
     assert_eq!((a.count("start"), a.count("stop")), (1, 1));
+}
+
+/// What a look does not mend is not written again at the speed of the network.
+#[test]
+fn conflicts_that_do_not_end_are_paused_between() {
+    let stage = Stage::new();
+    let (_a, b, _, ib) = two_agents(&stage);
+    let writes = Arc::new(AtomicU32::new(0));
+    let counted = writes.clone();
+    stage.faults.before(move |request| {
+        if !is_write_of_one(request) {
+            return Then::Deliver;
+        }
+        counted.fetch_add(1, Ordering::Relaxed);
+        Then::Answer(Refusal::modified(&LEASES, "listener.bots.one"))
+    });
+    stage.inbox("a", &json!([{"listener": "one", "epoch": 1, "releaseTo": ib.to_string()}]));
+    std::thread::sleep(Duration::from_secs(2));
+    let writes = writes.load(Ordering::Relaxed);
+    assert!((3..=10).contains(&writes), "{writes}");
+    stage.faults.off();
+    b.note("start", 1);
 }
 
 /// L2: what was written, and not answered, is not written again.

@@ -1,4 +1,5 @@
 //! The agent as a process, with real guards and real sockets, against an API server in this process.
+mod again;
 mod drain;
 mod failures;
 mod handover;

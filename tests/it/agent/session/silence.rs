@@ -1,10 +1,11 @@
 //! Sessions that are not renewed, or not ours any more.
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use baton::snapshot::report::UnitState;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::stage::{DEAF, POLITE, Stage};
+use super::stage::{Agent, DEAF, POLITE, Stage};
 use crate::{
     agent::fixture::until,
     fake_apiserver::{
@@ -59,23 +60,56 @@ fn what_does_not_stop_is_killed_by_k() {
     assert!(last <= cut + 4_000_000_000, "{} ms: K is 4 s", (last - cut) / 1_000_000);
 }
 
-/// A2, L1
+/// Waits for the end of an agent whose listener does not care for SIGTERM; the listener had no grace.
+fn wait_without_grace(agent: &mut Agent, lost: u128) {
+    assert!(!agent.wait().success());
+    let last = agent.notes().last().unwrap().at;
+    assert!(last <= lost + SLACK, "{} ms", (last - lost) / 1_000_000);
+}
+
+/// A2, L1: others know that it is dead, so nothing of it has any time left.
 #[test]
-fn a_fenced_session_stops_everything_and_the_next_boot_claims_anew() {
+fn a_fenced_session_kills_everything_and_the_next_boot_claims_anew() {
     let stage = Stage::new();
-    let mut agent = stage.agent("a", &[], POLITE);
+    let mut agent = stage.agent("a", &[], DEAF);
     stage.session("a", "Default");
     let me = stage.identity("a");
-    stage.listener("one", Some(&me), &json!({}));
-    agent.note("start", 1);
+    stage.listener("one", Some(&me), &json!({"stopTimeoutSeconds": 600}));
+    agent.note("beat", 3);
+    let lost = wall();
     stage.edit("session.a", |lease| lease["spec"]["holderIdentity"] = json!(format!("fenced:{me}")));
-    agent.note("stop", 1);
-    assert!(!agent.wait().success());
+    wait_without_grace(&mut agent, lost);
     assert!(agent.log().contains("the session was lost: it is fenced:a/uid-a/1-"), "{}", agent.log());
     assert_eq!(stage.owner("one"), (me.to_string(), 1), "what it does not hold any more it does not write");
     drop(agent);
     let _again = stage.agent("a", &[], POLITE);
     until("the next boot", || (stage.identity_now("a")?.boot == 2).then_some(()));
+}
+
+/// L1: the same where a later boot has claimed it, or it is deleted, even of what is stopping already.
+#[test]
+fn a_session_that_is_another_boots_or_deleted_leaves_no_grace() {
+    for is_deleted in [true, false] {
+        let stage = Stage::new();
+        let mut agent = stage.agent("a", &[], DEAF);
+        stage.session("a", "Default");
+        stage.listener("one", Some(&stage.identity("a")), &json!({"stopTimeoutSeconds": 600}));
+        agent.note("beat", 3);
+        stage.inbox("a", &json!([{"listener": "one", "epoch": 1, "releaseTo": ""}]));
+        until("it to stop", || {
+            stage.report("a")?.units.get("one").filter(|unit| unit.state == UnitState::Stopping).cloned()
+        });
+        let lost = wall();
+        if is_deleted {
+            stage.delete("session.a");
+        } else {
+            stage.edit("session.a", |lease| {
+                lease["spec"]["holderIdentity"] = json!("a/uid-a/2-x");
+                lease["spec"]["leaseTransitions"] = json!(2);
+            });
+        }
+        wait_without_grace(&mut agent, lost);
+    }
 }
 
 /// The same by the renewal alone, where no watch tells.
@@ -89,6 +123,26 @@ fn a_session_that_is_gone_ends_the_agent_though_nothing_is_told() {
     stage.edit("session.a", |lease| lease["metadata"]["labels"]["baton.dev/lease"] = json!("none"));
     assert!(!agent.wait().success());
     assert!(agent.log().contains("lost its label"), "{}", agent.log());
+}
+
+/// Neither the claim nor the look after it was answered, and the watch has nothing to tell.
+#[test]
+fn a_claim_that_could_not_be_looked_after_is_tried_again() {
+    let stage = Stage::new();
+    let _agent = stage.agent("a", &[], POLITE);
+    let (mut claims, mut looks) = (0, 0);
+    stage.faults.before(move |request| {
+        let count = match request.verb {
+            Verb::Patch if request.name == "session.a" => &mut claims,
+            Verb::Get if request.name == "session.a" => &mut looks,
+            _ => return Then::Deliver,
+        };
+        *count += 1;
+        let refusal = Refusal::new(500, "InternalError", "not now");
+        if *count == 1 { Then::Answer(refusal) } else { Then::Deliver }
+    });
+    stage.session("a", "Default");
+    assert_eq!(stage.identity("a").boot, 1);
 }
 
 #[test]

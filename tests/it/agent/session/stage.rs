@@ -29,6 +29,7 @@ use crate::{
     fake_apiserver::{
         ApiServer, Options,
         actor::Actor,
+        delete::DeleteOptions,
         faults::{Fate, Faults, Request, StreamFate, StreamInfo, Then},
         kinds::LEASES,
         socket,
@@ -201,6 +202,11 @@ impl Stage {
 
     /// Makes the ownership Lease of a listener of the set `bots`, with more settings.
     pub fn listener(&self, name: &str, holder: Option<&Holder>, more: &Value) {
+        self.listener_again("uid-set", 1, name, holder, more);
+    }
+
+    /// The same of a set `bots` with this uid, and with this epoch.
+    pub fn listener_again(&self, set_uid: &str, epoch: u32, name: &str, holder: Option<&Holder>, more: &Value) {
         let mut settings = json!({
             "config": {"feed": name}, "useProxy": false, "connectTimeoutSeconds": 5, "startTimeoutSeconds": 30,
             "stopTimeoutSeconds": 10, "checkpointSeconds": 0,
@@ -216,9 +222,9 @@ impl Stage {
                     "baton.dev/listener": name, "baton.dev/config": settings.to_string(), "baton.dev/config-hash": "c1",
                 },
                 "ownerReferences": [{"apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet", "name": "bots",
-                    "uid": "uid-set", "controller": true, "blockOwnerDeletion": false}],
+                    "uid": set_uid, "controller": true, "blockOwnerDeletion": false}],
             },
-            "spec": {"holderIdentity": holder.map(ToString::to_string), "leaseTransitions": 1},
+            "spec": {"holderIdentity": holder.map(ToString::to_string), "leaseTransitions": epoch},
         });
         if holder.is_none() {
             lease["metadata"]["labels"].as_object_mut().unwrap().remove("baton.dev/holder");
@@ -236,6 +242,10 @@ impl Stage {
 
     pub fn edit(&self, lease: &str, edit: impl FnMut(&mut Value)) {
         self.controller.edit(&LEASES, NAMESPACE, lease, edit).unwrap();
+    }
+
+    pub fn delete(&self, lease: &str) {
+        self.controller.delete(&LEASES, NAMESPACE, lease, &DeleteOptions::default()).unwrap();
     }
 
     /// A Lease as it is; null when there is none.

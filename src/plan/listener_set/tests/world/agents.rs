@@ -94,6 +94,9 @@ impl World {
                     self.leases.get(&key.0).map(|seen| &seen.ownership).filter(|own| own.uid == key.1).cloned();
                 // Without the API server it goes by what it knew: it is its own.
                 let ownership = if is_cut_off { cut_off_view(agent, &key) } else { ownership };
+                let is_blocked = agent.units.iter().any(|((listener, uid), unit)| {
+                    *listener == key.0 && *uid != key.1 && matches!(unit.runs, Runs::Epoch { .. } | Runs::Stops { .. })
+                });
                 let unit = agent.units.get_mut(&key).unwrap();
                 let letter = agent.inbox.get(&key.0);
                 let is_invited = letter.is_some_and(|letter| letter.order == Order::Incoming);
@@ -103,6 +106,7 @@ impl World {
                     letter,
                     me: &agent.me,
                     deadline: agent.deadline,
+                    is_blocked,
                     leaves: false,
                     patience: Duration::from_secs(6),
                     now,
