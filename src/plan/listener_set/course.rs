@@ -17,7 +17,9 @@ pub fn note(snapshot: &mut SetSnapshot, rollout: &Snapshot) {
     // What status holds, not what would be written next: listeners follow what is certain.
     let memory = Memory::of(rollout.rollout.status.as_ref());
     let slots = rollout::slots(rollout, &memory);
-    let courses: BTreeMap<&str, Course> = slots.all().flat_map(|slot| courses(&slots, slot)).collect();
+    // Slots that are not opened yet are assigned the revision before: what fails on the new one must not go back there.
+    let effective = memory.effective.as_deref().filter(|_| memory.batch.is_some());
+    let courses: BTreeMap<&str, Course> = slots.all().flat_map(|slot| courses(&slots, slot, effective)).collect();
     for pod in &mut snapshot.pods {
         let course = courses.get(pod.name.as_str()).copied().filter(|_| !snapshot.leaving.contains(&pod.name));
         pod.course = course.unwrap_or(Course::Leaves);
@@ -25,10 +27,16 @@ pub fn note(snapshot: &mut SetSnapshot, rollout: &Snapshot) {
     snapshot.is_rolling = memory.batch.is_some() || snapshot.pods.iter().any(|pod| pod.course != Course::Target);
 }
 
-fn courses<'a>(slots: &'a Slots<'a>, slot: &'a Slot<'a>) -> impl Iterator<Item = (&'a str, Course)> {
+/// `effective`: the revision that an open batch works towards.
+fn courses<'a>(
+    slots: &'a Slots<'a>,
+    slot: &'a Slot<'a>,
+    effective: Option<&'a str>,
+) -> impl Iterator<Item = (&'a str, Course)> {
     let has_heir = slot.fresh && slot.live.first().is_some_and(|best| best.is_ready());
     let course = move |place: usize, pod: &Pod| {
-        let is_target = Some(pod.revision.as_str()) == slot.assigned && !slots.is_renewal_due(pod);
+        let is_effective = effective.is_none_or(|effective| pod.revision == effective);
+        let is_target = Some(pod.revision.as_str()) == slot.assigned && is_effective && !slots.is_renewal_due(pod);
         match slot.assigned {
             None => Course::Leaves,
             Some(_) if place > 0 && has_heir => Course::Leaves,
@@ -79,7 +87,7 @@ mod tests {
     fn a_pod_leaves_when_its_heir_is_ready_and_not_before() {
         let rolling = Fixture::new("ab ab~ a a b-", 'b', json!({})).opened(3);
         let (courses, is_rolling) = told(&rolling.snapshot);
-        assert_eq!(courses, ["0a Leaves", "0b Target", "1a Stays", "1b Target", "2a Stays", "3a Target", "4b Leaves"]);
+        assert_eq!(courses, ["0a Leaves", "0b Target", "1a Stays", "1b Target", "2a Stays", "3a Stays", "4b Leaves"]);
         assert!(is_rolling);
     }
 

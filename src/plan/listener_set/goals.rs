@@ -7,14 +7,17 @@ use std::{
 use super::{
     alarm::Alarm,
     budget::until,
-    memory::{SetRecollection, Since},
+    memory::{Ran, SetRecollection, Since},
     placement::{self, Role, Rules, Spot},
     view::{Item, Owner, Runs, Seat, View, Wish, seconds},
 };
-use crate::snapshot::{lease::Order, report::UnitState};
+use crate::snapshot::{lease::Order, listener_set::Course, report::UnitState};
 
 /// Starts in a row that have failed on a Pod, after which a listener is moved: its agent restarts it in place once.
 const FAILURES_MAX: u32 = 2;
+/// The same on a Pod of the revision that a rollout works towards: so many fail its batch, and a listener that has left
+/// before would let it pass.
+const FAILURES_MAX_ROLLING: u32 = 3;
 /// A Pod that tried a listener in vain is tried again after this time: each Pod once in it, however many there are.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 /// How long what nobody runs waits for more Pods, when those that are there would get more than their share. Listeners
@@ -46,7 +49,7 @@ pub(super) fn goals(
     let placed =
         view.items.iter().zip(is_held_back).map(|(item, is_held_back)| item.wish == Wish::Run && !is_held_back);
     let placed: Vec<bool> = placed.collect();
-    let spots: Vec<Spot> = view
+    let mut spots: Vec<Spot> = view
         .items
         .iter()
         .zip(&placed)
@@ -58,7 +61,19 @@ pub(super) fn goals(
             may_crowd: crowd.admits(view, item),
         })
         .collect();
-    let mut found = placement::place(&spots, &seats, &rules).into_iter();
+    let mut found = placement::place(&spots, &seats, &rules);
+    let is_stranded =
+        |spot: &Spot, to: Option<usize>| spot.at == to && spot.at.is_some_and(|at| is_deleted_when_empty(view, at));
+    let is_anything_stranded = spots.iter().zip(&found).any(|(spot, to)| is_stranded(spot, *to));
+    memory.stranded_since = is_anything_stranded.then(|| memory.stranded_since.unwrap_or(view.snapshot.uptime));
+    let until = memory.stranded_since.map(|since| since.saturating_add(CROWDS_AFTER));
+    if until.is_some_and(|until| !alarm.is_ahead(until)) {
+        for (spot, _) in spots.iter_mut().zip(&found).filter(|(spot, to)| is_stranded(spot, **to)) {
+            spot.may_crowd = true;
+        }
+        found = placement::place(&spots, &seats, &rules);
+    }
+    let mut found = found.into_iter();
     placed.into_iter().map(|placed| if placed { found.next().flatten() } else { None }).collect()
 }
 
@@ -114,6 +129,11 @@ impl Crowd {
     }
 }
 
+/// Its Rollout waits for it to be empty: what shares do not leave room for goes beyond them.
+fn is_deleted_when_empty(view: &View<'_>, seat: usize) -> bool {
+    view.seats[seat].role == Role::Leaves && view.snapshot.leaving.contains(view.seats[seat].name)
+}
+
 /// Its time is limited: it will not wait for its heir.
 fn ends(seat: &Seat<'_>) -> bool {
     seat.pod.is_some_and(|pod| pod.is_terminating) || seat.session.is_some_and(|session| session.info.draining)
@@ -142,17 +162,26 @@ pub(super) fn remember(view: &mut View<'_>, memory: &mut SetRecollection, alarm:
     note_tries(view, memory, alarm);
     note_restarts(view, memory, alarm);
     note_requests(view, memory, alarm);
-    memory.ran = view
-        .items
-        .iter()
-        .filter(|item| item.runs == Runs::Yes)
-        .map(|item| (item.name.to_owned(), item.epoch()))
-        .collect();
+    note_runs(view, memory, alarm);
     let stuck: Vec<usize> =
         view.items.iter().filter(|item| is_overdue(view, item, memory, alarm)).filter_map(Item::at).collect();
     for seat in stuck {
         (view.seats[seat].is_stuck, view.seats[seat].role) = (true, Role::Leaves);
     }
+}
+
+fn note_runs(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) {
+    let patience = seconds(view.snapshot.set.spec.defaults.start_timeout_seconds);
+    let before = std::mem::take(&mut memory.ran);
+    let running = view.items.iter().filter(|item| item.runs == Runs::Yes);
+    let ran = running.filter_map(|item| {
+        let at = if item.is_assumed { before.get(item.name)?.at } else { view.snapshot.uptime };
+        if item.is_assumed {
+            alarm.is_ahead(at.saturating_add(patience));
+        }
+        Some((item.name.to_owned(), Ran { epoch: item.epoch(), at }))
+    });
+    memory.ran = ran.collect();
 }
 
 /// Its owner has been told to release it, and has not for longer than it takes to stop.
@@ -171,15 +200,24 @@ fn note_tries(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) 
     let patience = seconds(view.snapshot.set.spec.defaults.start_timeout_seconds);
     let is_item = |name: &str| view.items.binary_search_by_key(&name, |item| item.name).is_ok();
     memory.tried.retain(|name, tried| is_item(name) && alarm.is_ahead(tried.at.saturating_add(FORGOTTEN_AFTER)));
+    let enough = |seat: &Seat<'_>, else_: u32| {
+        let is_probed = view.snapshot.is_rolling && seat.pod.is_some_and(|pod| pod.course == Course::Target);
+        if is_probed { FAILURES_MAX_ROLLING } else { else_ }
+    };
     for item in &view.items {
         let here = match (item.runs, item.at()) {
-            (Runs::Failed(unit), Some(at)) if unit.failures >= FAILURES_MAX => Some(view.seats[at].uid),
+            (Runs::Failed(unit), Some(at)) if unit.failures >= enough(&view.seats[at], FAILURES_MAX) => {
+                Some(view.seats[at].uid)
+            }
             _ => None,
         };
         let there = item.invited.zip(memory.invited.get(item.name)).and_then(|(to, told)| {
             let seat = &view.seats[to];
-            let state = seat.unit(item.name).map(|unit| unit.state);
-            let in_vain = state == Some(UnitState::Failed) || !alarm.is_ahead(told.since.saturating_add(patience));
+            let unit = seat.unit(item.name);
+            let state = unit.map(|unit| unit.state);
+            let has_failed =
+                unit.is_some_and(|unit| unit.state == UnitState::Failed && unit.failures >= enough(seat, 0));
+            let in_vain = has_failed || !alarm.is_ahead(told.since.saturating_add(patience));
             (state != Some(UnitState::Prepared) && in_vain).then_some(seat.uid)
         });
         for uid in here.into_iter().chain(there) {

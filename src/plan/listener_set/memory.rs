@@ -1,5 +1,5 @@
-//! What the operator remembers of a ListenerSet between looks. It may be lost at any time: then a wait begins anew, and
-//! nothing else happens.
+//! What the operator remembers of a ListenerSet between looks. It may be lost at any time: then a wait begins anew, and what
+//! is known of a Lease that vanished is what agents still tell ([`super::vanished`]).
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::snapshot::report::Gap;
+use crate::snapshot::{lease::Holder, report::Gap};
 
 /// What [`super::plan`] remembers until the next look. Moments are of [`crate::snapshot::listener_set::SetSnapshot::uptime`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,8 +26,17 @@ pub struct SetRecollection {
     pub restarting: BTreeMap<String, Since>,
     /// Pods (uid) that have tried a listener in vain, by listener.
     pub tried: BTreeMap<String, Tried>,
-    /// The last epoch in which each listener was seen to run: what is read from a report that is behind the Leases.
-    pub ran: BTreeMap<String, u32>,
+    /// In which epoch each listener was last told to run: what is read from a report that is behind the Leases.
+    pub ran: BTreeMap<String, Ran>,
+    /// Who owned each listener at the last look, and its epoch.
+    pub owned: BTreeMap<String, (Option<Holder>, u32)>,
+    /// Listeners whose Lease was deleted while these boots held it, and who may not have stopped yet. Without a name: one
+    /// that nobody knows the name of.
+    pub vanished: BTreeMap<(String, Holder), Vanished>,
+    /// What `status.epochFloor` must be at least, for the sake of those.
+    pub epoch_floor: u32,
+    /// Since when something is on a Pod that its Rollout wants to delete, and no Pod has room for it within its share.
+    pub stranded_since: Option<Duration>,
     /// Requests of `spec.release` that have been seen, by listener: when, and the epoch that it was about.
     pub requests: BTreeMap<String, (Timestamp, u32)>,
     /// How long each listener of the last planned moves ran nowhere: for status.
@@ -49,6 +58,30 @@ pub struct Since {
     pub pod: String,
     /// Since when.
     pub since: Duration,
+}
+
+/// A listener was told to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// In this epoch.
+    pub epoch: u32,
+    /// When that was last told.
+    pub at: Duration,
+}
+
+/// An ownership Lease was deleted while somebody held it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vanished {
+    /// When that was found.
+    pub since: Duration,
+    /// renewTime of its holder's session then: what it told before says nothing.
+    pub renewed_at: Option<Timestamp>,
+    /// Its holder had told that it ran.
+    pub was_told: bool,
+    /// When its holder's session was last watched.
+    pub watched_at: Duration,
+    /// How long others wait for that session.
+    pub duration: Duration,
 }
 
 /// Pods that have tried a listener in vain.

@@ -17,8 +17,8 @@
 //! 4. [`work`]: what is given, moved, stopped, restarted and retired for that, within the bounds of [`budget`];
 //! 5. [`places`]: each listener in words.
 //!
-//! Like all planners here it looks at what is there and remembers next to nothing ([`SetRecollection`]): nothing of what
-//! it remembers decides who may run a listener.
+//! Like all planners here it looks at what is there and remembers next to nothing ([`SetRecollection`]): what it remembers
+//! decides who may run a listener only where a Lease was deleted that said so ([`vanished`]).
 mod alarm;
 mod budget;
 pub mod change;
@@ -34,11 +34,12 @@ mod sessions;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod unit;
+mod vanished;
 mod view;
 pub mod wanted;
 mod work;
 
-pub use memory::{SetRecollection, Since, Tried};
+pub use memory::{Ran, SetRecollection, Since, Tried, Vanished};
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -67,13 +68,14 @@ pub fn plan(snapshot: &SetSnapshot, recollection: &SetRecollection) -> (SetPlan,
     let mut alarm = Alarm::new(snapshot.uptime);
     let mut memory = recollection.clone();
     let mut view = View::new(snapshot, recollection);
+    let floor_due = vanished::remember(&view, floor, &mut memory, &mut alarm);
     goals::remember(&mut view, &mut memory, &mut alarm);
     remember_gaps(snapshot, &mut memory);
     let fences = sessions::fence(&view, &mut memory, &mut alarm);
-    let held_back = work::held_back(&view);
+    let held_back = work::held_back(&view, &memory);
     let is_held_back: Vec<bool> = held_back.iter().map(Option::is_some).collect();
     let goals = goals::goals(&view, &is_held_back, &mut memory, &mut alarm);
-    let mut work = Work::new(&view, &mut memory, &mut alarm, floor);
+    let mut work = Work::new(&view, &mut memory, &mut alarm, (floor, floor_due));
     work.run(&goals, &held_back);
     let Work { floor: epoch_floor, changes, notes, .. } = work;
     let mut changes: Vec<SetChange> = fences.into_iter().chain(changes).chain(sessions::provide(&view)).collect();

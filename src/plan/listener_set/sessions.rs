@@ -1,18 +1,21 @@
 //! The sessions of a set's Pods: made, set to a profile, and fenced when they are over.
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     alarm::Alarm,
     change::SetChange,
     memory::SetRecollection,
     session::{self, Fence},
-    session_times,
+    session_times, vanished,
     view::{Item, Owner, Seat, View},
 };
 use crate::{
     api::{bounds::FAST_PODS_MAX, names, session::SessionProfile},
     snapshot::{
-        lease::{Claim, Watched},
+        lease::{Claim, Holder, Watched},
         listener_set::SetSnapshot,
     },
 };
@@ -23,7 +26,7 @@ const BRAKE: Duration = Duration::from_mins(1);
 
 /// A session for every Pod that has none, and the profile that it is to have.
 pub(super) fn provide(view: &View<'_>) -> Vec<SetChange> {
-    let asked = profile(view.snapshot);
+    let asked = affordable(view.snapshot.set.spec.session.profile, view.snapshot);
     let mut changes = Vec::new();
     for pod in view.snapshot.pods.iter().filter(|pod| !pod.is_terminating) {
         let known = view.snapshot.sessions.get(&pod.name);
@@ -39,8 +42,10 @@ pub(super) fn provide(view: &View<'_>) -> Vec<SetChange> {
         if session.pod_uid != pod.uid {
             continue;
         }
-        let profile = seen.other_profiles.iter().copied().chain([asked]).min_by_key(|one| one.times().expire);
-        let profile = profile.unwrap_or(asked);
+        // Of what is asked for, not of what each set would get: else they would not agree.
+        let others = seen.other_profiles.iter().copied();
+        let fastest = others.chain([view.snapshot.set.spec.session.profile]).min_by_key(|one| one.times().expire);
+        let profile = affordable(fastest.unwrap_or(asked), view.snapshot);
         if seen.profile != Some(profile) {
             changes.push(SetChange::SetProfile { lease: seen.lease.clone(), uid: seen.uid.clone(), profile });
         }
@@ -48,18 +53,17 @@ pub(super) fn provide(view: &View<'_>) -> Vec<SetChange> {
     changes
 }
 
-/// The profile that this set asks for: many Pods that renew every second would be too much for the API server.
-pub(super) fn profile(snapshot: &SetSnapshot) -> SessionProfile {
-    let asked = snapshot.set.spec.session.profile;
+/// Many Pods that renew every second would be too much for the API server.
+fn affordable(asked: SessionProfile, snapshot: &SetSnapshot) -> SessionProfile {
     if asked == SessionProfile::Fast && snapshot.pods.len() > FAST_PODS_MAX { SessionProfile::Default } else { asked }
 }
 
-/// Fences the sessions that are over, of boots that own something of this set: of others nobody needs to know.
+/// Fences the sessions that are over, of boots that own something of this set, or whose end is waited for: of others nobody
+/// needs to know.
 pub(super) fn fence(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) -> Vec<SetChange> {
     let is_braked = is_braked(view, memory, alarm);
-    let mut owners: Vec<_> = view.items.iter().filter_map(Item::holder).collect();
-    owners.sort();
-    owners.dedup();
+    let awaited = vanished::awaited(view, memory);
+    let owners: BTreeSet<&Holder> = view.items.iter().filter_map(Item::holder).chain(&awaited).collect();
     let mut changes = Vec::new();
     for holder in owners {
         let Some(seen) = view.snapshot.sessions.get(&holder.pod) else { continue };

@@ -75,6 +75,8 @@ pub(super) struct Item<'a> {
     pub seen: Option<&'a OwnershipSeen>,
     pub owner: Owner<'a>,
     pub runs: Runs<'a>,
+    /// That it runs was told before; the report is about other Leases.
+    pub is_assumed: bool,
     /// The order to release that its owner's inbox has.
     pub release: Option<&'a Order>,
     /// The seat whose inbox says that it will come.
@@ -169,7 +171,8 @@ impl<'a> View<'a> {
         holders.into_iter().map(|holder| (holder, self.death(holder))).collect()
     }
 
-    fn death(&self, holder: &Holder) -> Option<Proof> {
+    /// What proves the death of a boot.
+    pub fn death(&self, holder: &Holder) -> Option<Proof> {
         let seat = self.seat_of.get(&(holder.pod.as_str(), holder.uid.as_str())).map(|seat| &self.seats[*seat]);
         death::proof(holder, &self.snapshot.sessions.get(&holder.pod)?.watched, seat.and_then(Seat::process))
     }
@@ -183,6 +186,7 @@ impl<'a> View<'a> {
             seen: snapshot.ownerships.get(name),
             owner: Owner::NoLease,
             runs: Runs::No,
+            is_assumed: false,
             release: None,
             invited: None,
         };
@@ -222,6 +226,13 @@ impl<'a> View<'a> {
     }
 
     fn read_reports(&mut self, before: &SetRecollection) {
+        // Not for ever: who has lost a Lease from sight, such as one without its label, never tells of it again.
+        let patience = seconds(self.snapshot.set.spec.defaults.start_timeout_seconds);
+        let earliest = self.snapshot.uptime.checked_sub(patience);
+        let ran = |item: &Item<'_>| {
+            let ran = before.ran.get(item.name).filter(|ran| ran.epoch == item.epoch());
+            ran.is_some_and(|ran| earliest.is_none_or(|earliest| ran.at > earliest))
+        };
         let mut held: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (index, item) in self.items.iter().enumerate() {
             if let Owner::Alive(holder, seat) = item.owner
@@ -244,7 +255,10 @@ impl<'a> View<'a> {
                     (Some(unit), _) if unit.state == UnitState::Starting => Runs::No,
                     (_, Some(running)) if running[place] => Runs::Yes,
                     // The report is about other Leases than those that are known here: it, or they, come.
-                    (_, None) if before.ran.get(item.name) == Some(&item.epoch()) => Runs::Yes,
+                    (_, None) if ran(item) => {
+                        item.is_assumed = true;
+                        Runs::Yes
+                    }
                     _ => Runs::No,
                 };
             }

@@ -10,6 +10,7 @@ use super::{
     memory::{SetRecollection, Since},
     ownership::{self, Write},
     placement::Role,
+    vanished,
     view::{Item, Owner, Runs, Seat, View, Wish, seconds},
     wanted,
 };
@@ -58,11 +59,16 @@ pub(super) struct Work<'v, 'a> {
 }
 
 impl<'v, 'a> Work<'v, 'a> {
-    pub fn new(view: &'v View<'a>, memory: &'v mut SetRecollection, alarm: &'v mut Alarm, stored_floor: u32) -> Self {
+    pub fn new(
+        view: &'v View<'a>,
+        memory: &'v mut SetRecollection,
+        alarm: &'v mut Alarm,
+        (stored_floor, floor_due): (u32, u32),
+    ) -> Self {
         let permits = Permits::new(view, alarm);
         let retired = view.items.iter().filter(|item| item.wish == Wish::Go).filter_map(|item| item.seen);
         let retired = retired.filter_map(|seen| ownership::retire(&seen.ownership, stored_floor));
-        let floor = retired.max().unwrap_or(stored_floor);
+        let floor = retired.max().unwrap_or(stored_floor).max(floor_due);
         Self {
             view,
             memory,
@@ -363,9 +369,8 @@ fn configure(name: &str, seen: &OwnershipSeen, settings: &Settings, config_hash:
 }
 
 /// Why a listener without a Lease does not get one now, in the order of `view.items`.
-pub(super) fn held_back(view: &View<'_>) -> Vec<Option<(&'static str, String)>> {
+pub(super) fn held_back(view: &View<'_>, memory: &SetRecollection) -> Vec<Option<(&'static str, String)>> {
     let set = view.snapshot.set.metadata.name.as_deref().unwrap_or_default();
-    let earlier = view.snapshot.sessions.values().find(|session| session.holds_of_earlier_set);
     let retiring: Vec<(&str, Settings)> = view
         .items
         .iter()
@@ -385,9 +390,8 @@ pub(super) fn held_back(view: &View<'_>) -> Vec<Option<(&'static str, String)>> 
             let message = format!("Lease {lease} belongs to something else: delete it, or rename the listener");
             return Some(("NameTaken", message));
         }
-        if let Some(session) = earlier {
-            let message = format!("{} still reports listeners of an earlier ListenerSet of this name", session.lease);
-            return Some(("EarlierSet", message));
+        if let Some(reason) = vanished::held_back(view, memory, item.name) {
+            return Some(reason);
         }
         let settings = item.settings?;
         let by_secret = settings.secret.as_deref().and_then(|secret| secrets.get(secret).copied());

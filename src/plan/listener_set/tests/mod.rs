@@ -1,5 +1,6 @@
 //! The planner against a small world: Pods with agents that run the real [`super::unit::next`], Leases with
 //! compare-and-swap, faults. What no single look shows is asserted there.
 mod cases;
+mod findings;
 mod properties;
 pub(crate) mod world;

@@ -34,12 +34,13 @@ enum Event {
     MaxPerPod(i32),
     Recover,
     ForgetAll,
+    DeleteLease(usize),
 }
 
 fn event() -> impl Strategy<Value = Event> {
     use Event::{
-        Add, AddPod, Cannot, Configure, Crash, CutOff, Delete, Drain, ForceDelete, ForgetAll, Hang, LoseAgent,
-        MaxPerPod, Nothing, Reconnect, Recover, Remove, Replace, Toggle, TurnReady,
+        Add, AddPod, Cannot, Configure, Crash, CutOff, Delete, DeleteLease, Drain, ForceDelete, ForgetAll, Hang,
+        LoseAgent, MaxPerPod, Nothing, Reconnect, Recover, Remove, Replace, Toggle, TurnReady,
     };
     let one = 0..8_usize;
     prop_oneof![
@@ -59,7 +60,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (one.clone(), any::<u32>()).prop_map(|(listener, value)| Configure(listener, value)),
         2 => one.clone().prop_map(Toggle),
         2 => one.clone().prop_map(Remove),
-        2 => one.prop_map(Add),
+        2 => one.clone().prop_map(Add),
+        2 => one.prop_map(DeleteLease),
         1 => (0..4).prop_map(MaxPerPod),
         1 => Just(Recover),
         1 => Just(ForgetAll),
@@ -132,7 +134,8 @@ fn happen(world: &mut World, event: Event) {
         }
         Event::MaxPerPod(most) => world.set.spec.placement.max_per_pod = most,
         Event::Recover => world.set.spec.recover_at = Some(crate::api::Time(super::world::time(now))),
-        Event::ForgetAll => world.memory = SetRecollection::default(),
+        Event::ForgetAll => world.restart_operator(),
+        Event::DeleteLease(listener) => world.delete_lease(&format!("l{listener}")),
         Event::CutOff(pod)
         | Event::Reconnect(pod)
         | Event::Drain(pod)

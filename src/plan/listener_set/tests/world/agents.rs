@@ -209,5 +209,9 @@ fn report(agent: &Agent, leases: &BTreeMap<String, OwnershipSeen>) -> Report {
         }
     }
     report.set_held(&held);
+    // What has lost its Lease counts until it has stopped.
+    let runs = |unit: &unit::Unit| matches!(unit.runs, Runs::Epoch { .. } | Runs::Stops { .. });
+    let lost = agent.units.iter().filter(|((listener, _), unit)| !held.contains_key(listener) && runs(unit));
+    report.count += lost.count() as u32;
     report
 }

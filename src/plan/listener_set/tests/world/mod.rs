@@ -85,6 +85,8 @@ pub struct World {
     pub is_rolling: bool,
     pub pods_in_the_end: usize,
     pub lost_nodes: BTreeSet<String>,
+    /// Pods that the Rollout deletes once they hold nothing.
+    pub leaving: BTreeSet<String>,
     /// Changes that were written, of all looks.
     pub writes: usize,
     /// Planned moves of each listener.
@@ -114,6 +116,7 @@ impl World {
             is_rolling: false,
             pods_in_the_end: pods,
             lost_nodes: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             writes: 0,
             moves: BTreeMap::new(),
             watches: BTreeMap::new(),
@@ -243,7 +246,7 @@ impl World {
             sessions,
             ownerships: self.leases.clone(),
             taken_names: BTreeSet::new(),
-            leaving: BTreeSet::new(),
+            leaving: self.leaving.clone(),
             pods_in_the_end: self.pods_in_the_end,
             is_rolling: self.is_rolling,
             lost_nodes: self.lost_nodes.clone(),
@@ -263,6 +266,30 @@ impl World {
             self.write(change);
         }
         planned
+    }
+
+    /// The controller looks, and gets no further than to store the floor.
+    pub fn remember(&mut self) {
+        let snapshot = self.snapshot();
+        let (planned, memory) = plan(&snapshot, &self.memory);
+        self.memory = memory;
+        self.store_floor(&planned);
+    }
+
+    /// Another operator begins, and looks before anything happens. Of a process whose Leases are all gone no one can know:
+    /// it is as if the one before lived on for that.
+    pub fn restart_operator(&mut self) {
+        self.remember();
+        let before = std::mem::take(&mut self.memory);
+        self.memory.vanished = before.vanished;
+        self.memory.vanished.retain(|(_, holder), _| !self.sessions.contains_key(&holder.pod));
+        self.remember();
+    }
+
+    /// Somebody deletes the Lease of a listener.
+    pub fn delete_lease(&mut self, listener: &str) {
+        self.remember(); // an epoch that no operator has ever seen is lost
+        self.leases.remove(listener);
     }
 
     /// What the controller would do now, without doing it.

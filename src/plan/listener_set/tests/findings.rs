@@ -1,0 +1,183 @@
+//! What must not come back: each was found in review.
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use super::world::World;
+use crate::{
+    api::{bounds::FAST_PODS_MAX, session::SessionProfile},
+    plan::listener_set::{
+        change::{SetChange, Stage},
+        unit::Runs,
+    },
+    snapshot::{listener_set::Course, report::Report},
+};
+
+/// Something of it is in this Pod that has not stopped.
+fn is_alive(world: &World, pod: &str, listener: &str) -> bool {
+    let agents = world.pods.get(pod).and_then(|pod| pod.agent.as_ref());
+    agents
+        .into_iter()
+        .flat_map(|agent| &agent.units)
+        .any(|((name, _), unit)| name == listener && matches!(unit.runs, Runs::Epoch { .. } | Runs::Stops { .. }))
+}
+
+/// L1, L2: an operator that has seen it go, and one that begins after it.
+#[test]
+fn a_lease_that_is_deleted_while_it_is_held_is_made_again_once_its_holder_has_stopped() {
+    for restarts in [false, true] {
+        let mut world = World::of(4, 2);
+        world.settle();
+        let holder = world.running()["listener-0"].clone();
+        world.pods.get_mut(&holder).unwrap().hangs = true;
+        let epoch = world.epochs["listener-0"];
+        world.delete_lease("listener-0");
+        for second in 0..40 {
+            if restarts && second == 2 {
+                world.restart_operator();
+            }
+            world.tick();
+            assert!(is_alive(&world, &holder, "listener-0") && !world.leases.contains_key("listener-0"));
+        }
+        let place = world.dry_look().listeners["listener-0"].clone();
+        assert_eq!((place.stage, place.reason.as_str()), (Stage::Unassigned, "Vanished"));
+        assert!(place.message.contains(&holder), "{}", place.message);
+        world.pods.get_mut(&holder).unwrap().hangs = false;
+        world.settle();
+        assert_eq!(world.running().len(), 4);
+        assert!(world.epochs["listener-0"] > epoch, "L2");
+        assert!(world.memory.vanished.is_empty());
+    }
+}
+
+/// L4: the holder is dead, or cannot be heard.
+#[test]
+fn a_deleted_lease_of_a_dead_holder_is_made_again() {
+    for (fault, most) in [("crash", 5), ("delete", 60), ("cut off", 25)] {
+        let mut world = World::of(4, 2);
+        world.settle();
+        let holder = world.running()["listener-0"].clone();
+        world.delete_lease("listener-0");
+        match fault {
+            "crash" => world.crash(&holder),
+            "delete" => world.delete_pod(&holder),
+            _ => world.pods.get_mut(&holder).unwrap().is_cut_off = true,
+        }
+        let took = (0..100).find(|_| {
+            world.tick();
+            world.running().get("listener-0").is_some_and(|at| fault == "crash" || *at != holder)
+        });
+        assert!(took.is_some_and(|took| took <= most), "{fault}: {took:?}");
+    }
+}
+
+/// A session that is over says nothing of what still runs, and it is fenced although no Lease of this set names its boot.
+#[test]
+fn an_earlier_set_holds_back_until_its_holders_are_dead() {
+    let mut world = World::of(2, 2);
+    world.set.spec.count.as_mut().unwrap().count = 0;
+    world.settle();
+    let first = world.pods.keys().next().unwrap().clone();
+    let seen = world.sessions.get_mut(&first).unwrap();
+    (seen.holds_of_earlier_set, seen.report) = (true, None);
+    world.set.spec.count.as_mut().unwrap().count = 2;
+    world.run(10);
+    assert!(world.leases.is_empty());
+    assert_eq!(world.dry_look().listeners["listener-0"].reason, "EarlierSet");
+    world.pods.get_mut(&first).unwrap().is_cut_off = true;
+    world.run(25);
+    assert_eq!(world.leases.len(), 2);
+}
+
+/// HandingOver without end: 9 listeners on 5 and 4, a Pod that never comes, and a share of 3.
+#[test]
+fn what_a_rollout_waits_for_goes_beyond_a_share() {
+    let mut world = World::of(9, 2);
+    world.settle();
+    let old: Vec<String> = world.pods.keys().cloned().collect();
+    world.pods_in_the_end = 3;
+    world.is_rolling = true;
+    let broken = world.add_pod(2);
+    world.pods.get_mut(&broken).unwrap().seen.is_ready = false;
+    let leaves = &old[0];
+    world.pods.get_mut(&old[1]).unwrap().seen.course = Course::Stays;
+    world.pods.get_mut(leaves).unwrap().seen.course = Course::Leaves;
+    world.leaving = BTreeSet::from([leaves.clone()]);
+    world.add_pod(0);
+    let most = (0..60).find(|_| {
+        world.tick();
+        assert_eq!(world.running().len(), 9);
+        world.running().values().all(|at| at != leaves)
+    });
+    assert!(most.is_some_and(|most| most >= 5), "{most:?} {:?}", world.loads());
+    assert!(world.moves.values().all(|moves| *moves == 1), "{:?}", world.moves);
+}
+
+/// The Rollout fails its batch for so many.
+#[test]
+fn a_listener_stays_on_a_new_pod_until_it_fails_the_batch() {
+    for (is_rolling, least) in [(false, 2), (true, 3)] {
+        let mut world = World::of(1, 1);
+        world.is_rolling = is_rolling;
+        let first = world.pods.keys().next().unwrap().clone();
+        world.pods.get_mut(&first).unwrap().cannot = BTreeSet::from(["listener-0".to_owned()]);
+        world.run(3);
+        world.add_pod(1);
+        world.pods_in_the_end = 2;
+        let mut failures = 0;
+        for _ in 0..60 {
+            world.tick();
+            if world.running().contains_key("listener-0") {
+                break;
+            }
+            let report = world.sessions[&first].report.as_ref().unwrap();
+            failures = report.units.get("listener-0").map_or(0, |unit| unit.failures).max(failures);
+        }
+        assert_eq!((world.running().len(), failures), (1, least), "{is_rolling}");
+    }
+}
+
+/// Two sets write the same profile, whichever looks.
+#[test]
+fn too_many_pods_for_the_fast_profile_are_too_many_for_all_sets() {
+    let mut world = World::of(1, FAST_PODS_MAX + 1);
+    world.set.spec.session.profile = SessionProfile::Fast;
+    world.tick();
+    let wanted = |world: &mut World| {
+        let changes = world.dry_look().changes;
+        changes.into_iter().find_map(|change| match change {
+            SetChange::SetProfile { profile, .. } => Some(profile),
+            _ => None,
+        })
+    };
+    assert_eq!(wanted(&mut world), None);
+    world.sessions.values_mut().for_each(|seen| seen.other_profiles = vec![SessionProfile::Calm]);
+    assert_eq!(wanted(&mut world), None);
+    world.set.spec.session.profile = SessionProfile::Calm;
+    world.sessions.values_mut().for_each(|seen| seen.other_profiles = vec![SessionProfile::Fast]);
+    assert_eq!(wanted(&mut world), None, "the same as the other set has written");
+}
+
+/// An ownership without its label is not seen by its holder any more.
+#[test]
+fn what_is_not_told_for_long_does_not_count_as_running() {
+    let mut world = World::new(
+        &json!({"rolloutRef": {"name": "web"}, "count": {"count": 2}, "defaults": {"startTimeoutSeconds": 20}}),
+        1,
+    );
+    world.settle();
+    let stage = |world: &mut World| {
+        // The agent tells of others.
+        world
+            .sessions
+            .values_mut()
+            .for_each(|seen| seen.report = Some(Report { held: "others".into(), ..Report::default() }));
+        world.now += 1;
+        world.remember();
+        world.dry_look().listeners["listener-0"].stage
+    };
+    for _ in 0..19 {
+        assert_eq!(stage(&mut world), Stage::Running);
+    }
+    assert_eq!((0..3).map(|_| stage(&mut world)).next_back(), Some(Stage::Starting));
+}
