@@ -167,12 +167,12 @@ fn what_is_not_told_for_long_does_not_count_as_running() {
     );
     world.settle();
     let stage = |world: &mut World| {
+        world.pass();
         // The agent tells of others.
         world
             .sessions
             .values_mut()
             .for_each(|seen| seen.report = Some(Report { held: "others".into(), ..Report::default() }));
-        world.now += 1;
         world.remember();
         world.dry_look().listeners["listener-0"].stage
     };
