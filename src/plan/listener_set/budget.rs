@@ -7,22 +7,32 @@ use super::{alarm::Alarm, view::View, view::seconds};
 use crate::api::bounds::INBOX_MAX;
 
 /// Permits of `spec.startBudget`. Those given out are the acquireTimes of the Leases, so that an operator that has just
-/// started knows them; agents that restart a listener in place write one, too, and are counted without being asked.
+/// started knows them; agents that restart a listener in place write one, too, and are counted without being asked: but
+/// what fails again and again leaves one permit of a period to the others.
 pub(super) struct Permits {
     free: Option<usize>,
+    /// Used up by restarts in place, and still there for whoever is to be started elsewhere.
+    spare: usize,
 }
 
 impl Permits {
     pub fn new(view: &View<'_>, alarm: &mut Alarm) -> Self {
-        let Some(budget) = &view.snapshot.set.spec.start_budget else { return Self { free: None } };
+        let Some(budget) = &view.snapshot.set.spec.start_budget else { return Self { free: None, spare: 0 } };
         let (now, period) = (view.snapshot.now, seconds(budget.period_seconds));
         // Written by clocks that may be ahead: such a time counts for a period, too, and no longer.
         let age = |at: Timestamp| now.duration_since(at).unsigned_abs();
         let given = view.snapshot.ownerships.values().filter(|seen| seen.ownership.holder.is_some());
-        let given = given.filter_map(|seen| seen.acquired_at).map(age).filter(|age| *age < period);
-        let used = given.map(|age| alarm.is_ahead(view.snapshot.uptime.saturating_add(period).saturating_sub(age)));
+        let given = given.filter_map(|seen| Some((seen, age(seen.acquired_at?)))).filter(|(_, age)| *age < period);
+        let (mut elsewhere, mut in_place) = (0_usize, 0_usize);
+        for (seen, age) in given {
+            alarm.is_ahead(view.snapshot.uptime.saturating_add(period).saturating_sub(age));
+            let is_same = seen.ownership.holder.as_ref().map(ToString::to_string) == seen.from;
+            *(if is_same { &mut in_place } else { &mut elsewhere }) += 1;
+        }
         let permits = usize::try_from(budget.permits).unwrap_or(0).max(1);
-        Self { free: Some(permits.saturating_sub(used.count())) }
+        let free = permits.saturating_sub(elsewhere + in_place);
+        let spare = permits.saturating_sub(elsewhere + in_place.min(permits - 1)) - free;
+        Self { free: Some(free), spare }
     }
 
     /// One that was promised before: taken also when there is none.
@@ -30,7 +40,18 @@ impl Permits {
         self.free = self.free.map(|free| free.saturating_sub(1));
     }
 
+    /// For a start in another Pod than before.
     pub fn take(&mut self) -> bool {
+        let has_one = self.take_in_place();
+        if !has_one && self.spare > 0 {
+            self.spare -= 1;
+            return true;
+        }
+        has_one
+    }
+
+    /// For a restart where it runs.
+    pub fn take_in_place(&mut self) -> bool {
         match &mut self.free {
             None => true,
             Some(0) => false,

@@ -298,7 +298,7 @@ impl<'v, 'a> Work<'v, 'a> {
                     || self.notes[index].to.is_some()
                     || !can_hear
                     || !self.traffic.admits(&[at])
-                    || !self.permits.take()
+                    || !self.permits.take_in_place()
                 {
                     if self.notes[index].reason.is_empty() {
                         self.notes[index]

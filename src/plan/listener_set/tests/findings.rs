@@ -167,12 +167,12 @@ fn what_is_not_told_for_long_does_not_count_as_running() {
     );
     world.settle();
     let stage = |world: &mut World| {
+        world.pass();
         // The agent tells of others.
         world
             .sessions
             .values_mut()
             .for_each(|seen| seen.report = Some(Report { held: "others".into(), ..Report::default() }));
-        world.now += 1;
         world.remember();
         world.dry_look().listeners["listener-0"].stage
     };
@@ -180,4 +180,22 @@ fn what_is_not_told_for_long_does_not_count_as_running() {
         assert_eq!(stage(&mut world), Stage::Running);
     }
     assert_eq!((0..3).map(|_| stage(&mut world)).next_back(), Some(Stage::Starting));
+}
+
+/// L4: agents restart in place without asking.
+#[test]
+fn what_fails_in_place_leaves_a_permit_for_what_has_lost_its_pod() {
+    let spec = json!({"rolloutRef": {"name": "web"}, "count": {"count": 4}, "startBudget": {"permits": 1, "periodSeconds": 10}});
+    let mut world = World::new(&spec, 2);
+    world.settle();
+    let (first, second) = (world.running()["listener-0"].clone(), world.running()["listener-1"].clone());
+    assert_ne!(first, second);
+    let fails = BTreeSet::from(["listener-0".to_owned()]);
+    world.pods.get_mut(&first).unwrap().cannot = fails;
+    world.crash(&first);
+    world.run(60);
+    world.delete_pod(&second);
+    world.run(60);
+    let running: Vec<String> = world.running().into_keys().collect();
+    assert_eq!(running, ["listener-1", "listener-2", "listener-3"]);
 }
