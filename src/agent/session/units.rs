@@ -316,12 +316,11 @@ impl<R: Runner> Units<R> {
             return;
         }
         let me = &self.hands.me;
-        match self.listeners.get_mut(&seen.ownership.uid) {
-            Some(listener) => listener.see(seen, me),
-            None => {
-                self.number += 1;
-                self.listeners.insert(seen.ownership.uid.clone(), Listener::new(seen, self.number));
-            }
+        if let Some(listener) = self.listeners.get_mut(&seen.ownership.uid) {
+            listener.see(seen, me);
+        } else {
+            self.number += 1;
+            self.listeners.insert(seen.ownership.uid.clone(), Listener::new(seen, self.number));
         }
     }
 

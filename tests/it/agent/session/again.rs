@@ -57,7 +57,7 @@ fn a_lease_that_is_no_listeners_any_more_counts_as_gone() {
         stage.wait_until_running("a", &[("one", 1)]);
         let mut before = Value::Null;
         stage.edit("listener.bots.one", |lease| {
-            before = std::mem::replace(lease.pointer_mut(path).unwrap(), value.clone())
+            before = std::mem::replace(lease.pointer_mut(path).unwrap(), value.clone());
         });
         agent.note("stop", 1);
         until("its report", || (stage.report("a")?.count == 0).then_some(()));

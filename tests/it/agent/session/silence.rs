@@ -61,10 +61,10 @@ fn what_does_not_stop_is_killed_by_k() {
 }
 
 /// Waits for the end of an agent whose listener does not care for SIGTERM; the listener had no grace.
-fn wait_without_grace(agent: &mut Agent, lost: u128) {
+fn wait_without_grace(agent: &mut Agent, since: u128) {
     assert!(!agent.wait().success());
     let last = agent.notes().last().unwrap().at;
-    assert!(last <= lost + SLACK, "{} ms", (last - lost) / 1_000_000);
+    assert!(last <= since + SLACK, "{} ms", (last - since) / 1_000_000);
 }
 
 /// A2, L1: others know that it is dead, so nothing of it has any time left.
