@@ -106,7 +106,14 @@ impl World {
         (seen.ownership.uid == uid && seen.ownership.resource_version == version).then_some(seen)
     }
 
-    pub(super) fn put(&mut self, listener: &str, uid: &str, resource_version: &str, write: &Write, version: String) -> bool {
+    pub(super) fn put(
+        &mut self,
+        listener: &str,
+        uid: &str,
+        resource_version: &str,
+        write: &Write,
+        version: String,
+    ) -> bool {
         let now = self.now;
         let Some(seen) = self.lease(listener, uid, resource_version) else { return false };
         assert!(seen.ownership.epoch < write.epoch, "L2");
