@@ -85,8 +85,6 @@ pub const CONTAINER_AGENT: &str = "baton-agent";
 pub const CONDITION_IN_SERVICE: &str = "baton.dev/in-service";
 /// Condition of Pods: whether the agent's session is renewed, for every ListenerSet that serves the Pod.
 pub const CONDITION_SESSION_READY: &str = "baton.dev/session-ready";
-/// Condition of Pods: whether a Pod that is to leave holds no listener any more, of any ListenerSet that serves it.
-pub const CONDITION_DRAINED: &str = "baton.dev/drained";
 
 /// Characters of a Lease's name: a DNS subdomain.
 const LEASE_NAME_CHARS_MAX: usize = 253;

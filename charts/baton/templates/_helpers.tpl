@@ -29,7 +29,6 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 - apiGroups:
   - baton.dev
   resources:
-  - listenersets/finalizers
   - rollouts/finalizers
   verbs:
   - update
@@ -76,7 +75,6 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
   resources:
   - configmaps
   verbs:
-  - get
   - list
   - watch
 - apiGroups:

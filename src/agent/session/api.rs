@@ -57,11 +57,6 @@ impl Leases {
         Self { api: Api::namespaced(client, namespace) }
     }
 
-    /// For a watch.
-    pub fn api(&self) -> Api<Lease> {
-        self.api.clone()
-    }
-
     /// GET, the latest there is.
     pub async fn get(&self, name: &str, timeout: Duration) -> Result<Option<Lease>, CallError> {
         in_time(timeout, self.api.get_opt(name)).await

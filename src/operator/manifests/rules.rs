@@ -16,7 +16,7 @@ pub fn where_rollouts_are() -> Value {
         rule("baton.dev", &["listenersets", "rollouts"], &["get", "list", "watch"]),
         rule("baton.dev", &["listenersets/status", "rollouts/status"], &["update"]),
         // To set ownerReferences with blockOwnerDeletion, where the cluster enforces permission for that.
-        rule("baton.dev", &["listenersets/finalizers", "rollouts/finalizers"], &["update"]),
+        rule("baton.dev", &["rollouts/finalizers"], &["update"]),
         // `get` tells whose a name is that was taken before.
         rule("", &["pods"], &["get", "list", "watch", "create", "delete"]),
         // Whether a Pod is in service: its readiness gate.
@@ -25,7 +25,7 @@ pub fn where_rollouts_are() -> Value {
         // Sessions and ownerships. RBAC knows no prefixes of names: that others' Leases are left alone is the code's doing.
         rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "patch", "delete"]),
         // Only those that a ListenerSet names are read.
-        rule("", &["configmaps"], &["get", "list", "watch"]),
+        rule("", &["configmaps"], &["list", "watch"]),
         rule("events.k8s.io", &["events"], &["create"]),
     ])
 }

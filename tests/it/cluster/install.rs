@@ -13,6 +13,7 @@ use crate::{sources, testbed};
 
 const NAMESPACE: &str = "baton-system";
 const OPERATOR: &str = env!("CARGO_BIN_EXE_baton-operator");
+const AGENT: &str = env!("CARGO_BIN_EXE_baton-agent");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// As whom the operator's requests arrive.
 const USER: &str = "system:serviceaccount:baton-system:baton-operator";
@@ -71,6 +72,7 @@ fn the_chart_runs_an_operator_that_does_its_work_with_exactly_its_rights() {
     image(&cluster, "baton-operator", VERSION, Path::new(OPERATOR));
     image(&cluster, "web", "1.0", &testbed::web::program());
     image(&cluster, "web", "1.1", &testbed::web::program());
+    image(&cluster, "bots", "1.0", Path::new(AGENT));
 
     let chart = repository("charts/baton");
     helm(&cluster, &["install", "baton", &chart, "--create-namespace", "--wait", "--timeout", "90s"]);
@@ -80,6 +82,7 @@ fn the_chart_runs_an_operator_that_does_its_work_with_exactly_its_rights() {
 
     scales_and_rolls(&cluster);
     meets_taken_names_and_cleans_up(&cluster);
+    gives_listeners_to_pods(&cluster);
     another_takes_over(&cluster);
     compare_rights(&cluster);
     restricted_to_a_namespace(&cluster, &chart);
@@ -155,6 +158,40 @@ fn create(cluster: &TestCluster, object: &Value) {
     let file = cluster.dir.join("object.json");
     fs::write(&file, object.to_string()).unwrap();
     cluster.kubectl(&["create", "-f", &file.display().to_string()]);
+}
+
+/// Listeners from a ConfigMap, given, taken away one by one and with their set: under the policy that the chart installs.
+fn gives_listeners_to_pods(cluster: &TestCluster) {
+    cluster.kubectl(&["apply", "-f", &repository("config/samples/listenersets/agent_rights.yaml")]);
+    let listeners = |names: &[&str]| {
+        let list: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+        json!({"data": {"listeners.yaml": json!(list).to_string()}}).to_string()
+    };
+    cluster.kubectl(&["create", "configmap", "bots"]);
+    cluster.kubectl(&["patch", "configmap", "bots", "--type=merge", "-p", &listeners(&["a", "b"])]);
+    let template = json!({
+        "metadata": {"labels": {"app": "bots"}, "annotations": {"baton.dev/agent": "own"}},
+        "spec": {
+            "serviceAccountName": "bots",
+            "containers": [{
+                "name": "bots", "image": "example.local/bots:1.0", "command": ["bots", "exec", "--", "sleep", "1000"],
+                "volumeMounts": [{"name": "baton", "mountPath": "/baton"}],
+            }],
+            "volumes": [{"name": "baton", "emptyDir": {}}],
+        },
+    });
+    let spec = json!({"replicas": 1, "selector": {"matchLabels": {"app": "bots"}}, "template": template});
+    let named = |kind: &str, spec: Value| json!({"apiVersion": "baton.dev/v1alpha1", "kind": kind, "metadata": {"name": "bots"}, "spec": spec});
+    create(cluster, &named("Rollout", spec));
+    create(cluster, &named("ListenerSet", json!({"rolloutRef": {"name": "bots"}, "configMap": {"name": "bots"}})));
+    let running = || cluster.kubectl(&["get", "listenersets.baton.dev", "bots", "-o", "jsonpath={.status.running}"]);
+    eventually(60, "two listeners", || running() == "2");
+    cluster.kubectl(&["patch", "configmap", "bots", "--type=merge", "-p", &listeners(&["a"])]);
+    let leases = || cluster.kubectl(&["get", "leases", "-l", "baton.dev/listener-set=bots", "-o", "name"]);
+    eventually(30, "one listener and one Lease", || running() == "1" && leases().lines().count() == 1);
+    cluster.kubectl(&["delete", "listenersets.baton.dev", "bots"]);
+    eventually(30, "no Lease of a listener", || leases().is_empty());
+    cluster.kubectl(&["delete", "rollouts.baton.dev", "bots"]);
 }
 
 /// Two replicas, one leads; when it is gone, the other does.
