@@ -338,7 +338,7 @@ async fn logs_can_be_read_in_all_usual_ways() {
     let mut lines: Vec<String> = space.log("talks").lines().map(str::to_owned).collect();
     lines.sort();
     assert_eq!(lines, ["problem", "start"]);
-    assert_eq!(space.kubectl(&["logs", "talks", "-c", "side"]), "from the side\n");
+    space.until_log_of("talks", "side", "from the side").await;
     assert_eq!(space.kubectl(&["logs", "talks", "--tail=1"]).lines().count(), 1);
     let stamped = space.kubectl(&["logs", "talks", "--timestamps"]);
     let stamps = stamped.lines().map(|line| line.split_once(' ').unwrap().0.parse::<jiff::Timestamp>());

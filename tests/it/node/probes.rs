@@ -1,11 +1,12 @@
 //! Rows about probes and hooks.
 use std::{fs, time::Instant};
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::fixture::{
     MUCH_SOONER, Space, cluster, condition, container, exists, idle, last_state, looping, main, named_sh, sh, state,
-    stopped, until, with,
+    stopped, until, waiting, with,
 };
 use crate::{cluster::support::sleepers, testbed::web};
 
@@ -185,8 +186,10 @@ async fn a_container_is_not_running_before_its_post_start_hook_has_ended() {
     let fields = json!({ "lifecycle": { "postStart": { "exec": { "command": ["sh", "-c", wait] } } } });
     space.create("hooked", json!({ "volumes": [space.shared()], "containers": [watched(fields)] })).await;
     space.until_event("hooked", "Started", "").await;
-    let pod = space.until_waiting("hooked", 5, "ContainerCreating").await;
-    assert!(main(&pod).unwrap().container_id.is_some(), "it exists, but does not count as running");
+    let made = |pod: &Pod| main(pod).filter(|container| container.container_id.is_some()).cloned();
+    let container = space.until("hooked", 5, "its container exists", made).await;
+    let (reason, _) = waiting(&container).expect("it does not count as running");
+    assert_eq!(reason, "ContainerCreating");
     fs::write(space.folder().join("go"), "").unwrap();
     space.until_ready("hooked").await;
 
