@@ -29,8 +29,8 @@ unit: ## Unit and property tests of the library: no cluster, seconds
 # How many random seeds, or which one to print
 SEEDS ?= 200
 .PHONY: simulate
-simulate: ## Run the operator through whole simulated histories: SEEDS=n random ones, or SEED=k to print one
-	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) $(CARGO) test $(cargo_flags) --profile simulate --test it -- \
+simulate: ## Run operators and agents through whole simulated histories: SEEDS=n random ones (LISTENERS=1: all with listeners), or SEED=k to print one
+	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) $(if $(LISTENERS),LISTENERS=$(LISTENERS)) $(CARGO) test $(cargo_flags) --profile simulate --test it -- \
 	  --nocapture simulate::random_seeds_break_no_promise
 
 # Steps, and about how many states are made for each configuration (45 million need 2.6 GB)
@@ -153,6 +153,16 @@ bench: bench-programs ## Measure a roll beside Deployment and StatefulSet, into 
 .PHONY: bench-failover
 bench-failover: bench-programs ## Measure the pause after kill -9 of the controller, into docs/performance.md
 	$(released)/baton-testbed bench failover --page docs/performance.md
+
+# Go modules are the only thing that this downloads.
+election := target/peers/election
+.PHONY: $(election)
+$(election):
+	cd tests/peers/election && CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off go build -o $(CURDIR)/$@ .
+
+.PHONY: bench-listeners
+bench-listeners: bench-programs $(election) ## Measure moves and losses of listeners beside client-go's election, into docs/performance.md
+	$(released)/baton-testbed bench listeners --election $(election) --page docs/performance.md
 
 .PHONY: bench-instructions
 bench-instructions: bench-programs ## Count the instructions of one look at a Rollout (needs valgrind), into docs/performance.md

@@ -12,6 +12,7 @@
 //! The folders are that data flow; each may use only what stands left of it:
 //! `api ← snapshot ← plan ← status ← view` are pure (no clock, no I/O, no randomness, no map of random order: clippy
 //! denies them there); `observe` and `apply` do I/O; `operator`, `agent` and `cli` wire things and hold no rule of their own.
+//! `sdk` stands alone: it is what other people's programs are built on.
 //!
 //! | I want to … | look in |
 //! |---|---|
@@ -24,6 +25,8 @@
 //! | change for how long a session counts as silent, or what wakes a ListenerSet | `snapshot/index/leases.rs`, `snapshot/index/sets.rs` |
 //! | change how often a ListenerSet is looked at, or its status written | `operator/sets/` |
 //! | change how a listener's processes are run and stopped | `agent/exec/` |
+//! | change what an application beside an agent is told and believed | `agent/sidecar/desk.rs`; the words: `sdk/wire.rs` |
+//! | change what a Rust program is offered for that | `sdk/` |
 //! | change how a Pod keeps its session, takes and gives listeners | `agent/session/`; what is decided: [`plan::listener_set::unit`] |
 //! | change leader election, metrics, shutdown | `operator/` |
 //! | see a whole rollout without a cluster | [`plan::rollout::fold`], `kubectl baton plan -f FILE` |
@@ -49,6 +52,8 @@ pub mod apply;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(any(feature = "operator", feature = "agent"))]
+pub mod connection;
+#[cfg(any(feature = "operator", feature = "agent"))]
 pub mod observe;
 #[cfg(feature = "operator")]
 pub mod operator;
@@ -56,6 +61,8 @@ pub mod operator;
 pub mod plan;
 #[cfg(all(test, any(feature = "operator", feature = "agent")))]
 mod scripted;
+#[cfg(feature = "sdk")]
+pub mod sdk;
 #[cfg(feature = "core")]
 pub mod snapshot;
 #[cfg(feature = "core")]

@@ -48,11 +48,17 @@ mod switch {
         TerminatingNotCounted,
         /// A leader writes after its lease has run out (kubernetes#44887).
         WritesAfterLease,
+        /// What has stopped may be started again under the same epoch.
+        NoTombstone,
+        /// Listeners of a silent Pod are taken without its session being fenced.
+        StealsFromSilent,
+        /// Guards are told to kill 20 s late.
+        KillsLate,
     }
 
     impl Mutant {
         /// All of them.
-        pub const ALL: [Self; 12] = [
+        pub const ALL: [Self; 15] = [
             Self::StaleCounts,
             Self::GenerateName,
             Self::DeleteWithoutUid,
@@ -65,6 +71,9 @@ mod switch {
             Self::RefillAtNewest,
             Self::TerminatingNotCounted,
             Self::WritesAfterLease,
+            Self::NoTombstone,
+            Self::StealsFromSilent,
+            Self::KillsLate,
         ];
     }
 

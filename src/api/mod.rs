@@ -5,6 +5,7 @@
 pub mod bounds;
 pub mod condition;
 pub mod crd;
+pub mod fingerprint;
 pub mod listener_set;
 pub mod listener_set_status;
 pub mod names;

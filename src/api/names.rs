@@ -1,6 +1,6 @@
 //! Names on the wire: API group, labels, annotations, conditions of Pods, Leases, field managers. Nothing else in the
 //! code spells them out.
-use sha2::{Digest, Sha256};
+use super::fingerprint::fingerprint;
 
 /// API group of both kinds.
 pub const GROUP: &str = "baton.dev";
@@ -29,11 +29,15 @@ pub const ANNOTATION_VERSION: &str = "baton.dev/version";
 /// Such a Pod is not renewed for it again, whatever its creationTimestamp says: that is by another clock.
 pub const ANNOTATION_RESTARTED_AT: &str = "baton.dev/restarted-at";
 
-/// Annotation on a Pod template: the Pod has an agent. With [`AGENT_OWN`] its image brings it. Such a Pod gets the readiness
-/// gate [`CONDITION_IN_SERVICE`].
+/// Annotation on a Pod template: the Pod has an agent, and the readiness gate [`CONDITION_IN_SERVICE`]. Where the agent comes
+/// from, the value says.
 pub const ANNOTATION_HAS_AGENT: &str = "baton.dev/agent";
-/// Value of [`ANNOTATION_HAS_AGENT`].
+/// Value of [`ANNOTATION_HAS_AGENT`]: the image brings it.
 pub const AGENT_OWN: &str = "own";
+/// Value of [`ANNOTATION_HAS_AGENT`]: it is copied into the Pod.
+pub const AGENT_INSTALL: &str = "install";
+/// Value of [`ANNOTATION_HAS_AGENT`]: it is a container of its own.
+pub const AGENT_SIDECAR: &str = "sidecar";
 
 /// Annotation on ControllerRevisions: when all instances were first seen at this revision and available (RFC 3339).
 pub const ANNOTATION_COMPLETED_AT: &str = "baton.dev/completed-at";
@@ -85,6 +89,8 @@ pub const CONTAINER_AGENT: &str = "baton-agent";
 pub const CONDITION_IN_SERVICE: &str = "baton.dev/in-service";
 /// Condition of Pods: whether the agent's session is renewed, for every ListenerSet that serves the Pod.
 pub const CONDITION_SESSION_READY: &str = "baton.dev/session-ready";
+/// Condition of Pods that leave: whether no listener is held or run there any more.
+pub const CONDITION_DRAINED: &str = "baton.dev/drained";
 
 /// Characters of a Lease's name: a DNS subdomain.
 const LEASE_NAME_CHARS_MAX: usize = 253;
@@ -138,9 +144,7 @@ pub fn report_annotation(set: &str) -> String {
 /// Value of [`LABEL_HOLDER`] for the identity in `holderIdentity`, which is no label value itself: the first 32 digits of
 /// its SHA-256. It selects; whether a Lease is one's own, the identity alone tells.
 pub fn holder_label(identity: &str) -> String {
-    let digest = Sha256::digest(identity.as_bytes());
-    let first = digest.iter().take(16).fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
-    format!("{first:032x}")
+    fingerprint([identity], 16)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::bounds::FAST_PODS_MAX;
+
 /// How fast sessions are renewed, and how fast a lost Pod is noticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SessionProfile {
@@ -17,6 +19,16 @@ pub enum SessionProfile {
 }
 
 impl SessionProfile {
+    /// What a ListenerSet with so many Pods gets that asks for this: many Pods that renew every second would be too much for
+    /// the API server.
+    #[must_use]
+    pub const fn affordable(self, pods: usize) -> Self {
+        match self {
+            Self::Fast if pods > FAST_PODS_MAX => Self::Default,
+            other => other,
+        }
+    }
+
     /// The times of this profile.
     pub const fn times(self) -> SessionTimes {
         // Constants, so that the compiler refuses a profile whose times are unsound.

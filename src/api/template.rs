@@ -99,8 +99,8 @@ impl JsonSchema for PodTemplate {
                         "rule": "!has(self.labels) || self.labels.all(k, !k.startsWith('baton.dev/') && k != 'controller-revision-hash' && k != 'apps.kubernetes.io/pod-index')",
                         "message": "spec.template.metadata.labels: baton.dev/…, controller-revision-hash and apps.kubernetes.io/pod-index are set by Baton; remove them"
                     }, {
-                        "rule": "!has(self.annotations) || self.annotations.all(k, !k.startsWith('baton.dev/') || (k == 'baton.dev/agent' && self.annotations[k] == 'own'))",
-                        "message": "spec.template.metadata.annotations: names below baton.dev/ are Baton's own; remove them, save baton.dev/agent: own (the image runs its program under baton-agent)"
+                        "rule": "!has(self.annotations) || self.annotations.all(k, !k.startsWith('baton.dev/') || (k == 'baton.dev/agent' && self.annotations[k] in ['own', 'install', 'sidecar']))",
+                        "message": "spec.template.metadata.annotations: names below baton.dev/ are Baton's own; remove them, save baton.dev/agent, which is own (the image brings baton-agent), install (Baton puts it into /baton) or sidecar (it runs beside)"
                     }]
                 },
                 "spec": {

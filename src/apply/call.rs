@@ -94,6 +94,7 @@ pub struct Calls {
     fence: Fence,
     timeout: Duration,
     permits: Arc<Semaphore>,
+    agent_image: Option<Arc<str>>,
 }
 
 /// Which kind in which namespace.
@@ -104,7 +105,18 @@ fn at<K: Resource<DynamicType = ()>>(namespace: &str) -> Request {
 impl Calls {
     /// Calls through `client`, each at most `timeout` long, writes only while `fence` permits.
     pub fn new(client: Client, fence: Fence, timeout: Duration) -> Self {
-        Self { client, fence, timeout, permits: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) }
+        Self { client, fence, timeout, permits: Arc::new(Semaphore::new(IN_FLIGHT_MAX)), agent_image: None }
+    }
+
+    /// The same; Pods that ask for it get the agent of this image.
+    #[must_use]
+    pub fn with_agent_image(self, image: Option<&str>) -> Self {
+        Self { agent_image: image.map(Arc::from), ..self }
+    }
+
+    /// See [`Self::with_agent_image`].
+    pub(super) fn agent_image(&self) -> Option<&str> {
+        self.agent_image.as_deref()
     }
 
     /// What holds writes back without the lock.
@@ -144,8 +156,7 @@ impl Calls {
         name: &str,
         patch: &Value,
     ) -> Result<Written, CallError> {
-        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let request = at::<K>(namespace).patch(name, &params, &Patch::Merge(patch))?;
+        let request = at::<K>(namespace).patch(name, &patch_params(), &Patch::Merge(patch))?;
         self.send(true, self.client.request(request)).await
     }
 
@@ -156,8 +167,8 @@ impl Calls {
         name: &str,
         patch: &Value,
     ) -> Result<Written, CallError> {
-        let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let request = at::<K>(namespace).patch_subresource("status", name, &params, &Patch::Strategic(patch))?;
+        let patch = Patch::Strategic(patch);
+        let request = at::<K>(namespace).patch_subresource("status", name, &patch_params(), &patch)?;
         self.send(true, self.client.request(request)).await
     }
 
@@ -222,6 +233,10 @@ fn text(object: &Value) -> Result<Vec<u8>, kube::core::request::Error> {
         }
     }
     Ok(text.into_bytes())
+}
+
+fn patch_params() -> PatchParams {
+    PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 fn post_params(dry_run: bool) -> PostParams {

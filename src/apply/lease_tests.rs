@@ -95,6 +95,12 @@ fn of_what_exists() -> Vec<SetChange> {
             settings: settings(),
             config_hash: "c2".into(),
         },
+        SetChange::Mend {
+            listener: listener.clone(),
+            uid: uid.clone(),
+            resource_version: resource_version.clone(),
+            write: Write { holder: Some(holder("p")), epoch: 5 },
+        },
         SetChange::Retire { listener, uid, resource_version },
         SetChange::KillPod {
             pod: "p".into(),
@@ -210,6 +216,28 @@ async fn all_that_names_a_holder_is_written_together() {
     // From nobody: who stopped it, and when, stays.
     let call = request(assign(None, Some(holder("p")))).await;
     assert_eq!(call.body["metadata"]["annotations"], json!({"baton.dev/revision": null}));
+}
+
+/// Where the API server lets no agent write owner references, the operator does.
+#[tokio::test(start_paused = true)]
+async fn what_names_a_holder_is_mended_without_a_new_epoch() {
+    let mend = of_what_exists().into_iter().find(|change| change.verb() == "Mend").unwrap();
+    let me = "p/uid-p/1-r";
+    assert_eq!(
+        request(mend).await.body,
+        json!({
+            "metadata": {
+                "uid": "l1", "resourceVersion": "9",
+                "labels": {"baton.dev/holder": crate::api::names::holder_label(me)},
+                "ownerReferences": [
+                    {"apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet", "name": "bots", "uid": "u1",
+                        "controller": true, "blockOwnerDeletion": false},
+                    {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "uid-p"},
+                ],
+            },
+            "spec": {"holderIdentity": me, "leaseTransitions": 5},
+        })
+    );
 }
 
 #[tokio::test(start_paused = true)]

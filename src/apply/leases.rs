@@ -12,7 +12,7 @@ use crate::{
     api::{names, session::SessionProfile},
     plan::{Applied, listener_set::ownership::Write},
     snapshot::{
-        lease::{Claim, Holder, Letter, write_inbox},
+        lease::{self, Claim, Holder, Letter, write_inbox},
         listener::Settings,
     },
 };
@@ -45,15 +45,15 @@ pub(super) async fn create_session(target: &Target<'_>, pod: &str, pod_uid: &str
             "namespace": target.namespace,
             "labels": {names::LABEL_LEASE: names::LEASE_SESSION},
             "annotations": {names::ANNOTATION_PROFILE: profile},
-            "ownerReferences": [pod_reference(pod, pod_uid)],
+            "ownerReferences": [lease::pod_owner(pod, pod_uid)],
         },
         "spec": {"leaseTransitions": 0, "leaseDurationSeconds": profile.times().expire.as_secs()},
     });
     create(target, &name, &lease, |found| {
-        let owners = found.metadata.owner_references.as_deref().unwrap_or_default();
+        let owners = lease::owners(found);
         if owners.iter().any(|owner| owner.uid == pod_uid) {
             Whose::Ours
-        } else if owners.iter().any(|owner| owner.api_version == "v1" && owner.kind == "Pod") {
+        } else if owners.iter().any(lease::is_pod) {
             // Of an earlier Pod of this name: it goes with that.
             Whose::Predecessors
         } else {
@@ -108,14 +108,10 @@ pub(super) async fn create_ownership(
     metadata["annotations"][names::ANNOTATION_LISTENER] = json!(listener);
     extend(&mut metadata["annotations"], config.annotations());
     drop_nulls(&mut lease);
-    create(target, &name, &lease, |found| {
-        let owners = found.metadata.owner_references.as_deref().unwrap_or_default();
-        let controller = owners.iter().find(|owner| owner.controller == Some(true) && owner.kind == "ListenerSet");
-        match controller {
-            Some(set) if set.uid == target.uid => Whose::Ours,
-            Some(set) if set.name == target.name => Whose::Predecessors,
-            _ => Whose::Others,
-        }
+    create(target, &name, &lease, |found| match lease::controlling_set(found) {
+        Some(set) if set.uid == target.uid => Whose::Ours,
+        Some(set) if set.name == target.name => Whose::Predecessors,
+        _ => Whose::Others,
     })
     .await
 }
@@ -151,6 +147,14 @@ pub(super) async fn configure(
     merge(target, &names::listener_lease_name(&target.name, listener), &patch).await
 }
 
+/// Writes label and owner references anew; owner and epoch are those that were seen.
+pub(super) async fn mend(target: &Target<'_>, listener: &str, version: Version<'_>, write: &Write) -> Applied {
+    let mut patch = lease::naming(write.holder.as_ref(), write.epoch);
+    extend(&mut patch["metadata"], metadata(version));
+    patch["metadata"]["ownerReferences"] = owners(target, write.holder.as_ref());
+    merge(target, &names::listener_lease_name(&target.name, listener), &patch).await
+}
+
 /// Deletes the ownership Lease of a listener that is no more.
 pub(super) async fn retire(target: &Target<'_>, listener: &str, version: Version<'_>) -> Applied {
     delete(target.calls, &target.namespace, &names::listener_lease_name(&target.name, listener), version).await
@@ -168,9 +172,17 @@ pub async fn delete(calls: &Calls, namespace: &str, name: &str, (uid, resource_v
 /// All that says who holds an ownership Lease: it is written together, always. Null removes what was there.
 fn holding(target: &Target<'_>, write: &Write) -> Value {
     let holder = write.holder.as_ref();
-    let identity = holder.map(ToString::to_string);
     let session = holder.and_then(|holder| target.snapshot.sessions.get(&holder.pod));
     let revision = session.map(|session| &session.info.revision).filter(|revision| !revision.is_empty());
+    let mut naming = lease::naming(holder, write.epoch);
+    naming["metadata"]["annotations"] = json!({names::ANNOTATION_REVISION: revision});
+    naming["metadata"]["ownerReferences"] = owners(target, holder);
+    naming["spec"]["acquireTime"] = json!(holder.map(|_| format!("{:.6}", target.snapshot.now)));
+    naming
+}
+
+/// The set, and the Pod that holds it.
+fn owners(target: &Target<'_>, holder: Option<&Holder>) -> Value {
     let mut owners = vec![json!({
         "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
         "kind": "ListenerSet",
@@ -179,24 +191,8 @@ fn holding(target: &Target<'_>, write: &Write) -> Value {
         "controller": true,
         "blockOwnerDeletion": false,
     })];
-    owners.extend(holder.map(|holder| pod_reference(&holder.pod, &holder.uid)));
-    json!({
-        "metadata": {
-            "labels": {names::LABEL_HOLDER: identity.as_deref().map(names::holder_label)},
-            "annotations": {names::ANNOTATION_REVISION: revision},
-            "ownerReferences": owners,
-        },
-        "spec": {
-            "holderIdentity": identity,
-            "leaseTransitions": write.epoch,
-            "acquireTime": holder.map(|_| format!("{:.6}", target.snapshot.now)),
-        },
-    })
-}
-
-/// The Lease goes with the Pod; nothing keeps the Pod for it.
-fn pod_reference(name: &str, uid: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid})
+    owners.extend(holder.map(|holder| json!(lease::pod_owner(&holder.pod, &holder.uid))));
+    json!(owners)
 }
 
 fn metadata((uid, resource_version): Version<'_>) -> Value {

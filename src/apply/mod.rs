@@ -143,5 +143,8 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
             let says = pods::Service { in_service: *in_service, session_ready: *session_ready };
             pods::set_in_service(target, name, uid, resource_version, says).await
         }
+        Change::SetDrained { name, uid, resource_version, busy } => {
+            pods::set_drained(target, name, uid, resource_version, busy).await
+        }
     }
 }

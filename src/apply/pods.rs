@@ -9,7 +9,7 @@ use crate::{
     api::names,
     plan::{Applied, revision},
     snapshot::{
-        TemplateCheck,
+        RefusalReason, TemplateCheck,
         template::Verdict,
         wire::{self, PodView},
     },
@@ -22,14 +22,14 @@ const RECHECK_UNKNOWN: SignedDuration = SignedDuration::from_secs(10);
 /// When to ask again where something on the way (an admission webhook) cannot do a dry run.
 const RECHECK_UNSUPPORTED: SignedDuration = SignedDuration::from_mins(10);
 
-/// The Pod of a slot as JSON. None when its revision is not known (any more).
+/// The Pod of a slot as JSON, or why there can be none. None when its revision is not known (any more).
 fn recipe(
     target: &Target<'_>,
     slot: i32,
     revision: &str,
     restarted_at: Option<Timestamp>,
     name: impl FnOnce(&str) -> String,
-) -> Option<Value> {
+) -> Option<Result<Value, String>> {
     let known = target.snapshot.revisions.iter().find(|known| known.name == revision)?;
     let recipe = revision::PodRecipe {
         rollout: &target.name,
@@ -40,6 +40,7 @@ fn recipe(
         hash: &known.hash,
         data: &known.data,
         restarted_at,
+        agent_image: target.calls.agent_image(),
     };
     let name = name(&revision::pod_name_of(&recipe, 0));
     Some(revision::pod(&recipe, &name))
@@ -53,8 +54,10 @@ pub(super) async fn create(
     revision: &str,
     restarted_at: Option<Timestamp>,
 ) -> Applied {
-    let Some(mut pod) = recipe(target, slot, revision, restarted_at, |_| name.to_owned()) else {
-        return Applied::Stale;
+    let mut pod = match recipe(target, slot, revision, restarted_at, |_| name.to_owned()) {
+        Some(Ok(pod)) => pod,
+        Some(Err(message)) => return Applied::Refused { reason: RefusalReason::FailedCreate, message },
+        None => return Applied::Stale,
     };
     if mutant!(GenerateName) {
         pod["metadata"]["name"] = Value::Null;
@@ -108,11 +111,7 @@ pub(super) async fn set_in_service(
     resource_version: &str,
     says: Service,
 ) -> Applied {
-    let now = target.snapshot.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let condition = |type_: &str, holds: bool, reason: &str| {
-        let status = if holds { "True" } else { "False" };
-        json!({"type": type_, "status": status, "lastTransitionTime": now, "reason": reason, "message": ""})
-    };
+    let condition = |type_: &str, holds: bool, reason: &str| condition(target.snapshot.now, type_, holds, (reason, ""));
     let reason = match says.session_ready {
         None => "NoListenerSet",
         Some(true) => "SessionHeld",
@@ -122,6 +121,35 @@ pub(super) async fn set_in_service(
     if let Some(ready) = says.session_ready {
         conditions.push(condition(names::CONDITION_SESSION_READY, ready, reason));
     }
+    set_conditions(target, name, uid, resource_version, &conditions).await
+}
+
+/// Writes on a Pod whether it is drained: `busy` says of what it is not.
+pub(super) async fn set_drained(
+    target: &Target<'_>,
+    name: &str,
+    uid: &str,
+    resource_version: &str,
+    busy: &str,
+) -> Applied {
+    let reason = if busy.is_empty() { "HoldsNothing" } else { "HoldsListeners" };
+    let says = condition(target.snapshot.now, names::CONDITION_DRAINED, busy.is_empty(), (reason, busy));
+    set_conditions(target, name, uid, resource_version, &[says]).await
+}
+
+fn condition(now: Timestamp, type_: &str, holds: bool, (reason, message): (&str, &str)) -> Value {
+    let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let status = if holds { "True" } else { "False" };
+    json!({"type": type_, "status": status, "lastTransitionTime": now, "reason": reason, "message": message})
+}
+
+async fn set_conditions(
+    target: &Target<'_>,
+    name: &str,
+    uid: &str,
+    resource_version: &str,
+    conditions: &[Value],
+) -> Applied {
     let metadata = json!({"uid": uid, "resourceVersion": resource_version});
     let patch = json!({"metadata": metadata, "status": {"conditions": conditions}});
     match target.calls.merge_status::<ApiPod>(&target.namespace, name, &patch).await {
@@ -137,9 +165,15 @@ pub(super) fn preconditions(uid: &str, resource_version: &str) -> Preconditions 
 
 /// Asks by a dry-run create under a name of its own whether a Pod of this revision would be taken.
 pub(super) async fn check(target: &Target<'_>, revision: &str) -> Applied {
-    let Some(pod) = recipe(target, 0, revision, None, |name| format!("{name}-probe")) else { return Applied::Stale };
     let now = target.snapshot.now;
     let again = |pause: SignedDuration| now.saturating_add(pause).unwrap_or(now);
+    let pod = match recipe(target, 0, revision, None, |name| format!("{name}-probe")) {
+        Some(Ok(pod)) => pod,
+        Some(Err(message)) => {
+            return Applied::Checked(TemplateCheck::Refused { message, recheck_at: again(RECHECK_REFUSED) });
+        }
+        None => return Applied::Stale,
+    };
     let Err(error) = target.calls.dry_run::<ApiPod>(&target.namespace, &pod).await else {
         return Applied::Checked(TemplateCheck::Valid);
     };

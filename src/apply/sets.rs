@@ -52,6 +52,9 @@ async fn perform(target: &Target<'_>, change: &SetChange) -> Applied {
             let config = leases::Config { settings, hash: config_hash };
             leases::configure(target, listener, (uid, resource_version), &config).await
         }
+        SetChange::Mend { listener, uid, resource_version, write } => {
+            leases::mend(target, listener, (uid, resource_version), write).await
+        }
         SetChange::Retire { listener, uid, resource_version } => {
             leases::retire(target, listener, (uid, resource_version)).await
         }

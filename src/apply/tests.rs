@@ -78,6 +78,11 @@ fn set_in_service() -> Change {
     Change::SetInService { name, uid, resource_version, in_service: true, session_ready: Some(true) }
 }
 
+fn set_drained() -> Change {
+    let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
+    Change::SetDrained { name, uid, resource_version, busy: "3 of bots".into() }
+}
+
 fn create_revision() -> Change {
     let data = snapshot().revisions[0].data.clone();
     Change::CreateRevision { name: "web-abc".into(), hash: "abc".into(), number: 1, data, change_cause: None }
@@ -160,7 +165,7 @@ async fn creating_a_pod() {
 
 #[tokio::test(start_paused = true)]
 async fn changing_what_exists() {
-    for change in [delete_pod(), set_in_service(), mark_revision(), delete_revision()] {
+    for change in [delete_pod(), set_in_service(), set_drained(), mark_revision(), delete_revision()] {
         table(
             change,
             &[

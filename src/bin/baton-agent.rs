@@ -3,6 +3,7 @@ use std::process::ExitCode;
 
 use baton::agent::{
     exec::{guard, shim},
+    install::Install,
     session::{run, settings},
 };
 use clap::{Parser, Subcommand};
@@ -18,7 +19,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Exec(Box<settings::Exec>),
+    Serve(Box<settings::Serve>),
     Drain(settings::Drain),
+    Install(Install),
     /// Watch one child, on behalf of the agent that started this.
     #[command(hide = true)]
     Guard(guard::Args),
@@ -29,8 +32,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Exec(settings) => wait_for(run::run(*settings)),
+        Command::Exec(settings) => wait_for(run::exec(*settings)),
+        Command::Serve(settings) => wait_for(run::serve(*settings)),
         Command::Drain(drain) => wait_for(async move { drain.run().await }),
+        Command::Install(install) => install.run().map(|()| ExitCode::SUCCESS),
         Command::Guard(args) => guard::run(&args),
         Command::GuardChild(args) => shim::run(&args),
     };

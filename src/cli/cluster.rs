@@ -3,26 +3,46 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{apps::v1::ControllerRevision, core::v1::ConfigMap},
+};
 use kube::{
-    Api, Client, Config,
+    Api, Client, Config, Resource,
     api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Connection, hints};
 use crate::{
-    api::{Rollout, names},
+    api::{ListenerSet, Rollout, names},
     snapshot::{
         Snapshot,
         guard::DeserializeGuard,
-        index::{Event, Index, ObjectKey, Recollection},
-        wire::PodView,
+        index::{Event, Index, Moment, ObjectKey, Recollection},
+        listener_set::{SetSnapshot, SourceError},
+        wire::{LeaseView, PodView},
     },
 };
 
 /// How long one answer may take.
 const ANSWER_SECONDS: u64 = 30;
+
+/// A kind of Baton's own.
+pub(super) trait Ours:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + std::fmt::Debug
+    + DeserializeOwned
+    + Serialize
+    + Send
+    + Sync
+    + 'static
+{
+}
+impl Ours for Rollout {}
+impl Ours for ListenerSet {}
 
 /// A namespace of a cluster.
 #[derive(Clone)]
@@ -51,16 +71,65 @@ impl Cluster {
         Ok(Self { client, namespace })
     }
 
-    pub fn rollouts(&self) -> Api<Rollout> {
+    pub fn api<K: Ours>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub fn rollouts(&self) -> Api<Rollout> {
+        self.api()
+    }
+
+    /// The object, or an error that says what to do.
+    pub async fn object<K: Ours>(&self, name: &str) -> Result<K> {
+        match in_time(self.api::<K>().get(name)).await? {
+            Ok(object) => Ok(object),
+            Err(error) => Err(hints::explain::<K>(self, error, Some(name)).await),
+        }
     }
 
     /// The object, or an error that says what to do.
     pub async fn rollout(&self, name: &str) -> Result<Rollout> {
-        match in_time(self.rollouts().get(name)).await? {
-            Ok(rollout) => Ok(rollout),
-            Err(error) => Err(hints::explain(self, error, Some(name)).await),
+        self.object(name).await
+    }
+
+    /// The ConfigMap of this name, if there is one. Who may see ListenerSets may not see ConfigMaps: the rest is shown all
+    /// the same.
+    pub async fn config_map(&self, name: &str) -> Result<Option<ConfigMap>, SourceError> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let why = match in_time(api.get_opt(name)).await {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(kube::Error::Api(status))) => status.message.clone(),
+            Ok(Err(error)) => error.to_string(),
+            Err(late) => late.to_string(),
+        };
+        let message = format!("spec.configMap: {why}; it takes get on configmaps to see which listeners nobody holds");
+        Err(SourceError { reason: "ConfigMapUnread", message })
+    }
+
+    /// What is known of a ListenerSet without its Pods: the object, the Leases, and the ConfigMap that it names.
+    pub async fn set_snapshot(&self, set: ListenerSet) -> Result<SetSnapshot> {
+        let key = ObjectKey::of(&set);
+        let leases: Api<LeaseView> = Api::namespaced(self.client.clone(), &self.namespace);
+        let found = in_time(leases.list(&ListParams::default().labels(names::LABEL_LEASE))).await?;
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => return Err(hints::explain::<ListenerSet>(self, error, None).await),
+        };
+        let mut index = Index::default();
+        let scope = Some(self.namespace.clone());
+        index.on_set(&scope, listed(vec![DeserializeGuard(Ok(set))]));
+        index.on_lease(&scope, listed(found.items), Duration::ZERO);
+        let mut unread = None;
+        for named in index.config_maps_wanted() {
+            match self.config_map(&named.name).await {
+                Ok(found) => drop(index.on_config_map(&named, listed(found.into_iter().collect()))),
+                Err(error) => unread = Some(error),
+            }
         }
+        let moment = Moment { now: Timestamp::now(), uptime: Duration::ZERO };
+        let snapshot = index.set_without_pods(&key, moment).context("the ListenerSet cannot be read")?;
+        let listeners = unread.map_or(snapshot.listeners, Err);
+        Ok(SetSnapshot { listeners, ..snapshot })
     }
 
     /// All that the planner may look at, as the operator would see it now, save what only the operator remembers.
@@ -79,7 +148,7 @@ impl Cluster {
                 index.on_pod(&scope, listed(pods.items));
                 index.on_revision(&scope, listed(revisions.items));
             }
-            (Err(error), _) | (_, Err(error)) => return Err(hints::explain(self, error, None).await),
+            (Err(error), _) | (_, Err(error)) => return Err(hints::explain::<Rollout>(self, error, None).await),
         }
         let snapshot = index.snapshot(&key, &Recollection::default(), Timestamp::now());
         snapshot.context("the Rollout cannot be read")
@@ -101,4 +170,48 @@ pub(super) async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T> {
     waited.with_context(|| {
         format!("the API server has not answered within {ANSWER_SECONDS} s; try `kubectl get --raw /readyz`")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::scripted::{self, Answer};
+
+    /// What is read of a set whose listeners are in ConfigMap `tokens`, where the API server answers so for it.
+    async fn listeners(code: u16, text: &'static str) -> Result<Vec<String>, SourceError> {
+        let client = scripted::client(move |call| match call.line().as_str() {
+            "GET /apis/coordination.k8s.io/v1/namespaces/shop/leases" => {
+                Answer::ok(json!({"metadata": {"resourceVersion": "9"}, "items": []}))
+            }
+            "GET /api/v1/namespaces/shop/configmaps/tokens" if code == 200 => {
+                let metadata = json!({"name": "tokens", "namespace": "shop", "uid": "c", "resourceVersion": "7"});
+                Answer::ok(json!({"metadata": metadata, "data": {"l.yaml": text}}))
+            }
+            "GET /api/v1/namespaces/shop/configmaps/tokens" => Answer::failure(code, "", text),
+            other => panic!("{other}"),
+        });
+        let set: Value = json!({
+            "apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet",
+            "metadata": {"name": "bots", "namespace": "shop", "uid": "u1", "resourceVersion": "5", "generation": 1},
+            "spec": {"rolloutRef": {"name": "web"}, "configMap": {"name": "tokens", "key": "l.yaml"}},
+        });
+        let cluster = Cluster { client, namespace: "shop".into() };
+        let snapshot = cluster.set_snapshot(serde_json::from_value(set).unwrap()).await.unwrap();
+        snapshot.listeners.map(|wanted| wanted.into_iter().map(|wanted| wanted.name).collect())
+    }
+
+    /// A5: also of a set whose listeners a ConfigMap says, those are shown that nobody holds.
+    #[tokio::test]
+    async fn the_config_map_of_a_set_is_read() {
+        assert_eq!(listeners(200, "- name: orders\n- name: trades").await.unwrap(), ["orders", "trades"]);
+        assert_eq!(listeners(200, "nonsense").await.unwrap_err().reason, "InvalidConfigMap");
+        let error = listeners(403, "User \"ann\" cannot get resource \"configmaps\"").await.unwrap_err();
+        assert_eq!(error.reason, "ConfigMapUnread");
+        assert!(
+            error.message.contains("User \"ann\" cannot get") && error.message.contains("it takes get"),
+            "{error:?}"
+        );
+    }
 }

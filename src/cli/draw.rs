@@ -6,7 +6,7 @@ use console::measure_text_width;
 use jiff::Timestamp;
 
 use crate::view::{
-    Header, Node, Preview, RolloutView, Tone,
+    Header, Node, Preview, RolloutView, SetHeader, SetView, Tone,
     age::age,
     preview::{Action, Phase},
     tree::Thing,
@@ -69,35 +69,75 @@ pub(super) fn rollout(view: &RolloutView, options: Options) -> Vec<String> {
 }
 
 fn header(header: &Header, options: Options) -> Vec<String> {
-    let inline = header.message.chars().count() <= MESSAGE_INLINE_MAX;
-    let state = painted(header.tone, &header.state);
-    let first = padded(&format!("Name:       {}", header.name), HEADER_COLUMN);
-    let message = if inline && !header.message.is_empty() { format!("   {}", header.message) } else { String::new() };
+    let (first, rest) = titled(&header.name, header.tone, (&header.state, &header.message), options);
     let second = padded(&format!("Version:    {}", header.version), HEADER_COLUMN - 1);
-    let mut lines = vec![format!("{first}Status:  {state}{message}"), format!("{second} {}", progress(header))];
+    let done = progress((header.done, header.wanted), header.failed, header.eta_seconds);
+    let mut lines = vec![first, format!("{second} {done}")];
     if options.wide {
         lines.push(format!("Images:     {}", header.images));
     }
-    if !inline {
-        let width = options.width.unwrap_or(WIDTH_DEFAULT).saturating_sub(12).max(20);
-        for (index, line) in wrap(&header.message, width).into_iter().enumerate() {
-            lines.push(format!("{}{line}", if index == 0 { "Message:    " } else { "            " }));
-        }
-    }
+    lines.extend(rest);
     lines
 }
 
+/// The first line of a header, and the message where that is too long for it.
+fn titled(name: &str, tone: Tone, (state, message): (&str, &str), options: Options) -> (String, Vec<String>) {
+    let inline = message.chars().count() <= MESSAGE_INLINE_MAX;
+    let first = padded(&format!("Name:       {name}"), HEADER_COLUMN);
+    let beside = if inline && !message.is_empty() { format!("   {message}") } else { String::new() };
+    let rest = if inline { Vec::new() } else { paragraph("Message:", message, options) };
+    (format!("{first}Status:  {}{beside}", painted(tone, state)), rest)
+}
+
+fn paragraph(title: &str, text: &str, options: Options) -> Vec<String> {
+    let width = options.width.unwrap_or(WIDTH_DEFAULT).saturating_sub(12).max(20);
+    let lines = wrap(text, width).into_iter().enumerate();
+    lines.map(|(index, line)| format!("{:<12}{line}", if index == 0 { title } else { "" })).collect()
+}
+
+/// Header and tree.
+pub(super) fn listener_set(view: &SetView, options: Options) -> Vec<String> {
+    let header = &view.header;
+    let (first, rest) = titled(&header.name, header.tone, (&header.state, &header.message), options);
+    let holders = counted(i32::try_from(header.holders).unwrap_or(i32::MAX), "Pod");
+    let second = padded(&format!("Holders:    {holders}"), HEADER_COLUMN - 1);
+    let done = progress((header.running, header.wanted), header.failed, None);
+    let mut lines = vec![first, format!("{second} {done}"), format!("Profile:    {:?}", header.profile)];
+    if let Some(last) = &header.last_move {
+        let ago = last.at.as_ref().map(|at| age(options.now.as_second() - at.0.as_second()));
+        let moved = counted(last.count, "listener");
+        let (median, most) = (last.gap_milliseconds_p50, last.gap_milliseconds_max);
+        let ago = ago.map(|ago| format!(", {ago} ago")).unwrap_or_default();
+        lines.push(format!("Last move:  {moved}, gaps {median} ms (median), {most} ms at most{ago}"));
+    }
+    lines.extend(rest);
+    if !header.warning.is_empty() {
+        lines.extend(paragraph("Warning:", &header.warning, options));
+    }
+    lines.push(String::new());
+    // Where Pods run is no matter of the set's.
+    lines.extend(table(&view.tree, Options { wide: false, ..options }));
+    lines
+}
+
+/// One line for a log, as [`line`].
+pub(super) fn set_line(header: &SetHeader) -> String {
+    let done = format!("{}/{}", header.running, header.wanted);
+    let words = [painted(header.tone, &header.state), done, header.message.clone()];
+    words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join("  ")
+}
+
 /// `[████████░░░░] 6/10   1 failed   ETA 1m20s`.
-fn progress(header: &Header) -> String {
-    let (done, wanted) = (i64::from(header.done), i64::from(header.wanted));
+fn progress((done, wanted): (i32, i32), failed: i32, eta_seconds: Option<i64>) -> String {
+    let (done, wanted) = (i64::from(done), i64::from(wanted));
     let full = if wanted == 0 { BAR_CELLS } else { (done * BAR_CELLS / wanted).clamp(0, BAR_CELLS) };
     let bar = |cells: i64, cell: &str| cell.repeat(usize::try_from(cells).unwrap_or(0));
     let mut text = format!("[{}{}] {done}/{wanted}", bar(full, "█"), bar(BAR_CELLS - full, "░"));
-    if header.failed > 0 {
+    if failed > 0 {
         let style = style(Tone::Bad);
-        let _ = write!(text, "   {style}{} failed{style:#}", header.failed);
+        let _ = write!(text, "   {style}{failed} failed{style:#}");
     }
-    if let Some(seconds) = header.eta_seconds {
+    if let Some(seconds) = eta_seconds {
         let _ = write!(text, "   ETA {}", age(seconds));
     }
     text
@@ -133,10 +173,11 @@ fn branches(node: &Node, indent: &str, options: Options, rows: &mut Vec<Vec<Stri
     for (index, child) in node.children.iter().enumerate() {
         let last = index + 1 == node.children.len();
         let icon = match child.thing {
-            Thing::Rollout => "⟳ ",
+            Thing::Rollout | Thing::ListenerSet => "⟳ ",
             Thing::Revision => "# ",
             Thing::Batch | Thing::Others => " ",
             Thing::Pod | Thing::Instance => "□ ",
+            Thing::Listener => "○ ",
         };
         rows.push(cells(child, &format!("{indent}{}{icon}", if last { "└─" } else { "├─" }), options));
         let below =
@@ -150,6 +191,8 @@ fn cells(node: &Node, before: &str, options: Options) -> Vec<String> {
         Thing::Rollout => "Rollout",
         Thing::Pod => "Pod",
         Thing::Instance => "Instance",
+        Thing::ListenerSet => "ListenerSet",
+        Thing::Listener => "Listener",
         Thing::Revision | Thing::Batch | Thing::Others => "",
     };
     let status = node.tone.map_or_else(|| node.status.clone(), |tone| painted(tone, &node.status));

@@ -1,4 +1,4 @@
-//! `get rollout NAME`.
+//! `get rollout NAME`, `get listenerset NAME`.
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -8,15 +8,19 @@ use serde_json::Value;
 
 use super::{
     Connection,
-    cluster::Cluster,
-    draw,
+    cluster::{Cluster, Ours},
+    draw::{self, Options},
     follow::{Follow, Seen},
     screen::Screen,
-    target::name_of,
+    target::{Target, target_of},
 };
 use crate::{
-    snapshot::Snapshot,
-    view::rollout::{PODS_LISTED_MAX, view},
+    api::{ListenerSet, Rollout},
+    snapshot::{Snapshot, listener_set::SetSnapshot},
+    view::{
+        listener_set::{self, LISTENERS_LISTED_MAX},
+        rollout::{self, PODS_LISTED_MAX},
+    },
 };
 
 /// How often ages are drawn anew while nothing happens.
@@ -25,13 +29,13 @@ const REDRAW_SECONDS: u64 = 1;
 /// `kubectl baton get rollout web -w`
 #[derive(Args, Debug)]
 pub(super) struct Get {
-    /// `rollout NAME`.
-    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
+    /// `rollout NAME` or `listenerset NAME`.
+    #[arg(required = true, num_args = 1..=2, value_name = "KIND NAME")]
     target: Vec<String>,
     /// Follow it until Ctrl-C. Drawn in place on a terminal; elsewhere a line for each change.
     #[arg(short, long)]
     watch: bool,
-    /// Another form: wide adds nodes, addresses and images; json and yaml print the object.
+    /// Another form: wide adds nodes, addresses and images, or lists every listener; json and yaml print the object.
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -44,66 +48,125 @@ enum Output {
     Name,
 }
 
+/// What is drawn of an object.
+trait Shown {
+    /// In words.
+    const KIND: &str;
+    /// All there is to see; what is well is counted instead of listed where that is asked for.
+    fn lines(&self, options: Options, only_unwell: bool) -> Vec<String>;
+    /// One line for a log.
+    fn line(&self) -> String;
+    fn at(&self) -> Timestamp;
+}
+
+impl Shown for Snapshot {
+    const KIND: &str = "rollout";
+
+    fn lines(&self, options: Options, only_unwell: bool) -> Vec<String> {
+        draw::rollout(&rollout::view(self, if only_unwell { 0 } else { PODS_LISTED_MAX }), options)
+    }
+
+    fn line(&self) -> String {
+        draw::line(&rollout::view(self, 0).header)
+    }
+
+    fn at(&self) -> Timestamp {
+        self.now
+    }
+}
+
+impl Shown for SetSnapshot {
+    const KIND: &str = "listenerset";
+
+    fn lines(&self, options: Options, only_unwell: bool) -> Vec<String> {
+        let listed_max = match (only_unwell, options.wide) {
+            (true, _) => 0,
+            (false, true) => usize::MAX,
+            (false, false) => LISTENERS_LISTED_MAX,
+        };
+        draw::listener_set(&listener_set::view(self, listed_max), options)
+    }
+
+    fn line(&self) -> String {
+        draw::set_line(&listener_set::view(self, 0).header)
+    }
+
+    fn at(&self) -> Timestamp {
+        self.now
+    }
+}
+
 impl Get {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
-        let name = name_of(&self.target)?;
+        let target = target_of(&self.target)?;
         let cluster = Cluster::connect(connection).await?;
         let wide = self.output == Some(Output::Wide);
-        match self.output {
-            None | Some(Output::Wide) if self.watch => {
-                cluster.rollout(&name).await?; // says what to do when it is not there
-                watch(Follow::all(&cluster, &name), &name, wide).await
-            }
-            _ if self.watch => bail!(
-                "-w draws the tree; for objects as they change use `kubectl get rollouts.baton.dev {name} -w -o json`"
-            ),
-            None | Some(Output::Wide) => {
-                let rollout = cluster.rollout(&name).await?;
-                let screen = Screen::new();
-                for line in lines(&cluster.snapshot(rollout).await?, wide, &screen) {
-                    anstream::println!("{line}");
+        match (&target, self.output) {
+            (Target::Rollout(name), None | Some(Output::Wide)) => {
+                let rollout = cluster.rollout(name).await?; // says what to do when it is not there
+                if self.watch {
+                    return watch(Follow::all(&cluster, name), name, wide).await;
                 }
+                print(&cluster.snapshot(rollout).await?, wide);
                 Ok(())
             }
-            Some(Output::Name) => {
-                cluster.rollout(&name).await?;
-                anstream::println!("rollout.baton.dev/{name}");
-                Ok(())
-            }
-            Some(output @ (Output::Json | Output::Yaml)) => {
-                let mut object = serde_json::to_value(cluster.rollout(&name).await?)?;
-                if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-                    metadata.remove("managedFields"); // as kubectl does
+            (Target::ListenerSet(name), None | Some(Output::Wide)) => {
+                let set = cluster.object::<ListenerSet>(name).await?;
+                let snapshot = cluster.set_snapshot(set).await?; // so does this, of Leases
+                if self.watch {
+                    let config_map = snapshot.set.spec.config_map.as_ref().map(|source| source.name.as_str());
+                    return watch(Follow::listener_set(&cluster, name, config_map), name, wide).await;
                 }
-                let text = if output == Output::Json {
-                    serde_json::to_string_pretty(&object)? + "\n"
-                } else {
-                    serde_saphyr::to_string(&object)?
-                };
-                anstream::print!("{text}");
+                print(&snapshot, wide);
                 Ok(())
             }
+            (Target::Rollout(name), Some(output)) => self.print_object::<Rollout>(&cluster, name, output).await,
+            (Target::ListenerSet(name), Some(output)) => self.print_object::<ListenerSet>(&cluster, name, output).await,
         }
     }
-}
 
-fn lines(snapshot: &Snapshot, wide: bool, screen: &Screen) -> Vec<String> {
-    let options = draw::Options { wide, width: screen.width(), now: Timestamp::now() };
-    draw::rollout(&view(snapshot, PODS_LISTED_MAX), options)
-}
-
-/// What fits the screen: all Pods if they do, else those that are not well.
-fn fitting(snapshot: &Snapshot, wide: bool, screen: &Screen) -> Vec<String> {
-    let all = lines(snapshot, wide, screen);
-    if all.len() <= screen.lines_max() {
-        return all;
+    async fn print_object<K: Ours>(&self, cluster: &Cluster, name: &str, output: Output) -> Result<()> {
+        if self.watch {
+            let plural = K::plural(&());
+            bail!(
+                "-w draws the tree; for objects as they change use `kubectl get {plural}.baton.dev {name} -w -o json`"
+            );
+        }
+        let object = cluster.object::<K>(name).await?;
+        if output == Output::Name {
+            anstream::println!("{}.baton.dev/{name}", K::kind(&()).to_lowercase());
+            return Ok(());
+        }
+        let mut object = serde_json::to_value(object)?;
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields"); // as kubectl does
+        }
+        let text = if output == Output::Json {
+            serde_json::to_string_pretty(&object)? + "\n"
+        } else {
+            serde_saphyr::to_string(&object)?
+        };
+        anstream::print!("{text}");
+        Ok(())
     }
-    let options = draw::Options { wide, width: screen.width(), now: Timestamp::now() };
-    draw::rollout(&view(snapshot, 0), options)
+}
+
+fn print(shown: &impl Shown, wide: bool) {
+    let options = Options { wide, width: Screen::new().width(), now: Timestamp::now() };
+    for line in shown.lines(options, false) {
+        anstream::println!("{line}");
+    }
+}
+
+/// What fits the screen: everything if it does, else what is not well.
+fn fitting(shown: &impl Shown, wide: bool, screen: &Screen) -> Vec<String> {
+    let options = Options { wide, width: screen.width(), now: Timestamp::now() };
+    let all = shown.lines(options, false);
+    if all.len() <= screen.lines_max() { all } else { shown.lines(options, true) }
 }
 
 /// Until Ctrl-C, or until the object is gone.
-async fn watch(mut follow: Follow, name: &str, wide: bool) -> Result<()> {
+async fn watch<S: Shown>(mut follow: Follow<S>, name: &str, wide: bool) -> Result<()> {
     let mut screen = Screen::new();
     let mut last = String::new();
     let mut trouble = None;
@@ -116,20 +179,20 @@ async fn watch(mut follow: Follow, name: &str, wide: bool) -> Result<()> {
             trouble = None;
         }
         match seen {
-            Seen::Now(snapshot) if screen.is_terminal() => {
-                let mut lines = fitting(&snapshot, wide, &screen);
+            Seen::Now(shown) if screen.is_terminal() => {
+                let mut lines = fitting(&*shown, wide, &screen);
                 lines.extend(trouble.clone());
                 screen.draw(&lines)?;
             }
-            Seen::Now(snapshot) => {
-                let line = draw::line(&view(&snapshot, 0).header);
+            Seen::Now(shown) => {
+                let line = shown.line();
                 if line != last {
-                    anstream::println!("{} {line}", clock(snapshot.now));
+                    anstream::println!("{} {line}", clock(shown.at()));
                     last = line;
                 }
             }
             Seen::Gone if follow.is_complete() => {
-                anstream::println!("rollout \"{name}\" is deleted");
+                anstream::println!("{} \"{name}\" is deleted", S::KIND);
                 return Ok(());
             }
             Seen::Gone => {}

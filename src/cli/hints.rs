@@ -2,8 +2,7 @@
 use anyhow::{Error, anyhow};
 use kube::{Api, api::ListParams, core::Status};
 
-use super::cluster::{Cluster, in_time};
-use crate::api::Rollout;
+use super::cluster::{Cluster, Ours, in_time};
 
 /// Names this similar are offered.
 const SIMILAR_MIN: f64 = 0.6;
@@ -16,16 +15,22 @@ pub(super) fn no_config(error: impl std::error::Error) -> Error {
     anyhow!("{error}; set KUBECONFIG or --kubeconfig, `kubectl config get-contexts` lists the contexts")
 }
 
-/// What the API server's refusal means for somebody who asked for the Rollout `name`, or for something else.
-pub(super) async fn explain(cluster: &Cluster, error: kube::Error, name: Option<&str>) -> Error {
+/// What the API server's refusal means for somebody who asked for the object `name`, or for what belongs to it.
+pub(super) async fn explain<K: Ours>(cluster: &Cluster, error: kube::Error, name: Option<&str>) -> Error {
     match error {
         kube::Error::Api(status) => match (status.code, name) {
             // A missing object is described in `details`; a missing kind is not.
             (404, _) if status.details.is_none() => anyhow!(
-                "the cluster does not know Rollouts (rollouts.baton.dev): install Baton's CRDs first, `kubectl apply -f crds/` or the Helm chart"
+                "the cluster does not know {kind}s ({plural}.baton.dev): install Baton's CRDs first, `kubectl apply -f crds/` or the Helm chart",
+                kind = K::kind(&()),
+                plural = K::plural(&())
             ),
-            (404, Some(name)) => not_found(cluster, name).await,
+            (404, Some(name)) => not_found::<K>(cluster, name).await,
             (401, _) => anyhow!("the API server does not know you ({}): renew your credentials", said(&status)),
+            (403, _) if status.message.contains("\"leases\"") => anyhow!(
+                "{}; who holds what is in the Leases: it takes get, list and watch on leases.coordination.k8s.io, which `kubectl create role` and `kubectl create rolebinding` give",
+                said(&status)
+            ),
             (403, _) => {
                 anyhow!("{}; `kubectl auth can-i --list -n {}` shows what you may do", said(&status), cluster.namespace)
             }
@@ -49,11 +54,12 @@ fn said(status: &Status) -> &str {
     }
 }
 
-/// The Rollout is in another namespace, or called a little differently; both are common.
-async fn not_found(cluster: &Cluster, name: &str) -> Error {
+/// The object is in another namespace, or called a little differently; both are common.
+async fn not_found<K: Ours>(cluster: &Cluster, name: &str) -> Error {
     let namespace = &cluster.namespace;
-    let missing = format!("rollouts.baton.dev \"{name}\" not found in namespace \"{namespace}\"");
-    let here = in_time(cluster.rollouts().list_metadata(&ListParams::default().limit(500))).await;
+    let plural = format!("{}.baton.dev", K::plural(&()));
+    let missing = format!("{plural} \"{name}\" not found in namespace \"{namespace}\"");
+    let here = in_time(cluster.api::<K>().list_metadata(&ListParams::default().limit(500))).await;
     let here: Vec<String> = match here {
         Ok(Ok(list)) => list.items.into_iter().filter_map(|object| object.metadata.name).collect(),
         _ => Vec::new(),
@@ -62,7 +68,7 @@ async fn not_found(cluster: &Cluster, name: &str) -> Error {
     if !near.is_empty() {
         return anyhow!("{missing}; did you mean {}?", near.join(" or "));
     }
-    let everywhere: Api<Rollout> = Api::all(cluster.client.clone());
+    let everywhere: Api<K> = Api::all(cluster.client.clone());
     let named = ListParams::default().fields(&format!("metadata.name={name}")).limit(500);
     let elsewhere: Vec<String> = match in_time(everywhere.list_metadata(&named)).await {
         Ok(Ok(list)) => list.items.into_iter().filter_map(|object| object.metadata.namespace).collect(),
@@ -70,8 +76,9 @@ async fn not_found(cluster: &Cluster, name: &str) -> Error {
     };
     match elsewhere.first() {
         Some(other) => anyhow!("{missing}; there is one in namespace \"{other}\": add -n {other}"),
-        None if here.is_empty() => anyhow!("{missing}, nor any other; `kubectl get rollouts.baton.dev -A` lists all"),
-        None => anyhow!("{missing}; `kubectl get rollouts.baton.dev -n {namespace}` lists those there"),
+        None if here.is_empty() => anyhow!("{missing}, nor any other; `kubectl get {plural} -A` lists all"),
+        None if here.len() <= OFFERED_MAX => anyhow!("{missing}; there is {}", here.join(", ")),
+        None => anyhow!("{missing}; `kubectl get {plural} -n {namespace}` lists those there"),
     }
 }
 

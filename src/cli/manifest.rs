@@ -59,7 +59,7 @@ pub(super) async fn dry_run(cluster: &Cluster, document: &Value) -> Result<Rollo
         Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &ApiResource::erase::<Rollout>(&()));
     let live = match in_time(api.get_opt(name)).await? {
         Ok(live) => live,
-        Err(error) => return Err(hints::explain(cluster, error, None).await),
+        Err(error) => return Err(hints::explain::<Rollout>(cluster, error, None).await),
     };
     let last_applied = live.as_ref().and_then(|live| live.metadata.annotations.as_ref()?.get(LAST_APPLIED));
     let last_applied: Option<Value> = last_applied.and_then(|text| serde_json::from_str(text).ok());
@@ -75,7 +75,9 @@ pub(super) async fn dry_run(cluster: &Cluster, document: &Value) -> Result<Rollo
     };
     match stored {
         Ok(stored) => stored.try_parse().map_err(|error| anyhow!("the API server's answer cannot be read: {error}")),
-        Err(error) => Err(hints::explain(cluster, error, None).await.context(format!("{name} cannot be applied"))),
+        Err(error) => {
+            Err(hints::explain::<Rollout>(cluster, error, None).await.context(format!("{name} cannot be applied")))
+        }
     }
 }
 

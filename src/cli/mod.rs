@@ -5,6 +5,8 @@ mod draw;
 mod follow;
 mod get;
 mod hints;
+#[cfg(test)]
+mod listener_set_tests;
 mod manifest;
 mod plan;
 mod screen;
@@ -17,7 +19,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-/// See and steer Rollouts: instances in numbered slots, replaced in batches.
+/// See and steer Rollouts, instances in numbered slots that are replaced in batches, and the listeners that they hold.
 #[derive(Parser, Debug)]
 #[command(name = "kubectl-baton", bin_name = "kubectl baton", version, arg_required_else_help = true)]
 pub struct Cli {
@@ -46,7 +48,7 @@ struct Connection {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Show a Rollout with its revisions, batches and Pods.
+    /// Show a Rollout with its revisions, batches and Pods, or a ListenerSet with who holds its listeners.
     Get(get::Get),
     /// Wait until a Rollout is done; exit 1 when it fails.
     Status(status::Status),

@@ -63,7 +63,7 @@ async fn snapshot(cluster: &Cluster, rollout: Rollout) -> Result<Snapshot> {
     let name = rollout.metadata.name.clone().unwrap_or_default();
     let live = match in_time(cluster.rollouts().get_opt(&name)).await? {
         Ok(live) => live,
-        Err(error) => return Err(super::hints::explain(cluster, error, None).await),
+        Err(error) => return Err(super::hints::explain::<Rollout>(cluster, error, None).await),
     };
     match live {
         // The status is the live one: a dry run answers with it too, but may be a moment older than the Pods.
@@ -100,8 +100,10 @@ async fn check_template(cluster: &Cluster, rollout: &Rollout) -> Result<()> {
         hash: &hash,
         data: &data,
         restarted_at: None,
+        // Which image the operator adds, only the operator knows; any shows what else is wrong.
+        agent_image: Some("baton-agent"),
     };
-    let mut pod = revision::pod(&recipe, &format!("{name}-dry-run"));
+    let mut pod = revision::pod(&recipe, &format!("{name}-dry-run")).map_err(anyhow::Error::msg)?;
     if let Some(metadata) = pod["metadata"].as_object_mut() {
         metadata.remove("ownerReferences"); // the caller may not set them; they say nothing about the template
     }

@@ -1,35 +1,69 @@
-//! `rollout web`, `rollout/web`, `web`: the object a verb is about.
+//! `rollout web`, `rollout/web`, `web`, `listenerset bots`: the object a verb is about.
 use anyhow::{Result, bail};
 
-/// Words for the kind, as `kubectl` knows them.
-const WORDS: [&str; 4] = ["rollout", "rollouts", "bro", "rollouts.baton.dev"];
+/// Words for the kinds, as `kubectl` knows them.
+const ROLLOUT: [&str; 4] = ["rollout", "rollouts", "bro", "rollouts.baton.dev"];
+const LISTENER_SET: [&str; 4] = ["listenerset", "listenersets", "bls", "listenersets.baton.dev"];
 
-/// The name in these words; the kind may be left out.
-pub(super) fn name_of(words: &[String]) -> Result<String> {
+/// An object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Rollout(String),
+    ListenerSet(String),
+}
+
+/// The object in these words; `rollout` may be left out.
+pub(super) fn target_of(words: &[String]) -> Result<Target> {
     let words: Vec<&str> = words.iter().flat_map(|word| word.split('/')).collect();
     match words.as_slice() {
-        [kind] if WORDS.contains(kind) => {
-            bail!("name a Rollout; `kubectl get rollouts.baton.dev` lists them")
+        [kind] if ROLLOUT.contains(kind) => bail!("name a Rollout; `kubectl get rollouts.baton.dev` lists them"),
+        [kind] if LISTENER_SET.contains(kind) => {
+            bail!("name a ListenerSet; `kubectl get listenersets.baton.dev` lists them")
         }
-        [name] => Ok((*name).to_owned()),
-        [kind, name] if WORDS.contains(kind) => Ok((*name).to_owned()),
-        [kind, _] => bail!("this plugin knows no \"{kind}\": write `rollout NAME`"),
-        _ => bail!("one Rollout at a time: write `rollout NAME`"),
+        [name] => Ok(Target::Rollout((*name).to_owned())),
+        [kind, name] if ROLLOUT.contains(kind) => Ok(Target::Rollout((*name).to_owned())),
+        [kind, name] if LISTENER_SET.contains(kind) => Ok(Target::ListenerSet((*name).to_owned())),
+        [kind, _] => bail!("this plugin knows no \"{kind}\": write `rollout NAME` or `listenerset NAME`"),
+        _ => bail!("one object at a time: write `rollout NAME` or `listenerset NAME`"),
+    }
+}
+
+/// The name of the Rollout in these words; the kind may be left out.
+pub(super) fn name_of(words: &[String]) -> Result<String> {
+    match target_of(words)? {
+        Target::Rollout(name) => Ok(name),
+        Target::ListenerSet(name) => {
+            bail!("this is about Rollouts only; `kubectl baton get listenerset {name}` shows a ListenerSet")
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::name_of;
+    use super::{Target, name_of, target_of};
+
+    fn owned(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
 
     #[test]
     fn the_kind_may_be_left_out() {
-        let name = |words: &[&str]| name_of(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let name = |words: &[&str]| name_of(&owned(words));
         for words in [&["rollout", "web"][..], &["rollouts.baton.dev/web"], &["bro", "web"], &["web"]] {
             assert_eq!(name(words).unwrap(), "web", "{words:?}");
         }
         assert!(name(&["rollout"]).unwrap_err().to_string().contains("kubectl get rollouts.baton.dev"));
         assert!(name(&["deployment", "web"]).unwrap_err().to_string().contains("deployment"));
         assert!(name(&["rollout", "web", "api"]).is_err());
+        assert!(name(&["bls", "bots"]).unwrap_err().to_string().contains("get listenerset bots"));
+    }
+
+    #[test]
+    fn a_listener_set_is_named_by_its_kind() {
+        for words in [&["listenerset", "bots"][..], &["listenersets.baton.dev/bots"], &["bls/bots"]] {
+            assert_eq!(target_of(&owned(words)).unwrap(), Target::ListenerSet("bots".into()), "{words:?}");
+        }
+        let unnamed = target_of(&owned(&["bls"])).unwrap_err().to_string();
+        assert!(unnamed.contains("kubectl get listenersets.baton.dev"), "{unnamed}");
     }
 }

@@ -223,9 +223,9 @@ fn written(change: &Change) -> Written<'_> {
             (Kind::Revision, Some((uid, resource_version)))
         }
         Change::CheckTemplate { .. } | Change::CreatePod { .. } => (Kind::Pod, None),
-        Change::DeletePod { uid, resource_version, .. } | Change::SetInService { uid, resource_version, .. } => {
-            (Kind::Pod, Some((uid, resource_version)))
-        }
+        Change::DeletePod { uid, resource_version, .. }
+        | Change::SetInService { uid, resource_version, .. }
+        | Change::SetDrained { uid, resource_version, .. } => (Kind::Pod, Some((uid, resource_version))),
     };
     let version = version.map(|(uid, resource_version)| (uid.as_str(), resource_version.as_str()));
     Written { kind, name: change.name(), version }

@@ -93,7 +93,9 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     let looked_at = Instant::now();
     let plan = plan::rollout::plan(&snapshot);
     let computed = began.elapsed();
-    shell.observer.note_leaving(key, &plan.leaving);
+    if let Some(leaving) = &plan.leaving {
+        shell.observer.note_leaving(key, leaving);
+    }
     let (changes, left) = plan.changes.split_at(plan.changes.len().min(CHANGES_MAX));
     let destroys = changes.iter().any(|change| matches!(change, Change::DeletePod { .. }));
     if destroys && !shell.is_latest(&mut memory, &snapshot.rollout).await {

@@ -79,6 +79,8 @@ pub struct Options {
     pub identity: Identity,
     /// No other process of our Pod is alive.
     pub alone_in_pod: bool,
+    /// Of the agent, for Pods whose own image has none.
+    pub agent_image: Option<String>,
     /// Where /healthz, /readyz and /metrics are. None: nowhere.
     pub bind: Option<SocketAddr>,
 }
@@ -126,6 +128,7 @@ async fn run_settings(settings: Settings, stop: CancellationToken) -> anyhow::Re
         lease: (namespace, settings.lease_name.clone()),
         identity: settings.identity(rng.u64(..)),
         alone_in_pod: settings.state_dir.is_some(),
+        agent_image: settings.agent_image.clone(),
         bind: Some(settings.bind()),
     };
     tracing::info!(
@@ -220,7 +223,7 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
     let (notifier, publisher) = notify::channel();
     let shell = Arc::new(Shell {
         observer: observer.clone(),
-        calls: Calls::new(client, fence, options.call_timeout),
+        calls: Calls::new(client, fence, options.call_timeout).with_agent_image(options.agent_image.as_deref()),
         clock,
         rng: rng.into(),
         metrics: metrics.clone(),

@@ -93,6 +93,7 @@ fn start(world: &Shared, metrics: &Metrics, stop: &CancellationToken) -> tokio::
         lease: ("baton-system".into(), "baton-operator".into()),
         identity: Identity::parse("a/1/x").unwrap(),
         alone_in_pod: false,
+        agent_image: None,
         bind: None,
     };
     tokio::spawn(run(environment, options, stop.clone()))

@@ -7,14 +7,11 @@ use std::{
 };
 
 use anyhow::Context;
-use kube::{
-    Config,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::Config;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::telemetry::LogFormat;
-use crate::{plan::lease::Identity, snapshot::index::Scope};
+use crate::{connection, plan::lease::Identity, snapshot::index::Scope};
 
 /// Arguments of `baton-operator`. Everything that names the Pod comes from the environment (`POD_NAME`, `POD_UID`,
 /// `POD_NAMESPACE`, `POD_IP`), as the manifests set it.
@@ -56,6 +53,11 @@ pub struct Settings {
     /// Pod is dead, so that its lock need not be waited for.
     #[arg(long)]
     pub state_dir: Option<PathBuf>,
+
+    /// Image of the agent, for Pods whose template asks for it with `baton.dev/agent: install` or `sidecar`. Pods that run
+    /// keep the one that they have.
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub agent_image: Option<String>,
 
     /// A watch that says nothing for so long is taken as dead.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(2..=3600))]
@@ -125,29 +127,10 @@ impl Settings {
     /// How to reach the API server.
     ///
     /// # Errors
-    /// A kubeconfig that cannot be read or used; none and no Pod either.
+    /// See [`connection::config`].
     pub async fn config(&self) -> anyhow::Result<Config> {
-        let mut config = match &self.kubeconfig {
-            Some(path) => from_file(path).await?,
-            None if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() => {
-                Config::incluster().context("cannot use the Pod's service account")?
-            }
-            None => Config::from_kubeconfig(&KubeConfigOptions::default())
-                .await
-                .context("neither in a Pod nor with a kubeconfig: use --kubeconfig or KUBECONFIG")?,
-        };
-        // A repeated POST creates twice, and fifteen tries outlive every lock. What is to be done again is planned again.
-        config.default_retry = false;
-        let agent = concat!("baton-operator/", env!("CARGO_PKG_VERSION"));
-        config.headers.push((hyper::header::USER_AGENT, hyper::header::HeaderValue::from_static(agent)));
-        Ok(config)
+        connection::config(self.kubeconfig.as_deref(), concat!("baton-operator/", env!("CARGO_PKG_VERSION"))).await
     }
-}
-
-async fn from_file(path: &Path) -> anyhow::Result<Config> {
-    let file = Kubeconfig::read_from(path).with_context(|| format!("cannot read kubeconfig {}", path.display()))?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-    config.with_context(|| format!("cannot use kubeconfig {}", path.display()))
 }
 
 /// The exclusive lock on the Pod's state folder; ends with the process, however that ends.

@@ -15,7 +15,9 @@ pub struct Plan {
     /// Writes, independent of each other and idempotent; in order of importance.
     pub changes: Vec<Change>,
     /// Names of Pods that are to be deleted once they hold no listener any more: others take these over first.
-    pub leaving: BTreeSet<String>,
+    ///
+    /// None: as noted before. What it would follow from does not stand in status yet.
+    pub leaving: Option<BTreeSet<String>>,
     /// The first hold of the most urgent class of work that is held; what status shows.
     pub hold: Option<Hold>,
     /// The earliest time at which something changes without an event.
@@ -122,6 +124,17 @@ pub enum Change {
         /// Whether the Pod's agent holds its session; None where nobody asks for an agent.
         session_ready: Option<bool>,
     },
+    /// Say on a Pod that leaves whether it is drained.
+    SetDrained {
+        /// Object name.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// The version that was seen.
+        resource_version: String,
+        /// What it still has, as `3 of bots`; empty: nothing, it is drained.
+        busy: String,
+    },
 }
 
 impl Change {
@@ -135,6 +148,7 @@ impl Change {
             Self::CreatePod { .. } => "CreatePod",
             Self::DeletePod { .. } => "DeletePod",
             Self::SetInService { .. } => "SetInService",
+            Self::SetDrained { .. } => "SetDrained",
         }
     }
 
@@ -146,7 +160,8 @@ impl Change {
             | Self::DeleteRevision { name, .. }
             | Self::CreatePod { name, .. }
             | Self::DeletePod { name, .. }
-            | Self::SetInService { name, .. } => name,
+            | Self::SetInService { name, .. }
+            | Self::SetDrained { name, .. } => name,
             Self::CheckTemplate { revision } => revision,
         }
     }

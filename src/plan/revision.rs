@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::agent;
 use crate::api::{
     RolloutSpec,
     names::{self, pod_name},
@@ -102,10 +103,15 @@ pub struct PodRecipe<'a> {
     pub data: &'a Value,
     /// The latest restart or retry that is reached (see [`crate::plan::Change::CreatePod`]).
     pub restarted_at: Option<Timestamp>,
+    /// The agent's image, where the operator was told one.
+    pub agent_image: Option<&'a str>,
 }
 
 /// The Pod of a slot, as JSON for a create. What is injected here is neither in the hash nor in any comparison.
-pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Value {
+///
+/// # Errors
+/// The template asks for an agent that cannot be added: a sentence that begins with the field.
+pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Result<Value, String> {
     let template = recipe.data.get("template").cloned().unwrap_or_default();
     let version = version(recipe.data);
     let mut labels = object_at(&template, "/metadata/labels");
@@ -125,7 +131,8 @@ pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Value {
         annotations.insert(names::ANNOTATION_RESTARTED_AT.to_owned(), json!(at.to_string()));
     }
     let mut spec = object_at(&template, "/spec");
-    if annotations.contains_key(names::ANNOTATION_HAS_AGENT) {
+    if let Some(asked) = annotations.get(names::ANNOTATION_HAS_AGENT) {
+        agent::add(&mut spec, asked.as_str().unwrap_or_default(), recipe.agent_image)?;
         let mut gates = spec.get("readinessGates").and_then(Value::as_array).cloned().unwrap_or_default();
         gates.push(json!({"conditionType": names::CONDITION_IN_SERVICE}));
         spec.insert("readinessGates".into(), Value::Array(gates));
@@ -137,7 +144,7 @@ pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Value {
             container.insert("env".into(), Value::Array(injected_env(recipe.slot).into_iter().chain(own).collect()));
         }
     }
-    json!({
+    Ok(json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
@@ -148,7 +155,7 @@ pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Value {
             "ownerReferences": [owner_reference(recipe.rollout, recipe.rollout_uid)],
         },
         "spec": spec,
-    })
+    }))
 }
 
 /// The controller ownerRef of everything a Rollout owns.

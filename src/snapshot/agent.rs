@@ -1,7 +1,7 @@
 //! What a ListenerSet reads of Pods: whether they may hold listeners, and which of their processes have ended.
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::ContainerStatus;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus};
 
 use super::{
     ContainerEnd, Pod, PodPhase,
@@ -44,6 +44,7 @@ impl From<PodView> for AgentPod {
             course: Course::without_rollout(is_terminating),
             is_ready: is_ready && !is_terminating && !is_finished,
             is_terminating,
+            grace_seconds: spec.termination_grace_period_seconds,
             ends,
         };
         Self { pod, labels }
@@ -70,6 +71,7 @@ impl From<&Pod> for SetPod {
             course: Course::without_rollout(is_terminating),
             is_ready: pod.is_ready(),
             is_terminating,
+            grace_seconds: pod.grace_seconds,
             ends: pod.ends.clone(),
         }
     }
@@ -93,10 +95,21 @@ pub(super) fn ends(spec: &PodSpecView, status: &PodStatusView) -> PodEnds {
     PodEnds { agent: ends.next().unwrap_or_default(), applications: ends.collect() }
 }
 
-/// How a container has ended, now and the time before, as far as its kubelet tells.
+/// How a container has ended, now and the time before, as far as its kubelet tells. An end that was later than the next
+/// beginning is left out: the node's clock has been set back in between, and what has begun since would seem to be over.
 pub fn ends_of(container: &ContainerStatus) -> Vec<ContainerEnd> {
-    let states = [&container.state, &container.last_state].into_iter().flatten();
-    let ends = states.filter_map(|state| state.terminated.as_ref());
+    let state = container.state.as_ref();
+    let now = state.and_then(|state| state.terminated.as_ref());
+    let began_at = match state.and_then(|state| state.running.as_ref()) {
+        Some(running) => running.started_at.as_ref(),
+        None => now.and_then(|end| end.started_at.as_ref()),
+    };
+    let before = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let is_before = |end: &&ContainerStateTerminated| match (&end.finished_at, began_at) {
+        (Some(finished_at), Some(began_at)) => finished_at.0 <= began_at.0,
+        _ => true,
+    };
+    let ends = now.into_iter().chain(before.filter(is_before));
     ends.map(|end| ContainerEnd {
         container_id: end.container_id.clone(),
         reason: end.reason.clone().unwrap_or_default(),
@@ -159,6 +172,23 @@ mod tests {
         });
         let ends = agent_pod(&json!({}), None, &status).pod.ends;
         assert_eq!((ids(&ends.agent), ends.applications.len()), (vec!["containerd://w"], 0));
+    }
+
+    /// L1: an end that was later than what runs now began is of a clock that was set back; it may seem to cover what runs.
+    #[test]
+    fn an_end_by_a_clock_that_was_set_back_since_proves_nothing() {
+        let ends = |started_at: &str| {
+            let status: ContainerStatus = serde_json::from_value(json!({
+                "name": "web", "ready": true, "restartCount": 1, "image": "", "imageID": "",
+                "state": {"running": {"startedAt": started_at}},
+                "lastState": {"terminated": {"exitCode": 1, "containerID": "containerd://w",
+                    "startedAt": "2026-01-01T10:00:00Z", "finishedAt": "2026-01-01T10:10:00Z"}},
+            }))
+            .unwrap();
+            ends_of(&status).len()
+        };
+        assert_eq!(["2026-01-01T10:10:00Z", "2026-01-01T10:10:05Z"].map(ends), [1, 1]);
+        assert_eq!(ends("2026-01-01T10:05:00Z"), 0);
     }
 
     /// L6

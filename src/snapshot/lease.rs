@@ -6,7 +6,10 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{bounds::INBOX_MAX, names};
@@ -121,8 +124,7 @@ pub struct Session {
 impl Session {
     /// Reads a session Lease. None for one that no Pod owns.
     pub fn read(lease: &Lease) -> Option<Self> {
-        let owners = lease.metadata.owner_references.as_deref().unwrap_or_default();
-        let pod = owners.iter().find(|owner| owner.api_version == "v1" && owner.kind == "Pod")?;
+        let pod = owners(lease).iter().find(|owner| is_pod(owner))?;
         let spec = lease.spec.clone().unwrap_or_default();
         Some(Self {
             pod_uid: pod.uid.clone(),
@@ -134,6 +136,51 @@ impl Session {
             resource_version: lease.metadata.resource_version.clone().unwrap_or_default(),
         })
     }
+}
+
+/// Owner references of a Lease.
+pub fn owners(lease: &Lease) -> &[OwnerReference] {
+    lease.metadata.owner_references.as_deref().unwrap_or_default()
+}
+
+/// The ListenerSet that controls an ownership Lease.
+pub fn controlling_set(lease: &Lease) -> Option<&OwnerReference> {
+    let is_ours = |owner: &OwnerReference| owner.api_version.split_once('/').is_some_and(|(of, _)| of == names::GROUP);
+    let controller = owners(lease).iter().find(|owner| owner.controller == Some(true));
+    controller.filter(|owner| owner.kind == "ListenerSet" && is_ours(owner))
+}
+
+/// Whether an owner of a Lease is a Pod.
+pub fn is_pod(owner: &OwnerReference) -> bool {
+    owner.api_version == "v1" && owner.kind == "Pod"
+}
+
+/// A Pod as an owner of a Lease: the Lease goes with the Pod; nothing keeps the Pod for it.
+pub fn pod_owner(name: &str, uid: &str) -> OwnerReference {
+    let (api_version, kind) = ("v1".to_owned(), "Pod".to_owned());
+    OwnerReference { api_version, kind, name: name.to_owned(), uid: uid.to_owned(), ..OwnerReference::default() }
+}
+
+/// All that names the holder of an ownership Lease, and its epoch: whoever writes one of these writes all, the controller
+/// as the agents. Null removes what was there.
+pub fn naming(holder: Option<&Holder>, epoch: u32) -> serde_json::Value {
+    let identity = holder.map(ToString::to_string);
+    serde_json::json!({
+        "metadata": {"labels": {names::LABEL_HOLDER: identity.as_deref().map(names::holder_label)}},
+        "spec": {"holderIdentity": identity, "leaseTransitions": epoch},
+    })
+}
+
+/// Whether its label and its owner references name this holder, as they do when whoever wrote it had the right to write both.
+pub fn is_named(lease: &Lease, holder: Option<&Holder>) -> bool {
+    let pods: Vec<&str> = owners(lease).iter().filter(|owner| is_pod(owner)).map(|owner| owner.uid.as_str()).collect();
+    is_labelled(lease, holder) && pods == Vec::from_iter(holder.map(|holder| holder.uid.as_str()))
+}
+
+/// Whether its label names this holder: else its agent does not see it.
+pub fn is_labelled(lease: &Lease, holder: Option<&Holder>) -> bool {
+    let label = lease.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_HOLDER));
+    label == holder.map(|holder| names::holder_label(&holder.to_string())).as_ref()
 }
 
 /// leaseTransitions; 0 where there is none.
@@ -177,8 +224,7 @@ pub struct Ownership {
 impl Ownership {
     /// Reads an ownership Lease of the ListenerSet with this uid. None for one that is another's, whatever it is called.
     pub fn read(lease: &Lease, set_uid: &str) -> Option<Self> {
-        let owners = lease.metadata.owner_references.as_deref().unwrap_or_default();
-        owners.iter().find(|owner| owner.controller == Some(true) && owner.uid == set_uid)?;
+        owners(lease).iter().find(|owner| owner.controller == Some(true) && owner.uid == set_uid)?;
         Some(Self::of(lease))
     }
 
@@ -325,6 +371,22 @@ mod tests {
         assert_eq!((nonsense.pod.as_str(), nonsense.uid.as_str()), ("somebody", ""));
         assert_eq!(Ownership::read(&lease(&set(true), &spec("")), "uid-other"), None);
         assert_eq!(Ownership::read(&lease(&set(false), &spec("")), "uid-set"), None);
+    }
+
+    #[test]
+    fn a_holder_is_named_by_label_and_by_one_pod() {
+        let (me, other) = (Holder::parse("a/uid-a/2-x").unwrap(), Holder::parse("b/uid-b/1-y").unwrap());
+        let named = |label: Option<&Holder>, pods: &[&Holder]| {
+            let mut lease = Lease::default();
+            let label = label.map(|of| (names::LABEL_HOLDER.to_owned(), names::holder_label(&of.to_string())));
+            lease.metadata.labels = Some(label.into_iter().collect());
+            lease.metadata.owner_references = Some(pods.iter().map(|pod| pod_owner(&pod.pod, &pod.uid)).collect());
+            is_named(&lease, Some(&me))
+        };
+        assert!(named(Some(&me), &[&me]));
+        assert!(!named(None, &[&me]) && !named(Some(&other), &[&me]), "its agent would not see it");
+        assert!(!named(Some(&me), &[]) && !named(Some(&me), &[&other]) && !named(Some(&me), &[&other, &me]));
+        assert!(is_named(&Lease::default(), None));
     }
 
     proptest! {

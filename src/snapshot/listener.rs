@@ -44,6 +44,9 @@ pub struct Settings {
     pub stop_timeout_seconds: u32,
     /// How often what it would resume from is written down; 0: never.
     pub checkpoint_seconds: u32,
+    /// Its set has a start budget: what has ended is not started again in its Pod before the operator says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks_before_start: bool,
 }
 
 /// The listeners of this set, sorted by name, with all defaults filled in. `config_map` is what became of reading
@@ -216,6 +219,7 @@ fn with_defaults(set: &ListenerSet, listener: Listener) -> Wanted {
         start_timeout_seconds: seconds(defaults.start_timeout_seconds),
         stop_timeout_seconds: seconds(defaults.stop_timeout_seconds),
         checkpoint_seconds: seconds(handoff.checkpoint_seconds),
+        asks_before_start: set.spec.start_budget.is_some(),
     };
     Wanted { name: listener.name, state: listener.state, secret, settings }
 }

@@ -71,6 +71,8 @@ pub struct SetPod {
     pub is_ready: bool,
     /// It has a deletionTimestamp.
     pub is_terminating: bool,
+    /// terminationGracePeriodSeconds.
+    pub grace_seconds: Option<i64>,
     /// Ends of its containers, as the kubelet reports them (state and lastState).
     pub ends: PodEnds,
 }
@@ -114,7 +116,7 @@ pub struct SessionSeen {
     pub holds_of_earlier_set: bool,
     /// This set's inbox, as it stands.
     pub inbox: BTreeMap<String, Letter>,
-    /// Profiles that other ListenerSets which serve the same Pod ask for.
+    /// Profiles that other ListenerSets which serve the same Pod get ([`SessionProfile::affordable`]).
     pub other_profiles: Vec<SessionProfile>,
 }
 
@@ -131,4 +133,8 @@ pub struct OwnershipSeen {
     pub acquired_at: Option<Timestamp>,
     /// The owner before.
     pub from: Option<String>,
+    /// [`super::lease::is_named`].
+    pub is_named: bool,
+    /// [`super::lease::is_labelled`].
+    pub is_labelled: bool,
 }

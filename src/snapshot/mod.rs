@@ -114,6 +114,8 @@ pub struct AgentSeen {
     pub held: u32,
     /// Of these, those that it is known to run.
     pub running: u32,
+    /// ListenerSets of which it holds listeners, or runs some that have not been proven to have ended: with how many.
+    pub busy: Vec<(String, u32)>,
     /// The listener that has failed most often in a row here: how often, its name, why.
     pub failing: Option<(u32, String, String)>,
 }

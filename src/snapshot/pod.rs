@@ -32,6 +32,10 @@ pub struct Pod {
     pub message: Option<String>,
     /// Whether it is in service, as its readiness gate says; None: it has no such gate.
     pub in_service: Option<bool>,
+    /// Whether it is drained, as its condition says; None: that has not been said.
+    pub drained: Option<bool>,
+    /// terminationGracePeriodSeconds.
+    pub grace_seconds: Option<i64>,
     /// Since when the Ready condition is True.
     pub ready_since: Option<Timestamp>,
     /// Since when it is False.

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::fingerprint::{fingerprint, hexadecimal};
+
 /// Entries of [`Report::units`]: with more to tell, the rest is told later.
 pub const UNITS_MAX: usize = 48;
 /// Entries of [`Report::gaps`].
@@ -77,6 +79,8 @@ pub enum UnitState {
     Stopping,
     /// Ended by itself; tried again after a pause.
     Failed,
+    /// Ended, and to be started again here: it waits for a permit.
+    Waiting,
 }
 
 /// The time in which a listener ran nowhere, of one planned move.
@@ -93,17 +97,7 @@ pub struct Gap {
 
 /// A short fingerprint of names and epochs: agent and controller compare what they know by it.
 pub fn held_hash<'a>(held: impl Iterator<Item = (&'a str, u32)>) -> String {
-    use sha2::{Digest, Sha256};
-    let mut digest = Sha256::new();
-    for (name, epoch) in held {
-        digest.update(format!("{name} {epoch}\n"));
-    }
-    hexadecimal(&digest.finalize()[..8])
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
+    fingerprint(held.map(|(name, epoch)| format!("{name} {epoch}\n")), 8)
 }
 
 impl Report {

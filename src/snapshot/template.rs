@@ -22,6 +22,17 @@ pub enum TemplateCheck {
     },
 }
 
+/// Why no Pod can be made of a template, in a sentence: what Baton finds itself names the field, as the API server does.
+pub fn refusal(message: &str) -> String {
+    if message.starts_with(FIELD) {
+        message.to_owned()
+    } else {
+        format!("{FIELD}: the API server refuses its Pods: {message}")
+    }
+}
+
+const FIELD: &str = "spec.template";
+
 /// What an answer to a dry-run create of a Pod says about its template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

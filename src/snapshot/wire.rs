@@ -39,6 +39,8 @@ pub struct PodSpecView {
     pub node_name: Option<String>,
     /// readinessGates.
     pub readiness_gates: Vec<PodReadinessGate>,
+    /// terminationGracePeriodSeconds.
+    pub termination_grace_period_seconds: Option<i64>,
     /// initContainers.
     pub init_containers: Vec<InitContainerView>,
 }
@@ -181,6 +183,8 @@ pub fn pod(view: PodView) -> Option<Pod> {
     let unready_since = is_false("Ready").and_then(since);
     let is_gated = spec.readiness_gates.iter().any(|gate| gate.condition_type == names::CONDITION_IN_SERVICE);
     let in_service = is_gated.then(|| is_true(names::CONDITION_IN_SERVICE).is_some());
+    let drained = status.conditions.iter().find(|condition| condition.type_ == names::CONDITION_DRAINED);
+    let drained = drained.map(|condition| condition.status == "True");
     let initialized_at = is_true("Initialized").and_then(since);
     let unschedulable = is_false("PodScheduled").map(|condition| condition.message.clone().unwrap_or_default());
     let disruption = is_true("DisruptionTarget").map(|condition| condition.reason.clone().unwrap_or_default());
@@ -205,6 +209,8 @@ pub fn pod(view: PodView) -> Option<Pod> {
         reason: status.reason,
         message: status.message,
         in_service,
+        drained,
+        grace_seconds: spec.termination_grace_period_seconds,
         ready_since,
         unready_since,
         initialized_at,

@@ -21,7 +21,9 @@ pub(super) fn counts(look: &Look<'_>, status: &mut RolloutStatus) {
     status.replicas = live(&|_| true);
     status.ready_replicas = live(&Pod::is_ready);
     status.available_replicas = live(&|pod| pod.is_available(look.spec().min_ready_seconds, snapshot.now));
-    status.updated_replicas = live(&|pod| Some(pod.revision.as_str()) == effective);
+    // Before the present spec has a revision, nothing runs it: else an old count would seem to be about the new generation.
+    status.updated_replicas =
+        if look.is_recorded() { live(&|pod| Some(pod.revision.as_str()) == effective) } else { 0 };
     status.terminating_replicas =
         snapshot.pods.iter().filter(|pod| pod.deletion.is_some() && !pod.is_finished()).count() as i32;
 }

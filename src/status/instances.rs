@@ -104,8 +104,10 @@ fn trouble_of(snapshot: &Snapshot, slots: &Slots<'_>, slot: &Slot<'_>) -> Option
     if slot.index >= slots.opened() {
         return None; // changes when its batch comes
     }
-    let message = if slot.fresh {
+    let message = if slot.fresh && slot.live.len() > 1 {
         "its old Pod has yet to leave".into()
+    } else if slot.fresh {
+        "its listeners have yet to run".into()
     } else if slots.is_renewal_due(best) {
         "yet to be restarted".into()
     } else {

@@ -164,7 +164,8 @@ fn runs(snapshot: &SetSnapshot, plan: &SetPlan, counts: &Counts) -> String {
     }
 }
 
-fn stage_word(stage: Stage) -> &'static str {
+/// A stage as `status.exceptions[].state` has it.
+pub fn stage_word(stage: Stage) -> &'static str {
     match stage {
         Stage::Failed => "Failed",
         Stage::Orphaned => "Orphaned",
@@ -232,11 +233,17 @@ fn last_move(gaps: &[Gap], before: Option<LastMove>, now: &Time) -> Option<LastM
 
 /// What is wrong and does not stop the set; the most important gives the reason.
 fn degraded(snapshot: &SetSnapshot, plan: &SetPlan) -> Option<Statement> {
-    let found: Vec<(&str, String)> =
-        [failed(plan), braked(plan), name_taken(snapshot), no_agent(snapshot), too_many_for_fast(snapshot)]
-            .into_iter()
-            .flatten()
-            .collect();
+    let found: Vec<(&str, String)> = [
+        failed(plan),
+        braked(plan),
+        name_taken(snapshot),
+        no_agent(snapshot),
+        too_many_for_fast(snapshot),
+        grace_too_short(snapshot),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let (reason, _) = *found.first()?;
     let messages: Vec<&str> = found.iter().map(|(_, message)| message.as_str()).collect();
     Some(say(ConditionType::Degraded, ConditionStatus::True, reason, messages.join("; ")))
@@ -296,6 +303,34 @@ fn too_many_for_fast(snapshot: &SetSnapshot) -> Option<(&'static str, String)> {
         ("TooManyPodsForFast", message)
     })
 }
+
+/// What the kubelet kills before it has handed over is taken over as after a crash. Of the templates that are to stay.
+fn grace_too_short(snapshot: &SetSnapshot) -> Option<(&'static str, String)> {
+    let spec = &snapshot.set.spec;
+    let (stop, handoff) = (spec.defaults.stop_timeout_seconds, spec.handoff.timeout_seconds);
+    let needed = i64::from(stop) + i64::from(handoff) + GRACE_SPARE_SECONDS;
+    let grace = |pod: &SetPod| pod.grace_seconds.unwrap_or(GRACE_SECONDS_DEFAULT);
+    let is_short = |pod: &&SetPod| pod.course == Course::Target && !pod.is_terminating && grace(pod) < needed;
+    let pods: Vec<&SetPod> = snapshot.pods.iter().filter(is_short).collect();
+    let first = pods.first()?;
+    let others = if pods.len() > 1 { format!(" and {} more", pods.len() - 1) } else { String::new() };
+    let template = match &spec.rollout_ref {
+        Some(rollout) => format!("in the template of Rollout {}", rollout.name),
+        None => "in the Pods' template".to_owned(),
+    };
+    let message = format!(
+        "{}{others}: terminationGracePeriodSeconds is {}, and {needed} are needed (stopTimeoutSeconds {stop} + \
+         handoff.timeoutSeconds {handoff} + {GRACE_SPARE_SECONDS}): raise it {template}, or lower these",
+        first.name,
+        grace(first)
+    );
+    Some(("GraceTooShort", message))
+}
+
+/// What the kubelet and the agent take beside the listeners.
+const GRACE_SPARE_SECONDS: i64 = 5;
+/// As the API server sets it.
+const GRACE_SECONDS_DEFAULT: i64 = 30;
 
 /// The numbers of any two Pods that take listeners differ by at most one.
 fn balanced(snapshot: &SetSnapshot, plan: &SetPlan) -> Statement {
@@ -379,7 +414,7 @@ fn degraded_by(before: &ListenerSetStatus, after: &ListenerSetStatus) -> Option<
     if condition(before, ConditionType::Degraded).is_some_and(|was| was.reason == now.reason) {
         return None;
     }
-    let reason = ["ListenerFailed", "MostNodesSilent", "NameTaken", "NoAgent", "TooManyPodsForFast"];
+    let reason = ["ListenerFailed", "MostNodesSilent", "NameTaken", "NoAgent", "TooManyPodsForFast", "GraceTooShort"];
     let reason = reason.into_iter().find(|known| *known == now.reason)?;
     Some(warning(reason, "Assign", &now.message))
 }

@@ -99,6 +99,24 @@ fn pods_without_an_agent_are_named() {
     assert_eq!(told.iter().filter(|reason| **reason == "NoAgent").count(), 1, "{told:?}");
 }
 
+/// A15
+#[test]
+fn a_grace_period_that_is_too_short_is_said_with_the_right_one() {
+    let mut world = World::of(2, 2);
+    let (fine, _) = seconds_of(&mut world, 10);
+    assert_eq!(condition(&fine, ConditionType::Degraded), None);
+    world.pods.values_mut().for_each(|pod| pod.seen.grace_seconds = Some(64));
+    let (short, told) = seconds_of(&mut world, 5);
+    let degraded = condition(&short, ConditionType::Degraded).unwrap();
+    let message = "web-0-1 and 1 more: terminationGracePeriodSeconds is 64, and 65 are needed (stopTimeoutSeconds 30 + \
+                   handoff.timeoutSeconds 30 + 5): raise it in the template of Rollout web, or lower these";
+    assert_eq!((degraded.reason.as_str(), degraded.message.as_str()), ("GraceTooShort", message));
+    assert_eq!((ready(&short).0, told), ("Complete", vec!["GraceTooShort"]), "a warning, no more");
+    world.pods.values_mut().for_each(|pod| pod.seen.course = crate::snapshot::listener_set::Course::Leaves);
+    let (leaving, _) = second(&mut world);
+    assert_eq!(condition(&leaving, ConditionType::Degraded), None, "nobody can change it for them any more");
+}
+
 /// A12: a listener that fails is named, with since when.
 #[test]
 fn what_fails_comes_first() {

@@ -87,6 +87,15 @@ impl<'a> Look<'a> {
         self.memory().effective.is_some() && self.slots.done() == Done::All
     }
 
+    /// No run is on, and all Pods are there that should be. Listeners that move between these, or start again, are their
+    /// ListenerSet's matter: a Rollout that has completed stays so.
+    pub fn is_at_rest(&self) -> bool {
+        self.is_back()
+            && self.memory().batch.is_none()
+            && self.slots.wanted().all(|slot| self.slots.is_in_place(slot))
+            && self.slots.unwanted().all(|slot| slot.live.is_empty())
+    }
+
     /// An instance runs, or still runs beside its new Pod, what it should not: another revision, or a Pod to be restarted.
     pub fn is_changing(&self) -> bool {
         self.slots.wanted().filter(|slot| slot.index < self.slots.opened()).any(|slot| {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     api::rollout::OnFailure,
     plan::HoldReason,
-    snapshot::{RefusalReason, TemplateCheck},
+    snapshot::{RefusalReason, TemplateCheck, template::refusal},
 };
 
 /// What a person can do about a revision that failed for good.
@@ -102,7 +102,7 @@ fn template_refused(look: &Look<'_>) -> Option<Verdict> {
     }
     let update = look.memory().update.as_ref()?;
     let TemplateCheck::Refused { message, .. } = look.snapshot.template_checks.get(update)? else { return None };
-    Some(failed("InvalidSpec", format!("spec.template: the API server refuses its Pods: {message}")))
+    Some(failed("InvalidSpec", refusal(message)))
 }
 
 fn rollback_stuck(look: &Look<'_>) -> Option<Verdict> {
@@ -177,7 +177,8 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
 
 /// R13: every instance is observed at its target and available, and that revision has completed.
 fn complete(look: &Look<'_>) -> Option<Verdict> {
-    (look.is_back() && !look.is_given_up() && look.is_settled()).then(|| current("Complete", runs(look)))
+    let is_there = look.is_settled() || look.is_at_rest();
+    (look.is_back() && !look.is_given_up() && is_there).then(|| current("Complete", runs(look)))
 }
 
 /// `all 10 instances run 1.4.2`.

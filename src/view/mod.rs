@@ -4,11 +4,13 @@
 
 pub mod age;
 mod eta;
+pub mod listener_set;
 pub mod preview;
 pub mod progress;
 pub mod rollout;
 pub mod tree;
 
+pub use listener_set::{SetHeader, SetView};
 pub use preview::Preview;
 pub use progress::Progress;
 pub use rollout::{Header, RolloutView};

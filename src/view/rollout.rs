@@ -4,7 +4,7 @@ use super::{
     tree::{Node, Thing, Tone},
 };
 use crate::{
-    api::{ConditionStatus, ConditionType, RolloutStatus, names, status::Display},
+    api::{Condition, ConditionStatus, ConditionType, RolloutStatus, names, status::Display},
     plan::{
         Memory, revision,
         rollout::{Slots, batches::boundaries},
@@ -69,20 +69,30 @@ pub fn view(snapshot: &Snapshot, pods_listed_max: usize) -> RolloutView {
 
 /// `(tone, word, sentence)` of a status; an object whose spec is newer than its status is Pending.
 pub fn state(status: &RolloutStatus, generation: Option<i64>) -> (Tone, String, String) {
-    let find = |type_| status.conditions.iter().find(|condition| condition.type_ == type_);
+    let is_seen = status.observed_generation >= generation;
+    let (tone, word, _) = spoken(&status.conditions, is_seen);
+    let message = if is_seen { status.waiting_for.clone() } else { UNSEEN.to_owned() };
+    let message = if word == "Unknown" { String::new() } else { message };
+    (tone, word, message)
+}
+
+const UNSEEN: &str = "the operator has not seen the present spec yet";
+
+/// `(tone, reason, message)` that these conditions say of any of our kinds.
+pub(super) fn spoken(conditions: &[Condition], is_seen: bool) -> (Tone, String, String) {
+    let find = |type_| conditions.iter().find(|condition| condition.type_ == type_);
     let is = |type_| find(type_).is_some_and(|condition| condition.status == ConditionStatus::True);
-    if status.observed_generation < generation {
-        let message = "the operator has not seen the present spec yet".to_owned();
-        return (Tone::Neutral, "Pending".into(), message);
+    if !is_seen {
+        return (Tone::Neutral, "Pending".into(), UNSEEN.into());
     }
     let Some(ready) = find(ConditionType::Ready) else { return (Tone::Neutral, "Unknown".into(), String::new()) };
     let tone = match ready.reason.as_str() {
         _ if ready.status == ConditionStatus::True => Tone::Good,
-        _ if is(ConditionType::Stalled) => Tone::Bad,
+        reason if is(ConditionType::Stalled) || reason == "ListenerFailed" => Tone::Bad,
         "Paused" | "AwaitingApproval" | "QuotaExceeded" => Tone::Waiting,
         _ => Tone::Working,
     };
-    (tone, ready.reason.clone(), status.waiting_for.clone())
+    (tone, ready.reason.clone(), ready.message.clone())
 }
 
 struct Painter<'a> {

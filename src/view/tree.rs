@@ -29,8 +29,12 @@ pub enum Thing {
     Pod,
     /// An instance without a Pod.
     Instance,
-    /// A number of Pods that are not listed.
+    /// A number of Pods or listeners that are not listed.
     Others,
+    /// A ListenerSet.
+    ListenerSet,
+    /// A listener.
+    Listener,
 }
 
 /// One line of a tree, and what is below it.

@@ -29,9 +29,11 @@ const EDGES: &[(&str, &[&str])] = &[
             "scripted",
         ],
     ),
-    ("operator", &["api", "snapshot", "plan", "status", "view", "observe", "apply", "scripted"]),
+    ("operator", &["api", "snapshot", "plan", "status", "view", "observe", "apply", "connection", "scripted"]),
     // The Pod side: the same decisions as the controller's, of listeners only.
-    ("agent", &["api", "snapshot", "plan::listener_set", "observe::watch", "scripted"]),
+    ("agent", &["api", "snapshot", "plan::listener_set", "observe::watch", "connection", "sdk::wire", "scripted"]),
+    // In other people's programs: nothing of Kubernetes, nothing of ours.
+    ("sdk", &[]),
     ("cli", &["api", "snapshot", "plan", "status", "view", "observe", "scripted"]),
 ];
 
@@ -77,6 +79,27 @@ fn folders_use_only_what_is_left_of_them() {
         }));
     }
     assert_none(&wrong);
+}
+
+/// Who builds on the SDK builds none of Kubernetes' types.
+#[test]
+fn the_sdk_is_light() {
+    let arguments = ["tree", "-e", "normal", "--no-default-features", "--features", "sdk", "--prefix", "none"];
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(arguments).args(["--locked", "--offline", "--manifest-path", "Cargo.toml"]);
+    let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8_lossy(&output.stdout).into_owned();
+    let crates: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(crates.contains("hyper"), "{crates:?}");
+    let heavy: Vec<_> = crates
+        .iter()
+        .filter(|name| {
+            name.starts_with("kube") || ["k8s-openapi", "schemars", "jiff", "axum", "clap", "rustls"].contains(name)
+        })
+        .map(|name| format!("feature sdk pulls {name}: move it behind core, agent or operator in Cargo.toml"))
+        .collect();
+    assert_none(&heavy);
 }
 
 /// `plan::change` permits `plan::change::Change` and the types that `plan` re-exports from it, by their names.

@@ -121,12 +121,14 @@ fn after(milliseconds: u64) -> Boottime {
 
 async fn spawn(guards: &Guards, name: String, command: Vec<String>, deadline: Boottime) -> Result<Control> {
     let environment = Environment {
+        set: "bots".into(),
         listener: name.clone(),
         config: "{}".into(),
         fence_token: "1".into(),
         resume: None,
         connect_timeout_seconds: 30,
         use_proxy: false,
+        stop_timeout_seconds: 10,
     };
     let guards = guards.clone();
     let spawn = move || {

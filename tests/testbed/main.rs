@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod application;
 mod bench;
 mod cluster;
 mod control_socket;
@@ -12,6 +13,7 @@ mod demo;
 mod feed;
 mod guards;
 mod load;
+mod lock;
 mod node;
 mod proxy;
 
@@ -49,6 +51,8 @@ enum Command {
     Demo(demo::Args),
     /// Serve feeds over websockets, and judge who reads them.
     Feed(feed::Args),
+    /// Share feeds by locks that expire, as is done without Baton.
+    Lock(lock::Args),
     /// Measure what rolls, reconciles and fail-overs cost, beside the built-in workloads.
     Bench(bench::Args),
     /// Kill the operator at every write, and judge what becomes of it.
@@ -56,6 +60,9 @@ enum Command {
     /// Run commands under the agent's guards, as an agent would.
     #[command(hide = true)]
     Guards(guards::Args),
+    /// Run listeners on the SDK, as tests ask for.
+    #[command(hide = true)]
+    Application,
     /// Forward bytes between a client and the API server, with switchable faults.
     Proxy(proxy::Args),
 }
@@ -72,9 +79,11 @@ fn main() -> ExitCode {
         Command::Load(args) => load::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Feed(args) => feed::run(&args),
+        Command::Lock(args) => lock::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Crash(args) => crash::run(args),
         Command::Guards(args) => guards::run(args),
+        Command::Application => application::run(),
         Command::Proxy(args) => proxy::run(args),
     };
     match outcome {

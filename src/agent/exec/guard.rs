@@ -49,6 +49,9 @@ pub struct Args {
     /// Process id of the agent.
     #[arg(long)]
     agent: u32,
+    /// The child's standard input comes with the first order.
+    #[arg(long)]
+    reads: bool,
     /// What to run.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -68,7 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     set_pdeathsig(Signal::SIGTERM)?;
     close_all_but_standard()?;
     // The agent has died before it said anything, or will be found dead by the first reading.
-    let Some((deadline, events, lock)) = first_order()? else { return Ok(ExitCode::SUCCESS) };
+    let Some((deadline, files)) = first_order(args.reads)? else { return Ok(ExitCode::SUCCESS) };
     let mut guard = Guard {
         agent: Some(args.agent),
         unread: Unread::default(),
@@ -83,10 +86,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         exit: None,
         killing: None,
     };
-    guard.start(&args.command);
-    drop(events); // or the agent would never see the end of it
+    guard.start(&args.command, files.input);
+    drop(files.events); // or the agent would never see the end of it
     guard.attend();
-    drop(lock); // held until now: the next agent of the Pod waits for it
+    drop(files.lock); // held until now: the next agent of the Pod waits for it
     Ok(ExitCode::SUCCESS)
 }
 
@@ -100,18 +103,28 @@ fn close_all_but_standard() -> io::Result<()> {
     Ok(())
 }
 
-/// The first deadline, and with it the pipe for the child's lines and what is locked while this process lives. None: the
-/// agent has died.
-fn first_order() -> anyhow::Result<Option<(Boottime, OwnedFd, Option<OwnedFd>)>> {
+/// What comes with the first order.
+struct Files {
+    /// Where the child writes its lines.
+    events: OwnedFd,
+    /// The child's standard input; None: empty.
+    input: Option<OwnedFd>,
+    /// Locked while this process lives.
+    lock: Option<OwnedFd>,
+}
+
+/// The first deadline, and what comes with it. None: the agent has died.
+fn first_order(reads: bool) -> anyhow::Result<Option<(Boottime, Files)>> {
     let mut frame: Frame = [0; FRAME_BYTES];
-    let Some((events, lock)) = rights::receive(io::stdin().as_fd(), &mut frame)? else { return Ok(None) };
-    if let Some(lock) = &lock {
-        fcntl(lock, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?; // the guard's alone
+    let Some((events, second, third)) = rights::receive(io::stdin().as_fd(), &mut frame)? else { return Ok(None) };
+    for file in [&second, &third].into_iter().flatten() {
+        fcntl(file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?; // no child's, or only under another number
     }
     // The lowest number that is free, and left open on exec: just what the child needs.
     anyhow::ensure!(events.as_raw_fd() == EVENTS, "file descriptor 3 is taken");
+    let (input, lock) = if reads { (second, third) } else { (None, second) };
     match Order::decode(&frame) {
-        Some(Order::Deadline(deadline)) => Ok(Some((deadline, events, lock))),
+        Some(Order::Deadline(deadline)) => Ok(Some((deadline, Files { events, input, lock }))),
         other => anyhow::bail!("the agent began with {other:?}"),
     }
 }
@@ -141,7 +154,7 @@ struct Guard {
 
 impl Guard {
     /// Unless the end has come meanwhile: processes start slowly on a busy machine.
-    fn start(&mut self, command: &[OsString]) {
+    fn start(&mut self, command: &[OsString], input: Option<OwnedFd>) {
         self.read_orders();
         match self.stop_by {
             Some(_) => return self.kill(Cause::Stopped),
@@ -151,7 +164,7 @@ impl Guard {
         let started = Command::new(THIS_PROGRAM)
             .args(["guard-child", "--guard", &id().to_string(), "--"])
             .args(command)
-            .stdin(Stdio::null())
+            .stdin(input.map_or_else(Stdio::null, Stdio::from))
             .process_group(0)
             .spawn();
         match started {

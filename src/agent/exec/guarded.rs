@@ -2,7 +2,7 @@
 use std::{
     io,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream as StdStream,
     },
     path::PathBuf,
@@ -76,11 +76,19 @@ impl Guards {
     /// # Errors
     /// No process can be started; too many open files; a NUL byte in the environment. Nothing runs then.
     pub fn spawn(&self, spec: &Spec, deadline: Boottime) -> io::Result<Guarded> {
+        self.spawn_reading(spec, deadline, None)
+    }
+
+    /// The same, with something to read for its standard input; else that is empty.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn spawn_reading(&self, spec: &Spec, deadline: Boottime, input: Option<BorrowedFd<'_>>) -> io::Result<Guarded> {
         let (events, events_writer) = io::pipe()?;
         let (ours, theirs) = StdStream::pair()?;
         // Into the socket before there is a reader: when the guard begins it has all it needs, or knows that we died.
         let lock = self.lock.as_deref().map(AsFd::as_fd);
-        let files: Vec<_> = [events_writer.as_fd()].into_iter().chain(lock).collect();
+        let files: Vec<_> = [events_writer.as_fd()].into_iter().chain(input).chain(lock).collect();
         rights::send(&ours, &Order::Deadline(deadline).encode(), &files)?;
         ours.set_nonblocking(true)?;
         let (orders, control) = {
@@ -89,7 +97,7 @@ impl Guards {
         };
         let events = pipe::Receiver::from_owned_fd(OwnedFd::from(events))?;
         let alarm = Alarm::new()?;
-        let (guard, reaped) = self.nursery.start_guard(spec, OwnedFd::from(theirs))?;
+        let (guard, reaped) = self.nursery.start_guard(spec, OwnedFd::from(theirs), input.is_some())?;
         let (times, watched) = watch::channel(Times { deadline, stop_by: None });
         let (verdicts, verdict) = mpsc::channel(2); // all there can be: lost, ended
         let (sender, receiver) = mpsc::channel(EVENTS_MAX);

@@ -16,6 +16,8 @@ pub enum Line {
     Resume(String),
     /// `{"tick": true}`: it works.
     Tick,
+    /// `{"prepared": true}`: it could start at once.
+    Prepared,
     /// `{"failed": "why"}`; control characters are replaced, and what is too long is cut.
     Failed(String),
     /// Something else. It is skipped: a mistake in one line says nothing about the others.
@@ -78,6 +80,7 @@ struct Said<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     resume: Option<&'a RawValue>,
     tick: Option<bool>,
+    prepared: Option<bool>,
     failed: Option<String>,
 }
 
@@ -95,10 +98,11 @@ fn parse(line: &[u8]) -> Vec<Line> {
         json => Line::Resume(json.to_owned()),
     });
     let tick = said.tick.and_then(|tick| tick.then_some(Line::Tick));
+    let prepared = said.prepared.and_then(|prepared| prepared.then_some(Line::Prepared));
     let failed = said.failed.map(|why| Line::Failed(presentable(&why)));
-    let is_known = resume.is_some() || said.tick.is_some() || failed.is_some();
+    let is_known = resume.is_some() || said.tick.is_some() || said.prepared.is_some() || failed.is_some();
     let unknown = (!is_known).then_some(Line::Refused(Refusal::Unknown));
-    [resume, tick, failed, unknown].into_iter().flatten().collect()
+    [resume, tick, prepared, failed, unknown].into_iter().flatten().collect()
 }
 
 fn presentable(text: &str) -> String {
@@ -125,8 +129,9 @@ mod tests {
 
     #[test]
     fn everything_known_is_told() {
-        let text = "{\"resume\": {\"seq\": 123456789012345678901}}\n{\"tick\": true}\n\n{\"failed\": \"no route\"}\n";
-        let expected = [resume("{\"seq\": 123456789012345678901}"), Line::Tick, Line::Failed("no route".into())];
+        let text = "{\"resume\": {\"seq\": 123456789012345678901}}\n{\"tick\": true}\n\n{\"prepared\":true}\n{\"failed\": \"no route\"}\n";
+        let expected =
+            [resume("{\"seq\": 123456789012345678901}"), Line::Tick, Line::Prepared, Line::Failed("no route".into())];
         assert_eq!(said(text), expected, "no digit of a number is lost");
     }
 

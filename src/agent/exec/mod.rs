@@ -64,7 +64,7 @@ mod wire;
 use std::ffi::OsString;
 
 pub use children::Exit;
-pub use environment::Environment;
+pub use environment::{Environment, on_one_line};
 pub use guarded::{Control, Events, GUARD_MARGIN, Guarded, Guards};
 pub use lines::{Line, Refusal};
 pub use runner::Children;
@@ -120,11 +120,15 @@ pub enum Cause {
     GuardLost,
 }
 
-/// Whose `waitpid` has answered that nobody is left.
+/// Who says that nothing is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// The guard's: ECHILD.
+    /// The guard's `waitpid`: ECHILD.
     Guard,
-    /// The agent's, after the guard's death: it has no child left that is not a living guard.
+    /// The agent's, after the guard's death: it has no child left that is not a living guard. Or nothing had begun.
     Agent,
+    /// The application beside the agent has said so.
+    Application,
+    /// The application beside the agent must have stopped it by now.
+    Deadline,
 }

@@ -52,11 +52,19 @@ impl Nursery {
         Ok(nursery)
     }
 
-    /// Starts a guard whose standard input is `control`. The receiver tells when it was reaped.
-    pub fn start_guard(&self, spec: &Spec, control: OwnedFd) -> io::Result<(Pid, oneshot::Receiver<Exit>)> {
+    /// Starts a guard whose standard input is `control`; `reads`: with a file for that of its child. The receiver tells when
+    /// it was reaped.
+    pub fn start_guard(
+        &self,
+        spec: &Spec,
+        control: OwnedFd,
+        reads: bool,
+    ) -> io::Result<(Pid, oneshot::Receiver<Exit>)> {
         let mut command = Command::new(&self.program);
         command
-            .args(["guard", "--agent", &id().to_string(), "--"])
+            .args(["guard", "--agent", &id().to_string()])
+            .args(reads.then_some("--reads"))
+            .arg("--")
             .args(&spec.command)
             .envs(spec.environment.variables())
             .stdin(Stdio::from(control));

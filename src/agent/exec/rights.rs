@@ -14,9 +14,12 @@ use rustix::net::{
 use super::wire::{FRAME_BYTES, Frame};
 
 /// Files in one message.
-const FILES_MAX: usize = 2;
+const FILES_MAX: usize = 3;
 
-/// Sends a frame and one or two files. Until they are received they stay open, whatever becomes of the sender.
+/// What comes with a frame, in the order in which it was sent.
+pub type Files = (OwnedFd, Option<OwnedFd>, Option<OwnedFd>);
+
+/// Sends a frame and one to three files. Until they are received they stay open, whatever becomes of the sender.
 ///
 /// # Errors
 /// The other end is closed; the socket's buffer is full.
@@ -28,11 +31,11 @@ pub fn send(socket: impl AsFd, frame: &Frame, files: &[BorrowedFd<'_>]) -> io::R
     if sent == FRAME_BYTES { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-/// Waits for a frame with files: one, and perhaps another. None: the other end is closed. They are *not* closed on exec.
+/// Waits for a frame with files: one, and perhaps others. None: the other end is closed. They are *not* closed on exec.
 ///
 /// # Errors
 /// A frame that is cut, or comes without a file.
-pub fn receive(socket: impl AsFd, frame: &mut Frame) -> io::Result<Option<(OwnedFd, Option<OwnedFd>)>> {
+pub fn receive(socket: impl AsFd, frame: &mut Frame) -> io::Result<Option<Files>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(socket, &mut [IoSliceMut::new(frame)], &mut control, RecvFlags::empty())?;
@@ -46,7 +49,7 @@ pub fn receive(socket: impl AsFd, frame: &mut Frame) -> io::Result<Option<(Owned
     let mut files = files.flatten();
     match files.next() {
         Some(file) if received.bytes == FRAME_BYTES && !received.flags.contains(ReturnFlags::CTRUNC) => {
-            Ok(Some((file, files.next())))
+            Ok(Some((file, files.next(), files.next())))
         }
         _ => Err(io::ErrorKind::InvalidData.into()),
     }

@@ -4,7 +4,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use tokio::task::JoinSet;
 
@@ -16,7 +15,7 @@ use super::{
     runner::{Id, Runner},
 };
 use crate::{
-    agent::boottime::Boottime,
+    agent::{boottime::Boottime, clocks::Clocks},
     plan::listener_set::{
         ownership::Write,
         unit::{self, Runs, Step, StopReason, View},
@@ -49,6 +48,8 @@ pub struct Hands<R> {
     pub me: Holder,
     /// How listeners are run.
     pub options: Options,
+    /// Of this machine.
+    pub clocks: Clocks,
     /// What runs them.
     pub runner: R,
     /// Calls on their way.
@@ -136,9 +137,9 @@ pub fn earliest(one: Option<Boottime>, other: Option<Boottime>) -> Option<Bootti
 
 impl<R: Runner> Hands<R> {
     /// With nothing to do yet.
-    pub fn new(me: Holder, options: Options, leases: Leases, runner: R) -> Self {
+    pub fn new(me: Holder, options: Options, clocks: Clocks, leases: Leases, runner: R) -> Self {
         let (calls, gaps) = (JoinSet::new(), BTreeMap::new());
-        Self { me, options, runner, calls, starts: 0, without_owners: false, leases, gaps }
+        Self { me, options, clocks, runner, calls, starts: 0, without_owners: false, leases, gaps }
     }
 
     /// Does for one listener what is to be done; when to look again without an event.
@@ -164,6 +165,7 @@ impl<R: Runner> Hands<R> {
                     me: &self.me,
                     deadline: told.deadlines.stop,
                     is_blocked: moment.blocked.contains(id),
+                    asks: listener.asks(),
                     leaves,
                     patience: 2 * told.period,
                     now,
@@ -220,7 +222,7 @@ impl<R: Runner> Hands<R> {
     fn prepare(&mut self, id: &Id, listener: &mut Listener) {
         match listener.task() {
             Ok(task) => {
-                listener.is_preparing = true;
+                (listener.is_preparing, listener.complaint) = (true, None);
                 self.runner.prepare(id, task);
             }
             Err(trouble) => listener.trouble = Some(trouble),
@@ -249,7 +251,7 @@ impl<R: Runner> Hands<R> {
     fn note_gap(&mut self, lease: &ListenerLease) {
         let is_from_me = lease.from.as_deref() == Some(&self.me.to_string());
         let Some(stopped_at) = lease.stopped_at.filter(|_| !is_from_me) else { return };
-        let millis = Timestamp::now().duration_since(stopped_at).as_millis();
+        let millis = self.clocks.timestamp().duration_since(stopped_at).as_millis();
         let gap = Gap {
             listener: lease.listener.clone(),
             epoch: lease.ownership.epoch,
@@ -290,7 +292,7 @@ impl<R: Runner> Hands<R> {
             revision: &self.options.revision,
             state,
             stopped: if is_mine { Stopped::Forget } else { stopped },
-            now: Timestamp::now(),
+            now: self.clocks.timestamp(),
         };
         let patch = transfer.patch(!self.without_owners && !listener.calls.without_owners);
         let to = write.holder.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -16,15 +16,10 @@ use crate::{
     api::{names, session::SessionProfile},
     plan::listener_set::ownership::Write,
     snapshot::{
-        lease::{Claim, Holder, Letter, Ownership, Session, read_inbox},
+        lease::{self, Claim, Holder, Letter, Ownership, Session, read_inbox},
         listener::Settings,
     },
 };
-
-/// True where `this` is certainly older. Versions that are no numbers cannot be compared.
-pub fn is_older(this: &str, than: &str) -> bool {
-    matches!((this.parse::<u64>(), than.parse::<u64>()), (Ok(this), Ok(than)) if this < than)
-}
 
 fn has_label(lease: &Lease, value: &str) -> bool {
     let labels = lease.metadata.labels.as_ref();
@@ -42,8 +37,8 @@ pub struct SessionLease {
     pub profile: Option<SessionProfile>,
     /// What the controller suggests, by ListenerSet and listener.
     pub inbox: BTreeMap<String, BTreeMap<String, Letter>>,
-    /// Annotations with reports.
-    pub reports: Vec<String>,
+    /// What agents of this Pod have said: of themselves, and their reports. Annotations.
+    pub said: BTreeMap<String, String>,
     /// It has any annotations.
     pub has_annotations: bool,
 }
@@ -58,6 +53,7 @@ impl SessionLease {
         let none = BTreeMap::new();
         let annotations = lease.metadata.annotations.as_ref().unwrap_or(&none);
         let (inbox, report) = (names::inbox_annotation(""), names::report_annotation(""));
+        let is_said = |(name, _): &(&String, &String)| name.starts_with(&report) || *name == names::ANNOTATION_AGENT;
         let letters = |(name, text): (&String, &String)| {
             let set = name.strip_prefix(&inbox)?;
             Some((set.to_owned(), read_inbox(text)))
@@ -69,7 +65,7 @@ impl SessionLease {
                 .get(names::ANNOTATION_PROFILE)
                 .and_then(|text| serde_json::from_value(Value::String(text.clone())).ok()),
             inbox: annotations.iter().filter_map(letters).collect(),
-            reports: annotations.keys().filter(|name| name.starts_with(&report)).cloned().collect(),
+            said: annotations.iter().filter(is_said).map(|(name, text)| (name.clone(), text.clone())).collect(),
             has_annotations: !annotations.is_empty(),
         })
     }
@@ -77,7 +73,7 @@ impl SessionLease {
 
 /// Claims a session as seen. What the boot before has reported goes.
 pub fn claim(seen: &SessionLease, me: &Holder, profile: SessionProfile, agent: &str, now: Timestamp) -> Value {
-    let mut annotations: Map<String, Value> = seen.reports.iter().map(|name| (name.clone(), Value::Null)).collect();
+    let mut annotations: Map<String, Value> = seen.said.keys().map(|name| (name.clone(), Value::Null)).collect();
     annotations.insert(names::ANNOTATION_AGENT.to_owned(), json!(agent));
     let now = MicroTime(now);
     json!({
@@ -162,11 +158,7 @@ impl ListenerLease {
         if !has_label(lease, names::LEASE_LISTENER) {
             return None;
         }
-        let owners = lease.metadata.owner_references.clone().unwrap_or_default();
-        let set = owners.iter().find(|owner| {
-            let group = owner.api_version.split('/').next().unwrap_or_default();
-            owner.controller == Some(true) && owner.kind == "ListenerSet" && group == names::GROUP
-        })?;
+        let set = lease::controlling_set(lease)?;
         let annotation = |name: &str| lease.metadata.annotations.as_ref()?.get(name).cloned();
         let listener = annotation(names::ANNOTATION_LISTENER)?;
         let name = lease.metadata.name.clone()?;
@@ -183,7 +175,7 @@ impl ListenerLease {
             settings: serde_json::from_str(&settings).map_err(|error| error.to_string()),
             from: annotation(names::ANNOTATION_FROM),
             stopped_at: annotation(names::ANNOTATION_STOPPED_AT).and_then(|text| text.parse().ok()),
-            owners,
+            owners: lease::owners(lease).to_vec(),
         })
     }
 }
@@ -239,32 +231,23 @@ impl Transfer<'_> {
                 annotations.insert(names::ANNOTATION_STOPPED_AT.to_owned(), Value::Null);
             }
         }
-        let identity = write.holder.as_ref().map(ToString::to_string);
-        let mut metadata = precondition(seen);
-        metadata["labels"] = json!({names::LABEL_HOLDER: identity.as_deref().map(names::holder_label)});
+        let mut patch = lease::naming(write.holder.as_ref(), write.epoch);
+        let metadata = &mut patch["metadata"];
+        json_patch::merge(metadata, &precondition(seen));
         metadata["annotations"] = Value::Object(annotations);
         if with_owners {
             metadata["ownerReferences"] = json!(self.owners());
         }
-        let mut spec = json!({"holderIdentity": identity, "leaseTransitions": write.epoch});
         if write.holder.is_some() {
-            spec["acquireTime"] = json!(MicroTime(self.now));
+            patch["spec"]["acquireTime"] = json!(MicroTime(self.now));
         }
-        json!({"metadata": metadata, "spec": spec})
+        patch
     }
 
     /// As they are, but of Pods the holder's alone.
     fn owners(&self) -> Vec<OwnerReference> {
-        let is_pod = |owner: &OwnerReference| owner.api_version == "v1" && owner.kind == "Pod";
-        let mut owners: Vec<_> = self.seen.owners.iter().filter(|owner| !is_pod(owner)).cloned().collect();
-        owners.extend(self.write.holder.as_ref().map(|holder| OwnerReference {
-            api_version: "v1".into(),
-            kind: "Pod".into(),
-            name: holder.pod.clone(),
-            uid: holder.uid.clone(),
-            controller: None,
-            block_owner_deletion: None,
-        }));
+        let mut owners: Vec<_> = self.seen.owners.iter().filter(|owner| !lease::is_pod(owner)).cloned().collect();
+        owners.extend(self.write.holder.as_ref().map(|holder| lease::pod_owner(&holder.pod, &holder.uid)));
         owners
     }
 }

@@ -53,6 +53,7 @@ fn a_session_tells_what_is_asked_and_suggested() {
     let read = SessionLease::read(&lease(&session())).unwrap();
     assert_eq!((read.profile, read.uid.as_str()), (Some(SessionProfile::Fast), "uid-lease"));
     assert_eq!(read.inbox["bots"]["one"].epoch, 4);
+    assert_eq!(read.said, BTreeMap::from([("report.baton.dev/bots".to_owned(), "{}".to_owned())]));
     let mut unlabelled = session();
     unlabelled["metadata"]["labels"] = json!({});
     assert_eq!(SessionLease::read(&lease(&unlabelled)), None, "it counts as deleted");
@@ -160,10 +161,4 @@ fn a_transfer_writes_everything_that_names_the_holder_at_once() {
     let patch = Transfer { write: &again, stopped: Stopped::Forget, ..transfer }.patch(true);
     assert_eq!(patch["metadata"]["annotations"]["baton.dev/revision"], "r2");
     assert_eq!(patch["metadata"]["annotations"]["baton.dev/stopped-at"], Value::Null);
-}
-
-#[test]
-fn versions_are_compared_as_numbers() {
-    assert!(is_older("9", "10") && !is_older("10", "9") && !is_older("9", "9"));
-    assert!(!is_older("x", "10") && !is_older("9", ""));
 }

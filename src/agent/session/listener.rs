@@ -4,7 +4,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    leases::{ListenerLease, Stopped, is_older},
+    leases::{ListenerLease, Stopped},
     pace::Backoff,
 };
 use crate::{
@@ -12,8 +12,9 @@ use crate::{
         boottime::Boottime,
         exec::{Cause, Ended, Environment, Exit},
     },
-    plan::listener_set::unit::{Runs, Unit},
+    plan::listener_set::unit::{self, Runs, Unit},
     snapshot::{
+        index::is_older,
         lease::{Holder, Letter, Order},
         report::{UnitReport, UnitState},
     },
@@ -46,6 +47,8 @@ pub struct Listener {
     pub run: Option<Run>,
     /// It was asked to prepare, and has not answered.
     pub is_preparing: bool,
+    /// What it said was wrong, since it was asked to prepare.
+    pub complaint: Option<String>,
     /// What it would resume from, as it has said, and the epoch it ran under then.
     pub resume: Option<(u32, String)>,
     /// The epoch that last ran here, and when it had stopped.
@@ -163,6 +166,7 @@ impl Listener {
             trouble: None,
             run: None,
             is_preparing: false,
+            complaint: None,
             resume: None,
             stopped: None,
             checkpoint_at: Boottime::default(),
@@ -210,6 +214,11 @@ impl Listener {
         self.lease.settings.as_ref().is_ok_and(|settings| settings.checkpoint_seconds > 0)
     }
 
+    /// Its set has a start budget.
+    pub fn asks(&self) -> bool {
+        self.lease.settings.as_ref().is_ok_and(|settings| settings.asks_before_start)
+    }
+
     /// It does its work.
     pub fn works(&self) -> bool {
         matches!(self.unit.runs, Runs::Epoch { .. }) && self.run.as_ref().is_some_and(|run| run.works)
@@ -235,12 +244,14 @@ impl Listener {
         let lease = &self.lease;
         let settings = lease.settings.as_ref().map_err(|error| Trouble::new("SettingsUnreadable", error))?;
         Ok(Environment {
+            set: lease.set.clone(),
             listener: lease.listener.clone(),
             config: serde_json::to_string(&settings.config).unwrap_or_default(),
             fence_token: format!("{}-{}", lease.set_uid, lease.ownership.resource_version),
             resume: lease.ownership.state.clone(),
             connect_timeout_seconds: settings.connect_timeout_seconds,
             use_proxy: settings.use_proxy,
+            stop_timeout_seconds: settings.stop_timeout_seconds,
         })
     }
 
@@ -248,6 +259,7 @@ impl Listener {
     pub fn started(&mut self, now: Boottime, works: bool) {
         let ownership = &self.lease.ownership;
         self.unit.runs = Runs::Epoch { epoch: ownership.epoch, config_hash: ownership.config_hash.clone() };
+        self.unit.ran_with = Some(ownership.config_hash.clone());
         self.unit.uninvited_since = None;
         self.run = Some(Run {
             began: now,
@@ -259,21 +271,22 @@ impl Listener {
         if works {
             self.trouble = None;
         }
-        (self.is_preparing, self.checkpoint_at) = (false, now);
+        (self.is_preparing, self.complaint, self.checkpoint_at) = (false, None, now);
     }
 
     /// Its start has failed before anything ran: the epoch is spent.
     pub fn not_started(&mut self, now: Boottime, trouble: Trouble) {
         self.unit.tombstone = self.unit.tombstone.max(self.lease.ownership.epoch);
         self.unit.runs = Runs::Nothing;
+        self.unit.ran_with = Some(self.lease.ownership.config_hash.clone());
         self.is_preparing = false;
         self.unit.rests_until = now.after(self.backoff.failed(Duration::ZERO));
         self.trouble = Some(trouble);
     }
 
-    /// It does its work.
+    /// It does its work; said too late it changes nothing.
     pub fn said_that_it_works(&mut self) {
-        if let Some(run) = &mut self.run {
+        if let Some(run) = self.run.as_mut().filter(|run| !run.has_failed) {
             run.works = true;
             self.trouble = None;
         }
@@ -313,12 +326,21 @@ impl Listener {
             Runs::Epoch { epoch, .. } => (epoch, false),
             Runs::Stops { epoch } => (epoch, true),
             Runs::Nothing | Runs::Prepared => {
+                let complaint = self.complaint.take();
+                let was_to_come = self.is_preparing || self.unit.runs == Runs::Prepared;
+                if was_to_come && ended.cause != Cause::Deadline {
+                    self.unit.rests_until = now.after(self.backoff.failed(Duration::ZERO));
+                    self.trouble =
+                        Some(complaint.as_deref().map_or_else(|| Trouble::of_end(ended), Trouble::of_complaint));
+                }
                 (self.unit.runs, self.is_preparing) = (Runs::Nothing, false);
                 return;
             }
         };
         self.unit.runs = Runs::Nothing;
-        self.unit.tombstone = self.unit.tombstone.max(epoch);
+        if !mutant!(NoTombstone) {
+            self.unit.tombstone = self.unit.tombstone.max(epoch);
+        }
         self.stopped = Some((epoch, wall));
         let run = self.run.take();
         let ran_for = run.as_ref().map_or(Duration::ZERO, |run| now.since(run.began));
@@ -348,9 +370,14 @@ impl Listener {
     }
 
     /// What a report says of it beyond whether it runs.
-    pub fn report(&self, letter: Option<&Letter>, me: &Holder) -> Option<UnitReport> {
+    pub fn report(&self, letter: Option<&Letter>, me: &Holder, now: Boottime) -> Option<UnitReport> {
         let failures = self.backoff.failures();
+        let waits = || {
+            let may_ask = self.is_mine(me) && self.asks() && now >= self.unit.rests_until;
+            may_ask && unit::waits(&self.unit, &self.lease.ownership)
+        };
         let state = match self.unit.runs {
+            Runs::Nothing | Runs::Prepared if waits() => UnitState::Waiting,
             Runs::Prepared => UnitState::Prepared,
             Runs::Stops { .. } => UnitState::Stopping,
             Runs::Epoch { .. } if self.works() => return None,

@@ -80,6 +80,7 @@ fn who_does_not_say_in_time_that_it_works_gives_up_once() {
     assert!(!listener.gives_up(second(103)));
     assert!(listener.gives_up(second(104)) && !listener.gives_up(second(105)));
     assert_eq!(listener.unit.runs, Runs::Stops { epoch: 5 });
+    listener.said_that_it_works(); // too late, with its last words
     listener.ended(end(Cause::Stopped), second(106), wall());
     assert_eq!((listener.backoff.failures(), listener.trouble.unwrap().reason.as_str()), (1, "StartTimeout"));
     let mut works = Listener::new(lease(), 1);
@@ -182,4 +183,22 @@ fn what_is_gone_does_not_come_back_by_a_late_answer() {
         listener.see(late, &me);
         assert!(!listener.is_mine(&me), "{version}");
     }
+}
+
+/// What ends while it waits for its turn has failed to prepare, unless it was told to end or nobody renewed the session.
+#[test]
+fn what_ends_before_its_turn_is_told_and_rests() {
+    let ended = |prepare: fn(&mut Listener), cause: Cause| {
+        let mut listener = Listener::new(lease(), 1);
+        prepare(&mut listener);
+        listener.complaint = Some("ConnectTimeout: no route".into());
+        listener.ended(end(cause), second(110), wall());
+        assert_eq!((&listener.unit.runs, listener.is_preparing, listener.unit.tombstone), (&Runs::Nothing, false, 0));
+        (listener.trouble.map(|trouble| trouble.reason), listener.unit.rests_until)
+    };
+    let failed = (Some("ConnectTimeout".to_owned()), second(111));
+    assert_eq!(ended(|it| it.is_preparing = true, Cause::Exited), failed);
+    assert_eq!(ended(|it| it.unit.runs = Runs::Prepared, Cause::Exited), failed);
+    assert_eq!(ended(|it| it.unit.runs = Runs::Prepared, Cause::Deadline), (None, Boottime::default()));
+    assert_eq!(ended(|_| {}, Cause::Stopped), (None, Boottime::default()), "it was not to come");
 }

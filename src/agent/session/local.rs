@@ -52,15 +52,14 @@ pub fn routes(health: watch::Receiver<Health>, notices: mpsc::Sender<Notice>) ->
     )
 }
 
-/// Serves for ever.
+/// Listens, before anything is served.
 ///
 /// # Errors
 /// The address cannot be listened on.
-pub async fn serve(address: SocketAddr, routes: Router) -> anyhow::Result<impl Future<Output = std::io::Result<()>>> {
-    let listener = TcpListener::bind(address)
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
         .await
-        .map_err(|error| anyhow::anyhow!("cannot listen on {address}: {error}; use --port or --probes"))?;
-    Ok(axum::serve(listener, routes).into_future())
+        .map_err(|error| anyhow::anyhow!("cannot listen on {address}: {error}; use --port or --probes"))
 }
 
 fn healthy(health: &Health) -> (StatusCode, &'static str) {
@@ -72,9 +71,9 @@ fn healthy(health: &Health) -> (StatusCode, &'static str) {
 }
 
 fn ready(health: &Health) -> (StatusCode, &'static str) {
-    if Boottime::now() < health.ready_until {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the session is not renewed: no listener may run\n")
+    match health.lacks {
+        Some(what) => (StatusCode::SERVICE_UNAVAILABLE, what),
+        None if Boottime::now() < health.ready_until => (StatusCode::OK, "ok\n"),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the session is not renewed: no listener may run\n"),
     }
 }

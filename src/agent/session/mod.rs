@@ -8,11 +8,13 @@
 //!        │               └────────── Outbox{info, reports} ─────────┘ └── what children say, and their proven ends
 //!        └───────────────────────── transfers, checkpoints (compare-and-swap) ─────────────┘
 //! ```
-//! - [`run`]: what is started, in which order; [`settings`]: the command line; [`local`]: probes and `/drain`;
+//! - [`run`]: the process; [`settings`]: its command line; [`local`]: probes and `/drain`; `bounded`: how
+//!   many connections at once;
+//! - [`boot`]: one session in it, from the claim to the end: what is started, in which order;
 //! - [`renewal`]: one task with a client of its own, for the session; [`pace`]: until when an acknowledged renewal lets
 //!   listeners run, and pauses after failures (pure);
 //! - [`units`]: one task for all listeners; [`hands`]: what it does about one; [`listener`]: what is known of one;
-//!   `tell`: what is reported of them;
+//!   `tell`: what is reported of them; [`drain`]: whether it lets go of them (pure);
 //! - [`leases`]: Leases read, patches made (pure); [`api`]: the calls;
 //! - [`runner`]: what runs listeners.
 //!
@@ -23,6 +25,9 @@
 //! may have begun already, and the process ends once nothing runs: the next boot claims anew. After a jump of the wall clock nothing that was
 //! acknowledged before counts.
 pub mod api;
+pub mod boot;
+mod bounded;
+pub mod drain;
 pub mod hands;
 pub mod leases;
 pub mod listener;

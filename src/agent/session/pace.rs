@@ -64,7 +64,8 @@ impl Pace {
     pub fn deadlines(&self) -> Deadlines {
         let Some(sent_at) = self.sent_at else { return Deadlines::default() };
         let times = self.in_force.times();
-        let kill = times.kill.saturating_sub(GUARD_MARGIN).max(times.stop);
+        let late = if mutant!(KillsLate) { Duration::from_secs(20) } else { Duration::ZERO };
+        let kill = times.kill.saturating_sub(GUARD_MARGIN).max(times.stop) + late;
         Deadlines { stop: session::deadline(sent_at, times.stop), kill: session::deadline(sent_at, kill) }
     }
 

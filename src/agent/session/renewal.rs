@@ -6,7 +6,6 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use tokio::{
     sync::{mpsc, watch},
@@ -15,15 +14,18 @@ use tokio::{
 
 use super::{
     api::{CallError, Connect, Leases},
-    leases::{self, Renewal, SessionLease, is_older},
+    leases::{self, Renewal, SessionLease},
     pace::{Deadlines, Pace},
 };
 use crate::{
-    agent::boottime::{Alarm, Boottime, Reading, jumped},
+    agent::{
+        boottime::{Boottime, Reading, jumped},
+        clocks::Clocks,
+    },
     api::names,
     plan::listener_set::session::{self, Standing, Start},
     snapshot::{
-        index::Event,
+        index::{Event, is_older},
         lease::{Holder, Letter},
         report::AgentInfo,
     },
@@ -80,8 +82,9 @@ pub struct Renewals {
     pace: Pace,
     /// Annotations as last acknowledged.
     said: BTreeMap<String, String>,
-    /// The clocks when last looked at.
-    clocks: Reading,
+    clocks: Clocks,
+    /// What they said when last looked at.
+    looked_at: Reading,
     /// What was sent before that does not count: a clock may have stood still since.
     counts_from: Boottime,
     /// The last answer was a 401, and the token was read anew.
@@ -93,6 +96,8 @@ pub struct Renewals {
 pub struct Claimant {
     /// Makes clients.
     pub connect: Connect,
+    /// Of this machine.
+    pub clocks: Clocks,
     /// Namespace of the Pod.
     pub namespace: String,
     /// This process; its boot number is found by the claim.
@@ -162,7 +167,8 @@ impl Claimant {
             seen,
             pace,
             said: BTreeMap::new(),
-            clocks: Reading::now(),
+            clocks: self.clocks.clone(),
+            looked_at: self.clocks.reading(),
             counts_from: Boottime::default(),
             has_reconnected: false,
             told: watch::Sender::default(),
@@ -195,8 +201,8 @@ impl Renewals {
     async fn claim(&mut self, first: &Outbox) -> Result<(), CallError> {
         let annotations = first.annotations();
         let agent = annotations.get(names::ANNOTATION_AGENT).map_or("", String::as_str);
-        let patch = leases::claim(&self.seen, &self.me, self.pace.wanted(), agent, Timestamp::now());
-        let sent_at = Boottime::now();
+        let patch = leases::claim(&self.seen, &self.me, self.pace.wanted(), agent, self.clocks.timestamp());
+        let sent_at = self.clocks.boottime();
         let lease = self.leases.merge(&self.name, &patch, CLAIM_TIMEOUT).await?;
         self.said = BTreeMap::from([(names::ANNOTATION_AGENT.to_owned(), agent.to_owned())]);
         self.acknowledged(sent_at, &lease);
@@ -213,17 +219,17 @@ impl Renewals {
         mut events: mpsc::UnboundedReceiver<Event<Lease>>,
         mut outbox: watch::Receiver<Outbox>,
     ) -> anyhow::Result<()> {
-        let mut alarm = Alarm::new()?;
+        let mut alarm = self.clocks.alarm()?;
         let mut flight = JoinSet::new();
         // A claim found as ours has not been renewed yet.
         let is_fresh = self.pace.deadlines() != Deadlines::default();
-        let mut due = if is_fresh { self.pace.next(Boottime::now(), false) } else { Boottime::now() };
+        let mut due = if is_fresh { self.pace.next(self.clocks.boottime(), false) } else { self.clocks.boottime() };
         loop {
             let over = self.told.borrow().over.is_some();
             if over {
                 return Ok(());
             }
-            let now = Boottime::now();
+            let now = self.clocks.boottime();
             if now >= due && flight.is_empty() {
                 self.renew(&mut flight, &outbox.borrow_and_update());
             }
@@ -248,10 +254,10 @@ impl Renewals {
                 }
             };
             if hurry {
-                due = due.min(Boottime::now().after(COALESCE));
+                due = due.min(self.clocks.boottime().after(COALESCE));
             }
             if self.look_at_the_clocks() {
-                due = Boottime::now();
+                due = self.clocks.boottime();
             }
         }
     }
@@ -259,27 +265,32 @@ impl Renewals {
     fn renew(&mut self, flight: &mut JoinSet<Answer>, outbox: &Outbox) {
         let is_other = self.seen.session.duration != self.pace.wanted().times().expire;
         let renewal = Renewal {
-            annotations: self.news(outbox).collect(),
+            annotations: self.missing(outbox).collect(),
             is_first: !self.seen.has_annotations,
             duration: is_other.then(|| (self.pace.wanted(), self.seen.session.renewed_at)),
         };
-        let patch = leases::renew(&self.me, &renewal, Timestamp::now());
+        let patch = leases::renew(&self.me, &renewal, self.clocks.timestamp());
         let (leases, name, timeout) = (self.leases.clone(), self.name.clone(), self.pace.timeout());
-        let sent_at = Boottime::now();
+        let sent_at = self.clocks.boottime();
         flight.spawn(async move {
             let answer = leases.json(&name, patch, timeout).await;
             Answer { sent_at, kind: Kind::Renewed(answer, renewal.annotations) }
         });
     }
 
-    /// Annotations that differ from what was last acknowledged.
+    /// Of these, those that were not acknowledged yet: reasons to hurry.
     fn news(&self, outbox: &Outbox) -> impl Iterator<Item = (String, String)> {
-        outbox.annotations().into_iter().filter(|(name, text)| self.said.get(name) != Some(text))
+        self.missing(outbox).filter(|(name, text)| self.said.get(name) != Some(text))
+    }
+
+    /// Annotations that the Lease does not show: news, and what a renewal that was long on its way has overwritten.
+    fn missing(&self, outbox: &Outbox) -> impl Iterator<Item = (String, String)> {
+        outbox.annotations().into_iter().filter(|(name, text)| self.seen.said.get(name) != Some(text))
     }
 
     fn read(&self, flight: &mut JoinSet<Answer>) {
         let (leases, name, timeout) = (self.leases.clone(), self.name.clone(), self.pace.timeout());
-        let sent_at = Boottime::now();
+        let sent_at = self.clocks.boottime();
         flight.spawn(async move { Answer { sent_at, kind: Kind::Read(leases.get(&name, timeout).await) } });
     }
 
@@ -293,7 +304,7 @@ impl Renewals {
                 self.said.extend(annotations);
                 self.acknowledged(sent_at, &lease);
                 // One from before a jump does not count: once more, at once.
-                if sent_at >= self.counts_from { self.pace.next(sent_at, false) } else { Boottime::now() }
+                if sent_at >= self.counts_from { self.pace.next(sent_at, false) } else { self.clocks.boottime() }
             }
             Kind::Renewed(Err(error), _) if error.asks_for_a_look() => {
                 tracing::warn!(lease = self.name, error = error.message(), "the session was not renewed, looking why");
@@ -317,7 +328,7 @@ impl Renewals {
                 }
                 // Its token has been read anew: once more, at once.
                 if is_unauthorized && !std::mem::replace(&mut self.has_reconnected, true) {
-                    return Boottime::now();
+                    return self.clocks.boottime();
                 }
                 self.pace.next(sent_at, true)
             }
@@ -393,13 +404,13 @@ impl Renewals {
 
     /// True: they have jumped, and nothing acknowledged so far counts any more.
     fn look_at_the_clocks(&mut self) -> bool {
-        let clocks = Reading::now();
-        let has_jumped = jumped(std::mem::replace(&mut self.clocks, clocks), clocks);
+        let now = self.clocks.reading();
+        let has_jumped = jumped(std::mem::replace(&mut self.looked_at, now), now);
         if has_jumped {
             tracing::warn!(
                 "the wall clock has jumped: the machine may have stood still, so everything stops until the session is renewed"
             );
-            self.counts_from = clocks.boot;
+            self.counts_from = now.boot;
             self.pace.void();
             self.publish();
         }

@@ -1,10 +1,9 @@
-//! What `baton-agent exec` starts, and in which order.
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+//! The processes `baton-agent exec` and `baton-agent serve`: log, locks, signals, local servers, and what runs listeners.
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
 use axum::Router;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Api, Client, Config};
+use kube::{Client, Config};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -13,108 +12,155 @@ use tokio::{
 use tracing_subscriber::{EnvFilter, fmt};
 
 use super::{
-    api::{Connect, Leases},
+    api::Connect,
+    boot::Boot,
+    bounded,
     hands::Options,
     local,
-    renewal::{Claimant, Outbox},
-    settings::Exec,
-    units::{Health, Notice, Sources, Units},
+    runner::Runner,
+    settings::{Agent, Exec, Serve},
+    units::{Health, Notice},
 };
 use crate::{
     agent::{
         alone::{self, Alone},
-        boottime::Boottime,
+        clocks::Clocks,
         exec::{Children, Guards},
+        sidecar::{application::Application, routes},
     },
-    api::names,
-    observe::watch::{Refresher, Selection, Settings as WatchSettings, Watch},
-    snapshot::{index::Event, lease::Holder, report::AgentInfo},
+    sdk::wire::PORT_FILE,
 };
 
-/// A watch that tells nothing for so long is dead.
-const WATCH_SILENCE: Duration = Duration::from_secs(30);
-/// Longest time for a watch to begin.
-const WATCH_BEGIN: Duration = Duration::from_secs(5);
 /// Notices not yet taken.
 const NOTICES_MAX: usize = 16;
 
-/// Runs the agent until its Pod ends.
+/// Connections to one of the local servers.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Runs the agent with children of its own until its Pod ends.
 ///
 /// # Errors
 /// Whatever keeps it from starting; the session was lost. Nothing runs then.
-pub async fn run(settings: Exec) -> anyhow::Result<()> {
-    start_log(&settings)?;
-    // Before anything else: a second agent must not get anywhere.
-    let _alone = Alone::claim(&settings.state_dir)?;
-    let (notices, mut incoming) = mpsc::channel(NOTICES_MAX);
-    let mut tasks = JoinSet::new();
-    pass_on_signals(notices.clone(), &mut tasks)?;
+pub async fn exec(settings: Exec) -> anyhow::Result<()> {
+    let mut process = Process::start(&settings.agent)?;
+    process.listen(&settings.agent, Router::new(), process.health.subscribe()).await?;
+    let boot = process.boot(&settings.agent, settings.ready_on_tick).await?;
+    let children = async {
+        let lock = alone::outlive_guards(&settings.agent.state_dir).await?;
+        Ok(Children::new(Guards::start()?.keeping(lock), settings.command.clone()).warm(settings.warm))
+    };
+    process.live(boot, children).await
+}
+
+/// Runs the agent beside an application until its Pod ends.
+///
+/// # Errors
+/// The same.
+pub async fn serve(settings: Serve) -> anyhow::Result<()> {
+    let mut process = Process::start(&settings.agent)?;
+    let application = Application::new(&settings.agent.state_dir)?;
     let health = watch::Sender::new(Health::default());
-    serve(settings.local(), local::routes(health.subscribe(), notices.clone()), &mut tasks).await?;
-    if let Some(address) = settings.probes {
-        serve(address, local::probes(health.subscribe()), &mut tasks).await?;
-    }
+    let seen = health.subscribe();
+    process.tasks.spawn(look_after(application.clone(), process.health.subscribe(), health));
+    let port =
+        process.listen(&settings.agent, routes::routes(application.clone(), process.notices.clone()), seen).await?;
+    let file = settings.agent.state_dir.join(PORT_FILE);
+    std::fs::write(&file, port.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
+    // It works once the application says so: nobody else can know.
+    let boot = process.boot(&settings.agent, true).await?;
+    process.live(boot, application.outlive_earlier()).await
+}
 
-    let connect = connector(settings.config().await?);
-    let first =
-        Outbox { info: AgentInfo { revision: settings.pod.revision.clone(), draining: false }, ..Outbox::default() };
-    let mut drains = false;
-    let starting = async {
-        let lock = alone::outlive_guards(&settings.state_dir).await?;
-        let client = connect()?;
-        let name = names::session_lease_name(&settings.pod.pod_name)
-            .context("BATON_POD_NAME is too long: a Pod with a session has a name of at most 245 characters")?;
-        let mut events = watch_leases(&client, &settings, Selection::name(&name), &mut tasks);
-        let claimant = Claimant {
-            connect: connect.clone(),
-            namespace: settings.pod.pod_namespace.clone(),
-            name: Holder {
-                pod: settings.pod.pod_name.clone(),
-                uid: settings.pod.pod_uid.clone(),
-                boot: 1,
-                random: format!("{:08x}", fastrand::u32(..)),
-            },
-            first: first.clone(),
+/// Tells of the agent's health, and whether there is an application.
+async fn look_after(application: Arc<Application>, mut own: watch::Receiver<Health>, to: watch::Sender<Health>) {
+    let mut applications = application.changes();
+    loop {
+        let lacks = (!application.is_connected()).then_some("no application is connected: no listener can run\n");
+        let health = Health { lacks, ..own.borrow_and_update().clone() };
+        to.send_replace(health);
+        let is_over = tokio::select! {
+            changed = own.changed() => changed.is_err(),
+            changed = applications.changed() => changed.is_err(),
         };
-        let renewals = claimant.claim(&mut events).await?;
-        anyhow::Ok((lock, client, events, renewals))
-    };
-    let (lock, client, session_events, renewals) = tokio::select! {
-        started = starting => started?,
-        () = idle(&mut incoming, &health, &mut drains) => return Ok(()), // nothing is held yet
-    };
-
-    let me = renewals.me().clone();
-    let mine = format!("{}={}", names::LABEL_HOLDER, names::holder_label(&me.to_string()));
-    let events = watch_leases(&client, &settings, Selection::labels(&mine), &mut tasks);
-    let told = renewals.subscribe();
-    let outbox = watch::Sender::new(first);
-    let said = outbox.subscribe();
-    tasks.spawn(async move {
-        match renewals.keep(session_events, said).await {
-            // Its end was told; what runs has yet to stop.
-            Ok(()) => std::future::pending().await,
-            Err(error) => tracing::error!(error = format!("{error:#}"), "the session cannot be renewed"),
+        if is_over {
+            return std::future::pending().await;
         }
-    });
-    if drains {
-        let _ = notices.try_send(Notice::Drain); // or one is in there already
-    }
-    let options = Options {
-        ready_on_tick: settings.ready_on_tick,
-        drain_timeout: settings.drain_timeout(),
-        revision: settings.pod.revision.clone(),
-    };
-    let leases = Leases::new(client, &settings.pod.pod_namespace);
-    let children = Children::new(Guards::start()?.keeping(lock), settings.command.clone());
-    let units = Units::new(me, options, leases, children, outbox, health);
-    tokio::select! {
-        outcome = units.run(Sources { events, told, notices: incoming }) => outcome,
-        ended = tasks.join_next() => Err(anyhow::anyhow!("a part of the agent ended unexpectedly: {ended:?}")),
     }
 }
 
-fn start_log(settings: &Exec) -> anyhow::Result<()> {
+/// What every agent is, whatever runs its listeners.
+struct Process {
+    _alone: Alone,
+    notices: mpsc::Sender<Notice>,
+    incoming: Option<mpsc::Receiver<Notice>>,
+    health: watch::Sender<Health>,
+    tasks: JoinSet<()>,
+}
+
+impl Process {
+    fn start(settings: &Agent) -> anyhow::Result<Self> {
+        start_log(settings)?;
+        // Before anything else: a second agent must not get anywhere.
+        let alone = Alone::claim(&settings.state_dir)?;
+        let (notices, incoming) = mpsc::channel(NOTICES_MAX);
+        let mut tasks = JoinSet::new();
+        pass_on_signals(notices.clone(), &mut tasks)?;
+        let health = watch::Sender::new(Health::default());
+        Ok(Self { _alone: alone, notices, incoming: Some(incoming), health, tasks })
+    }
+
+    /// Serves probes, `/drain` and more; the port on 127.0.0.1.
+    async fn listen(&mut self, settings: &Agent, more: Router, health: watch::Receiver<Health>) -> anyhow::Result<u16> {
+        let routes = local::routes(health.clone(), self.notices.clone()).merge(more);
+        let port = self.serve(settings.local(), routes).await?;
+        if let Some(address) = settings.probes {
+            self.serve(address, local::probes(health)).await?;
+        }
+        Ok(port)
+    }
+
+    async fn serve(&mut self, address: SocketAddr, routes: Router) -> anyhow::Result<u16> {
+        let listener = local::bind(address).await?;
+        let port = listener.local_addr()?.port();
+        let server = bounded::serve(listener, CONNECTIONS_MAX, routes);
+        self.tasks.spawn(async move {
+            let outcome = server.await;
+            tracing::error!(?outcome, "a local server has ended");
+        });
+        Ok(port)
+    }
+
+    async fn boot(&mut self, settings: &Agent, ready_on_tick: bool) -> anyhow::Result<Boot> {
+        Ok(Boot {
+            connect: connector(settings.config().await?),
+            clocks: Clocks::system(),
+            rng: fastrand::Rng::new(),
+            pod: settings.pod.clone(),
+            options: Options {
+                ready_on_tick,
+                drain_timeout: settings.drain_timeout(),
+                revision: settings.pod.revision.clone(),
+            },
+            notices: self.incoming.take().context("an agent starts once")?,
+            health: self.health.clone(),
+        })
+    }
+
+    async fn live<R: Runner>(
+        mut self,
+        boot: Boot,
+        runner: impl Future<Output = anyhow::Result<R>>,
+    ) -> anyhow::Result<()> {
+        tokio::select! {
+            outcome = boot.live(runner) => outcome,
+            ended = self.tasks.join_next() => {
+                Err(anyhow::anyhow!("a part of the agent ended unexpectedly: {ended:?}"))
+            }
+        }
+    }
+}
+
+fn start_log(settings: &Agent) -> anyhow::Result<()> {
     // The client logs each failed request as an error; whether it is one, the caller knows, and says so.
     let filter = EnvFilter::try_from_default_env()
         .or_else(|_| EnvFilter::try_new(format!("kube_client=off,{}", settings.log_level)))
@@ -141,52 +187,4 @@ fn pass_on_signals(notices: mpsc::Sender<Notice>, tasks: &mut JoinSet<()>) -> an
         }
     });
     Ok(())
-}
-
-async fn serve(address: SocketAddr, routes: Router, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
-    let server = local::serve(address, routes).await?;
-    tasks.spawn(async move {
-        let outcome = server.await;
-        tracing::error!(?outcome, "a local server has ended");
-    });
-    Ok(())
-}
-
-fn watch_leases(
-    client: &Client,
-    settings: &Exec,
-    selection: Selection,
-    tasks: &mut JoinSet<()>,
-) -> mpsc::UnboundedReceiver<Event<Lease>> {
-    // Bounded by what the API server tells; taken at once.
-    let (sender, events) = mpsc::unbounded_channel();
-    let watch = Watch {
-        api: Api::namespaced(client.clone(), &settings.pod.pod_namespace),
-        name: "Lease",
-        selection,
-        settings: WatchSettings { silence: WATCH_SILENCE, begin_timeout: WATCH_BEGIN, ..WatchSettings::default() },
-        refresh: Refresher::default().subscribe(),
-        rng: fastrand::Rng::new(),
-        required: true,
-    };
-    tasks.spawn(watch.run(move |event| {
-        let _ = sender.send(event); // or nobody cares any more
-    }));
-    events
-}
-
-/// Answers probes until the agent is to end. `drains`: it was asked to let go of what it does not have yet.
-async fn idle(incoming: &mut mpsc::Receiver<Notice>, health: &watch::Sender<Health>, drains: &mut bool) {
-    loop {
-        health.send_modify(|health| {
-            health.turned_at = Boottime::now();
-            health.is_drained = *drains;
-        });
-        match tokio::time::timeout(Duration::from_secs(1), incoming.recv()).await {
-            Ok(Some(Notice::Terminate)) => return,
-            Ok(Some(Notice::Drain)) => *drains = true,
-            Ok(None) => std::future::pending().await, // cannot be: signals have a sender
-            Err(_) => {}
-        }
-    }
 }

@@ -1,20 +1,18 @@
-//! The command line of `baton-agent exec` and `baton-agent drain`.
+//! The command line of `baton-agent exec`, `baton-agent serve` and `baton-agent drain`.
 use std::{
     ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
 use anyhow::Context;
-use hyper::header::{HeaderValue, USER_AGENT};
-use kube::{
-    Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::{Client, Config};
 
-/// Where a Pod finds its agent, unless told otherwise.
-const PORT: u16 = 9464;
+use crate::{
+    connection,
+    sdk::wire::{PORT, STATE_DIR},
+};
 
 /// Runs one child for each listener that this Pod is given, until the Pod ends.
 ///
@@ -28,11 +26,56 @@ const PORT: u16 = 9464;
 /// BATON_POD_NAMESPACE by the downward API, as the Pods of a Rollout do.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Exec {
+    /// What every agent is told.
+    #[command(flatten)]
+    pub agent: Agent,
+
+    /// A listener works once it has written {"tick": true} or {"resume": …}, and has failed to start if that takes longer
+    /// than its startTimeoutSeconds. Without this it works once it was started.
+    #[arg(long)]
+    pub ready_on_tick: bool,
+
+    /// Start a child as soon as its listener is to come, so that it can connect before its turn: it must not consume. It then
+    /// writes {"prepared": true} to file descriptor 3, and begins with {"start": {"resume": ANY, "token": "…"}} on its standard
+    /// input, which takes the place of BATON_RESUME and BATON_FENCE_TOKEN; every child is told so. An input that ends
+    /// without this line, and SIGTERM, mean that it will not come.
+    #[arg(long)]
+    pub warm: bool,
+
+    /// What to run for each listener.
+    #[arg(last = true, required = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Has the application in another container of this Pod run the listeners that the Pod is given.
+///
+/// For a native sidecar: an init container, called baton-agent, with restartPolicy: Always. The application opens one
+/// stream of events, GET http://127.0.0.1:9464/v1/listeners?instance=RANDOM&stream=1&running= (newline-delimited
+/// JSON, or server-sent events where it accepts those), does what they say, and answers with POST
+/// /v1/listeners/SET/LISTENER/started, tick, resume, failed or stopped. Each event that lets something run has a deadline, by
+/// which it must have stopped; each renewal of the Pod's session moves it. docs/listeners.md has the whole of it; for Rust
+/// there is an SDK.
+///
+/// The agent cannot kill what runs in another container: it trusts the application with its deadlines, as `baton-agent exec`
+/// need not.
+///
+/// The Pod must mount an emptyDir at --state-dir in both containers, and tell the agent BATON_POD_NAME, BATON_POD_UID and
+/// BATON_POD_NAMESPACE by the downward API.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Serve {
+    /// What every agent is told.
+    #[command(flatten)]
+    pub agent: Agent,
+}
+
+/// What every agent is told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Agent {
     /// Folder that all containers of the Pod share and that outlives a restart of one: an emptyDir.
-    #[arg(long, env = "BATON_STATE_DIR", default_value = "/baton")]
+    #[arg(long, env = "BATON_STATE_DIR", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
 
-    /// Port on 127.0.0.1 of /healthz, /readyz and /drain.
+    /// Port on 127.0.0.1 of /healthz, /readyz, /drain and, of a sidecar, /v1/listeners.
     #[arg(long, env = "BATON_PORT", default_value_t = PORT)]
     pub port: u16,
 
@@ -44,11 +87,6 @@ pub struct Exec {
     /// Shorter than the Pod's terminationGracePeriodSeconds by the time that the listeners take to stop.
     #[arg(long, env = "BATON_DRAIN_TIMEOUT", default_value_t = 25, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub drain_timeout: u64,
-
-    /// A listener works once it has written {"tick": true} or {"resume": …}, and has failed to start if that takes longer
-    /// than its startTimeoutSeconds. Without this it works once it was started.
-    #[arg(long)]
-    pub ready_on_tick: bool,
 
     /// Default: the Pod's service account, else the usual kubeconfig.
     #[arg(long)]
@@ -65,10 +103,6 @@ pub struct Exec {
     /// The Pod, as the environment tells it.
     #[command(flatten)]
     pub pod: Pod,
-
-    /// What to run for each listener.
-    #[arg(last = true, required = true)]
-    pub command: Vec<OsString>,
 }
 
 /// The agent's own Pod.
@@ -100,7 +134,7 @@ pub struct Drain {
     port: u16,
 }
 
-impl Exec {
+impl Agent {
     /// How long others have to take the listeners.
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.drain_timeout)
@@ -114,29 +148,10 @@ impl Exec {
     /// How to reach the API server.
     ///
     /// # Errors
-    /// A kubeconfig that cannot be read or used; none and no Pod either.
+    /// See [`connection::config`].
     pub async fn config(&self) -> anyhow::Result<Config> {
-        let mut config = match &self.kubeconfig {
-            Some(path) => from_file(path).await?,
-            None if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() => {
-                Config::incluster().context("cannot use the Pod's service account")?
-            }
-            None => Config::from_kubeconfig(&KubeConfigOptions::default())
-                .await
-                .context("neither in a Pod nor with a kubeconfig: use --kubeconfig or KUBECONFIG")?,
-        };
-        // A repeated renewal would count from the wrong time, and what is to be done again is decided anew.
-        config.default_retry = false;
-        let agent = concat!("baton-agent/", env!("CARGO_PKG_VERSION"));
-        config.headers.push((USER_AGENT, HeaderValue::from_static(agent)));
-        Ok(config)
+        connection::config(self.kubeconfig.as_deref(), concat!("baton-agent/", env!("CARGO_PKG_VERSION"))).await
     }
-}
-
-async fn from_file(path: &Path) -> anyhow::Result<Config> {
-    let file = Kubeconfig::read_from(path).with_context(|| format!("cannot read kubeconfig {}", path.display()))?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-    config.with_context(|| format!("cannot use kubeconfig {}", path.display()))
 }
 
 impl Drain {

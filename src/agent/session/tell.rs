@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{hands::Moment, listener::Listener};
 use crate::snapshot::{
     lease::Holder,
-    report::{Gap, Report, UNITS_MAX},
+    report::{Gap, Report, UNITS_MAX, UnitState},
 };
 
 /// Reports as JSON, by name of the ListenerSet.
@@ -52,9 +52,12 @@ fn report(uid: &str, listeners: &[&Listener], me: &Holder, moment: &Moment<'_>) 
     report.count = u32::try_from(counted.len()).unwrap_or(u32::MAX);
     let units = listeners.iter().filter_map(|listener| {
         let letter = moment.letter(&listener.lease);
-        Some((listener.lease.listener.clone(), listener.report(letter, me)?))
+        Some((listener.lease.listener.clone(), listener.report(letter, me, moment.now)?))
     });
-    report.units = units.take(UNITS_MAX).collect();
+    let mut units: Vec<_> = units.collect();
+    // Those first that something waits for.
+    units.sort_by_key(|(_, unit)| !matches!(unit.state, UnitState::Prepared | UnitState::Waiting));
+    report.units = units.into_iter().take(UNITS_MAX).collect();
     report
 }
 

@@ -10,14 +10,15 @@ use std::{
 };
 
 use anyhow::Context;
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use tokio::sync::{mpsc, watch};
 
+pub use super::drain::Notice;
 use super::{
     api::{CallError, Leases},
+    drain::Drain,
     hands::{Call, Done, Hands, Invitation, Moment, Options, Sight, earliest},
-    leases::{ListenerLease, is_older},
+    leases::ListenerLease,
     listener::Listener,
     pace::Deadlines,
     renewal::{Outbox, Told},
@@ -25,11 +26,11 @@ use super::{
     tell,
 };
 use crate::{
-    agent::boottime::{Alarm, Boottime},
+    agent::{boottime::Boottime, clocks::Clocks},
     api::names,
     plan::listener_set::unit::Runs,
     snapshot::{
-        index::Event,
+        index::{Event, is_older},
         lease::{Holder, Letter, Order},
         report::AgentInfo,
     },
@@ -42,15 +43,6 @@ const STARTS_MAX: u32 = 8;
 /// The loop turns at least so often: who asks for its health hears from it.
 const TURN: Duration = Duration::from_secs(1);
 
-/// What the agent is told from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// Let others take the listeners.
-    Drain,
-    /// The same, and end when nothing is held. Said again: do not wait for others.
-    Terminate,
-}
-
 /// What may be known outside of the loop.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
@@ -60,6 +52,8 @@ pub struct Health {
     pub ready_until: Boottime,
     /// It drains, and nothing is held any more.
     pub is_drained: bool,
+    /// What else there is not, without which no listener can run.
+    pub lacks: Option<&'static str>,
 }
 
 /// Where what is known comes from.
@@ -88,26 +82,19 @@ pub struct Units<R> {
     health: watch::Sender<Health>,
 }
 
-/// The end of this Pod.
-#[derive(Clone, Copy, Debug, Default)]
-struct Drain {
-    since: Option<Boottime>,
-    terminates: bool,
-    hastens: bool,
-}
-
 impl<R: Runner> Units<R> {
     /// With none yet.
     pub fn new(
         me: Holder,
         options: Options,
+        clocks: Clocks,
         leases: Leases,
         runner: R,
         outbox: watch::Sender<Outbox>,
         health: watch::Sender<Health>,
     ) -> Self {
         Self {
-            hands: Hands::new(me, options, leases, runner),
+            hands: Hands::new(me, options, clocks, leases, runner),
             listeners: BTreeMap::new(),
             number: 0,
             invitations: BTreeMap::new(),
@@ -124,11 +111,11 @@ impl<R: Runner> Units<R> {
     /// # Errors
     /// The session was lost, and nothing runs any more.
     pub async fn run(mut self, mut sources: Sources) -> anyhow::Result<()> {
-        let mut alarm = Alarm::new()?;
+        let mut alarm = self.hands.clocks.alarm()?;
         self.hear(&sources.told.borrow_and_update().clone());
         let (mut is_news, mut wake) = (true, Boottime::default());
         loop {
-            if is_news || Boottime::now() >= wake {
+            if is_news || self.hands.clocks.boottime() >= wake {
                 wake = self.turn();
                 if self.hands.starts == 0 {
                     tokio::task::yield_now().await; // renewals first
@@ -179,7 +166,7 @@ impl<R: Runner> Units<R> {
             anyhow::ensure!(runs, "the session was lost: {why}");
             return Ok(false);
         }
-        let is_over = self.drain.terminates && self.is_drained();
+        let is_over = self.drain.terminates() && self.is_drained();
         if is_over {
             tracing::info!("nothing is held any more: the agent ends");
         }
@@ -188,16 +175,16 @@ impl<R: Runner> Units<R> {
 
     /// Looks at everything; returns when to look again without an event.
     fn turn(&mut self) -> Boottime {
-        let now = Boottime::now();
-        let leaves_at = self.drain.since.map(|since| since.after(self.hands.options.drain_timeout));
-        let leaves = self.drain.hastens || leaves_at.is_some_and(|at| now >= at);
+        let now = self.hands.clocks.boottime();
+        let leaves_at = self.drain.leaves_at(self.hands.options.drain_timeout);
+        let leaves = leaves_at.is_some_and(|at| now >= at);
         let mut wake = earliest(Some(now.after(TURN)), leaves_at.filter(|at| *at > now));
         wake = earliest(wake, self.read_invitations(now));
         self.hands.starts = STARTS_MAX;
         let blocked = self.blocked();
         for (id, listener) in &mut self.listeners {
             // Each with a time of its own: starting the ones before has taken some.
-            let (told, invitations, now) = (&self.told, &self.invitations, Boottime::now());
+            let (told, invitations, now) = (&self.told, &self.invitations, self.hands.clocks.boottime());
             let moment = Moment { told, invitations, blocked: &blocked, leaves, now };
             wake = earliest(wake, self.hands.attend(id, listener, &moment));
         }
@@ -258,15 +245,9 @@ impl<R: Runner> Units<R> {
         }
     }
 
-    fn notice(&mut self, notice: Notice) {
-        let now = Boottime::now();
-        if self.drain.since.is_none() {
-            tracing::info!(?notice, "draining: others may take the listeners");
-        }
-        self.drain.since.get_or_insert(now);
-        if notice == Notice::Terminate && std::mem::replace(&mut self.drain.terminates, true) {
-            self.drain.hastens = true;
-        }
+    /// It is told something from outside.
+    pub fn notice(&mut self, notice: Notice) {
+        self.drain.notice(notice, self.hands.clocks.boottime());
     }
 
     /// What the watch tells of the Leases that name us.
@@ -326,6 +307,7 @@ impl<R: Runner> Units<R> {
 
     /// True: there may be something to do.
     fn happened(&mut self, id: &Id, happening: Happening) -> bool {
+        let clocks = &self.hands.clocks;
         let Some(listener) = self.listeners.get_mut(id) else { return false };
         let was_working = listener.works();
         match happening {
@@ -345,21 +327,22 @@ impl<R: Runner> Units<R> {
             }
             Happening::Failed(why) => {
                 tracing::warn!(listener = listener.lease.listener, why, "a listener complains");
-                if let Some(run) = &mut listener.run {
-                    run.complaint = Some(why);
+                match &mut listener.run {
+                    Some(run) => run.complaint = Some(why),
+                    None => listener.complaint = Some(why),
                 }
                 return false;
             }
             Happening::Ended(ended) => {
                 tracing::info!(listener = listener.lease.listener, ?ended, "a listener has ended");
-                listener.ended(ended, Boottime::now(), Timestamp::now());
+                listener.ended(ended, clocks.boottime(), clocks.timestamp());
             }
         }
         true
     }
 
     fn answered(&mut self, Done { kind, result }: Done) {
-        let now = Boottime::now();
+        let now = self.hands.clocks.boottime();
         match kind {
             Call::Invitation(set, listener) => {
                 let sight = match result {
@@ -468,7 +451,7 @@ impl<R: Runner> Units<R> {
 
     /// Tells the session and whoever asks.
     fn report(&mut self, blocked: &BTreeSet<Id>, leaves: bool, now: Boottime) {
-        let info = AgentInfo { revision: self.hands.options.revision.clone(), draining: self.drain.since.is_some() };
+        let info = AgentInfo { revision: self.hands.options.revision.clone(), draining: self.drain.is_on() };
         let moment = Moment { told: &self.told, invitations: &self.invitations, blocked, leaves, now };
         let reports = tell::reports(self.listeners.values(), &self.hands.gaps, &self.hands.me, &moment);
         let outbox = Outbox { info, reports };
@@ -480,7 +463,8 @@ impl<R: Runner> Units<R> {
         let health = Health {
             turned_at: now,
             ready_until: self.told.deadlines.stop,
-            is_drained: self.drain.since.is_some() && self.is_drained(),
+            is_drained: self.drain.is_on() && self.is_drained(),
+            lacks: None,
         };
         self.health.send_replace(health);
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     HEADER,
-    objects::{self, IMAGE_REPOSITORY, NAME, REPLICAS, VERSION, Variant},
+    objects::{self, AGENT_IMAGE_REPOSITORY, IMAGE_REPOSITORY, NAME, REPLICAS, VERSION, Variant},
     policies, rules, text,
 };
 
@@ -15,6 +15,10 @@ const EXPRESSIONS: &[(&str, &str)] = &[
     ("__rules__", "{{- include \"baton.rules\" $ | nindent COLUMN }}\n"),
     ("__resources__", "{{- toYaml .Values.resources | nindent COLUMN }}\n"),
     ("__namespaces__", "{{- range .Values.watchNamespaces }}\n- --namespace={{ . }}\n{{- end }}\n"),
+    (
+        "__agent__",
+        "{{- with .Values.agent.image.repository }}\n- --agent-image={{ . }}:{{ $.Values.agent.image.tag | default $.Chart.AppVersion }}\n{{- end }}\n",
+    ),
     ("__keep__", "{{- if .Values.crds.keep }}\nannotations:\n  helm.sh/resource-policy: keep\n{{- end }}\n"),
     ("__namespace__", "{{ $.Release.Namespace }}"),
     ("__watched__", "{{ . }}"),
@@ -31,7 +35,7 @@ fn variant() -> Variant {
         image: json!("__image__"),
         image_pull_policy: json!("__pull_policy__"),
         resources: json!({"__resources__": ""}),
-        namespace_arguments: vec![json!("__namespaces__")],
+        arguments: vec![json!("__namespaces__"), json!("__agent__")],
     }
 }
 
@@ -145,6 +149,14 @@ image:
 # Serve only Rollouts in these namespaces, with a Role in each instead of a ClusterRole. All namespaces where empty.
 watchNamespaces: []
 
+agent:
+  image:
+    # For Pods whose template asks for the agent (baton.dev/agent: install or sidecar). Not published yet either: an image
+    # with the program baton-agent in its PATH. Where empty such templates are refused.
+    repository: {AGENT_IMAGE_REPOSITORY}
+    # The chart's appVersion where empty. Pods that run keep the one that they have.
+    tag: \"\"
+
 crds:
   # Install and upgrade the CustomResourceDefinitions with this release, and with them the roles of users and agents.
   install: true
@@ -182,6 +194,12 @@ fn values_schema() -> Value {
                 "maxItems": 100,
                 "items": {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 63},
             },
+            "agent": object("The agent that Baton adds to Pods.", json!({
+                "image": object("Its image.", json!({
+                    "repository": {"type": "string", "description": "Registry and name; where empty templates that ask for it are refused."},
+                    "tag": {"type": "string", "description": "The chart's appVersion where empty."},
+                })),
+            })),
             "crds": object("CustomResourceDefinitions.", json!({
                 "install": flag("Install and upgrade them with this release."),
                 "keep": flag("Leave them when the release is uninstalled."),

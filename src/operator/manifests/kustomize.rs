@@ -19,7 +19,7 @@ fn variant() -> Variant {
         image: json!(format!("{}:{VERSION}", objects::IMAGE_REPOSITORY)),
         image_pull_policy: json!("IfNotPresent"),
         resources: objects::resources(),
-        namespace_arguments: Vec::new(),
+        arguments: vec![json!(format!("--agent-image={}:{VERSION}", objects::AGENT_IMAGE_REPOSITORY))],
     }
 }
 

@@ -13,6 +13,8 @@ pub const NAMESPACE: &str = "baton-system";
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Where the image comes from. Until images are published: the name under which the tests' node knows it.
 pub const IMAGE_REPOSITORY: &str = "example.local/baton-operator";
+/// The same of the agent.
+pub const AGENT_IMAGE_REPOSITORY: &str = "example.local/baton-agent";
 /// Two: one leads, the other takes over.
 pub const REPLICAS: i32 = 2;
 /// Port of `/healthz`, `/readyz` and `/metrics`.
@@ -34,8 +36,8 @@ pub struct Variant {
     pub image_pull_policy: Value,
     /// Requests and limits of the operator.
     pub resources: Value,
-    /// Arguments that restrict it to some namespaces.
-    pub namespace_arguments: Vec<Value>,
+    /// Further arguments: namespaces, the agent's image.
+    pub arguments: Vec<Value>,
 }
 
 /// Labels that select the operator's Pods: never change.
@@ -157,7 +159,7 @@ impl Variant {
         let downward = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
         let probe = |path: &str| json!({"httpGet": {"path": path, "port": "probes"}});
         let mut arguments = vec![json!(format!("--state-dir={STATE_FOLDER}"))];
-        arguments.extend(self.namespace_arguments.iter().cloned());
+        arguments.extend(self.arguments.iter().cloned());
         json!({
             "serviceAccountName": NAME,
             "securityContext": {

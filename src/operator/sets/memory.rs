@@ -76,6 +76,7 @@ pub(super) fn name(set: &str, change: &SetChange) -> String {
         SetChange::CreateOwnership { listener, .. }
         | SetChange::Assign { listener, .. }
         | SetChange::Configure { listener, .. }
+        | SetChange::Mend { listener, .. }
         | SetChange::Retire { listener, .. } => names::listener_lease_name(set, listener),
         SetChange::KillPod { pod, .. } => pod.clone(),
     }
@@ -97,6 +98,7 @@ fn version(change: &SetChange) -> Option<(&str, &str)> {
         SetChange::Fence { uid, resource_version, .. }
         | SetChange::Assign { uid, resource_version, .. }
         | SetChange::Configure { uid, resource_version, .. }
+        | SetChange::Mend { uid, resource_version, .. }
         | SetChange::Retire { uid, resource_version, .. }
         | SetChange::KillPod { uid, resource_version, .. } => Some((uid, resource_version)),
         SetChange::CreateSession { .. }

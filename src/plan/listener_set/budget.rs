@@ -3,8 +3,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{alarm::Alarm, view::View, view::seconds};
-use crate::api::bounds::INBOX_MAX;
+use super::{
+    alarm::Alarm,
+    memory::SetRecollection,
+    view::{Item, View, seconds},
+};
+use crate::{api::bounds::INBOX_MAX, snapshot::lease::Order};
 
 /// Permits of `spec.startBudget`. Those given out are the acquireTimes of the Leases, so that an operator that has just
 /// started knows them; agents that restart a listener in place write one, too, and are counted without being asked: but
@@ -16,7 +20,7 @@ pub(super) struct Permits {
 }
 
 impl Permits {
-    pub fn new(view: &View<'_>, alarm: &mut Alarm) -> Self {
+    pub fn new(view: &View<'_>, memory: &SetRecollection, alarm: &mut Alarm) -> Self {
         let Some(budget) = &view.snapshot.set.spec.start_budget else { return Self { free: None, spare: 0 } };
         let (now, period) = (view.snapshot.now, seconds(budget.period_seconds));
         // Written by clocks that may be ahead: such a time counts for a period, too, and no longer.
@@ -29,15 +33,11 @@ impl Permits {
             let is_same = seen.ownership.holder.as_ref().map(ToString::to_string) == seen.from;
             *(if is_same { &mut in_place } else { &mut elsewhere }) += 1;
         }
+        elsewhere += view.items.iter().filter(|item| is_promised(item, memory)).count();
         let permits = usize::try_from(budget.permits).unwrap_or(0).max(1);
         let free = permits.saturating_sub(elsewhere + in_place);
         let spare = permits.saturating_sub(elsewhere + in_place.min(permits - 1)) - free;
         Self { free: Some(free), spare }
-    }
-
-    /// One that was promised before: taken also when there is none.
-    pub fn keep(&mut self) {
-        self.free = self.free.map(|free| free.saturating_sub(1));
     }
 
     /// For a start in another Pod than before.
@@ -61,6 +61,13 @@ impl Permits {
             }
         }
     }
+}
+
+/// It was given a permit that no Lease shows yet: it stops in order to start, here or elsewhere, or may start again.
+fn is_promised(item: &Item<'_>, memory: &SetRecollection) -> bool {
+    let moves = matches!(item.release, Some(Order::Release(Some(_))));
+    let restarts = memory.restarting.get(item.name).is_some_and(|told| told.epoch == item.epoch());
+    item.at().is_some() && (item.is_permitted || moves || restarts)
 }
 
 /// What is on its way: `handoff.maxInFlight` and `maxInFlightPerPod`, and the letters that an inbox holds.

@@ -147,6 +147,18 @@ pub enum SetChange {
         /// Another hash than before makes the owner restart the listener.
         config_hash: String,
     },
+    /// Write label and owner references anew, which do not name the holder: an agent had no right to write these, or somebody
+    /// has changed them. Owner and epoch stay.
+    Mend {
+        /// The listener.
+        listener: String,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        resource_version: String,
+        /// As it is.
+        write: Write,
+    },
     /// Delete the ownership Lease of a listener that is no longer in the set: it is nobody's, and its epoch is at most
     /// `status.epochFloor`.
     Retire {
@@ -171,6 +183,22 @@ pub enum SetChange {
 }
 
 impl SetChange {
+    /// The listener whose ownership Lease it writes.
+    pub fn listener(&self) -> Option<&str> {
+        match self {
+            Self::CreateOwnership { listener, .. }
+            | Self::Assign { listener, .. }
+            | Self::Configure { listener, .. }
+            | Self::Mend { listener, .. }
+            | Self::Retire { listener, .. } => Some(listener),
+            Self::CreateSession { .. }
+            | Self::SetProfile { .. }
+            | Self::Fence { .. }
+            | Self::SetInbox { .. }
+            | Self::KillPod { .. } => None,
+        }
+    }
+
     /// What it does, in one CamelCase word.
     pub fn verb(&self) -> &'static str {
         match self {
@@ -181,6 +209,7 @@ impl SetChange {
             Self::CreateOwnership { .. } => "CreateOwnership",
             Self::Assign { .. } => "Assign",
             Self::Configure { .. } => "Configure",
+            Self::Mend { .. } => "Mend",
             Self::Retire { .. } => "Retire",
             Self::KillPod { .. } => "KillPod",
         }

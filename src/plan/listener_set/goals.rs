@@ -25,13 +25,17 @@ const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 /// the loss of a few Pods the others take everything at once.
 const CROWDS_AFTER: Duration = Duration::from_secs(5);
 
-/// The seat that each listener is to be in; None: none, or it is not to run. In the order of `view.items`.
-pub(super) fn goals(
-    view: &View<'_>,
-    is_held_back: &[bool],
-    memory: &mut SetRecollection,
-    alarm: &mut Alarm,
-) -> Vec<Option<usize>> {
+/// Where listeners are to be, in the order of `view.items`.
+pub(super) struct Goals {
+    /// The seat of each; None: none, or it is not to run.
+    pub seats: Vec<Option<usize>>,
+    /// Those whose Pod is deleted once it holds nothing, while `spec.placement.maxPerPod` leaves room for them nowhere: the
+    /// Pod that will have some cannot come before that one has gone. They wait for it without running.
+    pub put_down: Vec<bool>,
+}
+
+/// What is to be where.
+pub(super) fn goals(view: &View<'_>, is_held_back: &[bool], memory: &mut SetRecollection, alarm: &mut Alarm) -> Goals {
     let spec = &view.snapshot.set.spec;
     let runs = |item: &&Item<'_>| item.wish == Wish::Run;
     let seats: Vec<_> = view
@@ -67,14 +71,24 @@ pub(super) fn goals(
     let is_anything_stranded = spots.iter().zip(&found).any(|(spot, to)| is_stranded(spot, *to));
     memory.stranded_since = is_anything_stranded.then(|| memory.stranded_since.unwrap_or(view.snapshot.uptime));
     let until = memory.stranded_since.map(|since| since.saturating_add(CROWDS_AFTER));
-    if until.is_some_and(|until| !alarm.is_ahead(until)) {
+    let has_waited = until.is_some_and(|until| !alarm.is_ahead(until));
+    if has_waited {
         for (spot, _) in spots.iter_mut().zip(&found).filter(|(spot, to)| is_stranded(spot, **to)) {
             spot.may_crowd = true;
         }
         found = placement::place(&spots, &seats, &rules);
     }
-    let mut found = found.into_iter();
-    placed.into_iter().map(|placed| if placed { found.next().flatten() } else { None }).collect()
+    let load = |seat: usize| found.iter().filter(|to| **to == Some(seat)).count();
+    let open = seats.iter().enumerate().filter(|(_, seat)| matches!(seat.role, Role::Target | Role::Stays));
+    let mut open = open.map(|(seat, _)| seat).peekable();
+    let are_full = open.peek().is_some() && open.all(|seat| rules.max_per_pod.is_some_and(|most| load(seat) >= most));
+    let may_put_down = has_waited && are_full;
+    let mut goals = Goals { seats: vec![None; placed.len()], put_down: vec![false; placed.len()] };
+    let indices = placed.iter().enumerate().filter(|(_, placed)| **placed).map(|(index, _)| index);
+    for ((index, spot), to) in indices.zip(&spots).zip(found) {
+        (goals.seats[index], goals.put_down[index]) = (to, may_put_down && is_stranded(spot, to));
+    }
+    goals
 }
 
 /// The seat that a listener is on its way to.

@@ -26,6 +26,7 @@ pub mod course;
 pub mod death;
 mod goals;
 mod memory;
+mod mend;
 pub mod ownership;
 pub mod placement;
 mod places;
@@ -93,7 +94,10 @@ fn urgency(change: &SetChange) -> u8 {
         SetChange::CreateSession { .. } => 2,
         SetChange::SetInbox { .. } => 3,
         SetChange::Configure { .. } => 4,
-        SetChange::SetProfile { .. } | SetChange::Retire { .. } | SetChange::KillPod { .. } => 5,
+        SetChange::SetProfile { .. }
+        | SetChange::Mend { .. }
+        | SetChange::Retire { .. }
+        | SetChange::KillPod { .. } => 5,
     }
 }
 

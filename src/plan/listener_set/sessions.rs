@@ -13,11 +13,8 @@ use super::{
     view::{Item, Owner, Seat, View},
 };
 use crate::{
-    api::{bounds::FAST_PODS_MAX, names, session::SessionProfile},
-    snapshot::{
-        lease::{Claim, Holder, Watched},
-        listener_set::SetSnapshot,
-    },
+    api::names,
+    snapshot::lease::{Claim, Holder, Watched},
 };
 
 /// How long nobody is fenced for his silence alone when most nodes fall silent at once: it is more likely that we are cut
@@ -26,7 +23,7 @@ const BRAKE: Duration = Duration::from_mins(1);
 
 /// A session for every Pod that has none, and the profile that it is to have.
 pub(super) fn provide(view: &View<'_>) -> Vec<SetChange> {
-    let asked = affordable(view.snapshot.set.spec.session.profile, view.snapshot);
+    let asked = view.snapshot.set.spec.session.profile.affordable(view.snapshot.pods.len());
     let mut changes = Vec::new();
     for pod in view.snapshot.pods.iter().filter(|pod| !pod.is_terminating) {
         let known = view.snapshot.sessions.get(&pod.name);
@@ -42,20 +39,14 @@ pub(super) fn provide(view: &View<'_>) -> Vec<SetChange> {
         if session.pod_uid != pod.uid {
             continue;
         }
-        // Of what is asked for, not of what each set would get: else they would not agree.
+        // All of them find the same, whichever looks.
         let others = seen.other_profiles.iter().copied();
-        let fastest = others.chain([view.snapshot.set.spec.session.profile]).min_by_key(|one| one.times().expire);
-        let profile = affordable(fastest.unwrap_or(asked), view.snapshot);
+        let profile = others.chain([asked]).min_by_key(|one| one.times().expire).unwrap_or(asked);
         if seen.profile != Some(profile) {
             changes.push(SetChange::SetProfile { lease: seen.lease.clone(), uid: seen.uid.clone(), profile });
         }
     }
     changes
-}
-
-/// Many Pods that renew every second would be too much for the API server.
-fn affordable(asked: SessionProfile, snapshot: &SetSnapshot) -> SessionProfile {
-    if asked == SessionProfile::Fast && snapshot.pods.len() > FAST_PODS_MAX { SessionProfile::Default } else { asked }
 }
 
 /// Fences the sessions that are over, of boots that own something of this set, or whose end is waited for: of others nobody

@@ -18,8 +18,10 @@ pub struct Unit {
     pub runs: Runs,
     /// The highest epoch that was given up here: what has stopped, or was never started.
     pub tombstone: u32,
-    /// Not to be started in place again before this time: it has ended by itself, and is backed off.
+    /// Not to be started in place or prepared again before this time: it has ended by itself, and is backed off.
     pub rests_until: Boottime,
+    /// Hash of the configuration that was last started here. Another one in the Lease is itself a permit to start.
+    pub ran_with: Option<String>,
     /// Since when the inbox says no more that it will come.
     pub uninvited_since: Option<Boottime>,
 }
@@ -60,6 +62,8 @@ pub struct View<'a> {
     pub deadline: Boottime,
     /// Of another ownership Lease of the same name something runs here, or may run.
     pub is_blocked: bool,
+    /// Its set has a start budget ([`crate::snapshot::listener::Settings::asks_before_start`]).
+    pub asks: bool,
     /// The Pod is to end, and whoever would tell a successor has had the time for it.
     pub leaves: bool,
     /// How long a listener stays prepared that is not expected any more.
@@ -137,21 +141,27 @@ fn reason_to_stop(epoch: u32, config_hash: &str, view: &View<'_>) -> Option<Stop
     match fate(epoch, view) {
         Fate::Goes(_) if view.leaves => Some(StopReason::Leaving),
         Fate::Goes(_) => Some(StopReason::Released),
-        Fate::Stays => (ownership.config_hash != config_hash).then_some(StopReason::Reconfigured),
+        Fate::Stays | Fate::MayStart => (ownership.config_hash != config_hash).then_some(StopReason::Reconfigured),
     }
 }
 
 /// What is to become of a listener that is ours.
 enum Fate<'a> {
     Stays,
+    /// It was asked for, and is to be started again here.
+    MayStart,
     /// To this boot, or to nobody.
     Goes(Option<&'a Holder>),
 }
 
 fn fate<'a>(epoch: u32, view: &View<'a>) -> Fate<'a> {
     match view.letter {
-        Some(Letter { epoch: of, order: Order::Release(to) }) if *of == epoch => Fate::Goes(to.as_ref()),
+        Some(Letter { epoch: of, order: Order::Release(to) }) if *of == epoch && to.as_ref() != Some(view.me) => {
+            Fate::Goes(to.as_ref())
+        }
         _ if view.leaves => Fate::Goes(None),
+        // What has run gives itself the next epoch.
+        Some(Letter { epoch: of, order: Order::Release(_) }) if *of == epoch => Fate::MayStart,
         _ => Fate::Stays,
     }
 }
@@ -163,24 +173,37 @@ fn with_mine(unit: &Unit, ownership: &Ownership, view: &View<'_>) -> Step {
     if ownership.epoch > unit.tombstone {
         return match fate {
             Fate::Goes(_) => Step::GiveUp(ownership.epoch),
-            Fate::Stays if ownership::may_start(ownership, &agent, view.now) => Step::Start(ownership.epoch),
-            Fate::Stays => Step::Wait(None), // too late: the next renewal moves the deadline
+            _ if ownership::may_start(ownership, &agent, view.now) => Step::Start(ownership.epoch),
+            _ => Step::Wait(None), // too late: the next renewal moves the deadline
         };
     }
     let write = match fate {
         Fate::Goes(to) => ownership::hand_over(ownership, &agent, to),
-        Fate::Stays if view.now >= view.deadline => return Step::Wait(None), // it may be another's any moment
-        Fate::Stays if view.now < unit.rests_until => return Step::Wait(Some(unit.rests_until)),
-        Fate::Stays => ownership::take_back(ownership, &agent),
+        _ if view.now >= view.deadline => return Step::Wait(None), // it may be another's any moment
+        _ if view.now < unit.rests_until => return Step::Wait(Some(unit.rests_until)),
+        Fate::Stays if view.asks && waits(unit, ownership) => return Step::Wait(None),
+        Fate::Stays | Fate::MayStart => ownership::take_back(ownership, &agent),
     };
     write.map_or(Step::Wait(None), Step::Write)
+}
+
+/// With a start budget: whether it is ours, has ended here, and may not begin before there is a permit. Once its
+/// configuration has been changed there is: the operator counts that as the start that it causes.
+pub fn waits(unit: &Unit, ownership: &Ownership) -> bool {
+    ownership.epoch <= unit.tombstone && unit.ran_with.as_ref() == Some(&ownership.config_hash)
 }
 
 /// Nothing runs, and the listener is not ours: it may come.
 fn without(unit: &Unit, view: &View<'_>) -> Step {
     let is_invited = view.letter.is_some_and(|letter| letter.order == Order::Incoming);
     match (&unit.runs, unit.uninvited_since) {
-        (Runs::Nothing, _) if is_invited && !view.leaves && view.now < view.deadline => Step::Prepare,
+        (Runs::Nothing, _) if is_invited && !view.leaves && view.now < view.deadline => {
+            if view.now < unit.rests_until {
+                Step::Wait(Some(unit.rests_until))
+            } else {
+                Step::Prepare
+            }
+        }
         (Runs::Prepared, _) if view.leaves => Step::Unprepare,
         (Runs::Prepared, Some(since)) if !is_invited => {
             let until = Boottime(since.0.saturating_add(view.patience));
@@ -200,18 +223,20 @@ mod tests {
     }
 
     /// Pod `a` at second 100, with a deadline at 110; it has given up epoch 4.
+    #[derive(Clone)]
     struct Case {
         unit: Unit,
         ownership: Option<Ownership>,
         letter: Option<Letter>,
         is_blocked: bool,
+        asks: bool,
         leaves: bool,
         now: u64,
     }
 
     fn case(runs: Runs) -> Case {
         let unit = Unit { runs, tombstone: 4, ..Unit::default() };
-        Case { unit, ownership: None, letter: None, is_blocked: false, leaves: false, now: 100 }
+        Case { unit, ownership: None, letter: None, is_blocked: false, asks: false, leaves: false, now: 100 }
     }
 
     fn running() -> Case {
@@ -260,6 +285,7 @@ mod tests {
                 me: &me,
                 deadline: second(110),
                 is_blocked: self.is_blocked,
+                asks: self.asks,
                 leaves: self.leaves,
                 patience: Duration::from_secs(6),
                 now: second(self.now),
@@ -320,6 +346,10 @@ mod tests {
         assert_eq!(invited(Runs::Nothing).at(110).next(), Step::Wait(None));
         assert_eq!(invited(Runs::Prepared).next(), Step::Wait(None));
         assert_eq!(invited(Runs::Prepared).owned("a", 6).next(), Step::Start(6));
+        let mut failed = invited(Runs::Nothing);
+        failed.unit.rests_until = second(103);
+        assert_eq!(failed.next(), Step::Wait(Some(second(103))), "to prepare it has failed");
+        assert_eq!(failed.at(103).next(), Step::Prepare);
         let mut forgotten = case(Runs::Prepared).owned("b", 5);
         forgotten.unit.uninvited_since = Some(second(95));
         assert_eq!(forgotten.next(), Step::Wait(Some(second(101))));
@@ -349,6 +379,24 @@ mod tests {
         let crashed = crashed.at(103);
         assert_eq!(crashed.next(), write("a", 6));
         assert_eq!(crashed.at(110).next(), Step::Wait(None));
+    }
+
+    #[test]
+    fn with_a_start_budget_what_has_ended_waits_for_its_turn() {
+        let mut ended = Case { asks: true, ..running().stopped() };
+        ended.unit.ran_with = Some("c1".into());
+        assert_eq!(ended.next(), Step::Wait(None));
+        assert_eq!(ended.clone().letter(4, to("a")).next(), Step::Wait(None), "of an earlier epoch");
+        assert_eq!(ended.clone().letter(5, to("a")).next(), write("a", 6));
+        assert_eq!(ended.clone().letter(5, to("b")).next(), write("b", 6), "others need no permit of ours");
+        assert_eq!(ended.clone().leaving().letter(5, to("a")).next(), write("", 6));
+        let mut rests = ended.clone().letter(5, to("a"));
+        rests.unit.rests_until = second(103);
+        assert_eq!(rests.next(), Step::Wait(Some(second(103))));
+        ended.unit.ran_with = Some("c0".into());
+        assert_eq!(ended.next(), write("a", 6), "its settings were changed for that");
+        assert_eq!(running().letter(5, to("a")).next(), Step::Wait(Some(second(110))), "what runs goes on");
+        assert_eq!(case(Runs::Nothing).owned("a", 5).letter(5, to("a")).next(), Step::Start(5));
     }
 
     #[test]

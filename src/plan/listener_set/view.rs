@@ -79,6 +79,10 @@ pub(super) struct Item<'a> {
     pub is_assumed: bool,
     /// The order to release that its owner's inbox has.
     pub release: Option<&'a Order>,
+    /// It has ended, and its owner asks whether it may start it again.
+    pub waits: bool,
+    /// Its owner has been told that it may.
+    pub is_permitted: bool,
     /// The seat whose inbox says that it will come.
     pub invited: Option<usize>,
 }
@@ -188,6 +192,8 @@ impl<'a> View<'a> {
             runs: Runs::No,
             is_assumed: false,
             release: None,
+            waits: false,
+            is_permitted: false,
             invited: None,
         };
         let Ok(listeners) = &snapshot.listeners else {
@@ -216,8 +222,9 @@ impl<'a> View<'a> {
                 let item = &mut self.items[at];
                 match &letter.order {
                     Order::Incoming if item.at() != Some(index) => item.invited = item.invited.or(Some(index)),
-                    order @ Order::Release(_) if item.holder() == Some(boot) && letter.epoch == item.epoch() => {
-                        item.release = Some(order);
+                    order @ Order::Release(to) if item.holder() == Some(boot) && letter.epoch == item.epoch() => {
+                        item.is_permitted = to.as_ref() == Some(boot);
+                        item.release = (!item.is_permitted).then_some(order);
                     }
                     Order::Incoming | Order::Release(_) => {}
                 }
@@ -250,7 +257,10 @@ impl<'a> View<'a> {
             for (place, index) in indices.into_iter().enumerate() {
                 let item = &mut self.items[index];
                 let unit = report.units.get(item.name).filter(|unit| unit.epoch == item.epoch());
+                item.waits = unit.is_some_and(|unit| unit.state == UnitState::Waiting);
                 item.runs = match (unit, &running) {
+                    (Some(unit), _) if unit.state == UnitState::Waiting && unit.failures > 0 => Runs::Failed(unit),
+                    (Some(unit), _) if unit.state == UnitState::Waiting => Runs::No,
                     (Some(unit), _) if unit.state == UnitState::Failed => Runs::Failed(unit),
                     (Some(unit), _) if unit.state == UnitState::Starting => Runs::No,
                     (_, Some(running)) if running[place] => Runs::Yes,

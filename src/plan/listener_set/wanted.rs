@@ -1,10 +1,12 @@
 //! Which settings a listener is to have, and whether it must be restarted for them.
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 
-use crate::snapshot::{
-    listener::Settings,
-    listener_set::{OwnershipSeen, SetSnapshot},
+use crate::{
+    api::fingerprint::fingerprint,
+    snapshot::{
+        listener::Settings,
+        listener_set::{OwnershipSeen, SetSnapshot},
+    },
 };
 
 /// Fingerprint of what a listener is started with: another one makes its owner restart it. `recovered_at`:
@@ -14,8 +16,7 @@ use crate::snapshot::{
 pub fn config_hash(settings: &Settings, recovered_at: Option<Timestamp>) -> String {
     let Settings { config, secret, use_proxy, connect_timeout_seconds, .. } = settings;
     let text = serde_json::json!([config, secret, use_proxy, connect_timeout_seconds, recovered_at]).to_string();
-    let first = Sha256::digest(text).iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-    format!("{first:016x}")
+    fingerprint([text], 8)
 }
 
 /// What is to be written into an ownership Lease, and what that does to the listener.

@@ -6,8 +6,9 @@ use super::{
     budget::{Permits, Traffic, until},
     change::SetChange,
     death::Proof,
-    goals,
+    goals::{self, Goals},
     memory::{SetRecollection, Since},
+    mend,
     ownership::{self, Write},
     placement::Role,
     vanished,
@@ -65,7 +66,7 @@ impl<'v, 'a> Work<'v, 'a> {
         alarm: &'v mut Alarm,
         (stored_floor, floor_due): (u32, u32),
     ) -> Self {
-        let permits = Permits::new(view, alarm);
+        let permits = Permits::new(view, memory, alarm);
         let retired = view.items.iter().filter(|item| item.wish == Wish::Go).filter_map(|item| item.seen);
         let retired = retired.filter_map(|seen| ownership::retire(&seen.ownership, stored_floor));
         let floor = retired.max().unwrap_or(stored_floor).max(floor_due);
@@ -84,12 +85,12 @@ impl<'v, 'a> Work<'v, 'a> {
     }
 
     /// Everything, the most urgent first. `held_back`: why a listener without a Lease does not get one now.
-    pub fn run(&mut self, goals: &[Option<usize>], held_back: &[Option<(&'static str, String)>]) {
+    pub fn run(&mut self, goals: &Goals, held_back: &[Option<(&'static str, String)>]) {
         let view = self.view;
         for (index, item) in view.items.iter().enumerate() {
             match (item.wish, item.owner) {
-                (Wish::Run, Owner::Alive(_, at)) => self.seize(index, at, goals[index]),
-                (Wish::Run, _) => self.give(index, goals[index], held_back[index].as_ref()),
+                (Wish::Run, Owner::Alive(_, at)) => self.seize(index, at, goals.seats[index]),
+                (Wish::Run, _) => self.give(index, goals.seats[index], held_back[index].as_ref()),
                 (_, Owner::Dead(holder, proof)) => self.free(item, holder, proof),
                 (Wish::Go, Owner::Nobody) => self.retire(item),
                 _ => {}
@@ -99,6 +100,7 @@ impl<'v, 'a> Work<'v, 'a> {
         self.configure_all();
         self.write_inboxes();
         self.kill_stuck();
+        self.changes.extend(mend::mends(view, &self.notes, &self.changes));
     }
 
     /// To a boot that may hold it: what is nobody's, or a dead owner's.
@@ -196,12 +198,25 @@ impl<'v, 'a> Work<'v, 'a> {
     }
 
     /// Planned moves, and stops: first those that are on their way, then what Pods that leave have, then the others.
-    fn move_all(&mut self, goals: &[Option<usize>]) {
+    fn move_all(&mut self, goals: &Goals) {
         let view = self.view;
-        let mut moves = Vec::new();
+        let (mut moves, mut waiting) = (Vec::new(), Vec::new());
         for (index, item) in view.items.iter().enumerate() {
             let Owner::Alive(holder, from) = item.owner else { continue };
-            match (item.wish, goals[index]) {
+            if item.wish == Wish::Run && item.waits && !goals.put_down[index] {
+                waiting.push((item.seen.and_then(|seen| seen.acquired_at), index));
+            }
+            match (item.wish, goals.seats[index]) {
+                (Wish::Run, _) if goals.put_down[index] => {
+                    let most = view.snapshot.set.spec.placement.max_per_pod;
+                    let message = format!(
+                        "{} leaves, and every other Pod holds spec.placement.maxPerPod ({most}) listeners: it waits for the \
+                         next Pod; with a higher one, or strategy.maxSurge, it would not have to",
+                        view.seats[from].name
+                    );
+                    self.notes[index].say("NoRoom", message);
+                    moves.push((2, index, holder, from, None));
+                }
                 (Wish::Run, Some(to)) if to != from && self.notes[index].reason.is_empty() => {
                     let order = if goals::announced(view, item) == Some(to) {
                         0
@@ -213,6 +228,7 @@ impl<'v, 'a> Work<'v, 'a> {
                     moves.push((order, index, holder, from, Some(to)));
                 }
                 (Wish::Stop | Wish::Go, _) => moves.push((1, index, holder, from, None)),
+                (Wish::Run, _) if item.waits => {}
                 _ => self.count_start(item, from),
             }
         }
@@ -221,6 +237,16 @@ impl<'v, 'a> Work<'v, 'a> {
             match to {
                 Some(to) => self.move_one(index, holder, from, to, order == 0),
                 None => self.stop(index, holder, from),
+            }
+        }
+        // Who has run for longest goes first: what ends again and again must not keep the others from their turn. What is
+        // to move, and cannot yet, runs meanwhile where it is.
+        waiting.sort();
+        for (_, index) in waiting {
+            let item = &view.items[index];
+            let Owner::Alive(holder, at) = item.owner else { continue };
+            if !self.letters.get(&at).is_some_and(|letters| letters.contains_key(item.name)) {
+                self.permit(index, holder, at);
             }
         }
         self.memory.is_moving = self.notes.iter().any(|note| note.is_moving);
@@ -234,6 +260,21 @@ impl<'v, 'a> Work<'v, 'a> {
         let is_young = acquired_at.is_some_and(|at| at.duration_since(snapshot.now).unsigned_abs() < patience);
         if item.runs == Runs::No && is_young && !self.view.seats[at].is_silent {
             self.traffic.add(&[at]);
+        }
+    }
+
+    /// Lets its owner start it again: the letter names the owner itself.
+    fn permit(&mut self, index: usize, holder: &Holder, at: usize) {
+        let (seat, item) = (&self.view.seats[at], &self.view.items[index]);
+        if seat.boot != Some(holder) || seat.is_silent {
+            return;
+        }
+        if !item.is_permitted && !self.permits.take_in_place() {
+            self.notes[index].say("StartBudget", "waits for a permit of spec.startBudget");
+            return;
+        }
+        if self.traffic.add_letters(&[at]) {
+            self.write_letter(at, item, Order::Release(Some(holder.clone())));
         }
     }
 
@@ -263,12 +304,11 @@ impl<'v, 'a> Work<'v, 'a> {
         let is_promised = matches!(item.release, Some(Order::Release(Some(to))) if to == heir);
         let unit = view.seats[to].unit(item.name);
         let is_ready = !prepares || unit.is_some_and(|unit| unit.state == UnitState::Prepared);
-        if is_promised {
-            self.permits.keep();
-        } else if !is_ready {
+        if !is_promised && !is_ready {
             self.notes[index].say("Preparing", format!("{} prepares it", view.seats[to].name));
             return;
-        } else if !self.permits.take() {
+        }
+        if !is_promised && !self.permits.take() {
             self.notes[index].say("StartBudget", "waits for a permit of spec.startBudget");
             return;
         }

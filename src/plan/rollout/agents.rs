@@ -82,3 +82,23 @@ pub(super) fn in_service(snapshot: &Snapshot) -> Vec<Change> {
     });
     wrong.collect()
 }
+
+/// What Pods that leave have yet to say of themselves: whether anything is left on them. Of others it is only taken back.
+/// What is written on a Pod anyhow goes first: of two writes at once one would be in vain.
+pub(super) fn drained(snapshot: &Snapshot, leaving: &BTreeSet<String>, changes: &[Change]) -> Vec<Change> {
+    let found = snapshot.pods.iter().filter(|pod| !pod.is_finished()).filter_map(|pod| {
+        // Only of an agent that holds its session is it known what it runs.
+        let agent = snapshot.agents.of(&pod.name).filter(|agent| agent.session == SessionState::Held)?;
+        let leaves = pod.deletion.is_some() || agent.draining || leaving.contains(&pod.name);
+        let is_drained = agent.busy.is_empty();
+        let is_wrong = if leaves { pod.drained != Some(is_drained) } else { pod.drained == Some(true) && !is_drained };
+        let is_written = || changes.iter().any(|change| change.name() == pod.name);
+        (is_wrong && !is_written()).then(|| Change::SetDrained {
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            resource_version: pod.resource_version.clone(),
+            busy: agent.busy.iter().map(|(set, number)| format!("{number} of {set}")).collect::<Vec<_>>().join(", "),
+        })
+    });
+    found.collect()
+}

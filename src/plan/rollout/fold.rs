@@ -166,6 +166,12 @@ impl World {
                     pod.resource_version.push('s');
                 }
             }
+            Change::SetDrained { uid, busy, .. } => {
+                if let Some(pod) = self.snapshot.pods.iter_mut().find(|pod| pod.uid == *uid).map(Arc::make_mut) {
+                    pod.drained = Some(busy.is_empty());
+                    pod.resource_version.push('e');
+                }
+            }
             Change::DeletePod { uid, resource_version, .. } => {
                 let same = |pod: &&mut Arc<Pod>| pod.uid == *uid && pod.resource_version == *resource_version;
                 if let Some(pod) = self.snapshot.pods.iter_mut().find(same).map(Arc::make_mut) {
@@ -217,6 +223,8 @@ impl World {
             ready_since: None,
             unready_since: None,
             in_service: None,
+            drained: None,
+            grace_seconds: None,
             initialized_at: None,
             started_at: None,
             unschedulable: None,

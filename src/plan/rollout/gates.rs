@@ -8,7 +8,7 @@ use super::{
 use crate::{
     api::{RolloutSpec, rollout::OnFailure},
     plan::change::{Hold, HoldReason},
-    snapshot::TemplateCheck,
+    snapshot::{TemplateCheck, template::refusal},
 };
 
 type Gate = fn(&View<'_>) -> Option<Hold>;
@@ -107,7 +107,7 @@ fn template_refused(view: &View<'_>) -> Option<Hold> {
     match view.snapshot.template_checks.get(&effective.name)? {
         TemplateCheck::Refused { message, recheck_at } => Some(Hold {
             reason: HoldReason::TemplateRefused,
-            message: format!("the API server refuses Pods of {}: {message}", effective.name),
+            message: format!("{}: {}", effective.name, refusal(message)),
             until: Some(*recheck_at),
         }),
         TemplateCheck::Valid | TemplateCheck::Unknown { .. } => None,

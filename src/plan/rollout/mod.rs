@@ -51,12 +51,13 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     view.memory.failed = failure::remember(&view, &mut alarm);
     let opening = memory::open_batches(&view, &mut alarm);
     view.remember_batch(opening.batch);
-    let mut work = work::pods(&view, &mut alarm);
+    let work = work::pods(&view, &mut alarm);
     view.memory.attempts = work.attempts;
 
     let mut changes = lineage.changes(snapshot, &view.memory);
     changes.extend(lineage.conclude(&view));
     changes.extend(work.changes);
+    let mut leaving = Some(work.leaving);
     if view.memory != remembered {
         // What follows from new memory waits until status holds it; the revision of a new spec does not follow from it.
         changes.retain(|change| {
@@ -65,7 +66,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
                 Change::CreateRevision { .. } | Change::MarkRevision { mark: RevisionMark::Wanted { .. }, .. }
             )
         });
-        work.leaving.clear();
+        leaving = None;
     }
     // "waits for the budget" says less than what the batch waits for.
     let (urgent, for_budget) = match work.hold {
@@ -73,7 +74,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         other => (other, None),
     };
     let hold = urgent.or(opening.hold).or(for_budget);
-    Plan { memory: view.memory, changes, leaving: work.leaving, hold, wake_at: alarm.at }
+    Plan { memory: view.memory, changes, leaving, hold, wake_at: alarm.at }
 }
 
 /// The slots as [`plan`] sees them when status holds `memory`: for those who tell people about them.

@@ -145,10 +145,12 @@ impl<'a> Slots<'a> {
 
     /// Runs exactly what it is assigned, it is available, and the listeners that it holds run.
     pub fn is_done(&self, slot: &Slot<'_>) -> bool {
-        slot.fresh
-            && slot.live.len() == 1
-            && slot.live[0].is_available(self.min_ready_seconds, self.now)
-            && agents::are_listeners_settled(self.snapshot, slot.live[0])
+        self.is_in_place(slot) && agents::are_listeners_settled(self.snapshot, slot.live[0])
+    }
+
+    /// [`Self::is_done`], whatever its listeners do.
+    pub fn is_in_place(&self, slot: &Slot<'_>) -> bool {
+        slot.fresh && slot.live.len() == 1 && slot.live[0].is_available(self.min_ready_seconds, self.now)
     }
 
     /// In a word or two, why it is not done.

@@ -331,6 +331,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             self.note(hold);
         }
         self.changes.extend(agents::in_service(self.view.snapshot));
+        let drained = agents::drained(self.view.snapshot, &leaving, &self.changes);
+        self.changes.extend(drained);
         Work { changes: self.changes, attempts: self.attempts.remembered(), leaving, hold: self.hold }
     }
 }

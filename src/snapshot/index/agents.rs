@@ -42,10 +42,16 @@ impl Index {
                 let Some((info, report)) = self.sets.leases.told(&pod, &set.name, &uid) else { continue };
                 agent.draining |= info.draining;
                 agent.held += held.len() as u32;
+                let busy = report.map_or(0, |report| report.count).max(held.len() as u32);
+                if busy > 0 {
+                    agent.busy.push((set.name.clone(), busy));
+                }
                 let Some(report) = report else { continue };
                 agent.running +=
                     report.running(&held).map_or(0, |runs| runs.into_iter().filter(|runs| *runs).count()) as u32;
-                let failed = report.units.iter().filter(|(_, unit)| unit.state == UnitState::Failed);
+                // With a start budget what has failed waits for its next permit: it has failed no less.
+                let has_ended = |state| matches!(state, UnitState::Failed | UnitState::Waiting);
+                let failed = report.units.iter().filter(|(_, unit)| has_ended(unit.state));
                 let worst = failed.max_by_key(|(_, unit)| unit.failures).filter(|(_, unit)| unit.failures > 0);
                 let known = agent.failing.as_ref().map_or(0, |(failures, ..)| *failures);
                 if let Some((listener, unit)) = worst.filter(|(_, unit)| unit.failures > known) {

@@ -15,6 +15,7 @@ mod shelf;
 mod tests;
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -26,7 +27,7 @@ use kube::{Resource, ResourceExt};
 pub use self::sets::{Moment, SetMemories};
 use self::{sets::Sets, shelf::Shelf};
 use super::{
-    CreateRefusal, Pod, Revision, Snapshot, TemplateCheck,
+    Agents, CreateRefusal, Pod, Revision, Snapshot, TemplateCheck,
     guard::DeserializeGuard,
     wire::{self, NodeView, PodView},
 };
@@ -82,6 +83,16 @@ pub enum Event<K> {
     Deleted(K),
     /// Nothing happened up to this resourceVersion (a bookmark).
     Progressed(String),
+}
+
+impl<K> Event<K> {
+    /// The one object that it is about.
+    pub fn object(&self) -> Option<&K> {
+        match self {
+            Self::Applied(object) | Self::Deleted(object) => Some(object),
+            Self::Listed { .. } | Self::Progressed(_) => None,
+        }
+    }
 }
 
 /// Kinds of objects whose writes must come back on a watch before the next decision.
@@ -183,7 +194,11 @@ impl Index {
     /// Takes an event of the watch on Rollouts; returns the Rollouts it touches.
     pub fn on_rollout(&mut self, scope: &Scope, event: Event<DeserializeGuard<Rollout>>) -> BTreeSet<ObjectKey> {
         // Filed under its own uid, and touching itself.
-        self.rollouts.take(scope, event, |guard| Some((None, Known::read(guard))))
+        let touched = self.rollouts.take(scope, event, |guard| Some((None, Known::read(guard))));
+        for gone in touched.iter().filter(|key| self.rollouts.get(key).is_none()) {
+            self.leaving.remove(gone);
+        }
+        touched
     }
 
     /// Takes an event of the watch on Pods; returns the Rollouts it touches.
@@ -233,6 +248,17 @@ impl Index {
 
     /// All that is known about a Rollout at `now`. None when it does not exist, or cannot be read.
     pub fn snapshot(&self, key: &ObjectKey, recollection: &Recollection, now: Timestamp) -> Option<Snapshot> {
+        let snapshot = self.snapshot_without_agents(key, recollection, now)?;
+        Some(Snapshot { agents: self.agents_of(key, &snapshot.pods), ..snapshot })
+    }
+
+    /// The same for a ListenerSet, which looks at what agents tell by itself.
+    fn snapshot_without_agents(
+        &self,
+        key: &ObjectKey,
+        recollection: &Recollection,
+        now: Timestamp,
+    ) -> Option<Snapshot> {
         let known = self.rollouts.get(key)?;
         let rollout = known.object.as_ref().ok()?;
         let owner = Owner { name: key.name.clone(), uid: known.uid.clone() };
@@ -243,7 +269,6 @@ impl Index {
             self.revisions.owned_by(&key.namespace, &owner).map(|revision| (**revision).clone()).collect();
         revisions.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
         let lost_nodes = pods.iter().filter_map(|pod| pod.node.clone()).filter(|node| self.is_lost(node)).collect();
-        let agents = self.agents_of(key, &pods);
         Some(Snapshot {
             rollout: (**rollout).clone(),
             pods,
@@ -253,7 +278,7 @@ impl Index {
             lost_nodes,
             template_checks: recollection.template_checks.clone(),
             create_refusal: recollection.create_refusal.clone(),
-            agents,
+            agents: Agents::Unknown,
             now,
         })
     }
@@ -308,10 +333,19 @@ impl Index {
 /// True when resourceVersion `a` is not older than `b`. Since Kubernetes 1.35 they are promised to be comparable as
 /// integers of any length within a resource type; where one is not a number, only equality counts.
 pub fn is_at_least(a: &str, b: &str) -> bool {
+    compare(a, b).map_or(a == b, Ordering::is_ge)
+}
+
+/// True when resourceVersion `a` is certainly older than `b`: never where one is not a number.
+pub fn is_older(a: &str, b: &str) -> bool {
+    compare(a, b).is_some_and(Ordering::is_lt)
+}
+
+/// None where one is not a number.
+fn compare(a: &str, b: &str) -> Option<Ordering> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_number(a) || !is_number(b) {
-        return a == b;
-    }
-    let (a, b) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
-    (a.len(), a) >= (b.len(), b)
+    (is_number(a) && is_number(b)).then(|| {
+        let (a, b) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
+        (a.len(), a).cmp(&(b.len(), b))
+    })
 }

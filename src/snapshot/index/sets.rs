@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 
 use super::{
-    Event, Index, Kind, Known, ObjectKey, Recollection, Scope, Touched,
+    Event, Index, Kind, Known, ObjectKey, Owner, Recollection, Scope, Touched,
     leases::{Leases, Touch},
     shelf::Shelf,
 };
@@ -113,6 +113,21 @@ impl Sets {
     }
 }
 
+/// What other sets have to know of one: which Pods serve it, and how fast they are to be noticed.
+#[derive(PartialEq)]
+struct Asks {
+    profile: SessionProfile,
+    rollout: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+impl Asks {
+    fn of(set: &ListenerSet) -> Self {
+        let labels = set.spec.selector.as_ref().map(|selector| selector.match_labels.clone());
+        Self { profile: set.spec.session.profile, rollout: rollout_of(set).cloned(), labels }
+    }
+}
+
 /// Name of the Rollout whose Pods serve a set.
 fn rollout_of(set: &ListenerSet) -> Option<&String> {
     set.spec.rollout_ref.as_ref().map(|rollout| &rollout.name)
@@ -146,37 +161,32 @@ fn selects(set: &ListenerSet, agent: &AgentPod) -> bool {
 impl Index {
     /// Takes an event of the watch on ListenerSets.
     pub fn on_set(&mut self, scope: &Scope, event: Event<DeserializeGuard<ListenerSet>>) -> Touched {
-        let profiles = |index: &Self| -> BTreeMap<ObjectKey, SessionProfile> {
-            index.sets().map(|(key, set)| (key.clone(), set.spec.session.profile)).collect()
-        };
-        let before = profiles(self);
+        let asks = |index: &Self, key: &ObjectKey| index.sets.get(key).map(Asks::of);
+        let before = event.object().map(|guard| asks(self, &ObjectKey::of(guard)));
         let changed = self.sets.known.take(scope, event, |guard| Some((None, Known::read(guard))));
         for key in &changed {
             self.sets.read(key);
         }
         let named = self.config_maps_wanted();
         self.sets.config_maps.retain(|key, _| named.contains(key));
-        // Sets that serve the same Pods agree on how often sessions are renewed.
-        let after = profiles(self);
-        let asks_anew: BTreeSet<String> =
-            changed.iter().filter(|key| before.get(key) != after.get(key)).map(|key| key.namespace.clone()).collect();
+        // Sets that the same Pods serve agree on how often sessions are renewed: also with one that leaves these Pods.
+        let asks_anew = |key: &&ObjectKey| before.as_ref().is_none_or(|before| *before != asks(self, key));
+        let asks_anew: BTreeSet<String> = changed.iter().filter(asks_anew).map(|key| key.namespace.clone()).collect();
         let beside = asks_anew.iter().flat_map(|namespace| self.sets.in_namespace(namespace)).map(|(key, _)| key);
         let sets = beside.chain(&changed).cloned().collect();
-        // Whether anybody asks for an agent may have changed.
-        let rollouts = changed.iter().filter_map(|key| {
-            let name = rollout_of(self.sets.get(key)?)?;
-            Some(ObjectKey { namespace: key.namespace.clone(), name: name.clone() })
-        });
+        // Whether anybody asks for an agent may have changed, of the Rollout that it has left too.
+        let left =
+            |key: &ObjectKey| before.as_ref()?.as_ref()?.rollout.clone().map(|name| (key.namespace.clone(), name));
+        let joined = |key: &ObjectKey| Some((key.namespace.clone(), rollout_of(self.sets.get(key)?)?.clone()));
+        let rollouts = changed.iter().flat_map(|key| [left(key), joined(key)]).flatten();
+        let rollouts = rollouts.map(|(namespace, name)| ObjectKey { namespace, name });
         Touched { rollouts: rollouts.filter(|_| !asks_anew.is_empty()).collect(), sets }
     }
 
     /// Takes an event of the watch on Pods outside Rollouts.
     pub fn on_agent_pod(&mut self, scope: &Scope, event: Event<PodView>) -> Touched {
         let is_list = matches!(event, Event::Listed { .. });
-        let one = match &event {
-            Event::Applied(pod) | Event::Deleted(pod) => Some(ObjectKey::of(pod)),
-            _ => None,
-        };
+        let one = event.object().map(ObjectKey::of);
         let selecting = |index: &Self| -> BTreeSet<ObjectKey> {
             one.iter().flat_map(|pod| index.sets.of_agent(pod)).map(|(key, _)| key.clone()).collect()
         };
@@ -335,8 +345,8 @@ impl Index {
         let set = self.sets.get(key)?;
         let uid = set.uid().unwrap_or_default();
         let beside = |name: &str| ObjectKey { namespace: key.namespace.clone(), name: name.to_owned() };
-        let rollout =
-            rollout_of(set).and_then(|name| self.snapshot(&beside(name), &Recollection::default(), moment.now));
+        let rollout = rollout_of(set)
+            .and_then(|name| self.snapshot_without_agents(&beside(name), &Recollection::default(), moment.now));
         let mut pods: Vec<SetPod> = match &rollout {
             Some(rollout) => rollout.pods.iter().map(|pod| SetPod::from(&**pod)).collect(),
             None => self
@@ -352,12 +362,14 @@ impl Index {
         let ownerships = self.sets.leases.ownerships(key, &uid);
         let holders = ownerships.values().filter_map(|seen| seen.ownership.holder.as_ref()).map(|holder| &holder.pod);
         let names: BTreeSet<&String> = pods.iter().map(|pod| &pod.name).chain(holders).collect();
+        let mut asked = BTreeMap::new();
         let sessions: BTreeMap<String, SessionSeen> = names
             .into_iter()
             .filter_map(|name| {
                 let pod = beside(name);
                 let seen = self.sets.leases.session(&pod, &key.name, &uid, moment.uptime)?;
-                Some((name.clone(), SessionSeen { other_profiles: self.other_profiles(key, &pod), ..seen }))
+                let other_profiles = self.other_profiles(key, &pod, &mut asked);
+                Some((name.clone(), SessionSeen { other_profiles, ..seen }))
             })
             .collect();
         let nodes = pods.iter().filter_map(|pod| pod.node.clone());
@@ -381,10 +393,41 @@ impl Index {
         Some((snapshot, rollout))
     }
 
-    /// What other sets that this Pod serves ask its agent for.
-    fn other_profiles(&self, key: &ObjectKey, pod: &ObjectKey) -> Vec<SessionProfile> {
+    /// The same for somebody who watches no Pods: sessions are those of all who hold listeners of the set, tell of it, or
+    /// are told of it.
+    pub fn set_without_pods(&self, key: &ObjectKey, moment: Moment) -> Option<SetSnapshot> {
+        let (mut snapshot, _) = self.set_snapshot(key, &SetMemories::default(), moment)?;
+        let uid = snapshot.set.uid().unwrap_or_default();
+        for pod in self.sets.leases.speaking_of(key) {
+            let seen = self.sets.leases.session(pod, &key.name, &uid, moment.uptime);
+            snapshot.sessions.extend(seen.map(|seen| (pod.name.clone(), seen)));
+        }
+        Some(snapshot)
+    }
+
+    /// What other sets that this Pod serves ask its agent for. `asked`: those that were looked up before.
+    fn other_profiles(
+        &self,
+        key: &ObjectKey,
+        pod: &ObjectKey,
+        asked: &mut BTreeMap<ObjectKey, SessionProfile>,
+    ) -> Vec<SessionProfile> {
         let others = self.serving(pod).filter(|(of, _)| *of != key);
-        others.map(|(_, set)| set.spec.session.profile).collect()
+        let profile = |(of, set): (&ObjectKey, &ListenerSet)| {
+            *asked.entry(of.clone()).or_insert_with(|| set.spec.session.profile.affordable(self.count_pods(of, set)))
+        };
+        others.map(profile).collect()
+    }
+
+    /// How many Pods may hold listeners of a set.
+    fn count_pods(&self, key: &ObjectKey, set: &ListenerSet) -> usize {
+        let Some(name) = rollout_of(set) else {
+            let agents = self.sets.agents.in_namespace(&key.namespace);
+            return agents.filter(|(_, agent)| selects(set, agent)).count();
+        };
+        let rollout = ObjectKey { namespace: key.namespace.clone(), name: name.to_owned() };
+        let uid = self.identity(&rollout).map(|(uid, _)| uid.to_owned()).unwrap_or_default();
+        self.pods.owned_by(&key.namespace, &Owner { name: name.to_owned(), uid }).count()
     }
 }
 

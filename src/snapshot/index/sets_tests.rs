@@ -2,9 +2,12 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::snapshot::{
-    lease::{Claim, Holder},
-    listener_set::{Course, SetSnapshot},
+use crate::{
+    api::bounds::FAST_PODS_MAX,
+    snapshot::{
+        lease::{Claim, Holder},
+        listener_set::{Course, SetSnapshot},
+    },
 };
 
 fn decode<K: serde::de::DeserializeOwned>(value: Value) -> K {
@@ -131,12 +134,18 @@ fn the_longest_duration_of_the_last_two_signs_of_life_counts() {
     assert_eq!(watched(&index, "a", 4).2, 90);
     index.on_lease(&None, applied(session("a", 12, 1, 7, 15)), at(7));
     assert_eq!(watched(&index, "a", 7).2, 15);
+    // Shortened between two renewals, by somebody who is not the agent: its agent may not know before the second one.
+    index.on_lease(&None, applied(session("a", 20, 1, 7, 5)), at(8));
+    index.on_lease(&None, applied(session("a", 21, 1, 10, 5)), at(10));
+    assert_eq!(watched(&index, "a", 10).2, 15);
+    index.on_lease(&None, applied(session("a", 22, 1, 13, 5)), at(13));
+    assert_eq!(watched(&index, "a", 13).2, 5);
     // A duration that no profile has: the nearest; none: the longest.
-    index.on_lease(&None, applied(session("a", 13, 1, 8, 1)), at(8));
-    index.on_lease(&None, applied(session("a", 14, 1, 9, 1)), at(9));
-    assert_eq!(watched(&index, "a", 9).2, 5);
-    index.on_lease(&None, applied(session("a", 15, 1, 10, 0)), at(10));
-    assert_eq!(watched(&index, "a", 10).2, 90);
+    index.on_lease(&None, applied(session("a", 23, 1, 14, 1)), at(14));
+    index.on_lease(&None, applied(session("a", 24, 1, 15, 1)), at(15));
+    assert_eq!(watched(&index, "a", 15).2, 5);
+    index.on_lease(&None, applied(session("a", 25, 1, 16, 0)), at(16));
+    assert_eq!(watched(&index, "a", 16).2, 90);
 }
 
 #[test]
@@ -219,6 +228,40 @@ fn sets_that_share_a_pod_know_what_the_other_asks_of_its_agent() {
     index.on_set(&None, set("fast", "u2", &fast));
     index.on_lease(&None, applied(session("a", 10, 1, 1, 15)), at(1));
     assert_eq!(look(&index, 2).sessions["a"].other_profiles, [SessionProfile::Fast]);
+    // More Pods than Fast is for.
+    for number in 0..FAST_PODS_MAX {
+        index.on_agent_pod(&None, Event::Applied(pod(&format!("b{number}"), &json!({"app": "bots"}))));
+    }
+    assert_eq!(look(&index, 3).sessions["a"].other_profiles, [SessionProfile::Default]);
+}
+
+/// A set that leaves Pods asks nothing of their sessions any more: the others may ask for less.
+#[test]
+fn sets_that_share_pods_are_told_when_one_asks_anew() {
+    let mut index = index();
+    let mut version = 5;
+    let mut changed = |spec: &Value| {
+        version += 1;
+        let metadata = json!({"name": "fast", "namespace": "shop", "uid": "u2", "resourceVersion": version.to_string(),
+            "generation": version});
+        index.on_set(&None, applied(json!({"metadata": metadata, "spec": spec})))
+    };
+    let both = Touched { sets: [key("bots"), key("fast")].into(), rollouts: BTreeSet::new() };
+    let mut spec = by_selector();
+    spec["session"] = json!({"profile": "Fast"});
+    assert_eq!(changed(&spec), both);
+    spec["listeners"] = json!([{"name": "b"}]);
+    let alone = Touched { sets: [key("fast")].into(), rollouts: BTreeSet::new() };
+    assert_eq!(changed(&spec), alone, "what it runs is its own affair");
+    spec["selector"] = json!({"matchLabels": {"app": "feeds"}});
+    assert_eq!(changed(&spec), both);
+    spec.as_object_mut().unwrap().remove("selector");
+    spec["rolloutRef"] = json!({"name": "web"});
+    assert_eq!(changed(&spec), Touched { rollouts: [key("web")].into(), ..both.clone() });
+    spec["rolloutRef"] = json!({"name": "api"});
+    assert_eq!(changed(&spec), Touched { rollouts: [key("api"), key("web")].into(), ..both.clone() });
+    spec["session"] = json!({"profile": "Calm"});
+    assert_eq!(changed(&spec), Touched { rollouts: [key("api")].into(), ..both });
 }
 
 #[test]
@@ -289,4 +332,93 @@ fn leases_end_as_the_last_list_says() {
         fresh.on_lease(&None, listed(last), at(40));
         assert_eq!(lived.sets.leases.content(), fresh.sets.leases.content());
     }
+}
+
+/// Pods of a Rollout that was deleted and made again may have the names that they had.
+#[test]
+fn which_pods_are_to_leave_goes_with_their_rollout() {
+    let rollout = || -> DeserializeGuard<crate::api::Rollout> {
+        let metadata = json!({"name": "web", "namespace": "shop", "uid": "uid-web", "resourceVersion": "3"});
+        decode(json!({"metadata": metadata, "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": {}}}))
+    };
+    let mut index = Index::default();
+    index.on_set(&None, set("bots", "u1", &json!({"rolloutRef": {"name": "web"}, "listeners": [{"name": "a"}]})));
+    index.on_rollout(&None, Event::Applied(rollout()));
+    assert_eq!(index.on_leaving(&key("web"), &["web-0-a".to_owned()].into()).sets, [key("bots")].into());
+    assert_eq!(look(&index, 1).leaving.len(), 1);
+    assert!(index.on_leaving(&key("web"), &["web-0-a".to_owned()].into()).is_empty(), "the same again");
+    index.on_rollout(&None, Event::Deleted(rollout()));
+    index.on_rollout(&None, Event::Applied(rollout()));
+    assert_eq!(look(&index, 1).leaving.len(), 0);
+}
+
+/// What the plugin shows, which watches no Pods.
+#[test]
+fn sessions_are_known_without_pods_by_what_they_tell() {
+    let mut index = Index::default();
+    index.on_set(&None, set("bots", "u1", &by_selector()));
+    let told = |pod: &str, annotation: &str, text: &str| {
+        let mut lease = session(pod, 10, 1, 1, 15);
+        lease["metadata"]["annotations"] = json!({annotation: text});
+        applied(lease)
+    };
+    index.on_lease(&None, told("b", "report.baton.dev/bots", r#"{"set":"u1","count":0}"#), at(1));
+    index.on_lease(&None, told("c", "inbox.baton.dev/bots", "[]"), at(1));
+    index.on_lease(&None, told("d", "report.baton.dev/feeds", "{}"), at(1));
+    index.on_lease(&None, applied(session("e", 10, 1, 1, 15)), at(1));
+    index.on_lease(&None, applied(ownership("a", 11, Some("e"))), at(1));
+    let seen = index.set_without_pods(&key("bots"), Moment { now: Timestamp::UNIX_EPOCH, uptime: at(2) }).unwrap();
+    assert_eq!(seen.sessions.keys().collect::<Vec<_>>(), ["b", "c", "e"]);
+    assert_eq!((seen.pods.len(), seen.ownerships.len()), (0, 1));
+    assert!(seen.sessions["b"].report.is_some());
+}
+
+/// What is known of Pod `a` of a Rollout that serves `bots`, which tells this of it.
+fn agent_seen(report: &Value, holder: Option<&str>) -> crate::snapshot::AgentSeen {
+    let mut index = Index::default();
+    let rollout = json!({
+        "metadata": {"name": "web", "namespace": "shop", "uid": "r1", "resourceVersion": "5", "generation": 1},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {}}, "template": {}},
+    });
+    index.on_rollout(&None, listed(vec![rollout]));
+    index.on_set(&None, Event::Listed { objects: Vec::new(), resource_version: "5".into() });
+    index.on_set(&None, set("bots", "u1", &json!({"rolloutRef": {"name": "web"}, "listeners": [{"name": "a"}]})));
+    let pod = json!({
+        "metadata": {
+            "name": "a", "namespace": "shop", "uid": "uid-a", "resourceVersion": "7",
+            "labels": {"baton.dev/rollout": "web", "baton.dev/instance": "0", "baton.dev/revision": "web-b"},
+            "ownerReferences": [{"apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "name": "web", "uid": "r1",
+                "controller": true}],
+        },
+    });
+    index.on_pod(&None, listed(vec![pod]));
+    let mut lease = session("a", 10, 1, 1, 15);
+    lease["metadata"]["annotations"] = json!({"report.baton.dev/bots": report.to_string()});
+    index.on_lease(&None, listed(vec![lease, ownership("a", 11, holder)]), at(1));
+    let snapshot = index.snapshot(&key("web"), &Recollection::default(), Timestamp::UNIX_EPOCH).unwrap();
+    snapshot.agents.of("a").unwrap().clone()
+}
+
+/// A15: what a Pod still has, of each set: what names it, and what has not been proven to have ended.
+#[test]
+fn a_pod_is_busy_with_what_it_holds_or_still_runs() {
+    let busy = |count: u32, holder: Option<&str>| agent_seen(&json!({"set": "u1", "count": count}), holder).busy;
+    let some = |number| vec![("bots".to_owned(), number)];
+    assert_eq!(busy(0, Some("a")), some(1), "it is its own, told or not");
+    assert_eq!(busy(2, None), some(2), "what runs has yet to be proven to have ended");
+    assert_eq!(busy(0, None), []);
+}
+
+/// With a start budget what has failed waits for a permit, and fails its instance all the same.
+#[test]
+fn what_has_failed_and_waits_for_a_permit_has_failed() {
+    let failing = |state: &str, failures: u32| {
+        let unit = json!({"state": state, "epoch": 3, "failures": failures, "reason": "ConnectTimeout", "message": "no answer"});
+        let failing = agent_seen(&json!({"set": "u1", "count": 1, "units": {"a": unit}}), Some("a")).failing;
+        failing.map(|(failures, listener, _)| (failures, listener))
+    };
+    assert_eq!(failing("Failed", 3), Some((3, "a".to_owned())));
+    assert_eq!(failing("Waiting", 3), Some((3, "a".to_owned())));
+    assert_eq!(failing("Waiting", 0), None, "it has only ended, or awaits its first start");
+    assert_eq!(failing("Starting", 3), None, "it may yet succeed");
 }

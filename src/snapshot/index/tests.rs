@@ -376,6 +376,8 @@ fn resource_versions_compare_as_integers_of_any_length() {
     assert!(is_at_least("18446744073709551617", "18446744073709551616"));
     assert!(!is_at_least("9", "10"));
     assert!(is_at_least("abc", "abc") && !is_at_least("abc", "abd"));
+    assert!(is_older("9", "10") && !is_older("10", "9") && !is_older("9", "9"));
+    assert!(!is_older("x", "10") && !is_older("9", ""));
 }
 
 #[test]

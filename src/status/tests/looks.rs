@@ -12,7 +12,10 @@ use crate::{
         rollout::plan,
         rollout::tests::fixture::{Fixture, at},
     },
-    snapshot::{Container, ContainerState, CreateRefusal, PodPhase, RefusalReason, TemplateCheck},
+    snapshot::{
+        AgentSeen, Agents, Container, ContainerState, CreateRefusal, PodPhase, RefusalReason, SessionState,
+        TemplateCheck,
+    },
     status::rollout::status,
 };
 
@@ -34,6 +37,16 @@ fn at_rest_it_is_complete_and_waits_for_nothing() {
     assert_eq!(condition(&status, ConditionType::Degraded), None);
     assert_eq!((status.replicas, status.ready_replicas, status.updated_replicas), (4, 4, 4));
     assert_eq!(status.selector.as_deref(), Some("app=web"));
+}
+
+/// Who counts, as `kubectl rollout status` does, must not take the old count for one of the new generation.
+#[test]
+fn nothing_is_updated_before_the_present_spec_has_a_revision() {
+    let mut fixture = Fixture::new("a a a a", 'a', json!({})).settled();
+    fixture.snapshot.rollout.spec.template =
+        serde_json::from_value(json!({"metadata": {"labels": {"app": "web", "changed": "yes"}}})).unwrap();
+    let status = status_of(&fixture.snapshot);
+    assert_eq!((status.replicas, status.available_replicas, status.updated_replicas), (4, 4, 0));
 }
 
 #[test]
@@ -194,6 +207,25 @@ fn a_lost_instance_is_no_rollout() {
     check(&with("a a- a a"), "InProgress InstancesUnavailable: web-1 (Terminating)");
     check(&with("a ax a a"), "InProgress InstancesUnavailable: web-1 (Evicted)");
     check(&with("a a a a a"), "InProgress InstancesUnavailable: 1 Pod beyond spec.replicas yet to leave");
+}
+
+/// What listeners do between Pods that stay is no matter of the Rollout's; in a run it waits for them, and says so.
+#[test]
+fn listeners_that_have_yet_to_run_hold_up_a_run_and_nothing_else() {
+    let starting = |mut fixture: Fixture| {
+        let agent = AgentSeen { session: SessionState::Held, held: 2, running: 1, ..AgentSeen::default() };
+        let pods = fixture.snapshot.pods.iter().map(|pod| (pod.name.clone(), agent.clone()));
+        fixture.snapshot.agents = Agents::Seen(pods.collect());
+        fixture
+    };
+    check(&starting(Fixture::new("a a", 'a', json!({})).settled()), "Current Complete: ");
+    let strategy = json!({"strategy": {"batchSize": 1, "maxSurge": 1, "maxUnavailable": 0}});
+    let roll = |pods: &str| starting(Fixture::new(pods, 'b', strategy.clone()).opened(1));
+    check(&roll("b a"), "InProgress RollingOut: batch 1/2: web-0 (its listeners have yet to run)");
+    check(&roll("ab a"), "InProgress RollingOut: batch 1/2: web-0 (its old Pod has yet to leave)");
+    let mut one_gone = Fixture::new("a a", 'a', json!({})).settled();
+    one_gone.snapshot.pods = Fixture::new("a .", 'a', json!({})).snapshot.pods;
+    check(&starting(one_gone), "InProgress InstancesUnavailable: web-1 (Missing) and 1 more");
 }
 
 #[test]

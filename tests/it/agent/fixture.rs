@@ -18,7 +18,7 @@ use nix::{
 use serde_json::{Value, json};
 
 pub const AGENT: &str = env!("CARGO_BIN_EXE_baton-agent");
-const TESTBED: &str = env!("CARGO_BIN_EXE_baton-testbed");
+pub const TESTBED: &str = env!("CARGO_BIN_EXE_baton-testbed");
 
 /// What takes longer has failed. Busy machines are slow.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -241,7 +241,7 @@ fn init(place: Place) -> Vec<&'static str> {
 }
 
 /// Looks until there is something.
-pub fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {

@@ -86,6 +86,19 @@ fn labels_that_do_not_match_are_refused() {
 }
 
 #[test]
+fn where_the_agent_comes_from_is_one_of_three() {
+    let with = |value: &str| [("/spec/template/metadata/annotations", json!({"baton.dev/agent": value}))];
+    let sentences = ["spec.template.metadata.annotations: names below baton.dev/", "own", "install", "sidecar"];
+    assert_refused(&with("inject"), &sentences);
+    for value in ["own", "install", "sidecar"] {
+        let mut object = web();
+        object["spec"]["template"]["metadata"]["annotations"] = json!({"baton.dev/agent": value});
+        let output = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &object);
+        assert!(output.status.success(), "{value}: {output:?}");
+    }
+}
+
+#[test]
 fn replicas_outside_their_range_are_refused() {
     assert_refused(
         &[("/spec/replicas", json!(-1))],

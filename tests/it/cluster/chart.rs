@@ -172,6 +172,8 @@ fn values_are_used_and_typos_refused() {
         "resources.limits.memory=1Gi",
         "crds.keep=false",
         "policies.enabled=false",
+        "agent.image.repository=registry.example.com/agent",
+        "agent.image.tag=v7",
     ]);
     let find = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
     let spec = &find("Deployment")["spec"];
@@ -180,12 +182,19 @@ fn values_are_used_and_typos_refused() {
     assert_eq!(container["image"], "registry.example.com/baton:1.2.3");
     assert_eq!(container["imagePullPolicy"], "Always");
     assert_eq!(container["resources"]["limits"]["memory"], "1Gi");
+    let arguments = |objects: &[Value]| {
+        let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+        deployment["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
+    };
+    assert!(arguments(&objects).contains("\"--agent-image=registry.example.com/agent:v7\""), "{}", arguments(&objects));
+    assert!(!arguments(&template(&["agent.image.repository="])).contains("agent"));
     assert!(find("CustomResourceDefinition")["metadata"]["annotations"].is_null());
     assert!(!objects.iter().any(|object| key(object).starts_with("ValidatingAdmissionPolicy")));
 
     for (typo, said) in [
         ("imagee.tag=1", "'imagee' not allowed"),
         ("image.tagg=1", "'tagg' not allowed"),
+        ("agent.image.name=x", "'name' not allowed"),
         ("crds.remove=true", "'remove' not allowed"),
         ("policies.enable=true", "'enable' not allowed"),
         ("replicaCount=two", "want integer"),

@@ -49,7 +49,7 @@ fn complains(args: &[&str], input: &str) -> String {
 }
 
 /// A namespace of the test's own.
-fn namespace(name: &str) -> &str {
+fn namespace(name: &'static str) -> &'static str {
     cluster().kubectl(&["create", "namespace", name]);
     name
 }
@@ -117,4 +117,150 @@ fn plan_repeats_what_the_api_server_refuses() {
     assert!(template.contains("spec.template: the API server refuses its Pods"), "{template}");
     let none = complains(&["plan", "-f", "-"], "kind: Service\napiVersion: v1\n");
     assert!(none.contains("holds no Rollout of baton.dev/v1alpha1"), "{none}");
+}
+
+/// A session that boot 1 of Pod `web-0` holds, and a listener of set `bots` that it has.
+fn leases(set_uid: &str, pod_uid: &str) -> String {
+    let identity = format!("web-0/{pod_uid}/1-r");
+    let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "name": "web-0", "uid": pod_uid});
+    let set = serde_json::json!({"apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet", "name": "bots", "uid": set_uid,
+        "controller": true});
+    let lease = |name: &str, label: &str, owner: &serde_json::Value, epoch: i32| {
+        serde_json::json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": name, "labels": {"baton.dev/lease": label}, "ownerReferences": [owner]},
+            "spec": {"holderIdentity": identity, "leaseTransitions": epoch, "leaseDurationSeconds": 15},
+        })
+    };
+    let mut owned = lease("listener.bots.orders", "listener", &set, 7);
+    owned["metadata"]["annotations"] = serde_json::json!({"baton.dev/from": "web-1/uid-web-1/3-r"});
+    serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [lease("session.web-0", "session", &pod, 1), owned]})
+        .to_string()
+}
+
+/// A5: the plugin reads who holds what from the Leases, with no operator.
+#[test]
+fn a_listener_set_shows_who_holds_what() {
+    let namespace = namespace("plugin-listeners");
+    let set = serde_json::json!({
+        "apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet", "metadata": {"name": "bots"},
+        "spec": {"rolloutRef": {"name": "web"}, "listeners": [{"name": "orders"}, {"name": "trades"}]},
+    });
+    let apply = |object: &str| {
+        let output =
+            super::api::kubectl_with(&["apply", "-n", namespace, "-f", "-"], &serde_json::from_str(object).unwrap());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    apply(&set.to_string());
+    let uid = cluster().kubectl(&["get", "bls", "bots", "-n", namespace, "-o", "jsonpath={.metadata.uid}"]);
+    // Without its Pod the garbage collector would take the session.
+    super::support::eventually(30, "the service account", || {
+        !cluster().kubectl(&["get", "serviceaccounts", "-n", namespace, "-o", "name"]).is_empty()
+    });
+    cluster().kubectl(&["run", "web-0", "-n", namespace, "--image=example.local/none:1", "--restart=Never"]);
+    let pod_uid = cluster().kubectl(&["get", "pod", "web-0", "-n", namespace, "-o", "jsonpath={.metadata.uid}"]);
+    apply(&leases(uid.trim(), pod_uid.trim()));
+    for form in [&["get", "listenerset", "bots"][..], &["get", "bls/bots"], &["get", "listenersets.baton.dev", "bots"]]
+    {
+        let shown = says(&[form, &["-n", namespace]].concat(), "");
+        let header = "Name:       bots                     Status:  • Pending   the operator has not seen the present spec yet\n";
+        assert!(shown.starts_with(header), "{shown}");
+        assert!(shown.contains("├─□ web-0     Pod          ✔ SessionHeld       1 listener\n"), "{shown}");
+        assert!(shown.contains("│ └─○ orders"), "{shown}");
+        assert!(shown.contains("epoch 7, from web-1\n"), "{shown}");
+        assert!(shown.contains("└─○ trades"), "{shown}");
+    }
+    assert_eq!(says(&["get", "bls", "bots", "-n", namespace, "-o", "name"], ""), "listenerset.baton.dev/bots\n");
+    let yaml = says(&["get", "bls", "bots", "-n", namespace, "-o", "yaml"], "");
+    assert!(yaml.contains("kind: ListenerSet") && !yaml.contains("managedFields"), "{yaml}");
+    let typo = complains(&["get", "bls", "bot", "-n", namespace], "");
+    assert!(typo.contains("listenersets.baton.dev \"bot\" not found") && typo.contains("did you mean bots?"), "{typo}");
+    let other = complains(&["get", "bls", "feeds", "-n", namespace], "");
+    assert!(other.contains("there is bots"), "those that exist: {other}");
+    let verb = complains(&["status", "bls", "bots", "-n", namespace], "");
+    assert!(verb.contains("kubectl baton get listenerset bots"), "{verb}");
+    let followed = std::thread::spawn(move || says(&["get", "bls", "bots", "-w", "-n", namespace], ""));
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    cluster().kubectl(&["delete", "bls", "bots", "-n", namespace]);
+    let followed = followed.join().unwrap();
+    let lines: Vec<&str> = followed.lines().collect();
+    assert!(lines[0].contains("• Pending  0/2  the operator has not seen the present spec yet"), "{followed}");
+    assert_eq!(lines.last(), Some(&"listenerset \"bots\" is deleted"), "{followed}");
+}
+
+/// A5: which listeners there are may stand in a ConfigMap.
+#[test]
+fn a_listener_set_shows_what_its_config_map_names() {
+    let namespace = namespace("plugin-config-map");
+    let set = serde_json::json!({
+        "apiVersion": "baton.dev/v1alpha1", "kind": "ListenerSet", "metadata": {"name": "bots"},
+        "spec": {"rolloutRef": {"name": "web"}, "configMap": {"name": "tokens", "key": "l.yaml"}},
+    });
+    let output = super::api::kubectl_with(&["apply", "-n", namespace, "-f", "-"], &set);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let missing = says(&["get", "bls", "bots", "-n", namespace], "");
+    assert!(
+        missing.contains("Warning:    ConfigMapMissing: spec.configMap.name: there is no ConfigMap tokens"),
+        "{missing}"
+    );
+    let literal = "--from-literal=l.yaml=[{\"name\": \"orders\"}, {\"name\": \"trades\"}]";
+    cluster().kubectl(&["create", "configmap", "tokens", "-n", namespace, literal]);
+    let shown = says(&["get", "bls", "bots", "-n", namespace], "");
+    assert!(shown.contains("] 0/2\n") && shown.contains("└─○ trades"), "{shown}");
+    assert!(!shown.contains("Warning:"), "{shown}");
+    let followed = std::thread::spawn(move || says(&["get", "bls", "bots", "-w", "-n", namespace], ""));
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    cluster().kubectl(&["delete", "bls", "bots", "-n", namespace]);
+    let followed = followed.join().unwrap();
+    assert!(followed.lines().next().unwrap().contains("• Pending  0/2  "), "{followed}");
+}
+
+/// Who may see ListenerSets but no Leases is told what it takes.
+#[test]
+fn without_rights_to_leases_it_says_what_it_takes() {
+    let namespace = namespace("plugin-no-leases");
+    cluster().kubectl(&[
+        "apply",
+        "-n",
+        namespace,
+        "-f",
+        &format!("{}/config/samples/listenersets/listenerset_count.yaml", sources::root().display()),
+    ]);
+    let name = cluster().kubectl(&["get", "bls", "-n", namespace, "-o", "jsonpath={.items[0].metadata.name}"]);
+    cluster().kubectl(&[
+        "create",
+        "role",
+        "sees",
+        "-n",
+        namespace,
+        "--verb=get,list,watch",
+        "--resource=listenersets.baton.dev",
+    ]);
+    cluster().kubectl(&[
+        "create",
+        "rolebinding",
+        "sees",
+        "-n",
+        namespace,
+        "--role=sees",
+        &format!("--serviceaccount={namespace}:default"),
+    ]);
+    super::support::eventually(30, "the service account", || {
+        !cluster().kubectl(&["get", "serviceaccounts", "-n", namespace, "-o", "name"]).is_empty()
+    });
+    let token = cluster().kubectl(&["create", "token", "default", "-n", namespace]);
+    let file = cluster().dir.join("plugin-no-leases.kubeconfig");
+    std::fs::copy(&cluster().kubeconfig, &file).unwrap();
+    let file = file.to_str().unwrap();
+    cluster().kubectl(&[
+        "config",
+        "set-credentials",
+        "ann",
+        &format!("--token={}", token.trim()),
+        "--kubeconfig",
+        file,
+    ]);
+    cluster().kubectl(&["config", "set-context", "--current", "--user=ann", "--kubeconfig", file]);
+    let complaint = complains(&["get", "bls", name.trim(), "-n", namespace, "--kubeconfig", file], "");
+    assert!(complaint.contains("it takes get, list and watch on leases.coordination.k8s.io"), "{complaint}");
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::{sync::mpsc::UnboundedSender, time::Instant};
 
 use super::{
+    listeners::is_agent,
     oracles::Judge,
     process::{Alive, Blow},
     trace::Trace,
@@ -99,6 +100,15 @@ impl Plan {
         plan
     }
 
+    /// The same between agents and API server. None of them dies of a request: that is for [`Mishap`]s of theirs.
+    pub fn swarm_of_agents(rng: &mut fastrand::Rng) -> Self {
+        let mut plan = Self { kill: 0.0, ..Self::swarm(rng, Duration::ZERO) };
+        plan.latency_millis = [0, 5, 50, 500, 3_000][rng.usize(..5)];
+        plan.lag_max_millis = [0, 0, 100, 1_000][rng.usize(..4)];
+        plan.events.clear();
+        plan
+    }
+
     /// Nothing at all.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
@@ -170,6 +180,11 @@ impl Weather {
         self.now().paused_until.insert(operator.to_owned(), Instant::now() + time);
     }
 
+    /// Everybody can reach the API server again.
+    pub fn mend(&self, who: &str) {
+        self.now().cut_until.remove(who);
+    }
+
     pub fn outage(&self, time: Duration) {
         self.now().outage_until = Some(Instant::now() + time);
     }
@@ -185,6 +200,37 @@ pub struct Network {
     pub alive: Alive,
     /// By operator.
     pub blows: BTreeMap<String, UnboundedSender<Blow>>,
+}
+
+/// The network of operators, and that of agents.
+pub struct Networks {
+    pub operators: Network,
+    pub agents: Option<Network>,
+}
+
+impl Networks {
+    fn of(&mut self, who: &str) -> &mut Network {
+        let agents = self.agents.as_mut().filter(|_| is_agent(who));
+        agents.unwrap_or(&mut self.operators)
+    }
+}
+
+impl Faults for Networks {
+    fn before(&mut self, request: &Request, store: &Store) -> Fate {
+        self.of(&request.who).before(request, store)
+    }
+
+    fn after(&mut self, request: &Request, code: u16, store: &Store) -> Fate {
+        self.of(&request.who).after(request, code, store)
+    }
+
+    fn stream(&mut self, stream: &StreamInfo) -> StreamFate {
+        self.of(&stream.who).stream(stream)
+    }
+
+    fn event(&mut self, stream: &StreamInfo, change: &Change) -> Duration {
+        self.of(&stream.who).event(stream, change)
+    }
 }
 
 /// What a request asks for, for people.
@@ -203,9 +249,9 @@ impl Network {
         if below == 0 { Duration::ZERO } else { Duration::from_millis(self.rng.u64(..below)) }
     }
 
-    /// From the name of a process.
+    /// From the name of a process: its operator, or its Pod.
     fn operator(who: &str) -> &str {
-        who.split('.').next().unwrap_or(who)
+        who.split(['.', '+']).next().unwrap_or(who)
     }
 
     /// Whether the process dies of this.

@@ -10,7 +10,8 @@ use tokio::{
 };
 
 use super::{
-    faults::{Mishap, Network, Weather, orders},
+    faults::{Mishap, Network, Networks, Weather, orders},
+    listeners::{self, Listeners},
     oracles::{
         Judge,
         end::{self, End},
@@ -80,6 +81,7 @@ struct History<'s> {
     alive: Alive,
     blows: BTreeMap<String, UnboundedSender<Blow>>,
     tasks: JoinSet<()>,
+    listeners: Option<Listeners>,
 }
 
 impl<'s> History<'s> {
@@ -101,6 +103,7 @@ impl<'s> History<'s> {
             alive: Alive::default(),
             blows: BTreeMap::new(),
             tasks: JoinSet::new(),
+            listeners: None,
         }
     }
 
@@ -134,33 +137,60 @@ impl<'s> History<'s> {
             self.server.clone(),
             self.trace.clone(),
         ));
-        if tokio::time::timeout(DEEDS_WITHIN, user.live(self.scenario)).await.is_err() {
+        let mishaps_of_agents = tokio::spawn(listeners::plan::happen(
+            self.scenario.listeners.clone(),
+            self.listeners.clone(),
+            self.weather.clone(),
+            self.trace.clone(),
+        ));
+        let asking = async { tokio::join!(user.live(self.scenario), self.ask_for_listeners()) };
+        if tokio::time::timeout(DEEDS_WITHIN, asking).await.is_err() {
             return self.trace.break_promise("liveness", format_args!("users still wait after {DEEDS_WITHIN:?}"));
         }
         self.tasks.spawn(approve_everything(self.server.actor("approver")));
-        if !self.scenario.faults.is_none() {
+        let is_disturbed = |plan: &listeners::plan::Plan| !plan.network.is_none() || !plan.events.is_empty();
+        if !self.scenario.faults.is_none() || self.scenario.listeners.as_ref().is_some_and(is_disturbed) {
             tokio::time::sleep(Duration::from_millis(self.rng.u64(0..40_000))).await;
         }
         mishaps.abort();
+        mishaps_of_agents.abort();
         self.clear_up(&orders);
         self.come_to_rest().await;
     }
 
     fn start_world(&mut self) -> UnboundedSender<Order> {
+        let node_clock = self.scenario.node_skew.clock(self.epoch, self.trace.start());
+        let mut ends = None;
+        if let Some(plan) = &self.scenario.listeners {
+            let of_world = (&self.server, &self.trace);
+            let (agents, ended) =
+                Listeners::new(plan, of_world, (&self.alive, &self.weather), &node_clock, self.numbers_of(2));
+            (self.listeners, ends) = (Some(agents), Some(ended));
+        }
         let (commits, told) = mpsc::unbounded_channel();
         let (orders, ordered) = mpsc::unbounded_channel();
-        let (judge, trace) = (self.judge.clone(), self.trace.clone());
+        let (judge, trace, agents) = (self.judge.clone(), self.trace.clone(), self.listeners.clone());
         self.server.subscribe(move |commit: &Commit| {
             if *commit.change.kind != LEASES {
                 trace.say(&commit.who, replay::line(commit));
             }
             judge.docket().committed(commit);
+            if let Some(agents) = &agents {
+                agents.committed(commit);
+            }
             let _ = commits.send(commit.clone());
         });
-        let node_clock = self.scenario.node_skew.clock(self.epoch, self.trace.start());
-        let world = World::new(&self.server, node_clock, &self.trace, self.rng.fork());
-        self.tasks.spawn(world.run(told, ordered));
+        let mut world = World::new(&self.server, node_clock, &self.trace, self.rng.fork());
+        if let Some(agents) = &self.listeners {
+            world.run_agents(agents, self.numbers_of(3));
+        }
+        self.tasks.spawn(world.run(told, ordered, ends));
         orders
+    }
+
+    /// Random numbers that nothing else in this history depends on.
+    fn numbers_of(&self, whose: u64) -> fastrand::Rng {
+        fastrand::Rng::with_seed(self.scenario.seed ^ (whose << 48))
     }
 
     fn start_operators(&mut self) {
@@ -180,7 +210,16 @@ impl<'s> History<'s> {
             };
             waiting.push((operator, hit));
         }
-        self.server.set_faults(Network {
+        let agents = self.scenario.listeners.as_ref().map(|plan| Network {
+            plan: plan.network.clone(),
+            weather: self.weather.clone(),
+            judge: self.judge.clone(),
+            trace: self.trace.clone(),
+            rng: self.numbers_of(4),
+            alive: self.alive.clone(),
+            blows: BTreeMap::new(),
+        });
+        let operators = Network {
             plan: self.scenario.faults.clone(),
             weather: self.weather.clone(),
             judge: self.judge.clone(),
@@ -188,15 +227,30 @@ impl<'s> History<'s> {
             rng: self.rng.fork(),
             alive: self.alive.clone(),
             blows: self.blows.clone(),
-        });
+        };
+        self.server.set_faults(Networks { operators, agents });
         for (operator, hit) in waiting {
             self.tasks.spawn(operator.keep_running(hit));
+        }
+    }
+
+    async fn ask_for_listeners(&self) {
+        if let Some(plan) = &self.scenario.listeners {
+            let user = listeners::users::User {
+                actor: self.server.actor("user"),
+                trace: self.trace.clone(),
+                clock: self.clock.clone(),
+            };
+            user.live(plan).await;
         }
     }
 
     fn clear_up(&self, orders: &UnboundedSender<Order>) {
         self.trace.say("sky", "clears up");
         self.weather.clear_up();
+        if let Some(agents) = &self.listeners {
+            agents.clear_up();
+        }
         self.server.set_policy("quota", None);
         for node in 0..NODES_MAX {
             let _ = orders.send(Order::Return(node));
@@ -212,11 +266,17 @@ impl<'s> History<'s> {
         // And what a watch that has fallen silent did not tell is known only once it counts as silent.
         let untold = if self.scenario.faults.silent > 0.0 { WATCH_SILENCE } else { Duration::ZERO };
         let is_still = || self.judge.docket().last_write.elapsed() > STILLNESS + apart + untold;
-        while !(is_still() && end::is_at_rest(&self.server)) {
+        let agents = self.listeners.as_ref();
+        let have_agents_rest = || {
+            agents.is_none_or(|agents| agents.writes().2.elapsed() > STILLNESS && listeners::end::is_at_rest(agents))
+        };
+        while !(is_still() && end::is_at_rest(&self.server) && have_agents_rest()) {
             tokio::time::sleep(Duration::from_secs(5)).await;
             if began.elapsed() > within {
-                let end = end::of(&self.server);
-                return self.trace.break_promise("liveness", format_args!("no rest after {within:?}: {end:?}"));
+                let (end, sets) = (end::of(&self.server), agents.map(listeners::end::tell));
+                return self
+                    .trace
+                    .break_promise("liveness", format_args!("no rest after {within:?}: {end:?} {sets:?}"));
             }
         }
         let requests = |server: &ApiServer| -> u64 {
@@ -233,7 +293,8 @@ impl<'s> History<'s> {
             let docket = self.judge.docket();
             (docket.writes, docket.writes_of_others)
         };
-        let (before, asked) = (writes(), requests(&self.server));
+        let written_by_agents = || agents.map_or((0, 0), |agents| (agents.writes().0, agents.writes().1));
+        let (before, asked, by_agents) = (writes(), requests(&self.server), written_by_agents());
         tokio::time::sleep(IDLE).await;
         let written = writes().0 - before.0;
         // A Pod that goes on crashing is told of; where not all is well, an instance that becomes late by mere time as well.
@@ -247,6 +308,20 @@ impl<'s> History<'s> {
             self.trace.break_promise("idle", format_args!("{requested} requests in {IDLE:?} while nothing happens"));
         } else if let Err(how) = end::explain(&self.server, self.scenario) {
             self.trace.break_promise("end", how);
+        } else if let Some(Err(how)) = agents.map(listeners::end::explain) {
+            self.trace.break_promise("end", how);
+        }
+        if self.scenario.moves_once()
+            && let Some(how) = agents.and_then(listeners::end::restless)
+        {
+            self.trace.break_promise("L5", how);
+        }
+        let (renewals, ownerships) = written_by_agents();
+        // L12: one for each R of the fastest profile, and few more.
+        let renewals_max = agents.map_or(0, Listeners::count) as u64 * (IDLE.as_secs() + 10);
+        if ownerships > by_agents.1 || renewals - by_agents.0 > renewals_max {
+            let (more, renewals) = (ownerships - by_agents.1, renewals - by_agents.0);
+            self.trace.break_promise("idle", format_args!("{more} ownerships and {renewals} sessions written"));
         }
     }
 }

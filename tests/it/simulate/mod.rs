@@ -2,6 +2,7 @@
 //! simulated world, users and everything that may go wrong. One seed is one history; the same seed gives the same trace.
 //!
 //! - [`scenario`]: what a seed decides; [`users`], [`faults`], [`world`], [`process`]: who makes it happen;
+//! - [`listeners`]: in a share of the seeds, ListenerSets and the real agents;
 //! - [`oracles`]: what must hold of every request and write, and at the end;
 //! - [`history`]: one run; [`replay`], [`trace`]: what a person sees of it.
 //!
@@ -10,6 +11,7 @@
 //! durations by one clock, only their times of day differ.
 mod faults;
 mod history;
+mod listeners;
 mod oracles;
 mod process;
 mod randomness;
@@ -34,7 +36,7 @@ use self::{
     scenario::Scenario,
 };
 
-/// Seeds that have found a bug: `seed  # bug`, one a line.
+/// Seeds that have found a bug: `seed  # bug`, or `seed listeners  # bug` where its share has none, one a line.
 const REGRESSIONS: &str = include_str!("seeds.txt");
 /// Random seeds, unless `SEEDS` says how many.
 const RANDOM_SEEDS: usize = 20;
@@ -43,13 +45,22 @@ const TAIL: usize = 60;
 /// Broken seeds after which no more are run.
 const FAILURES_MAX: usize = 5;
 
+/// Number of a seed, and whether it has listeners though its share has none.
+type Seed = (u64, bool);
+
+/// All seeds are to have listeners, not only a share of them.
+fn is_forced() -> bool {
+    std::env::var_os("LISTENERS").is_some_and(|value| !value.is_empty())
+}
+
 /// Why a seed failed.
-fn verdict(seed: u64) -> Result<u64, String> {
-    let scenario = Scenario::new(seed, false);
+fn verdict(seed: Seed) -> Result<u64, String> {
+    let (number, has_listeners) = seed;
+    let scenario = Scenario::new(number, false, has_listeners);
     let disturbed = run(&scenario, false);
     blame(&disturbed, seed, "")?;
     if scenario.is_confluent() {
-        let undisturbed = run(&Scenario::new(seed, true), false);
+        let undisturbed = run(&Scenario::new(number, true, has_listeners), false);
         blame(&undisturbed, seed, " (undisturbed)")?;
         if disturbed.end != undisturbed.end {
             let how = format!("end: {:?}, undisturbed {:?}", disturbed.end, undisturbed.end);
@@ -59,20 +70,23 @@ fn verdict(seed: u64) -> Result<u64, String> {
     Ok(disturbed.writes)
 }
 
-fn blame(outcome: &Outcome, seed: u64, run: &str) -> Result<(), String> {
+fn blame(outcome: &Outcome, (seed, has_listeners): Seed, run: &str) -> Result<(), String> {
     let Some(broken) = &outcome.broken else { return Ok(()) };
     let mut text = format!("\n--- seed {seed}{run}\n");
     for line in outcome.lines.iter().skip(outcome.lines.len().saturating_sub(TAIL)) {
         let _ = writeln!(text, "{line}");
     }
+    let how = if has_listeners { " LISTENERS=1" } else { "" };
     let which = if run.is_empty() { "" } else { " UNDISTURBED=1" };
-    let _ =
-        writeln!(text, "--- seed {seed}{run} breaks {broken}\n    the whole of it: make simulate SEED={seed}{which}");
+    let _ = writeln!(
+        text,
+        "--- seed {seed}{run} breaks {broken}\n    the whole of it: make simulate SEED={seed}{which}{how}"
+    );
     Err(text)
 }
 
 /// Runs seeds on all cores, prints the end of those that fail, and returns the last line of each, after how many were run.
-fn run_all(seeds: &[u64]) -> (usize, Vec<String>) {
+fn run_all(seeds: &[Seed]) -> (usize, Vec<String>) {
     let (next, done, failures) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
         while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -103,8 +117,11 @@ fn number_from_environment(name: &str) -> Option<u64> {
 
 #[test]
 fn seeds_that_found_bugs_find_none() {
-    let seeds = REGRESSIONS.lines().filter_map(|line| line.split('#').next().unwrap_or_default().trim().parse().ok());
-    let (_, failures) = run_all(&seeds.collect::<Vec<u64>>());
+    let seed = |line: &str| -> Option<Seed> {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        Some((words.next()?.parse().ok()?, words.next() == Some("listeners")))
+    };
+    let (_, failures) = run_all(&REGRESSIONS.lines().filter_map(seed).collect::<Vec<Seed>>());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
@@ -115,7 +132,7 @@ fn random_seeds_break_no_promise() {
     }
     let count = number_from_environment("SEEDS").map_or(RANDOM_SEEDS, |count| count as usize);
     let first = number_from_environment("FIRST_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
-    let seeds: Vec<u64> = (first..first + count as u64).collect();
+    let seeds: Vec<Seed> = (first..first + count as u64).map(|seed| (seed, is_forced())).collect();
     println!("seeds {first} to {}", first + count as u64 - 1);
     let began = Instant::now();
     let (done, failures) = run_all(&seeds);
@@ -127,20 +144,20 @@ fn random_seeds_break_no_promise() {
 /// The whole history of a seed.
 fn print(seed: u64) {
     let is_undisturbed = std::env::var_os("UNDISTURBED").is_some();
-    let scenario = Scenario::new(seed, is_undisturbed);
+    let scenario = Scenario::new(seed, is_undisturbed, is_forced());
     println!("{scenario:#?}");
     let outcome = run(&scenario, true);
     outcome.lines.iter().for_each(|line| println!("{line}"));
     println!("{:?}\nbroken: {:?}", outcome.end, outcome.broken);
-    if let Err(failure) = verdict(seed) {
+    if let Err(failure) = verdict((seed, is_forced())) {
         panic!("{failure}");
     }
 }
 
 #[test]
 fn a_seed_gives_the_same_trace_twice() {
-    for seed in 1..=4 {
-        let [first, second] = [0; 2].map(|_| run(&Scenario::new(seed, false), false));
+    for (seed, has_listeners) in [(1, false), (2, false), (3, true), (4, true)] {
+        let [first, second] = [0; 2].map(|_| run(&Scenario::new(seed, false, has_listeners), false));
         for (number, (first, second)) in first.lines.iter().zip(&second.lines).enumerate() {
             assert_eq!(first, second, "seed {seed}, line {number}");
         }

@@ -96,7 +96,8 @@ impl Alive {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(who);
     }
 
-    fn bear(&self, who: &str) {
+    /// From now on `who` lives.
+    pub fn bear(&self, who: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(who.to_owned());
     }
 }
@@ -157,6 +158,7 @@ impl Operator {
             lease: (SYSTEM.into(), LEASE.into()),
             identity: Identity { pod: self.name.clone(), uid: pod, boot: boot.to_string() },
             alone_in_pod: self.restarts_in_place,
+            agent_image: None,
             bind: None,
         }
     }

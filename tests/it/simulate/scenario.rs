@@ -1,11 +1,13 @@
 //! What a seed decides before anything happens: the Rollout, its users' deeds, the processes, what goes wrong.
 use std::time::Duration;
 
+use baton::api::names::{AGENT_OWN, ANNOTATION_HAS_AGENT};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::{
     faults::Plan,
+    listeners,
     process::Skew,
     users::{Act, Deed},
     versions::{BAD, Behaviour, GOOD},
@@ -29,6 +31,8 @@ pub struct Scenario {
     pub node_skew: Skew,
     /// What goes wrong.
     pub faults: Plan,
+    /// ListenerSets, in a share of the seeds.
+    pub listeners: Option<listeners::plan::Plan>,
 }
 
 /// The operators' names.
@@ -39,10 +43,11 @@ pub const INSTANCES_MAX: u32 = 8;
 pub const ROLLOUT: (&str, &str) = ("shop", "web");
 
 impl Scenario {
-    /// Of a seed. Undisturbed: one operator with an exact clock, and nothing goes wrong; users do the same.
-    pub fn new(seed: u64, is_undisturbed: bool) -> Self {
+    /// Of a seed; with listeners also where it would have none, if that is forced. Undisturbed: one operator with an exact clock, and nothing goes wrong; users do the same.
+    pub fn new(seed: u64, is_undisturbed: bool, has_listeners: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let (mut own, mut deeds_rng, mut faults_rng) = (rng.fork(), rng.fork(), rng.fork());
+        let mut listeners_rng = rng.fork();
         let last = if own.u8(0..10) < 7 { draw(&mut own, &GOOD) } else { draw(&mut own, &BAD) };
         let is_patient = own.bool();
         let rollout = rollout(&mut own, last);
@@ -64,7 +69,11 @@ impl Scenario {
             operators,
             node_skew,
             faults: Plan::swarm(&mut faults_rng, duration),
+            listeners: listeners::plan::Plan::draw(&mut listeners_rng, duration, has_listeners),
         };
+        if scenario.listeners.is_some() {
+            scenario.rollout["spec"]["template"]["metadata"]["annotations"] = json!({ANNOTATION_HAS_AGENT: AGENT_OWN});
+        }
         // Where it takes minutes until a Pod counts as available, a version that works must not be late for that.
         if last.works() {
             let longer = u64::from(INSTANCES_MAX) * scenario.clocks_apart().as_secs();
@@ -75,6 +84,7 @@ impl Scenario {
             scenario.operators[0] = (Skew::NONE, true);
             scenario.node_skew = Skew::NONE;
             scenario.faults = Plan::default();
+            scenario.listeners = scenario.listeners.map(listeners::plan::Plan::undisturbed);
         }
         scenario
     }
@@ -83,8 +93,25 @@ impl Scenario {
     pub fn clocks_apart(&self) -> Duration {
         let extremes = |skew: &Skew| [0, 1].map(|hours| skew.ahead(SignedDuration::from_hours(hours)));
         let nodes = extremes(&self.node_skew).into_iter().max().unwrap_or_default();
+        let nodes = nodes + self.listeners.as_ref().map(listeners::plan::Plan::set_ahead).unwrap_or_default();
         let operators = self.operators.iter().flat_map(|(skew, _)| extremes(skew)).min().unwrap_or_default();
         (nodes - operators).max(SignedDuration::ZERO).unsigned_abs()
+    }
+
+    /// Whether each listener moves at most once in it: nothing happens but a change of the template, and no old Pod leaves
+    /// before there is a new one.
+    pub fn moves_once(&self) -> bool {
+        let is_calm =
+            |plan: &listeners::plan::Plan| plan.network.is_none() && plan.events.is_empty() && plan.deeds.is_empty();
+        let steady = |tag: &str| !tag.ends_with("flap");
+        let first = self.rollout["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
+        self.faults.is_none()
+            && self.listeners.as_ref().is_some_and(is_calm)
+            && self.deeds.iter().all(|deed| matches!(deed.act, Act::Create | Act::LastWord(_)))
+            && self.last.works()
+            && steady(&self.last.tag(0))
+            && steady(first)
+            && self.rollout["spec"]["strategy"]["maxUnavailable"] == 0
     }
 
     /// Whether the end must be that of the undisturbed run: where it does not depend on who was faster.

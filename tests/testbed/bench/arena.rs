@@ -11,7 +11,7 @@ use crate::demo::stage::{Setup, Stage};
 
 /// Controllers that Pods, or the built-in workloads, cannot do without. The fewer, the less of the peers' figures is not
 /// their own.
-const CONTROLLERS: &str =
+pub const CONTROLLERS: &str =
     "deployment-controller,replicaset-controller,statefulset-controller,serviceaccount-controller,namespace-controller";
 const POLL: time::Duration = time::Duration::from_millis(50);
 

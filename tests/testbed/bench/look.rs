@@ -154,8 +154,9 @@ impl World {
                     hash: &known.hash,
                     data: &known.data,
                     restarted_at: *restarted_at,
+                    agent_image: None,
                 };
-                let pod = revision::pod(&recipe, name);
+                let pod = revision::pod(&recipe, name).map_err(anyhow::Error::msg)?;
                 let pod = self.running(pod, name);
                 self.index.on_pod(&None, Event::Applied(serde_json::from_value(pod)?));
                 Ok(())

@@ -1,9 +1,11 @@
-//! `baton-testbed bench`: what a roll costs, beside the built-in workloads; what a reconcile costs; how long a fail-over takes.
+//! `baton-testbed bench`: what a roll costs, beside the built-in workloads; what a reconcile costs; how long a fail-over takes; how
+//! long a listener that moves runs nowhere.
 //!
 //! ```text
 //!   arena      a fresh cluster a run: etcd, API server, controller manager, one node of kwok
 //!   subject    the same Pods under a Rollout, a Deployment, a StatefulSet
 //!   census     a watch on the Pods of its own: who is available at any moment
+//!   listeners  the same for what is held: agents in this process, on simulated Pods
 //!   processes  CPU and memory, by /proc;  writes: by the API server's audit log
 //!   table      medians, as Markdown in docs/performance.md
 //! ```
@@ -17,6 +19,7 @@ mod census;
 mod failover;
 mod figures;
 mod instructions;
+mod listeners;
 mod look;
 mod page;
 mod processes;
@@ -41,6 +44,8 @@ enum What {
     Roll(RollArgs),
     /// Kill the controller with kill -9 in mid-roll.
     Failover(FailoverArgs),
+    /// Move listeners from Pod to Pod; lose Pods that hold some. Compare with client-go's leader election.
+    Listeners(ListenersArgs),
     /// Count the instructions of one look at a Rollout, by callgrind.
     Instructions(InstructionsArgs),
     /// Look at a Rollout that is not there, so that its cost can be counted.
@@ -78,6 +83,23 @@ struct FailoverArgs {
     /// Runs of each; the table has medians.
     #[arg(long, default_value_t = 3)]
     repeat: usize,
+    #[command(flatten)]
+    report: Report,
+}
+
+#[derive(clap::Args)]
+struct ListenersArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Listeners and Pods of each case: LISTENERS@PODS.
+    #[arg(long, value_delimiter = ',', default_value = "12@4,1000@50,10000@50")]
+    cases: Vec<listeners::Case>,
+    /// Rolls of each case; the tables have the gaps of all their moves.
+    #[arg(long, default_value_t = 3)]
+    rolls: usize,
+    /// The program of tests/peers/election; without it there is no peer.
+    #[arg(long)]
+    election: Option<PathBuf>,
     #[command(flatten)]
     report: Report,
 }
@@ -134,6 +156,7 @@ async fn play(what: What) -> Result<ExitCode> {
     match what {
         What::Roll(args) => rolls(&args).await,
         What::Failover(args) => failovers(&args).await,
+        What::Listeners(args) => moves(&args).await,
         What::Instructions(args) => instructions(&args),
         What::Look(args) => {
             look::World::new(args.pods, args.scene)?.look_often(args.looks)?;
@@ -188,6 +211,24 @@ async fn failovers(args: &FailoverArgs) -> Result<ExitCode> {
     let table = failover::markdown(args.pods, &results);
     let text = format!("{circumstances} Runs of each: {}.\n\n{table}", args.repeat);
     args.report.publish("failover", &text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn moves(args: &ListenersArgs) -> Result<ExitCode> {
+    let (load, versions) = (page::load_average(), page::versions(&args.place.bin));
+    let mut results = Vec::new();
+    for case in &args.cases {
+        let measured = listeners::run(&args.place, *case, args.rolls).await?;
+        println!("{case}: {}", measured.in_short());
+        results.push((*case, measured));
+    }
+    let peer = match &args.election {
+        Some(program) => Some(listeners::peer::run(&args.place, program).await?),
+        None => None,
+    };
+    let circumstances = page::circumstances(&load, &versions);
+    let tables = listeners::table::markdown(&results, peer.as_ref());
+    args.report.publish("listeners", &format!("{circumstances} Rolls of each: {}.\n\n{tables}", args.rolls))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -169,17 +169,27 @@ pub struct Workload {
 impl Workload {
     /// Creates it.
     pub async fn create(client: &Client, subject: Subject, pods: usize, ready_after_seconds: u32) -> Result<Self> {
+        Self::create_as(client, subject, pods, subject.manifest(pods, ready_after_seconds)).await
+    }
+
+    /// Creates it with a manifest of its own.
+    pub async fn create_as(client: &Client, subject: Subject, pods: usize, manifest: Value) -> Result<Self> {
         let resource = ApiResource::from_gvk(&subject.gvk());
         let api = Api::namespaced_with(client.clone(), NAMESPACE, &resource);
-        let object = serde_json::from_value(subject.manifest(pods, ready_after_seconds))?;
+        let object = serde_json::from_value(manifest)?;
         api.create(&PostParams::default(), &object).await.context("cannot create the workload")?;
         Ok(Self { api, subject, pods })
     }
 
     /// Asks for another version.
     pub async fn change(&self, version: u32, ready_after_seconds: u32) -> Result<()> {
-        let patch = Patch::Merge(json!({"spec": {"template": template(version, ready_after_seconds)}}));
-        self.api.patch(APP, &PatchParams::default(), &patch).await.context("cannot change the workload")?;
+        self.patch(json!({"spec": {"template": template(version, ready_after_seconds)}})).await
+    }
+
+    /// A merge patch.
+    pub async fn patch(&self, patch: Value) -> Result<()> {
+        let changed = self.api.patch(APP, &PatchParams::default(), &Patch::Merge(patch)).await;
+        changed.context("cannot change the workload")?;
         Ok(())
     }
 

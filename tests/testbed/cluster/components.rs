@@ -57,6 +57,13 @@ rules:
   - system:serviceaccount:kube-system:replicaset-controller
   - system:serviceaccount:kube-system:statefulset-controller
   verbs: [create, update, patch, delete, deletecollection]
+# The agents of `bench listeners` have an administrator's rights.
+- level: Metadata
+  namespaces: [bench]
+  resources:
+  - group: coordination.k8s.io
+    resources: [leases]
+  verbs: [create, update, patch, delete, deletecollection]
 - level: None
   userGroups: ['system:masters', 'system:nodes', 'system:serviceaccounts:kube-system', 'system:unauthenticated']
 - level: None

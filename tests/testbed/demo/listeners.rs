@@ -8,6 +8,7 @@ use kube::{Api, Client};
 use tokio::time::{Instant, sleep};
 
 use super::{
+    old_way::{self, OldWay},
     stage::{NAMESPACE, Stage},
     victim,
 };
@@ -15,8 +16,13 @@ use crate::feed::ledger::{FeedVerdict, Verdict};
 
 const NAME: &str = "bots";
 const FEEDS: i32 = 12;
+/// On the feeds that store nothing.
+const PLAIN: &str = "plain";
+const PLAIN_FEEDS: i32 = 2;
 const FIRST: &str = "1.0";
 const SECOND: &str = "1.1";
+/// As spec.handoff.checkpointSeconds of the plain ones, and some more.
+const CHECKPOINTS: Duration = Duration::from_secs(7);
 /// Patience for one step; a busy machine needs a tenth.
 const PATIENCE: Duration = Duration::from_mins(3);
 
@@ -29,6 +35,10 @@ pub struct Listeners {
     pub gaps: Vec<f64>,
     /// How long nobody read the feeds of the killed Pod, the longest of them.
     pub takeover: Duration,
+    /// Messages read again after it, of the feeds that store nothing.
+    pub read_again: u64,
+    /// How others do it.
+    pub old_way: OldWay,
 }
 
 impl Listeners {
@@ -53,11 +63,17 @@ impl Listeners {
 pub async fn play(stage: &Stage, client: Client) -> Result<Listeners> {
     stage.make_bots(NAME, &[FIRST, SECOND])?;
     let mut exchange = stage.inside(stage.programs.this());
-    exchange.args(["feed", "--listen", "127.0.0.1:9100"]);
+    exchange.args(["feed", "--listen", "127.0.0.1:9100", "--fence", "--forget", "plain-"]);
     stage.run("feed", exchange, false)?;
+    let (ours, theirs) = tokio::join!(play_ours(stage, client), old_way::play(stage));
+    Ok(Listeners { old_way: theirs?, ..ours? })
+}
+
+async fn play_ours(stage: &Stage, client: Client) -> Result<Listeners> {
     stage.show(&["apply", "-n", NAMESPACE, "-f", "tests/testbed/demo/listeners.yaml"]).await?;
     let sets: Api<ListenerSet> = Api::namespaced(client.clone(), NAMESPACE);
     until_all_run(&sets).await?;
+    sleep(CHECKPOINTS).await; // something was written down
     stage.show(&["get", "listenersets.baton.dev", "-n", NAMESPACE]).await?;
 
     let patch = format!(
@@ -73,24 +89,27 @@ pub async fn play(stage: &Stage, client: Client) -> Result<Listeners> {
     until_all_run(&sets).await?;
     let before = verdict(stage).await?;
     let mut gaps: Vec<f64> =
-        before.0.values().flat_map(|feed| &feed.gaps).map(|micros| *micros as f64 / 1_000.0).collect();
+        of_set(&before, NAME).0.values().flat_map(|feed| &feed.gaps).map(|micros| *micros as f64 / 1_000.0).collect();
     gaps.sort_by(f64::total_cmp);
     stage.show(&["get", "listenersets.baton.dev", "-n", NAMESPACE]).await?;
 
     let holds = |feed: &FeedVerdict| feed.connections.last().map(|last| last.opening.pod.clone());
-    let pod = before.0.values().find_map(holds).context("nobody reads a feed")?;
+    // Of one that reads a feed of each kind.
+    let pod = of_set(&before, PLAIN).0.values().find_map(holds).context("nobody reads a feed")?;
     let killed_at = Timestamp::now();
     let pid = victim::kill_process_of(&format!("BATON_POD_NAME={pod}"), NAME)?;
     println!("  ✂ SIGKILL to process {pid}, the agent of {pod}");
-    let its: Vec<&String> =
-        before.0.iter().filter(|(_, feed)| holds(feed) == Some(pod.clone())).map(|(name, _)| name).collect();
     let killed_at = u64::try_from(killed_at.as_microsecond()).unwrap_or(0);
     let deadline = Instant::now() + PATIENCE;
     let takeover = loop {
         let now = verdict(stage).await?;
-        let since =
-            |name: &&String| now.0[*name].connections.iter().map(|it| it.opening.began).find(|at| *at > killed_at);
-        if let Some(back) = its.iter().map(since).collect::<Option<Vec<u64>>>() {
+        // Who read a feed when it was killed, not a moment before: a listener may have just moved.
+        let read_by_it = |feed: &&FeedVerdict| {
+            let last = feed.connections.iter().rfind(|it| it.opening.began <= killed_at);
+            last.is_some_and(|last| last.opening.pod == pod)
+        };
+        let since = |feed: &FeedVerdict| feed.connections.iter().map(|it| it.opening.began).find(|at| *at > killed_at);
+        if let Some(back) = now.0.values().filter(read_by_it).map(since).collect::<Option<Vec<u64>>>() {
             break Duration::from_micros(back.into_iter().max().unwrap_or(killed_at) - killed_at);
         }
         ensure!(Instant::now() < deadline, "nobody takes over what {pod} held");
@@ -98,20 +117,34 @@ pub async fn play(stage: &Stage, client: Client) -> Result<Listeners> {
     };
     until_all_run(&sets).await?;
     let verdict = verdict(stage).await?;
-    Ok(Listeners { verdict, gaps, takeover })
+    let read_again = of_set(&verdict, PLAIN).0.values().map(|feed| feed.duplicates).sum();
+    Ok(Listeners { verdict: of_set(&verdict, NAME), gaps, takeover, read_again, old_way: OldWay::default() })
 }
 
-/// Waits until the set says so of its present spec.
+/// The feeds of a set.
+fn of_set(verdict: &Verdict, set: &str) -> Verdict {
+    let prefix = if set == PLAIN { "plain-" } else { "feed-" };
+    Verdict(
+        verdict.0.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(n, f)| (n.clone(), f.clone())).collect(),
+    )
+}
+
+/// Waits until the sets say so of their present spec.
 async fn until_all_run(sets: &Api<ListenerSet>) -> Result<()> {
+    until_run(sets, NAME, FEEDS).await?;
+    until_run(sets, PLAIN, PLAIN_FEEDS).await
+}
+
+async fn until_run(sets: &Api<ListenerSet>, name: &str, feeds: i32) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let set = sets.get(NAME).await?;
+        let set = sets.get(name).await?;
         let status = set.status.unwrap_or_default();
         let is_present = status.observed_generation == set.metadata.generation;
-        if is_present && status.running == FEEDS && status.conditions.iter().any(|it| it.reason == "Complete") {
+        if is_present && status.running == feeds && status.conditions.iter().any(|it| it.reason == "Complete") {
             return Ok(());
         }
-        ensure!(Instant::now() < deadline, "{} of {FEEDS} listeners run", status.running);
+        ensure!(Instant::now() < deadline, "{} of {feeds} listeners of {name} run", status.running);
         sleep(Duration::from_millis(100)).await;
     }
 }
@@ -122,7 +155,7 @@ fn is_complete(rollout: &Rollout) -> bool {
 }
 
 /// What the exchange has seen so far.
-async fn verdict(stage: &Stage) -> Result<Verdict> {
+pub async fn verdict(stage: &Stage) -> Result<Verdict> {
     let ask = r"exec 3<>/dev/tcp/127.0.0.1/9100; printf 'GET /verdict HTTP/1.0\r\n\r\n' >&3; cat <&3";
     let answer = super::programs::output_of(stage.inside("bash").args(["-c", ask])).await?;
     let (_, body) = answer.split_once("\r\n\r\n").context("the exchange says nothing")?;

@@ -5,6 +5,7 @@
 //!   load      requests to the Service that never pause, as a proxy sends them
 //!   scenes    1.0 → 1.1 in three batches; a broken version, which goes back; a process killed in mid-roll; 8 → 12
 //!   listeners twelve websockets on four Pods: taken along by a roll, taken over after a kill, judged by the exchange
+//!   old_way   three feeds of the same exchange shared by locks that expire, for comparison
 //!   judge     a watch on the Pods of its own: lowest number available, most Pods at once
 //!   summary   what was measured, and whether it is good enough
 //! ```
@@ -20,6 +21,7 @@ pub mod ledger;
 mod listeners;
 mod live;
 mod load;
+mod old_way;
 pub mod programs;
 mod rollout;
 mod scenes;

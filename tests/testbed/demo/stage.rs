@@ -302,9 +302,13 @@ impl Stage {
 
     /// An administrator's client.
     pub async fn client(&self) -> Result<Client> {
+        Ok(Client::try_from(self.config().await?)?)
+    }
+
+    /// An administrator's way to the API server.
+    pub async fn config(&self) -> Result<Config> {
         let file = Kubeconfig::read_from(&self.kubeconfig)?;
-        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-        Ok(Client::try_from(config)?)
+        Ok(Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?)
     }
 
     /// What helps to understand a failure.

@@ -199,7 +199,7 @@ impl Summary {
     }
 
     fn write_listeners(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Listeners { verdict, gaps, takeover } = &self.listeners;
+        let Listeners { verdict, gaps, takeover, read_again, old_way } = &self.listeners;
         let sum = |of: fn(&FeedVerdict) -> u64| verdict.0.values().map(of).sum::<u64>();
         let (median, longest) = (gaps.get(gaps.len() / 2).unwrap_or(&0.0), gaps.last().unwrap_or(&0.0));
         writeln!(
@@ -216,7 +216,21 @@ impl Summary {
             "  {} planned moves: nobody read for {median:.0} ms (median), {longest:.0} ms (longest), stop and start included",
             gaps.len()
         )?;
-        writeln!(out, "  SIGKILL of an agent: others read what it had after {:.1} s", takeover.as_secs_f64())
+        writeln!(out, "  SIGKILL of an agent: others read what it had after {:.1} s", takeover.as_secs_f64())?;
+        writeln!(
+            out,
+            "  feeds that store no position and heed no token, at the same kill: {read_again} messages read twice (at least once)"
+        )?;
+        let text = |gaps: &[f64]| {
+            let seconds = |gap: Option<&f64>| format!("{:.1}", gap.unwrap_or(&0.0) / 1_000.0);
+            format!("{} to {} s", seconds(gaps.first()), seconds(gaps.last()))
+        };
+        writeln!(
+            out,
+            "  the old way, imitated (locks: 30 s expiry, asked for every 5 s): replaced, nobody read for {}; killed, for {}",
+            text(&old_way.replaced),
+            text(&old_way.killed)
+        )
     }
 
     /// When second tries of this cause happened: relative to the kill, else by scene.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::{
     ledger::{Bounds, Observed},
     listeners::Listeners,
+    old_way::OldWay,
     summary::{Kill, Scene, Summary},
 };
 use crate::{
@@ -64,7 +65,9 @@ fn good() -> Summary {
 fn listeners() -> Listeners {
     let feed = FeedVerdict { position: 1_000, gaps: vec![20_000], ..FeedVerdict::default() };
     let feeds = (0..12).map(|number| (format!("feed-{number}"), feed.clone())).collect();
-    Listeners { verdict: Verdict(feeds), gaps: vec![20.0; 12], takeover: std::time::Duration::from_secs(1) }
+    let takeover = std::time::Duration::from_secs(1);
+    let old_way = OldWay { replaced: vec![2_000.0, 4_500.0], killed: vec![31_000.0, 34_000.0] };
+    Listeners { verdict: Verdict(feeds), gaps: vec![20.0; 12], takeover, read_again: 250, old_way }
 }
 
 /// What the exchange says is wrong, is wrong; and each listener must have moved.

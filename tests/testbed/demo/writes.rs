@@ -38,6 +38,8 @@ struct User {
 struct ObjectRef {
     resource: String,
     #[serde(default)]
+    name: String,
+    #[serde(default)]
     subresource: String,
 }
 
@@ -60,17 +62,28 @@ pub struct Write {
     pub at: Timestamp,
     /// As in [`Writes`].
     pub what: String,
+    /// Of the object; empty for one that a create makes.
+    pub name: String,
     pub is_lease: bool,
 }
 
 /// All writes of `users`, refused ones included, in the order in which they were answered.
 pub fn all(log: &Path, users: &[&str]) -> Result<Vec<Write>> {
+    read(log, |user| users.contains(&user))
+}
+
+/// The same of everybody.
+pub fn everybodys(log: &Path) -> Result<Vec<Write>> {
+    read(log, |_| true)
+}
+
+fn read(log: &Path, counts: impl Fn(&str) -> bool) -> Result<Vec<Write>> {
     let file = File::open(log).with_context(|| format!("cannot read the audit log {}", log.display()))?;
     let mut writes = Vec::new();
     for line in BufReader::new(file).lines() {
         // The last line may be half written.
         let Ok(event) = serde_json::from_str::<Event>(&line?) else { continue };
-        if users.contains(&event.user.username.as_str()) {
+        if counts(&event.user.username) {
             writes.extend(written(&event));
         }
     }
@@ -87,7 +100,8 @@ fn written(event: &Event) -> Option<Write> {
     let code = event.response_status.as_ref().map_or(0, |answer| answer.code);
     let refused = if code < 400 { String::new() } else { format!(" {code}") };
     let what = format!("{} {}{slash}{}{refused}", event.verb, object.resource, object.subresource);
-    Some(Write { at: event.request_received_timestamp, what, is_lease: object.resource == "leases" })
+    let (name, is_lease) = (object.name.clone(), object.resource == "leases");
+    Some(Write { at: event.request_received_timestamp, what, name, is_lease })
 }
 
 #[cfg(test)]

@@ -33,6 +33,16 @@ pub struct Connection {
     pub bye: Option<u64>,
     /// Messages done.
     pub done: u64,
+    /// Messages not taken from it, because somebody with a newer token had come.
+    pub refused: u64,
+}
+
+impl Opening {
+    /// Whose token it is, and which: tokens of one ListenerSet are numbered upwards.
+    fn token(&self) -> Option<(&str, u64)> {
+        let (set, number) = self.token.rsplit_once('-')?;
+        Some((set, number.parse().ok()?))
+    }
 }
 
 /// One feed.
@@ -46,10 +56,26 @@ pub struct Feed {
 }
 
 impl Feed {
+    /// Takes nothing more from this connection, if another of the same ListenerSet has come with a newer token: what a store
+    /// with compare-and-set does.
+    pub fn refuse(&mut self, connection: usize) -> bool {
+        let newest = self.connections.iter().filter_map(|other| other.opening.token());
+        let Some((set, number)) = self.connections.get(connection).and_then(|mine| mine.opening.token()) else {
+            return false;
+        };
+        let is_old = newest.filter(|(other, _)| *other == set).any(|(_, newer)| newer > number);
+        if is_old {
+            self.connections[connection].refused += 1;
+        }
+        is_old
+    }
+
     /// A listener connects: its number, and after which message it goes on. It may know less than we do: what is done is
     /// stored here.
-    pub fn open(&mut self, opening: Opening) -> (usize, u64) {
-        let from = opening.after.max(self.position);
+    ///
+    /// Without `stores` it goes on where it was told to, and does again what was done since.
+    pub fn open(&mut self, opening: Opening, stores: bool) -> (usize, u64) {
+        let from = if stores { opening.after.max(self.position) } else { opening.after };
         if opening.after > self.position {
             self.problem(format!(
                 "{} goes on after {}, but only {} are done: lost",
@@ -155,13 +181,13 @@ mod tests {
 
     fn moved(second: Opening) -> FeedVerdict {
         let mut feed = Feed::default();
-        let (first, from) = feed.open(opening("a", 100, 0));
+        let (first, from) = feed.open(opening("a", 100, 0), true);
         assert_eq!(from, 0);
         for seq in 1..=3 {
             feed.done(first, seq, 100 + seq);
         }
         feed.bye(first, 110);
-        let (second, from) = feed.open(second);
+        let (second, from) = feed.open(second, true);
         for seq in from + 1..=from + 2 {
             feed.done(second, seq, 130 + seq);
         }
@@ -182,11 +208,35 @@ mod tests {
     }
 
     #[test]
+    fn a_feed_that_stores_nothing_has_everything_done_again_since_it_was_told() {
+        let mut feed = Feed::default();
+        let (first, _) = feed.open(opening("a", 100, 0), false);
+        (1..=5).for_each(|seq| feed.done(first, seq, 101));
+        let (second, from) = feed.open(opening("b", 200, 3), false);
+        (from + 1..=6).for_each(|seq| feed.done(second, seq, 201));
+        let verdict = judge(&feed);
+        assert_eq!((from, verdict.position, verdict.duplicates, verdict.overlaps.len()), (3, 6, 2, 0));
+    }
+
+    #[test]
+    fn an_old_token_is_refused_once_a_newer_one_has_come() {
+        let mut feed = Feed::default();
+        let with = |token: &str, pod: &str, began| Opening { token: token.into(), ..opening(pod, began, 0) };
+        let (old, _) = feed.open(with("u-i-d-9", "a", 100), true);
+        assert!(!feed.refuse(old));
+        let (new, _) = feed.open(with("u-i-d-10", "b", 200), true);
+        assert!(feed.refuse(old) && !feed.refuse(new));
+        let (other, _) = feed.open(with("other-1", "c", 300), true);
+        assert!(!feed.refuse(other), "tokens of different sets cannot be compared");
+        assert_eq!(judge(&feed).connections[0].refused, 1);
+    }
+
+    #[test]
     fn what_is_left_out_or_done_again_is_seen() {
         assert_eq!(moved(opening("b", 130, 9)).problems.len(), 2, "it skips, and says so");
         assert!(moved(opening("b", 130, 0)).problems.is_empty(), "what is done is stored with the feed");
         let mut feed = Feed::default();
-        let (first, _) = feed.open(opening("a", 100, 0));
+        let (first, _) = feed.open(opening("a", 100, 0), true);
         for _ in 0..2 {
             feed.done(first, 1, 101);
         }

@@ -6,7 +6,8 @@
 //! GET /verdict                                           what was seen of every feed (ledger::Verdict as JSON)
 //! ```
 //! A feed's messages are numbered from 1, one every `--period`; they wait for whoever reads it. The exchange stores what is
-//! done, as an application would with its own writes, and tells a listener where to go on.
+//! done, as an application would with its own writes, and tells a listener where to go on: but for feeds whose names begin
+//! with `--forget`, which show what "at least once" is.
 pub mod ledger;
 
 use std::{
@@ -46,6 +47,12 @@ pub struct Args {
     /// Milliseconds between two messages of a feed.
     #[arg(long, default_value_t = 10)]
     period: u64,
+    /// Take nothing from a listener with a fencing token that is older than another's.
+    #[arg(long)]
+    fence: bool,
+    /// Feeds whose names begin so store nothing, and refuse nobody.
+    #[arg(long)]
+    forget: Option<String>,
 }
 
 /// Serves until it is killed.
@@ -55,7 +62,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let listener =
             TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
         println!("listening on {}", listener.local_addr()?);
-        axum::serve(listener, Exchange::new(Duration::from_millis(args.period)).routes()).await?;
+        axum::serve(listener, Exchange::new(args).routes()).await?;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -66,6 +73,8 @@ pub struct Exchange {
     feeds: Arc<Mutex<BTreeMap<String, Feed>>>,
     began: Instant,
     period: Duration,
+    is_fenced: bool,
+    forget: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -81,8 +90,14 @@ struct Asked {
 }
 
 impl Exchange {
-    fn new(period: Duration) -> Self {
-        Self { feeds: Arc::default(), began: Instant::now(), period }
+    fn new(args: &Args) -> Self {
+        let period = Duration::from_millis(args.period);
+        let (is_fenced, forget) = (args.fence, args.forget.clone());
+        Self { feeds: Arc::default(), began: Instant::now(), period, is_fenced, forget }
+    }
+
+    fn forgets(&self, feed: &str) -> bool {
+        self.forget.as_deref().is_some_and(|prefix| feed.starts_with(prefix))
     }
 
     fn routes(self) -> Router {
@@ -99,8 +114,9 @@ impl Exchange {
     }
 
     async fn serve(self, name: String, asked: Asked, socket: WebSocket) {
+        let forgets = self.forgets(&name);
         let opening = Opening { token: asked.token, pod: asked.pod, began: asked.began, after: asked.after };
-        let (connection, mut sent) = self.feeds().entry(name.clone()).or_default().open(opening);
+        let (connection, mut sent) = self.feeds().entry(name.clone()).or_default().open(opening, !forgets);
         let (mut to, mut from) = socket.split();
         let mut clock = interval(self.period);
         clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -110,6 +126,9 @@ impl Exchange {
             let at = said["at"].as_u64().unwrap_or(0);
             let mut feeds = self.feeds();
             let Some(feed) = feeds.get_mut(&name) else { return false };
+            if self.is_fenced && !forgets && feed.refuse(connection) {
+                return false;
+            }
             match said["done"].as_u64() {
                 Some(seq) => feed.done(connection, seq, at),
                 None => feed.bye(connection, at),

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::world::World;
+use super::world::{World, time};
 use crate::{
     api::{bounds::FAST_PODS_MAX, session::SessionProfile},
     plan::listener_set::{
@@ -113,6 +113,31 @@ fn what_a_rollout_waits_for_goes_beyond_a_share() {
     assert!(world.moves.values().all(|moves| *moves == 1), "{:?}", world.moves);
 }
 
+/// HandingOver without end: without surge a Pod must go before the next one can come, and the others are full.
+#[test]
+fn what_a_rollout_waits_for_is_put_down_where_nobody_has_room() {
+    let spec = json!({"rolloutRef": {"name": "web"}, "count": {"count": 4}, "placement": {"maxPerPod": 2}});
+    let mut world = World::new(&spec, 2);
+    world.settle();
+    let old: Vec<String> = world.pods.keys().cloned().collect();
+    world.is_rolling = true;
+    for name in &old {
+        world.pods.get_mut(name).unwrap().seen.course = Course::Stays;
+    }
+    world.pods.get_mut(&old[0]).unwrap().seen.course = Course::Leaves;
+    world.leaving = BTreeSet::from([old[0].clone()]);
+    world.run(4);
+    assert_eq!(world.running().len(), 4, "somebody may come");
+    world.run(6);
+    assert_eq!(world.dry_look().listeners.values().filter(|place| place.reason == "NoRoom").count(), 2);
+    assert!(world.running().values().all(|at| *at == old[1]), "it is empty: {:?}", world.loads());
+    world.delete_pod(&old[0]);
+    world.leaving.clear();
+    world.add_pod(0);
+    world.run(5);
+    assert_eq!((world.running().len(), world.loads()), (4, vec![2, 2]));
+}
+
 /// The Rollout fails its batch for so many.
 #[test]
 fn a_listener_stays_on_a_new_pod_until_it_fails_the_batch() {
@@ -137,9 +162,9 @@ fn a_listener_stays_on_a_new_pod_until_it_fails_the_batch() {
     }
 }
 
-/// Two sets write the same profile, whichever looks.
+/// Two sets write the same profile, whichever looks, however many Pods each of them has.
 #[test]
-fn too_many_pods_for_the_fast_profile_are_too_many_for_all_sets() {
+fn sets_that_share_pods_agree_on_the_profile() {
     let mut world = World::of(1, FAST_PODS_MAX + 1);
     world.set.spec.session.profile = SessionProfile::Fast;
     world.tick();
@@ -154,8 +179,10 @@ fn too_many_pods_for_the_fast_profile_are_too_many_for_all_sets() {
     world.sessions.values_mut().for_each(|seen| seen.other_profiles = vec![SessionProfile::Calm]);
     assert_eq!(wanted(&mut world), None);
     world.set.spec.session.profile = SessionProfile::Calm;
-    world.sessions.values_mut().for_each(|seen| seen.other_profiles = vec![SessionProfile::Fast]);
+    world.sessions.values_mut().for_each(|seen| seen.other_profiles = vec![SessionProfile::Default]);
     assert_eq!(wanted(&mut world), None, "the same as the other set has written");
+    world.sessions.values_mut().for_each(|seen| seen.other_profiles = vec![SessionProfile::Fast]);
+    assert_eq!(wanted(&mut world), Some(SessionProfile::Fast), "that set is smaller");
 }
 
 /// An ownership without its label is not seen by its holder any more.
@@ -198,4 +225,63 @@ fn what_fails_in_place_leaves_a_permit_for_what_has_lost_its_pod() {
     world.run(60);
     let running: Vec<String> = world.running().into_keys().collect();
     assert_eq!(running, ["listener-1", "listener-2", "listener-3"]);
+}
+
+/// With a start budget nothing is started without a permit, not even where it has run.
+#[test]
+fn what_has_ended_in_place_is_started_again_in_turn() {
+    let spec = json!({"rolloutRef": {"name": "web"}, "count": {"count": 3}, "startBudget": {"permits": 1, "periodSeconds": 10}});
+    let mut world = World::new(&spec, 1);
+    world.settle();
+    world.run(10);
+    let pod = world.pods.keys().next().unwrap().clone();
+    for unit in world.pods.get_mut(&pod).unwrap().agent.as_mut().unwrap().units.values_mut() {
+        let Runs::Epoch { epoch, .. } = unit.runs else { panic!("{unit:?}") };
+        (unit.runs, unit.tombstone) = (Runs::Nothing, epoch);
+    }
+    let ended_at = time(world.now);
+    world.run(3);
+    let waits = world.dry_look().listeners.values().filter(|place| place.reason == "StartBudget").count();
+    assert_eq!((world.running().len(), waits), (1, 2));
+    world.run(30);
+    assert_eq!(world.running().len(), 3);
+    let mut starts: Vec<_> = world.leases.values().filter_map(|seen| seen.acquired_at).collect();
+    starts.sort();
+    assert!(starts[0] >= ended_at, "{starts:?}");
+    assert!(starts.windows(2).all(|two| two[1].duration_since(two[0]).as_secs() >= 10), "{starts:?}");
+}
+
+/// One that a Pod cannot prepare is not put down for it: there is room.
+#[test]
+fn what_nobody_else_can_run_goes_on_where_it_is() {
+    let spec = json!({"rolloutRef": {"name": "web"}, "count": {"count": 1}, "placement": {"maxPerPod": 100}});
+    let mut world = World::new(&spec, 1);
+    world.settle();
+    let old = world.pods.keys().next().unwrap().clone();
+    world.is_rolling = true;
+    let new = world.add_pod(0);
+    world.pods.get_mut(&new).unwrap().cannot = BTreeSet::from(["listener-0".to_owned()]);
+    world.pods.get_mut(&old).unwrap().seen.course = Course::Leaves;
+    world.leaving = BTreeSet::from([old.clone()]);
+    for second in 0..200 {
+        world.tick();
+        assert_eq!(world.running().get("listener-0"), Some(&old), "after {second} s");
+    }
+}
+
+/// A restart counts from when it is asked for: the Lease shows it only once the old one has stopped.
+#[test]
+fn restarts_for_new_settings_keep_to_the_budget_while_they_stop() {
+    let spec = json!({"rolloutRef": {"name": "web"}, "count": {"count": 4}, "startBudget": {"permits": 1, "periodSeconds": 5}});
+    let mut world = World::new(&spec, 1);
+    world.settle();
+    world.run(10);
+    let pod = world.pods.keys().next().unwrap().clone();
+    world.pods.get_mut(&pod).unwrap().hangs = true;
+    world.set.spec.recover_at = Some(crate::api::Time(time(world.now)));
+    for _ in 0..8 {
+        world.tick();
+        assert!(world.memory.restarting.len() <= 1, "{:?}", world.memory.restarting.keys());
+    }
+    assert_eq!(world.memory.restarting.len(), 1);
 }

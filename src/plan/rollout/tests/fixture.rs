@@ -152,6 +152,8 @@ fn say_change(change: &Change) -> String {
         Change::CreatePod { name, reason, .. } => format!("+{name} {}", reason.as_str()),
         Change::DeletePod { name, reason, .. } => format!("-{name} {}", reason.as_str()),
         Change::SetInService { name, in_service, .. } => format!("{name} in service: {in_service}"),
+        Change::SetDrained { name, busy, .. } if busy.is_empty() => format!("{name} drained"),
+        Change::SetDrained { name, busy, .. } => format!("{name} has {busy}"),
     }
 }
 
@@ -208,6 +210,8 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         reason: None,
         message: None,
         in_service: None,
+        drained: None,
+        grace_seconds: None,
         ready_since: Some(at(-400)),
         unready_since: None,
         initialized_at: Some(at(-450)),

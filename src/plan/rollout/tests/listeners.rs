@@ -16,7 +16,14 @@ fn surging(slots: &str, opened: i32) -> Fixture {
 impl Fixture {
     /// These Pods' agents hold so many listeners, of which so many run.
     fn holding(mut self, held: &[(&str, u32, u32)]) -> Self {
-        let seen = |held, running| AgentSeen { session: SessionState::Held, held, running, ..AgentSeen::default() };
+        let busy = |held| if held > 0 { vec![("bots".to_owned(), held)] } else { Vec::new() };
+        let seen = |held, running| AgentSeen {
+            session: SessionState::Held,
+            held,
+            running,
+            busy: busy(held),
+            ..AgentSeen::default()
+        };
         let agents = held.iter().map(|(pod, held, running)| ((*pod).to_owned(), seen(*held, *running)));
         self.snapshot.agents = Agents::Seen(agents.collect());
         self
@@ -35,8 +42,9 @@ fn a_pod_that_holds_listeners_leaves_when_they_have_moved() {
     assert_eq!(surging("ab a", 1).looks(), leaves);
     let world = surging("ab a", 1).holding(&[("web-0-a", 2, 2), ("web-0-b", 0, 0), ("web-1-a", 2, 2)]);
     let held = plan(&world.snapshot);
-    assert_eq!(held.leaving, ["web-0-a".to_owned()].into());
-    let text = "hold HandingOver: web-0-a leaves once others have taken over its listeners (2 to move)";
+    assert_eq!(held.leaving, Some(["web-0-a".to_owned()].into()));
+    let text =
+        "web-0-a has 2 of bots; hold HandingOver: web-0-a leaves once others have taken over its listeners (2 to move)";
     assert_eq!(say(&held), text);
     let moved = surging("ab a", 1).holding(&[("web-0-a", 0, 0), ("web-0-b", 2, 1), ("web-1-a", 2, 2)]);
     assert_eq!(moved.looks(), leaves);
@@ -75,6 +83,38 @@ fn a_listener_that_keeps_failing_on_a_new_pod_fails_its_instance() {
     assert_eq!(failing(2), None);
     let message = "web-0: listener feed-1 has failed 3 times in a row: ConnectTimeout";
     assert_eq!(failing(3), Some(("ListenerFailed".into(), message.into())));
+}
+
+/// A15: what leaves says what it still has, and when it has nothing any more. What stays costs no write.
+#[test]
+fn a_pod_that_leaves_says_whether_it_is_drained() {
+    let leaving = |held: u32, says: Option<bool>| {
+        let mut world = Fixture::new("a-a a", 'a', json!({})).settled().holding(&[
+            ("web-0-a", held, held),
+            ("web-0-a1", 1, 1),
+            ("web-1-a", 1, 1),
+        ]);
+        let name = world.snapshot.pods.iter().find(|pod| pod.deletion.is_some()).unwrap().name.clone();
+        let Agents::Seen(agents) = &mut world.snapshot.agents else { unreachable!() };
+        let seen = agents.remove("web-0-a").unwrap();
+        agents.insert(name.clone(), seen);
+        world.snapshot.pods_mut().find(|pod| pod.name == name).unwrap().drained = says;
+        world.looks().replace(&name, "it")
+    };
+    assert_eq!([None, Some(true)].map(|says| leaving(2, says)), ["it has 2 of bots", "it has 2 of bots"]);
+    assert_eq!([None, Some(false)].map(|says| leaving(0, says)), ["it drained", "it drained"]);
+    assert_eq!((leaving(2, Some(false)).as_str(), leaving(0, Some(true)).as_str()), ("", ""), "it is said once");
+    let staying = |held: u32, says: Option<bool>| {
+        let mut world = Fixture::new("a", 'a', json!({})).settled().holding(&[("web-0-a", held, held)]);
+        world.snapshot.pod_mut(0).drained = says;
+        world.looks()
+    };
+    assert_eq!([(2, None), (0, None), (2, Some(false))].map(|(held, says)| staying(held, says)), ["", "", ""]);
+    assert_eq!(staying(1, Some(true)), "web-0-a has 1 of bots", "it was to leave, and stays");
+    let mut unknown = Fixture::new("a-", 'a', json!({})).settled().holding(&[]);
+    assert_eq!(unknown.looks().matches("drained").count(), 0, "nobody knows what it runs");
+    unknown.agent("web-0-a").session = SessionState::Lost;
+    assert_eq!(unknown.looks().matches("drained").count(), 0);
 }
 
 /// A15: the readiness gate says what is known of the session.
@@ -117,10 +157,13 @@ fn only_a_pod_with_an_agent_has_the_gate() {
             hash,
             data: &data,
             restarted_at: None,
+            agent_image: Some("registry/agent:1"),
         };
-        revision::pod(&recipe, "web-0-b")["spec"]["readinessGates"].clone()
+        revision::pod(&recipe, "web-0-b").unwrap()["spec"]["readinessGates"].clone()
     };
     let (ours, own) = (json!({"conditionType": "baton.dev/in-service"}), json!([{"conditionType": "example.com/own"}]));
     assert_eq!(gates(json!({}), own.clone()), own);
-    assert_eq!(gates(json!({"baton.dev/agent": "own"}), own.clone()), json!([own[0], ours]));
+    for value in ["own", "install", "sidecar"] {
+        assert_eq!(gates(json!({"baton.dev/agent": value}), own.clone()), json!([own[0], ours]), "{value}");
+    }
 }

@@ -48,8 +48,10 @@ struct Seen {
     changed_at: Duration,
     /// When its claim, or whether it exists, last changed.
     claimed_at: Duration,
-    /// The longest lease duration since the sign of life before the last one.
+    /// The longest lease duration from the sign of life before the last one until the last one.
     duration_before: Duration,
+    /// The same since the last one.
+    duration_since: Duration,
 }
 
 /// A session Lease, read.
@@ -191,7 +193,7 @@ impl Leases {
         let before = self.sessions.remove(pod);
         let after = match &before {
             Some(before) => before.followed_by(lease, now),
-            None => Seen { lease, changed_at: now, claimed_at: now, duration_before: Duration::ZERO },
+            None => Seen::new(lease, now),
         };
         after.touch(before.as_ref(), pod, now, touch);
         if after.lease.is_some() || self.named.contains_key(pod) {
@@ -329,6 +331,14 @@ impl Leases {
         self.named.get(pod).into_iter().flat_map(BTreeMap::keys)
     }
 
+    /// Pods whose sessions tell of a ListenerSet of this name, or are told of it.
+    pub(super) fn speaking_of(&self, set: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
+        let in_namespace = self.sessions.iter().filter(|(pod, _)| pod.namespace == set.namespace);
+        let speaks =
+            |lease: &SessionLease| lease.reports.contains_key(&set.name) || lease.inboxes.contains_key(&set.name);
+        in_namespace.filter(move |(_, seen)| seen.lease.as_ref().is_some_and(speaks)).map(|(pod, _)| pod)
+    }
+
     /// The session of a Pod as this ListenerSet sees it at `now`. None where there is none, and none is missed.
     pub(super) fn session(&self, pod: &ObjectKey, set: &str, set_uid: &str, now: Duration) -> Option<SessionSeen> {
         let seen = self.sessions.get(pod)?;
@@ -357,10 +367,24 @@ impl Leases {
     }
 }
 
+/// As the Lease itself says, within what a profile can be; zero without one.
+fn duration_of(lease: Option<&SessionLease>) -> Duration {
+    match lease.and_then(|lease| lease.session.as_ref()).map(|session| session.duration) {
+        None => Duration::ZERO,
+        Some(Duration::ZERO) => longest(),
+        Some(duration) => duration.clamp(SessionProfile::Fast.times().expire, longest()),
+    }
+}
+
 impl Seen {
     /// A session that an ownership names and that does not exist. How long its agent may believe in it is not known.
     fn missing(now: Duration) -> Self {
-        Self { lease: None, changed_at: now, claimed_at: now, duration_before: longest() }
+        Self { duration_before: longest(), ..Self::new(None, now) }
+    }
+
+    fn new(lease: Option<SessionLease>, now: Duration) -> Self {
+        let duration_since = duration_of(lease.as_ref());
+        Self { lease, changed_at: now, claimed_at: now, duration_before: Duration::ZERO, duration_since }
     }
 
     /// What it is once `lease` has been seen after it.
@@ -370,30 +394,22 @@ impl Seen {
         let renewed_at =
             |lease: Option<&SessionLease>| Some((lease?.session.as_ref()?.renewed_at, lease?.session.as_ref()?.boot));
         let lives = claimed || renewed_at(before) != renewed_at(after);
-        let duration_before = match before {
-            Some(_) if lives && after.is_some() => self.own_duration(),
-            _ => self.duration_before.max(self.own_duration()),
+        let own = duration_of(after);
+        let (duration_before, duration_since) = match before {
+            Some(_) if lives && after.is_some() => (self.duration_since, own),
+            _ => (self.duration_before, self.duration_since.max(own)),
         };
         Self {
-            lease,
             changed_at: if lives { now } else { self.changed_at },
             claimed_at: if claimed { now } else { self.claimed_at },
             duration_before,
-        }
-    }
-
-    /// As the Lease itself says, within what a profile can be; zero without one.
-    fn own_duration(&self) -> Duration {
-        let session = self.lease.as_ref().and_then(|lease| lease.session.as_ref());
-        match session.map(|session| session.duration) {
-            None => Duration::ZERO,
-            Some(Duration::ZERO) => longest(),
-            Some(duration) => duration.clamp(SessionProfile::Fast.times().expire, longest()),
+            duration_since,
+            lease,
         }
     }
 
     fn duration(&self) -> Duration {
-        let duration = self.duration_before.max(self.own_duration());
+        let duration = self.duration_before.max(self.duration_since);
         if duration.is_zero() { longest() } else { duration }
     }
 

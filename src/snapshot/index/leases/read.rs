@@ -8,7 +8,7 @@ use super::{ANNOTATION_BYTES_MAX, Owned, SessionLease, Told};
 use crate::{
     api::names,
     snapshot::{
-        lease::{Ownership, Session, read_inbox},
+        lease::{self, Ownership, Session, read_inbox},
         listener_set::OwnershipSeen,
         report::{GAPS_MAX, Report, UNITS_MAX},
         wire::LeaseView,
@@ -72,20 +72,21 @@ impl Owned {
     /// has left: the garbage collector takes the reference to the set, but not what a living Pod owns too.
     pub(super) fn read(name: String, lease: LeaseView) -> Option<Self> {
         let lease = Lease::from(lease);
-        let owners = lease.metadata.owner_references.as_deref().unwrap_or_default();
-        let is_ours = |group: &str| group.split_once('/').is_some_and(|(group, _)| group == names::GROUP);
-        let controller = owners.iter().find(|owner| owner.controller == Some(true));
-        if controller.is_some_and(|owner| owner.kind != "ListenerSet" || !is_ours(&owner.api_version)) {
+        let set = lease::controlling_set(&lease);
+        if set.is_none() && lease::owners(&lease).iter().any(|owner| owner.controller == Some(true)) {
             return None;
         }
         let annotation = |name: &str| lease.metadata.annotations.as_ref()?.get(name).cloned();
+        let ownership = Ownership::of(&lease);
         let seen = OwnershipSeen {
             lease: name,
-            ownership: Ownership::of(&lease),
+            is_named: lease::is_named(&lease, ownership.holder.as_ref()),
+            is_labelled: lease::is_labelled(&lease, ownership.holder.as_ref()),
+            ownership,
             settings: annotation(names::ANNOTATION_CONFIG).unwrap_or_default(),
             acquired_at: lease.spec.as_ref().and_then(|spec| spec.acquire_time.as_ref()).map(|time| time.0),
             from: annotation(names::ANNOTATION_FROM),
         };
-        Some(Self { set_uid: controller.map(|owner| owner.uid.clone()).unwrap_or_default(), seen })
+        Some(Self { set_uid: set.map(|owner| owner.uid.clone()).unwrap_or_default(), seen })
     }
 }

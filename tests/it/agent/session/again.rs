@@ -48,12 +48,7 @@ fn a_lease_that_is_no_listeners_any_more_counts_as_gone() {
         ("/metadata/ownerReferences/0/controller", json!(false)),
     ];
     for (path, value) in changes {
-        let stage = Stage::new();
-        let agent = stage.agent("a", &[], POLITE);
-        stage.session("a", "Default");
-        let me = stage.identity("a");
-        stage.listener("one", Some(&me), &json!({}));
-        agent.note("start", 1);
+        let (stage, agent, me) = Stage::running("Default", POLITE, &json!({}));
         stage.wait_until_running("a", &[("one", 1)]);
         let mut before = Value::Null;
         stage.edit("listener.bots.one", |lease| {
@@ -65,5 +60,21 @@ fn a_lease_that_is_no_listeners_any_more_counts_as_gone() {
         stage.edit("listener.bots.one", |lease| *lease.pointer_mut(path).unwrap() = before.clone());
         agent.note("start", 2);
         stage.wait_until_running("a", &[("one", 2)]);
+    }
+}
+
+/// A renewal that is long on its way brings an old report back. The next one mends that: else nobody would hear of a start.
+#[test]
+fn a_report_that_an_old_renewal_has_overwritten_is_said_again() {
+    let (stage, _agent, _) = Stage::running("Fast", POLITE, &json!({}));
+    stage.wait_until_running("a", &[("one", 1)]);
+    let told = stage.report("a").unwrap();
+    for old in [Some(r#"{"set":"uid-set","count":1}"#), None] {
+        stage.edit("session.a", |lease| {
+            let annotations = lease["metadata"]["annotations"].as_object_mut().unwrap();
+            annotations.remove("report.baton.dev/bots");
+            annotations.extend(old.map(|old| ("report.baton.dev/bots".to_owned(), json!(old))));
+        });
+        until("its report", || (stage.report("a")? == told).then_some(()));
     }
 }

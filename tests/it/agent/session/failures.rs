@@ -35,6 +35,29 @@ fn a_listener_that_crashes_is_taken_back_with_a_new_epoch() {
     assert!(holder == me && epoch >= 3, "{epoch}");
 }
 
+/// With a start budget what has ended waits until the operator says that it may be started again.
+#[test]
+fn a_listener_that_crashes_asks_before_it_is_started_again() {
+    let stage = Stage::new();
+    let script = r#"
+        echo "start $BATON_LISTENER $(date +%s%N) $BATON_FENCE_TOKEN $BATON_RESUME" >>"$LOG"
+        [ "$(wc -l <"$LOG")" -gt 1 ] || exit 3
+        while :; do sleep 0.02; done"#;
+    let agent = stage.agent("a", &[], script);
+    stage.session("a", "Default");
+    let me = stage.identity("a").to_string();
+    stage.listener("one", Some(&stage.identity("a")), &json!({"asksBeforeStart": true}));
+    agent.note("start", 1);
+    let waits = until("that it asks", || unit(&stage, "one").filter(|unit| unit.state == UnitState::Waiting));
+    assert_eq!((waits.epoch, waits.failures, waits.reason.as_str()), (1, 1, "Exited"));
+    std::thread::sleep(std::time::Duration::from_millis(1_500)); // it would have been started by now
+    assert_eq!((agent.count("start"), stage.owner("one")), (1, (me.clone(), 1)));
+    stage.inbox("a", &json!([{"listener": "one", "epoch": 1, "releaseTo": me}]));
+    agent.note("start", 2);
+    assert_eq!(stage.owner("one"), (me, 2));
+    stage.wait_until_running("a", &[("one", 2)]);
+}
+
 /// A8
 #[test]
 fn a_listener_that_is_to_say_that_it_works_fails_if_it_does_not() {

@@ -3,5 +3,8 @@ mod again;
 mod drain;
 mod failures;
 mod handover;
+mod sidecar;
 mod silence;
+mod spoken;
 mod stage;
+mod warm;

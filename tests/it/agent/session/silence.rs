@@ -24,12 +24,7 @@ const SLACK: u128 = 700_000_000;
 /// A11, L1, L2: at S it has stopped; when the API server answers again it goes on, with an epoch of its own.
 #[test]
 fn nothing_runs_past_s_without_an_api_server_and_everything_goes_on_with_it() {
-    let stage = Stage::new();
-    let agent = stage.agent("a", &[], POLITE);
-    stage.session("a", "Fast");
-    let me = stage.identity("a");
-    stage.listener("one", Some(&me), &json!({}));
-    agent.note("start", 1);
+    let (stage, agent, me) = Stage::running("Fast", POLITE, &json!({}));
     stage.wait_until_running("a", &[("one", 1)]);
     let cut = wall();
     stage.cut();
@@ -207,12 +202,7 @@ fn a_listener_that_never_stops_talking_keeps_nobody_from_being_heard() {
 /// A token that has run out is read anew, and a renewal that was refused for it is sent again.
 #[test]
 fn a_token_that_has_run_out_costs_one_more_try() {
-    let stage = Stage::new();
-    let agent = stage.agent("a", &[], POLITE);
-    stage.session("a", "Fast");
-    let me = stage.identity("a");
-    stage.listener("one", Some(&me), &json!({}));
-    agent.note("start", 1);
+    let (stage, agent, me) = Stage::running("Fast", POLITE, &json!({}));
     let mut count = 0_u32;
     stage.faults.before(move |request| {
         let is_renewal = request.verb == Verb::Patch && request.name == "session.a";

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::{
-    agent::fixture::{AGENT, until},
+    agent::fixture::{AGENT, TESTBED, until},
     fake_apiserver::{
         ApiServer, Options,
         actor::Actor,
@@ -143,8 +143,28 @@ impl Stage {
         Self { server, controller, faults, folder, address, _runtime: runtime }
     }
 
+    /// With Pod `a`, whose session has this profile, and whose listener `one`, with more settings, has started this script.
+    pub fn running(profile: &str, script: &str, more: &Value) -> (Self, Agent, Holder) {
+        let stage = Self::new();
+        let agent = stage.agent("a", &[], script);
+        stage.session("a", profile);
+        let me = stage.identity("a");
+        stage.listener("one", Some(&me), more);
+        agent.note("start", 1);
+        (stage, agent, me)
+    }
+
     /// Starts the agent of a Pod, whose listeners run this script of `sh`.
     pub fn agent(&self, pod: &str, args: &[&str], script: &str) -> Agent {
+        self.start("exec", pod, args, &["--", "sh", "-c", script])
+    }
+
+    /// Starts the agent of a Pod, whose listeners run in an application beside it.
+    pub fn sidecar(&self, pod: &str, args: &[&str]) -> Agent {
+        self.start("serve", pod, args, &[])
+    }
+
+    fn start(&self, verb: &str, pod: &str, args: &[&str], tail: &[&str]) -> Agent {
         let folder = self.folder.path().join(pod);
         fs::create_dir_all(&folder).unwrap();
         let kubeconfig = folder.join("kubeconfig");
@@ -159,9 +179,8 @@ impl Stage {
         let log = folder.join("agent.log");
         let stderr = fs::File::options().create(true).append(true).open(&log).unwrap();
         let mut command = Command::new(AGENT);
-        command.arg("exec").arg("--state-dir").arg(&folder).arg("--kubeconfig").arg(&kubeconfig);
-        command.args(["--port", &port.to_string(), "--log-level", "info,baton=debug"]).args(args);
-        command.args(["--", "sh", "-c", script]);
+        command.arg(verb).arg("--state-dir").arg(&folder).arg("--kubeconfig").arg(&kubeconfig);
+        command.args(["--port", &port.to_string(), "--log-level", "info,baton=debug"]).args(args).args(tail);
         command
             .env("BATON_POD_NAME", pod)
             .env("BATON_POD_UID", format!("uid-{pod}"))
@@ -169,6 +188,32 @@ impl Stage {
         command.env("BATON_REVISION", "r1").env("LOG", folder.join("children.log")).env_remove("RUST_LOG");
         let process = command.stdin(Stdio::null()).stderr(stderr).spawn().unwrap();
         Agent { process, pod: pod.to_owned(), port, folder }
+    }
+
+    /// Starts an application beside the agent of a Pod, on the SDK; see `baton-testbed application`.
+    pub fn application(&self, pod: &str) -> Application {
+        let folder = self.folder.path().join(pod);
+        let stderr = fs::File::options().create(true).append(true).open(folder.join("application.log")).unwrap();
+        let mut command = Command::new(TESTBED);
+        command.arg("application").env("BATON_STATE_DIR", &folder).env("LOG", folder.join("children.log"));
+        command.env("BATON_POD_NAME", pod).env_remove("RUST_LOG").env_remove("BATON_PORT");
+        let process = command.stdin(Stdio::null()).stderr(stderr).spawn().unwrap();
+        Application { process, folder }
+    }
+
+    /// With Pod `a`, whose session has this profile, and whose listener `one` of this manner runs in an application.
+    pub fn beside(profile: &str, manner: &str, more: &Value) -> (Self, Agent, Application, Holder) {
+        let stage = Self::new();
+        let agent = stage.sidecar("a", &[]);
+        let application = stage.application("a");
+        stage.session("a", profile);
+        let me = stage.identity("a");
+        let mut settings = json!({"config": {"manner": manner}});
+        json_patch::merge(&mut settings, more);
+        stage.listener("one", Some(&me), &settings);
+        agent.note("start", 1);
+        stage.wait_until_running("a", &[("one", 1)]);
+        (stage, agent, application, me)
     }
 
     /// Makes a Pod's session Lease.
@@ -378,6 +423,37 @@ impl Agent {
 
     pub fn count(&self, what: &str) -> usize {
         self.notes().iter().filter(|note| note.what == what).count()
+    }
+}
+
+/// An application beside an agent.
+pub struct Application {
+    process: Child,
+    folder: PathBuf,
+}
+
+impl Application {
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id() as i32), signal).unwrap();
+    }
+
+    /// Waits until the process has ended.
+    pub fn wait(&mut self) -> ExitStatus {
+        until("an application to end", || self.process.try_wait().unwrap())
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("application.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Application {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("application:\n{}", self.log());
+        }
     }
 }
 

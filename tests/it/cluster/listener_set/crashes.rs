@@ -1,18 +1,28 @@
 //! Crash take-over: a listener is nobody else's before its owner is certainly dead, and somebody's soon after.
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use kube::api::{DeleteParams, PropagationPolicy};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
-use super::stage::{Listeners, signal};
+use super::stage::{Listeners, guard, signal};
 
 /// Two Pods and four listeners, whose sessions end soon.
 async fn two_pods(name: &str) -> Listeners {
-    let listeners = Listeners::new(name).await;
+    two_pods_of(Listeners::new(name).await).await
+}
+
+async fn two_pods_of(listeners: Listeners) -> Listeners {
     listeners.roll("1", json!({"replicas": 2})).await;
     listeners.listen(4, json!({"session": {"profile": "Fast"}})).await;
     listeners.running(60, 4).await;
+    // They have connected, too.
+    for feed in ["feed-0", "feed-1", "feed-2", "feed-3"] {
+        listeners.flows(20, feed).await;
+    }
     listeners
 }
 
@@ -49,11 +59,7 @@ async fn a_deleted_pod_hands_over() {
     let (_, holder) = listeners.ownership("feed-0").await;
     let pod = holder.split('/').next().unwrap();
     listeners.stage.delete_pod(pod).await;
-    let deadline = Instant::now() + Duration::from_mins(1);
-    while listeners.holders().await.values().any(|holder| holder == pod) {
-        assert!(Instant::now() < deadline, "{}", listeners.explain());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    listeners.until_held_by_others(60, pod).await;
     listeners.running(60, 4).await;
     let gaps = listeners.judge(4, false);
     println!("gaps in ms: {gaps:?}");
@@ -142,4 +148,96 @@ async fn an_api_server_that_agents_cannot_reach() {
         assert_eq!(feed["connections"].as_array().map(Vec::len), Some(2), "it starts again once: {feed:#}");
     }
     listeners.judge(4, false);
+}
+
+/// L1: a guard that is stopped cannot stop its child; the agent kills both, and only then hands over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_guard_does_not_keep_a_listener_from_moving() {
+    let listeners = Listeners::new("crash-guard").await;
+    listeners.roll("1", json!({"replicas": 2})).await;
+    listeners.listen(4, json!({"defaults": {"stopTimeoutSeconds": 2}})).await;
+    listeners.running(60, 4).await;
+    let (epoch, holder) = listeners.ownership("feed-0").await;
+    let pod = holder.split('/').next().unwrap().to_owned();
+    kill(guard(&pod, "feed-0"), Signal::SIGSTOP).unwrap();
+    listeners.stage.delete_pod(&pod).await;
+    listeners.until_held_by_others(60, &pod).await;
+    listeners.flows(30, "feed-0").await;
+    assert!(listeners.ownership("feed-0").await.0 > epoch);
+    listeners.running(60, 4).await;
+    listeners.judge(4, true);
+}
+
+/// L1: a Pod that stood still as a whole, as a machine that was paused does, goes on with what is another's by now: its
+/// token is old, and what it writes then is refused. Its agent ends it at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_stood_still_is_kept_out_by_its_token() {
+    let listeners = two_pods_of(Listeners::fenced("crash-pause").await).await;
+    let (epoch, holder) = listeners.ownership("feed-0").await;
+    let pod = holder.split('/').next().unwrap().to_owned();
+    let namespace = listeners.stage.namespace.clone();
+    listeners.node(&["pause", &namespace, &pod]);
+    tokio::time::sleep(Duration::from_secs(8)).await; // longer than D
+    listeners.flows(30, "feed-0").await;
+    let (next, successor) = listeners.ownership("feed-0").await;
+    assert!(next > epoch && successor != holder, "{epoch} {holder} → {next} {successor}");
+    listeners.node(&["resume", &namespace, &pod]);
+    listeners.running(60, 4).await;
+    listeners.flows(20, "feed-0").await;
+    let verdict = listeners.verdict();
+    let refused: u64 = verdict
+        .values()
+        .flat_map(|feed| feed["connections"].as_array().into_iter().flatten())
+        .filter_map(|connection| connection["refused"].as_u64())
+        .sum();
+    println!("refused for an old token: {refused}");
+    listeners.judge(4, false);
+}
+
+/// A token that is no good for a while stops nothing; one that stays bad does, in time for others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_no_good() {
+    let listeners = Listeners::new("crash-token").await;
+    listeners.roll("1", json!({"replicas": 2})).await;
+    listeners.listen(4, json!({})).await;
+    listeners.running(60, 4).await;
+    let (epoch, holder) = listeners.ownership("feed-0").await;
+    let uid = holder.split('/').nth(1).unwrap();
+    let token = listeners.token_of(uid);
+    let good = fs::read(&token).unwrap();
+    // Half of S: the API server says 401, which is no answer to who holds what.
+    fs::write(&token, "no.good.token").unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    fs::write(&token, &good).unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(listeners.ownership("feed-0").await, (epoch, holder.clone()));
+    assert_eq!(listeners.connections("feed-0"), 1, "it has not stopped");
+    fs::write(&token, "no.good.token").unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while listeners.ownership("feed-0").await.1 == holder {
+        assert!(Instant::now() < deadline, "{}", listeners.explain());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    listeners.flows(30, "feed-0").await;
+    fs::write(&token, &good).unwrap();
+    listeners.running(60, 4).await;
+    listeners.judge(4, true);
+}
+
+/// L2: a Lease that somebody deletes is made again, and its listener starts once more, of a higher epoch. Its holder, who
+/// stood still meanwhile, wakes to a Lease that is not his: he cannot bring the old one back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_deleted_while_its_holder_stands_still() {
+    let listeners = two_pods("crash-lease").await;
+    let (epoch, holder) = listeners.ownership("feed-0").await;
+    let pod = holder.split('/').next().unwrap().to_owned();
+    signal(Signal::SIGSTOP, &pod, "bots", None);
+    listeners.leases().delete("listener.bots.feed-0", &DeleteParams::default()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(8)).await; // longer than D
+    listeners.flows(30, "feed-0").await;
+    let (next, successor) = listeners.ownership("feed-0").await;
+    assert!(next > epoch && successor != holder, "{epoch} {holder} → {next} {successor}");
+    signal(Signal::SIGCONT, &pod, "bots", None);
+    listeners.running(60, 4).await;
+    listeners.judge(4, true);
 }

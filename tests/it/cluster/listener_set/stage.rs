@@ -2,7 +2,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         OnceLock,
@@ -33,27 +33,33 @@ use crate::cluster::{
 
 const AGENT: &str = env!("CARGO_BIN_EXE_baton-agent");
 
-/// The cluster of these tests: real processes as Pods.
+/// The cluster of most of these tests: real processes as Pods.
 pub fn cluster() -> &'static TestCluster {
     static CLUSTER: OnceLock<TestCluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| {
-        let cluster = with_crds("listener-sets", "process");
-        let root = env!("CARGO_MANIFEST_DIR");
-        cluster.kubectl(&["apply", "-f", &format!("{root}/config/rbac/agent_role.yaml")]);
-        cluster.kubectl(&["apply", "-f", &format!("{root}/config/policy/leases.yaml")]);
-        for version in ["1", "2", "fails"] {
-            program(&cluster, "bots", version, &fs::read(AGENT).unwrap());
-            // Programs of `examples/` are beside the others.
-            let listener = fs::read(Path::new(AGENT).with_file_name("examples/listener")).unwrap();
-            let folder = cluster.dir.join("images/bots").join(version);
-            fs::write(folder.join("listener"), listener).unwrap();
-            make_executable(&folder.join("listener"));
-            // Equal programs, but different images: they have different digests.
-            fs::write(folder.join("VERSION"), version).unwrap();
+    CLUSTER.get_or_init(|| cluster_of("listener-sets", "process"))
+}
+
+/// One with what agents need, and their images.
+pub fn cluster_of(name: &str, nodes: &str) -> TestCluster {
+    let cluster = with_crds(name, nodes);
+    let root = env!("CARGO_MANIFEST_DIR");
+    cluster.kubectl(&["apply", "-f", &format!("{root}/config/rbac/agent_role.yaml")]);
+    cluster.kubectl(&["apply", "-f", &format!("{root}/config/policy/leases.yaml")]);
+    for version in ["1", "2", "fails"] {
+        program(&cluster, "bots", version, &fs::read(AGENT).unwrap());
+        // Programs of `examples/` are beside the others.
+        let folder = cluster.dir.join("images/bots").join(version);
+        for example in ["listener", "listener-sdk"] {
+            let listener = fs::read(Path::new(AGENT).with_file_name("examples").join(example)).unwrap();
+            fs::write(folder.join(example), listener).unwrap();
+            make_executable(&folder.join(example));
         }
-        image(&cluster, "sleeper", "1", SLEEPER);
-        cluster
-    })
+        // Equal programs, but different images: they have different digests.
+        fs::write(folder.join("VERSION"), version).unwrap();
+    }
+    program(&cluster, "baton-agent", "1", &fs::read(AGENT).unwrap());
+    image(&cluster, "sleeper", "1", SLEEPER);
+    cluster
 }
 
 fn make_executable(path: &Path) {
@@ -75,7 +81,15 @@ pub struct Listeners {
 
 impl Listeners {
     pub async fn new(name: &str) -> Self {
-        let cluster = cluster();
+        Self::on(cluster(), name, &[]).await
+    }
+
+    /// With an exchange that takes nothing from who has an old fencing token.
+    pub async fn fenced(name: &str) -> Self {
+        Self::on(cluster(), name, &["--fence"]).await
+    }
+
+    pub async fn on(cluster: &'static TestCluster, name: &str, exchange: &[&str]) -> Self {
         let stage = Stage::new(cluster, name).await;
         let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "bots"}})).unwrap();
         let accounts: Api<ServiceAccount> = Api::namespaced(stage.client.clone(), name);
@@ -91,7 +105,7 @@ impl Listeners {
         // One port for each namespace, all in the cluster's own network.
         let port = PORTS.fetch_add(1, Ordering::Relaxed);
         let mut command = cluster.enter(TESTBED);
-        command.args(["feed", "--listen", &format!("0.0.0.0:{port}")]);
+        command.args(["feed", "--listen", &format!("0.0.0.0:{port}")]).args(exchange);
         let exchange = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         Self { stage, exchange, port, proxy: None }
     }
@@ -110,6 +124,11 @@ impl Listeners {
 
     /// Applies the Rollout `web` of Pods with agents, at this version.
     pub async fn roll(&self, version: &str, spec: Value) {
+        self.roll_as(version, spec, |_| {}).await;
+    }
+
+    /// The same with another template.
+    pub async fn roll_as(&self, version: &str, spec: Value, change: impl FnOnce(&mut Value)) {
         let mut object = json!({
             "template": {
                 "metadata": {"annotations": {"baton.dev/agent": "own"}},
@@ -140,7 +159,28 @@ impl Listeners {
             env.push(json!({"name": "KUBERNETES_SERVICE_PORT", "value": port}));
         }
         merge(&mut object, spec);
+        change(&mut object["template"]);
         self.stage.roll("1", object).await;
+    }
+
+    /// The same of Pods whose listeners run on the SDK, beside an agent that is a native sidecar.
+    pub async fn roll_beside(&self, version: &str, mut spec: Value) {
+        let container = |name: &str, command: &[&str]| {
+            json!({
+                "name": name, "image": format!("example.local/bots:{version}"), "command": command,
+                "env": [
+                    {"name": "FEED_URL", "value": format!("ws://127.0.0.1:{}", self.port)},
+                    {"name": "BATON_PORT", "value": "0"},
+                ],
+                "volumeMounts": [{"name": "baton", "mountPath": "/baton"}],
+            })
+        };
+        let mut agent = container("baton-agent", &["/image/bots", "serve"]);
+        agent["restartPolicy"] = json!("Always");
+        let application = container("web", &["/image/listener-sdk"]);
+        let template = json!({"spec": {"initContainers": [agent], "containers": [application]}});
+        spec["template"] = template;
+        self.roll(version, spec).await;
     }
 
     /// Applies the ListenerSet `bots` of so many numbered listeners on the Pods of `web`; `spec` on top.
@@ -201,6 +241,15 @@ impl Listeners {
         leases.items.into_iter().filter_map(holder).collect()
     }
 
+    /// Waits until nothing is held by this Pod.
+    pub async fn until_held_by_others(&self, seconds: u64, pod: &str) {
+        let deadline = Instant::now() + Duration::from_secs(seconds) * 2;
+        while self.holders().await.values().any(|holder| holder == pod) {
+            assert!(Instant::now() < deadline, "{}", self.explain());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// What the exchange has seen.
     pub fn verdict(&self) -> BTreeMap<String, Value> {
         let ask = format!(
@@ -253,10 +302,35 @@ impl Listeners {
         (spec.lease_transitions.unwrap_or(0), spec.holder_identity.unwrap_or_default())
     }
 
+    /// Waits until a listener's Lease is owned by its set and by the Pod that holds it, and by nobody else. The operator
+    /// writes that where the API server does not let agents do so (OwnerReferencesPermissionEnforcement, as here).
+    pub async fn assert_owned(&self, listener: &str) {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        loop {
+            let lease = self.leases().get(&names::listener_lease_name("bots", listener)).await.unwrap();
+            let holder = lease.spec.unwrap_or_default().holder_identity.unwrap_or_default();
+            let owners = lease.metadata.owner_references.unwrap_or_default();
+            let pods: Vec<&str> = owners.iter().filter(|owner| owner.kind == "Pod").map(|owner| &*owner.uid).collect();
+            let has_set = owners.iter().any(|owner| owner.kind == "ListenerSet" && owner.controller == Some(true));
+            if owners.len() == 2 && has_set && pods.first().copied() == holder.split('/').nth(1) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{holder}: {owners:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// `baton-testbed node-ctl ARGS`.
     pub fn node(&self, args: &[&str]) {
         let state = self.stage.cluster.dir.join("node/process-1");
         output_of(Command::new(TESTBED).arg("node-ctl").arg("--state").arg(state).args(args));
+    }
+
+    /// The file with the token of the Pod with this uid.
+    pub fn token_of(&self, uid: &str) -> PathBuf {
+        let state = self.stage.cluster.dir.join("node/process-1");
+        let found = output_of(Command::new("find").arg(state).args(["-path", &format!("*{uid}*"), "-name", "token"]));
+        PathBuf::from(found.lines().next().unwrap_or_else(|| panic!("no token of {uid}")))
     }
 
     /// What helps to understand a failure.
@@ -272,24 +346,53 @@ impl Listeners {
             "--show-managed-fields=false",
         ]);
         let pods = self.stage.cluster.kubectl(&["get", "pods", "-n", namespace, "-o", "wide"]);
-        let logs = self.stage.cluster.kubectl(&["logs", "-n", namespace, "-l", "app=web", "--tail=60", "--prefix"]);
+        // A node that is lost answers for none of its Pods.
+        let logs = ["logs", "-n", namespace, "-l", "app=web", "--tail=60", "--prefix", "--ignore-errors"];
+        let logs = self.stage.cluster.kubectl(&logs);
         format!("{pods}\n{leases}\n{logs}")
     }
 }
 
 /// Signals the process of this Pod that is called so, the child of this listener if one is named.
 pub fn signal(signal: Signal, pod: &str, command: &str, listener: Option<&str>) {
+    kill(process(pod, command, listener), signal).unwrap();
+}
+
+/// The process of this Pod that is called so, the child of this listener if one is named.
+pub fn process(pod: &str, command: &str, listener: Option<&str>) -> Pid {
     let mut wanted = vec![format!("BATON_POD_NAME={pod}")];
     wanted.extend(listener.map(|name| format!("BATON_LISTENER={name}")));
-    let found = fs::read_dir("/proc").unwrap().flatten().find(|entry| {
-        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-        let has = |text: &String| environment.split(|byte| *byte == 0).any(|it| it == text.as_bytes());
-        name.trim_end() == command && wanted.iter().all(has)
-    });
-    let found = found.unwrap_or_else(|| panic!("no process {command} of {wanted:?}"));
-    let pid = found.file_name().to_str().and_then(|pid| pid.parse().ok()).unwrap();
-    kill(Pid::from_raw(pid), signal).unwrap();
+    let is_it = |pid: &u32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.trim_end() == command && environment_has(*pid, &wanted)
+    };
+    let found = pids().find(is_it).unwrap_or_else(|| panic!("no process {command} of {wanted:?}"));
+    Pid::from_raw(found.cast_signed())
+}
+
+/// The guard of this listener in this Pod: the parent of its child.
+pub fn guard(pod: &str, listener: &str) -> Pid {
+    let child = process(pod, "listener", Some(listener));
+    let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    Pid::from_raw(parent.trim().parse().unwrap())
+}
+
+/// Ends every process of this Pod at once, as a machine that loses its power does.
+pub fn kill_all(pod: &str) {
+    let wanted = [format!("BATON_POD_NAME={pod}")];
+    for pid in pids().filter(|pid| environment_has(*pid, &wanted)) {
+        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL); // or the first has taken it along
+    }
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn environment_has(pid: u32, wanted: &[String]) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    wanted.iter().all(|text| environment.split(|byte| *byte == 0).any(|it| it == text.as_bytes()))
 }
 
 impl Drop for Listeners {

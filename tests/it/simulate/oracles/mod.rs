@@ -2,7 +2,7 @@
 mod bounds;
 pub mod end;
 mod revisions;
-mod story;
+pub mod story;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +12,11 @@ use std::{
     time::Duration,
 };
 
-use baton::{api::Rollout, operator::clock::Clock, snapshot::wire::NodeView};
+use baton::{
+    api::{Rollout, names::RESERVED_PREFIX},
+    operator::clock::Clock,
+    snapshot::wire::NodeView,
+};
 use jiff::SignedDuration;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -30,6 +34,7 @@ use crate::fake_apiserver::{
     Commit,
     faults::{Request, Verb},
     kinds::{CONTROLLER_REVISIONS, EVENTS, LEASES, NODES, PODS, ROLLOUTS},
+    object::Object,
     store::Store,
 };
 
@@ -107,7 +112,7 @@ impl Docket {
     /// An operator sends a request.
     pub fn sent(&mut self, request: &Request, store: &Store) {
         self.count(request);
-        if !request.verb.is_write() || *request.kind == LEASES || request.is_dry_run {
+        if !is_operator(&request.who) || !request.verb.is_write() || *request.kind == LEASES || request.is_dry_run {
             return;
         }
         let lease = store.get(&LEASES, SYSTEM, LEASE);
@@ -169,6 +174,9 @@ impl Docket {
         let change = &commit.change;
         let is_ours = is_operator(&commit.who);
         if *change.kind == LEASES {
+            if change.object.name() != LEASE {
+                return; // of agents
+            }
             let holder = change.after().and_then(|lease| lease["spec"]["holderIdentity"].as_str());
             self.holder = holder.and_then(process_of);
             return;
@@ -262,7 +270,11 @@ impl Docket {
         let is_deletion = before.is_some_and(|before| !is_marked(before)) && (change.is_gone || is_marked(object));
         if is_ours && is_deletion {
             self.judge_deletion(commit, &uid);
-        } else if is_ours && before.is_some() && !is_deletion && !change.is_gone {
+        } else if is_ours
+            && before.is_some_and(|before| !is_in_service(before, object))
+            && !is_deletion
+            && !change.is_gone
+        {
             self.accuse("R10", format_args!("{} changes {}", commit.who, object.name()));
         }
         let age = self.age;
@@ -338,6 +350,25 @@ impl Docket {
     fn accuse(&self, property: &str, how: impl std::fmt::Display) {
         self.trace.break_promise(property, how);
     }
+}
+
+/// Nothing has changed but conditions of ours, for which readiness gates wait.
+fn is_in_service(before: &Object, after: &Object) -> bool {
+    let without_ours = |object: &Object| {
+        let mut value = object.value().clone();
+        value["metadata"]["resourceVersion"] = serde_json::Value::Null;
+        if let Some(conditions) = value["status"]["conditions"].as_array_mut() {
+            let is_ours = |condition: &serde_json::Value| {
+                condition["type"].as_str().is_some_and(|type_| type_.starts_with(RESERVED_PREFIX))
+            };
+            conditions.retain(|condition| !is_ours(condition));
+        } else {
+            value["status"]["conditions"] = serde_json::json!([]);
+        }
+        value
+    };
+    let is_gated = before["spec"]["readinessGates"].is_array();
+    is_gated && without_ours(before) == without_ours(after)
 }
 
 /// Processes of operators are called `a.1`.

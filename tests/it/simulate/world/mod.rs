@@ -1,5 +1,6 @@
 //! Everything in a cluster but the operators and the users: scheduler, kubelets, the node controller, the garbage
 //! collector. They see every commit at once and act after times of their own.
+mod containers;
 mod report;
 
 use std::{
@@ -11,8 +12,12 @@ use baton::operator::clock::Clock;
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::Instant};
 
-use self::report::{report, report_eviction, report_silence};
+use self::{
+    containers::Containers,
+    report::{report, report_eviction, report_silence},
+};
 use super::{
+    listeners::Ended,
     trace::Trace,
     versions::{Behaviour, Stage, life},
 };
@@ -54,6 +59,8 @@ pub struct World {
     agenda: BTreeMap<(Instant, u64), Due>,
     entries: u64,
     collects_garbage: bool,
+    /// Of agents, in histories that have them.
+    containers: Option<Containers>,
 }
 
 /// A Pod on its way. By uid.
@@ -63,6 +70,8 @@ struct Pod {
     node: Option<String>,
     stages: std::vec::IntoIter<(Duration, Stage)>,
     is_ending: bool,
+    /// Its version ends by itself, again and again.
+    crashes: bool,
 }
 
 enum Due {
@@ -72,6 +81,15 @@ enum Due {
     Garbage,
     Lost(String),
     Taint(String),
+    /// The end of a container is seen.
+    Noticed(String, u32),
+    Restart(String),
+    /// SIGTERM, with a grace in seconds.
+    Terminate(String, u64),
+    /// SIGKILL.
+    Kill(String),
+    /// Conditions of readiness gates are seen.
+    Gates(String),
 }
 
 impl World {
@@ -88,6 +106,7 @@ impl World {
             agenda: BTreeMap::new(),
             entries: 0,
             collects_garbage: false,
+            containers: None,
         };
         for node in 0..NODES_MAX {
             let status = json!({"conditions": [{"type": "Ready", "status": "True"}]});
@@ -102,6 +121,7 @@ impl World {
         mut self,
         mut commits: mpsc::UnboundedReceiver<Commit>,
         mut orders: mpsc::UnboundedReceiver<Order>,
+        mut ends: Option<mpsc::UnboundedReceiver<Ended>>,
     ) {
         loop {
             let next = self.agenda.keys().next().map_or_else(|| Instant::now() + Duration::from_hours(1), |key| key.0);
@@ -109,6 +129,7 @@ impl World {
                 biased;
                 Some(commit) = commits.recv() => self.notice(&commit),
                 Some(order) = orders.recv() => self.obey(&order),
+                Some(ended) = next_end(&mut ends) => self.agent_ended(&ended),
                 () = tokio::time::sleep_until(next) => self.act(),
             }
         }
@@ -135,10 +156,13 @@ impl World {
         }
         if commit.change.is_gone {
             self.pods.remove(object.uid());
+            self.orphan_container(object.uid());
         } else if commit.change.before.is_none() {
             self.meet(object);
         } else if object.is_terminating() {
             self.begin_end(object);
+        } else if self.containers.is_some() {
+            self.watch_gates(object.uid(), commit.change.before.as_deref(), object);
         }
     }
 
@@ -151,10 +175,14 @@ impl World {
 
     fn meet(&mut self, object: &Object) {
         let image = object["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
-        let stages = life(Behaviour::of_image(image), &mut self.rng).into_iter();
+        let behaviour = Behaviour::of_image(image);
+        let stages = life(behaviour, &mut self.rng).into_iter();
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         let uid = object.uid().to_owned();
-        self.pods.insert(uid.clone(), Pod { namespace, name, node: None, stages, is_ending: false });
+        self.pods.insert(
+            uid.clone(),
+            Pod { namespace, name, node: None, stages, is_ending: false, crashes: behaviour == Behaviour::Crash },
+        );
         self.after_millis(1, 500, Due::Bind(uid));
     }
 
@@ -162,6 +190,9 @@ impl World {
     fn begin_end(&mut self, object: &Object) {
         let Some(pod) = self.pods.get_mut(object.uid()).filter(|pod| !pod.is_ending) else { return };
         pod.is_ending = true;
+        if self.end_container(object) {
+            return;
+        }
         let grace = object["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or_default() * 1_000;
         let takes = match self.rng.u8(0..10) {
             0..6 => self.rng.u64(1..=grace.clamp(1, 2_000)),
@@ -185,6 +216,11 @@ impl World {
             }
             Due::Lost(node) => self.lose(&node),
             Due::Taint(node) => self.taint(&node),
+            Due::Noticed(uid, number) => self.notice_end(&uid, number),
+            Due::Restart(uid) => self.restart(&uid),
+            Due::Terminate(uid, grace) => self.terminate(&uid, grace),
+            Due::Kill(uid) => self.stop_container(&uid),
+            Due::Gates(uid) => self.see_gates(&uid),
         }
     }
 
@@ -216,8 +252,12 @@ impl World {
             self.after_millis(500, 1_500, Due::Stage(uid.to_owned(), stage));
             return;
         }
-        let now = self.clock.now();
-        self.write_status(uid, |object| report(object, stage, now));
+        self.stage_container(uid, stage);
+        let now = self.now_for(uid);
+        self.write_status(uid, |object| {
+            report(object, stage, now);
+            self.tell_of_container(uid, object, now);
+        });
         self.next_stage(uid);
     }
 
@@ -251,11 +291,13 @@ impl World {
             Order::Silence(node) => {
                 self.silent.insert(node_name(*node));
                 self.after(NODE_GRACE, Due::Lost(node_name(*node)));
+                self.lose_agents(*node);
             }
             Order::Return(node) => {
                 self.silent.remove(&node_name(*node));
                 self.set_ready(&node_name(*node), true);
                 self.restore(&node_name(*node));
+                self.regain_agents(*node);
             }
             Order::Evict => self.evict(),
         }
@@ -303,6 +345,7 @@ impl World {
                 self.write_status(&uid, |pod| {
                     if pod["status"]["containerStatuses"][0]["ready"] == true {
                         report(pod, Stage::Ready, now);
+                        self.tell_of_container(&uid, pod, now);
                     }
                 });
             }
@@ -318,9 +361,18 @@ impl World {
             .collect();
         if !candidates.is_empty() {
             let uid = candidates[self.rng.usize(..candidates.len())].clone();
+            self.give_up_container(&uid);
             let now = self.clock.now();
             self.write_status(&uid, |pod| report_eviction(pod, now));
         }
+    }
+}
+
+/// Never, where there are no agents.
+async fn next_end(ends: &mut Option<mpsc::UnboundedReceiver<Ended>>) -> Option<Ended> {
+    match ends {
+        Some(ends) => ends.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -42,6 +42,26 @@ pub fn report(pod: &mut Value, stage: Stage, now: Timestamp) {
     }]);
 }
 
+/// Has Ready say what containers and gates say.
+pub fn settle_gates(pod: &mut Value, now: Timestamp) {
+    let gates: Vec<String> = pod["spec"]["readinessGates"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|gate| gate["conditionType"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    let status = &mut pod["status"];
+    let is_running = status["containerStatuses"][0]["ready"] == true;
+    let is_true = |type_: &str| {
+        let conditions = status["conditions"].as_array().into_iter().flatten();
+        conditions.into_iter().any(|condition| condition["type"] == type_ && condition["status"] == "True")
+    };
+    let is_ready = is_running && gates.iter().all(|gate| is_true(gate));
+    let now = json!(whole_seconds(now));
+    condition(status, "ContainersReady", is_running, &now);
+    condition(status, "Ready", is_ready, &now);
+}
+
 /// Writes that nothing of a Pod is ready, because its node is silent.
 pub fn report_silence(pod: &mut Value, now: Timestamp) {
     condition(&mut pod["status"], "Ready", false, &json!(whole_seconds(now)));

@@ -2,6 +2,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
+    api::names,
     plan::listener_set::change::{SetChange, SetPlan},
     snapshot::{
         lease::Order,
@@ -23,6 +24,7 @@ pub fn check(snapshot: &SetSnapshot, planned: &SetPlan) {
             SetChange::CreateOwnership { listener, .. }
             | SetChange::Assign { listener, .. }
             | SetChange::Configure { listener, .. }
+            | SetChange::Mend { listener, .. }
             | SetChange::Retire { listener, .. } => format!("lease {listener}"),
         };
         assert!(targets.insert(target), "two writes of one object: {name}");
@@ -33,11 +35,11 @@ pub fn check(snapshot: &SetSnapshot, planned: &SetPlan) {
             let pod = snapshot.pods.iter().find(|pod| pod.uid == to.uid).expect("L6: one of the set's Pods");
             assert!(pod.is_ready && !pod.is_terminating && pod.course != Course::Leaves, "L6: {name}");
         }
-        if let SetChange::SetInbox { letters, .. } = change {
-            for to in letters
-                .values()
-                .filter_map(|letter| if let Order::Release(to) = &letter.order { to.as_ref() } else { None })
-            {
+        if let SetChange::SetInbox { letters, lease, .. } = change {
+            let orders = letters.values().map(|letter| &letter.order);
+            let heirs = orders.filter_map(|order| if let Order::Release(to) = order { to.as_ref() } else { None });
+            // One that names its reader is a permit to go on.
+            for to in heirs.filter(|to| names::session_lease_name(&to.pod).as_ref() != Some(lease)) {
                 let pod = snapshot.pods.iter().find(|pod| pod.uid == to.uid).expect("L6: one of the set's Pods");
                 assert!(pod.is_ready && !pod.is_terminating && pod.course != Course::Leaves, "L6: {name}");
             }

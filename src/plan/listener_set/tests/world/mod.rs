@@ -150,6 +150,7 @@ impl World {
             course: Course::Target,
             is_ready: true,
             is_terminating: false,
+            grace_seconds: Some(65),
             ends: PodEnds::default(),
         };
         let pod = Pod {

@@ -70,12 +70,14 @@ impl World {
                     settings: serde_json::to_string(settings).unwrap(),
                     acquired_at: Some(time(self.now)),
                     from: None,
+                    is_named: true,
+                    is_labelled: true,
                 };
                 self.leases.insert(listener.clone(), seen);
                 true
             }
             SetChange::Assign { listener, uid, resource_version, write, .. } => {
-                self.put(listener, uid, resource_version, write, version)
+                self.put(listener, uid, resource_version, write, version, true)
             }
             SetChange::Configure { listener, uid, resource_version, settings, config_hash } => {
                 let Some(seen) = self.lease(listener, uid, resource_version) else { return false };
@@ -83,6 +85,9 @@ impl World {
                 seen.ownership.config_hash.clone_from(config_hash);
                 seen.ownership.resource_version = version;
                 true
+            }
+            SetChange::Mend { listener, uid, resource_version, write } => {
+                self.mend(listener, uid, resource_version, write, version)
             }
             SetChange::Retire { listener, uid, resource_version } => {
                 let floor = self.set.status.as_ref().map_or(0, |status| status.epoch_floor as u32);
@@ -101,6 +106,14 @@ impl World {
         }
     }
 
+    fn mend(&mut self, listener: &str, uid: &str, resource_version: &str, write: &Write, version: String) -> bool {
+        let Some(seen) = self.lease(listener, uid, resource_version) else { return false };
+        assert_eq!((&seen.ownership.holder, seen.ownership.epoch), (&write.holder, write.epoch));
+        assert!(!seen.is_named);
+        (seen.is_named, seen.ownership.resource_version) = (true, version);
+        true
+    }
+
     fn lease(&mut self, listener: &str, uid: &str, version: &str) -> Option<&mut OwnershipSeen> {
         let seen = self.leases.get_mut(listener)?;
         (seen.ownership.uid == uid && seen.ownership.resource_version == version).then_some(seen)
@@ -113,6 +126,7 @@ impl World {
         resource_version: &str,
         write: &Write,
         version: String,
+        is_named: bool,
     ) -> bool {
         let now = self.now;
         let Some(seen) = self.lease(listener, uid, resource_version) else { return false };
@@ -121,6 +135,7 @@ impl World {
         (seen.ownership.holder, seen.ownership.epoch) = (write.holder.clone(), write.epoch);
         seen.ownership.resource_version = version;
         seen.acquired_at = Some(time(now));
+        seen.is_named = is_named;
         self.epochs.insert(listener.to_owned(), write.epoch);
         true
     }

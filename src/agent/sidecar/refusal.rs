@@ -1,0 +1,55 @@
+//! Why the application's request was refused: which field, and what to do.
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+
+use crate::sdk::wire::Refused;
+
+/// An answer that says no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// What it says.
+    pub said: Refused,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, field: &str, message: String) -> Self {
+        Self { status, said: Refused { field: field.to_owned(), message } }
+    }
+
+    /// The request cannot be understood.
+    pub fn bad(field: &str, message: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, field, message)
+    }
+
+    /// There is no such thing here, or not any more.
+    pub fn unknown(field: &str, message: String) -> Self {
+        Self::new(StatusCode::NOT_FOUND, field, message)
+    }
+
+    /// Somebody else is in the way.
+    pub fn conflict(field: &str, message: String) -> Self {
+        Self::new(StatusCode::CONFLICT, field, message)
+    }
+
+    /// More than is taken.
+    pub fn too_large(field: &str, message: String) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, field, message)
+    }
+
+    /// The agent has not yet taken in what was said before.
+    pub fn busy() -> Self {
+        let message = "more was said than the agent has taken in: say less often, and this again in a second";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "request", message.to_owned())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.said)).into_response()
+    }
+}

@@ -1,0 +1,229 @@
+//! What a seed decides about listeners, from numbers of its own: the histories of seeds without them do not depend on it.
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use super::{Listeners, machine::Pace};
+use crate::simulate::{faults, scenario::OPERATORS, trace::Trace, world::NODES_MAX};
+
+/// Of the seeds, so many in ten have listeners.
+const SHARE: u8 = 4;
+
+/// A bound that one Pod with all listeners of a set keeps.
+const ROOM: u64 = 16;
+
+/// ListenerSets, and what happens to them and to agents.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// As a user first applies them, each after a pause.
+    pub sets: Vec<(Duration, Value)>,
+    /// What users do afterwards, in this order.
+    pub deeds: Vec<Deed>,
+    /// Nodes.
+    pub machines: Vec<Pace>,
+    /// What listeners do.
+    pub rates: Rates,
+    /// What goes wrong between agents and API server.
+    pub network: faults::Plan,
+    /// What goes wrong at a time.
+    pub events: Vec<(Duration, Mishap)>,
+}
+
+/// Chances for each start of a listener.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    /// It cannot be started.
+    pub fails: f64,
+    /// It ends by itself.
+    pub exits: f64,
+    /// It stops only when it is killed.
+    pub hangs: f64,
+    /// It never says that it works.
+    pub never_works: f64,
+    /// Agents wait until it says so.
+    pub says_when_it_works: bool,
+}
+
+/// Something a user does, and how long they think before.
+#[derive(Clone, Debug)]
+pub struct Deed {
+    pub pause: Duration,
+    /// Number of the set.
+    pub set: usize,
+    pub act: Act,
+}
+
+/// Something that is done to a set or its Leases. Which listener or Lease, is a number.
+#[derive(Clone, Debug)]
+pub enum Act {
+    Add,
+    Remove(usize),
+    /// Stopped becomes Started, and back.
+    Switch(usize),
+    Configure(usize),
+    Recover,
+    /// Not by force.
+    Release(usize),
+    /// Deletes the set, and creates it again after this time.
+    Recreate(Duration),
+    MaxPerPod(u64),
+    Budget(Option<(u64, u64)>),
+    Profile(&'static str),
+    DeleteSession(usize),
+    DeleteOwnership(usize),
+    /// Deletes a Pod by force: its processes live on.
+    ForceDelete(usize),
+}
+
+/// Something that happens once to agents.
+#[derive(Clone, Copy, Debug)]
+pub enum Mishap {
+    Kill(usize),
+    Cut(usize, Duration),
+    Pause(usize, Duration),
+    /// A node's time of day is set by so many milliseconds.
+    SetClock(usize, i64),
+    /// All operators are cut off.
+    OperatorsAway(Duration),
+}
+
+impl Plan {
+    /// None for most seeds, unless `is_forced`.
+    pub fn draw(rng: &mut fastrand::Rng, duration: Duration, is_forced: bool) -> Option<Self> {
+        let has_listeners = rng.u8(0..10) < SHARE;
+        if !has_listeners && !is_forced {
+            return None;
+        }
+        let mut own = rng.fork();
+        let mut deeds_rng = rng.fork();
+        let mut faults_rng = rng.fork();
+        let count = if own.u8(0..4) == 0 { 2 } else { 1 };
+        let sets = (0..count).map(|number| (millis(&mut own, 30_000), set(&mut own, number))).collect();
+        let machines = (0..NODES_MAX).map(|_| pace(&mut own)).collect();
+        let mut rate = |max: f64| if own.bool() { 0.0 } else { own.f64() * max };
+        let mut rates = Rates {
+            fails: rate(0.05),
+            exits: rate(0.08),
+            hangs: rate(0.1),
+            never_works: rate(0.03),
+            says_when_it_works: false,
+        };
+        rates.says_when_it_works = own.bool();
+        let deeds = match deeds_rng.u8(0..3) {
+            0 => Vec::new(),
+            _ => (0..deeds_rng.u32(1..8)).map(|_| deed(&mut deeds_rng, count)).collect(),
+        };
+        let network = faults::Plan::swarm_of_agents(&mut faults_rng);
+        let mut events: Vec<(Duration, Mishap)> = (0..faults_rng.usize(0..8))
+            .map(|_| (duration.mul_f64(faults_rng.f64()), mishap(&mut faults_rng)))
+            .collect();
+        events.sort_by_key(|(at, _)| *at);
+        Some(Self { sets, deeds, machines, rates, network, events })
+    }
+
+    /// How far any node's time of day comes to be ahead of what it would be, by being set.
+    pub fn set_ahead(&self) -> SignedDuration {
+        let mut now = [0_i64; NODES_MAX];
+        let mut most = 0;
+        for (_, mishap) in &self.events {
+            if let Mishap::SetClock(node, millis) = mishap {
+                now[*node] += millis;
+                most = most.max(now[*node]);
+            }
+        }
+        SignedDuration::from_millis(most)
+    }
+
+    /// The same, where nothing goes wrong.
+    pub fn undisturbed(mut self) -> Self {
+        self.rates = Rates { says_when_it_works: self.rates.says_when_it_works, ..Rates::default() };
+        self.machines = vec![Pace { booted_before: Duration::from_hours(1), drift_micros: 0 }; NODES_MAX];
+        self.deeds
+            .retain(|deed| !matches!(deed.act, Act::DeleteSession(_) | Act::DeleteOwnership(_) | Act::ForceDelete(_)));
+        (self.network, self.events) = (faults::Plan::default(), Vec::new());
+        self
+    }
+}
+
+/// What happens to agents at given times.
+pub async fn happen(plan: Option<Plan>, agents: Option<Listeners>, weather: faults::Weather, trace: Trace) {
+    let (Some(plan), Some(agents)) = (plan, agents) else { return };
+    for (at, mishap) in plan.events {
+        tokio::time::sleep_until(trace.start() + at).await;
+        trace.say("sky", format_args!("{mishap:?}"));
+        match mishap {
+            Mishap::Kill(which) => agents.kill_some(which),
+            Mishap::Cut(which, time) => agents.cut_some(which, time),
+            Mishap::Pause(which, time) => agents.pause_some(which, time),
+            Mishap::SetClock(node, millis) => agents.set_wall(node, millis),
+            Mishap::OperatorsAway(time) => OPERATORS.iter().for_each(|operator| weather.cut(operator, time)),
+        }
+    }
+}
+
+fn millis(rng: &mut fastrand::Rng, below: u64) -> Duration {
+    Duration::from_millis(rng.u64(0..below))
+}
+
+fn pace(rng: &mut fastrand::Rng) -> Pace {
+    let drift_micros = if rng.bool() { 0 } else { rng.i64(-20_000..20_000) };
+    Pace { booted_before: Duration::from_millis(rng.u64(1_000..1 << 40)), drift_micros }
+}
+
+fn set(rng: &mut fastrand::Rng, number: usize) -> Value {
+    let listeners: Vec<Value> = (0..rng.usize(1..7)).map(|listener| json!({"name": format!("l{listener}")})).collect();
+    let profile = ["Default", "Default", "Default", "Fast", "Calm"][rng.usize(..5)];
+    let checkpoint = [0, 0, 5][rng.usize(..3)];
+    let mut spec = json!({
+        "rolloutRef": {"name": crate::simulate::scenario::ROLLOUT.1},
+        "listeners": listeners,
+        "defaults": {
+            "connectTimeoutSeconds": 5, "startTimeoutSeconds": rng.u32(5..30), "stopTimeoutSeconds": rng.u32(1..15),
+        },
+        "session": {"profile": profile},
+        "handoff": {
+            "prepare": rng.u8(0..4) > 0, "timeoutSeconds": rng.u32(5..40), "checkpointSeconds": checkpoint,
+            "maxInFlight": rng.u32(1..10), "maxInFlightPerPod": rng.u32(1..5),
+        },
+    });
+    if rng.u8(0..8) == 0 {
+        spec["startBudget"] = json!({"permits": rng.u32(1..3), "periodSeconds": rng.u32(1..6)});
+    }
+    json!({"metadata": {"name": format!("bots{number}")}, "spec": spec})
+}
+
+fn deed(rng: &mut fastrand::Rng, sets: usize) -> Deed {
+    let which = rng.usize(..64);
+    let act = match rng.u8(0..24) {
+        0..3 => Act::Add,
+        3..5 => Act::Remove(which),
+        5..9 => Act::Switch(which),
+        9..12 => Act::Configure(which),
+        12 => Act::Recover,
+        13 | 14 => Act::Release(which),
+        15 | 16 => Act::Recreate(millis(rng, 20_000)),
+        // One that leaves no room to hand over holds a Rollout until it fails (seeds 154 and 190 had it): not asked for.
+        17 => Act::MaxPerPod([0, ROOM][rng.usize(..2)]),
+        18 => Act::Budget(rng.bool().then(|| (rng.u64(1..3), rng.u64(1..6)))),
+        19 => Act::Profile(["Default", "Fast", "Calm"][rng.usize(..3)]),
+        20 => Act::DeleteSession(which),
+        21 => Act::DeleteOwnership(which),
+        _ => Act::ForceDelete(which),
+    };
+    let below = [3_000, 20_000, 60_000][rng.usize(..3)];
+    Deed { pause: millis(rng, below), set: rng.usize(..sets), act }
+}
+
+fn mishap(rng: &mut fastrand::Rng) -> Mishap {
+    let which = rng.usize(..64);
+    let below = [3_000, 20_000, 90_000][rng.usize(..3)];
+    let time = millis(rng, below);
+    match rng.u8(0..12) {
+        0..3 => Mishap::Kill(which),
+        3..6 => Mishap::Cut(which, time),
+        6..9 => Mishap::Pause(which, time),
+        9 | 10 => Mishap::SetClock(which % NODES_MAX, rng.i64(-600_000..600_000)),
+        _ => Mishap::OperatorsAway(time * 2),
+    }
+}

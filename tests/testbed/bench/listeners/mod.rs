@@ -1,0 +1,254 @@
+//! One case: a fresh cluster, N listeners on M agents, rolled a few times, then left alone, then one of the agents is lost.
+mod farm;
+pub mod peer;
+pub mod table;
+
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use baton::api::ListenerSet;
+use jiff::Timestamp;
+use kube::{Api, Client, api::PostParams};
+use serde_json::json;
+use tokio::{task::JoinSet, time};
+
+use self::farm::Farm;
+use super::{
+    arena::{CONTROLLERS, Place},
+    processes,
+    subject::{APP, NAMESPACE, Subject, Workload},
+};
+use crate::demo::{
+    stage::Stage,
+    writes::{self, Write},
+};
+
+/// Between two things that are measured.
+const REST: Duration = Duration::from_secs(3);
+/// How long what happens by itself is counted.
+const STEADY: Duration = Duration::from_secs(30);
+/// The whole of one step.
+const PATIENCE: Duration = Duration::from_mins(5);
+const POLL: Duration = Duration::from_millis(20);
+
+/// So many listeners on so many Pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Case {
+    pub listeners: usize,
+    pub pods: usize,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.listeners, self.pods)
+    }
+}
+
+impl FromStr for Case {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('@').map(|(listeners, pods)| (listeners.parse(), pods.parse()));
+        let Some((Ok(listeners), Ok(pods))) = numbers else {
+            return Err(format!("{text:?} is not LISTENERS@PODS, like 12@4"));
+        };
+        Ok(Self { listeners, pods })
+    }
+}
+
+/// What was measured. Times in milliseconds, sorted.
+#[derive(Clone, Debug, Default)]
+pub struct Measured {
+    /// From the end of a listener in one Pod to its start in another, of all rolls: what Baton adds to the application's own
+    /// stop and start.
+    pub gaps: Vec<f64>,
+    /// From the change of the template until Rollout and ListenerSet say that they are done, of each roll.
+    pub rolls: Vec<f64>,
+    /// Writes to ownership Leases per listener and roll.
+    pub ownership_writes: f64,
+    /// Writes to session Leases per listener and roll: letters, reports, renewals.
+    pub session_writes: f64,
+    /// CPU of the operator per listener and roll.
+    pub operator_cpu: f64,
+    /// Writes a second while nothing happens.
+    pub steady_writes: f64,
+    /// Part of a core that the operator uses meanwhile.
+    pub steady_cpu: f64,
+    /// Its resident memory, in MiB.
+    pub resident_mib: f64,
+    /// From the loss of an agent to the start of each of its listeners elsewhere.
+    pub losses: Vec<f64>,
+    /// Starts of what still ran. None is right.
+    pub overlaps: usize,
+}
+
+impl Measured {
+    /// A line for who waits.
+    pub fn in_short(&self) -> String {
+        let [half, most] = [0.5, 0.99].map(|part| percentile(&self.gaps, part));
+        let rolls: Vec<String> = self.rolls.iter().map(|millis| format!("{:.1}", millis / 1_000.0)).collect();
+        let moves = self.gaps.len();
+        format!("{moves} moves, gap p50 {half:.1} ms, p99 {most:.1} ms, rolls of {} s", rolls.join(", "))
+    }
+}
+
+/// The number that so great a part of all does not exceed; 0 of none. `sorted`: ascending.
+pub fn percentile(sorted: &[f64], part: f64) -> f64 {
+    let at = (part * sorted.len() as f64).ceil() as usize;
+    sorted.get(at.max(1) - 1).copied().unwrap_or_default()
+}
+
+/// Runs it once.
+pub async fn run(place: &Place, case: Case, rolls: usize) -> Result<Measured> {
+    // What Pods own is to go with them.
+    let controllers = format!("--controllers={CONTROLLERS},garbage-collector-controller");
+    let stage = place.open_with(Subject::Baton, &[&controllers]).await?;
+    let mut tasks = JoinSet::new();
+    let outcome = tokio::select! {
+        outcome = measure(&stage, case, rolls, &mut tasks) => outcome,
+        died = stage.watch() => Err(died),
+    };
+    tasks.shutdown().await;
+    stage.clear().await?;
+    outcome
+}
+
+async fn measure(stage: &Stage, case: Case, rolls: usize, tasks: &mut JoinSet<()>) -> Result<Measured> {
+    let client = stage.client().await?;
+    let farm = Farm::start(stage.config().await?, client.clone(), tasks);
+    let scene = Scene::create(&client, case).await?;
+    scene.until_settled().await.context("the listeners were not started")?;
+    time::sleep(REST).await;
+    ensure!(farm.running() == case.listeners, "{} of {} run", farm.running(), case.listeners);
+    farm.take_gaps(); // those of the beginning
+
+    let mut measured = Measured::default();
+    let (before, began_at) = (operator()?, Timestamp::now());
+    for version in 2..2 + rolls {
+        let began = Instant::now();
+        scene.roll(version).await?;
+        scene.until_settled().await.context("the listeners were not moved")?;
+        measured.rolls.push(began.elapsed().as_secs_f64() * 1_000.0);
+    }
+    time::sleep(REST).await;
+    let of_all = (case.listeners * rolls) as f64;
+    measured.operator_cpu = operator()?.cpu.saturating_sub(before.cpu).as_secs_f64() * 1_000.0 / of_all;
+    let written = leases(stage, began_at)?;
+    let ownerships = written.iter().filter(|it| is_ownership(it)).count();
+    measured.ownership_writes = ownerships as f64 / of_all;
+    measured.session_writes = (written.len() - ownerships) as f64 / of_all;
+    (measured.gaps, measured.overlaps) = farm.take_gaps();
+
+    let (before, began_at) = (operator()?, Timestamp::now());
+    time::sleep(STEADY).await;
+    let after = operator()?;
+    measured.steady_writes = leases(stage, began_at)?.len() as f64 / STEADY.as_secs_f64();
+    measured.steady_cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64() / STEADY.as_secs_f64();
+    measured.resident_mib = after.resident_kib as f64 / 1_024.0;
+
+    let (pod, count) = farm.busiest().context("nobody runs anything")?;
+    farm.take_gaps();
+    farm.kill(&pod);
+    let taken_over = async {
+        let mut losses = Vec::new();
+        while losses.len() < count {
+            time::sleep(POLL).await;
+            losses.extend(farm.take_gaps().0);
+        }
+        losses
+    };
+    let taken_over = time::timeout(PATIENCE, taken_over).await;
+    measured.losses = taken_over.with_context(|| format!("nobody took over the {count} listeners of {pod}"))?;
+    measured.losses.sort_by(f64::total_cmp);
+    Ok(measured)
+}
+
+/// What the operator has used.
+fn operator() -> Result<processes::Usage> {
+    processes::usage()?.remove("baton-operator").context("the operator does not run")
+}
+
+/// Writes of Leases since then, save those of the operator's own lock.
+fn leases(stage: &Stage, since: Timestamp) -> Result<Vec<Write>> {
+    let log = stage.audit_log.as_ref().context("the cluster keeps no audit log")?;
+    let is_theirs =
+        |write: &Write| write.is_lease && (write.name.is_empty() || is_ownership(write) || is_session(write));
+    Ok(writes::everybodys(log)?.into_iter().filter(|write| write.at >= since && is_theirs(write)).collect())
+}
+
+fn is_ownership(write: &Write) -> bool {
+    write.name.starts_with("listener.")
+}
+
+fn is_session(write: &Write) -> bool {
+    write.name.starts_with("session.")
+}
+
+/// Rollout and ListenerSet.
+struct Scene {
+    case: Case,
+    rollout: Workload,
+    set: Api<ListenerSet>,
+}
+
+impl Scene {
+    async fn create(client: &Client, case: Case) -> Result<Self> {
+        let mut manifest = Subject::Baton.manifest(case.pods, 0);
+        manifest["spec"]["strategy"] = json!({"maxSurge": "25%", "maxUnavailable": 0});
+        manifest["spec"]["template"]["metadata"]["annotations"] = json!({"baton.dev/agent": "own"});
+        let rollout = Workload::create_as(client, Subject::Baton, case.pods, manifest).await?;
+        let set: Api<ListenerSet> = Api::namespaced(client.clone(), NAMESPACE);
+        let object = json!({
+            "metadata": {"name": APP},
+            "spec": {"rolloutRef": {"name": APP}, "count": {"count": case.listeners, "namePrefix": "feed-"}},
+        });
+        set.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+        Ok(Self { case, rollout, set })
+    }
+
+    async fn roll(&self, version: usize) -> Result<()> {
+        let template = json!({"metadata": {"labels": {super::subject::VERSION_LABEL: version.to_string()}}});
+        self.rollout.patch(json!({"spec": {"template": template}})).await
+    }
+
+    async fn until_settled(&self) -> Result<()> {
+        let wait = async {
+            while !(self.rollout.is_settled().await? && self.all_run().await?) {
+                time::sleep(POLL).await;
+            }
+            anyhow::Ok(())
+        };
+        time::timeout(PATIENCE, wait).await.with_context(|| format!("not within {} s", PATIENCE.as_secs()))?
+    }
+
+    async fn all_run(&self) -> Result<bool> {
+        let set = self.set.get(APP).await?;
+        let status = set.status.unwrap_or_default();
+        let is_complete = status.conditions.iter().any(|condition| condition.reason == "Complete");
+        Ok(is_complete && usize::try_from(status.running) == Ok(self.case.listeners))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_one_of_the_numbers() {
+        let numbers: Vec<f64> = (1..=100).map(f64::from).collect();
+        let text = |sorted: &[f64], part: f64| format!("{:.0}", percentile(sorted, part));
+        assert_eq!([0.5, 0.99, 1.0].map(|part| text(&numbers, part)), ["50", "99", "100"]);
+        assert_eq!([text(&[7.0], 0.01), text(&[], 0.5)], ["7", "0"]);
+    }
+
+    #[test]
+    fn a_case_is_read_as_it_is_printed() {
+        let case = Case { listeners: 12, pods: 4 };
+        assert_eq!(case.to_string().parse(), Ok(case));
+        assert!("12".parse::<Case>().unwrap_err().contains("LISTENERS@PODS"));
+    }
+}
