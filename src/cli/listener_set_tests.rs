@@ -79,6 +79,17 @@ fn what_fails_or_fell_silent_is_seen_at_once() {
     insta::assert_snapshot!("set_trouble", look_at(&after(&mut world, 16), false));
 }
 
+/// A12: while no operator runs, nobody notes that a holder is gone; its session has run out all the same.
+#[test]
+fn what_a_silent_pod_holds_is_not_said_to_run() {
+    let mut world = World::of(5, 2);
+    let mut snapshot = after(&mut world, 20);
+    let pod = snapshot.sessions.keys().next().unwrap().clone();
+    let session = snapshot.sessions.get_mut(&pod).unwrap();
+    session.watched.session.as_mut().unwrap().renewed_at = Some(time(0));
+    insta::assert_snapshot!("set_silent", look_at(&snapshot, false));
+}
+
 /// Who may not read the ConfigMap that names the listeners cannot know which of them nobody holds: status has the numbers.
 #[test]
 fn without_the_list_of_listeners_the_numbers_are_the_operators() {

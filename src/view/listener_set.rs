@@ -92,6 +92,14 @@ struct Line<'a> {
     exception: Option<&'a ListenerException>,
     /// The Pod that it is about to move to, and whether that is prepared.
     to: Option<(&'a str, bool)>,
+    /// Its holder is not heard of: what it last said of the listener may be over.
+    is_unknown: bool,
+}
+
+impl Line<'_> {
+    fn runs(&self) -> bool {
+        self.stage == Stage::Running && !self.is_unknown
+    }
 }
 
 struct Painter<'a> {
@@ -159,12 +167,11 @@ impl<'a> Painter<'a> {
         if self.wanted.is_none() && said.observed_generation.is_some() {
             return (said.running + said.moving, said.listeners - said.stopped, said.failed);
         }
-        let count = |is: fn(Stage) -> bool| {
-            i32::try_from(lines.iter().filter(|line| is(line.stage)).count()).unwrap_or(i32::MAX)
-        };
-        let running = count(|stage| matches!(stage, Stage::Running | Stage::Moving));
-        let wanted = count(|stage| !matches!(stage, Stage::Stopped | Stage::Stopping | Stage::Retiring));
-        (running, wanted, count(|stage| stage == Stage::Failed))
+        let count =
+            |is: fn(&Line<'_>) -> bool| i32::try_from(lines.iter().filter(|line| is(line)).count()).unwrap_or(i32::MAX);
+        let running = count(|line| matches!(line.stage, Stage::Running | Stage::Moving) && !line.is_unknown);
+        let wanted = count(|line| !matches!(line.stage, Stage::Stopped | Stage::Stopping | Stage::Retiring));
+        (running, wanted, count(|line| line.stage == Stage::Failed))
     }
 
     /// All listeners of the set, and those that are leaving it, by name.
@@ -194,7 +201,10 @@ impl<'a> Painter<'a> {
             };
             let exception = exceptions.get(name).filter(is_there).copied();
             let stage = exception.and_then(stage_of).unwrap_or(stage);
-            Line { name, stage, holder, seen, exception, to }
+            let session = holder.and_then(|holder| self.snapshot.sessions.get(&holder.pod));
+            let is_told = matches!(stage, Stage::Running | Stage::Moving | Stage::Starting | Stage::Failed);
+            let is_unknown = is_told && session.is_some_and(|session| self.is_silent(session));
+            Line { name, stage, holder, seen, exception, to, is_unknown }
         });
         lines.collect()
     }
@@ -235,7 +245,7 @@ impl<'a> Painter<'a> {
         let (mut nodes, mut well, mut of_well) = (Vec::new(), 0, 0);
         for (pod, lines) in by_pod {
             let node = self.pod(pod, &lines, lists_all);
-            if !lists_pods && node.tone == Some(Tone::Good) && lines.iter().all(|line| line.stage == Stage::Running) {
+            if !lists_pods && node.tone == Some(Tone::Good) && lines.iter().all(|line| line.runs()) {
                 (well, of_well) = (well + 1, of_well + lines.len());
             } else {
                 nodes.push(node);
@@ -261,11 +271,8 @@ impl<'a> Painter<'a> {
             words.push(format!("revision {}", seen.info.revision));
         }
         words.extend(session.renewed_at.map(|at| format!("renewed {} ago", self.since(at))));
-        // By two clocks; the operator judges by one. It is only said, and nothing rests on it.
-        let silent_for = session.renewed_at.map_or(0, |at| self.snapshot.now.as_second() - at.as_second());
-        let is_silent = silent_for > i64::try_from(seen.watched.duration.as_secs()).unwrap_or(i64::MAX);
         let (tone, state) = match session.claim {
-            Claim::Held(_) if is_silent => (Tone::Bad, "Silent"),
+            Claim::Held(_) if self.is_silent(seen) => (Tone::Bad, "Silent"),
             Claim::Held(_) if seen.info.draining => (Tone::Waiting, "Draining"),
             Claim::Held(_) => (Tone::Good, SESSION_HELD),
             Claim::Fenced(_) => (Tone::Bad, "Fenced"),
@@ -284,7 +291,7 @@ impl<'a> Painter<'a> {
         if lists_all {
             return lines.iter().map(|line| self.listener(line)).collect();
         }
-        let is_well = |line: &Line<'_>| matches!(line.stage, Stage::Running | Stage::Stopped);
+        let is_well = |line: &Line<'_>| line.runs() || line.stage == Stage::Stopped;
         let mut unwell: Vec<&&Line<'_>> = lines.iter().filter(|line| !is_well(line)).collect();
         unwell.sort_by_key(|line| line.stage); // stable: by name within
         let mut nodes: Vec<Node> = unwell.iter().take(UNWELL_LISTED_MAX).map(|line| self.listener(line)).collect();
@@ -293,7 +300,7 @@ impl<'a> Painter<'a> {
             nodes.push(Node::new(Thing::Others, name).state(tone(first.stage), "not running"));
         }
         for stage in [Stage::Running, Stage::Stopped] {
-            let number = lines.iter().filter(|line| line.stage == stage).count();
+            let number = lines.iter().filter(|line| line.stage == stage && is_well(line)).count();
             let node = Node::new(Thing::Others, counted(number, "listener")).state(tone(stage), stage_word(stage));
             nodes.extend((number > 0).then_some(node));
         }
@@ -318,6 +325,7 @@ impl<'a> Painter<'a> {
         let is_missed = self.wanted.is_some() || line.exception.is_some();
         let (tone, word) = match line.stage {
             Stage::Unassigned if !is_missed => (Tone::Neutral, NOT_HELD),
+            _ if line.is_unknown => (Tone::Bad, UNKNOWN),
             stage => (tone(stage), stage_word(stage)),
         };
         let mut node = Node::new(Thing::Listener, line.name).state(tone, word);
@@ -333,6 +341,13 @@ impl<'a> Painter<'a> {
         gaps.iter().find(|gap| gap.listener == line.name && gap.epoch == epoch).map(|gap| gap.millis)
     }
 
+    /// Its session has run out. By two clocks; the operator judges by one: it is only said, and nothing rests on it.
+    fn is_silent(&self, session: &SessionSeen) -> bool {
+        let renewed_at = session.watched.session.as_ref().and_then(|session| session.renewed_at);
+        let silent_for = renewed_at.map_or(0, |at| self.snapshot.now.as_second() - at.as_second());
+        silent_for > i64::try_from(session.watched.duration.as_secs()).unwrap_or(i64::MAX)
+    }
+
     fn since(&self, at: Timestamp) -> String {
         age(self.snapshot.now.as_second() - at.as_second())
     }
@@ -340,6 +355,8 @@ impl<'a> Painter<'a> {
 
 const SESSION_HELD: &str = "SessionHeld";
 const NOT_HELD: &str = "NotHeld";
+/// As of a Pod on a node that is not heard of.
+const UNKNOWN: &str = "Unknown";
 
 /// The Pod that it came from; its own, where it was started again in place, says nothing.
 fn from(line: &Line<'_>) -> Option<String> {
