@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use baton::api::{ListenerSet, Rollout};
 use jiff::Timestamp;
 use kube::{Api, Client};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     old_way::{self, OldWay},
@@ -25,6 +25,9 @@ const SECOND: &str = "1.1";
 const CHECKPOINTS: Duration = Duration::from_secs(7);
 /// Patience for one step; a busy machine needs a tenth.
 const PATIENCE: Duration = Duration::from_mins(3);
+
+/// The exchange answers in milliseconds.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// What was seen.
 #[derive(Clone, Debug)]
@@ -65,8 +68,8 @@ pub async fn play(stage: &Stage, client: Client) -> Result<Listeners> {
     let mut exchange = stage.inside(stage.programs.this());
     exchange.args(["feed", "--listen", "127.0.0.1:9100", "--fence", "--forget", "plain-"]);
     stage.run("feed", exchange, false)?;
-    let (ours, theirs) = tokio::join!(play_ours(stage, client), old_way::play(stage));
-    Ok(Listeners { old_way: theirs?, ..ours? })
+    let (ours, old_way) = tokio::try_join!(play_ours(stage, client), old_way::play(stage))?;
+    Ok(Listeners { old_way, ..ours })
 }
 
 async fn play_ours(stage: &Stage, client: Client) -> Result<Listeners> {
@@ -157,7 +160,9 @@ fn is_complete(rollout: &Rollout) -> bool {
 /// What the exchange has seen so far.
 pub async fn verdict(stage: &Stage) -> Result<Verdict> {
     let ask = r"exec 3<>/dev/tcp/127.0.0.1/9100; printf 'GET /verdict HTTP/1.0\r\n\r\n' >&3; cat <&3";
-    let answer = super::programs::output_of(stage.inside("bash").args(["-c", ask])).await?;
+    let mut command = stage.inside("bash");
+    let asked = super::programs::output_of(command.args(["-c", ask]).kill_on_drop(true));
+    let answer = timeout(ANSWER, asked).await.context("the exchange does not answer")??;
     let (_, body) = answer.split_once("\r\n\r\n").context("the exchange says nothing")?;
     Ok(serde_json::from_str(body)?)
 }

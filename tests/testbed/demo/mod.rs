@@ -11,10 +11,13 @@
 //! ```
 //! It passes only if no request failed, none had to be tried twice except right after the kill, every bound held, and every
 //! message of every feed was read once, by one listener at a time.
-use std::{path::PathBuf, pin::pin, process::ExitCode};
+use std::{path::PathBuf, pin::pin, process::ExitCode, time::Duration};
 
-use anyhow::{Result, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::{Result, anyhow, bail};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 
 pub mod judge;
 pub mod ledger;
@@ -34,6 +37,9 @@ pub mod writes;
 
 use stage::{Setup, Stage};
 use summary::Summary;
+
+/// A demo that takes longer hangs; it needs a fifth of this.
+const PATIENCE: Duration = Duration::from_mins(15);
 
 /// Arguments of `baton-testbed demo`. It runs in the root of the repository.
 #[derive(clap::Args)]
@@ -65,6 +71,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         };
         let outcome = tokio::select! {
             outcome = scenes::play(&stage) => Some(outcome),
+            () = sleep(PATIENCE) => Some(Err(anyhow!("it did not come to an end within {} s", PATIENCE.as_secs()))),
             died = stage.watch() => Some(Err(died)),
             _ = &mut interrupted => None,
         };
