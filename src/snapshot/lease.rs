@@ -171,16 +171,27 @@ pub fn naming(holder: Option<&Holder>, epoch: u32) -> serde_json::Value {
     })
 }
 
-/// Whether its label and its owner references name this holder, as they do when whoever wrote it had the right to write both.
-pub fn is_named(lease: &Lease, holder: Option<&Holder>) -> bool {
-    let pods: Vec<&str> = owners(lease).iter().filter(|owner| is_pod(owner)).map(|owner| owner.uid.as_str()).collect();
-    is_labelled(lease, holder) && pods == Vec::from_iter(holder.map(|holder| holder.uid.as_str()))
+/// How an ownership Lease names its holder, besides holderIdentity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// By label and owner references, as when whoever wrote it had the right to write both.
+    Fully,
+    /// Its owner references name somebody else, or nobody.
+    ByLabel,
+    /// Not even its label does: its agent does not see it.
+    No,
 }
 
-/// Whether its label names this holder: else its agent does not see it.
-pub fn is_labelled(lease: &Lease, holder: Option<&Holder>) -> bool {
-    let label = lease.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_HOLDER));
-    label == holder.map(|holder| names::holder_label(&holder.to_string())).as_ref()
+impl Named {
+    /// Reads a Lease that this holder owns.
+    pub fn of(lease: &Lease, holder: Option<&Holder>) -> Self {
+        let label = lease.metadata.labels.as_ref().and_then(|labels| labels.get(names::LABEL_HOLDER));
+        if label != holder.map(|holder| names::holder_label(&holder.to_string())).as_ref() {
+            return Self::No;
+        }
+        let pods = owners(lease).iter().filter(|owner| is_pod(owner)).map(|owner| owner.uid.as_str());
+        if pods.eq(holder.map(|holder| holder.uid.as_str())) { Self::Fully } else { Self::ByLabel }
+    }
 }
 
 /// leaseTransitions; 0 where there is none.
@@ -381,12 +392,16 @@ mod tests {
             let label = label.map(|of| (names::LABEL_HOLDER.to_owned(), names::holder_label(&of.to_string())));
             lease.metadata.labels = Some(label.into_iter().collect());
             lease.metadata.owner_references = Some(pods.iter().map(|pod| pod_owner(&pod.pod, &pod.uid)).collect());
-            is_named(&lease, Some(&me))
+            Named::of(&lease, Some(&me))
         };
-        assert!(named(Some(&me), &[&me]));
-        assert!(!named(None, &[&me]) && !named(Some(&other), &[&me]), "its agent would not see it");
-        assert!(!named(Some(&me), &[]) && !named(Some(&me), &[&other]) && !named(Some(&me), &[&other, &me]));
-        assert!(is_named(&Lease::default(), None));
+        assert_eq!(named(Some(&me), &[&me]), Named::Fully);
+        for label in [None, Some(&other)] {
+            assert_eq!(named(label, &[&me]), Named::No, "its agent does not see it");
+        }
+        for pods in [&[][..], &[&other], &[&other, &me]] {
+            assert_eq!(named(Some(&me), pods), Named::ByLabel);
+        }
+        assert_eq!(Named::of(&Lease::default(), None), Named::Fully);
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{
     ContainerEnd,
-    lease::{Letter, Ownership, Watched},
+    lease::{Letter, Named, Ownership, Watched},
     listener::Wanted,
     report::{AgentInfo, Report},
 };
@@ -133,8 +133,6 @@ pub struct OwnershipSeen {
     pub acquired_at: Option<Timestamp>,
     /// The owner before.
     pub from: Option<String>,
-    /// [`super::lease::is_named`].
-    pub is_named: bool,
-    /// [`super::lease::is_labelled`].
-    pub is_labelled: bool,
+    /// How it names its owner.
+    pub named: Named,
 }

@@ -63,6 +63,17 @@ pub struct UnitReport {
     pub failures: u32,
 }
 
+impl UnitReport {
+    /// It cannot be got to run. With a start budget what has failed waits for its next permit: it has failed no less.
+    pub fn is_failing(&self) -> bool {
+        match self.state {
+            UnitState::Failed => true,
+            UnitState::Waiting => self.failures > 0,
+            UnitState::Prepared | UnitState::Starting | UnitState::Stopping => false,
+        }
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn is_zero(number: &u32) -> bool {
     *number == 0

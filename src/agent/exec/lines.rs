@@ -2,12 +2,10 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Longest resume value, as JSON.
-pub const RESUME_BYTES_MAX: usize = 4096;
+use crate::sdk::wire::{RESUME_BYTES_MAX, presentable};
+
 /// Longest line: a resume value and the object around it.
 pub const LINE_BYTES_MAX: usize = RESUME_BYTES_MAX + 256;
-/// Longest text of a failure that is kept.
-const FAILED_BYTES_MAX: usize = 1024;
 
 /// One thing that a child said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,16 +103,12 @@ fn parse(line: &[u8]) -> Vec<Line> {
     [resume, tick, prepared, failed, unknown].into_iter().flatten().collect()
 }
 
-fn presentable(text: &str) -> String {
-    let end = text.floor_char_boundary(FAILED_BYTES_MAX);
-    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sdk::wire::REASON_BYTES_MAX;
 
     fn said(text: &str) -> Vec<Line> {
         let mut lines = Lines::default();
@@ -183,7 +177,7 @@ mod tests {
     fn failures_are_fit_for_a_log() {
         let text = format!("{{\"failed\":\"a\\u001b[2J\\n{}\"}}", "é".repeat(2000));
         let [Line::Failed(why)] = &said(&text)[..] else { panic!("{text}") };
-        assert!(why.starts_with("a [2J é") && why.len() <= FAILED_BYTES_MAX, "{why}");
+        assert!(why.starts_with("a [2J é") && why.len() <= REASON_BYTES_MAX, "{why}");
     }
 
     proptest! {

@@ -284,10 +284,10 @@ impl Listener {
         self.trouble = Some(trouble);
     }
 
-    /// It does its work; said too late it changes nothing.
+    /// It does its work; said too late it changes nothing. What it complained of before is not why it ends later.
     pub fn said_that_it_works(&mut self) {
         if let Some(run) = self.run.as_mut().filter(|run| !run.has_failed) {
-            run.works = true;
+            (run.works, run.complaint) = (true, None);
             self.trouble = None;
         }
     }

@@ -185,6 +185,20 @@ fn what_is_gone_does_not_come_back_by_a_late_answer() {
     }
 }
 
+/// What it complained of last is why it ended, unless it has worked since.
+#[test]
+fn a_complaint_is_over_once_it_works() {
+    let ended = |say: fn(&mut Listener)| {
+        let mut listener = running();
+        listener.run.as_mut().unwrap().complaint = Some("NoApplication: none is there".into());
+        say(&mut listener);
+        listener.ended(end(Cause::Exited), second(110), wall());
+        listener.trouble.unwrap().reason
+    };
+    assert_eq!(ended(|_| {}), "NoApplication");
+    assert_eq!(ended(Listener::said_that_it_works), "Exited");
+}
+
 /// What ends while it waits for its turn has failed to prepare, unless it was told to end or nobody renewed the session.
 #[test]
 fn what_ends_before_its_turn_is_told_and_rests() {

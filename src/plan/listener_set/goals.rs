@@ -78,17 +78,22 @@ pub(super) fn goals(view: &View<'_>, is_held_back: &[bool], memory: &mut SetReco
         }
         found = placement::place(&spots, &seats, &rules);
     }
-    let load = |seat: usize| found.iter().filter(|to| **to == Some(seat)).count();
-    let open = seats.iter().enumerate().filter(|(_, seat)| matches!(seat.role, Role::Target | Role::Stays));
-    let mut open = open.map(|(seat, _)| seat).peekable();
-    let are_full = open.peek().is_some() && open.all(|seat| rules.max_per_pod.is_some_and(|most| load(seat) >= most));
-    let may_put_down = has_waited && are_full;
+    let may_put_down = has_waited && rules.max_per_pod.is_some_and(|most| are_full(&seats, &found, most));
     let mut goals = Goals { seats: vec![None; placed.len()], put_down: vec![false; placed.len()] };
     let indices = placed.iter().enumerate().filter(|(_, placed)| **placed).map(|(index, _)| index);
     for ((index, spot), to) in indices.zip(&spots).zip(found) {
         (goals.seats[index], goals.put_down[index]) = (to, may_put_down && is_stranded(spot, to));
     }
     goals
+}
+
+/// Whether every Pod that may be given something, of which there are some, is to have as many as it may.
+fn are_full(seats: &[placement::Seat], found: &[Option<usize>], most: usize) -> bool {
+    let mut load = vec![0; seats.len()];
+    found.iter().flatten().for_each(|seat| load[*seat] += 1);
+    let mut open =
+        seats.iter().zip(load).filter(|(seat, _)| matches!(seat.role, Role::Target | Role::Stays)).peekable();
+    open.peek().is_some() && open.all(|(_, load)| load >= most)
 }
 
 /// The seat that a listener is on its way to.

@@ -7,6 +7,7 @@ use super::{
     view::{Owner, View, Wish},
     work::Note,
 };
+use crate::snapshot::lease::Named;
 
 /// Names them anew, where `changes` write nothing else there. Nothing is in a hurry for it, and an agent that is about to
 /// give one away must not meet another version of it. What a Pod owned that is gone, the garbage collector takes away again.
@@ -14,7 +15,7 @@ pub(super) fn mends(view: &View<'_>, notes: &[Note], changes: &[SetChange]) -> V
     let written: BTreeSet<&str> = changes.iter().filter_map(SetChange::listener).collect();
     let mut mends = Vec::new();
     for (item, note) in view.items.iter().zip(notes) {
-        let Some(seen) = item.seen.filter(|seen| !seen.is_named) else { continue };
+        let Some(seen) = item.seen.filter(|seen| seen.named != Named::Fully) else { continue };
         let is_there = match item.owner {
             Owner::Alive(_, at) => view.seats[at].pod.is_some_and(|pod| !pod.is_terminating),
             Owner::Nobody => true,
@@ -22,7 +23,7 @@ pub(super) fn mends(view: &View<'_>, notes: &[Note], changes: &[SetChange]) -> V
         };
         // Without its label its owner does not see it: it can do nothing that this would disturb.
         let is_quiet = item.wish == Wish::Run && item.release.is_none() && !note.is_moving;
-        if is_there && (is_quiet || !seen.is_labelled) && !written.contains(item.name) {
+        if is_there && (is_quiet || seen.named == Named::No) && !written.contains(item.name) {
             mends.push(SetChange::Mend {
                 listener: item.name.to_owned(),
                 uid: seen.ownership.uid.clone(),

@@ -259,10 +259,8 @@ impl<'a> View<'a> {
                 let unit = report.units.get(item.name).filter(|unit| unit.epoch == item.epoch());
                 item.waits = unit.is_some_and(|unit| unit.state == UnitState::Waiting);
                 item.runs = match (unit, &running) {
-                    (Some(unit), _) if unit.state == UnitState::Waiting && unit.failures > 0 => Runs::Failed(unit),
-                    (Some(unit), _) if unit.state == UnitState::Waiting => Runs::No,
-                    (Some(unit), _) if unit.state == UnitState::Failed => Runs::Failed(unit),
-                    (Some(unit), _) if unit.state == UnitState::Starting => Runs::No,
+                    (Some(unit), _) if unit.is_failing() => Runs::Failed(unit),
+                    (Some(unit), _) if matches!(unit.state, UnitState::Starting | UnitState::Waiting) => Runs::No,
                     (_, Some(running)) if running[place] => Runs::Yes,
                     // The report is about other Leases than those that are known here: it, or they, come.
                     (_, None) if ran(item) => {

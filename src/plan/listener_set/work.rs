@@ -302,15 +302,16 @@ impl<'v, 'a> Work<'v, 'a> {
             return; // nobody reads its inbox: it is taken when its owner is dead
         }
         let is_promised = matches!(item.release, Some(Order::Release(Some(to))) if to == heir);
-        let unit = view.seats[to].unit(item.name);
-        let is_ready = !prepares || unit.is_some_and(|unit| unit.state == UnitState::Prepared);
-        if !is_promised && !is_ready {
-            self.notes[index].say("Preparing", format!("{} prepares it", view.seats[to].name));
-            return;
-        }
-        if !is_promised && !self.permits.take() {
-            self.notes[index].say("StartBudget", "waits for a permit of spec.startBudget");
-            return;
+        if !is_promised {
+            let unit = view.seats[to].unit(item.name);
+            if prepares && unit.is_none_or(|unit| unit.state != UnitState::Prepared) {
+                self.notes[index].say("Preparing", format!("{} prepares it", view.seats[to].name));
+                return;
+            }
+            if !self.permits.take() {
+                self.notes[index].say("StartBudget", "waits for a permit of spec.startBudget");
+                return;
+            }
         }
         self.write_letter(from, item, Order::Release(Some(heir.clone())));
     }

@@ -10,7 +10,6 @@ use super::{Index, Kind, ObjectKey, Touched};
 use crate::snapshot::{
     AgentSeen, Agents, Pod, SessionState,
     lease::{Claim, Holder},
-    report::UnitState,
 };
 
 impl Index {
@@ -49,10 +48,8 @@ impl Index {
                 let Some(report) = report else { continue };
                 agent.running +=
                     report.running(&held).map_or(0, |runs| runs.into_iter().filter(|runs| *runs).count()) as u32;
-                // With a start budget what has failed waits for its next permit: it has failed no less.
-                let has_ended = |state| matches!(state, UnitState::Failed | UnitState::Waiting);
-                let failed = report.units.iter().filter(|(_, unit)| has_ended(unit.state));
-                let worst = failed.max_by_key(|(_, unit)| unit.failures).filter(|(_, unit)| unit.failures > 0);
+                let worst =
+                    report.units.iter().filter(|(_, unit)| unit.is_failing()).max_by_key(|(_, unit)| unit.failures);
                 let known = agent.failing.as_ref().map_or(0, |(failures, ..)| *failures);
                 if let Some((listener, unit)) = worst.filter(|(_, unit)| unit.failures > known) {
                     let why = [&unit.reason, &unit.message].map(String::as_str).join(": ");

@@ -47,10 +47,7 @@ impl Desk {
         };
         match word {
             Word::Prepared => return Err(Refusal::bad("token", format!("{name} was started; answer `started`"))),
-            Word::Started | Word::Tick => {
-                self.happen(&id, Happening::Works);
-                self.complaint_is_over(&id);
-            }
+            Word::Started | Word::Tick => self.happen(&id, Happening::Works),
             Word::Resume => {
                 let missing = || Refusal::bad("resume", "is missing: any JSON from which a successor goes on".into());
                 self.happen(&id, Happening::Resume(resume.ok_or_else(missing)?));
@@ -125,14 +122,6 @@ impl Desk {
         let by = run.stop.map_or(self.told, |by| by.min(self.told));
         let mine = run.stop.is_none() && now.after(DROPS_BEFORE) < by;
         Ok(wire::Fence { token, mine, deadline: by.as_nanos(), milliseconds: millis(by, now) })
-    }
-
-    /// That there was no application is not why it ends later.
-    fn complaint_is_over(&mut self, id: &Id) {
-        let Some(Entry { stage: Stage::Runs(run), .. }) = self.entries.get_mut(id) else { return };
-        if std::mem::take(&mut run.was_alone) {
-            self.happen(id, Happening::Failed("Exited: it has ended by itself".to_owned()));
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::{ANNOTATION_BYTES_MAX, Owned, SessionLease, Told};
 use crate::{
     api::names,
     snapshot::{
-        lease::{self, Ownership, Session, read_inbox},
+        lease::{self, Named, Ownership, Session, read_inbox},
         listener_set::OwnershipSeen,
         report::{GAPS_MAX, Report, UNITS_MAX},
         wire::LeaseView,
@@ -80,8 +80,7 @@ impl Owned {
         let ownership = Ownership::of(&lease);
         let seen = OwnershipSeen {
             lease: name,
-            is_named: lease::is_named(&lease, ownership.holder.as_ref()),
-            is_labelled: lease::is_labelled(&lease, ownership.holder.as_ref()),
+            named: Named::of(&lease, ownership.holder.as_ref()),
             ownership,
             settings: annotation(names::ANNOTATION_CONFIG).unwrap_or_default(),
             acquired_at: lease.spec.as_ref().and_then(|spec| spec.acquire_time.as_ref()).map(|time| time.0),

@@ -8,7 +8,7 @@ use crate::{
         unit::{self, Runs, Step},
     },
     snapshot::{
-        lease::{Claim, Holder, Order, Ownership},
+        lease::{Claim, Holder, Named, Order, Ownership},
         listener_set::OwnershipSeen,
         report::{Gap, Report, UnitReport, UnitState},
     },
@@ -154,8 +154,8 @@ impl World {
                         let is_move = write.holder.as_ref().is_some_and(|to| *to != me);
                         let version = self.version();
                         // Now and then as where the API server lets no agent write owner references.
-                        let is_named = write.epoch % 3 != 0;
-                        if self.put(&key.0, &own.uid, &own.resource_version, &write, version, is_named) && is_move {
+                        let named = if write.epoch % 3 == 0 { Named::ByLabel } else { Named::Fully };
+                        if self.put(&key.0, &own.uid, &own.resource_version, &write, version, named) && is_move {
                             *self.moves.entry(key.0.clone()).or_default() += 1;
                         }
                     }

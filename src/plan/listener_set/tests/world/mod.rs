@@ -25,7 +25,7 @@ use crate::{
     },
     snapshot::{
         ContainerEnd,
-        lease::{Claim, Holder, Letter, Ownership, Session, Watched},
+        lease::{Claim, Holder, Letter, Named, Ownership, Session, Watched},
         listener,
         listener_set::{Course, OwnershipSeen, PodEnds, SessionSeen, SetPod, SetSnapshot},
         report::{AgentInfo, Gap, Report},

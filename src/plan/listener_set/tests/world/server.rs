@@ -70,14 +70,13 @@ impl World {
                     settings: serde_json::to_string(settings).unwrap(),
                     acquired_at: Some(time(self.now)),
                     from: None,
-                    is_named: true,
-                    is_labelled: true,
+                    named: Named::Fully,
                 };
                 self.leases.insert(listener.clone(), seen);
                 true
             }
             SetChange::Assign { listener, uid, resource_version, write, .. } => {
-                self.put(listener, uid, resource_version, write, version, true)
+                self.put(listener, uid, resource_version, write, version, Named::Fully)
             }
             SetChange::Configure { listener, uid, resource_version, settings, config_hash } => {
                 let Some(seen) = self.lease(listener, uid, resource_version) else { return false };
@@ -109,8 +108,8 @@ impl World {
     fn mend(&mut self, listener: &str, uid: &str, resource_version: &str, write: &Write, version: String) -> bool {
         let Some(seen) = self.lease(listener, uid, resource_version) else { return false };
         assert_eq!((&seen.ownership.holder, seen.ownership.epoch), (&write.holder, write.epoch));
-        assert!(!seen.is_named);
-        (seen.is_named, seen.ownership.resource_version) = (true, version);
+        assert_ne!(seen.named, Named::Fully);
+        (seen.named, seen.ownership.resource_version) = (Named::Fully, version);
         true
     }
 
@@ -126,7 +125,7 @@ impl World {
         resource_version: &str,
         write: &Write,
         version: String,
-        is_named: bool,
+        named: Named,
     ) -> bool {
         let now = self.now;
         let Some(seen) = self.lease(listener, uid, resource_version) else { return false };
@@ -135,7 +134,7 @@ impl World {
         (seen.ownership.holder, seen.ownership.epoch) = (write.holder.clone(), write.epoch);
         seen.ownership.resource_version = version;
         seen.acquired_at = Some(time(now));
-        seen.is_named = is_named;
+        seen.named = named;
         self.epochs.insert(listener.to_owned(), write.epoch);
         true
     }
