@@ -106,6 +106,13 @@ fn enter_passes_everything_through() {
     assert_eq!(cluster.enter("/no/such/program").stderr(Stdio::null()).status().unwrap().code(), Some(127));
 }
 
+/// A shell that cannot connect reads on from whatever it finds under the number.
+#[test]
+fn nothing_of_enters_own_stays_open_in_the_command() {
+    let found = output_of(shared().enter("sh").args(["-c", "readlink /proc/$$/fd/*"]));
+    assert!(!found.contains("signalfd"), "{found}");
+}
+
 #[test]
 fn a_signal_to_enter_reaches_the_command() {
     let mut inside = shared().enter("sh");

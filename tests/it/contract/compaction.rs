@@ -10,7 +10,7 @@ use crate::{
 
 /// POST of a body to a path of etcd, which listens inside the cluster only; without a client that a machine may not have.
 const POST: &str = r#"
-exec 3<>/dev/tcp/127.0.0.1/2379
+exec 3<>/dev/tcp/127.0.0.1/2379 || exit
 printf 'POST %s HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s' "$1" "${#2}" "$2" >&3
 cat <&3
 "#;

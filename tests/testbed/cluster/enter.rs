@@ -12,7 +12,7 @@ use nix::{
     sys::{
         prctl::set_pdeathsig,
         signal::{SigSet, Signal, kill},
-        signalfd::SignalFd,
+        signalfd::{SfdFlags, SignalFd},
     },
     unistd::Pid,
 };
@@ -43,7 +43,7 @@ pub fn run(dir: &Path, command: &[OsString]) -> Result<ExitCode> {
     let mut mask: SigSet = FORWARDED.into_iter().collect();
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
-    let signals = SignalFd::new(&mask)?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC)?;
 
     // A step between sets what this process cannot set for its child without unsafe code.
     let mut child = Command::new(program);

@@ -68,6 +68,11 @@ pub async fn play(stage: &Stage, client: Client) -> Result<Listeners> {
     let mut exchange = stage.inside(stage.programs.this());
     exchange.args(["feed", "--listen", "127.0.0.1:9100", "--fence", "--forget", "plain-"]);
     stage.run("feed", exchange, false)?;
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = verdict(stage).await {
+        ensure!(Instant::now() < deadline, "the exchange does not start: {error:#}");
+        sleep(Duration::from_millis(100)).await;
+    }
     let (ours, old_way) = tokio::try_join!(play_ours(stage, client), old_way::play(stage))?;
     Ok(Listeners { old_way, ..ours })
 }
@@ -159,7 +164,7 @@ fn is_complete(rollout: &Rollout) -> bool {
 
 /// What the exchange has seen so far.
 pub async fn verdict(stage: &Stage) -> Result<Verdict> {
-    let ask = r"exec 3<>/dev/tcp/127.0.0.1/9100; printf 'GET /verdict HTTP/1.0\r\n\r\n' >&3; cat <&3";
+    let ask = r"exec 3<>/dev/tcp/127.0.0.1/9100 || exit; printf 'GET /verdict HTTP/1.0\r\n\r\n' >&3; cat <&3";
     let mut command = stage.inside("bash");
     let asked = super::programs::output_of(command.args(["-c", ask]).kill_on_drop(true));
     let answer = timeout(ANSWER, asked).await.context("the exchange does not answer")??;

@@ -253,7 +253,7 @@ impl Listeners {
     /// What the exchange has seen.
     pub fn verdict(&self) -> BTreeMap<String, Value> {
         let ask = format!(
-            "exec 3<>/dev/tcp/127.0.0.1/{}; printf 'GET /verdict HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3",
+            "exec 3<>/dev/tcp/127.0.0.1/{} || exit; printf 'GET /verdict HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3",
             self.port
         );
         let answer = output_of(self.stage.cluster.enter("bash").args(["-c", &ask]));

@@ -139,7 +139,8 @@ impl Stage {
     /// What the operator counts; `bind` must name a port.
     pub fn metrics(&self) -> String {
         let (host, port) = self.bind.rsplit_once(':').unwrap();
-        let ask = format!("exec 3<>/dev/tcp/{host}/{port}; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
+        let ask =
+            format!("exec 3<>/dev/tcp/{host}/{port} || exit; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
         output_of(self.cluster.enter("bash").args(["-c", &ask]))
     }
 
