@@ -36,6 +36,7 @@ use super::{
     printcolumn(name = "Holders", type_ = "integer", json_path = ".status.holderCount", description = "Pods that hold listeners"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", description = "Reason of the Ready condition"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
     validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
         .message("metadata.name must be a DNS label that starts with a letter, of at most 40 characters, so that the names of its Leases and labels stay within their limits")
 )]
