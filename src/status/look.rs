@@ -67,6 +67,12 @@ impl<'a> Look<'a> {
         clip(&version.or_else(|| name.cloned()).unwrap_or_default(), 128)
     }
 
+    /// The same within a sentence, where a bare number would be read as a count.
+    pub fn version_in_words(&self, name: Option<&String>) -> String {
+        let version = self.version(name);
+        if version.bytes().all(|byte| byte.is_ascii_digit()) { format!("version {version}") } else { version }
+    }
+
     /// The ControllerRevision of the present spec exists and is what status calls `updateRevision`.
     pub fn is_recorded(&self) -> bool {
         self.revision(self.memory().update.as_ref()).is_some_and(|update| update.data == revision::data(self.spec()))

@@ -110,7 +110,7 @@ fn rollback_stuck(look: &Look<'_>) -> Option<Verdict> {
         return None;
     }
     let message = hold_message(look, &[HoldReason::ProgressDeadline, HoldReason::TemplateRefused])?;
-    let to = look.version(look.memory().effective.as_ref());
+    let to = look.version_in_words(look.memory().effective.as_ref());
     Some(failed("RollbackStuck", format!("going back to {to} does not get on: {message}")))
 }
 
@@ -135,7 +135,7 @@ pub(super) fn is_aborted(look: &Look<'_>) -> bool {
 /// `1.4.2 failed (ImagePullBackOff: web-3: …)`, or `run 7 was aborted by alice`.
 pub(super) fn cause(look: &Look<'_>) -> String {
     let memory = look.memory();
-    let version = look.version(memory.update.as_ref());
+    let version = look.version_in_words(memory.update.as_ref());
     let noted = look.revision(memory.update.as_ref()).and_then(|update| update.failed_reason.as_deref());
     match (is_aborted(look), noted, &memory.failed) {
         (true, Some(noted), _) => format!("{version}: {}", noted.split_once(": ").map_or(noted, |(_, text)| text)),
@@ -183,7 +183,7 @@ fn complete(look: &Look<'_>) -> Option<Verdict> {
 
 /// `all 10 instances run 1.4.2`.
 fn runs(look: &Look<'_>) -> String {
-    let version = look.version(look.memory().effective.as_ref());
+    let version = look.version_in_words(look.memory().effective.as_ref());
     match look.replicas() {
         0 => format!("no instances are asked for; they would run {version}"),
         1 => format!("the one instance runs {version}"),

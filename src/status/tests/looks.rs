@@ -8,7 +8,7 @@ use crate::{
         rollout::{Abort, Approve},
     },
     plan::{
-        Applied, Change, Outcome, PodReason,
+        Applied, Change, Outcome, PodReason, revision,
         rollout::plan,
         rollout::tests::fixture::{Fixture, at},
     },
@@ -152,6 +152,18 @@ fn the_first_revision_has_nothing_to_go_back_to() {
         &fixture.settled(),
         "Failed FirstRevisionFailed: b failed (CrashLoopBackOff: web-0: container web: Error, exit code 1): there is no earlier revision to go back to; change the spec, or set spec.retryAt to try it again",
     );
+}
+
+/// "2 failed" would be two of something.
+#[test]
+fn a_version_that_is_a_number_is_called_a_version() {
+    let mut fixture = Fixture::new("b! b b b", 'b', json!({}));
+    fixture.snapshot.revisions.retain(|revision| revision.name == "b");
+    fixture.snapshot.rollout.spec.version = Some("2".into());
+    fixture.snapshot.revisions[0].data = revision::data(&fixture.snapshot.rollout.spec);
+    let status = status_of(&fixture.settled().snapshot);
+    let ready = status.conditions.iter().find(|condition| condition.type_ == ConditionType::Ready).unwrap();
+    assert!(ready.message.starts_with("version 2 failed ("), "{}", ready.message);
 }
 
 #[test]
