@@ -125,8 +125,12 @@ pub struct Trouble {
 impl Trouble {
     /// With a message cut to what a report has room for.
     pub fn new(reason: &str, message: &str) -> Self {
-        let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
-        Self { reason: reason.to_owned(), message: message[..end].to_owned() }
+        let message = if message.len() <= MESSAGE_BYTES_MAX {
+            message.to_owned()
+        } else {
+            format!("{}…", &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX - '…'.len_utf8())])
+        };
+        Self { reason: reason.to_owned(), message }
     }
 
     /// `ConnectTimeout: no route` has its reason before the colon.

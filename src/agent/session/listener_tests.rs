@@ -142,7 +142,8 @@ fn complaints_begin_with_their_reason() {
     ] {
         assert_eq!(Trouble::of_complaint(text), Trouble::new(reason, message), "{text}");
     }
-    assert!(Trouble::new("X", &"é".repeat(200)).message.len() <= MESSAGE_BYTES_MAX);
+    let cut = Trouble::new("X", &"é".repeat(200)).message;
+    assert!(cut.len() <= MESSAGE_BYTES_MAX && cut.ends_with("é…"), "{cut}");
 }
 
 #[test]
