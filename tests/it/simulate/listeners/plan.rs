@@ -10,9 +10,6 @@ use crate::simulate::{faults, scenario::OPERATORS, trace::Trace, world::NODES_MA
 /// Of the seeds, so many in ten have listeners.
 const SHARE: u8 = 4;
 
-/// A bound that one Pod with all listeners of a set keeps.
-const ROOM: u64 = 16;
-
 /// ListenerSets, and what happens to them and to agents.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -203,8 +200,7 @@ fn deed(rng: &mut fastrand::Rng, sets: usize) -> Deed {
         12 => Act::Recover,
         13 | 14 => Act::Release(which),
         15 | 16 => Act::Recreate(millis(rng, 20_000)),
-        // One that leaves no room to hand over holds a Rollout until it fails (seeds 154 and 190 had it): not asked for.
-        17 => Act::MaxPerPod([0, ROOM][rng.usize(..2)]),
+        17 => Act::MaxPerPod(rng.u64(0..4)),
         18 => Act::Budget(rng.bool().then(|| (rng.u64(1..3), rng.u64(1..6)))),
         19 => Act::Profile(["Default", "Fast", "Calm"][rng.usize(..3)]),
         20 => Act::DeleteSession(which),
