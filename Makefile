@@ -113,9 +113,9 @@ cluster-up: control-plane testbed ## Start a real cluster without root (NODES=pr
 	@$(TESTBED) cluster up --dir $(CLUSTER) --nodes $(NODES) --images $(IMAGES)
 
 .PHONY: images
-images: ## Put the operator and the example web 1.0, 1.1 where the cluster's process node finds its images
+images: ## Put operator, agent and the example web 1.0, 1.1 where the cluster's process node finds its images
 	@$(CARGO) build $(cargo_flags) --bins --examples
-	@install -D $(built)/baton-operator $(IMAGES)/baton-operator/$(version)/baton-operator
+	@for name in baton-operator baton-agent; do install -D $(built)/$$name $(IMAGES)/$$name/$(version)/$$name; done
 	@for tag in 1.0 1.1; do install -D $(built)/examples/web $(IMAGES)/web/$$tag/web; done
 	@ls -d $(IMAGES)/*/*
 
