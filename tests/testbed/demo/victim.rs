@@ -1,5 +1,5 @@
 //! The process of a Pod, found among the processes of this machine.
-use std::{fs, path::Path};
+use std::{fs, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use nix::{
@@ -16,19 +16,25 @@ pub fn kill_process_of(variable: &str, command: &str) -> Result<i32> {
         format!("no process {command} with {variable} on this machine: the Pods must run here for that")
     })?;
     kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    // Whoever kills another one like it must not find this one again.
+    while is_it(&Path::new("/proc").join(pid.to_string()), variable, command) {
+        thread::sleep(Duration::from_millis(1));
+    }
     Ok(pid)
 }
 
 fn find(proc: &Path, variable: &str, command: &str) -> Option<i32> {
-    let is_it = |folder: &Path| {
-        let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
-        let environment = fs::read(folder.join("environ")).unwrap_or_default();
-        name.trim_end() == command && environment.split(|byte| *byte == 0).any(|it| it == variable.as_bytes())
-    };
     let processes = fs::read_dir(proc).ok()?.flatten();
     processes
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .find(|pid: &i32| is_it(&proc.join(pid.to_string())))
+        .find(|pid: &i32| is_it(&proc.join(pid.to_string()), variable, command))
+}
+
+/// Of one that is dead nothing can be read.
+fn is_it(folder: &Path, variable: &str, command: &str) -> bool {
+    let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
+    let environment = fs::read(folder.join("environ")).unwrap_or_default();
+    name.trim_end() == command && environment.split(|byte| *byte == 0).any(|it| it == variable.as_bytes())
 }
 
 #[cfg(test)]
