@@ -29,7 +29,7 @@ unit: ## Unit and property tests of the library: no cluster, seconds
 # How many random seeds, or which one to print
 SEEDS ?= 200
 .PHONY: simulate
-simulate: ## Run operators and agents through whole simulated histories: SEEDS=n random ones (LISTENERS=1: all with listeners), or SEED=k to print one
+simulate: ## Run operators and agents through whole simulated histories: SEEDS=n random ones (LISTENERS=1: with listeners), or SEED=k to print one
 	SEEDS=$(SEEDS) $(if $(SEED),SEED=$(SEED)) $(if $(LISTENERS),LISTENERS=$(LISTENERS)) $(CARGO) test $(cargo_flags) --profile simulate --test it -- \
 	  --nocapture simulate::random_seeds_break_no_promise
 

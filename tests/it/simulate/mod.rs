@@ -2,11 +2,12 @@
 //! simulated world, users and everything that may go wrong. One seed is one history; the same seed gives the same trace.
 //!
 //! - [`scenario`]: what a seed decides; [`users`], [`faults`], [`world`], [`process`]: who makes it happen;
-//! - [`listeners`]: in a share of the seeds, ListenerSets and the real agents;
+//! - [`listeners`]: ListenerSets and the real agents, for seeds with listeners;
 //! - [`oracles`]: what must hold of every request and write, and at the end;
 //! - [`history`]: one run; [`replay`], [`trace`]: what a person sees of it.
 //!
-//! `make simulate SEEDS=1000` runs random seeds, `make simulate SEED=17` prints one. What cannot be simulated: a process
+//! `make simulate SEEDS=1000` runs random seeds, `make simulate SEED=17` prints one, both with LISTENERS=1 with listeners,
+//! which take ten times as long. What cannot be simulated: a process
 //! that stands still keeps its timers (its requests leave later, answers and events reach it later); all processes measure
 //! durations by one clock, only their times of day differ.
 mod faults;
@@ -36,20 +37,22 @@ use self::{
     scenario::Scenario,
 };
 
-/// Seeds that have found a bug: `seed  # bug`, or `seed listeners  # bug` where its share has none, one a line.
+/// Seeds that have found a bug: `seed  # bug`, or `seed listeners  # bug`, one a line.
 const REGRESSIONS: &str = include_str!("seeds.txt");
 /// Random seeds, unless `SEEDS` says how many.
 const RANDOM_SEEDS: usize = 20;
+/// The same, with listeners.
+const RANDOM_SEEDS_WITH_LISTENERS: usize = 8;
 /// Lines shown of a history that broke a promise.
 const TAIL: usize = 60;
 /// Broken seeds after which no more are run.
 const FAILURES_MAX: usize = 5;
 
-/// Number of a seed, and whether it has listeners though its share has none.
+/// Number of a seed, and whether it has listeners.
 type Seed = (u64, bool);
 
-/// All seeds are to have listeners, not only a share of them.
-fn is_forced() -> bool {
+/// What the command line asks for.
+fn is_with_listeners() -> bool {
     std::env::var_os("LISTENERS").is_some_and(|value| !value.is_empty())
 }
 
@@ -125,15 +128,26 @@ fn seeds_that_found_bugs_find_none() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// As the command line asks, or some.
 #[test]
 fn random_seeds_break_no_promise() {
     if let Some(seed) = number_from_environment("SEED") {
         return print(seed);
     }
     let count = number_from_environment("SEEDS").map_or(RANDOM_SEEDS, |count| count as usize);
+    run_random(count, is_with_listeners());
+}
+
+#[test]
+fn random_seeds_with_listeners_break_no_promise() {
+    run_random(RANDOM_SEEDS_WITH_LISTENERS, true);
+}
+
+fn run_random(count: usize, with_listeners: bool) {
     let first = number_from_environment("FIRST_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
-    let seeds: Vec<Seed> = (first..first + count as u64).map(|seed| (seed, is_forced())).collect();
-    println!("seeds {first} to {}", first + count as u64 - 1);
+    let seeds: Vec<Seed> = (first..first + count as u64).map(|seed| (seed, with_listeners)).collect();
+    let how = if with_listeners { " with listeners" } else { "" };
+    println!("seeds {first} to {}{how}", first + count as u64 - 1);
     let began = Instant::now();
     let (done, failures) = run_all(&seeds);
     let stopped = if done < count { format!(" of {count}, then stopped,") } else { String::new() };
@@ -144,12 +158,12 @@ fn random_seeds_break_no_promise() {
 /// The whole history of a seed.
 fn print(seed: u64) {
     let is_undisturbed = std::env::var_os("UNDISTURBED").is_some();
-    let scenario = Scenario::new(seed, is_undisturbed, is_forced());
+    let scenario = Scenario::new(seed, is_undisturbed, is_with_listeners());
     println!("{scenario:#?}");
     let outcome = run(&scenario, true);
     outcome.lines.iter().for_each(|line| println!("{line}"));
     println!("{:?}\nbroken: {:?}", outcome.end, outcome.broken);
-    if let Err(failure) = verdict((seed, is_forced())) {
+    if let Err(failure) = verdict((seed, is_with_listeners())) {
         panic!("{failure}");
     }
 }

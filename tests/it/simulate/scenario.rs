@@ -43,7 +43,8 @@ pub const INSTANCES_MAX: u32 = 8;
 pub const ROLLOUT: (&str, &str) = ("shop", "web");
 
 impl Scenario {
-    /// Of a seed; with listeners also where it would have none, if that is forced. Undisturbed: one operator with an exact clock, and nothing goes wrong; users do the same.
+    /// Of a seed, with listeners or without. Undisturbed: one operator with an exact clock, and nothing goes wrong; users
+    /// do the same.
     pub fn new(seed: u64, is_undisturbed: bool, has_listeners: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let (mut own, mut deeds_rng, mut faults_rng) = (rng.fork(), rng.fork(), rng.fork());
@@ -69,7 +70,7 @@ impl Scenario {
             operators,
             node_skew,
             faults: Plan::swarm(&mut faults_rng, duration),
-            listeners: listeners::plan::Plan::draw(&mut listeners_rng, duration, has_listeners),
+            listeners: has_listeners.then(|| listeners::plan::Plan::draw(&mut listeners_rng, duration)),
         };
         if scenario.listeners.is_some() {
             scenario.rollout["spec"]["template"]["metadata"]["annotations"] = json!({ANNOTATION_HAS_AGENT: AGENT_OWN});

@@ -7,9 +7,6 @@ use serde_json::{Value, json};
 use super::{Listeners, machine::Pace};
 use crate::simulate::{faults, scenario::OPERATORS, trace::Trace, world::NODES_MAX};
 
-/// Of the seeds, so many in ten have listeners.
-const SHARE: u8 = 4;
-
 /// ListenerSets, and what happens to them and to agents.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -86,12 +83,9 @@ pub enum Mishap {
 }
 
 impl Plan {
-    /// None for most seeds, unless `is_forced`.
-    pub fn draw(rng: &mut fastrand::Rng, duration: Duration, is_forced: bool) -> Option<Self> {
-        let has_listeners = rng.u8(0..10) < SHARE;
-        if !has_listeners && !is_forced {
-            return None;
-        }
+    /// Of a history that lasts so long.
+    pub fn draw(rng: &mut fastrand::Rng, duration: Duration) -> Self {
+        rng.u8(..); // nothing any more; but without it every seed would be another history
         let mut own = rng.fork();
         let mut deeds_rng = rng.fork();
         let mut faults_rng = rng.fork();
@@ -116,7 +110,7 @@ impl Plan {
             .map(|_| (duration.mul_f64(faults_rng.f64()), mishap(&mut faults_rng)))
             .collect();
         events.sort_by_key(|(at, _)| *at);
-        Some(Self { sets, deeds, machines, rates, network, events })
+        Self { sets, deeds, machines, rates, network, events }
     }
 
     /// How far any node's time of day comes to be ahead of what it would be, by being set.

@@ -33,7 +33,7 @@ use super::{
 use crate::fake_apiserver::{
     Commit,
     faults::{Request, Verb},
-    kinds::{CONTROLLER_REVISIONS, EVENTS, LEASES, NODES, PODS, ROLLOUTS},
+    kinds::{CONTROLLER_REVISIONS, EVENTS, LEASES, LISTENER_SETS, NODES, PODS, ROLLOUTS},
     object::Object,
     store::Store,
 };
@@ -61,6 +61,8 @@ pub struct Docket {
     holder: Option<String>,
     /// What each process has read last of a Rollout, past its cache.
     read: BTreeMap<(String, String), Arc<Rollout>>,
+    /// Processes that have read a ListenerSet since: they are about to delete a Pod that does not let go of a listener.
+    kill: BTreeSet<String>,
     /// Writes to Pods, by id of the request.
     sent: BTreeMap<u64, Sent>,
     requests: BTreeMap<String, (u64, u32)>,
@@ -77,8 +79,16 @@ struct Sent {
     at: Instant,
     /// Revision of the last commit before it was sent: of later ones its sender cannot know.
     revision: u64,
-    /// The Rollout as its sender had read it.
-    read: Option<Arc<Rollout>>,
+    /// For what.
+    read: Option<Read>,
+}
+
+/// What was read before a Pod is deleted.
+enum Read {
+    /// The Pod's Rollout.
+    Rollout(Arc<Rollout>),
+    /// A ListenerSet: what bounds the Rollout does not bound this.
+    ListenerSet,
 }
 
 impl Judge {
@@ -94,6 +104,7 @@ impl Judge {
             revisions: BTreeMap::new(),
             holder: None,
             read: BTreeMap::new(),
+            kill: BTreeSet::new(),
             sent: BTreeMap::new(),
             requests: BTreeMap::new(),
             last_write: Instant::now(),
@@ -126,7 +137,8 @@ impl Docket {
         if *request.kind == PODS {
             let owner =
                 store.get(&PODS, &request.namespace, &request.name).and_then(|pod| owner(pod).map(str::to_owned));
-            let read = owner.and_then(|uid| self.read.get(&(request.who.to_string(), uid)).cloned());
+            let read = owner.and_then(|uid| self.read.get(&(request.who.to_string(), uid)).cloned()).map(Read::Rollout);
+            let read = if self.kill.contains(&*request.who) { Some(Read::ListenerSet) } else { read };
             self.sent.insert(request.id, Sent { at: Instant::now(), revision: store.revision(), read });
         }
         if *request.kind == PODS && request.verb == Verb::Delete {
@@ -157,9 +169,15 @@ impl Docket {
         }
     }
 
-    /// An operator is being answered what a Rollout is now.
+    /// An operator is being answered what a Rollout or a ListenerSet is now.
     pub fn answered(&mut self, request: &Request, code: u16, store: &Store) {
-        if *request.kind == ROLLOUTS && request.verb == Verb::Get && code == 200 {
+        if request.verb != Verb::Get || code != 200 {
+            return;
+        }
+        if *request.kind == LISTENER_SETS {
+            self.kill.insert(request.who.to_string());
+        } else if *request.kind == ROLLOUTS {
+            self.kill.remove(&*request.who);
             let found = store.get(&ROLLOUTS, &request.namespace, &request.name);
             // Every version was told before it can be read.
             let rollout = found.and_then(|found| self.stories.get(found.uid())?.rollout());
@@ -298,10 +316,11 @@ impl Docket {
             None => {
                 Err(("R10", format!("{} is deleted by {} that has not read its Rollout", object.name(), commit.who)))
             }
-            Some((read, _)) if read.metadata.deletion_timestamp.is_some() => {
+            Some((Read::ListenerSet, _)) => Ok(()),
+            Some((Read::Rollout(read), _)) if read.metadata.deletion_timestamp.is_some() => {
                 Err(("R17", format!("{} is deleted for a Rollout that is being deleted", object.name())))
             }
-            Some((read, until)) => {
+            Some((Read::Rollout(read), until)) => {
                 let knows = |ended: &Ended| ended.by == commit.who || ended.revision <= until;
                 bounds::deletion(story, object.uid(), read, knows, glass).map_err(|how| ("R1", how))
             }
