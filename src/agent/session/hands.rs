@@ -154,8 +154,8 @@ impl<R: Runner> Hands<R> {
         let mut wake = None;
         if listener.gives_up(now) {
             self.runner.stop(id, listener.stop_timeout());
-        } else if let Some(run) = listener.run.as_ref().filter(|run| !run.works && !run.has_failed) {
-            wake = earliest(wake, Some(run.works_by));
+        } else {
+            wake = earliest(wake, listener.works_by());
         }
         loop {
             let step = {

@@ -312,10 +312,19 @@ impl Listener {
         (state.map(|(_, json)| json.as_str()), stopped.map_or(Stopped::Never, |(_, at)| Stopped::At(at)))
     }
 
+    /// By when it must say that it works; None where that is not waited for: it has said so, or has been told to stop.
+    pub fn works_by(&self) -> Option<Boottime> {
+        let run = self.run.as_ref().filter(|run| !run.works)?;
+        matches!(self.unit.runs, Runs::Epoch { .. }).then_some(run.works_by)
+    }
+
     /// Its start takes too long. True, once: it is to be stopped.
     pub fn gives_up(&mut self, now: Boottime) -> bool {
-        let Runs::Epoch { epoch, .. } = self.unit.runs else { return false };
-        let Some(run) = self.run.as_mut().filter(|run| !run.works && now >= run.works_by) else { return false };
+        if self.works_by().is_none_or(|works_by| now < works_by) {
+            return false;
+        }
+        let (Runs::Epoch { epoch, .. }, Some(run)) = (&self.unit.runs, self.run.as_mut()) else { return false };
+        let epoch = *epoch;
         run.has_failed = true;
         let seconds = now.since(run.began).as_secs();
         let late = || Trouble::new("StartTimeout", &format!("it did not say within {seconds} s that it works"));

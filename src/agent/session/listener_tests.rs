@@ -200,6 +200,23 @@ fn a_complaint_is_over_once_it_works() {
     assert_eq!(ended(Listener::said_that_it_works), "Exited");
 }
 
+/// Once it is told to stop, nobody waits any more for its word: a time that has passed would wake the agent without end.
+#[test]
+fn what_was_told_to_stop_need_not_work_by_any_time() {
+    let mut listener = Listener::new(lease(), 1);
+    listener.started(second(100), false);
+    assert_eq!(listener.works_by(), Some(second(104)));
+    assert!(!listener.gives_up(second(103)));
+    let mut late = Listener::new(lease(), 1);
+    late.started(second(100), false);
+    assert!(late.gives_up(second(104)) && !late.gives_up(second(105)), "once");
+    listener.unit.runs = Runs::Stops { epoch: 5 };
+    assert_eq!((listener.works_by(), listener.gives_up(second(200))), (None, false));
+    listener.unit.runs = Runs::Epoch { epoch: 5, config_hash: String::new() };
+    listener.said_that_it_works();
+    assert_eq!(listener.works_by(), None);
+}
+
 /// What ends while it waits for its turn has failed to prepare, unless it was told to end or nobody renewed the session.
 #[test]
 fn what_ends_before_its_turn_is_told_and_rests() {

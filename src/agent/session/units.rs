@@ -117,7 +117,7 @@ impl<R: Runner> Units<R> {
         loop {
             if is_news || self.hands.clocks.boottime() >= wake {
                 wake = self.turn();
-                if self.hands.starts == 0 {
+                if wake <= self.hands.clocks.boottime() {
                     tokio::task::yield_now().await; // renewals first
                 }
                 if self.is_over()? {
