@@ -148,6 +148,23 @@ fn the_longest_duration_of_the_last_two_signs_of_life_counts() {
     assert_eq!(watched(&index, "a", 16).2, 90);
 }
 
+/// B3: who is cut off goes by the duration that his last renewal had, however short that of a Pod of his name is.
+#[test]
+fn a_pod_of_the_same_name_does_not_shorten_what_the_one_before_believes() {
+    let mut index = index();
+    index.on_lease(&None, applied(session("a", 10, 1, 1, 90)), at(1));
+    let mut heir = |version, boot, renewed| {
+        let mut lease = session("a", version, boot, renewed, 15);
+        lease["metadata"]["uid"] = json!("uid-heir");
+        index.on_lease(&None, applied(lease), at(u64::from(renewed)));
+        [renewed + 15, 93, 94].map(|second| watched(&index, "a", second.into()).2)
+    };
+    assert_eq!(heir(20, 0, 4), [90, 90, 90], "made 3 s after the last sign of life, which 90 s belong to");
+    heir(21, 1, 5);
+    assert_eq!(heir(22, 1, 8), [90, 90, 90], "claimed at 5");
+    assert_eq!(watched(&index, "a", 95).2, 15);
+}
+
 #[test]
 fn what_an_ownership_names_is_missed_from_when_it_was_first_seen_missing() {
     let mut index = index();

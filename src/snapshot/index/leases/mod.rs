@@ -24,8 +24,8 @@ use crate::{
     },
 };
 
-/// Longer annotations of an agent are not read.
-const ANNOTATION_BYTES_MAX: usize = 16 * 1_024;
+/// Longer annotations of an agent are not read. A report with as much as it may say of 48 listeners takes 24 KiB.
+const ANNOTATION_BYTES_MAX: usize = 32 * 1_024;
 
 /// Sessions and ownerships.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +52,8 @@ struct Seen {
     duration_before: Duration,
     /// The same since the last one.
     duration_since: Duration,
+    /// Until the last claim: who held it before may go by that for as long.
+    duration_of_earlier: Duration,
 }
 
 /// A session Lease, read.
@@ -346,7 +348,7 @@ impl Leases {
             session: seen.lease.as_ref().and_then(|lease| lease.session.clone()),
             silent_for: now.saturating_sub(seen.changed_at),
             claimed_for: now.saturating_sub(seen.claimed_at),
-            duration: seen.duration(),
+            duration: seen.duration(now),
         };
         let lease = seen.lease.as_ref();
         let told = lease.and_then(|lease| lease.reports.get(set));
@@ -384,7 +386,8 @@ impl Seen {
 
     fn new(lease: Option<SessionLease>, now: Duration) -> Self {
         let duration_since = duration_of(lease.as_ref());
-        Self { lease, changed_at: now, claimed_at: now, duration_before: Duration::ZERO, duration_since }
+        let (duration_before, duration_of_earlier) = (Duration::ZERO, Duration::ZERO);
+        Self { lease, changed_at: now, claimed_at: now, duration_before, duration_since, duration_of_earlier }
     }
 
     /// What it is once `lease` has been seen after it.
@@ -404,13 +407,17 @@ impl Seen {
             claimed_at: if claimed { now } else { self.claimed_at },
             duration_before,
             duration_since,
+            duration_of_earlier: if claimed { self.duration(now) } else { self.duration_of_earlier },
             lease,
         }
     }
 
-    fn duration(&self) -> Duration {
-        let duration = self.duration_before.max(self.duration_since);
-        if duration.is_zero() { longest() } else { duration }
+    /// How long anybody may believe in it who has ever held it.
+    fn duration(&self, now: Duration) -> Duration {
+        let own = self.duration_before.max(self.duration_since);
+        let own = if own.is_zero() { longest() } else { own };
+        let is_earlier_over = now.saturating_sub(self.claimed_at) >= self.duration_of_earlier;
+        if is_earlier_over { own } else { own.max(self.duration_of_earlier) }
     }
 
     /// Whom the way from `before` to this concerns. A renewal that says nothing else concerns nobody: silence is looked for
@@ -420,7 +427,7 @@ impl Seen {
         if old == new {
             return;
         }
-        let was_silent = before.is_some_and(|before| now.saturating_sub(before.changed_at) >= before.duration() / 2);
+        let was_silent = before.is_some_and(|before| now.saturating_sub(before.changed_at) >= before.duration(now) / 2);
         if was_silent && self.changed_at == now || essence(old) != essence(new) {
             touch.sessions.insert(pod.clone());
         }
