@@ -42,6 +42,11 @@ impl Reading {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self { boot: Boottime::now(), wall }
     }
+
+    /// What the wall clock would show at another time, had nobody set it since.
+    pub fn wall_at(self, boot: Boottime) -> Duration {
+        self.wall.saturating_add(boot.since(self.boot))
+    }
 }
 
 /// Largest difference between the two clocks that is taken for ordinary setting of the wall clock.

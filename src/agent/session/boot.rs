@@ -56,6 +56,7 @@ impl Boot {
     /// # Errors
     /// There is no runner; the session cannot be claimed, or was lost. Nothing runs then.
     pub async fn live<R: Runner>(mut self, runner: impl Future<Output = anyhow::Result<R>>) -> anyhow::Result<()> {
+        let began = self.clocks.reading();
         let mut tasks = JoinSet::new();
         let info = AgentInfo { revision: self.options.revision.clone(), draining: false };
         let first = Outbox { info, ..Outbox::default() };
@@ -72,6 +73,7 @@ impl Boot {
                 random: format!("{:08x}", self.rng.u32(..)),
             },
             first: first.clone(),
+            began,
         };
         let rngs = [self.rng.fork(), self.rng.fork()];
         let [of_session, of_listeners] = rngs;

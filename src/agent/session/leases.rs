@@ -71,11 +71,16 @@ impl SessionLease {
     }
 }
 
-/// Claims a session as seen. What the boot before has reported goes.
-pub fn claim(seen: &SessionLease, me: &Holder, profile: SessionProfile, agent: &str, now: Timestamp) -> Value {
+/// Claims a session as seen, acquired and renewed at these times. What the boot before has reported goes.
+pub fn claim(
+    seen: &SessionLease,
+    me: &Holder,
+    profile: SessionProfile,
+    agent: &str,
+    (acquired_at, renewed_at): (Timestamp, Timestamp),
+) -> Value {
     let mut annotations: Map<String, Value> = seen.said.keys().map(|name| (name.clone(), Value::Null)).collect();
     annotations.insert(names::ANNOTATION_AGENT.to_owned(), json!(agent));
-    let now = MicroTime(now);
     json!({
         "metadata": {
             "uid": seen.uid, "resourceVersion": seen.session.resource_version, "annotations": annotations,
@@ -84,8 +89,8 @@ pub fn claim(seen: &SessionLease, me: &Holder, profile: SessionProfile, agent: &
             "holderIdentity": Claim::Held(me.clone()).to_identity(),
             "leaseTransitions": me.boot,
             "leaseDurationSeconds": profile.times().expire.as_secs(),
-            "acquireTime": now,
-            "renewTime": now,
+            "acquireTime": MicroTime(acquired_at),
+            "renewTime": MicroTime(renewed_at),
         },
     })
 }

@@ -65,7 +65,13 @@ fn a_session_tells_what_is_asked_and_suggested() {
 #[test]
 fn a_claim_is_conditioned_on_what_was_seen_and_forgets_old_reports() {
     let seen = SessionLease::read(&lease(&session())).unwrap();
-    let patch = claim(&seen, &holder("a"), SessionProfile::Fast, "{}", at("2026-01-01T10:00:00.25Z"));
+    let patch = claim(
+        &seen,
+        &holder("a"),
+        SessionProfile::Fast,
+        "{}",
+        (at("2026-01-01T09:59:58Z"), at("2026-01-01T10:00:00.25Z")),
+    );
     let expected = json!({
         "metadata": {
             "uid": "uid-lease", "resourceVersion": "7",
@@ -73,7 +79,7 @@ fn a_claim_is_conditioned_on_what_was_seen_and_forgets_old_reports() {
         },
         "spec": {
             "holderIdentity": "a/uid-a/2-x", "leaseTransitions": 2, "leaseDurationSeconds": 5,
-            "acquireTime": "2026-01-01T10:00:00.250000Z", "renewTime": "2026-01-01T10:00:00.250000Z",
+            "acquireTime": "2026-01-01T09:59:58.000000Z", "renewTime": "2026-01-01T10:00:00.250000Z",
         },
     });
     assert_eq!(patch, expected);

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use tokio::{
     sync::{mpsc, watch},
@@ -104,6 +105,8 @@ pub struct Claimant {
     pub name: Holder,
     /// What it says first.
     pub first: Outbox,
+    /// When this process began.
+    pub began: Reading,
 }
 
 impl Claimant {
@@ -124,7 +127,7 @@ impl Claimant {
                     let me = Holder { boot, ..self.name.clone() };
                     let pace = Pace::new(found.profile.unwrap_or_default());
                     let mut renewals = self.renewals(&name, leases.clone(), me, found.clone(), pace);
-                    match renewals.claim(&self.first).await {
+                    match renewals.claim(&self.first, self.began).await {
                         Ok(()) => return Ok(renewals),
                         Err(error) if error.code() == 409 => {}
                         Err(error) => {
@@ -198,11 +201,21 @@ impl Renewals {
         self.told.subscribe()
     }
 
-    async fn claim(&mut self, first: &Outbox) -> Result<(), CallError> {
+    async fn claim(&mut self, first: &Outbox, began: Reading) -> Result<(), CallError> {
         let annotations = first.annotations();
         let agent = annotations.get(names::ANNOTATION_AGENT).map_or("", String::as_str);
-        let patch = leases::claim(&self.seen, &self.me, self.pace.wanted(), agent, self.clocks.timestamp());
         let sent_at = self.clocks.boottime();
+        // By the clock as this process has found it: one that was set back since would put the claim into the life of an
+        // earlier container, whose end would then prove ours.
+        let acquired_at = SignedDuration::try_from(began.wall_at(sent_at)).map(Timestamp::from_duration);
+        let now = self.clocks.timestamp();
+        let patch = leases::claim(
+            &self.seen,
+            &self.me,
+            self.pace.wanted(),
+            agent,
+            (acquired_at.ok().and_then(Result::ok).unwrap_or(now), now),
+        );
         let lease = self.leases.merge(&self.name, &patch, CLAIM_TIMEOUT).await?;
         self.said = BTreeMap::from([(names::ANNOTATION_AGENT.to_owned(), agent.to_owned())]);
         self.acknowledged(sent_at, &lease);

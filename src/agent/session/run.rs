@@ -166,6 +166,9 @@ fn start_log(settings: &Agent) -> anyhow::Result<()> {
         .or_else(|_| EnvFilter::try_new(format!("kube_client=off,{}", settings.log_level)))
         .context("--log-level")?;
     let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).with_ansi(false);
+    // Told on standard error too, where a panic would take all listeners along: children write there as well, and may have
+    // made it one that refuses what it has no room for.
+    let log = log.log_internal_errors(false);
     let started = if settings.log_json { log.json().flatten_event(true).try_init() } else { log.try_init() };
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }
