@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    io::Write as _,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -212,9 +213,22 @@ impl Watchdog {
     }
 }
 
+/// How long it may take to say why the process is aborted.
+const LAST_WORDS: Duration = Duration::from_millis(20);
+
 /// Nothing else is certain to end it: a thread cannot be stopped from outside.
 fn abort(name: &Name) -> ! {
-    eprintln!("baton: {name} has neither ended nor let itself be dropped by its deadline; aborting the process");
+    let why =
+        format!("baton: {name} has neither ended nor let itself be dropped by its deadline; aborting the process");
+    let (tell, told) = std::sync::mpsc::channel();
+    // Not by this thread: nobody may be reading, or another thread may stand still while it writes there.
+    let telling = thread::Builder::new().spawn(move || {
+        let _ = writeln!(std::io::stderr(), "{why}");
+        let _ = tell.send(());
+    });
+    if telling.is_ok() {
+        let _ = told.recv_timeout(LAST_WORDS);
+    }
     std::process::abort();
 }
 

@@ -88,7 +88,7 @@ impl Application {
                 record.opened(&instance, by_number).map_err(|error| {
                     tracing::error!(%error, "a stream cannot be written down: it does not begin");
                     desk.disconnect(connected.number);
-                    Refusal::busy()
+                    Refusal::unwritten()
                 })?;
                 Ok(connected)
             })
@@ -117,7 +117,7 @@ impl Application {
         // It tells a deadline too, which the next agent must know.
         if let Err(error) = record.write(desk.sent()) {
             tracing::error!(%error, "a deadline cannot be written down: the application is not told of it");
-            return Err(Refusal::busy());
+            return Err(Refusal::unwritten());
         }
         desk.fence(name, Boottime::now())
     }

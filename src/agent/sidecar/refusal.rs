@@ -46,6 +46,13 @@ impl Refusal {
         let message = "more was said than the agent has taken in: say less often, and this again in a second";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "request", message.to_owned())
     }
+
+    /// What would be told cannot be written down for the next agent of the Pod.
+    pub fn unwritten() -> Self {
+        let message = "the agent cannot write into the folder that it shares with its successors: see its log, and whether \
+                       the volume is full; then this again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "request", message.to_owned())
+    }
 }
 
 impl IntoResponse for Refusal {
