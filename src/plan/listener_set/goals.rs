@@ -10,6 +10,7 @@ use super::{
     memory::{Ran, SetRecollection, Since},
     placement::{self, Role, Rules, Spot},
     view::{Item, Owner, Runs, Seat, View, Wish, seconds},
+    wanted,
 };
 use crate::snapshot::{lease::Order, listener_set::Course, report::UnitState};
 
@@ -255,6 +256,11 @@ fn note_restarts(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alar
     memory.restarting.retain(|name, told| {
         let Ok(at) = view.items.binary_search_by_key(&name.as_str(), |item| item.name) else { return false };
         let item = &view.items[at];
+        // What was not written after all is not what anybody restarts for.
+        let lacks = |(seen, settings)| wanted::lacks(view.snapshot, seen, settings, true).is_some_and(|it| it.restarts);
+        if item.seen.zip(item.settings).is_some_and(lacks) {
+            return false;
+        }
         item.epoch() == told.epoch && item.at().is_some() && alarm.is_ahead(told.since.saturating_add(patience))
     });
 }

@@ -7,6 +7,7 @@ use std::{
 use kube::ResourceExt;
 
 use super::{Index, Kind, ObjectKey, Touched};
+use crate::api::ListenerSet;
 use crate::snapshot::{
     AgentSeen, Agents, Pod, SessionState,
     lease::{Claim, Holder},
@@ -19,7 +20,9 @@ impl Index {
         if !is_listed(Kind::ListenerSet) || !is_listed(Kind::Lease) {
             return Agents::Unknown;
         }
-        let mut sets = self.sets.of_rollout(rollout).peekable();
+        // What a set that goes has left is taken nowhere.
+        let is_there = |(_, set): &(&ObjectKey, &ListenerSet)| set.metadata.deletion_timestamp.is_none();
+        let mut sets = self.sets.of_rollout(rollout).filter(is_there).peekable();
         if sets.peek().is_none() {
             return Agents::NotAsked;
         }
