@@ -7,7 +7,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::trace::Trace;
 use crate::fake_apiserver::{
     Commit,
-    kinds::{PODS, ROLLOUTS},
+    kinds::{LISTENER_SETS, PODS, ROLLOUTS},
 };
 
 /// A write, in a line.
@@ -20,6 +20,8 @@ pub fn line(commit: &Commit) -> String {
         format!("{what} {}", pod(object))
     } else if *change.kind == ROLLOUTS {
         format!("{what} {}", rollout(object))
+    } else if *change.kind == LISTENER_SETS {
+        format!("{what} {}", listener_set(object))
     } else {
         what
     }
@@ -59,6 +61,31 @@ fn rollout(rollout: &Value) -> String {
         status["currentRevision"],
         status["effectiveRevision"],
         status["waitingFor"].as_str().unwrap_or_default(),
+    )
+}
+
+fn listener_set(set: &Value) -> String {
+    let status = &set["status"];
+    let reason = |type_: &str| super::users::reason(set, type_).unwrap_or("-").to_owned();
+    let exceptions = status["exceptions"].as_array().into_iter().flatten();
+    let exceptions: Vec<String> = exceptions
+        .map(|one| {
+            [&one["listener"], &one["state"], &one["holder"], &one["reason"]]
+                .map(|word| word.as_str().unwrap_or("-"))
+                .join(" ")
+        })
+        .collect();
+    format!(
+        "[generation {} | observed {} {} of {} run, {} move, last {} {}; {}; {}]",
+        set["metadata"]["generation"],
+        status["observedGeneration"],
+        status["running"],
+        status["listeners"],
+        status["moving"],
+        status["lastMove"],
+        reason("Ready"),
+        reason("Degraded"),
+        exceptions.join(", "),
     )
 }
 

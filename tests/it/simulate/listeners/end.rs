@@ -113,6 +113,7 @@ pub fn explain(listeners: &Listeners) -> Result<(), String> {
     for set in &present.sets {
         let wanted = started(set);
         let mut loads: BTreeMap<String, usize> = present.pods.iter().map(|pod| (pod.clone(), 0)).collect();
+        let room = room(set, present.pods.len());
         let mut found = 0;
         for listener in &wanted {
             let Some(places) = running.remove(&(set.uid().to_owned(), listener.clone())) else { continue };
@@ -122,7 +123,7 @@ pub fn explain(listeners: &Listeners) -> Result<(), String> {
             if holder.split('/').next() != Some(place) {
                 return Err(format!("{listener} runs in {place}, and is {holder:?}'s"));
             }
-            let is_nowhere_else = loads.is_empty();
+            let is_nowhere_else = loads.is_empty() || wanted.len() > room;
             match loads.get_mut(place) {
                 Some(load) => (found, *load) = (found + 1, *load + 1),
                 // It stays in a Pod that somebody has taken out of our hands.
@@ -130,7 +131,6 @@ pub fn explain(listeners: &Listeners) -> Result<(), String> {
                 None => return Err(format!("{listener} runs in {place}, which should have nothing")),
             }
         }
-        let room = room(set, present.pods.len());
         // More than there is room for run where the bound was lowered since: what runs is not stopped for it.
         if found < wanted.len().min(room) {
             return Err(format!("{found} of {} listeners of {} run, with room for {room}", wanted.len(), set.name()));

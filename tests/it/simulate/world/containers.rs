@@ -206,7 +206,10 @@ impl World {
         }
         let now = self.now_for(uid);
         self.write_status(uid, |object| self.tell_of_container(uid, object, now));
-        self.agents_after(10, 3_000, Due::Stage(uid.to_owned(), Stage::Ready));
+        // While its course goes on, that says what comes.
+        if let Some(stage) = self.pods.get(uid).and_then(|pod| pod.settled) {
+            self.agents_after(10, 3_000, Due::Stage(uid.to_owned(), stage));
+        }
     }
 
     /// The kubelet is to end a Pod that has an agent; false: it has none.

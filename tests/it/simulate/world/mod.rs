@@ -69,6 +69,8 @@ struct Pod {
     name: String,
     node: Option<String>,
     stages: std::vec::IntoIter<(Duration, Stage)>,
+    /// The last of them, once it has come to that.
+    settled: Option<Stage>,
     is_ending: bool,
     /// Its version ends by itself, again and again.
     crashes: bool,
@@ -181,7 +183,15 @@ impl World {
         let uid = object.uid().to_owned();
         self.pods.insert(
             uid.clone(),
-            Pod { namespace, name, node: None, stages, is_ending: false, crashes: behaviour == Behaviour::Crash },
+            Pod {
+                namespace,
+                name,
+                node: None,
+                stages,
+                settled: None,
+                is_ending: false,
+                crashes: behaviour == Behaviour::Crash,
+            },
         );
         self.after_millis(1, 500, Due::Bind(uid));
     }
@@ -238,11 +248,13 @@ impl World {
         }
     }
 
-    fn next_stage(&mut self, uid: &str) {
-        let Some(pod) = self.pods.get_mut(uid) else { return };
-        if let Some((pause, stage)) = pod.stages.next() {
+    /// True: there is another one.
+    fn next_stage(&mut self, uid: &str) -> bool {
+        let next = self.pods.get_mut(uid).and_then(|pod| pod.stages.next());
+        if let Some((pause, stage)) = next {
             self.after(pause, Due::Stage(uid.to_owned(), stage));
         }
+        next.is_some()
     }
 
     /// A silent node reports nothing until it is back; nor does one about a Pod that it ends.
@@ -258,7 +270,11 @@ impl World {
             report(object, stage, now);
             self.tell_of_container(uid, object, now);
         });
-        self.next_stage(uid);
+        if !self.next_stage(uid)
+            && let Some(pod) = self.pods.get_mut(uid)
+        {
+            pod.settled = Some(stage);
+        }
     }
 
     fn write_status(&self, uid: &str, mut write: impl FnMut(&mut Value)) {
