@@ -41,8 +41,8 @@ use self::{
 const REGRESSIONS: &str = include_str!("seeds.txt");
 /// Random seeds, unless `SEEDS` says how many.
 const RANDOM_SEEDS: usize = 20;
-/// The same, with listeners.
-const RANDOM_SEEDS_WITH_LISTENERS: usize = 8;
+/// The same, with listeners: one takes up to a minute where nothing is optimized.
+const RANDOM_SEEDS_WITH_LISTENERS: usize = 4;
 /// Lines shown of a history that broke a promise.
 const TAIL: usize = 60;
 /// Broken seeds after which no more are run.
