@@ -45,9 +45,7 @@ async fn a_killed_agent_is_succeeded_at_once() {
     let (epoch, holder) = listeners.ownership("feed-0").await;
     signal(Signal::SIGKILL, holder.split('/').next().unwrap(), "bots", None);
     listeners.until(30, "it is another's", |_| true).await;
-    listeners.flows(30, "feed-0").await;
-    let (next, successor) = listeners.ownership("feed-0").await;
-    assert!(next > epoch && successor != holder, "{epoch} {holder} → {next} {successor}");
+    listeners.taken_over("feed-0", (epoch, &holder)).await;
     listeners.running(30, 4).await;
     listeners.judge(4, true);
 }
@@ -89,9 +87,7 @@ async fn a_stopped_agent_loses_its_listeners_without_running_them_twice() {
     let pod = holder.split('/').next().unwrap().to_owned();
     signal(Signal::SIGSTOP, &pod, "bots", None);
     tokio::time::sleep(Duration::from_secs(8)).await; // longer than D
-    listeners.flows(30, "feed-0").await;
-    let (next, successor) = listeners.ownership("feed-0").await;
-    assert!(next > epoch && successor != holder, "{epoch} {holder} → {next} {successor}");
+    listeners.taken_over("feed-0", (epoch, &holder)).await;
     signal(Signal::SIGCONT, &pod, "bots", None);
     listeners.running(60, 4).await;
     listeners.judge(4, true);
@@ -178,9 +174,7 @@ async fn a_pod_that_stood_still_is_kept_out_by_its_token() {
     let namespace = listeners.stage.namespace.clone();
     listeners.node(&["pause", &namespace, &pod]);
     tokio::time::sleep(Duration::from_secs(8)).await; // longer than D
-    listeners.flows(30, "feed-0").await;
-    let (next, successor) = listeners.ownership("feed-0").await;
-    assert!(next > epoch && successor != holder, "{epoch} {holder} → {next} {successor}");
+    listeners.taken_over("feed-0", (epoch, &holder)).await;
     listeners.node(&["resume", &namespace, &pod]);
     listeners.running(60, 4).await;
     listeners.flows(20, "feed-0").await;
@@ -234,9 +228,7 @@ async fn a_lease_that_is_deleted_while_its_holder_stands_still() {
     signal(Signal::SIGSTOP, &pod, "bots", None);
     listeners.leases().delete("listener.bots.feed-0", &DeleteParams::default()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(8)).await; // longer than D
-    listeners.flows(30, "feed-0").await;
-    let (next, successor) = listeners.ownership("feed-0").await;
-    assert!(next > epoch && successor != holder, "{epoch} {holder} → {next} {successor}");
+    listeners.taken_over("feed-0", (epoch, &holder)).await;
     signal(Signal::SIGCONT, &pod, "bots", None);
     listeners.running(60, 4).await;
     listeners.judge(4, true);

@@ -295,6 +295,13 @@ impl Listeners {
         }
     }
 
+    /// Waits until this feed flows again, under another holder and a higher epoch than before.
+    pub async fn taken_over(&self, feed: &str, (epoch, holder): (i32, &str)) {
+        self.flows(30, feed).await;
+        let (next, successor) = self.ownership(feed).await;
+        assert!(next > epoch && successor != holder, "{epoch} {holder} → {next} {successor}");
+    }
+
     /// (epoch, identity of the holder) of a listener.
     pub async fn ownership(&self, listener: &str) -> (i32, String) {
         let lease = self.leases().get(&names::listener_lease_name("bots", listener)).await.unwrap();
