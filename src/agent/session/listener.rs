@@ -320,11 +320,8 @@ impl Listener {
 
     /// Its start takes too long. True, once: it is to be stopped.
     pub fn gives_up(&mut self, now: Boottime) -> bool {
-        if self.works_by().is_none_or(|works_by| now < works_by) {
-            return false;
-        }
-        let (Runs::Epoch { epoch, .. }, Some(run)) = (&self.unit.runs, self.run.as_mut()) else { return false };
-        let epoch = *epoch;
+        let Runs::Epoch { epoch, .. } = self.unit.runs else { return false };
+        let Some(run) = self.run.as_mut().filter(|run| !run.works && now >= run.works_by) else { return false };
         run.has_failed = true;
         let seconds = now.since(run.began).as_secs();
         let late = || Trouble::new("StartTimeout", &format!("it did not say within {seconds} s that it works"));
