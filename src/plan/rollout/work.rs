@@ -186,13 +186,12 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         }
     }
 
-    /// Slots whose one live Pod is not what they are assigned.
+    /// Slots whose best Pod is not what they are assigned.
     fn replace(&mut self) {
         let view = self.view;
         let lineage = view.lineage;
-        let due =
-            view.slots.wanted().filter(|slot| slot.live.len() == 1 && !slot.fresh && self.assigned(slot).is_some());
-        let due: Vec<_> = due.collect();
+        let is_due = |slot: &&Slot<'_>| !slot.live.is_empty() && !slot.fresh && self.assigned(slot).is_some();
+        let due: Vec<_> = view.slots.wanted().filter(is_due).collect();
         if due.is_empty() {
             return;
         }
@@ -231,7 +230,13 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
 
     /// With surge: create the partner, the old Pod leaves once that is available. Without: retire, then create.
     fn change(&mut self, slot: &Slot<'a>, pod: &Pod, reason: PodReason) {
-        if !pod.is_ready() {
+        if slot.live.len() > 1 {
+            // The surplus leaves first. Its turn is kept: were a slot behind it taken now, and this one at the next look, a
+            // controller that acts late on this look and one that acts on the next would take an instance each.
+            if pod.is_ready() {
+                self.budget.take_instance(self.available(pod));
+            }
+        } else if !pod.is_ready() {
             self.changes.push(delete(pod, reason)); // costs no availability, and may free what the new one needs
         } else if self.creates_held.is_none() && self.budget.total < self.budget.total_max {
             self.create(slot, reason);
