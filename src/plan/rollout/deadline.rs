@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 
 use super::{
-    View, after,
+    View, after, agents,
     failure::seconds,
     gates,
     memory::behind,
@@ -50,7 +50,8 @@ fn deadline(view: &View<'_>) -> Option<Timestamp> {
 }
 
 /// The opened slots that are not available in time. A Pod has this time from its own creation on, whatever became of the
-/// one before it, and a slot whose old Pod is ending has it from that end on; who runs on a lost node is not late but lost.
+/// one before it, a slot whose old Pod is ending has it from that end on, and one that waits for listeners to move from the
+/// last one that did; who runs on a lost node is not late but lost.
 pub(super) fn late(view: &View<'_>, alarm: &mut super::Alarm) -> Vec<i32> {
     let Done::Not(mut undone) = view.slots.done() else { return Vec::new() };
     if !deadline(view).is_some_and(|at| alarm.passed(at)) {
@@ -74,7 +75,11 @@ fn is_late(view: &View<'_>, slot: &Slot<'_>, alarm: &mut super::Alarm) -> bool {
     }
     let created = at_effective(view, slot).map(|pod| pod.created);
     let ended = slot.terminating.iter().filter(|_| slot.live.is_empty()).filter_map(|pod| pod.deletion);
-    created.chain(ended).max().is_none_or(|since| alarm.passed(after(since, seconds_allowed(view))))
+    created
+        .chain(ended)
+        .chain(agents::handed_over_at(view, slot))
+        .max()
+        .is_none_or(|since| alarm.passed(after(since, seconds_allowed(view))))
 }
 
 fn at_effective<'v>(view: &'v View<'_>, slot: &'v Slot<'_>) -> impl Iterator<Item = &'v crate::snapshot::Pod> {

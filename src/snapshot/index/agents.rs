@@ -33,9 +33,16 @@ impl Index {
         for (set, object) in sets {
             let uid = object.uid().unwrap_or_default();
             let mut held: BTreeMap<&Holder, Vec<(&str, u32)>> = BTreeMap::new();
-            for (listener, ownership) in self.sets.leases.owned(set, &uid) {
-                if let Some(holder) = &ownership.holder {
-                    held.entry(holder).or_default().push((listener, ownership.epoch));
+            for (listener, seen) in self.sets.leases.owned(set, &uid) {
+                let Some(holder) = &seen.ownership.holder else { continue };
+                held.entry(holder).or_default().push((listener, seen.ownership.epoch));
+                if let Some(agent) = agents.get_mut(holder)
+                    && seen
+                        .from
+                        .as_ref()
+                        .is_some_and(|from| Holder::parse(from).is_none_or(|from| from.uid != holder.uid))
+                {
+                    agent.last_gained = agent.last_gained.max(seen.acquired_at);
                 }
             }
             for (holder, agent) in &mut agents {

@@ -1,7 +1,7 @@
 //! Pods that hold listeners: when they leave, when their batch is done, when it has failed.
 use serde_json::json;
 
-use super::fixture::{Fixture, say};
+use super::fixture::{Fixture, at, say};
 use crate::{
     plan::{revision, rollout::plan},
     snapshot::{AgentSeen, Agents, SessionState},
@@ -83,6 +83,30 @@ fn a_listener_that_keeps_failing_on_a_new_pod_fails_its_instance() {
     assert_eq!(failing(2), None);
     let message = "web-0: listener feed-1 has failed 3 times in a row: ConnectTimeout";
     assert_eq!(failing(3), Some(("ListenerFailed".into(), message.into())));
+}
+
+/// X8: with a start budget the listeners of one Pod take longer than the deadline allows a Pod; each that moves is progress.
+#[test]
+fn a_hand_over_that_gets_on_is_not_late() {
+    let failed = |gained: Option<i64>, held: u32| {
+        let mut world = surging("ab a", 1).holding(&[("web-0-a", held, held), ("web-0-b", 2, 2), ("web-1-a", 2, 2)]);
+        world.snapshot.now = at(1_000);
+        world.agent("web-0-b").last_gained = gained.map(at);
+        plan(&world.snapshot).memory.failed.map(|failed| failed.reason)
+    };
+    let late = Some("ProgressDeadlineExceeded".to_owned());
+    assert_eq!((failed(None, 2), failed(Some(399), 2)), (late.clone(), late), "600 s without one that moved");
+    assert_eq!(failed(Some(401), 2), None);
+    // One that is still to start, in the Pod that is to have it.
+    let mut starting = surging("b a", 1).holding(&[("web-0-b", 2, 1), ("web-1-a", 2, 2)]);
+    starting.snapshot.now = at(1_000);
+    starting.agent("web-0-b").last_gained = Some(at(990));
+    assert_eq!(plan(&starting.snapshot).memory.failed, None);
+    // Nothing of that helps a slot that waits for its Pod.
+    let mut broken = surging("ab~ a", 1).holding(&[("web-0-a", 2, 2), ("web-1-a", 2, 2)]);
+    broken.snapshot.now = at(1_000);
+    broken.agent("web-1-a").last_gained = Some(at(990));
+    assert!(plan(&broken.snapshot).memory.failed.is_some());
 }
 
 /// A15: what leaves says what it still has, and when it has nothing any more. What stays costs no write.

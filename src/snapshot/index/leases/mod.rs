@@ -17,7 +17,7 @@ use super::{Event, ObjectKey, Scope, shelf::Progress};
 use crate::{
     api::{names, session::SessionProfile},
     snapshot::{
-        lease::{Letter, Ownership, Session, Watched},
+        lease::{Letter, Session, Watched},
         listener_set::{OwnershipSeen, SessionSeen},
         report::{AgentInfo, Report},
         wire::LeaseView,
@@ -311,9 +311,13 @@ impl Leases {
     }
 
     /// The same, without a copy.
-    pub(super) fn owned<'a>(&'a self, set: &ObjectKey, uid: &'a str) -> impl Iterator<Item = (&'a str, &'a Ownership)> {
+    pub(super) fn owned<'a>(
+        &'a self,
+        set: &ObjectKey,
+        uid: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a OwnershipSeen)> {
         let owned = self.ownerships.get(set).into_iter().flatten().filter(move |(_, owned)| owned.set_uid == uid);
-        owned.map(|(listener, owned)| (listener.as_str(), &owned.seen.ownership))
+        owned.map(|(listener, owned)| (listener.as_str(), &owned.seen))
     }
 
     /// The session of a Pod, as it stands.
