@@ -114,6 +114,15 @@ fn shuns(view: &View<'_>, item: &Item<'_>, memory: &SetRecollection) -> BTreeSet
     shuns
 }
 
+/// Its Pod is to leave, and every Pod that could have it has tried it in vain.
+pub(super) fn is_in_vain(view: &View<'_>, item: &Item<'_>, memory: &SetRecollection) -> bool {
+    let Some(at) = item.at().filter(|at| view.seats[*at].role == Role::Leaves) else { return false };
+    let shunned = shuns(view, item, memory);
+    let others = view.seats.iter().enumerate().filter(|(other, _)| *other != at);
+    let mut open = others.filter(|(_, seat)| matches!(seat.role, Role::Target | Role::Stays)).peekable();
+    open.peek().is_some() && open.all(|(other, _)| shunned.contains(&other))
+}
+
 /// Whether what nobody runs, or what is on a Pod that leaves, may go where it exceeds a Pod's share.
 struct Crowd {
     has_waited: bool,

@@ -5,7 +5,7 @@ use super::{
     change::{Place, Stage},
     sessions,
     view::{Item, Owner, Runs, View, Wish},
-    work::Note,
+    work::{NO_HEIR, Note},
 };
 
 /// Where each listener is, by name.
@@ -31,7 +31,7 @@ fn place(view: &View<'_>, item: &Item<'_>, note: &Note) -> Place {
             if sessions::is_silent(view, item.owner) {
                 say("HolderSilent", format!("{} is silent; it is taken over when that is certain", holder.pod));
                 Stage::Orphaned
-            } else if note.is_moving && !matches!(item.runs, Runs::Failed(_)) {
+            } else if (note.is_moving || note.reason == NO_HEIR) && !matches!(item.runs, Runs::Failed(_)) {
                 Stage::Moving
             } else {
                 match item.runs {

@@ -25,6 +25,9 @@ use crate::{
     },
 };
 
+/// Why a listener stays on a Pod that leaves: no other can run it.
+pub(super) const NO_HEIR: &str = "NoHeir";
+
 /// What becomes of a listener, beside what its Leases say: for people.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Note {
@@ -228,6 +231,14 @@ impl<'v, 'a> Work<'v, 'a> {
                     moves.push((order, index, holder, from, Some(to)));
                 }
                 (Wish::Stop | Wish::Go, _) => moves.push((1, index, holder, from, None)),
+                (Wish::Run, _) if goals::is_in_vain(view, item, self.memory) => {
+                    let message = format!(
+                        "{} leaves, and every other Pod has tried to run it in vain: it stays until one of them can, which each \
+                         tries anew after some minutes",
+                        view.seats[from].name
+                    );
+                    self.notes[index].say(NO_HEIR, message);
+                }
                 (Wish::Run, _) if item.waits => {}
                 _ => self.count_start(item, from),
             }

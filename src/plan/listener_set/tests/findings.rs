@@ -267,6 +267,12 @@ fn what_nobody_else_can_run_goes_on_where_it_is() {
         world.tick();
         assert_eq!(world.running().get("listener-0"), Some(&old), "after {second} s");
     }
+    let place = world.tick().listeners["listener-0"].clone();
+    assert_eq!(
+        (place.stage, place.reason.as_str()),
+        (Stage::Moving, "NoHeir"),
+        "its Rollout waits, and people see for what"
+    );
 }
 
 /// A restart counts from when it is asked for: the Lease shows it only once the old one has stopped.
