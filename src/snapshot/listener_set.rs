@@ -21,6 +21,8 @@ pub struct SetSnapshot {
     pub set: ListenerSet,
     /// Its listeners sorted by name, or why they are not known.
     pub listeners: Result<Vec<Wanted>, SourceError>,
+    /// Where they are not known: as they were when they were, if this process has seen that.
+    pub last_read: Option<Vec<Wanted>>,
     /// The Pods that may hold them, sorted by name: of the Rollout, or those that the selector selects.
     pub pods: Vec<SetPod>,
     /// Sessions by name of the Pod: of these Pods, and of every Pod that an ownership names.

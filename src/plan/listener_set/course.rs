@@ -64,6 +64,7 @@ mod tests {
         let mut snapshot = SetSnapshot {
             set: serde_json::from_value(set).unwrap(),
             listeners: Ok(Vec::new()),
+            last_read: None,
             pods: rollout.pods.iter().map(|pod| SetPod::from(&**pod)).collect(),
             sessions: BTreeMap::new(),
             ownerships: BTreeMap::new(),

@@ -196,8 +196,8 @@ impl<'a> View<'a> {
             is_permitted: false,
             invited: None,
         };
-        let Ok(listeners) = &snapshot.listeners else {
-            // Which are wanted is not known: those that are somebody's go on.
+        let Some(listeners) = snapshot.listeners.as_ref().ok().or(snapshot.last_read.as_ref()) else {
+            // Which are wanted was never known: those that are somebody's go on.
             let wish = |seen: &OwnershipSeen| if seen.ownership.holder.is_some() { Wish::Run } else { Wish::Stop };
             return snapshot.ownerships.iter().map(|(name, seen)| item(name, wish(seen), None)).collect();
         };

@@ -353,6 +353,22 @@ fn what_runs_goes_on_when_the_listeners_are_not_known() {
     assert_eq!(world.running().len(), 4);
 }
 
+/// L4: the source of the listeners is broken, and what a Pod has handed back to nobody is started all the same, as long as
+/// this operator knows what was asked for before; what was stopped stays so.
+#[test]
+fn what_was_asked_for_last_counts_while_the_listeners_are_not_known() {
+    let spec = json!({"rolloutRef": {"name": "web"}, "listeners": [{"name": "a"}, {"name": "b", "state": "Stopped"}]});
+    let mut world = World::new(&spec, 1);
+    world.settle();
+    world.last_read = crate::snapshot::listener::read(&world.set, None).ok();
+    world.set.spec.listeners = None;
+    world.set.spec.config_map = Some(serde_json::from_value(json!({"name": "tokens"})).unwrap());
+    let lease = world.leases.get_mut("a").unwrap();
+    (lease.ownership.holder, lease.ownership.epoch) = (None, lease.ownership.epoch + 1);
+    world.run(20);
+    assert_eq!(world.running().keys().collect::<Vec<_>>(), ["a"]);
+}
+
 #[test]
 fn a_set_that_is_deleted_writes_nothing() {
     let mut world = World::of(4, 2);

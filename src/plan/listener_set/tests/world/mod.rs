@@ -26,7 +26,7 @@ use crate::{
     snapshot::{
         ContainerEnd,
         lease::{Claim, Holder, Letter, Named, Ownership, Session, Watched},
-        listener,
+        listener::{self, Wanted},
         listener_set::{Course, OwnershipSeen, PodEnds, SessionSeen, SetPod, SetSnapshot},
         report::{AgentInfo, Gap, Report},
     },
@@ -88,6 +88,8 @@ pub struct World {
     pub lost_nodes: BTreeSet<String>,
     /// Pods that the Rollout deletes once they hold nothing.
     pub leaving: BTreeSet<String>,
+    /// The listeners as they could last be read.
+    pub last_read: Option<Vec<Wanted>>,
     /// Changes that were written, of all looks.
     pub writes: usize,
     /// Planned moves of each listener.
@@ -118,6 +120,7 @@ impl World {
             pods_in_the_end: pods,
             lost_nodes: BTreeSet::new(),
             leaving: BTreeSet::new(),
+            last_read: None,
             writes: 0,
             moves: BTreeMap::new(),
             watches: BTreeMap::new(),
@@ -244,6 +247,7 @@ impl World {
         SetSnapshot {
             set: self.set.clone(),
             listeners,
+            last_read: self.last_read.clone(),
             pods: self.pods.values().filter(|pod| !pod.is_gone).map(|pod| pod.seen.clone()).collect(),
             sessions,
             ownerships: self.leases.clone(),
