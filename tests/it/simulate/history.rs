@@ -36,9 +36,9 @@ const REST_WITHIN: Duration = Duration::from_mins(30);
 /// Settled means that nothing has been written for so long.
 const STILLNESS: Duration = Duration::from_secs(45);
 /// After that, nothing may happen for so long.
-const IDLE: Duration = Duration::from_mins(2);
+const IDLE: Duration = Duration::from_mins(1);
 /// Requests that an idle operator may send meanwhile, other than about the lock.
-const IDLE_REQUESTS_MAX: usize = 60;
+const IDLE_REQUESTS_MAX: usize = 30;
 
 /// What came of a history.
 pub struct Outcome {

@@ -59,7 +59,10 @@ fn started(set: &Object) -> BTreeSet<String> {
 pub fn is_at_rest(listeners: &Listeners) -> bool {
     let present = present(listeners);
     present.sets.iter().all(|set| {
-        let is_full = started(set).len() > room(set, present.pods.len());
+        let mut exceptions = set["status"]["exceptions"].as_array().into_iter().flatten();
+        // What a silent Pod has counts as lost by mere time.
+        let is_full = started(set).len() > room(set, present.pods.len())
+            && exceptions.all(|exception| exception["reason"] != "HolderSilent");
         let is_done =
             matches!(reason(set, "Ready"), Some("Complete")) || (is_full && reason(set, "Ready") == Some("Unassigned"));
         set["status"]["observedGeneration"] == set["metadata"]["generation"] && is_done
