@@ -26,8 +26,7 @@ fn snapshot() -> SetSnapshot {
     });
     SetSnapshot {
         set: serde_json::from_value(set).unwrap(),
-        listeners: Ok(Vec::new()),
-        last_read: None,
+        listeners: Ok(std::sync::Arc::default()),
         pods: Vec::new(),
         sessions: BTreeMap::new(),
         ownerships: BTreeMap::new(),

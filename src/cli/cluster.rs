@@ -199,7 +199,7 @@ mod tests {
         });
         let cluster = Cluster { client, namespace: "shop".into() };
         let snapshot = cluster.set_snapshot(serde_json::from_value(set).unwrap()).await.unwrap();
-        snapshot.listeners.map(|wanted| wanted.into_iter().map(|wanted| wanted.name).collect())
+        snapshot.listeners.map(|wanted| wanted.iter().map(|wanted| wanted.name.clone()).collect())
     }
 
     /// A5: also of a set whose listeners a ConfigMap says, those are shown that nobody holds.

@@ -6,7 +6,7 @@
 //! or a proven death is answered within milliseconds.
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
@@ -54,6 +54,8 @@ pub struct Candidate {
 /// Takes part in the election.
 pub struct Election {
     candidate: Candidate,
+    /// When this process began to take part, by both clocks.
+    began: (Timestamp, Instant),
     api: Api<Lease>,
     fence: Fence,
     /// The Lease as last read or written.
@@ -107,6 +109,7 @@ impl Election {
     pub fn new(candidate: Candidate, fence: Fence) -> Self {
         let api = Api::namespaced(candidate.client.clone(), &candidate.namespace);
         Self {
+            began: (candidate.clock.now(), Instant::now()),
             candidate,
             api,
             fence,
@@ -306,7 +309,7 @@ impl Election {
         let acquired = lease.spec.as_ref().and_then(|spec| spec.acquire_time.clone()).filter(|_| !is_new);
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(self.candidate.me.to_string()),
-            acquire_time: Some(acquired.unwrap_or_else(|| now.clone())),
+            acquire_time: Some(acquired.unwrap_or_else(|| MicroTime(self.acquired_at()))),
             renew_time: Some(now),
             lease_transitions: Some(transitions),
             lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
@@ -324,6 +327,13 @@ impl Election {
         self.renewed_at = sent_at;
         self.fence.extend(lock_began + LEASE_DURATION);
         Ok(())
+    }
+
+    /// Now, by the time of day as this process has found it. If somebody sets that back, an earlier container's end would
+    /// else be later than what this one writes, and seem to be ours (see [`lease::covers`]).
+    fn acquired_at(&self) -> Timestamp {
+        let (time, since) = self.began;
+        SignedDuration::try_from(since.elapsed()).map_or(time, |elapsed| time + elapsed)
     }
 
     /// Watches the Lease, to hear of its renewals and its release. Where that is not allowed, looking every two seconds

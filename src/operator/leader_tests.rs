@@ -263,6 +263,20 @@ async fn a_death_certificate_is_acted_upon_at_once() {
     assert!(waited < 0.1, "{waited}");
 }
 
+/// An earlier container of this Pod ended before this one began; set back, the clock would place what is taken now before
+/// that end.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_does_not_date_the_lock_before_its_process() {
+    let world = world();
+    let (mut election, _) = election(&world, "a/1/x");
+    election.candidate.clock = Clock::new(|| "2026-01-01T09:00:00Z".parse().unwrap());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    election.win().await;
+    let lease = world.lock().unwrap().lease.clone().unwrap();
+    assert_eq!(lease["spec"]["acquireTime"], "2026-01-01T10:00:03.000000Z");
+    assert_eq!(lease["spec"]["renewTime"], "2026-01-01T09:00:00.000000Z");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lock_that_another_took_is_lost_and_the_fence_closes() {
     let world = world();

@@ -1,6 +1,7 @@
 //! What is known about one ListenerSet, as plain values.
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,9 +21,7 @@ pub struct SetSnapshot {
     /// The object, as last seen.
     pub set: ListenerSet,
     /// Its listeners sorted by name, or why they are not known.
-    pub listeners: Result<Vec<Wanted>, SourceError>,
-    /// Where they are not known: as they were when they were, if this process has seen that.
-    pub last_read: Option<Vec<Wanted>>,
+    pub listeners: Result<Arc<Vec<Wanted>>, SourceError>,
     /// The Pods that may hold them, sorted by name: of the Rollout, or those that the selector selects.
     pub pods: Vec<SetPod>,
     /// Sessions by name of the Pod: of these Pods, and of every Pod that an ownership names.
@@ -135,6 +134,8 @@ pub struct OwnershipSeen {
     pub acquired_at: Option<Timestamp>,
     /// The owner before.
     pub from: Option<String>,
+    /// That one is of another Pod, had stopped it, and gave it on: it was not taken from the dead.
+    pub is_handed_over: bool,
     /// How it names its owner.
     pub named: Named,
 }

@@ -116,7 +116,7 @@ pub struct AgentSeen {
     pub running: u32,
     /// ListenerSets of which it holds listeners, or runs some that have not been proven to have ended: with how many.
     pub busy: Vec<(String, u32)>,
-    /// When it was last given a listener that another Pod had.
+    /// When another Pod last handed a listener over to it.
     pub last_gained: Option<Timestamp>,
     /// The listener that has failed most often in a row here: how often, its name, why.
     pub failing: Option<(u32, String, String)>,

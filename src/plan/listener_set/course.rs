@@ -19,7 +19,11 @@ pub fn note(snapshot: &mut SetSnapshot, rollout: &Snapshot) {
     let slots = rollout::slots(rollout, &memory);
     // Slots that are not opened yet are assigned the revision before: what fails on the new one must not go back there.
     let effective = memory.effective.as_deref().filter(|_| memory.batch.is_some());
-    let courses: BTreeMap<&str, Course> = slots.all().flat_map(|slot| courses(&slots, slot, effective)).collect();
+    // Pods beyond replicas stay for as long as there is none within that could take what they have, and may take it too.
+    let has_any = slots.wanted().any(|slot| slot.live.iter().any(|pod| pod.is_ready()));
+    let beyond = if has_any { Course::Leaves } else { Course::Stays };
+    let courses = slots.all().flat_map(|slot| courses(&slots, slot, effective, beyond));
+    let courses: BTreeMap<&str, Course> = courses.collect();
     for pod in &mut snapshot.pods {
         let course = courses.get(pod.name.as_str()).copied().filter(|_| !snapshot.leaving.contains(&pod.name));
         pod.course = course.unwrap_or(Course::Leaves);
@@ -27,17 +31,19 @@ pub fn note(snapshot: &mut SetSnapshot, rollout: &Snapshot) {
     snapshot.is_rolling = memory.batch.is_some() || snapshot.pods.iter().any(|pod| pod.course != Course::Target);
 }
 
-/// `effective`: the revision that an open batch works towards.
+/// `effective`: the revision that an open batch works towards. `beyond`: what becomes of Pods beyond replicas.
 fn courses<'a>(
     slots: &'a Slots<'a>,
     slot: &'a Slot<'a>,
     effective: Option<&'a str>,
+    beyond: Course,
 ) -> impl Iterator<Item = (&'a str, Course)> {
     let has_heir = slot.fresh && slot.live.first().is_some_and(|best| best.is_ready());
     let course = move |place: usize, pod: &Pod| {
         let is_effective = effective.is_none_or(|effective| pod.revision == effective);
         let is_target = Some(pod.revision.as_str()) == slot.assigned && is_effective && !slots.is_renewal_due(pod);
         match slot.assigned {
+            None if slot.index >= 0 => beyond,
             None => Course::Leaves,
             Some(_) if place > 0 && has_heir => Course::Leaves,
             Some(_) if is_target => Course::Target,
@@ -63,8 +69,7 @@ mod tests {
         let set = json!({"metadata": {"name": "bots"}, "spec": {"rolloutRef": {"name": "web"}, "listeners": []}});
         let mut snapshot = SetSnapshot {
             set: serde_json::from_value(set).unwrap(),
-            listeners: Ok(Vec::new()),
-            last_read: None,
+            listeners: Ok(std::sync::Arc::default()),
             pods: rollout.pods.iter().map(|pod| SetPod::from(&**pod)).collect(),
             sessions: BTreeMap::new(),
             ownerships: BTreeMap::new(),
@@ -96,6 +101,15 @@ mod tests {
     fn what_is_beyond_replicas_leaves() {
         let shrunk = Fixture::new("a a", 'a', json!({"replicas": 1})).settled();
         assert_eq!(told(&shrunk.snapshot).0, ["0a Target", "1a Leaves"]);
+    }
+
+    /// L4: the instances that are to stay are broken, and those beyond wait for them: nothing else can run what there is.
+    #[test]
+    fn what_is_beyond_replicas_takes_what_nobody_else_can() {
+        let mut shrunk = Fixture::new("a~ a a", 'a', json!({"replicas": 1})).settled();
+        assert_eq!(told(&shrunk.snapshot).0, ["0a Target", "1a Stays", "2a Stays"]);
+        shrunk.snapshot.pods.remove(0);
+        assert_eq!(told(&shrunk.snapshot), (vec!["1a Stays".to_owned(), "2a Stays".to_owned()], true));
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub(super) struct Goals {
     /// Those whose Pod is deleted once it holds nothing, while `spec.placement.maxPerPod` leaves room for them nowhere: the
     /// Pod that will have some cannot come before that one has gone. They wait for it without running.
     pub put_down: Vec<bool>,
+    /// Those that stay all the same on a Pod that is deleted once it holds nothing: every other one has tried them in vain,
+    /// or has no room.
+    pub stranded: Vec<bool>,
 }
 
 /// What is to be where.
@@ -80,10 +83,13 @@ pub(super) fn goals(view: &View<'_>, is_held_back: &[bool], memory: &mut SetReco
         found = placement::place(&spots, &seats, &rules);
     }
     let may_put_down = has_waited && rules.max_per_pod.is_some_and(|most| are_full(&seats, &found, most));
-    let mut goals = Goals { seats: vec![None; placed.len()], put_down: vec![false; placed.len()] };
+    let no = || vec![false; placed.len()];
+    let mut goals = Goals { seats: vec![None; placed.len()], put_down: no(), stranded: no() };
     let indices = placed.iter().enumerate().filter(|(_, placed)| **placed).map(|(index, _)| index);
     for ((index, spot), to) in indices.zip(&spots).zip(found) {
-        (goals.seats[index], goals.put_down[index]) = (to, may_put_down && is_stranded(spot, to));
+        let is_stranded = has_waited && is_stranded(spot, to);
+        goals.seats[index] = to;
+        (goals.put_down[index], goals.stranded[index]) = (may_put_down && is_stranded, !may_put_down && is_stranded);
     }
     goals
 }
@@ -112,15 +118,6 @@ fn shuns(view: &View<'_>, item: &Item<'_>, memory: &SetRecollection) -> BTreeSet
         shuns.extend(item.at()); // spec.release: away from there
     }
     shuns
-}
-
-/// Its Pod is to leave, and every Pod that could have it has tried it in vain.
-pub(super) fn is_in_vain(view: &View<'_>, item: &Item<'_>, memory: &SetRecollection) -> bool {
-    let Some(at) = item.at().filter(|at| view.seats[*at].role == Role::Leaves) else { return false };
-    let shunned = shuns(view, item, memory);
-    let others = view.seats.iter().enumerate().filter(|(other, _)| *other != at);
-    let mut open = others.filter(|(_, seat)| matches!(seat.role, Role::Target | Role::Stays)).peekable();
-    open.peek().is_some() && open.all(|(other, _)| shunned.contains(&other))
 }
 
 /// Whether what nobody runs, or what is on a Pod that leaves, may go where it exceeds a Pod's share.

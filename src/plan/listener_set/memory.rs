@@ -2,16 +2,20 @@
 //! is known of a Lease that vanished is what agents still tell ([`super::vanished`]).
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
 
-use crate::snapshot::{lease::Holder, report::Gap};
+use crate::snapshot::{lease::Holder, listener::Wanted, report::Gap};
 
 /// What [`super::plan`] remembers until the next look. Moments are of [`crate::snapshot::listener_set::SetSnapshot::uptime`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SetRecollection {
+    /// The listeners as they could last be read: they count while they cannot be. Not what a standby has read, which
+    /// whoever led before may have gone beyond.
+    pub last_read: Option<Arc<Vec<Wanted>>>,
     /// Since when most nodes have been silent, or had been until lately.
     pub braked_since: Option<Duration>,
     /// Since when they are heard again.

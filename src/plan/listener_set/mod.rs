@@ -68,6 +68,9 @@ pub fn plan(snapshot: &SetSnapshot, recollection: &SetRecollection) -> (SetPlan,
     }
     let mut alarm = Alarm::new(snapshot.uptime);
     let mut memory = recollection.clone();
+    if let Ok(listeners) = &snapshot.listeners {
+        memory.last_read = Some(listeners.clone());
+    }
     let mut view = View::new(snapshot, recollection);
     let floor_due = vanished::remember(&view, floor, &mut memory, &mut alarm);
     goals::remember(&mut view, &mut memory, &mut alarm);

@@ -5,7 +5,7 @@ use super::{
     change::{Place, Stage},
     sessions,
     view::{Item, Owner, Runs, View, Wish},
-    work::{NO_HEIR, Note},
+    work::Note,
 };
 
 /// Where each listener is, by name.
@@ -31,10 +31,21 @@ fn place(view: &View<'_>, item: &Item<'_>, note: &Note) -> Place {
             if sessions::is_silent(view, item.owner) {
                 say("HolderSilent", format!("{} is silent; it is taken over when that is certain", holder.pod));
                 Stage::Orphaned
-            } else if (note.is_moving || note.reason == NO_HEIR) && !matches!(item.runs, Runs::Failed(_)) {
+            } else if note.is_moving && !matches!(item.runs, Runs::Failed(_)) {
                 Stage::Moving
             } else {
                 match item.runs {
+                    Runs::Yes if note.is_stranded && note.reason.is_empty() => {
+                        let leaves = view.seats[seat].name;
+                        let why = "each has tried this one in vain, or has no room";
+                        say(
+                            "NoHeir",
+                            format!(
+                                "{leaves} leaves once others have taken over its listeners, and {why}; it is tried again every few minutes"
+                            ),
+                        );
+                        Stage::Moving
+                    }
                     Runs::Yes => Stage::Running,
                     Runs::No => Stage::Starting,
                     Runs::Failed(unit) => {
@@ -51,7 +62,10 @@ fn place(view: &View<'_>, item: &Item<'_>, note: &Note) -> Place {
             }
         }
     };
-    if view.seats.get(item.at().unwrap_or(usize::MAX)).is_some_and(|seat| seat.is_stuck) && stage != Stage::Running {
+    if view.seats.get(item.at().unwrap_or(usize::MAX)).is_some_and(|seat| seat.is_stuck)
+        && stage != Stage::Running
+        && !note.is_stranded
+    {
         say("NotReleased", "its Pod does not let go of it; it will be deleted once it holds nothing else".to_owned());
     }
     Place {

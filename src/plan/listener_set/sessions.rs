@@ -117,7 +117,10 @@ fn most_are_silent(view: &View<'_>) -> bool {
     }
     let mut nodes: BTreeMap<&str, Node> = BTreeMap::new();
     for seat in &view.seats {
-        let (Some(session), Some(pod), Some(_)) = (seat.session, seat.pod, seat.boot) else { continue };
+        let (Some(session), Some(pod), Some(boot)) = (seat.session, seat.pod, seat.boot) else { continue };
+        if view.death(boot).is_some() {
+            continue; // it says nothing because it has ended: a release that crashes everywhere is no silence of nodes
+        }
         let name = pod.node.as_deref().unwrap_or(seat.name);
         let renews_within = session_times(session.watched.duration).renew + Duration::from_secs(1);
         let is_fresh = session.watched.silent_for <= renews_within;

@@ -110,7 +110,7 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    pub fn new(snapshot: &'a SetSnapshot, before: &SetRecollection) -> Self {
+    pub fn new(snapshot: &'a SetSnapshot, before: &'a SetRecollection) -> Self {
         let mut view = Self { snapshot, seats: Vec::new(), items: Vec::new(), seat_of: BTreeMap::new() };
         for pod in &snapshot.pods {
             view.add_seat(&pod.name, &pod.uid, Some(pod));
@@ -121,7 +121,7 @@ impl<'a> View<'a> {
                 view.add_seat(&holder.pod, &holder.uid, None);
             }
         }
-        view.items = view.wishes();
+        view.items = view.wishes(before);
         for item in &mut view.items {
             item.owner = match item.seen.map(|seen| seen.ownership.holder.as_ref()) {
                 None => Owner::NoLease,
@@ -181,7 +181,7 @@ impl<'a> View<'a> {
         death::proof(holder, &self.snapshot.sessions.get(&holder.pod)?.watched, seat.and_then(Seat::process))
     }
 
-    fn wishes(&self) -> Vec<Item<'a>> {
+    fn wishes(&self, before: &'a SetRecollection) -> Vec<Item<'a>> {
         let snapshot = self.snapshot;
         let item = |name: &'a str, wish, wanted: Option<&'a Wanted>| Item {
             name,
@@ -196,7 +196,7 @@ impl<'a> View<'a> {
             is_permitted: false,
             invited: None,
         };
-        let Some(listeners) = snapshot.listeners.as_ref().ok().or(snapshot.last_read.as_ref()) else {
+        let Some(listeners) = snapshot.listeners.as_ref().ok().or(before.last_read.as_ref()) else {
             // Which are wanted was never known: those that are somebody's go on.
             let wish = |seen: &OwnershipSeen| if seen.ownership.holder.is_some() { Wish::Run } else { Wish::Stop };
             return snapshot.ownerships.iter().map(|(name, seen)| item(name, wish(seen), None)).collect();

@@ -25,9 +25,6 @@ use crate::{
     },
 };
 
-/// Why a listener stays on a Pod that leaves: no other can run it.
-pub(super) const NO_HEIR: &str = "NoHeir";
-
 /// What becomes of a listener, beside what its Leases say: for people.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Note {
@@ -35,6 +32,8 @@ pub(super) struct Note {
     pub to: Option<usize>,
     /// Letters about this stand, or are written now.
     pub is_moving: bool,
+    /// Its Pod is waited for, and no other one can take it.
+    pub is_stranded: bool,
     /// One CamelCase word; empty when nothing is to be said.
     pub reason: &'static str,
     /// A sentence.
@@ -206,6 +205,7 @@ impl<'v, 'a> Work<'v, 'a> {
         let (mut moves, mut waiting) = (Vec::new(), Vec::new());
         for (index, item) in view.items.iter().enumerate() {
             let Owner::Alive(holder, from) = item.owner else { continue };
+            self.notes[index].is_stranded = goals.stranded[index];
             if item.wish == Wish::Run && item.waits && !goals.put_down[index] {
                 waiting.push((item.seen.and_then(|seen| seen.acquired_at), index));
             }
@@ -231,14 +231,6 @@ impl<'v, 'a> Work<'v, 'a> {
                     moves.push((order, index, holder, from, Some(to)));
                 }
                 (Wish::Stop | Wish::Go, _) => moves.push((1, index, holder, from, None)),
-                (Wish::Run, _) if goals::is_in_vain(view, item, self.memory) => {
-                    let message = format!(
-                        "{} leaves, and every other Pod has tried to run it in vain: it stays until one of them can, which each \
-                         tries anew after some minutes",
-                        view.seats[from].name
-                    );
-                    self.notes[index].say(NO_HEIR, message);
-                }
                 (Wish::Run, _) if item.waits => {}
                 _ => self.count_start(item, from),
             }

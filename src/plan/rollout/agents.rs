@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{View, failure::Failure, slots::Slot};
+use super::failure::Failure;
 use crate::{
     plan::change::{Change, Hold, HoldReason},
     snapshot::{AgentSeen, Agents, Pod, SessionState, Snapshot},
@@ -19,17 +19,11 @@ pub(super) fn are_listeners_settled(snapshot: &Snapshot, pod: &Pod) -> bool {
     snapshot.agents.of(&pod.name).is_none_or(|agent| agent.running >= agent.held)
 }
 
-/// When the hand-over that this slot waits for last got on; None where it waits for something else. Listeners move one by
-/// one, and with a start budget thousands of them take hours: each that arrives anywhere is progress.
-pub(super) fn handed_over_at(view: &View<'_>, slot: &Slot<'_>) -> Option<Timestamp> {
-    let (snapshot, spec) = (view.snapshot, view.spec());
-    let best = slot.live.first().filter(|best| best.is_available(spec.min_ready_seconds, view.now()))?;
-    let holds = |pod: &&Pod| snapshot.agents.of(&pod.name).is_some_and(|agent| agent.held > 0);
-    let leaving = if slot.fresh { &slot.live[1..] } else { &slot.live[..] };
-    if are_listeners_settled(snapshot, best) && !leaving.iter().copied().any(|pod| holds(&pod)) {
-        return None;
-    }
-    snapshot.agents.seen().filter_map(|(_, agent)| agent.last_gained).filter(|at| *at <= view.now()).max()
+/// When any Pod was last handed a listener. Listeners move one by one, and at the pace of a start budget thousands of them take
+/// hours: each that arrives is progress. A time ahead of ours, of another clock, counts as so long ago.
+pub(super) fn handed_over_at(snapshot: &Snapshot) -> Option<Timestamp> {
+    let past = |at: Timestamp| snapshot.now - at.duration_since(snapshot.now).abs();
+    snapshot.agents.seen().filter_map(|(_, agent)| agent.last_gained.map(past)).max()
 }
 
 /// A listener that this Pod cannot get to run.

@@ -34,8 +34,8 @@ fn is_stopped(view: &View<'_>, behind: &[i32]) -> bool {
     gates::stop_clock(view) || (is_refused && view.slots.wanted().any(is_missing))
 }
 
-/// When the opened instances should be available at the latest, if they are not: counted from the start of the clock or
-/// the newest available instance. None while the clock stands still.
+/// When the opened instances should be available at the latest, if they are not: counted from the start of the clock, the
+/// newest available instance, or the last listener that was handed over. None while the clock stands still.
 fn deadline(view: &View<'_>) -> Option<Timestamp> {
     let from = view.memory.batch.as_ref()?.deadline_from.as_ref()?.0;
     let min_ready_seconds = view.spec().min_ready_seconds;
@@ -45,13 +45,13 @@ fn deadline(view: &View<'_>) -> Option<Timestamp> {
         .filter(|slot| slot.index < view.slots.opened())
         .flat_map(|slot| at_effective(view, slot))
         .filter_map(|pod| pod.available_at(min_ready_seconds).filter(|at| *at <= view.now()))
+        .chain(agents::handed_over_at(view.snapshot))
         .max();
     Some(after(progress.map_or(from, |at| at.max(from)), seconds_allowed(view)))
 }
 
 /// The opened slots that are not available in time. A Pod has this time from its own creation on, whatever became of the
-/// one before it, a slot whose old Pod is ending has it from that end on, and one that waits for listeners to move from the
-/// last one that did; who runs on a lost node is not late but lost.
+/// one before it, and a slot whose old Pod is ending has it from that end on; who runs on a lost node is not late but lost.
 pub(super) fn late(view: &View<'_>, alarm: &mut super::Alarm) -> Vec<i32> {
     let Done::Not(mut undone) = view.slots.done() else { return Vec::new() };
     if !deadline(view).is_some_and(|at| alarm.passed(at)) {
@@ -75,11 +75,7 @@ fn is_late(view: &View<'_>, slot: &Slot<'_>, alarm: &mut super::Alarm) -> bool {
     }
     let created = at_effective(view, slot).map(|pod| pod.created);
     let ended = slot.terminating.iter().filter(|_| slot.live.is_empty()).filter_map(|pod| pod.deletion);
-    created
-        .chain(ended)
-        .chain(agents::handed_over_at(view, slot))
-        .max()
-        .is_none_or(|since| alarm.passed(after(since, seconds_allowed(view))))
+    created.chain(ended).max().is_none_or(|since| alarm.passed(after(since, seconds_allowed(view))))
 }
 
 fn at_effective<'v>(view: &'v View<'_>, slot: &'v Slot<'_>) -> impl Iterator<Item = &'v crate::snapshot::Pod> {

@@ -233,7 +233,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         if slot.live.len() > 1 {
             // The surplus leaves first. Its turn is kept: were a slot behind it taken now, and this one at the next look, a
             // controller that acts late on this look and one that acts on the next would take an instance each.
-            if pod.is_ready() {
+            if pod.is_ready() && (self.creates_held.is_some() || !self.budget.take_create()) {
                 self.budget.take_instance(self.available(pod));
             }
         } else if !pod.is_ready() {

@@ -36,12 +36,7 @@ impl Index {
             for (listener, seen) in self.sets.leases.owned(set, &uid) {
                 let Some(holder) = &seen.ownership.holder else { continue };
                 held.entry(holder).or_default().push((listener, seen.ownership.epoch));
-                if let Some(agent) = agents.get_mut(holder)
-                    && seen
-                        .from
-                        .as_ref()
-                        .is_some_and(|from| Holder::parse(from).is_none_or(|from| from.uid != holder.uid))
-                {
+                if let Some(agent) = agents.get_mut(holder).filter(|_| seen.is_handed_over) {
                     agent.last_gained = agent.last_gained.max(seen.acquired_at);
                 }
             }

@@ -4,6 +4,7 @@
 //! several, and a Rollout waits for what its Pods hold.
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -37,16 +38,7 @@ pub(super) struct Sets {
     /// Those that sets name, once they have been looked for; None: there is none.
     config_maps: BTreeMap<ObjectKey, Option<ConfigMap>>,
     /// Read from each set and its ConfigMap: thousands of them are not read again for each look.
-    listeners: BTreeMap<ObjectKey, Listed>,
-}
-
-/// The listeners of one ListenerSet.
-#[derive(Clone, Debug)]
-struct Listed {
-    set_uid: String,
-    listeners: Result<Vec<Wanted>, SourceError>,
-    /// See [`SetSnapshot::last_read`].
-    last_read: Option<Vec<Wanted>>,
+    listeners: BTreeMap<ObjectKey, Result<Arc<Vec<Wanted>>, SourceError>>,
 }
 
 /// What the operator remembers of one ListenerSet between looks that no watch can tell it.
@@ -115,12 +107,9 @@ impl Sets {
                 None => Some(listener::read(set, None)),
             }
         });
-        let set_uid = self.known.get(key).map(|known| known.uid.clone()).unwrap_or_default();
-        let before = self.listeners.remove(key).filter(|before| before.set_uid == set_uid);
-        if let Some(listeners) = read {
-            let last_read = before.and_then(|before| before.listeners.ok().or(before.last_read));
-            let last_read = last_read.filter(|_| listeners.is_err());
-            self.listeners.insert(key.clone(), Listed { set_uid, listeners, last_read });
+        match read {
+            Some(read) => drop(self.listeners.insert(key.clone(), read.map(Arc::new))),
+            None => drop(self.listeners.remove(key)),
         }
     }
 }
@@ -388,11 +377,10 @@ impl Index {
         let lost_nodes = nodes.filter(|node| self.is_lost(node)).collect();
         let staying = pods.iter().filter(|pod| !pod.is_terminating).count();
         let wanted = rollout.as_ref().map(|rollout| usize::try_from(rollout.rollout.spec.replicas).unwrap_or(0));
-        let listed = self.sets.listeners.get(key);
+        let listeners = self.sets.listeners.get(key).cloned();
         let snapshot = SetSnapshot {
             set: set.clone(),
-            listeners: listed.map_or_else(|| listener::read(set, None), |listed| listed.listeners.clone()),
-            last_read: listed.and_then(|listed| listed.last_read.clone()),
+            listeners: listeners.unwrap_or_else(|| listener::read(set, None).map(Arc::new)),
             sessions,
             ownerships,
             taken_names: memories.taken_names.clone(),

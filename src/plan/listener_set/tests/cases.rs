@@ -275,6 +275,17 @@ fn when_most_nodes_fall_silent_nobody_is_fenced_for_a_minute() {
     let mut all_lost = settled();
     all_lost.lost_nodes = all_lost.pods.values().filter_map(|pod| pod.seen.node.clone()).collect();
     assert!(cut_off(&mut all_lost, 4).is_some_and(|second| (60..80).contains(&second)));
+    // Three crash and do not come back, then one that lives falls silent: that is one of one.
+    let mut crashing = World::of(8, 5);
+    crashing.settle();
+    let names: Vec<String> = crashing.pods.keys().take(3).cloned().collect();
+    for name in &names {
+        crashing.pods.get_mut(name).unwrap().has_agent = false;
+        crashing.crash(name);
+    }
+    crashing.run(30);
+    crashing.pods.values_mut().nth(3).unwrap().is_cut_off = true;
+    assert!((0..120).find(|_| !fences(&crashing.tick().changes).is_empty()).is_some_and(|second| second <= 16));
     // Death that is proven needs no silence.
     let mut dead = settled();
     dead.pods.values_mut().for_each(|pod| pod.has_agent = false);
@@ -360,13 +371,18 @@ fn what_was_asked_for_last_counts_while_the_listeners_are_not_known() {
     let spec = json!({"rolloutRef": {"name": "web"}, "listeners": [{"name": "a"}, {"name": "b", "state": "Stopped"}]});
     let mut world = World::new(&spec, 1);
     world.settle();
-    world.last_read = crate::snapshot::listener::read(&world.set, None).ok();
     world.set.spec.listeners = None;
     world.set.spec.config_map = Some(serde_json::from_value(json!({"name": "tokens"})).unwrap());
     let lease = world.leases.get_mut("a").unwrap();
     (lease.ownership.holder, lease.ownership.epoch) = (None, lease.ownership.epoch + 1);
     world.run(20);
     assert_eq!(world.running().keys().collect::<Vec<_>>(), ["a"]);
+    // The next operator knows only what is somebody's.
+    let lease = world.leases.get_mut("a").unwrap();
+    (lease.ownership.holder, lease.ownership.epoch) = (None, lease.ownership.epoch + 1);
+    world.restart_operator();
+    world.run(20);
+    assert!(world.running().is_empty());
 }
 
 #[test]

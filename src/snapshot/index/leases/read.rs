@@ -8,7 +8,7 @@ use super::{ANNOTATION_BYTES_MAX, Owned, SessionLease, Told};
 use crate::{
     api::names,
     snapshot::{
-        lease::{self, Named, Ownership, Session, read_inbox},
+        lease::{self, Holder, Named, Ownership, Session, read_inbox},
         listener_set::OwnershipSeen,
         report::{GAPS_MAX, Report, UNITS_MAX},
         wire::LeaseView,
@@ -78,13 +78,20 @@ impl Owned {
         }
         let annotation = |name: &str| lease.metadata.annotations.as_ref()?.get(name).cloned();
         let ownership = Ownership::of(&lease);
+        let from = annotation(names::ANNOTATION_FROM);
+        let is_other = ownership
+            .holder
+            .as_ref()
+            .zip(from.as_deref())
+            .is_some_and(|(holder, from)| Holder::parse(from).is_none_or(|from| from.uid != holder.uid));
         let seen = OwnershipSeen {
             lease: name,
             named: Named::of(&lease, ownership.holder.as_ref()),
             ownership,
             settings: annotation(names::ANNOTATION_CONFIG).unwrap_or_default(),
             acquired_at: lease.spec.as_ref().and_then(|spec| spec.acquire_time.as_ref()).map(|time| time.0),
-            from: annotation(names::ANNOTATION_FROM),
+            is_handed_over: is_other && annotation(names::ANNOTATION_STOPPED_AT).is_some(),
+            from,
         };
         Some(Self { set_uid: set.map(|owner| owner.uid.clone()).unwrap_or_default(), seen })
     }

@@ -63,9 +63,11 @@ pub fn is_at_rest(listeners: &Listeners) -> bool {
         // What a silent Pod has counts as lost by mere time.
         let is_full = started(set).len() > room(set, present.pods.len())
             && exceptions.all(|exception| exception["reason"] != "HolderSilent");
+        // The brake ends by mere time.
+        let is_braked = reason(set, "Degraded") == Some("MostNodesSilent");
         let is_done =
             matches!(reason(set, "Ready"), Some("Complete")) || (is_full && reason(set, "Ready") == Some("Unassigned"));
-        set["status"]["observedGeneration"] == set["metadata"]["generation"] && is_done
+        set["status"]["observedGeneration"] == set["metadata"]["generation"] && is_done && !is_braked
     })
 }
 

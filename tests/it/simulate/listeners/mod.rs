@@ -176,5 +176,5 @@ impl Listeners {
 
 /// The Pod that a process is in.
 fn pod_of(who: &str) -> &str {
-    who.split('+').next().unwrap_or(who)
+    who.split(['~', '+']).next().unwrap_or(who)
 }

@@ -77,7 +77,7 @@ impl<F: Future> Future for Still<F> {
 impl Listeners {
     /// A container of this Pod starts, and its agent with it.
     pub fn launch(&self, pod: &Object, node: usize, container: u32) {
-        let who = format!("{}+{container}", pod.name());
+        let who = self.name_of(pod, container);
         let (notices, incoming) = mpsc::channel(16);
         let stands_still = StandsStill(Arc::new(Mutex::new(Instant::now())));
         let clocks = self.0.machines[node].clocks();
@@ -129,6 +129,13 @@ impl Listeners {
             task: task.abort_handle(),
         };
         self.state().processes.insert(who, process);
+    }
+
+    /// `web-0-x+2`. Where the Pod before it of this name was deleted by force and lives on, `web-0-x~5f2a+2`.
+    fn name_of(&self, pod: &Object, container: u32) -> String {
+        let plain = format!("{}+{container}", pod.name());
+        let lives = self.state().processes.contains_key(&plain);
+        if lives { format!("{}~{}+{container}", pod.name(), &pod.uid()[..4]) } else { plain }
     }
 
     /// SIGKILL.

@@ -7,6 +7,7 @@ pub use check::check;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,7 +27,7 @@ use crate::{
     snapshot::{
         ContainerEnd,
         lease::{Claim, Holder, Letter, Named, Ownership, Session, Watched},
-        listener::{self, Wanted},
+        listener,
         listener_set::{Course, OwnershipSeen, PodEnds, SessionSeen, SetPod, SetSnapshot},
         report::{AgentInfo, Gap, Report},
     },
@@ -88,8 +89,6 @@ pub struct World {
     pub lost_nodes: BTreeSet<String>,
     /// Pods that the Rollout deletes once they hold nothing.
     pub leaving: BTreeSet<String>,
-    /// The listeners as they could last be read.
-    pub last_read: Option<Vec<Wanted>>,
     /// Changes that were written, of all looks.
     pub writes: usize,
     /// Planned moves of each listener.
@@ -120,7 +119,6 @@ impl World {
             pods_in_the_end: pods,
             lost_nodes: BTreeSet::new(),
             leaving: BTreeSet::new(),
-            last_read: None,
             writes: 0,
             moves: BTreeMap::new(),
             watches: BTreeMap::new(),
@@ -246,8 +244,7 @@ impl World {
         let listeners = listener::read(&self.set, None);
         SetSnapshot {
             set: self.set.clone(),
-            listeners,
-            last_read: self.last_read.clone(),
+            listeners: listeners.map(Arc::new),
             pods: self.pods.values().filter(|pod| !pod.is_gone).map(|pod| pod.seen.clone()).collect(),
             sessions,
             ownerships: self.leases.clone(),

@@ -70,6 +70,7 @@ impl World {
                     settings: serde_json::to_string(settings).unwrap(),
                     acquired_at: Some(time(self.now)),
                     from: None,
+                    is_handed_over: false,
                     named: Named::Fully,
                 };
                 self.leases.insert(listener.clone(), seen);
