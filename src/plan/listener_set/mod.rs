@@ -75,7 +75,8 @@ pub fn plan(snapshot: &SetSnapshot, recollection: &SetRecollection) -> (SetPlan,
     let floor_due = vanished::remember(&view, floor, &mut memory, &mut alarm);
     goals::remember(&mut view, &mut memory, &mut alarm);
     remember_gaps(snapshot, &mut memory);
-    let fences = sessions::fence(&view, &mut memory, &mut alarm);
+    let is_braked = sessions::is_braked(&view, &mut memory, &mut alarm);
+    let fences = sessions::fence(&view, &memory, &mut alarm, is_braked);
     let held_back = work::held_back(&view, &memory);
     let is_held_back: Vec<bool> = held_back.iter().map(Option::is_some).collect();
     let goals = goals::goals(&view, &is_held_back, &mut memory, &mut alarm);
@@ -85,7 +86,6 @@ pub fn plan(snapshot: &SetSnapshot, recollection: &SetRecollection) -> (SetPlan,
     let mut changes: Vec<SetChange> = fences.into_iter().chain(changes).chain(sessions::provide(&view)).collect();
     changes.sort_by_key(urgency);
     let listeners = places::places(&view, &notes);
-    let is_braked = memory.braked_since.is_some();
     (SetPlan { epoch_floor, changes, listeners, is_braked, wake_after: alarm.after() }, memory)
 }
 

@@ -50,9 +50,8 @@ pub(super) fn provide(view: &View<'_>) -> Vec<SetChange> {
 }
 
 /// Fences the sessions that are over, of boots that own something of this set, or whose end is waited for: of others nobody
-/// needs to know.
-pub(super) fn fence(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) -> Vec<SetChange> {
-    let is_braked = is_braked(view, memory, alarm);
+/// needs to know. `is_braked`: not for silence alone.
+pub(super) fn fence(view: &View<'_>, memory: &SetRecollection, alarm: &mut Alarm, is_braked: bool) -> Vec<SetChange> {
     let awaited = vanished::awaited(view, memory);
     let owners: BTreeSet<&Holder> = view.items.iter().filter_map(Item::holder).chain(&awaited).collect();
     let mut changes = Vec::new();
@@ -80,7 +79,7 @@ pub(super) fn fence(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut A
 
 /// Nobody is fenced for his silence alone while most nodes are silent, nor before each has had its D to be heard again
 /// after that: the first to come back is not the only one.
-fn is_braked(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) -> bool {
+pub(super) fn is_braked(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) -> bool {
     let now = view.snapshot.uptime;
     if most_are_silent(view) {
         memory.heard_since = None;

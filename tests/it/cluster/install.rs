@@ -124,7 +124,7 @@ fn meets_taken_names_and_cleans_up(cluster: &TestCluster) {
         text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
     create(cluster, &rollout("spare"));
-    eventually(15, "a revision", || !revisions("spare").is_empty());
+    eventually(60, "a revision", || !revisions("spare").is_empty());
     let hash = revisions("spare").remove(0);
 
     // The hash is of the template alone, so the names of both are known beforehand.
@@ -137,20 +137,20 @@ fn meets_taken_names_and_cleans_up(cluster: &TestCluster) {
     });
     create(cluster, &foreign);
     create(cluster, &rollout("other"));
-    eventually(15, "a revision under another name", || revisions("other") == [hash.clone()]);
+    eventually(60, "a revision under another name", || revisions("other") == [hash.clone()]);
     let pod = format!("spare-0-{hash}");
     cluster.kubectl(&["run", &pod, "--image=example.local/web:1.0", "--command", "--", "web"]);
     cluster.kubectl(&["scale", "rollouts.baton.dev/spare", "--replicas=1"]);
     let ours = ["get", "pods", "-l", "baton.dev/rollout=spare", "-o", "jsonpath={.items[*].metadata.name}"];
-    eventually(15, "a Pod under another name", || cluster.kubectl(&ours) == format!("{pod}-1"));
+    eventually(60, "a Pod under another name", || cluster.kubectl(&ours) == format!("{pod}-1"));
 
     for tag in ["1.1", "1.2", "1.3"] {
         let patch = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": format!("example.local/web:{tag}")}]);
         let before = revisions("other");
         cluster.kubectl(&["patch", "rollouts.baton.dev", "other", "--type=json", "-p", &patch.to_string()]);
-        eventually(15, "another revision", || revisions("other").iter().any(|hash| !before.contains(hash)));
+        eventually(60, "another revision", || revisions("other").iter().any(|hash| !before.contains(hash)));
     }
-    eventually(15, "the oldest revision to go", || !revisions("other").contains(&hash));
+    eventually(60, "the oldest revision to go", || !revisions("other").contains(&hash));
     cluster.kubectl(&["delete", "rollouts.baton.dev", "spare", "other"]);
 }
 
@@ -188,9 +188,9 @@ fn gives_listeners_to_pods(cluster: &TestCluster) {
     eventually(60, "two listeners", || running() == "2");
     cluster.kubectl(&["patch", "configmap", "bots", "--type=merge", "-p", &listeners(&["a"])]);
     let leases = || cluster.kubectl(&["get", "leases", "-l", "baton.dev/listener-set=bots", "-o", "name"]);
-    eventually(30, "one listener and one Lease", || running() == "1" && leases().lines().count() == 1);
+    eventually(60, "one listener and one Lease", || running() == "1" && leases().lines().count() == 1);
     cluster.kubectl(&["delete", "listenersets.baton.dev", "bots"]);
-    eventually(30, "no Lease of a listener", || leases().is_empty());
+    eventually(60, "no Lease of a listener", || leases().is_empty());
     cluster.kubectl(&["delete", "rollouts.baton.dev", "bots"]);
 }
 
@@ -201,7 +201,7 @@ fn another_takes_over(cluster: &TestCluster) {
     assert_eq!(replicas.lines().filter(|pod| *pod == format!("pod/{first}")).count(), 1, "{first}: {replicas}");
     assert_eq!(replicas.lines().count(), 2, "{replicas}");
     cluster.kubectl(&["-n", NAMESPACE, "delete", "pod", &first, "--wait=false"]);
-    eventually(15, "the other replica to lead", || {
+    eventually(60, "the other replica to lead", || {
         let now = leader(cluster);
         !now.is_empty() && now != first
     });

@@ -1,9 +1,9 @@
 //! The plugin as kubectl runs it, on a real API server. What needs an operator is in the tests of whole rollouts.
 use std::{
     ffi::OsString,
-    io::Write,
+    io::{BufRead, BufReader, Read, Write},
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use super::{
@@ -14,11 +14,17 @@ use crate::sources;
 
 /// `kubectl baton ARGS` with `input`: found in PATH, as a user has it.
 pub fn baton(cluster: &TestCluster, args: &[&str], input: &str) -> Output {
+    let mut child = start(cluster, args);
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn start(cluster: &TestCluster, args: &[&str]) -> Child {
     let plugin = Path::new(env!("CARGO_BIN_EXE_kubectl-baton")).parent().unwrap();
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let paths = [plugin.to_owned(), BIN.into()].into_iter().chain(std::env::split_paths(&paths));
     let path: OsString = std::env::join_paths(paths).unwrap();
-    let mut child = Command::new(Path::new(BIN).join("kubectl"))
+    Command::new(Path::new(BIN).join("kubectl"))
         .arg("baton")
         .args(args)
         .env("KUBECONFIG", &cluster.kubeconfig)
@@ -27,9 +33,19 @@ pub fn baton(cluster: &TestCluster, args: &[&str], input: &str) -> Output {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
+        .unwrap()
+}
+
+/// What `get bls bots -w` prints until the set is deleted, which it is after the first line.
+fn followed_until_deleted(namespace: &str) -> String {
+    let mut child = start(cluster(), &["get", "bls", "bots", "-w", "-n", namespace]);
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut told = String::new();
+    stdout.read_line(&mut told).unwrap();
+    cluster().kubectl(&["delete", "bls", "bots", "-n", namespace]);
+    stdout.read_to_string(&mut told).unwrap();
+    assert!(child.wait().unwrap().success(), "{told}");
+    told
 }
 
 /// What it prints; it must succeed.
@@ -179,10 +195,7 @@ fn a_listener_set_shows_who_holds_what() {
     assert!(other.contains("there is bots"), "those that exist: {other}");
     let verb = complains(&["status", "bls", "bots", "-n", namespace], "");
     assert!(verb.contains("kubectl baton get listenerset bots"), "{verb}");
-    let followed = std::thread::spawn(move || says(&["get", "bls", "bots", "-w", "-n", namespace], ""));
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    cluster().kubectl(&["delete", "bls", "bots", "-n", namespace]);
-    let followed = followed.join().unwrap();
+    let followed = followed_until_deleted(namespace);
     let lines: Vec<&str> = followed.lines().collect();
     assert!(lines[0].contains("• Pending  0/2  the operator has not seen the present spec yet"), "{followed}");
     assert_eq!(lines.last(), Some(&"listenerset \"bots\" is deleted"), "{followed}");
@@ -208,10 +221,7 @@ fn a_listener_set_shows_what_its_config_map_names() {
     let shown = says(&["get", "bls", "bots", "-n", namespace], "");
     assert!(shown.contains("] 0/2\n") && shown.contains("└─○ trades"), "{shown}");
     assert!(!shown.contains("Warning:"), "{shown}");
-    let followed = std::thread::spawn(move || says(&["get", "bls", "bots", "-w", "-n", namespace], ""));
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    cluster().kubectl(&["delete", "bls", "bots", "-n", namespace]);
-    let followed = followed.join().unwrap();
+    let followed = followed_until_deleted(namespace);
     assert!(followed.lines().next().unwrap().contains("• Pending  0/2  "), "{followed}");
 }
 

@@ -194,10 +194,14 @@ async fn a_hundred_pods_run_on_one_node() {
     // utime and stime, in hundredths of a second: the 14th and 15th field.
     let ticks =
         || stat(pid.cast_signed()).split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>();
-    let before = ticks();
-    tokio::time::sleep(Duration::from_secs(5)).await; // measured over this time
-    let used = ticks() - before;
-    assert!(used <= 50, "an idle node with {PODS} Pods uses {used} hundredths of a second in 5 s");
+    // Until what the start of so many Pods has left to do is done.
+    let mut used = Vec::new();
+    while used.last().is_none_or(|used| *used > 50) {
+        assert!(used.len() < 12, "an idle node with {PODS} Pods uses {used:?} hundredths of a second in each 5 s");
+        let before = ticks();
+        tokio::time::sleep(Duration::from_secs(5)).await; // measured over this time
+        used.push(ticks() - before);
+    }
     space.kubectl(&["delete", "pods", "--all", "--wait=false"]);
     let none =
         async || space.pods().list(&kube::api::ListParams::default()).await.unwrap().items.is_empty().then_some(());

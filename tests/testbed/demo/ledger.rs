@@ -9,7 +9,7 @@ use kube::ResourceExt;
 /// Problems kept; one is enough to fail.
 const PROBLEMS_MAX: usize = 20;
 /// So long after a kill was seen here the operator may not have seen it yet, and rightly retire one more.
-const HEARSAY: SignedDuration = SignedDuration::from_secs(1);
+const HEARSAY: SignedDuration = SignedDuration::from_secs(3);
 
 /// A Pod as the judge sees it.
 #[derive(Clone, Debug, PartialEq)]

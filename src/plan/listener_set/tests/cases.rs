@@ -275,6 +275,11 @@ fn when_most_nodes_fall_silent_nobody_is_fenced_for_a_minute() {
     let mut all_lost = settled();
     all_lost.lost_nodes = all_lost.pods.values().filter_map(|pod| pod.seen.node.clone()).collect();
     assert!(cut_off(&mut all_lost, 4).is_some_and(|second| (60..80).contains(&second)));
+    // It is said for as long as it is so, however long they are silent.
+    let mut silent = settled();
+    silent.pods.values_mut().for_each(|pod| pod.is_cut_off = true);
+    let said: Vec<bool> = (0..120).map(|_| silent.tick().is_braked).collect();
+    assert!(said[20..60].iter().all(|is_said| *is_said) && !said.iter().rev().take(30).any(|is_said| *is_said));
     // Three crash and do not come back, then one that lives falls silent: that is one of one.
     let mut crashing = World::of(8, 5);
     crashing.settle();

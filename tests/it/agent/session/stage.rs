@@ -3,10 +3,11 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    ops::RangeInclusive,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use baton::{
@@ -38,6 +39,28 @@ use crate::{
 };
 
 const NAMESPACE: &str = "shop";
+/// How late a machine that is busy with other tests may make a process be.
+const SLACK: u128 = 700_000_000;
+/// How often it may spoil a measurement.
+const TRIES: usize = 5;
+
+/// Nanoseconds since 1970, as `date +%s%N` writes them.
+pub fn wall() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()
+}
+
+/// Whether it happened between these times, give or take what is a busy machine's.
+pub fn is_timely(at: u128, window: &RangeInclusive<u128>) -> bool {
+    let is_timely = at + SLACK >= *window.start() && at <= *window.end() + SLACK;
+    let millis = |at: u128| at as f64 / 1e6 - *window.start() as f64 / 1e6;
+    println!("{:.0} ms after the first moment of {:.0}", millis(at), millis(*window.end()));
+    is_timely
+}
+
+/// Plays a scene until it says that all was timely. What must hold however slow the machine is, it asserts each time.
+pub fn until_timely(scene: impl Fn() -> bool) {
+    assert!((0..TRIES).any(|_| scene()), "{TRIES} times too late or too early");
+}
 
 /// Notes its start and its end in the log, and ends on SIGTERM.
 pub const POLITE: &str = r#"

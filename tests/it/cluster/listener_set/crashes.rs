@@ -12,12 +12,12 @@ use super::stage::{Listeners, guard, signal};
 
 /// Two Pods and four listeners, whose sessions end soon.
 async fn two_pods(name: &str) -> Listeners {
-    two_pods_of(Listeners::new(name).await).await
+    two_pods_of(Listeners::new(name).await, "Fast").await
 }
 
-async fn two_pods_of(listeners: Listeners) -> Listeners {
+async fn two_pods_of(listeners: Listeners, profile: &str) -> Listeners {
     listeners.roll("1", json!({"replicas": 2})).await;
-    listeners.listen(4, json!({"session": {"profile": "Fast"}})).await;
+    listeners.listen(4, json!({"session": {"profile": profile}})).await;
     listeners.running(60, 4).await;
     // They have connected, too.
     for feed in ["feed-0", "feed-1", "feed-2", "feed-3"] {
@@ -44,7 +44,6 @@ async fn a_killed_agent_is_succeeded_at_once() {
     let listeners = two_pods("crash-agent").await;
     let (epoch, holder) = listeners.ownership("feed-0").await;
     signal(Signal::SIGKILL, holder.split('/').next().unwrap(), "bots", None);
-    listeners.until(30, "it is another's", |_| true).await;
     listeners.taken_over("feed-0", (epoch, &holder)).await;
     listeners.running(30, 4).await;
     listeners.judge(4, true);
@@ -96,10 +95,10 @@ async fn a_stopped_agent_loses_its_listeners_without_running_them_twice() {
 /// L11: healthy holders need no operator.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_operator_nothing_moves_and_nothing_stops() {
-    let mut listeners = two_pods("crash-operator").await;
+    let mut listeners = two_pods_of(Listeners::new("crash-operator").await, "Default").await;
     let before = listeners.holders().await;
     listeners.stage.kill_operator();
-    tokio::time::sleep(Duration::from_secs(12)).await; // more than twice D
+    tokio::time::sleep(Duration::from_secs(31)).await; // more than twice D
     assert_eq!(listeners.holders().await, before);
     listeners.stage.start_operator();
     listeners.running(30, 4).await;
@@ -168,7 +167,7 @@ async fn a_stopped_guard_does_not_keep_a_listener_from_moving() {
 /// token is old, and what it writes then is refused. Its agent ends it at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_stood_still_is_kept_out_by_its_token() {
-    let listeners = two_pods_of(Listeners::fenced("crash-pause").await).await;
+    let listeners = two_pods_of(Listeners::fenced("crash-pause").await, "Fast").await;
     let (epoch, holder) = listeners.ownership("feed-0").await;
     let pod = holder.split('/').next().unwrap().to_owned();
     let namespace = listeners.stage.namespace.clone();

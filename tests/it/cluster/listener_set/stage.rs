@@ -297,9 +297,16 @@ impl Listeners {
 
     /// Waits until this feed flows again, under another holder and a higher epoch than before.
     pub async fn taken_over(&self, feed: &str, (epoch, holder): (i32, &str)) {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        loop {
+            let (next, successor) = self.ownership(feed).await;
+            if next > epoch && successor != holder && !successor.is_empty() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{epoch} {holder} → {next} {successor}: {}", self.explain());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         self.flows(30, feed).await;
-        let (next, successor) = self.ownership(feed).await;
-        assert!(next > epoch && successor != holder, "{epoch} {holder} → {next} {successor}");
     }
 
     /// (epoch, identity of the holder) of a listener.
