@@ -19,9 +19,10 @@ pub fn note(snapshot: &mut SetSnapshot, rollout: &Snapshot) {
     let slots = rollout::slots(rollout, &memory);
     // Slots that are not opened yet are assigned the revision before: what fails on the new one must not go back there.
     let effective = memory.effective.as_deref().filter(|_| memory.batch.is_some());
-    // Pods beyond replicas stay for as long as there is none within that could take what they have, and may take it too.
-    let has_any = slots.wanted().any(|slot| slot.live.iter().any(|pod| pod.is_ready()));
-    let beyond = if has_any { Course::Leaves } else { Course::Stays };
+    // While an instance that is to stay is broken, Pods beyond replicas are kept for availability, and hold and take what
+    // they can. Those that are to go all the same are in `leaving`.
+    let are_all_ready = slots.wanted().all(|slot| slot.live.iter().any(|pod| pod.is_ready()));
+    let beyond = if are_all_ready { Course::Leaves } else { Course::Stays };
     let courses = slots.all().flat_map(|slot| courses(&slots, slot, effective, beyond));
     let courses: BTreeMap<&str, Course> = courses.collect();
     for pod in &mut snapshot.pods {
@@ -110,6 +111,10 @@ mod tests {
         assert_eq!(told(&shrunk.snapshot).0, ["0a Target", "1a Stays", "2a Stays"]);
         shrunk.snapshot.pods.remove(0);
         assert_eq!(told(&shrunk.snapshot), (vec!["1a Stays".to_owned(), "2a Stays".to_owned()], true));
+        let half = Fixture::new("a a~ a", 'a', json!({"replicas": 2})).settled();
+        assert_eq!(told(&half.snapshot).0, ["0a Target", "1a Target", "2a Stays"]);
+        let all = Fixture::new("a a", 'a', json!({"replicas": 0})).settled();
+        assert_eq!(told(&all.snapshot).0, ["0a Leaves", "1a Leaves"], "all go at once, and nobody takes anything");
     }
 
     #[test]

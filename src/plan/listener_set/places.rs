@@ -3,8 +3,9 @@ use std::collections::BTreeMap;
 
 use super::{
     change::{Place, Stage},
+    placement::Role,
     sessions,
-    view::{Item, Owner, Runs, View, Wish},
+    view::{Item, Owner, Runs, Seat, View, Wish},
     work::Note,
 };
 
@@ -37,7 +38,12 @@ fn place(view: &View<'_>, item: &Item<'_>, note: &Note) -> Place {
                 match item.runs {
                     Runs::Yes if note.is_stranded && note.reason.is_empty() => {
                         let leaves = view.seats[seat].name;
-                        let why = "each has tried this one in vain, or has no room";
+                        let is_open = |seat: &Seat<'_>| matches!(seat.role, Role::Target | Role::Stays);
+                        let why = if view.seats.iter().any(is_open) {
+                            "each has tried this one in vain, or has no room"
+                        } else {
+                            "no other ready Pod stays and has an agent that answers"
+                        };
                         say(
                             "NoHeir",
                             format!(

@@ -2,7 +2,7 @@
 //! when its listeners run, and a listener that fails on new Pods fails their batch.
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::failure::Failure;
 use crate::{
@@ -19,11 +19,15 @@ pub(super) fn are_listeners_settled(snapshot: &Snapshot, pod: &Pod) -> bool {
     snapshot.agents.of(&pod.name).is_none_or(|agent| agent.running >= agent.held)
 }
 
+/// How far a node's clock may be ahead of ours: what it says of later is not believed.
+const AHEAD_MAX: SignedDuration = SignedDuration::from_secs(60);
+
 /// When any Pod was last handed a listener. Listeners move one by one, and at the pace of a start budget thousands of them take
-/// hours: each that arrives is progress. A time ahead of ours, of another clock, counts as so long ago.
+/// hours: each that arrives is progress.
 pub(super) fn handed_over_at(snapshot: &Snapshot) -> Option<Timestamp> {
-    let past = |at: Timestamp| snapshot.now - at.duration_since(snapshot.now).abs();
-    snapshot.agents.seen().filter_map(|(_, agent)| agent.last_gained.map(past)).max()
+    let now = snapshot.now;
+    let gained = snapshot.agents.seen().filter_map(|(_, agent)| agent.last_gained);
+    gained.filter(|at| at.duration_since(now) <= AHEAD_MAX).map(|at| at.min(now)).max()
 }
 
 /// A listener that this Pod cannot get to run.

@@ -280,7 +280,7 @@ fn when_most_nodes_fall_silent_nobody_is_fenced_for_a_minute() {
     silent.pods.values_mut().for_each(|pod| pod.is_cut_off = true);
     let said: Vec<bool> = (0..120).map(|_| silent.tick().is_braked).collect();
     assert!(said[20..60].iter().all(|is_said| *is_said) && !said.iter().rev().take(30).any(|is_said| *is_said));
-    // Three crash and do not come back, then one that lives falls silent: that is one of one.
+    // Three crash and do not come back, then one that lives falls silent: that is one of two.
     let mut crashing = World::of(8, 5);
     crashing.settle();
     let names: Vec<String> = crashing.pods.keys().take(3).cloned().collect();

@@ -107,6 +107,14 @@ fn a_hand_over_that_gets_on_is_not_late() {
         let world = world.holding(&[("web-0-a", held, held), ("web-1-a", 2, 2)]);
         assert_eq!(failed(world, Some(990)), None, "{slots} {held}");
     }
+    // What has been seen of it is remembered: the next operator may not have heard of any listener yet.
+    let mut world = surge(2);
+    world.snapshot.now = at(500);
+    world.agent("web-1-a").last_gained = Some(at(450));
+    let from = plan(&world.snapshot).memory.batch.unwrap().deadline_from;
+    assert_eq!(from.unwrap().0, at(450));
+    world.agent("web-1-a").last_gained = Some(at(299));
+    assert_eq!(plan(&world.snapshot).memory.batch.unwrap().deadline_from.unwrap().0, at(0), "a write now and then");
     // The clock of a node that is an hour ahead, or a little.
     assert_eq!((failed(surge(2), Some(4_600)), failed(surge(2), Some(1_003))), (late, None));
 }

@@ -59,6 +59,8 @@ struct State {
     rng: fastrand::Rng,
     /// By name.
     processes: BTreeMap<String, Process>,
+    /// uid of the first Pod of each name.
+    first_uids: BTreeMap<String, String>,
     ledger: Ledger,
     /// Nothing goes wrong any more.
     is_over: bool,
@@ -76,7 +78,7 @@ impl Listeners {
         let (ends, told) = mpsc::unbounded_channel();
         let machines = plan.machines.iter().map(|pace| Machine::new(*pace, node_clock.clone(), trace.start()));
         let ledger = Ledger::new(trace);
-        let state = State { rng, processes: BTreeMap::new(), ledger, is_over: false };
+        let state = State { rng, processes: BTreeMap::new(), first_uids: BTreeMap::new(), ledger, is_over: false };
         let shared = Shared {
             server: server.clone(),
             trace: trace.clone(),

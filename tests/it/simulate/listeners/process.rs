@@ -131,11 +131,12 @@ impl Listeners {
         self.state().processes.insert(who, process);
     }
 
-    /// `web-0-x+2`. Where the Pod before it of this name was deleted by force and lives on, `web-0-x~5f2a+2`.
+    /// `web-0-x+2`; of a later Pod of this name `web-0-x~5f2a+2`: what the one before has sent may still come.
     fn name_of(&self, pod: &Object, container: u32) -> String {
-        let plain = format!("{}+{container}", pod.name());
-        let lives = self.state().processes.contains_key(&plain);
-        if lives { format!("{}~{}+{container}", pod.name(), &pod.uid()[..4]) } else { plain }
+        let mut state = self.state();
+        let first = state.first_uids.entry(pod.name().to_owned()).or_insert_with(|| pod.uid().to_owned());
+        let later = if first == pod.uid() { String::new() } else { format!("~{}", &pod.uid()[..4]) };
+        format!("{}{later}+{container}", pod.name())
     }
 
     /// SIGKILL.
