@@ -44,8 +44,9 @@ fn courses<'a>(
         let is_effective = effective.is_none_or(|effective| pod.revision == effective);
         let is_target = Some(pod.revision.as_str()) == slot.assigned && is_effective && !slots.is_renewal_due(pod);
         match slot.assigned {
-            None if slot.index >= 0 => beyond,
-            None => Course::Leaves,
+            // Somebody has deleted the revision that it is assigned: it runs on until its batch comes.
+            None if slots.wanted_at(slot.index).is_some() => Course::Stays,
+            None => beyond,
             Some(_) if place > 0 && has_heir => Course::Leaves,
             Some(_) if is_target => Course::Target,
             Some(_) => Course::Stays,
@@ -115,6 +116,15 @@ mod tests {
         assert_eq!(told(&half.snapshot).0, ["0a Target", "1a Target", "2a Stays"]);
         let all = Fixture::new("a a", 'a', json!({"replicas": 0})).settled();
         assert_eq!(told(&all.snapshot).0, ["0a Leaves", "1a Leaves"], "all go at once, and nobody takes anything");
+    }
+
+    /// L4: the revision that the slots beyond the opened ones are assigned was deleted. Their Pods can take what others hand
+    /// over all the same.
+    #[test]
+    fn what_is_of_a_deleted_revision_stays() {
+        let mut rolling = Fixture::new("a a", 'b', json!({})).opened(1);
+        rolling.snapshot.revisions.retain(|revision| revision.name != "a");
+        assert_eq!(told(&rolling.snapshot).0, ["0a Stays", "1a Stays"]);
     }
 
     #[test]

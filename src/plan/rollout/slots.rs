@@ -119,7 +119,7 @@ impl<'a> Slots<'a> {
     }
 
     /// The slot of this number, if it is below replicas.
-    pub(super) fn wanted_at(&self, index: i32) -> Option<&Slot<'a>> {
+    pub fn wanted_at(&self, index: i32) -> Option<&Slot<'a>> {
         self.by_index.get(&index).filter(|_| (0..self.replicas).contains(&index))
     }
 

@@ -177,6 +177,12 @@ impl ApiServer {
         self.0.subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(subscriber));
     }
 
+    /// Nobody is told any more, and nothing goes wrong: who subscribed, or makes things go wrong, may hold this server itself.
+    pub fn close(&self) {
+        self.0.subscribers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.set_faults(NoFaults);
+    }
+
     /// Puts a policy in force, or out of it.
     pub fn set_policy(&self, name: &str, policy: Option<Policy>) {
         self.lock().admission.set_policy(name, policy);

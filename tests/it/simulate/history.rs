@@ -129,7 +129,9 @@ impl<'s> History<'s> {
         self.tasks.abort_all();
         let (lines, broken) = self.trace.take();
         let writes = self.judge.docket().writes;
-        Outcome { lines, broken, end: end::of(&self.server), writes }
+        let end = end::of(&self.server);
+        self.server.close();
+        Outcome { lines, broken, end, writes }
     }
 
     async fn course(&mut self, user: User, orders: UnboundedSender<Order>) {

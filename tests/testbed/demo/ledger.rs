@@ -311,7 +311,7 @@ mod tests {
         lose(&mut late, "b", 2);
         lose(&mut late, "b", 3);
         late.pods.remove("d");
-        late.judge(at(4), Some("d"));
+        late.judge(at(6), Some("d"));
         let problems = &late.observed.problems;
         assert!(problems.iter().any(|it| it.contains("d retired with 2 left")), "{problems:?}");
     }
