@@ -334,7 +334,8 @@ async fn random_sequences() {
     // Pod garbage collector ends terminating Pods without a node every 20 s) does not.
     let runs = stream::iter(seeds).map(|seed| async move {
         let steps = tree(seed).current();
-        differs(servers, &format!("sequence-{seed}"), &steps).await?;
+        let once = differs(servers, &format!("sequence-{seed}"), &steps).await?;
+        println!("SEED={seed} differs, and is tried once more: {once}");
         differs(servers, &format!("sequence-{seed}-again"), &steps).await.map(|difference| (seed, difference))
     });
     let wrong: Vec<(u64, String)> = runs.buffer_unordered(8).filter_map(|wrong| async { wrong }).collect().await;

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 /// Problems kept; one is enough to fail.
 const PROBLEMS_MAX: usize = 20;
 /// So long after a kill was seen here the operator may not have seen it yet, and rightly retire one more.
-const HEARSAY: SignedDuration = SignedDuration::from_secs(3);
+const HEARSAY: SignedDuration = SignedDuration::from_secs(1);
 
 /// A Pod as the judge sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -311,7 +311,7 @@ mod tests {
         lose(&mut late, "b", 2);
         lose(&mut late, "b", 3);
         late.pods.remove("d");
-        late.judge(at(6), Some("d"));
+        late.judge(at(4), Some("d"));
         let problems = &late.observed.problems;
         assert!(problems.iter().any(|it| it.contains("d retired with 2 left")), "{problems:?}");
     }

@@ -54,7 +54,7 @@ fn what_does_not_stop_is_killed_by_k() {
 /// Waits for the end of an agent whose listener does not care for SIGTERM. Whether the listener had no grace.
 fn had_no_grace(agent: &mut Agent, since: u128) -> bool {
     assert!(!agent.wait().success());
-    is_timely(agent.notes().last().unwrap().at, &(0..=since))
+    is_timely(agent.notes().last().unwrap().at, &(since..=since))
 }
 
 /// A2, L1: others know that it is dead, so nothing of it has any time left.
