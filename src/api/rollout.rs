@@ -70,8 +70,8 @@ pub struct RolloutSpec {
     #[schemars(range(min = 0, max = 86_400))]
     pub min_ready_seconds: i32,
 
-    /// How long the instances of a batch may take. The clock starts anew with each batch and each newly available
-    /// instance, and stands still while the rollout is held. Must exceed minReadySeconds.
+    /// How long the instances of a batch may take. The clock starts anew with each batch, each newly available instance and
+    /// each listener that is handed over, and stands still while the rollout is held. Must exceed minReadySeconds.
     #[serde(default = "defaults::progress_deadline_seconds")]
     #[schemars(range(min = 1, max = 604_800))]
     pub progress_deadline_seconds: i32,

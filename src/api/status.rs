@@ -139,8 +139,9 @@ pub struct BatchStatus {
     /// When this batch was opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// From here, or from the newest available instance, progressDeadlineSeconds count: the opening of the batch, the end
-    /// of what held it, or the loss of an instance after it was done. Absent while it is held.
+    /// From here, or from the newest available instance or handed over listener, progressDeadlineSeconds count: the opening of
+    /// the batch, the end of what held it, the loss of an instance after it was done, or a hand-over since, written now and
+    /// then. Absent while it is held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_from: Option<Time>,
     /// When all its instances were seen done; the pause after it counts from here.

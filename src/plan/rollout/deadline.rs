@@ -23,7 +23,6 @@ pub(super) fn run_clock(view: &View<'_>) -> Option<BatchStatus> {
         batch.deadline_from = Some(seconds(view.now()));
     } else if let (Some(from), Some(at)) = (&batch.deadline_from, agents::handed_over_at(view.snapshot))
         && at >= after(from.0, seconds_allowed(view) / 2)
-        && seconds_allowed(view) > 1
     {
         // An operator that has yet to hear of listeners goes by this. Not each time: a write tells everybody.
         batch.deadline_from = Some(seconds(at));
