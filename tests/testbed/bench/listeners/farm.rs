@@ -12,7 +12,7 @@ use anyhow::Context;
 use baton::agent::{
     boottime::Boottime,
     clocks::Clocks,
-    exec::{Ended, Environment, children::Exit},
+    exec::{Cause, Ended, Environment, Proof, children::Exit},
     session::{
         api::Connect,
         boot::Boot,
@@ -29,7 +29,10 @@ use kube::{
     runtime::watcher::{self, Event},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{
+        broadcast::{self, error::RecvError},
+        mpsc, watch,
+    },
     task::{AbortHandle, JoinSet},
 };
 
@@ -37,6 +40,8 @@ use super::super::subject::{APP, NAMESPACE};
 
 /// Longer than any roll: nobody leaves before its listeners are taken.
 const DRAIN: Duration = Duration::from_hours(1);
+/// Crashes that an agent may be behind by.
+const CRASHES_MAX: usize = 16;
 
 /// What listeners did.
 #[derive(Default)]
@@ -87,15 +92,21 @@ struct Agents {
 pub struct Farm {
     notes: Arc<Mutex<Notes>>,
     agents: Arc<Mutex<Agents>>,
+    /// Names of listeners that crash.
+    crashes: broadcast::Sender<String>,
     config: Config,
 }
 
 impl Farm {
     /// Gives every Pod of the benchmark an agent, as one of `tasks`.
     pub fn start(config: Config, client: Client, tasks: &mut JoinSet<()>) -> Self {
-        let farm = Self { notes: Arc::default(), agents: Arc::default(), config };
+        let farm = Self::new(config);
         tasks.spawn(farm.clone().follow(Api::namespaced(client, NAMESPACE)));
         farm
+    }
+
+    fn new(config: Config) -> Self {
+        Self { notes: Arc::default(), agents: Arc::default(), crashes: broadcast::Sender::new(CRASHES_MAX), config }
     }
 
     async fn follow(self, pods: Api<Pod>) {
@@ -128,7 +139,7 @@ impl Farm {
         let uid = pod.uid().unwrap_or_default();
         if runs && !agents.live.contains_key(&name) && !agents.killed.contains(&uid) {
             let (notices, incoming) = mpsc::channel(4);
-            let (boot, runner) = (self.boot(pod, incoming), Noting::new(&name, self.notes.clone()));
+            let (boot, runner) = (self.boot(pod, incoming), Noting::new(&name, self));
             let task = tasks.spawn(async move {
                 if let Err(error) = boot.live(async { Ok(runner) }).await {
                     eprintln!("  an agent has ended: {error:#}");
@@ -173,6 +184,11 @@ impl Farm {
         }
     }
 
+    /// Ends a listener as a crash of its program does.
+    pub fn crash(&self, listener: &str) {
+        let _ = self.crashes.send(listener.to_owned()); // or no agent is there
+    }
+
     /// Some Pod that runs listeners, and how many.
     pub fn busiest(&self) -> Option<(String, usize)> {
         let mut held: BTreeMap<String, usize> = BTreeMap::new();
@@ -182,9 +198,9 @@ impl Farm {
         held.into_iter().max_by_key(|(_, count)| *count)
     }
 
-    /// How many run now.
-    pub fn running(&self) -> usize {
-        lock(&self.notes).running.len()
+    /// Those that run now.
+    pub fn running(&self) -> Vec<String> {
+        lock(&self.notes).running.keys().cloned().collect()
     }
 
     /// Gaps since the last time that this was asked, in milliseconds, sorted; and how many were started while they ran.
@@ -207,11 +223,40 @@ struct Noting {
     notes: Arc<Mutex<Notes>>,
     names: BTreeMap<Id, String>,
     happened: VecDeque<(Id, Happening)>,
+    crashes: broadcast::Receiver<String>,
 }
 
 impl Noting {
-    fn new(pod: &str, notes: Arc<Mutex<Notes>>) -> Self {
-        Self { pod: pod.to_owned(), notes, names: BTreeMap::new(), happened: VecDeque::new() }
+    fn new(pod: &str, farm: &Farm) -> Self {
+        Self {
+            pod: pod.to_owned(),
+            notes: farm.notes.clone(),
+            names: BTreeMap::new(),
+            happened: VecDeque::new(),
+            crashes: farm.crashes.subscribe(),
+        }
+    }
+
+    fn end(&mut self, id: &Id, cause: Cause, code: u8) -> Option<(Id, Happening)> {
+        lock(&self.notes).ended(&self.names.remove(id)?);
+        let ended = Ended { cause, exit: Some(Exit::Code(code)), proof: Proof::Agent };
+        Some((id.clone(), Happening::Ended(ended)))
+    }
+
+    /// The next one that crashes here.
+    async fn crash(&mut self) -> (Id, Happening) {
+        loop {
+            match self.crashes.recv().await {
+                Ok(listener) => {
+                    let id = self.names.iter().find(|(_, name)| **name == listener).map(|(id, _)| id.clone());
+                    if let Some(crashed) = id.and_then(|id| self.end(&id, Cause::Exited, 1)) {
+                        return crashed;
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        }
     }
 }
 
@@ -229,15 +274,8 @@ impl Runner for Noting {
     }
 
     fn stop(&mut self, id: &Id, _grace: Duration) {
-        if let Some(listener) = self.names.remove(id) {
-            lock(&self.notes).ended(&listener);
-            let ended = Ended {
-                cause: baton::agent::exec::Cause::Stopped,
-                exit: Some(Exit::Code(0)),
-                proof: baton::agent::exec::Proof::Agent,
-            };
-            self.happened.push_back((id.clone(), Happening::Ended(ended)));
-        }
+        let stopped = self.end(id, Cause::Stopped, 0);
+        self.happened.extend(stopped);
     }
 
     fn extend(&mut self, _until: Boottime) {}
@@ -245,7 +283,7 @@ impl Runner for Noting {
     async fn next(&mut self) -> (Id, Happening) {
         match self.happened.pop_front() {
             Some(happened) => happened,
-            None => std::future::pending().await,
+            None => self.crash().await,
         }
     }
 }
@@ -260,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn a_killed_pod_does_not_come_back() {
         let config = Config::new("http://127.0.0.1:1".parse().unwrap()); // nobody answers, which keeps an agent waiting
-        let farm = Farm { notes: Arc::default(), agents: Arc::default(), config };
+        let farm = Farm::new(config);
         let mut tasks = JoinSet::new();
         let mut meet = |uid: &str| {
             let metadata = json!({"name": "web-0", "namespace": NAMESPACE, "uid": uid});

@@ -1,5 +1,6 @@
-//! One case: a fresh cluster, N listeners on M agents, rolled a few times, then left alone, then one of the agents is lost.
+//! One case: a fresh cluster, N listeners on M agents, rolled a few times, then left alone, then some are lost.
 mod farm;
+mod losses;
 pub mod peer;
 pub mod table;
 
@@ -12,11 +13,14 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use baton::api::ListenerSet;
 use jiff::Timestamp;
-use kube::{Api, Client, api::PostParams};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
 use serde_json::json;
 use tokio::{task::JoinSet, time};
 
-use self::farm::Farm;
+use self::{farm::Farm, losses::Losses};
 use super::{
     arena::{CONTROLLERS, Place},
     processes,
@@ -80,8 +84,7 @@ pub struct Measured {
     pub steady_cpu: f64,
     /// Its resident memory, in MiB.
     pub resident_mib: f64,
-    /// From the loss of an agent to the start of each of its listeners elsewhere.
-    pub losses: Vec<f64>,
+    pub losses: Losses,
     /// Starts of what still ran. None is right.
     pub overlaps: usize,
 }
@@ -123,7 +126,7 @@ async fn measure(stage: &Stage, case: Case, rolls: usize, tasks: &mut JoinSet<()
     let scene = Scene::create(&client, case).await?;
     scene.until_settled().await.context("the listeners were not started")?;
     time::sleep(REST).await;
-    ensure!(farm.running() == case.listeners, "{} of {} run", farm.running(), case.listeners);
+    ensure!(farm.running().len() == case.listeners, "{} of {} run", farm.running().len(), case.listeners);
     farm.take_gaps(); // those of the beginning
 
     let mut measured = Measured::default();
@@ -150,20 +153,7 @@ async fn measure(stage: &Stage, case: Case, rolls: usize, tasks: &mut JoinSet<()
     measured.steady_cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64() / STEADY.as_secs_f64();
     measured.resident_mib = after.resident_kib as f64 / 1_024.0;
 
-    let (pod, count) = farm.busiest().context("nobody runs anything")?;
-    farm.take_gaps();
-    farm.kill(&pod);
-    let taken_over = async {
-        let mut losses = Vec::new();
-        while losses.len() < count {
-            time::sleep(POLL).await;
-            losses.extend(farm.take_gaps().0);
-        }
-        losses
-    };
-    let taken_over = time::timeout(PATIENCE, taken_over).await;
-    measured.losses = taken_over.with_context(|| format!("nobody took over the {count} listeners of {pod}"))?;
-    measured.losses.sort_by(f64::total_cmp);
+    measured.losses = Box::pin(losses::measure(&client, &scene, &farm)).await?; // a large future
     Ok(measured)
 }
 
@@ -176,7 +166,7 @@ fn operator() -> Result<processes::Usage> {
 fn leases(stage: &Stage, since: Timestamp) -> Result<Vec<Write>> {
     let log = stage.audit_log.as_ref().context("the cluster keeps no audit log")?;
     let is_theirs =
-        |write: &Write| write.is_lease && (write.name.is_empty() || is_ownership(write) || is_session(write));
+        |write: &Write| write.is_lease && (write.name.is_empty() || is_ownership(write) || is_session(&write.name));
     Ok(writes::everybodys(log)?.into_iter().filter(|write| write.at >= since && is_theirs(write)).collect())
 }
 
@@ -184,8 +174,9 @@ fn is_ownership(write: &Write) -> bool {
     write.name.starts_with("listener.")
 }
 
-fn is_session(write: &Write) -> bool {
-    write.name.starts_with("session.")
+/// Whether a Lease of this name is a Pod's.
+fn is_session(lease: &str) -> bool {
+    lease.starts_with("session.")
 }
 
 /// Rollout and ListenerSet.
@@ -213,6 +204,12 @@ impl Scene {
     async fn roll(&self, version: usize) -> Result<()> {
         let template = json!({"metadata": {"labels": {super::subject::VERSION_LABEL: version.to_string()}}});
         self.rollout.patch(json!({"spec": {"template": template}})).await
+    }
+
+    async fn choose_fast(&self) -> Result<()> {
+        let patch = Patch::Merge(json!({"spec": {"session": {"profile": "Fast"}}}));
+        self.set.patch(APP, &PatchParams::default(), &patch).await?;
+        Ok(())
     }
 
     async fn until_settled(&self) -> Result<()> {

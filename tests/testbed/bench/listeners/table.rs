@@ -35,13 +35,20 @@ pub fn markdown(results: &[(Case, Measured)], peer: Option<&Peer>) -> String {
     });
     let steady = table::rows("", &["Lease writes per s", "operator, part of a core", "its RSS, MiB"], steady);
     let loss = |millis: &[f64]| [0.5, 1.0].map(|part| format!("{:.2}", percentile(millis, part) / 1_000.0)).to_vec();
-    let mut losses: Vec<_> = results
-        .iter()
-        .map(|(case, it)| (format!("Baton, {}, a Pod with {} of them", name(case), it.losses.len()), loss(&it.losses)))
-        .collect();
+    let mut losses = Vec::new();
+    for (case, it) in results {
+        let name = name(case);
+        let [default, fast] = &it.losses.silent;
+        losses.extend([
+            (format!("{name}: a listener crashes, and starts in place"), loss(&it.losses.crashes)),
+            (format!("{name}: the container of a Pod ends, and its node says so"), loss(&it.losses.terminated)),
+            (format!("{name}: a Pod falls silent, profile Default (D = 15 s)"), loss(default)),
+            (format!("{name}: the same, profile Fast (D = 5 s)"), loss(fast)),
+        ]);
+    }
     let mut planned = String::new();
     if let Some(peer) = peer {
-        losses.push(("client-go leader election, 15 s / 10 s / 2 s".to_owned(), loss(&peer.crashed)));
+        losses.push(("client-go leader election, silent leader, 15 s / 10 s / 2 s".to_owned(), loss(&peer.crashed)));
         planned = format!(
             "\n\nclient-go's leader election, whose leader releases its Lease (ReleaseOnCancel): nobody leads for {:.0} ms \
              (p50), {:.0} ms at most, of {}.",
@@ -52,7 +59,7 @@ pub fn markdown(results: &[(Case, Measured)], peer: Option<&Peer>) -> String {
     }
     let losses = table::rows("", &["p50, s", "max, s"], losses.into_iter());
     format!(
-        "**Moved by a Rollout**\n\n{moves}{planned}\n\n**Left alone**\n\n{steady}\n\n**Lost without a word** (nothing tells \
-         that the process is dead; profile Default, D = 15 s)\n\n{losses}"
+        "**Moved by a Rollout**\n\n{moves}{planned}\n\n**Left alone**\n\n{steady}\n\n**Lost**: from the end of a listener to its \
+         next start. Of a Pod that falls silent nothing tells that its processes are dead.\n\n{losses}"
     )
 }
