@@ -7,10 +7,11 @@ the one before it stopped:
     connect   ws://…/feeds/NAME?after=41&token=…      within its time-out, else `ConnectTimeout`
     receive   {"seq": 42}
     answer    {"done": 42}                            the exchange stores it
+    receive   {"stored": 42}                          only now is it certain that 42 was not in vain
     fd 3      {"resume": {"seq": 42}}                 the last of these is what its successor gets as BATON_RESUME
 
-Being told to end (SIGTERM) it finishes the message at hand, says where it is, and exits with 0: that is the whole
-hand-over. After a crash the last words may be missing; then the feed, which stored the position with the work itself,
+Being told to end (SIGTERM) it finishes the message at hand, hears that all it did is stored, says where it is, and exits
+with 0: that is the whole hand-over. After a crash the last words may be missing; then the feed, which stored the position with the work itself,
 knows better, and the later of the two counts.
 
     FEED_URL     where the feeds are, such as ws://10.0.0.1:9100
@@ -30,6 +31,8 @@ from urllib.parse import urlencode
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+FAREWELL = 2  # seconds that the feed may take to hear the last word
+
 
 class Agent:
     """Reads lines of JSON from file descriptor 3; without an agent nobody listens."""
@@ -43,6 +46,11 @@ class Agent:
     def say(self, **line):
         if self.lines:
             print(json.dumps(line), file=self.lines)
+
+    def note_stored(self, message):
+        """Told earlier, what is on its way to the feed would be lost if it did not get there."""
+        if "stored" in message:
+            self.say(resume={"seq": message["stored"]})
 
 
 class Failed(Exception):
@@ -67,18 +75,25 @@ async def run(agent, stop):
     agent.say(tick=True)
     try:
         while (text := await until(stop, socket.recv())) is not None:
-            seq = json.loads(text)["seq"]
-            # Here is where a bot works.
-            await socket.send(json.dumps({"done": seq, "at": now()}))
-            agent.say(resume={"seq": seq})
+            message = json.loads(text)
+            if "seq" in message:
+                # Here is where a bot works.
+                await socket.send(json.dumps({"done": message["seq"], "at": now()}))
+            agent.note_stored(message)
     except ConnectionClosed as error:
         raise Failed(f"Disconnected: {error}") from error
     # Whoever measures the gap counts from here.
     try:
         await socket.send(json.dumps({"bye": True, "at": now()}))
-        await socket.close()
-    except ConnectionClosed:
+        # The feed closes the connection once it has read this, and has told what of ours it has stored.
+        await asyncio.wait_for(farewell(agent, socket), FAREWELL)
+    except (ConnectionClosed, asyncio.TimeoutError):
         pass
+
+
+async def farewell(agent, socket):
+    async for text in socket:
+        agent.note_stored(json.loads(text))
 
 
 def where(began):

@@ -5,9 +5,10 @@
 //! connect   ws://…/feeds/NAME?after=41&token=…      within its time-out, else `ConnectTimeout`
 //! receive   {"seq": 42}
 //! answer    {"done": 42}                            with the connection's token: an old one is refused
+//! receive   {"stored": 42}                          only now is it certain that 42 was not in vain
 //! ```
-//! Where it is it says by `unit.checkpoint`; asked to stop it finishes the message at hand, and returns where it is: that is
-//! the whole hand-over. After a crash the feed, which stored position and token with the work itself, knows better.
+//! Where it is it says by `unit.checkpoint`; asked to stop it finishes the message at hand, hears that all it did is stored,
+//! and returns where it is: that is the whole hand-over. After a crash the feed, which stored position and token with the work itself, knows better.
 //!
 //! | environment | meaning |
 //! |---|---|
@@ -66,18 +67,27 @@ impl Listener for Feeds {
                 message = socket.next() => message,
             };
             let Some(message) = message else { return Err(Error::new("Disconnected", "the feed has ended")) };
-            let Message::Text(text) = message.map_err(disconnected)? else { continue };
-            let Some(seq) = serde_json::from_str::<Value>(&text)?["seq"].as_u64() else { continue };
-            fence.check()?; // nothing is done once another may do it
-            let done = json!({"done": seq, "at": now()}).to_string();
-            socket.send(Message::text(done)).await.map_err(disconnected)?;
-            position = Position { seq };
-            unit.checkpoint(&position)?;
+            let message = message.map_err(disconnected)?;
+            if let Some(seq) = number(&message, "seq") {
+                fence.check()?; // nothing is done once another may do it
+                let done = json!({"done": seq, "at": now()}).to_string();
+                socket.send(Message::text(done)).await.map_err(disconnected)?;
+            }
+            if let Some(seq) = number(&message, "stored") {
+                // Told earlier, what is on its way to the feed would be lost if it did not get there.
+                position = Position { seq };
+                unit.checkpoint(&position)?;
+            }
         }
         // Whoever measures the gap counts from here.
         let _ = socket.send(Message::text(json!({"bye": true, "at": now()}).to_string())).await;
-        // The feed closes the connection once it has read this. Who closes with something unread takes back what he has said.
-        let _ = tokio::time::timeout(FAREWELL, async { while let Some(Ok(_)) = socket.next().await {} }).await;
+        // The feed closes the connection once it has read this, and has told what of ours it has stored.
+        let farewell = async {
+            while let Some(Ok(message)) = socket.next().await {
+                position.seq = number(&message, "stored").unwrap_or(position.seq);
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
         Resume::new(&position)
     }
 }
@@ -105,6 +115,12 @@ impl Feeds {
         };
         tokio::time::timeout(patience, connects).await.map_err(|_| late())?
     }
+}
+
+/// {"`what`": number}
+fn number(message: &Message, what: &str) -> Option<u64> {
+    let Message::Text(text) = message else { return None };
+    serde_json::from_str::<Value>(text).ok()?[what].as_u64()
 }
 
 fn failed(error: impl std::error::Error) -> Error {

@@ -5,10 +5,11 @@
 //! connect   ws://…/feeds/NAME?after=41&token=…      within its time-out, else `ConnectTimeout`
 //! receive   {"seq": 42}
 //! answer    {"done": 42}                            with the connection's token: an old one is refused
+//! receive   {"stored": 42}                          only now is it certain that 42 was not in vain
 //! fd 3      {"resume": {"seq": 42}}                 the last of these is what its successor gets as BATON_RESUME
 //! ```
-//! Being told to end (SIGTERM) it finishes the message at hand, says where it is, and exits with 0: that is the whole
-//! hand-over. After a crash the last words may be missing; then the feed, which stored position and token with the work
+//! Being told to end (SIGTERM) it finishes the message at hand, hears that all it did is stored, says where it is, and exits
+//! with 0: that is the whole hand-over. After a crash the last words may be missing; then the feed, which stored position and token with the work
 //! itself, knows better, and the later of the two counts.
 //!
 //! | environment | meaning |
@@ -71,20 +72,30 @@ async fn run(agent: &mut Agent, terminate: &mut Signal) -> Result<(), String> {
         };
         let Some(message) = message else { return Err("Disconnected: the feed has ended".into()) };
         let message = message.map_err(|error| format!("Disconnected: {error}"))?;
-        let Message::Text(text) = message else { continue };
-        let Some(seq) = serde_json::from_str::<Value>(&text).ok().and_then(|text| text["seq"].as_u64()) else {
-            continue;
-        };
-        let done = json!({"done": seq, "at": now()}).to_string();
-        socket.send(Message::text(done)).await.map_err(|error| format!("Disconnected: {error}"))?;
-        agent.say(&json!({"resume": {"seq": seq}}));
+        if let Some(seq) = number(&message, "seq") {
+            // Here is where a bot works.
+            let done = json!({"done": seq, "at": now()}).to_string();
+            socket.send(Message::text(done)).await.map_err(|error| format!("Disconnected: {error}"))?;
+        }
+        agent.note_stored(&message);
     }
     // Whoever measures the gap counts from here.
     let bye = json!({"bye": true, "at": now()}).to_string();
     let _ = socket.send(Message::text(bye)).await;
-    // The feed closes the connection once it has read this. Who closes with something unread takes back what he has said.
-    let _ = tokio::time::timeout(FAREWELL, async { while let Some(Ok(_)) = socket.next().await {} }).await;
+    // The feed closes the connection once it has read this, and has told what of ours it has stored.
+    let farewell = async {
+        while let Some(Ok(message)) = socket.next().await {
+            agent.note_stored(&message);
+        }
+    };
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
     Ok(())
+}
+
+/// {"`what`": number}
+fn number(message: &Message, what: &str) -> Option<u64> {
+    let Message::Text(text) = message else { return None };
+    serde_json::from_str::<Value>(text).ok()?[what].as_u64()
 }
 
 /// The agent reads lines of JSON from file descriptor 3; without an agent nobody listens.
@@ -94,6 +105,14 @@ impl Agent {
     fn say(&mut self, line: &Value) {
         if let Some(file) = &mut self.0 {
             let _ = writeln!(file, "{line}");
+        }
+    }
+
+    /// A successor goes on after what is stored. Told earlier, what is on its way to the feed would be lost if it did not
+    /// get there.
+    fn note_stored(&mut self, message: &Message) {
+        if let Some(seq) = number(message, "stored") {
+            self.say(&json!({"resume": {"seq": seq}}));
         }
     }
 }

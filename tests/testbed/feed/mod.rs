@@ -2,7 +2,8 @@
 //! is read by one listener at a time, without loss and without repetition.
 //!
 //! ```text
-//! GET /feeds/NAME?after=SEQ&token=T&pod=P&began=MICROS   a websocket: {"seq": n} comes, {"done": n, "at": micros} is answered
+//! GET /feeds/NAME?after=SEQ&token=T&pod=P&began=MICROS   a websocket: {"seq": n} comes, {"done": n, "at": micros} is answered,
+//!                                                        {"stored": n} comes once all up to n is; at the end {"bye": true}
 //! GET /verdict                                           what was seen of every feed (ledger::Verdict as JSON)
 //! ```
 //! A feed's messages are numbered from 1, one every `--period`; they wait for whoever reads it. The exchange stores what is
@@ -12,7 +13,9 @@ pub mod ledger;
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     net::SocketAddr,
+    pin::pin,
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -28,11 +31,15 @@ use axum::{
     response::Response,
     routing::get,
 };
-use futures::{SinkExt, StreamExt};
+use futures::{
+    SinkExt, StreamExt,
+    future::{Either, select},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
+    sync::watch,
     time::{Instant, MissedTickBehavior, interval},
 };
 
@@ -118,8 +125,7 @@ impl Exchange {
         let opening = Opening { token: asked.token, pod: asked.pod, began: asked.began, after: asked.after };
         let (connection, mut sent) = self.feeds().entry(name.clone()).or_default().open(opening, !forgets);
         let (mut to, mut from) = socket.split();
-        let mut clock = interval(self.period);
-        clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let (stored, mut to_tell) = watch::channel(sent);
         // True while there is more to come.
         let told = |text: &str| {
             let Ok(said) = serde_json::from_str::<Value>(text) else { return false };
@@ -130,40 +136,54 @@ impl Exchange {
                 return false;
             }
             match said["done"].as_u64() {
-                Some(seq) => feed.done(connection, seq, at),
+                Some(seq) => {
+                    feed.done(connection, seq, at);
+                    stored.send_replace(seq);
+                }
                 None => feed.bye(connection, at),
             }
             said["bye"].is_null()
         };
-        'serving: loop {
-            tokio::select! {
-                message = from.next() => match message {
-                    Some(Ok(Message::Text(text))) if !told(&text) => {
-                        let _ = to.close().await;
-                        break;
+        let reading = async {
+            while let Some(Ok(message)) = from.next().await {
+                if matches!(&message, Message::Text(text) if !told(text)) {
+                    break;
+                }
+            }
+        };
+        let writing = async {
+            let mut clock = interval(self.period);
+            clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            loop {
+                tokio::select! {
+                    Ok(()) = to_tell.changed() => {
+                        let seq = *to_tell.borrow_and_update();
+                        to.send(message("stored", seq)).await?;
                     }
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) | None => break,
-                },
-                _ = clock.tick() => {
-                    while sent < self.newest() {
+                    _ = clock.tick(), if sent >= self.newest() => {}
+                    // One at a time: who has much to catch up with hears in between of what is stored.
+                    () = std::future::ready(()), if sent < self.newest() => {
                         sent += 1;
-                        if to.send(Message::text(json!({"seq": sent}).to_string())).await.is_err() {
-                            // What it said before it ended counts.
-                            while let Some(Ok(message)) = from.next().await {
-                                if let Message::Text(text) = message
-                                    && !told(&text)
-                                {
-                                    break;
-                                }
-                            }
-                            break 'serving;
-                        }
+                        to.send(message("seq", sent)).await?;
                     }
                 }
             }
+        };
+        // Side by side: each may have to wait for the listener, which waits for the other one.
+        let reading = pin!(reading);
+        if let Either::Right((result, reading)) = select(reading, pin!(writing)).await {
+            let _: Result<Infallible, axum::Error> = result; // nothing can be told any more
+            reading.await; // what it said before it ended counts
         }
+        // Its last words are answered, too.
+        let seq = *stored.borrow();
+        let _ = to.send(message("stored", seq)).await;
+        let _ = to.close().await;
     }
+}
+
+fn message(what: &str, seq: u64) -> Message {
+    Message::text(json!({ what: seq }).to_string())
 }
 
 async fn connect(
