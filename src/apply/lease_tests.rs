@@ -10,7 +10,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     api::session::SessionProfile,
-    plan::listener_set::{change::SetChange, ownership::Write},
+    plan::listener_set::{
+        change::{Origin, SetChange},
+        death::Proof,
+        ownership::Write,
+    },
     scripted::{self, Answer, Call},
     snapshot::{
         lease::{Holder, Letter, Order},
@@ -67,7 +71,7 @@ fn assign(from: Option<Holder>, to: Option<Holder>) -> SetChange {
         uid: "l1".into(),
         resource_version: "9".into(),
         write: Write { holder: to, epoch: 6 },
-        from: from.map(|holder| (holder, crate::plan::listener_set::death::Proof::Fenced)),
+        from: from.map_or(Origin::Nobody, |holder| Origin::Dead(holder, Proof::Fenced)),
     }
 }
 

@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 use super::{Calls, answer, is_taken, pods::preconditions, sets::Target};
 use crate::{
     api::{names, session::SessionProfile},
-    plan::{Applied, listener_set::ownership::Write},
+    plan::{
+        Applied,
+        listener_set::{change::Origin, ownership::Write},
+    },
     snapshot::{
         lease::{self, Claim, Holder, Letter, write_inbox},
         listener::Settings,
@@ -116,20 +119,22 @@ pub(super) async fn create_ownership(
     .await
 }
 
-/// Gives a listener to a boot, or to nobody. `from`: its owner, who is dead.
+/// Gives a listener to a boot, or to nobody.
 pub(super) async fn assign(
     target: &Target<'_>,
     listener: &str,
     version: Version<'_>,
     write: &Write,
-    from: Option<&Holder>,
+    from: &Origin,
 ) -> Applied {
     let mut patch = holding(target, write);
     extend(&mut patch["metadata"], metadata(version));
-    if let Some(from) = from {
-        let annotations = &mut patch["metadata"]["annotations"];
-        annotations[names::ANNOTATION_FROM] = json!(from.to_string());
-        // The dead owner did not hand over; what stands there is of a move long ago.
+    let annotations = &mut patch["metadata"]["annotations"];
+    if let Origin::Dead(holder, _) | Origin::Force(holder) = from {
+        annotations[names::ANNOTATION_FROM] = json!(holder.to_string());
+    }
+    if *from != Origin::Nobody {
+        // Nobody has handed over; what stands there is of a move long ago.
         annotations[names::ANNOTATION_STOPPED_AT] = Value::Null;
     }
     merge(target, &names::listener_lease_name(&target.name, listener), &patch).await

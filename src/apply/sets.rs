@@ -45,7 +45,6 @@ async fn perform(target: &Target<'_>, change: &SetChange) -> Applied {
             leases::create_ownership(target, listener, write, &leases::Config { settings, hash: config_hash }).await
         }
         SetChange::Assign { listener, uid, resource_version, write, from } => {
-            let from = from.as_ref().map(|(holder, _)| holder);
             leases::assign(target, listener, (uid, resource_version), write, from).await
         }
         SetChange::Configure { listener, uid, resource_version, settings, config_hash } => {

@@ -42,6 +42,8 @@ use crate::{
 const LOOK_SPACING: Duration = Duration::from_millis(20);
 /// Two looks at one ListenerSet are at least so far apart: steps of a hand-off wait for it.
 const SET_LOOK_SPACING: Duration = Duration::from_millis(8);
+/// How long Rollouts wait to know what their Pods hold. Where the operator may not look at Leases, they go on without.
+const SETS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long looks that are going on may still write after the process was told to stop. With the longest call after it,
 /// all ends well within a Pod's grace of 30 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -283,10 +285,12 @@ impl Queues {
 
 /// The leader's work, until `stop`; then what is going on ends.
 async fn work(shell: Arc<Shell>, publisher: Publisher, queues: Queues, concurrency: usize, stop: CancellationToken) {
-    tokio::select! {
-        () = shell.observer.refresh() => {}
+    // A Rollout that does not know yet what its Pods hold would take a batch for done, and its Pods for free to go.
+    let sets = tokio::time::timeout(SETS_PATIENCE, shell.observer.refresh_sets());
+    let are_sets_known = tokio::select! {
+        ((), known) = join(shell.observer.refresh(), sets) => known.is_ok(),
         () = stop.cancelled() => return,
-    }
+    };
     // Before the look at what is known, so that nothing falls between the two.
     queues.rollouts_are_wanted.store(true, Ordering::Release);
     let known = shell.observer.look(Index::keys);
@@ -297,7 +301,7 @@ async fn work(shell: Arc<Shell>, publisher: Publisher, queues: Queues, concurren
     let publish = publisher.run(shell.calls.clone(), no_more_events.clone());
     let looks = async {
         let rollouts = dispatch::<Rollout>(shell.clone(), queues.rollouts.clone(), concurrency, stop.clone());
-        join(rollouts, work_on_sets(shell, &queues, concurrency, stop.clone())).await;
+        join(rollouts, work_on_sets(shell, &queues, are_sets_known, concurrency, stop.clone())).await;
         no_more_events.cancel();
     };
     let seal = async {
@@ -315,9 +319,16 @@ async fn work(shell: Arc<Shell>, publisher: Publisher, queues: Queues, concurren
 }
 
 /// The same for ListenerSets. Where they are not served, or the operator may not look at Leases, this waits, and Rollouts go on.
-async fn work_on_sets(shell: Arc<Shell>, queues: &Queues, concurrency: usize, stop: CancellationToken) {
+async fn work_on_sets(
+    shell: Arc<Shell>,
+    queues: &Queues,
+    are_known: bool,
+    concurrency: usize,
+    stop: CancellationToken,
+) {
     tokio::select! {
-        () = shell.observer.refresh_sets() => {}
+        () = shell.observer.refresh_sets(), if !are_known => {}
+        () = std::future::ready(()), if are_known => {}
         () = stop.cancelled() => return,
     }
     queues.sets_are_wanted.store(true, Ordering::Release);

@@ -1,14 +1,14 @@
 //! The listeners that a ListenerSet asks for, and what an agent is told of each.
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::listener_set::SourceError;
 use crate::api::{
     ListenerSet,
     bounds::{CONFIG_BYTES_MAX, CONFIG_PROPERTIES_MAX, CONFIG_TOTAL_BYTES_MAX, LISTENERS_MAX},
-    listener_set::{ConfigMapSource, CountSource, Listener, ListenerState},
+    listener_set::{ConfigMapSource, CountSource, Listener, ListenerState, SecretRef},
 };
 
 /// One listener of a set, with all defaults filled in.
@@ -94,24 +94,53 @@ fn from_config_map(
             return Err(SourceError { reason: "ConfigMapMissing", message });
         }
     };
-    // JSON is YAML, but read faster as what it is.
-    let listeners: Result<Vec<Listener>, String> = if text.trim_start().starts_with('[') {
-        serde_json::from_str(text).map_err(|error| error.to_string())
-    } else {
-        serde_saphyr::from_str(text).map_err(|error| error.to_string())
-    };
+    let invalid = |message: String| SourceError { reason: INVALID_CONFIG_MAP, message };
+    if let Some((index, field)) = parse::<Vec<Map<String, Value>>>(text).ok().and_then(|maps| unknown_field(&maps)) {
+        let field: String = field.chars().take(80).collect();
+        let known: Vec<String> = known_fields().into_iter().collect();
+        return Err(invalid(format!("{place}[{index}].{field}: no such field; a listener has {}", known.join(", "))));
+    }
+    let listeners = parse::<Vec<Listener>>(text);
     // Nothing is read as an empty list, too: it is no wish that all listeners end.
     let is_list = |text: &str| serde_saphyr::from_str::<Value>(text).is_ok_and(|value| value.is_array());
     let listeners = listeners.and_then(|listeners| {
         let is_meant = !listeners.is_empty() || is_list(text);
         if is_meant { Ok(listeners) } else { Err("it is empty; no listeners are written as []".to_owned()) }
     });
-    listeners.map_err(|error| SourceError {
-        reason: INVALID_CONFIG_MAP,
-        message: format!(
+    listeners.map_err(|error| {
+        invalid(format!(
             "{place} must be a list of listeners, each as in spec.listeners, such as `- name: listener-1`: {error}"
-        ),
+        ))
     })
+}
+
+/// JSON is YAML, but read faster as what it is.
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    if text.trim_start().starts_with('[') {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    } else {
+        serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    }
+}
+
+/// Where a field stands that no listener has, and its name. In a spec the API server refuses it.
+fn unknown_field(listeners: &[Map<String, Value>]) -> Option<(usize, String)> {
+    let known = known_fields();
+    let fields = listeners.iter().enumerate().flat_map(|(index, fields)| fields.keys().map(move |key| (index, key)));
+    fields.map(|(index, key)| (index, key.clone())).find(|(_, key)| !known.contains(key))
+}
+
+fn known_fields() -> BTreeSet<String> {
+    let all = Listener {
+        name: String::new(),
+        state: ListenerState::Started,
+        config: Some(Map::new()),
+        secret_ref: Some(SecretRef { name: String::new() }),
+        use_proxy: Some(false),
+        connect_timeout_seconds: Some(1),
+    };
+    let fields = serde_json::to_value(all).unwrap_or_default();
+    fields.as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default()
 }
 
 fn numbered(source: &CountSource) -> Vec<Listener> {

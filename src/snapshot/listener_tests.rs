@@ -71,6 +71,19 @@ fn numbered_ones_have_a_prefix() {
     assert!(count(10, &"s".repeat(63)).unwrap_err().message.contains("must be a DNS label"));
 }
 
+/// In a spec the API server refuses it.
+#[test]
+fn a_misspelt_field_of_a_config_map_is_named() {
+    for text in ["- name: a\n- {name: b, stat: Stopped}", r#"[{"name": "a"}, {"name": "b", "stat": "Stopped"}]"#] {
+        let error = config_map(Ok(text)).unwrap_err();
+        assert_eq!(error.reason, "InvalidConfigMap");
+        let sentence =
+            "[1].stat: no such field; a listener has config, connectTimeoutSeconds, name, secretRef, state, useProxy";
+        assert!(error.message.ends_with(sentence), "{}", error.message);
+    }
+    assert!(config_map(Ok("- nmae: a")).unwrap_err().message.contains("[0].nmae: no such field"));
+}
+
 /// L9
 #[test]
 fn what_the_schema_cannot_see_is_said_with_a_remedy() {

@@ -14,6 +14,7 @@ use super::text::{clip, seconds};
 
 /// Runs, and is not ready: nobody says why.
 const CONTAINERS_NOT_READY: &str = "ContainersNotReady";
+const GATES_NOT_READY: &str = "ReadinessGatesNotReady";
 
 /// State of an instance, or Pod, that is not as it should be; most important first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,15 +74,20 @@ pub(super) fn troubles(snapshot: &Snapshot, slots: &Slots<'_>, memory: &Memory) 
         let counted = Ranges::parse(&failed.slots);
         for trouble in found.iter_mut().filter(|trouble| counted.0.contains(&trouble.instance)) {
             // It only came too late: that says more than how far it has come.
-            if trouble.state != State::Failed && failed.reason == "ProgressDeadlineExceeded" {
+            let says_less = failed.reason == "ProgressDeadlineExceeded" || trouble.reason.is_empty();
+            if trouble.state != State::Failed && says_less {
                 trouble.reason.clone_from(&failed.reason);
             }
             trouble.state = State::Failed;
         }
     }
     // What the kubelet can name comes before what it cannot.
-    found.sort_by_key(|trouble| (trouble.state, trouble.reason == CONTAINERS_NOT_READY, trouble.instance));
+    found.sort_by_key(|trouble| (trouble.state, says_little(&trouble.reason), trouble.instance));
     found
+}
+
+fn says_little(reason: &str) -> bool {
+    [CONTAINERS_NOT_READY, GATES_NOT_READY].contains(&reason)
 }
 
 fn trouble_of(snapshot: &Snapshot, slots: &Slots<'_>, slot: &Slot<'_>) -> Option<Trouble> {
@@ -188,11 +194,16 @@ fn not_ready(pod: &Pod) -> (State, String, String) {
             let waits = |container: &&crate::snapshot::Container| !container.init && !container.ready;
             let unready: Vec<&str> =
                 pod.containers.iter().filter(waits).map(|container| container.name.as_str()).collect();
-            let message = match unready.as_slice() {
-                [] => "a readiness gate is not passed".into(),
-                names => format!("not ready: {}", names.join(", ")),
+            let gate = match pod.in_service {
+                Some(false) => {
+                    "readiness gate baton.dev/in-service: its agent has not claimed its session, or has lost it"
+                }
+                _ => "a readiness gate is not passed",
             };
-            (State::NotReady, CONTAINERS_NOT_READY.into(), message)
+            match unready.as_slice() {
+                [] => (State::NotReady, GATES_NOT_READY.into(), gate.into()),
+                names => (State::NotReady, CONTAINERS_NOT_READY.into(), format!("not ready: {}", names.join(", "))),
+            }
         }
     }
 }

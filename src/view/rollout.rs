@@ -265,7 +265,9 @@ impl Painter<'_> {
             None => (Tone::Good, "Running".to_owned()),
             Some((state, reason, _)) => {
                 let tone = match (state, reason.as_str()) {
-                    (State::NotReady, "ContainersNotReady") | (State::Starting, _) => Tone::Working,
+                    (State::NotReady, "ContainersNotReady" | "ReadinessGatesNotReady") | (State::Starting, _) => {
+                        Tone::Working
+                    }
                     (State::NotReady, "Unschedulable") | (State::Terminating, _) => Tone::Waiting,
                     (State::Outdated, _) => Tone::Neutral,
                     (State::Failed | State::NotReady | State::Missing, _) => Tone::Bad,

@@ -58,7 +58,7 @@ pub struct Hands<R> {
     pub starts: u32,
     /// The cluster does not let agents write owner references.
     pub without_owners: bool,
-    /// The last gaps, by ListenerSet.
+    /// The last gaps, by uid of the ListenerSet.
     pub gaps: BTreeMap<String, VecDeque<Gap>>,
     leases: Leases,
 }
@@ -257,7 +257,7 @@ impl<R: Runner> Hands<R> {
             epoch: lease.ownership.epoch,
             millis: u32::try_from(millis.max(0)).unwrap_or(u32::MAX),
         };
-        let gaps = self.gaps.entry(lease.set.clone()).or_default();
+        let gaps = self.gaps.entry(lease.set_uid.clone()).or_default();
         gaps.push_back(gap);
         if gaps.len() > GAPS_MAX {
             gaps.pop_front();

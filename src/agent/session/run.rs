@@ -43,6 +43,12 @@ const CONNECTIONS_MAX: usize = 64;
 /// Whatever keeps it from starting; the session was lost. Nothing runs then.
 pub async fn exec(settings: Exec) -> anyhow::Result<()> {
     let mut process = Process::start(&settings.agent)?;
+    if std::process::id() != 1 {
+        tracing::warn!(
+            "this agent is not PID 1 of its container: what a listener has started may outlive the deaths of agent and guard \
+             at once; make it the container's command, without a shell before it"
+        );
+    }
     process.listen(&settings.agent, Router::new(), process.health.subscribe()).await?;
     let boot = process.boot(&settings.agent, settings.ready_on_tick).await?;
     let children = async {

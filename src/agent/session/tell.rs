@@ -25,7 +25,7 @@ pub fn reports<'a>(
     let json_of = |(set, by_uid): (&str, BTreeMap<&str, Vec<&Listener>>)| {
         let (uid, listeners) = due(by_uid, me)?;
         let mut report = report(uid, &listeners, me, moment);
-        report.gaps = gaps.get(set).into_iter().flatten().cloned().collect();
+        report.gaps = gaps.get(uid).into_iter().flatten().cloned().collect();
         Some((set.to_owned(), serde_json::to_string(&report).unwrap_or_default()))
     };
     sets.into_iter().filter_map(json_of).collect()

@@ -8,7 +8,10 @@ use crate::{
     operator::memory::{Notes, ObjectMemory, Own, Written, note_taken},
     plan::{
         Applied, Outcome,
-        listener_set::{SetRecollection, change::SetChange},
+        listener_set::{
+            SetRecollection,
+            change::{Origin, SetChange},
+        },
     },
     snapshot::{
         index::{Kind, SetMemories},
@@ -85,7 +88,7 @@ pub(super) fn name(set: &str, change: &SetChange) -> String {
 /// Why a change is made, where there are several possible reasons; else empty.
 pub(super) fn reason(change: &SetChange) -> &'static str {
     match change {
-        SetChange::Assign { from: Some((_, proof)), .. } => proof.as_label(),
+        SetChange::Assign { from: Origin::Dead(_, proof), .. } => proof.as_label(),
         SetChange::Fence { why, .. } => why.as_label(),
         _ => "",
     }

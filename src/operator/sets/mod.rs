@@ -25,7 +25,7 @@ use crate::{
         Outcome,
         listener_set::{
             self as planner, SetRecollection,
-            change::{SetChange, SetPlan},
+            change::{Origin, SetChange, SetPlan},
             course,
         },
     },
@@ -223,7 +223,8 @@ fn take_note(
     for Outcome { change, result } in outcomes {
         let reason = memory::reason(change);
         shell.tried(&memory::name(&key.name, change), change.verb(), reason, result);
-        if let (SetChange::Assign { from: Some((_, proof)), .. }, crate::plan::Applied::Done { .. }) = (change, result)
+        if let (SetChange::Assign { from: Origin::Dead(_, proof), .. }, crate::plan::Applied::Done { .. }) =
+            (change, result)
         {
             shell.metrics.taken_over(key, proof.as_label());
         }

@@ -1,5 +1,5 @@
 //! How much may happen at once: starts in a period, moves in flight, letters in an inbox.
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -8,10 +8,59 @@ use super::{
     memory::SetRecollection,
     view::{Item, View, seconds},
 };
-use crate::{api::bounds::INBOX_MAX, snapshot::lease::Order};
+use crate::{
+    api::{bounds::INBOX_MAX, listener_set::StartBudget},
+    snapshot::{lease::Order, listener_set::SetSnapshot},
+};
 
-/// Permits of `spec.startBudget`. Those given out are the acquireTimes of the Leases, so that an operator that has just
-/// started knows them; agents that restart a listener in place write one, too, and are counted without being asked: but
+/// Starts that count against `spec.startBudget`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Starts {
+    /// acquireTime of each listener, as it was last seen.
+    acquired: BTreeMap<String, Timestamp>,
+    /// Until when each start in another Pod than before counts.
+    elsewhere: Vec<Duration>,
+    /// The same of those where it had run before.
+    in_place: Vec<Duration>,
+}
+
+impl Starts {
+    /// Takes note of new ones: a Lease shows the last one alone. `is_first`: of earlier ones only the Leases tell how long
+    /// ago they were, by clocks that may be off.
+    pub(super) fn remember(&mut self, snapshot: &SetSnapshot, is_first: bool) {
+        let Some(budget) = &snapshot.set.spec.start_budget else {
+            *self = Self::default();
+            return;
+        };
+        let (uptime, period) = (snapshot.uptime, seconds(budget.period_seconds));
+        let given = snapshot.ownerships.iter().filter(|(_, seen)| seen.ownership.holder.is_some());
+        let given = given.filter_map(|(name, seen)| Some((name, seen, seen.acquired_at?)));
+        let mut acquired = BTreeMap::new();
+        for (name, seen, at) in given {
+            if self.acquired.get(name) != Some(&at) {
+                let age = if is_first { snapshot.now.duration_since(at).unsigned_abs() } else { Duration::ZERO };
+                let is_same = seen.ownership.holder.as_ref().map(ToString::to_string) == seen.from;
+                let kind = if is_same { &mut self.in_place } else { &mut self.elsewhere };
+                kind.push(uptime.saturating_add(period.saturating_sub(age)));
+            }
+            acquired.insert(name.clone(), at);
+        }
+        self.acquired = acquired;
+        for kind in [&mut self.in_place, &mut self.elsewhere] {
+            kind.retain(|until| *until > uptime);
+            // More of them than there are permits say nothing more.
+            kind.sort();
+            kind.drain(..kind.len().saturating_sub(permits(budget)));
+        }
+    }
+}
+
+fn permits(budget: &StartBudget) -> usize {
+    usize::try_from(budget.permits).unwrap_or(0).max(1)
+}
+
+/// Permits of `spec.startBudget`. Those given out an operator that has just started finds in the acquireTimes of the Leases;
+/// agents that restart a listener in place write one, too, and are counted without being asked: but
 /// what fails again and again leaves one permit of a period to the others.
 pub(super) struct Permits {
     free: Option<usize>,
@@ -22,19 +71,12 @@ pub(super) struct Permits {
 impl Permits {
     pub fn new(view: &View<'_>, memory: &SetRecollection, alarm: &mut Alarm) -> Self {
         let Some(budget) = &view.snapshot.set.spec.start_budget else { return Self { free: None, spare: 0 } };
-        let (now, period) = (view.snapshot.now, seconds(budget.period_seconds));
-        // Written by clocks that may be ahead: such a time counts for a period, too, and no longer.
-        let age = |at: Timestamp| now.duration_since(at).unsigned_abs();
-        let given = view.snapshot.ownerships.values().filter(|seen| seen.ownership.holder.is_some());
-        let given = given.filter_map(|seen| Some((seen, age(seen.acquired_at?)))).filter(|(_, age)| *age < period);
-        let (mut elsewhere, mut in_place) = (0_usize, 0_usize);
-        for (seen, age) in given {
-            alarm.is_ahead(view.snapshot.uptime.saturating_add(period).saturating_sub(age));
-            let is_same = seen.ownership.holder.as_ref().map(ToString::to_string) == seen.from;
-            *(if is_same { &mut in_place } else { &mut elsewhere }) += 1;
+        for until in memory.starts.elsewhere.iter().chain(&memory.starts.in_place) {
+            alarm.is_ahead(*until);
         }
-        elsewhere += view.items.iter().filter(|item| is_promised(item, memory)).count();
-        let permits = usize::try_from(budget.permits).unwrap_or(0).max(1);
+        let promised = view.items.iter().filter(|item| is_promised(item, memory)).count();
+        let (elsewhere, in_place) = (memory.starts.elsewhere.len() + promised, memory.starts.in_place.len());
+        let permits = permits(budget);
         let free = permits.saturating_sub(elsewhere + in_place);
         let spare = permits.saturating_sub(elsewhere + in_place.min(permits - 1)) - free;
         Self { free: Some(free), spare }

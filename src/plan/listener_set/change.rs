@@ -131,8 +131,8 @@ pub enum SetChange {
         resource_version: String,
         /// New content.
         write: Write,
-        /// The dead owner, and what proves its death. None: it is nobody's, or `spec.release` asks for it by force.
-        from: Option<(Holder, Proof)>,
+        /// Who had it.
+        from: Origin,
     },
     /// Write settings into the ownership Lease: the owner and its epoch stay.
     Configure {
@@ -180,6 +180,20 @@ pub enum SetChange {
         /// For the Event.
         message: String,
     },
+}
+
+/// Whose a listener was that is given to another boot. Only where somebody has let go of it so that another one may go on is
+/// it a hand-over, and what the Lease says of his end counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody's: the owner before has let go of it, and it was to run all the time.
+    Nobody,
+    /// Nobody's, and for a while it was not to run.
+    Rest,
+    /// Its owner is dead, by this proof.
+    Dead(Holder, Proof),
+    /// Its owner may be alive: `spec.release` asks for it by force.
+    Force(Holder),
 }
 
 impl SetChange {

@@ -8,7 +8,7 @@ use crate::{
     },
     snapshot::{
         Pod, Snapshot,
-        listener_set::{Course, SetSnapshot},
+        listener_set::{Course, SetPod, SetSnapshot},
     },
 };
 
@@ -29,7 +29,11 @@ pub fn note(snapshot: &mut SetSnapshot, rollout: &Snapshot) {
         let course = courses.get(pod.name.as_str()).copied().filter(|_| !snapshot.leaving.contains(&pod.name));
         pod.course = course.unwrap_or(Course::Leaves);
     }
-    snapshot.is_rolling = memory.batch.is_some() || snapshot.pods.iter().any(|pod| pod.course != Course::Target);
+    // One that ends on a lost node may stay so for days, and its place is filled meanwhile.
+    let lost_nodes = &snapshot.lost_nodes;
+    let is_lost = |pod: &SetPod| pod.is_terminating && pod.node.as_ref().is_some_and(|node| lost_nodes.contains(node));
+    let mut present = snapshot.pods.iter().filter(|pod| !is_lost(pod));
+    snapshot.is_rolling = memory.batch.is_some() || present.any(|pod| pod.course != Course::Target);
 }
 
 /// `effective`: the revision that an open batch works towards. `beyond`: what becomes of Pods beyond replicas.

@@ -8,6 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 
+use super::budget::Starts;
 use crate::snapshot::{lease::Holder, listener::Wanted, report::Gap};
 
 /// What [`super::plan`] remembers until the next look. Moments are of [`crate::snapshot::listener_set::SetSnapshot::uptime`].
@@ -37,12 +38,19 @@ pub struct SetRecollection {
     /// Listeners whose Lease was deleted while these boots held it, and who may not have stopped yet. Without a name: one
     /// that nobody knows the name of.
     pub vanished: BTreeMap<(String, Holder), Vanished>,
+    /// Boots that hold listeners of an earlier set of this name: when each session was last watched, and how long others
+    /// wait for it.
+    pub earlier: BTreeMap<Holder, (Duration, Duration)>,
     /// What `status.epochFloor` must be at least, for the sake of those.
     pub epoch_floor: u32,
     /// Since when something is on a Pod that its Rollout wants to delete, and no Pod has room for it within its share.
     pub stranded_since: Option<Duration>,
     /// Requests of `spec.release` that have been seen, by listener: when, and the epoch that it was about.
     pub requests: BTreeMap<String, (Timestamp, u32)>,
+    /// Starts that count against the budget.
+    pub starts: Starts,
+    /// Listeners that are nobody's since they were not to run.
+    pub resting: BTreeSet<String>,
     /// How long each listener of the last planned moves ran nowhere: for status.
     pub gaps: Vec<Gap>,
     /// Which of the reported gaps are known. None before the first look: those are of moves of an earlier operator.

@@ -46,6 +46,7 @@ pub(super) fn remember(view: &View<'_>, floor: u32, memory: &mut SetRecollection
     let owned = snapshot.ownerships.iter();
     memory.owned =
         owned.map(|(name, seen)| (name.clone(), (seen.ownership.holder.clone(), seen.ownership.epoch))).collect();
+    remember_earlier(view, memory, alarm);
     let excess = excess(view);
     if memory.known_gaps.is_none() {
         // An earlier operator may have known which listener it is.
@@ -57,6 +58,23 @@ pub(super) fn remember(view: &View<'_>, floor: u32, memory: &mut SetRecollection
         !is_over(view, listener, holder, gone, excess.iter().all(|other| *other == holder), alarm)
     });
     floor.max(memory.epoch_floor)
+}
+
+/// Takes note of boots that still hold listeners of an earlier set of this name, of whichever Pods: until they tell that
+/// nothing is left, or are dead.
+fn remember_earlier(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) {
+    let snapshot = view.snapshot;
+    for seen in snapshot.sessions.values().filter(|seen| seen.holds_of_earlier_set) {
+        if let Some(holder) = claimed(seen) {
+            memory.earlier.insert(holder.clone(), (snapshot.uptime, seen.watched.duration));
+        }
+    }
+    memory.earlier.retain(|holder, (watched_at, duration)| match snapshot.sessions.get(&holder.pod) {
+        Some(seen) if claimed(seen) == Some(holder) => seen.holds_of_earlier_set,
+        Some(_) => view.death(holder).is_none(),
+        // Its Pod is gone, and its session with it. No renewal has succeeded since.
+        None => alarm.is_ahead(watched_at.saturating_add(*duration)),
+    });
 }
 
 /// Boots that tell of more listeners than there are Leases that name them.
@@ -118,17 +136,11 @@ fn tells_nothing_of(view: &View<'_>, seen: &SessionSeen, listener: &str, holder:
 /// Boots whose end is waited for although no Lease of this set names them: their sessions are fenced when they are over.
 pub(super) fn awaited(view: &View<'_>, memory: &SetRecollection) -> Vec<Holder> {
     let gone = memory.vanished.keys().map(|(_, holder)| holder);
-    gone.chain(excess(view)).chain(of_earlier_set(view)).cloned().collect()
-}
-
-/// Boots that are not dead, and still hold listeners of an earlier set of this name.
-fn of_earlier_set<'a>(view: &View<'a>) -> impl Iterator<Item = &'a Holder> {
-    let sessions = view.snapshot.sessions.values().filter(|seen| seen.holds_of_earlier_set);
-    sessions.filter_map(claimed).filter(|holder| view.death(holder).is_none())
+    gone.chain(excess(view)).chain(memory.earlier.keys()).cloned().collect()
 }
 
 /// Why a listener without a Lease does not get one now.
-pub(super) fn held_back(view: &View<'_>, memory: &SetRecollection, listener: &str) -> Option<(&'static str, String)> {
+pub(super) fn held_back(memory: &SetRecollection, listener: &str) -> Option<(&'static str, String)> {
     let of = |name: &str| memory.vanished.keys().find(|(gone, _)| gone == name).map(|(_, holder)| &holder.pod);
     if let Some(pod) = of(listener) {
         let message = format!(
@@ -142,7 +154,7 @@ pub(super) fn held_back(view: &View<'_>, memory: &SetRecollection, listener: &st
         );
         return Some(("Vanished", message));
     }
-    let holder = of_earlier_set(view).next()?;
+    let holder = memory.earlier.keys().next()?;
     let message = format!("{} still reports listeners of an earlier ListenerSet of this name", holder.pod);
     Some(("EarlierSet", message))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use super::{
     alarm::Alarm,
     budget::{Permits, Traffic, until},
-    change::SetChange,
+    change::{Origin, SetChange},
     death::Proof,
     goals::{self, Goals},
     memory::{SetRecollection, Since},
@@ -89,20 +89,36 @@ impl<'v, 'a> Work<'v, 'a> {
     /// Everything, the most urgent first. `held_back`: why a listener without a Lease does not get one now.
     pub fn run(&mut self, goals: &Goals, held_back: &[Option<(&'static str, String)>]) {
         let view = self.view;
+        self.remember_rest();
+        let mut orphans = Vec::new();
         for (index, item) in view.items.iter().enumerate() {
             match (item.wish, item.owner) {
                 (Wish::Run, Owner::Alive(_, at)) => self.seize(index, at, goals.seats[index]),
-                (Wish::Run, _) => self.give(index, goals.seats[index], held_back[index].as_ref()),
+                (Wish::Run, _) => orphans.push((item.seen.and_then(|seen| seen.acquired_at), index)),
                 (_, Owner::Dead(holder, proof)) => self.free(item, holder, proof),
                 (Wish::Go, Owner::Nobody) => self.retire(item),
                 _ => {}
             }
+        }
+        // Who was started longest ago goes first: what takes its Pod down each time must not keep the others from a permit.
+        orphans.sort();
+        for (_, index) in orphans {
+            self.give(index, goals.seats[index], held_back[index].as_ref());
         }
         self.move_all(goals);
         self.configure_all();
         self.write_inboxes();
         self.kill_stuck();
         self.changes.extend(mend::mends(view, &self.notes, &self.changes));
+    }
+
+    /// What is stopped may rest for days. The next start is no end of a hand-over.
+    fn remember_rest(&mut self) {
+        let rests = |item: &&Item<'_>| {
+            let is_nobodys = matches!(item.owner, Owner::Nobody);
+            is_nobodys && (item.wish == Wish::Stop || self.memory.resting.contains(item.name))
+        };
+        self.memory.resting = self.view.items.iter().filter(rests).map(|item| item.name.to_owned()).collect();
     }
 
     /// To a boot that may hold it: what is nobody's, or a dead owner's.
@@ -134,8 +150,9 @@ impl<'v, 'a> Work<'v, 'a> {
             return;
         }
         let (proof, from) = match item.owner {
-            Owner::Dead(holder, proof) => (Some(proof), Some((holder.clone(), proof))),
-            _ => (None, None),
+            Owner::Dead(holder, proof) => (Some(proof), Origin::Dead(holder.clone(), proof)),
+            _ if self.memory.resting.contains(item.name) => (None, Origin::Rest),
+            _ => (None, Origin::Nobody),
         };
         if let Some(write) = ownership::assign(&seen.ownership, to, |_| proof) {
             self.assign(item, write, from);
@@ -158,7 +175,7 @@ impl<'v, 'a> Work<'v, 'a> {
         });
     }
 
-    fn assign(&mut self, item: &Item<'_>, write: Write, from: Option<(Holder, Proof)>) {
+    fn assign(&mut self, item: &Item<'_>, write: Write, from: Origin) {
         let Some(seen) = item.seen else { return };
         self.changes.push(SetChange::Assign {
             listener: item.name.to_owned(),
@@ -177,7 +194,8 @@ impl<'v, 'a> Work<'v, 'a> {
         let is_due = self.memory.requests.get(item.name).is_some_and(|(_, epoch)| *epoch == item.epoch());
         let to = goal.filter(|goal| *goal != at).and_then(|goal| self.view.seats[goal].boot);
         if let (true, true, Some(to), Some(seen)) = (asked, is_due, to, item.seen) {
-            self.assign(item, ownership::seize(&seen.ownership, to), None);
+            let from = item.holder().map_or(Origin::Nobody, |holder| Origin::Force(holder.clone()));
+            self.assign(item, ownership::seize(&seen.ownership, to), from);
             self.notes[index]
                 .say("Forced", "taken by spec.release without waiting for its holder's end: it may run twice");
         }
@@ -186,7 +204,7 @@ impl<'v, 'a> Work<'v, 'a> {
     /// What is not to run, and whose owner is dead, becomes nobody's while its death can be proven.
     fn free(&mut self, item: &Item<'_>, holder: &Holder, proof: Proof) {
         if let Some(write) = item.seen.and_then(|seen| ownership::free(&seen.ownership, |_| Some(proof))) {
-            self.assign(item, write, Some((holder.clone(), proof)));
+            self.assign(item, write, Origin::Dead(holder.clone(), proof));
         }
     }
 
@@ -434,7 +452,7 @@ pub(super) fn held_back(view: &View<'_>, memory: &SetRecollection) -> Vec<Option
             let message = format!("Lease {lease} belongs to something else: delete it, or rename the listener");
             return Some(("NameTaken", message));
         }
-        if let Some(reason) = vanished::held_back(view, memory, item.name) {
+        if let Some(reason) = vanished::held_back(memory, item.name) {
             return Some(reason);
         }
         let settings = item.settings?;
@@ -456,7 +474,11 @@ fn nowhere(view: &View<'_>, memory: &SetRecollection) -> (&'static str, String) 
         None => "spec.selector selects".to_owned(),
     };
     if pods.is_empty() {
-        return ("NoPods", format!("{whose} no Pods"));
+        let none = match &spec.rollout_ref {
+            Some(rollout) => format!("there is no Rollout {} in this namespace, or it has no Pods", rollout.name),
+            None => "spec.selector selects no Pods that have the label baton.dev/agent: \"true\", too".to_owned(),
+        };
+        return ("NoPods", none);
     }
     let ready: Vec<_> = pods.iter().filter(|(_, pod)| pod.is_ready).collect();
     if ready.is_empty() {

@@ -362,7 +362,8 @@ impl Index {
         pods.sort_by(|a, b| a.name.cmp(&b.name));
         let ownerships = self.sets.leases.ownerships(key, &uid);
         let holders = ownerships.values().filter_map(|seen| seen.ownership.holder.as_ref()).map(|holder| &holder.pod);
-        let names: BTreeSet<&String> = pods.iter().map(|pod| &pod.name).chain(holders).collect();
+        let earlier = self.sets.leases.holding_of_earlier(key, &uid).map(|pod| &pod.name);
+        let names: BTreeSet<&String> = pods.iter().map(|pod| &pod.name).chain(holders).chain(earlier).collect();
         let mut asked = BTreeMap::new();
         let sessions: BTreeMap<String, SessionSeen> = names
             .into_iter()

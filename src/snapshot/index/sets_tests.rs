@@ -115,6 +115,38 @@ fn silence_begins_with_the_event_and_ends_with_a_sign_of_life() {
     assert_eq!(index.on_lease(&None, applied(session("a", 14, 1, 7, 15)), at(33)).sets, [key("bots")].into());
 }
 
+/// The API server lists by name, and so an ownership before the session of its holder.
+#[test]
+fn a_session_that_is_listed_is_not_missing() {
+    let mut index = index();
+    index.on_lease(&None, listed(vec![ownership("a", 20, Some("a")), session("a", 10, 1, 1, 15)]), at(10));
+    assert_eq!(watched(&index, "a", 14), (4, 4, 15));
+}
+
+/// Its agent writes the duration after it has read the profile; nobody may have told of that yet.
+#[test]
+fn the_profile_that_is_asked_for_counts() {
+    let mut index = index();
+    let mut lease = session("a", 10, 1, 1, 5);
+    lease["metadata"]["annotations"] = json!({"baton.dev/profile": "Calm"});
+    index.on_lease(&None, applied(lease), at(1));
+    assert_eq!(watched(&index, "a", 4).2, 90);
+}
+
+/// The set before served another Rollout, or other Pods, and what it ran may not have stopped.
+#[test]
+fn a_pod_of_others_that_holds_something_of_an_earlier_set_is_seen() {
+    let mut index = index();
+    let mut lease = session("elsewhere", 10, 1, 1, 15);
+    let report = |count: u32| json!({"report.baton.dev/bots": format!(r#"{{"set":"u0","count":{count}}}"#)});
+    lease["metadata"]["annotations"] = report(1);
+    index.on_lease(&None, applied(lease.clone()), at(1));
+    assert!(look(&index, 2).sessions["elsewhere"].holds_of_earlier_set);
+    lease["metadata"]["annotations"] = report(0);
+    index.on_lease(&None, applied(lease), at(2));
+    assert!(!look(&index, 2).sessions.contains_key("elsewhere"));
+}
+
 #[test]
 fn a_relist_that_shows_the_same_makes_nothing_younger() {
     let mut index = index();

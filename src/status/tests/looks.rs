@@ -68,7 +68,7 @@ fn a_batch_names_its_worst_instance() {
     let status = status_of(&fixture.snapshot);
     let exceptions: Vec<_> = status.exceptions.iter().map(|e| (e.instance, &*e.state, &*e.reason)).collect();
     // Within its patience the image may still come: not failed yet.
-    assert_eq!(exceptions, [(1, "NotReady", "ImagePullBackOff"), (0, "NotReady", "ContainersNotReady")]);
+    assert_eq!(exceptions, [(1, "NotReady", "ImagePullBackOff"), (0, "NotReady", "ReadinessGatesNotReady")]);
 }
 
 #[test]

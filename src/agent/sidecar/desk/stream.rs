@@ -164,7 +164,7 @@ impl Desk {
                 stop_timeout_seconds: task.stop_timeout_seconds,
             };
             if was_alone {
-                let why = "StartTimeout: its application came late, and has not said in time that it works";
+                let why = "StartTimeout: its application came late, and has yet to say that it works";
                 self.happen(&id, Happening::Failed(why.to_owned()));
             }
             return Some(Event::Start(start));

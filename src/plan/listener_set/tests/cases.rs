@@ -5,7 +5,7 @@ use super::world::{World, time};
 use crate::{
     api::session::SessionProfile,
     plan::listener_set::{
-        change::{SetChange, Stage},
+        change::{Origin, SetChange, Stage},
         session::Fence,
     },
     snapshot::listener_set::Course,
@@ -217,6 +217,45 @@ fn starts_keep_to_their_budget() {
     assert!(moved.len() == 3 && moved.windows(2).all(|pair| pair[1] - pair[0] >= 5), "{moved:?}");
 }
 
+/// A Lease shows the last start alone.
+#[test]
+fn each_start_of_the_same_listener_is_counted() {
+    let spec = json!({"rolloutRef": {"name": "web"}, "count": {"count": 1}, "startBudget": {"permits": 3, "periodSeconds": 600}});
+    let mut world = World::new(&spec, 2);
+    world.settle();
+    world.run(600);
+    let moves_once = |world: &mut World| {
+        let other = world.pods.keys().find(|pod| **pod != world.running()["listener-0"]).unwrap().clone();
+        let order = crate::api::listener_set::Release {
+            listener: "listener-0".into(),
+            at: crate::api::Time(time(world.now)),
+            force: false,
+        };
+        world.set.spec.release = vec![order];
+        world.run(20);
+        world.running()["listener-0"] == other
+    };
+    let moves: Vec<bool> = (0..5).map(|_| moves_once(&mut world)).collect();
+    assert_eq!(moves, [true, true, true, false, false]);
+}
+
+/// What is stopped for a while, and started again elsewhere, was not handed over.
+#[test]
+fn a_rest_is_no_gap() {
+    let mut world = World::of(2, 2);
+    world.settle();
+    let listeners = |state: &str| json!([{"name": "listener-0", "state": state}, {"name": "listener-1"}]);
+    world.set.spec.count = None;
+    world.set.spec.listeners = serde_json::from_value(listeners("Stopped")).unwrap();
+    world.settle();
+    world.set.spec.listeners = serde_json::from_value(listeners("Started")).unwrap();
+    let planned = world.dry_look();
+    assert!(
+        planned.changes.iter().any(|change| matches!(change, SetChange::Assign { from: Origin::Rest, .. })),
+        "{planned:?}"
+    );
+}
+
 #[test]
 fn what_does_not_let_go_is_killed_after_the_others_have_moved() {
     let mut world = World::of(4, 2);
@@ -341,7 +380,7 @@ fn an_emergency_release_takes_a_listener_from_its_holder() {
         if force {
             let planned = world.dry_look();
             assert!(
-                planned.changes.iter().any(|change| matches!(change, SetChange::Assign { from: None, .. })),
+                planned.changes.iter().any(|change| matches!(change, SetChange::Assign { from: Origin::Force(_), .. })),
                 "{planned:?}"
             );
             continue;

@@ -1,5 +1,5 @@
 //! What must not come back: each was found in review.
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::json;
 
@@ -10,7 +10,11 @@ use crate::{
         change::{SetChange, Stage},
         unit::Runs,
     },
-    snapshot::{listener_set::Course, report::Report},
+    snapshot::{
+        lease::{Claim, Holder},
+        listener_set::Course,
+        report::Report,
+    },
 };
 
 /// Something of it is in this Pod that has not stopped.
@@ -87,6 +91,28 @@ fn an_earlier_set_holds_back_until_its_holders_are_dead() {
     world.pods.get_mut(&first).unwrap().is_cut_off = true;
     world.run(25);
     assert_eq!(world.leases.len(), 2);
+}
+
+/// The same of a Pod that the set has nothing to do with, which is gone with its session: its D is waited for.
+#[test]
+fn an_earlier_set_of_other_pods_holds_back_for_d() {
+    let mut world = World::of(2, 2);
+    world.settle();
+    let elsewhere = world.pods.keys().next().unwrap().clone();
+    let mut seen = world.sessions[&elsewhere].clone();
+    (seen.holds_of_earlier_set, seen.report) = (true, None);
+    let holder = Holder { pod: "elsewhere".into(), uid: "uid-elsewhere".into(), boot: 1, random: "r".into() };
+    seen.watched.session.as_mut().unwrap().claim = Claim::Held(holder);
+    seen.watched.duration = Duration::from_secs(15);
+    let mut fresh = World::of(2, 2);
+    fresh.sessions.insert("elsewhere".into(), seen);
+    fresh.run(5);
+    assert!(fresh.leases.is_empty());
+    fresh.sessions.remove("elsewhere");
+    fresh.run(12);
+    assert!(fresh.leases.is_empty());
+    fresh.run(10);
+    assert_eq!(fresh.leases.len(), 2);
 }
 
 /// HandingOver without end: 9 listeners on 5 and 4, a Pod that never comes, and a share of 3.

@@ -142,7 +142,11 @@ impl Leases {
         match event {
             Event::Listed { objects, resource_version } => {
                 let mut gone = self.keys_in(scope);
-                for lease in objects {
+                // An ownership whose holder's session has not been put yet would count as one whose session is missing.
+                let (sessions, others): (Vec<_>, Vec<_>) = objects
+                    .into_iter()
+                    .partition(|lease| matches!(Place::of(&ObjectKey::of(lease)), Some(Place::Session(_))));
+                for lease in sessions.into_iter().chain(others) {
                     gone.remove(&ObjectKey::of(&lease));
                     self.put(lease, now, &mut touch);
                 }
@@ -338,11 +342,29 @@ impl Leases {
     }
 
     /// Pods whose sessions tell of a ListenerSet of this name, or are told of it.
-    pub(super) fn speaking_of(&self, set: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
-        let in_namespace = self.sessions.iter().filter(|(pod, _)| pod.namespace == set.namespace);
-        let speaks =
-            |lease: &SessionLease| lease.reports.contains_key(&set.name) || lease.inboxes.contains_key(&set.name);
-        in_namespace.filter(move |(_, seen)| seen.lease.as_ref().is_some_and(speaks)).map(|(pod, _)| pod)
+    pub(super) fn speaking_of<'a>(&'a self, set: &'a ObjectKey) -> impl Iterator<Item = &'a ObjectKey> {
+        self.sessions_where(&set.namespace, move |lease| {
+            lease.reports.contains_key(&set.name) || lease.inboxes.contains_key(&set.name)
+        })
+    }
+
+    fn sessions_where<'a>(
+        &'a self,
+        namespace: &str,
+        is_one: impl Fn(&SessionLease) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a ObjectKey> {
+        let first = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
+        let sessions = self.sessions.range(&first..).take_while(move |(pod, _)| pod.namespace == first.namespace);
+        sessions.filter(move |(_, seen)| seen.lease.as_ref().is_some_and(&is_one)).map(|(pod, _)| pod)
+    }
+
+    /// Pods that tell of listeners of another ListenerSet of this name than the one with this uid.
+    pub(super) fn holding_of_earlier<'a>(
+        &'a self,
+        set: &'a ObjectKey,
+        uid: &'a str,
+    ) -> impl Iterator<Item = &'a ObjectKey> {
+        self.sessions_where(&set.namespace, move |lease| holds_of_earlier(lease, &set.name, uid))
     }
 
     /// The session of a Pod as this ListenerSet sees it at `now`. None where there is none, and none is missed.
@@ -355,9 +377,7 @@ impl Leases {
             duration: seen.duration(now),
         };
         let lease = seen.lease.as_ref();
-        let told = lease.and_then(|lease| lease.reports.get(set));
-        let report = told.filter(|told| told.value.set == set_uid);
-        let holds_of_earlier_set = told.is_some_and(|told| told.value.set != set_uid && told.value.count > 0);
+        let report = lease.and_then(|lease| lease.reports.get(set)).filter(|told| told.value.set == set_uid);
         let inbox = lease.and_then(|lease| lease.inboxes.get(set));
         Some(SessionSeen {
             lease: names::session_lease_name(&pod.name).unwrap_or_default(),
@@ -366,19 +386,26 @@ impl Leases {
             profile: lease.and_then(|lease| lease.profile),
             info: lease.map(|lease| lease.info.clone()).unwrap_or_default(),
             report: report.map(|told| (*told.value).clone()),
-            holds_of_earlier_set,
+            holds_of_earlier_set: lease.is_some_and(|lease| holds_of_earlier(lease, set, set_uid)),
             inbox: inbox.map(|told| (*told.value).clone()).unwrap_or_default(),
             other_profiles: Vec::new(),
         })
     }
 }
 
-/// As the Lease itself says, within what a profile can be; zero without one.
+/// Listeners of another set of this name than the one with this uid.
+fn holds_of_earlier(lease: &SessionLease, set: &str, uid: &str) -> bool {
+    lease.reports.get(set).is_some_and(|told| told.value.set != uid && told.value.count > 0)
+}
+
+/// As the Lease itself says, within what a profile can be; zero without one. The profile that it asks for counts, too: its
+/// agent may have written it since, and no event have told of that.
 fn duration_of(lease: Option<&SessionLease>) -> Duration {
+    let asked = lease.and_then(|lease| lease.profile).map(|profile| profile.times().expire).unwrap_or_default();
     match lease.and_then(|lease| lease.session.as_ref()).map(|session| session.duration) {
         None => Duration::ZERO,
         Some(Duration::ZERO) => longest(),
-        Some(duration) => duration.clamp(SessionProfile::Fast.times().expire, longest()),
+        Some(duration) => duration.max(asked).clamp(SessionProfile::Fast.times().expire, longest()),
     }
 }
 
