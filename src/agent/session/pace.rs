@@ -94,13 +94,15 @@ fn shorter(one: SessionProfile, other: SessionProfile) -> SessionProfile {
     if one.times().expire <= other.times().expire { one } else { other }
 }
 
-/// Pause before what has ended by itself is started again: 1 s, 2 s, 4 s … 60 s.
+/// Pause before what has ended by itself is started again: 0.25 s, 2 s, 4 s … 60 s. A single crash costs little; what fails
+/// three times in a row, which can end a release, has had some seconds to recover.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
+    const FIRST: Duration = Duration::from_millis(250);
     const LONGEST: Duration = Duration::from_mins(1);
     /// What has run for so long has not failed to start.
     const GOOD: Duration = Duration::from_mins(1);
@@ -116,7 +118,10 @@ impl Backoff {
             self.failures = 0;
         }
         self.failures = self.failures.saturating_add(1);
-        Duration::from_secs(1 << (self.failures - 1).min(6)).min(Self::LONGEST)
+        match self.failures {
+            1 => Self::FIRST,
+            failures => Duration::from_secs(1 << (failures - 1).min(6)).min(Self::LONGEST),
+        }
     }
 
     /// It runs, and has done so for this time.
