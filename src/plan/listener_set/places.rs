@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 
 use super::{
     change::{Place, Stage},
+    memory::SetRecollection,
     placement::Role,
     sessions,
     view::{Item, Owner, Runs, Seat, View, Wish},
@@ -82,4 +83,46 @@ fn place(view: &View<'_>, item: &Item<'_>, note: &Note) -> Place {
         reason,
         message,
     }
+}
+
+/// Why there is no seat for a listener, and what a person can do about it.
+pub(super) fn nowhere(view: &View<'_>, memory: &SetRecollection) -> (&'static str, String) {
+    let spec = &view.snapshot.set.spec;
+    let pods: Vec<_> = view.seats.iter().filter_map(|seat| Some((seat, seat.pod?))).collect();
+    let whose = match &spec.rollout_ref {
+        Some(rollout) => format!("Rollout {} has", rollout.name),
+        None => "spec.selector selects".to_owned(),
+    };
+    if pods.is_empty() {
+        let none = match &spec.rollout_ref {
+            Some(rollout) => format!("there is no Rollout {} in this namespace, or it has no Pods", rollout.name),
+            None => "spec.selector selects no Pods that have the label baton.dev/agent: \"true\", too".to_owned(),
+        };
+        return ("NoPods", none);
+    }
+    let ready: Vec<_> = pods.iter().filter(|(_, pod)| pod.is_ready).collect();
+    if ready.is_empty() {
+        return ("NoReadyPod", format!("none of the Pods that {whose} is ready ({})", pods.len()));
+    }
+    let is_claimed = |seat: &Seat<'_>| {
+        seat.session.is_some_and(|seen| {
+            seen.watched.session.as_ref().is_some_and(|own| own.boot > 0 || own.claim.holder().is_some())
+        })
+    };
+    if !ready.iter().any(|(seat, _)| is_claimed(seat)) {
+        let remedy = "annotate the template with baton.dev/agent, or run baton-agent in its image";
+        return ("NoAgent", format!("no agent has come forward in any ready Pod ({}): {remedy}", ready.len()));
+    }
+    let open = pods.iter().filter(|(seat, _)| matches!(seat.role, Role::Target | Role::Stays)).count();
+    if open == 0 {
+        return ("NoReadyPod", "no ready Pod stays and has an agent that answers".to_owned());
+    }
+    if memory.crowded_since.is_some() && spec.placement.max_per_pod == 0 {
+        return (
+            "AwaitingPods",
+            format!("waits some seconds for more than {open} of {} Pods", view.snapshot.pods_in_the_end),
+        );
+    }
+    let most = spec.placement.max_per_pod;
+    ("NoRoom", format!("every Pod holds spec.placement.maxPerPod ({most}) listeners: raise it, or add Pods"))
 }

@@ -4,6 +4,7 @@
 //! that was deleted, or that an ownership names and no watch has ever shown, is kept as missing from when that was first
 //! seen, as long as an ownership names its Pod.
 mod read;
+mod seen;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +14,7 @@ use std::{
 
 use kube::{Resource, ResourceExt};
 
+use self::seen::Seen;
 use super::{Event, ObjectKey, Scope, shelf::Progress};
 use crate::{
     api::{names, session::SessionProfile},
@@ -37,23 +39,6 @@ pub(super) struct Leases {
     /// Pods that ownerships name, with the number of ownerships of each ListenerSet (by name).
     named: BTreeMap<ObjectKey, BTreeMap<String, usize>>,
     progress: Progress,
-}
-
-/// A session as seen over time.
-#[derive(Clone, Debug, PartialEq)]
-struct Seen {
-    /// None: it does not exist.
-    lease: Option<SessionLease>,
-    /// When its claim, its renewTime, or whether it exists, last changed.
-    changed_at: Duration,
-    /// When its claim, or whether it exists, last changed.
-    claimed_at: Duration,
-    /// The longest lease duration from the sign of life before the last one until the last one.
-    duration_before: Duration,
-    /// The same since the last one.
-    duration_since: Duration,
-    /// Until the last claim: who held it before may go by that for as long.
-    duration_of_earlier: Duration,
 }
 
 /// A session Lease, read.
@@ -396,111 +381,6 @@ impl Leases {
 /// Listeners of another set of this name than the one with this uid.
 fn holds_of_earlier(lease: &SessionLease, set: &str, uid: &str) -> bool {
     lease.reports.get(set).is_some_and(|told| told.value.set != uid && told.value.count > 0)
-}
-
-/// As the Lease itself says, within what a profile can be; zero without one. The profile that it asks for counts, too: its
-/// agent may have written it since, and no event have told of that.
-fn duration_of(lease: Option<&SessionLease>) -> Duration {
-    let asked = lease.and_then(|lease| lease.profile).map(|profile| profile.times().expire).unwrap_or_default();
-    match lease.and_then(|lease| lease.session.as_ref()).map(|session| session.duration) {
-        None => Duration::ZERO,
-        Some(Duration::ZERO) => longest(),
-        Some(duration) => duration.max(asked).clamp(SessionProfile::Fast.times().expire, longest()),
-    }
-}
-
-impl Seen {
-    /// A session that an ownership names and that does not exist. How long its agent may believe in it is not known.
-    fn missing(now: Duration) -> Self {
-        Self { duration_before: longest(), ..Self::new(None, now) }
-    }
-
-    fn new(lease: Option<SessionLease>, now: Duration) -> Self {
-        let duration_since = duration_of(lease.as_ref());
-        let (duration_before, duration_of_earlier) = (Duration::ZERO, Duration::ZERO);
-        Self { lease, changed_at: now, claimed_at: now, duration_before, duration_since, duration_of_earlier }
-    }
-
-    /// What it is once `lease` has been seen after it.
-    fn followed_by(&self, lease: Option<SessionLease>, now: Duration) -> Self {
-        let (before, after) = (self.lease.as_ref(), lease.as_ref());
-        let claimed = claim_of(before) != claim_of(after);
-        let renewed_at =
-            |lease: Option<&SessionLease>| Some((lease?.session.as_ref()?.renewed_at, lease?.session.as_ref()?.boot));
-        let lives = claimed || renewed_at(before) != renewed_at(after);
-        let own = duration_of(after);
-        let (duration_before, duration_since) = match before {
-            Some(_) if lives && after.is_some() => (self.duration_since, own),
-            _ => (self.duration_before, self.duration_since.max(own)),
-        };
-        Self {
-            changed_at: if lives { now } else { self.changed_at },
-            claimed_at: if claimed { now } else { self.claimed_at },
-            duration_before,
-            duration_since,
-            duration_of_earlier: if claimed { self.duration(now) } else { self.duration_of_earlier },
-            lease,
-        }
-    }
-
-    /// How long anybody may believe in it who has ever held it.
-    fn duration(&self, now: Duration) -> Duration {
-        let own = self.duration_before.max(self.duration_since);
-        let own = if own.is_zero() { longest() } else { own };
-        let is_earlier_over = now.saturating_sub(self.claimed_at) >= self.duration_of_earlier;
-        if is_earlier_over { own } else { own.max(self.duration_of_earlier) }
-    }
-
-    /// Whom the way from `before` to this concerns. A renewal that says nothing else concerns nobody: silence is looked for
-    /// when it is due.
-    fn touch(&self, before: Option<&Self>, pod: &ObjectKey, now: Duration, touch: &mut Touch) {
-        let (old, new) = (before.and_then(|before| before.lease.as_ref()), self.lease.as_ref());
-        if old == new {
-            return;
-        }
-        let was_silent = before.is_some_and(|before| now.saturating_sub(before.changed_at) >= before.duration(now) / 2);
-        if was_silent && self.changed_at == now || essence(old) != essence(new) {
-            touch.sessions.insert(pod.clone());
-        }
-        let of_sets = |lease: Option<&SessionLease>| -> BTreeSet<String> {
-            lease.into_iter().flat_map(|lease| lease.reports.keys().chain(lease.inboxes.keys())).cloned().collect()
-        };
-        for name in of_sets(old).union(&of_sets(new)) {
-            let told = |lease: Option<&SessionLease>| {
-                let text = |text: &String| text.clone();
-                let report = lease.and_then(|lease| lease.reports.get(name)).map(|told| text(&told.text));
-                (report, lease.and_then(|lease| lease.inboxes.get(name)).map(|told| text(&told.text)))
-            };
-            if told(old).0 != told(new).0 {
-                touch.holders.insert(pod.clone());
-            }
-            if told(old) != told(new) {
-                touch.sets.insert(ObjectKey { namespace: pod.namespace.clone(), name: name.clone() });
-            }
-        }
-    }
-}
-
-/// What makes a claim another one: the Lease itself, its Pod, its holder.
-fn claim_of(lease: Option<&SessionLease>) -> Option<impl PartialEq> {
-    let lease = lease?;
-    let session = lease.session.as_ref();
-    Some((lease.uid.clone(), session.map(|session| (session.pod_uid.clone(), session.claim.clone()))))
-}
-
-/// What of it concerns every ListenerSet that its Pod serves.
-fn essence(lease: Option<&SessionLease>) -> Option<impl PartialEq> {
-    let lease = lease?;
-    let session = lease.session.as_ref();
-    let session = session.map(|session| {
-        (session.pod_uid.clone(), session.claim.clone(), session.boot, session.acquired_at, session.duration)
-    });
-    Some((lease.uid.clone(), session, lease.profile, lease.info.clone()))
-}
-
-/// The longest that any agent may believe in its session.
-fn longest() -> Duration {
-    SessionProfile::Calm.times().expire
 }
 
 #[cfg(test)]
