@@ -7,6 +7,10 @@ fn second(second: u64) -> Boottime {
     Boottime(Duration::from_secs(second))
 }
 
+fn after_first_pause(ended: u64) -> Boottime {
+    second(ended).after(Duration::from_millis(250))
+}
+
 fn wall() -> Timestamp {
     "2026-01-01T10:00:01Z".parse().unwrap()
 }
@@ -55,7 +59,7 @@ fn what_ends_by_itself_rests_and_its_epoch_is_spent() {
     let mut listener = running();
     listener.ended(end(Cause::Exited), second(110), wall());
     assert_eq!((&listener.unit.runs, listener.unit.tombstone), (&Runs::Nothing, 5));
-    assert_eq!((listener.unit.rests_until, listener.backoff.failures()), (second(111), 1));
+    assert_eq!((listener.unit.rests_until, listener.backoff.failures()), (after_first_pause(110), 1));
     assert_eq!(listener.trouble, Some(Trouble::new("Exited", "it has ended with exit code 3")));
     assert_eq!(listener.legacy(), (None, Stopped::At(wall())));
 }
@@ -228,7 +232,7 @@ fn what_ends_before_its_turn_is_told_and_rests() {
         assert_eq!((&listener.unit.runs, listener.is_preparing, listener.unit.tombstone), (&Runs::Nothing, false, 0));
         (listener.trouble.map(|trouble| trouble.reason), listener.unit.rests_until)
     };
-    let failed = (Some("ConnectTimeout".to_owned()), second(111));
+    let failed = (Some("ConnectTimeout".to_owned()), after_first_pause(110));
     assert_eq!(ended(|it| it.is_preparing = true, Cause::Exited), failed);
     assert_eq!(ended(|it| it.unit.runs = Runs::Prepared, Cause::Exited), failed);
     assert_eq!(ended(|it| it.unit.runs = Runs::Prepared, Cause::Deadline), (None, Boottime::default()));

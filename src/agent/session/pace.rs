@@ -230,10 +230,10 @@ mod tests {
         #[test]
         fn pauses_grow_to_a_minute(runs in prop::collection::vec(0_u64..59, 1..20)) {
             let mut backoff = Backoff::default();
-            let pauses: Vec<_> = runs.iter().map(|ran| backoff.failed(Duration::from_secs(*ran)).as_secs()).collect();
-            let expected = [1, 2, 4, 8, 16, 32].into_iter().chain(std::iter::repeat(60));
+            let pauses: Vec<_> = runs.iter().map(|ran| backoff.failed(Duration::from_secs(*ran)).as_millis()).collect();
+            let expected = [250, 2_000, 4_000, 8_000, 16_000, 32_000].into_iter().chain(std::iter::repeat(60_000));
             prop_assert!(pauses.iter().copied().eq(expected.take(runs.len())));
-            prop_assert_eq!(backoff.failed(Duration::from_mins(1)).as_secs(), 1);
+            prop_assert_eq!(backoff.failed(Duration::from_mins(1)).as_millis(), 250);
             backoff.runs_for(Duration::from_mins(1));
             prop_assert_eq!(backoff.failures(), 0);
         }

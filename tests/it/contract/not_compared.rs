@@ -56,6 +56,7 @@ pub const NOT_ASKED: &[(&str, &str)] = &[
     ("strategic merge patch", "ours are of conditions only, which the fake merges by type as the real one does"),
     ("watch with sendInitialEvents", "nothing of ours asks for it: a list comes first"),
     ("410 in the middle of a watch, or instead of one", "the real one says it as the first event; only faults do else"),
+    ("a Scale as it is already", "once a status was cleared the real one writes all the same; nothing of ours scales"),
     ("a generated name that is taken", "they are drawn from fourteen million: it cannot be brought about"),
 ];
 
