@@ -16,8 +16,8 @@ use crate::{
 /// Starts that count against `spec.startBudget`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Starts {
-    /// acquireTime of each listener, as it was last seen.
-    acquired: BTreeMap<String, Timestamp>,
+    /// acquireTime of each listener, as it was last seen. None before the first look with a budget.
+    acquired: Option<BTreeMap<String, Timestamp>>,
     /// Until when each start in another Pod than before counts.
     elsewhere: Vec<Duration>,
     /// The same of those where it had run before.
@@ -25,9 +25,9 @@ pub struct Starts {
 }
 
 impl Starts {
-    /// Takes note of new ones: a Lease shows the last one alone. `is_first`: of earlier ones only the Leases tell how long
-    /// ago they were, by clocks that may be off.
-    pub(super) fn remember(&mut self, snapshot: &SetSnapshot, is_first: bool) {
+    /// Takes note of new ones: a Lease shows the last one alone. How long ago those before the first look were, only the
+    /// Leases tell, by clocks that may be off.
+    pub(super) fn remember(&mut self, snapshot: &SetSnapshot) {
         let Some(budget) = &snapshot.set.spec.start_budget else {
             *self = Self::default();
             return;
@@ -37,7 +37,9 @@ impl Starts {
         let given = given.filter_map(|(name, seen)| Some((name, seen, seen.acquired_at?)));
         let mut acquired = BTreeMap::new();
         for (name, seen, at) in given {
-            if self.acquired.get(name) != Some(&at) {
+            let known = self.acquired.as_ref().map(|acquired| acquired.get(name));
+            if known != Some(Some(&at)) {
+                let is_first = known.is_none();
                 let age = if is_first { snapshot.now.duration_since(at).unsigned_abs() } else { Duration::ZERO };
                 let is_same = seen.ownership.holder.as_ref().map(ToString::to_string) == seen.from;
                 let kind = if is_same { &mut self.in_place } else { &mut self.elsewhere };
@@ -45,7 +47,7 @@ impl Starts {
             }
             acquired.insert(name.clone(), at);
         }
-        self.acquired = acquired;
+        self.acquired = Some(acquired);
         for kind in [&mut self.in_place, &mut self.elsewhere] {
             kind.retain(|until| *until > uptime);
             // More of them than there are permits say nothing more.

@@ -74,7 +74,7 @@ pub fn plan(snapshot: &SetSnapshot, recollection: &SetRecollection) -> (SetPlan,
     let mut view = View::new(snapshot, recollection);
     let floor_due = vanished::remember(&view, floor, &mut memory, &mut alarm);
     goals::remember(&mut view, &mut memory, &mut alarm);
-    memory.starts.remember(snapshot, memory.known_gaps.is_none());
+    memory.starts.remember(snapshot);
     remember_gaps(snapshot, &mut memory);
     let is_braked = sessions::is_braked(&view, &mut memory, &mut alarm);
     let fences = sessions::fence(&view, &memory, &mut alarm, is_braked);

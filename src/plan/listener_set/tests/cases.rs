@@ -3,7 +3,11 @@ use serde_json::json;
 
 use super::world::{World, time};
 use crate::{
-    api::session::SessionProfile,
+    api::{
+        Time,
+        listener_set::{Release, StartBudget},
+        session::SessionProfile,
+    },
     plan::listener_set::{
         change::{Origin, SetChange, Stage},
         session::Fence,
@@ -224,19 +228,28 @@ fn each_start_of_the_same_listener_is_counted() {
     let mut world = World::new(&spec, 2);
     world.settle();
     world.run(600);
-    let moves_once = |world: &mut World| {
-        let other = world.pods.keys().find(|pod| **pod != world.running()["listener-0"]).unwrap().clone();
-        let order = crate::api::listener_set::Release {
-            listener: "listener-0".into(),
-            at: crate::api::Time(time(world.now)),
-            force: false,
-        };
-        world.set.spec.release = vec![order];
-        world.run(20);
-        world.running()["listener-0"] == other
-    };
-    let moves: Vec<bool> = (0..5).map(|_| moves_once(&mut world)).collect();
+    let moves: Vec<bool> = (0..5).map(|_| moves_when_asked(&mut world)).collect();
     assert_eq!(moves, [true, true, true, false, false]);
+}
+
+/// Whether the first listener is on the other Pod soon after somebody asked for its release.
+fn moves_when_asked(world: &mut World) -> bool {
+    let other = world.pods.keys().find(|pod| **pod != world.running()["listener-0"]).unwrap().clone();
+    let order = Release { listener: "listener-0".into(), at: Time(time(world.now)), force: false };
+    world.set.spec.release = vec![order];
+    world.run(20);
+    world.running()["listener-0"] == other
+}
+
+#[test]
+fn a_new_budget_counts_what_it_finds_by_its_age() {
+    let mut world = World::of(4, 2);
+    world.settle();
+    world.run(600);
+    world.set.spec.start_budget = Some(StartBudget { permits: 1, period_seconds: 600 });
+    world.run(5);
+    assert!(moves_when_asked(&mut world), "all that runs was started longer ago than a period");
+    assert!(!moves_when_asked(&mut world));
 }
 
 /// What is stopped for a while, and started again elsewhere, was not handed over.
