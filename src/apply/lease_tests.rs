@@ -65,13 +65,17 @@ fn create_ownership() -> SetChange {
     SetChange::CreateOwnership { listener: "a".into(), write, settings: settings(), config_hash: "c1".into() }
 }
 
-fn assign(from: Option<Holder>, to: Option<Holder>) -> SetChange {
+fn dead() -> Origin {
+    Origin::Dead(holder("dead"), Proof::Fenced)
+}
+
+fn assign(from: Origin, to: Option<Holder>) -> SetChange {
     SetChange::Assign {
         listener: "a".into(),
         uid: "l1".into(),
         resource_version: "9".into(),
         write: Write { holder: to, epoch: 6 },
-        from: from.map_or(Origin::Nobody, |holder| Origin::Dead(holder, Proof::Fenced)),
+        from,
     }
 }
 
@@ -91,7 +95,7 @@ fn of_what_exists() -> Vec<SetChange> {
             why: crate::plan::listener_set::session::Fence::Silent,
         },
         set_inbox(BTreeMap::new()),
-        assign(None, Some(holder("p"))),
+        assign(Origin::Nobody, Some(holder("p"))),
         SetChange::Configure {
             listener: listener.clone(),
             uid: uid.clone(),
@@ -194,7 +198,7 @@ async fn nothing_is_written_over_what_was_not_seen() {
 
 #[tokio::test(start_paused = true)]
 async fn all_that_names_a_holder_is_written_together() {
-    let call = request(assign(Some(holder("dead")), Some(holder("p")))).await;
+    let call = request(assign(dead(), Some(holder("p")))).await;
     assert_eq!(call.line(), "PATCH /apis/coordination.k8s.io/v1/namespaces/shop/leases/listener.bots.a");
     let me = "p/uid-p/1-r";
     assert_eq!(
@@ -213,13 +217,22 @@ async fn all_that_names_a_holder_is_written_together() {
             "spec": {"holderIdentity": me, "leaseTransitions": 6, "acquireTime": "2026-01-01T10:00:00.123456Z"},
         })
     );
-    let call = request(assign(Some(holder("dead")), None)).await;
+    let call = request(assign(dead(), None)).await;
     assert_eq!(call.body["metadata"]["labels"], json!({"baton.dev/holder": null}));
     assert_eq!(call.body["metadata"]["ownerReferences"].as_array().unwrap().len(), 1);
     assert_eq!(call.body["spec"], json!({"holderIdentity": null, "leaseTransitions": 6, "acquireTime": null}));
-    // From nobody: who stopped it, and when, stays.
-    let call = request(assign(None, Some(holder("p")))).await;
-    assert_eq!(call.body["metadata"]["annotations"], json!({"baton.dev/revision": null}));
+    // Who stopped it, and when, counts where it was to run all the time and its owner has let go of it.
+    let stopped_at = json!({"baton.dev/stopped-at": null, "baton.dev/revision": null});
+    let taken =
+        json!({"baton.dev/from": "dead/uid-dead/1-r", "baton.dev/stopped-at": null, "baton.dev/revision": null});
+    for (from, expected) in [
+        (Origin::Nobody, json!({"baton.dev/revision": null})),
+        (Origin::Rest, stopped_at),
+        (Origin::Force(holder("dead")), taken),
+    ] {
+        let call = request(assign(from.clone(), Some(holder("p")))).await;
+        assert_eq!(call.body["metadata"]["annotations"], expected, "{from:?}");
+    }
 }
 
 /// Where the API server lets no agent write owner references, the operator does.

@@ -6,6 +6,7 @@
 //! closes at once and the process ends with an error: whoever restarts it starts it clean.
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,9 +15,9 @@ use std::{
 };
 
 use anyhow::Context;
-use futures::future::join;
+use futures::future::{OptionFuture, join};
 use kube::{Client, Config, client::ClientBuilder};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -286,11 +287,13 @@ impl Queues {
 /// The leader's work, until `stop`; then what is going on ends.
 async fn work(shell: Arc<Shell>, publisher: Publisher, queues: Queues, concurrency: usize, stop: CancellationToken) {
     // A Rollout that does not know yet what its Pods hold would take a batch for done, and its Pods for free to go.
-    let sets = tokio::time::timeout(SETS_PATIENCE, shell.observer.refresh_sets());
+    let observer = shell.observer.clone();
+    let mut sets = pin!(observer.refresh_sets());
     let are_sets_known = tokio::select! {
-        ((), known) = join(shell.observer.refresh(), sets) => known.is_ok(),
+        ((), known) = join(observer.refresh(), timeout(SETS_PATIENCE, &mut sets)) => known.is_ok(),
         () = stop.cancelled() => return,
     };
+    let sets = OptionFuture::from((!are_sets_known).then_some(sets));
     // Before the look at what is known, so that nothing falls between the two.
     queues.rollouts_are_wanted.store(true, Ordering::Release);
     let known = shell.observer.look(Index::keys);
@@ -301,7 +304,7 @@ async fn work(shell: Arc<Shell>, publisher: Publisher, queues: Queues, concurren
     let publish = publisher.run(shell.calls.clone(), no_more_events.clone());
     let looks = async {
         let rollouts = dispatch::<Rollout>(shell.clone(), queues.rollouts.clone(), concurrency, stop.clone());
-        join(rollouts, work_on_sets(shell, &queues, are_sets_known, concurrency, stop.clone())).await;
+        join(rollouts, work_on_sets(shell, &queues, sets, concurrency, stop.clone())).await;
         no_more_events.cancel();
     };
     let seal = async {
@@ -318,17 +321,17 @@ async fn work(shell: Arc<Shell>, publisher: Publisher, queues: Queues, concurren
     }
 }
 
-/// The same for ListenerSets. Where they are not served, or the operator may not look at Leases, this waits, and Rollouts go on.
-async fn work_on_sets(
+/// The same for ListenerSets, once they are `known`. Where they are not served, or the operator may not look at Leases, this
+/// waits, and Rollouts go on.
+async fn work_on_sets<T>(
     shell: Arc<Shell>,
     queues: &Queues,
-    are_known: bool,
+    known: impl Future<Output = T>,
     concurrency: usize,
     stop: CancellationToken,
 ) {
     tokio::select! {
-        () = shell.observer.refresh_sets(), if !are_known => {}
-        () = std::future::ready(()), if are_known => {}
+        _ = known => {}
         () = stop.cancelled() => return,
     }
     queues.sets_are_wanted.store(true, Ordering::Release);

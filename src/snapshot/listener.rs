@@ -95,10 +95,8 @@ fn from_config_map(
         }
     };
     let invalid = |message: String| SourceError { reason: INVALID_CONFIG_MAP, message };
-    if let Some((index, field)) = parse::<Vec<Map<String, Value>>>(text).ok().and_then(|maps| unknown_field(&maps)) {
-        let field: String = field.chars().take(80).collect();
-        let known: Vec<String> = known_fields().into_iter().collect();
-        return Err(invalid(format!("{place}[{index}].{field}: no such field; a listener has {}", known.join(", "))));
+    if let Some(error) = parse::<Vec<Map<String, Value>>>(text).ok().and_then(|maps| unknown_field(&maps)) {
+        return Err(invalid(format!("{place}{error}")));
     }
     let listeners = parse::<Vec<Listener>>(text);
     // Nothing is read as an empty list, too: it is no wish that all listeners end.
@@ -123,11 +121,15 @@ fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     }
 }
 
-/// Where a field stands that no listener has, and its name. In a spec the API server refuses it.
-fn unknown_field(listeners: &[Map<String, Value>]) -> Option<(usize, String)> {
+/// What is wrong with a field that no listener has, after the list's name. In a spec the API server refuses it.
+fn unknown_field(listeners: &[Map<String, Value>]) -> Option<String> {
     let known = known_fields();
-    let fields = listeners.iter().enumerate().flat_map(|(index, fields)| fields.keys().map(move |key| (index, key)));
-    fields.map(|(index, key)| (index, key.clone())).find(|(_, key)| !known.contains(key))
+    let mut fields =
+        listeners.iter().enumerate().flat_map(|(index, fields)| fields.keys().map(move |key| (index, key)));
+    let (index, field) = fields.find(|(_, key)| !known.contains(*key))?;
+    let field: String = field.chars().take(80).collect();
+    let known: Vec<String> = known.into_iter().collect();
+    Some(format!("[{index}].{field}: no such field; a listener has {}", known.join(", ")))
 }
 
 fn known_fields() -> BTreeSet<String> {

@@ -2,7 +2,7 @@
 use jiff::Timestamp;
 
 use crate::{
-    api::{Time, bounds, status::InstanceException},
+    api::{Time, bounds, names, status::InstanceException},
     plan::{
         Memory,
         rollout::{Slot, Slots, failure_of},
@@ -86,7 +86,8 @@ pub(super) fn troubles(snapshot: &Snapshot, slots: &Slots<'_>, memory: &Memory) 
     found
 }
 
-fn says_little(reason: &str) -> bool {
+/// Whether a reason only says that a Pod is not ready.
+pub fn says_little(reason: &str) -> bool {
     [CONTAINERS_NOT_READY, GATES_NOT_READY].contains(&reason)
 }
 
@@ -196,12 +197,13 @@ fn not_ready(pod: &Pod) -> (State, String, String) {
                 pod.containers.iter().filter(waits).map(|container| container.name.as_str()).collect();
             let gate = match pod.in_service {
                 Some(false) => {
-                    "readiness gate baton.dev/in-service: its agent has not claimed its session, or has lost it"
+                    let gate = names::CONDITION_IN_SERVICE;
+                    format!("readiness gate {gate}: its agent has not claimed its session, or has lost it")
                 }
-                _ => "a readiness gate is not passed",
+                _ => "a readiness gate is not passed".to_owned(),
             };
             match unready.as_slice() {
-                [] => (State::NotReady, GATES_NOT_READY.into(), gate.into()),
+                [] => (State::NotReady, GATES_NOT_READY.into(), gate),
                 names => (State::NotReady, CONTAINERS_NOT_READY.into(), format!("not ready: {}", names.join(", "))),
             }
         }

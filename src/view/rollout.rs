@@ -10,7 +10,7 @@ use crate::{
         rollout::{Slots, batches::boundaries},
     },
     snapshot::{Pod, Ranges, Revision, Snapshot},
-    status::instances::{State, pod_state},
+    status::instances::{State, pod_state, says_little},
 };
 
 /// A tree of more Pods is not read by anybody.
@@ -265,9 +265,8 @@ impl Painter<'_> {
             None => (Tone::Good, "Running".to_owned()),
             Some((state, reason, _)) => {
                 let tone = match (state, reason.as_str()) {
-                    (State::NotReady, "ContainersNotReady" | "ReadinessGatesNotReady") | (State::Starting, _) => {
-                        Tone::Working
-                    }
+                    (State::NotReady, reason) if says_little(reason) => Tone::Working,
+                    (State::Starting, _) => Tone::Working,
                     (State::NotReady, "Unschedulable") | (State::Terminating, _) => Tone::Waiting,
                     (State::Outdated, _) => Tone::Neutral,
                     (State::Failed | State::NotReady | State::Missing, _) => Tone::Bad,

@@ -9,6 +9,7 @@ use super::{
     view::{Item, Owner, Runs, Seat, View, Wish},
     work::Note,
 };
+use crate::api::names;
 
 /// Where each listener is, by name.
 pub(super) fn places(view: &View<'_>, notes: &[Note]) -> BTreeMap<String, Place> {
@@ -89,15 +90,17 @@ fn place(view: &View<'_>, item: &Item<'_>, note: &Note) -> Place {
 pub(super) fn nowhere(view: &View<'_>, memory: &SetRecollection) -> (&'static str, String) {
     let spec = &view.snapshot.set.spec;
     let pods: Vec<_> = view.seats.iter().filter_map(|seat| Some((seat, seat.pod?))).collect();
-    let whose = match &spec.rollout_ref {
-        Some(rollout) => format!("Rollout {} has", rollout.name),
-        None => "spec.selector selects".to_owned(),
+    let (whose, none) = match &spec.rollout_ref {
+        Some(rollout) => (
+            format!("Rollout {} has", rollout.name),
+            format!("there is no Rollout {} in this namespace, or it has no Pods", rollout.name),
+        ),
+        None => (
+            "spec.selector selects".to_owned(),
+            format!("spec.selector selects no Pods that have the label {}: \"true\", too", names::LABEL_AGENT),
+        ),
     };
     if pods.is_empty() {
-        let none = match &spec.rollout_ref {
-            Some(rollout) => format!("there is no Rollout {} in this namespace, or it has no Pods", rollout.name),
-            None => "spec.selector selects no Pods that have the label baton.dev/agent: \"true\", too".to_owned(),
-        };
         return ("NoPods", none);
     }
     let ready: Vec<_> = pods.iter().filter(|(_, pod)| pod.is_ready).collect();
@@ -110,7 +113,8 @@ pub(super) fn nowhere(view: &View<'_>, memory: &SetRecollection) -> (&'static st
         })
     };
     if !ready.iter().any(|(seat, _)| is_claimed(seat)) {
-        let remedy = "annotate the template with baton.dev/agent, or run baton-agent in its image";
+        let remedy =
+            format!("annotate the template with {}, or run baton-agent in its image", names::ANNOTATION_HAS_AGENT);
         return ("NoAgent", format!("no agent has come forward in any ready Pod ({}): {remedy}", ready.len()));
     }
     let open = pods.iter().filter(|(seat, _)| matches!(seat.role, Role::Target | Role::Stays)).count();

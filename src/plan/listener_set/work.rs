@@ -93,7 +93,7 @@ impl<'v, 'a> Work<'v, 'a> {
         let mut orphans = Vec::new();
         for (index, item) in view.items.iter().enumerate() {
             match (item.wish, item.owner) {
-                (Wish::Run, Owner::Alive(_, at)) => self.seize(index, at, goals.seats[index]),
+                (Wish::Run, Owner::Alive(holder, at)) => self.seize(index, (holder, at), goals.seats[index]),
                 (Wish::Run, _) => orphans.push((item.seen.and_then(|seen| seen.acquired_at), index)),
                 (_, Owner::Dead(holder, proof)) => self.free(item, holder, proof),
                 (Wish::Go, Owner::Nobody) => self.retire(item),
@@ -187,15 +187,14 @@ impl<'v, 'a> Work<'v, 'a> {
     }
 
     /// `spec.release[].force`: not even its owner's death is waited for.
-    fn seize(&mut self, index: usize, at: usize, goal: Option<usize>) {
+    fn seize(&mut self, index: usize, (holder, at): (&Holder, usize), goal: Option<usize>) {
         let item = &self.view.items[index];
         let spec = &self.view.snapshot.set.spec;
         let asked = spec.release.iter().any(|release| release.force && release.listener == item.name);
         let is_due = self.memory.requests.get(item.name).is_some_and(|(_, epoch)| *epoch == item.epoch());
         let to = goal.filter(|goal| *goal != at).and_then(|goal| self.view.seats[goal].boot);
         if let (true, true, Some(to), Some(seen)) = (asked, is_due, to, item.seen) {
-            let from = item.holder().map_or(Origin::Nobody, |holder| Origin::Force(holder.clone()));
-            self.assign(item, ownership::seize(&seen.ownership, to), from);
+            self.assign(item, ownership::seize(&seen.ownership, to), Origin::Force(holder.clone()));
             self.notes[index]
                 .say("Forced", "taken by spec.release without waiting for its holder's end: it may run twice");
         }

@@ -147,9 +147,7 @@ impl<T> Shelf<T> {
 
     /// The objects of a namespace, by name.
     pub(super) fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a ObjectKey, &'a T)> {
-        let first = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
-        let objects = self.objects.range(first..).take_while(move |(key, _)| key.namespace == namespace);
-        objects.map(|(key, filed)| (key, &*filed.value))
+        in_namespace(&self.objects, namespace).map(|(key, filed)| (key, &*filed.value))
     }
 
     /// The Rollout that controls an object.
@@ -173,6 +171,15 @@ impl<T> Shelf<T> {
     pub(super) fn progress(&self, namespace: &str) -> Option<&str> {
         self.progress.of(namespace)
     }
+}
+
+/// Those of a namespace, by name.
+pub(super) fn in_namespace<'a, T>(
+    objects: &'a BTreeMap<ObjectKey, T>,
+    namespace: &str,
+) -> impl Iterator<Item = (&'a ObjectKey, &'a T)> + use<'a, T> {
+    let first = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
+    objects.range(&first..).take_while(move |(key, _)| key.namespace == first.namespace)
 }
 
 /// The Rollout that a change of an object concerns.

@@ -15,7 +15,10 @@ use std::{
 use kube::{Resource, ResourceExt};
 
 use self::seen::Seen;
-use super::{Event, ObjectKey, Scope, shelf::Progress};
+use super::{
+    Event, ObjectKey, Scope,
+    shelf::{Progress, in_namespace},
+};
 use crate::{
     api::{names, session::SessionProfile},
     snapshot::{
@@ -338,8 +341,7 @@ impl Leases {
         namespace: &str,
         is_one: impl Fn(&SessionLease) -> bool + 'a,
     ) -> impl Iterator<Item = &'a ObjectKey> {
-        let first = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
-        let sessions = self.sessions.range(&first..).take_while(move |(pod, _)| pod.namespace == first.namespace);
+        let sessions = in_namespace(&self.sessions, namespace);
         sessions.filter(move |(_, seen)| seen.lease.as_ref().is_some_and(&is_one)).map(|(pod, _)| pod)
     }
 

@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use baton::api::session::SessionProfile;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -20,8 +21,8 @@ use tokio::time;
 
 use super::{super::subject::NAMESPACE, PATIENCE, POLL, REST, Scene, farm::Farm, is_session};
 
-/// D of profile Default, and a little.
-const EARLIER: Duration = Duration::from_secs(16);
+/// Beyond D.
+const LITTLE: Duration = Duration::from_secs(1);
 /// Crashes of listeners.
 const CRASHES: usize = 12;
 
@@ -50,7 +51,7 @@ pub async fn measure(client: &Client, scene: &Scene, farm: &Farm) -> Result<Loss
     scene.choose_fast().await?;
     until_fast(&Api::namespaced(client.clone(), NAMESPACE)).await?;
     // Until then a session counts with the D that its holder before may have gone by.
-    time::sleep(EARLIER).await;
+    time::sleep(SessionProfile::Default.times().expire + LITTLE).await;
     losses.silent = [default, victims.lose(false).await?];
     Ok(losses)
 }
