@@ -4,6 +4,10 @@
 pub const REPLICAS_MAX: i32 = 10_000;
 /// Entries of `spec.strategy.batches`.
 pub const BATCHES_MAX: usize = 100;
+/// Entries of `spec.pins`.
+pub const PINS_MAX: usize = 100;
+/// Characters of the instances of a pin, or of an entry of `status.history`.
+pub const INSTANCES_CHARS_MAX: usize = 1_024;
 /// Entries of `status.history`.
 pub const HISTORY_MAX: usize = 50;
 /// Entries of `status.exceptions`.

@@ -105,6 +105,12 @@ pub struct RolloutSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_at: Option<Time>,
 
+    /// Instances that run another revision, each until its pin is removed. They are in no batch, and no later change or
+    /// rollback of the Rollout touches them. Of several pins that name an instance the first counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub pins: Vec<Pin>,
+
     /// Who asked for the present spec, and why; recorded in the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Request>,
@@ -189,6 +195,8 @@ pub enum OnFailure {
     /// All instances go back to the stable revision.
     #[default]
     Rollback,
+    /// The failed instances go back to the stable revision, the others stay, and nothing moves forward until a person answers.
+    RollbackFailed,
     /// Nothing moves forward until a person answers.
     Pause,
 }
@@ -234,6 +242,43 @@ pub struct Abort {
     /// The run, as in status.run.
     #[schemars(range(min = 1))]
     pub run: i64,
+}
+
+/// Chosen instances on a revision of their own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.revision) != has(self.base)")
+        .message("spec.pins[] must have exactly one of revision (what the instances run) and base (what they run with another version or other images)"),
+    validation = Rule::new("!has(self.revision) || !(has(self.version) || has(self.images))")
+        .message("spec.pins[].revision runs as it is: use base instead of revision to change its version or images"),
+    validation = Rule::new("!has(self.base) || has(self.version) || has(self.images)")
+        .message("spec.pins[].base needs version or images, which differ from it: use revision instead of base to run it as it is")
+)]
+pub struct Pin {
+    /// The instances: numbers and ranges, such as "3,5-7".
+    #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$')").message("spec.pins[].instances must be numbers and ranges, such as 3,5-7"))]
+    pub instances: String,
+    /// Name of the ControllerRevision that they run, as in status.versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub revision: Option<String>,
+    /// Name of the ControllerRevision that they run, but for what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub base: Option<String>,
+    /// Version for people, instead of that of base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub version: Option<String>,
+    /// Images by name of the container (init containers too), instead of those of base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::images")]
+    pub images: Option<BTreeMap<String, String>>,
+    /// Who asked for this pin, and why; recorded in the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Request>,
 }
 
 /// Who asked for the present spec, and why.
@@ -284,6 +329,16 @@ mod schema {
             "minProperties": 1,
             "maxProperties": 16,
             "additionalProperties": {"type": "string", "maxLength": 63}
+        })
+    }
+
+    pub(super) fn images(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Images by name of the container (init containers too), instead of those of base.",
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 32,
+            "additionalProperties": {"type": "string", "minLength": 1, "maxLength": 1024}
         })
     }
 }

@@ -10,9 +10,10 @@ use super::condition::Condition;
 /// the same, what is written is checked by the API server.
 pub const INSTANCE_STATES: [&str; 5] = ["Failed", "Missing", "NotReady", "Starting", "Terminating"];
 /// Words of `history[].kind`; see [`INSTANCE_STATES`].
-pub const HISTORY_KINDS: [&str; 3] = ["Deploy", "Rollback", "Restart"];
+pub const HISTORY_KINDS: [&str; 5] = ["Deploy", "Rollback", "InstanceRollback", "Unpin", "Restart"];
 /// Words of `history[].result`; see [`INSTANCE_STATES`].
-pub const HISTORY_RESULTS: [&str; 6] = ["InProgress", "Succeeded", "Failed", "RolledBack", "Superseded", "Aborted"];
+pub const HISTORY_RESULTS: [&str; 7] =
+    ["InProgress", "Succeeded", "Failed", "RolledBack", "PartlyRolledBack", "Superseded", "Aborted"];
 
 /// State of a Rollout as last observed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -213,7 +214,7 @@ pub struct InstanceException {
     pub since: Option<Time>,
 }
 
-/// One run, or restart, in the history.
+/// One run, restart, or change of pinned instances in the history.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HistoryEntry {
@@ -221,7 +222,7 @@ pub struct HistoryEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub id: Option<String>,
-    /// Deploy, Rollback or Restart.
+    /// Deploy, Rollback, InstanceRollback (spec.pins), Unpin or Restart.
     #[schemars(extend("enum" = HISTORY_KINDS))]
     pub kind: String,
     /// Number of the run.
@@ -233,6 +234,14 @@ pub struct HistoryEntry {
     /// Its version for people.
     #[schemars(length(max = 128))]
     pub version: String,
+    /// What the instances ran before: versions, the most common first.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 128))]
+    pub from_version: String,
+    /// Which instances, as ranges; absent: all.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub instances: String,
     /// Who asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
@@ -247,7 +256,7 @@ pub struct HistoryEntry {
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
-    /// InProgress, Succeeded, Failed, RolledBack, Superseded or Aborted.
+    /// InProgress, Succeeded, Failed, RolledBack, PartlyRolledBack, Superseded or Aborted.
     #[schemars(extend("enum" = HISTORY_RESULTS))]
     pub result: String,
 }

@@ -14,6 +14,7 @@ mod status;
 mod target;
 #[cfg(test)]
 mod tests;
+mod undo;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -54,6 +55,10 @@ enum Verb {
     Status(status::Status),
     /// Tell what applying a file would do, batch by batch, without doing it.
     Plan(plan::Plan),
+    /// Run an earlier version again, in all instances or in chosen ones, which are pinned to it.
+    Undo(undo::Undo),
+    /// Let pinned instances run the present version again.
+    Unpin(undo::Unpin),
     /// Print the version of this plugin.
     Version,
 }
@@ -67,6 +72,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Verb::Get(get) => get.run(&cli.connection).await,
         Verb::Status(status) => status.run(&cli.connection).await,
         Verb::Plan(plan) => plan.run(&cli.connection).await,
+        Verb::Undo(undo) => undo.run(&cli.connection).await,
+        Verb::Unpin(unpin) => unpin.run(&cli.connection).await,
         Verb::Version => {
             anstream::println!("Client Version: v{}", env!("CARGO_PKG_VERSION"));
             Ok(())

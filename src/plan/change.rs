@@ -46,13 +46,13 @@ pub struct Memory {
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    /// Create the ControllerRevision of the present spec.
+    /// Create the ControllerRevision of the present spec, or of a pin.
     CreateRevision {
         /// Object name.
         name: String,
         /// Hash, for the label.
         hash: String,
-        /// `revision`.
+        /// `revision`; 0 of one that no spec has asked for.
         number: i64,
         /// Canonical JSON.
         data: Value,
@@ -210,6 +210,8 @@ pub enum PodReason {
     Forward,
     /// The slot's revision changes, back to the stable revision.
     Back,
+    /// The slot was pinned to another revision, or its pin was removed.
+    Pin,
     /// spec.restartAt or spec.retryAt asked for a new Pod.
     Restart,
     /// The slot has a better Pod.
@@ -226,6 +228,7 @@ impl PodReason {
             Self::Scale => "Scale",
             Self::Forward => "Forward",
             Self::Back => "Back",
+            Self::Pin => "Pin",
             Self::Restart => "Restart",
             Self::Surplus => "Surplus",
             Self::Finished => "Finished",

@@ -10,6 +10,7 @@ pub mod listener_set;
 pub mod outcome;
 pub mod revision;
 pub mod rollout;
+pub mod undo;
 
 pub use change::{Change, Hold, HoldReason, Memory, Plan, PodReason, RevisionMark};
 pub use outcome::{Applied, Outcome};

@@ -8,6 +8,7 @@ use super::agent;
 use crate::api::{
     RolloutSpec,
     names::{self, pod_name},
+    rollout::Pin,
 };
 
 /// Letters of a hash: no vowels, so that no words appear, and no digit that looks like a letter; as Kubernetes'
@@ -26,6 +27,29 @@ pub fn data(spec: &RolloutSpec) -> Value {
         data.insert("version".into(), json!(version));
     }
     canonical(Value::Object(data))
+}
+
+/// Data of a revision that differs from this one in what the pin says.
+///
+/// # Errors
+/// The pin names a container that is not there.
+pub fn differing(base: &Value, pin: &Pin) -> Result<Value, String> {
+    let mut data = base.clone();
+    if let (Some(version), Some(data)) = (&pin.version, data.as_object_mut()) {
+        data.insert("version".into(), json!(version));
+    }
+    for (name, image) in pin.images.iter().flatten() {
+        let container = ["initContainers", "containers"].into_iter().find_map(|field| {
+            let all = data.pointer(&format!("/template/spec/{field}"))?.as_array()?;
+            let at = all.iter().position(|container| container["name"] == json!(name))?;
+            Some(format!("/template/spec/{field}/{at}/image"))
+        });
+        match container.and_then(|path| data.pointer_mut(&path)) {
+            Some(known) => *known = json!(image),
+            None => return Err(format!("it has no container {name}")),
+        }
+    }
+    Ok(canonical(data))
 }
 
 /// What a decoder makes of it that knows today's fields only.

@@ -104,6 +104,7 @@ fn degraded(look: &Look<'_>, verdict: &Verdict, history: &[HistoryEntry]) -> Opt
         create_refused(look, verdict),
         refused_writes(look),
         stale_answer(look, history),
+        pins(look),
         orphans(look),
         pod_conflict(look),
     ]
@@ -158,6 +159,17 @@ fn stale_answer(look: &Look<'_>, history: &[HistoryEntry]) -> Option<(&'static s
     let approve = spec.approve.as_ref().map(|approve| ("approve", approve.run)).filter(|(_, of)| *of > run);
     let (field, of) = abort.or(approve)?;
     Some(("StaleAnswer", format!("spec.{field} is about run {of}, the present run is {run}: ignored")))
+}
+
+/// Pins that mean nothing, or nothing now.
+fn pins(look: &Look<'_>) -> Option<(&'static str, String)> {
+    let problems = crate::plan::rollout::pin_problems(look.snapshot);
+    let (reason, first) = problems.first()?;
+    let others = match problems.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more of spec.pins)"),
+    };
+    Some((reason, format!("{first}{others}")))
 }
 
 fn pod_conflict(look: &Look<'_>) -> Option<(&'static str, String)> {

@@ -1,5 +1,5 @@
 //! Counts, versions and strings for columns, all observed from Pods.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     look::Look,
@@ -32,7 +32,7 @@ pub(super) fn counts(look: &Look<'_>, status: &mut RolloutStatus) {
 pub(super) fn batch(look: &Look<'_>) -> Option<BatchStatus> {
     let batch = look.memory().batch.clone()?;
     let available = |pod: &&Pod| pod.is_available(look.spec().min_ready_seconds, look.snapshot.now);
-    let opened = look.slots.wanted().filter(|slot| slot.index < batch.opened);
+    let opened = look.slots.unpinned().filter(|slot| slot.index < batch.opened);
     let updated = opened.filter(|slot| slot.fresh && slot.live.first().is_some_and(available)).count() as i32;
     Some(BatchStatus { updated, ..batch })
 }
@@ -81,16 +81,18 @@ pub(super) fn display(look: &Look<'_>) -> Display {
     }
 }
 
-/// `1.4.1 → 1.4.2` while instances run something else than what is worked towards.
+/// `1.4.1 → 1.4.2` while instances run something else than what is worked towards; `1.4.2; pinned: 1.4.1` where some are to.
 fn way(look: &Look<'_>) -> String {
     let target = look.version(look.memory().effective.as_ref());
-    let mut from: Vec<String> = Vec::new();
+    let (mut from, mut pinned) = (BTreeSet::new(), BTreeSet::new());
     for pod in look.snapshot.pods.iter().filter(|pod| pod.is_live()) {
         let version = version_of(look, pod);
-        if version != target && !from.contains(&version) {
-            from.push(version);
+        let is_pinned = look.slots.wanted_at(pod.slot).is_some_and(|slot| slot.pin.is_some());
+        if version != target {
+            let _ = if is_pinned { pinned.insert(version) } else { from.insert(version) };
         }
     }
-    from.sort();
-    if from.is_empty() { target } else { format!("{} → {target}", from.join(", ")) }
+    let joined = |versions: BTreeSet<String>| versions.into_iter().collect::<Vec<_>>().join(", ");
+    let way = if from.is_empty() { target } else { format!("{} → {target}", joined(from)) };
+    if pinned.is_empty() { way } else { format!("{way}; pinned: {}", joined(pinned)) }
 }

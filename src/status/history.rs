@@ -1,18 +1,27 @@
-//! `status.history`: an entry for each run and each restart, newest first.
+//! `status.history`: an entry for each run, each restart and each change of pinned instances, newest first.
+use std::collections::BTreeMap;
+
 use super::{
     look::Look,
     text::clip,
     verdict::{self, Kind, Verdict},
 };
-use crate::api::{Time, bounds, status::HistoryEntry};
+use crate::{
+    api::{Time, bounds, status::HistoryEntry},
+    plan::rollout::Slot,
+    snapshot::{Pod, Ranges},
+};
 
 const DEPLOY: &str = "Deploy";
 const ROLLBACK: &str = "Rollback";
+pub(super) const INSTANCE_ROLLBACK: &str = "InstanceRollback";
+pub(super) const UNPIN: &str = "Unpin";
 pub(super) const RESTART: &str = "Restart";
 pub(super) const IN_PROGRESS: &str = "InProgress";
 pub(super) const SUCCEEDED: &str = "Succeeded";
 pub(super) const FAILED: &str = "Failed";
 const ROLLED_BACK: &str = "RolledBack";
+pub(super) const PARTLY_ROLLED_BACK: &str = "PartlyRolledBack";
 const SUPERSEDED: &str = "Superseded";
 pub(super) const ABORTED: &str = "Aborted";
 
@@ -20,22 +29,28 @@ pub(super) const ABORTED: &str = "Aborted";
 pub(super) fn history(look: &Look<'_>, verdict: &Verdict) -> Vec<HistoryEntry> {
     let mut entries = look.before.history.clone();
     let run = look.memory().run;
-    let known = entries.iter().any(|entry| entry.kind != RESTART && entry.run == run);
+    let known = entries.iter().any(|entry| is_run(entry) && entry.run == run);
     if run > 0 && !known && look.memory().effective.is_some() {
         let result = result_of_the_run_before(look);
-        end(&mut entries, |entry| entry.kind != RESTART, result, &look.now());
+        end(&mut entries, is_run, result, &look.now());
         entries.insert(0, begun(look));
     }
     conclude(look, verdict, &mut entries);
     restarts(look, verdict, &mut entries);
+    pins(look, &mut entries);
     forget_the_oldest(&mut entries, run);
     entries
+}
+
+/// The others are of some instances, or of no revision of their own.
+pub(super) fn is_run(entry: &HistoryEntry) -> bool {
+    [DEPLOY, ROLLBACK].contains(&entry.kind.as_str())
 }
 
 /// Down to the bound. The present run keeps its entry below any number of restarts: without it, it would seem to begin anew.
 fn forget_the_oldest(entries: &mut Vec<HistoryEntry>, run: i64) {
     while entries.len() > bounds::HISTORY_MAX {
-        let oldest = entries.iter().rposition(|entry| entry.kind == RESTART || entry.run != run);
+        let oldest = entries.iter().rposition(|entry| !is_run(entry) || entry.run != run);
         entries.remove(oldest.unwrap_or(entries.len() - 1));
     }
 }
@@ -68,6 +83,10 @@ fn begun(look: &Look<'_>) -> HistoryEntry {
         run: memory.run,
         revision: clip(memory.effective.as_deref().unwrap_or_default(), 63),
         version: look.version(memory.effective.as_ref()),
+        from_version: versions(
+            look.slots.all().flat_map(|slot| &slot.live).filter(|pod| Some(&pod.revision) != memory.effective.as_ref()),
+        ),
+        instances: String::new(),
         by: request.by.filter(|_| !automatic).map(|by| clip(&by, 128)),
         reason: reason.map(|reason| clip(&reason, bounds::MESSAGE_CHARS_MAX)),
         started_at: Some(look.now()),
@@ -79,13 +98,16 @@ fn begun(look: &Look<'_>) -> HistoryEntry {
 /// The present run's entry follows the verdict, until it has succeeded.
 fn conclude(look: &Look<'_>, verdict: &Verdict, entries: &mut [HistoryEntry]) {
     let run = look.memory().run;
-    let Some(entry) = entries.iter_mut().find(|entry| entry.kind != RESTART && entry.run == run) else { return };
+    let Some(entry) = entries.iter_mut().find(|entry| is_run(entry) && entry.run == run) else { return };
     let arrived = verdict.kind == Kind::Current || ["RolledBack", "Aborted"].contains(&verdict.reason);
     let result = match (entry.result.as_str(), verdict.kind) {
-        (IN_PROGRESS | FAILED, _) if arrived => SUCCEEDED,
+        (IN_PROGRESS | FAILED | PARTLY_ROLLED_BACK, _) if arrived => SUCCEEDED,
+        (IN_PROGRESS, _) if verdict.reason == PARTLY_ROLLED_BACK => PARTLY_ROLLED_BACK,
         (IN_PROGRESS, Kind::Failed) if verdict.reason != "InvalidSpec" => FAILED,
         // What had stopped it was lifted: a larger threshold, an instance that came back.
-        (FAILED, Kind::InProgress) if look.memory().batch.is_some() && look.is_recorded() => IN_PROGRESS,
+        (FAILED | PARTLY_ROLLED_BACK, Kind::InProgress) if look.memory().batch.is_some() && look.is_recorded() => {
+            IN_PROGRESS
+        }
         _ => return,
     };
     entry.result = result.into();
@@ -118,6 +140,8 @@ fn restarts(look: &Look<'_>, verdict: &Verdict, entries: &mut Vec<HistoryEntry>)
         run: memory.run,
         revision: clip(memory.effective.as_deref().unwrap_or_default(), 63),
         version: look.version(memory.effective.as_ref()),
+        from_version: String::new(),
+        instances: String::new(),
         started_at: Some(at.clone()),
         by: request.by.map(|by| clip(&by, 128)),
         id: request.id.map(|id| clip(&id, 128)),
@@ -126,4 +150,72 @@ fn restarts(look: &Look<'_>, verdict: &Verdict, entries: &mut Vec<HistoryEntry>)
         result: IN_PROGRESS.into(),
     };
     entries.insert(0, entry);
+}
+
+/// Instances that are pinned to another revision than they run, or that run what they are not pinned to any more, have an
+/// entry until they run what they should: one for each revision that they go to.
+fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
+    let now = look.now();
+    for entry in entries.iter_mut().filter(|entry| entry.result == IN_PROGRESS) {
+        let is_pin = entry.kind == INSTANCE_ROLLBACK;
+        if !is_pin && entry.kind != UNPIN {
+            continue;
+        }
+        let named = Ranges::parse(&entry.instances);
+        let slots = look.slots.wanted().filter(|slot| named.0.contains(&slot.index));
+        let is_meant = |slot: &&Slot<'_>| slot.assigned == Some(&entry.revision) && slot.pin.is_some() == is_pin;
+        let meant: Vec<_> = slots.filter(is_meant).collect();
+        if meant.iter().all(|slot| look.slots.is_done(slot)) {
+            entry.result = if meant.is_empty() { SUPERSEDED } else { SUCCEEDED }.into();
+            entry.completed_at = Some(now.clone());
+        }
+    }
+    let outside_a_run = look.is_back() && look.memory().batch.is_none();
+    for slot in look.slots.wanted().filter(|slot| slot.pin.is_some() || outside_a_run) {
+        let Some(to) = slot.assigned.filter(|to| look.revision(Some(&(*to).to_owned())).is_some()) else { continue };
+        if slot.live.is_empty() || slot.live.iter().any(|pod| pod.revision == to) {
+            continue;
+        }
+        let kind = if slot.pin.is_some() { INSTANCE_ROLLBACK } else { UNPIN };
+        let is_it = |e: &&mut HistoryEntry| e.result == IN_PROGRESS && e.kind == kind && e.revision == to;
+        if let Some(entry) = entries.iter_mut().find(is_it) {
+            let mut named = Ranges::parse(&entry.instances);
+            named.0.insert(slot.index);
+            entry.instances = named.within(bounds::INSTANCES_CHARS_MAX);
+            continue;
+        }
+        let others =
+            look.slots.wanted().filter(|other| other.assigned == Some(to) && other.pin.is_some() == slot.pin.is_some());
+        let request = match slot.pin {
+            Some(pin) => pin.request.clone(),
+            None => look.spec().request.clone(),
+        };
+        let request = request.unwrap_or_default();
+        let entry = HistoryEntry {
+            kind: kind.into(),
+            run: look.memory().run,
+            revision: clip(to, 63),
+            version: look.version(Some(&to.to_owned())),
+            from_version: versions(others.flat_map(|slot| &slot.live).filter(|pod| pod.revision != to)),
+            instances: slot.index.to_string(),
+            id: request.id.map(|id| clip(&id, 128)),
+            by: request.by.map(|by| clip(&by, 128)),
+            reason: request.reason.map(|reason| clip(&reason, bounds::MESSAGE_CHARS_MAX)),
+            started_at: Some(now.clone()),
+            completed_at: None,
+            result: IN_PROGRESS.into(),
+        };
+        entries.insert(0, entry);
+    }
+}
+
+/// Versions of these Pods, the most common first.
+fn versions<'p>(pods: impl Iterator<Item = &'p &'p Pod>) -> String {
+    let mut counted: BTreeMap<&str, usize> = BTreeMap::new();
+    for pod in pods {
+        *counted.entry(&pod.version).or_default() += 1;
+    }
+    let mut versions: Vec<_> = counted.into_iter().collect();
+    versions.sort_by_key(|(version, number)| (std::cmp::Reverse(*number), *version));
+    clip(&versions.into_iter().map(|(version, _)| version).collect::<Vec<_>>().join(", "), 128)
 }

@@ -7,7 +7,7 @@ use crate::{
     api::{RolloutSpec, RolloutStatus, Time, bounds, names},
     plan::{
         HoldReason, Memory, Outcome, Plan, revision,
-        rollout::{Done, Slots},
+        rollout::{Done, Slot, Slots},
     },
     snapshot::{CreateRefusal, Pod, Revision, Snapshot},
 };
@@ -90,7 +90,7 @@ impl<'a> Look<'a> {
 
     /// Every instance is observed at its target and available, and no Pod is left over.
     pub fn is_settled(&self) -> bool {
-        self.memory().effective.is_some() && self.slots.done() == Done::All
+        self.memory().effective.is_some() && self.slots.done() == Done::All && self.slots.are_pins_done()
     }
 
     /// No run is on, and all Pods are there that should be. Listeners that move between these, or start again, are their
@@ -104,7 +104,8 @@ impl<'a> Look<'a> {
 
     /// An instance runs, or still runs beside its new Pod, what it should not: another revision, or a Pod to be restarted.
     pub fn is_changing(&self) -> bool {
-        self.slots.wanted().filter(|slot| slot.index < self.slots.opened()).any(|slot| {
+        let is_due = |slot: &&Slot<'_>| slot.index < self.slots.opened() || slot.pin.is_some();
+        self.slots.wanted().filter(is_due).any(|slot| {
             let stays = |pod: &Pod| Some(pod.revision.as_str()) == slot.assigned && !self.slots.is_renewal_due(pod);
             slot.live.iter().any(|pod| !stays(pod))
         })

@@ -50,6 +50,7 @@ pub fn notices(name: &str, before: &RolloutStatus, after: &RolloutStatus) -> Vec
     found.extend(news.paused());
     found.extend(news.degraded());
     found.extend(news.restarts());
+    found.extend(news.pins());
     found
 }
 
@@ -191,6 +192,8 @@ impl News<'_> {
             "StaleAnswer" => Some(warning("StaleAnswer", "RollOut", &now.message)),
             "PodConflict" => Some(warning("PodConflict", "CreatePod", &now.message)),
             "WriteRefused" => Some(warning("WriteRefused", "RollOut", &now.message)),
+            "PinInvalid" => Some(warning("PinInvalid", "Pin", &now.message)),
+            "PinnedSlotGone" => Some(warning("PinnedSlotGone", "Pin", &now.message)),
             _ => None,
         }
     }
@@ -211,9 +214,39 @@ impl News<'_> {
     }
 }
 
+impl News<'_> {
+    fn pins(&self) -> Vec<Notice> {
+        let as_before = |entry: &HistoryEntry| {
+            let same = |other: &&HistoryEntry| {
+                (&other.kind, &other.revision, &other.started_at) == (&entry.kind, &entry.revision, &entry.started_at)
+            };
+            self.before.history.iter().find(same).map(|entry| entry.result.clone())
+        };
+        let told = self.after.history.iter().rev().filter_map(|entry| {
+            let is_pin = entry.kind == history::INSTANCE_ROLLBACK;
+            let is_over = entry.result == history::SUCCEEDED;
+            if !(is_pin || entry.kind == history::UNPIN) || as_before(entry).as_ref() == Some(&entry.result) {
+                return None;
+            }
+            let reason = match (is_pin, is_over) {
+                (true, true) => "PinCompleted",
+                (false, true) => "UnpinCompleted",
+                (_, false) if entry.result != history::IN_PROGRESS => return None,
+                (true, false) => "PinStarted",
+                (false, false) => "UnpinStarted",
+            };
+            let by = entry.by.as_ref().map(|by| format!(", asked for by {by}")).unwrap_or_default();
+            let why = entry.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            let HistoryEntry { instances, from_version, version, .. } = entry;
+            Some(normal(reason, "Pin", &format!("instances {instances}: {from_version} → {version}{by}{why}")))
+        });
+        told.collect()
+    }
+}
+
 /// The entry of the newest run.
 fn entry_of(status: &RolloutStatus) -> Option<&HistoryEntry> {
-    status.history.iter().find(|entry| entry.kind != history::RESTART && Some(entry.run) == status.run)
+    status.history.iter().find(|entry| history::is_run(entry) && Some(entry.run) == status.run)
 }
 
 /// `status.batch` of a run that leads somewhere new.

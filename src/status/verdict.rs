@@ -20,7 +20,7 @@ use super::{
 use crate::{
     api::rollout::OnFailure,
     plan::HoldReason,
-    snapshot::{RefusalReason, TemplateCheck, template::refusal},
+    snapshot::{Ranges, RefusalReason, TemplateCheck, template::refusal},
 };
 
 /// What a person can do about a revision that failed for good.
@@ -157,6 +157,9 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
         let why = "there is no earlier revision to go back to";
         return Some(failed("FirstRevisionFailed", format!("{cause}: {why}; {TRY_AGAIN}")));
     }
+    if look.spec().strategy.on_failure == OnFailure::RollbackFailed && !is_aborted(look) {
+        return Some(partly_rolled_back(look, &cause));
+    }
     let rolls_back = look.spec().strategy.on_failure == OnFailure::Rollback;
     if (rolls_back || is_aborted(look)) && look.revision(memory.stable.as_ref()).is_none_or(|stable| stable.deleting) {
         let gone = memory.stable.as_deref().unwrap_or_default();
@@ -175,6 +178,25 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
     Some(failed(reason, format!("{cause}; {remedy}")))
 }
 
+/// The failed instances go back, the others stay.
+fn partly_rolled_back(look: &Look<'_>, cause: &str) -> Verdict {
+    let counted = look.memory().failed.as_ref().map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
+    let to = look.version_in_words(look.memory().stable.as_ref());
+    let slots = look.slots.unpinned().filter(|slot| counted.0.contains(&slot.index));
+    let (back, on_their_way): (Vec<_>, Vec<_>) = slots.partition(|slot| look.slots.is_done(slot));
+    if let Some(first) = on_their_way.first() {
+        let first = look.instance(first.index);
+        let message = match on_their_way.len() {
+            1 => format!("{cause}: {first} goes back to {to}"),
+            number => format!("{cause}: {first} and {} more go back to {to}", number - 1),
+        };
+        return in_progress("RollingBack", message);
+    }
+    let back = back.iter().map(|slot| slot.index).collect::<Ranges>();
+    let remedy = format!("{TRY_AGAIN}, or spec.abort to {{run: {}}} to take all back", look.memory().run);
+    failed("PartlyRolledBack", format!("{cause}; instances {back} run {to} again, the others stay: {remedy}"))
+}
+
 /// R13: every instance is observed at its target and available, and that revision has completed.
 fn complete(look: &Look<'_>) -> Option<Verdict> {
     let is_there = look.is_settled() || look.is_at_rest();
@@ -184,6 +206,11 @@ fn complete(look: &Look<'_>) -> Option<Verdict> {
 /// `all 10 instances run 1.4.2`.
 fn runs(look: &Look<'_>) -> String {
     let version = look.version_in_words(look.memory().effective.as_ref());
+    let pinned = look.slots.wanted().filter(|slot| slot.pin.is_some()).count();
+    if pinned > 0 {
+        let others = count(usize::try_from(look.replicas()).unwrap_or_default() - pinned, "instance");
+        return format!("{others} run {version}, {pinned} {} pinned", if pinned == 1 { "is" } else { "are" });
+    }
     match look.replicas() {
         0 => format!("no instances are asked for; they would run {version}"),
         1 => format!("the one instance runs {version}"),

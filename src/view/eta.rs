@@ -1,7 +1,7 @@
 //! How long a run may still take: only where that can be said honestly.
 use crate::{
     api::{RolloutStatus, status::BatchStatus},
-    plan::rollout::{Slots, batches::boundaries},
+    plan::rollout::Slots,
     snapshot::Snapshot,
 };
 
@@ -17,8 +17,7 @@ pub(super) fn eta_seconds(snapshot: &Snapshot, status: &RolloutStatus, slots: &S
     if status.failed.is_some() || status.effective_revision == status.current_revision {
         return None;
     }
-    let replicas = snapshot.rollout.spec.replicas;
-    let ends = boundaries(&snapshot.rollout.spec.strategy, replicas);
+    let ends = slots.boundaries();
     let index = usize::try_from(batch.index).ok()?;
     let ahead = ends.get(index.saturating_sub(1)..).unwrap_or_default();
     if ahead.iter().any(|boundary| boundary.pause.as_ref().is_some_and(|pause| pause.seconds.is_none())) {
@@ -27,7 +26,7 @@ pub(super) fn eta_seconds(snapshot: &Snapshot, status: &RolloutStatus, slots: &S
     let pauses: i64 =
         ahead.iter().filter_map(|b| b.pause.as_ref()?.seconds).map(|seconds| i64::from(seconds.max(0))).sum();
     let (done, elapsed) = pace(snapshot, batch, slots)?;
-    let left = slots.wanted().filter(|slot| slot.index >= slots.opened() || !slots.is_done(slot)).count() as i64;
+    let left = slots.unpinned().filter(|slot| slot.index >= slots.opened() || !slots.is_done(slot)).count() as i64;
     Some(elapsed.saturating_mul(left) / done + pauses)
 }
 
@@ -38,7 +37,7 @@ fn pace(snapshot: &Snapshot, batch: &BatchStatus, slots: &Slots<'_>) -> Option<(
     }
     let opened = batch.started_at.as_ref()?.0;
     let min_ready_seconds = snapshot.rollout.spec.min_ready_seconds;
-    let done = slots.wanted().filter(|slot| slot.index < slots.opened() && slots.is_done(slot));
+    let done = slots.unpinned().filter(|slot| slot.index < slots.opened() && slots.is_done(slot));
     let done: Vec<_> = done.filter_map(|slot| slot.live[0].available_at(min_ready_seconds)).collect();
     let since: Vec<_> = done.into_iter().filter(|at| *at >= opened).collect();
     let newest = since.iter().max()?;

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use crate::{
     api::rollout::Pause,
     plan::{
-        Change, Hold, PodReason, RevisionMark, revision,
+        Change, Hold, Memory, PodReason, RevisionMark, revision,
         rollout::{
-            available_min,
-            batches::boundaries,
+            self, available_min,
             fold::{End, Step, World},
         },
     },
@@ -172,8 +171,8 @@ impl Scribe {
     }
 
     fn phases(&self, world: &World) -> Vec<Phase> {
-        let spec = &world.snapshot.rollout.spec;
-        let ends = boundaries(&spec.strategy, spec.replicas);
+        let slots = rollout::slots(&world.snapshot, &Memory::of(world.snapshot.rollout.status.as_ref()));
+        let ends = slots.boundaries();
         let phase = |place: &Place| {
             let (_, index, count) = *place;
             let boundary = usize::try_from(index).ok().filter(|_| count as usize == ends.len());

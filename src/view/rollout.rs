@@ -7,7 +7,7 @@ use crate::{
     api::{Condition, ConditionStatus, ConditionType, RolloutStatus, names, status::Display},
     plan::{
         Memory, revision,
-        rollout::{Slots, batches::boundaries},
+        rollout::{Slot, Slots},
     },
     snapshot::{Pod, Ranges, Revision, Snapshot},
     status::instances::{State, pod_state, says_little},
@@ -119,7 +119,11 @@ impl Painter<'_> {
         });
         let effective = status.effective_revision.as_deref();
         let at_it = |pod: &&Pod| Some(pod.revision.as_str()) == effective && self.is_available(pod);
-        let done = self.slots.wanted().filter(|slot| slot.live.first().is_some_and(at_it)).count() as i32;
+        let is_done = |slot: &&Slot<'_>| match slot.pin {
+            Some(_) => self.slots.is_in_place(slot),
+            None => slot.live.first().is_some_and(at_it),
+        };
+        let done = self.slots.wanted().filter(is_done).count() as i32;
         let present = status.failed.as_ref().filter(|failed| Some(failed.run) == status.run);
         Header {
             name: self.name().to_owned(),
@@ -186,7 +190,7 @@ impl Painter<'_> {
         let ends: Vec<i32> = if first {
             vec![spec.replicas]
         } else {
-            boundaries(&spec.strategy, spec.replicas).iter().map(|boundary| boundary.up_to).collect()
+            self.slots.boundaries().iter().map(|boundary| boundary.up_to).collect()
         };
         let count = ends.len();
         let work = usize::try_from(index).unwrap_or(0).clamp(1, count);
@@ -204,7 +208,7 @@ impl Painter<'_> {
     fn batch(&self, first: usize, last: usize, count: usize, slots: std::ops::Range<i32>, pods: &[&Pod]) -> Node {
         let name =
             if first == last { format!("batch {first}/{count}") } else { format!("batches {first}-{last}/{count}") };
-        let members = || self.slots.wanted().filter(|slot| slots.contains(&slot.index));
+        let members = || self.slots.unpinned().filter(|slot| slots.contains(&slot.index));
         let failed = members().any(|slot| {
             slot.live.first().is_some_and(|best| matches!(self.state_of(best), Some((State::Failed, _, _))))
         });
@@ -217,7 +221,7 @@ impl Painter<'_> {
         } else {
             (Tone::Working, "updating")
         };
-        let range = slots.clone().collect::<Ranges>();
+        let range = members().map(|slot| slot.index).collect::<Ranges>();
         let info = if range.is_empty() { String::new() } else { format!("instances {range}") };
         let inside: Vec<&Pod> = pods.iter().copied().filter(|pod| slots.contains(&pod.slot)).collect();
         let missing = self.missing(slots.start..slots.end.min(self.slots.opened()));
@@ -283,6 +287,10 @@ impl Painter<'_> {
         let restarts: i32 = pod.containers.iter().map(|container| container.restarts.max(0)).sum();
         if restarts > 0 {
             words.push(format!("restarts {restarts}"));
+        }
+        if self.slots.wanted_at(pod.slot).is_some_and(|slot| slot.pin.is_some() && slot.assigned == Some(&pod.revision))
+        {
+            words.push("pinned".to_owned());
         }
         let mut node = Node::new(Thing::Pod, &pod.name).state(tone, status).info(words.join(", "));
         node.created = Some(pod.created);

@@ -46,7 +46,7 @@ fn deadline(view: &View<'_>) -> Option<Timestamp> {
     let min_ready_seconds = view.spec().min_ready_seconds;
     let progress = view
         .slots
-        .wanted()
+        .unpinned()
         .filter(|slot| slot.index < view.slots.opened())
         .flat_map(|slot| at_effective(view, slot))
         .filter_map(|pod| pod.available_at(min_ready_seconds).filter(|at| *at <= view.now()))

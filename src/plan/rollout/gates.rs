@@ -8,7 +8,7 @@ use super::{
 use crate::{
     api::{RolloutSpec, rollout::OnFailure},
     plan::change::{Hold, HoldReason},
-    snapshot::{TemplateCheck, template::refusal},
+    snapshot::{Revision, TemplateCheck, template::refusal},
 };
 
 type Gate = fn(&View<'_>) -> Option<Hold>;
@@ -71,11 +71,14 @@ pub(super) fn renew(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
 }
 
 fn first(gates: &[Gate], view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
-    let hold = gates.iter().find_map(|gate| gate(view))?;
-    if let Some(until) = hold.until {
+    woken(gates.iter().find_map(|gate| gate(view)), alarm)
+}
+
+fn woken(hold: Option<Hold>, alarm: &mut Alarm) -> Option<Hold> {
+    if let Some(until) = hold.as_ref().and_then(|hold| hold.until) {
         alarm.passed(until);
     }
-    Some(hold)
+    hold
 }
 
 fn hold(reason: HoldReason, message: impl Into<String>) -> Hold {
@@ -103,11 +106,15 @@ fn problem_of(spec: &RolloutSpec) -> Option<&'static str> {
 }
 
 fn template_refused(view: &View<'_>) -> Option<Hold> {
-    let effective = view.lineage.effective?;
-    match view.snapshot.template_checks.get(&effective.name)? {
+    refused(view, view.lineage.effective?)
+}
+
+/// The API server does not accept Pods of this revision.
+fn refused(view: &View<'_>, revision: &Revision) -> Option<Hold> {
+    match view.snapshot.template_checks.get(&revision.name)? {
         TemplateCheck::Refused { message, recheck_at } => Some(Hold {
             reason: HoldReason::TemplateRefused,
-            message: format!("{}: {}", effective.name, refusal(message)),
+            message: format!("{}: {}", revision.name, refusal(message)),
             until: Some(*recheck_at),
         }),
         TemplateCheck::Valid | TemplateCheck::Unknown { .. } => None,
@@ -116,14 +123,23 @@ fn template_refused(view: &View<'_>) -> Option<Hold> {
 
 /// Until the dry run has answered, nothing new is begun. An answer that could not be had does not hold.
 fn template_unchecked(view: &View<'_>) -> Option<Hold> {
-    let effective = view.lineage.effective.filter(|_| !view.lineage.is_back() && view.memory.batch.is_some())?;
-    if view.snapshot.template_checks.contains_key(&effective.name) {
-        return None;
-    }
-    Some(hold(
-        HoldReason::TemplateUnchecked,
-        format!("asking the API server whether it accepts Pods of {}", effective.name),
-    ))
+    unchecked(view, view.lineage.effective.filter(|_| !view.lineage.is_back() && view.memory.batch.is_some())?)
+}
+
+fn unchecked(view: &View<'_>, revision: &Revision) -> Option<Hold> {
+    let message = || format!("asking the API server whether it accepts Pods of {}", revision.name);
+    let is_checked = view.snapshot.template_checks.contains_key(&revision.name);
+    (!is_checked).then(|| hold(HoldReason::TemplateUnchecked, message()))
+}
+
+/// Holds a change to this revision, which a pin asks for.
+pub(super) fn pin(view: &View<'_>, revision: &Revision, alarm: &mut Alarm) -> Option<Hold> {
+    paused(view).or_else(|| template_of(view, revision, alarm))
+}
+
+/// Holds Pods of this revision.
+pub(super) fn template_of(view: &View<'_>, revision: &Revision, alarm: &mut Alarm) -> Option<Hold> {
+    woken(refused(view, revision).or_else(|| unchecked(view, revision)), alarm)
 }
 
 /// Failed instances reached the threshold.
@@ -131,10 +147,10 @@ pub(super) fn failed(view: &View<'_>) -> Option<Hold> {
     let failed = view.memory.failed.as_ref().filter(|failed| failed.at.is_some() && !view.lineage.is_back())?;
     let remedy = if view.lineage.stable.is_none() {
         "change the spec, or set spec.retryAt"
-    } else if view.spec().strategy.on_failure == OnFailure::Pause {
-        "change the spec, set spec.retryAt to try again, or spec.abort to go back"
-    } else {
+    } else if view.spec().strategy.on_failure == OnFailure::Rollback {
         "going back"
+    } else {
+        "change the spec, set spec.retryAt to try again, or spec.abort to go back"
     };
     Some(hold(HoldReason::FailureThreshold, format!("{}: {}; {remedy}", failed.reason, failed.message)))
 }
@@ -164,8 +180,8 @@ fn previous_batch_not_healthy(view: &View<'_>) -> Option<Hold> {
 
 /// The pause after the batch in work, when that is done, and `spec.approve` does not pass it.
 fn pause(view: &View<'_>) -> Option<(i32, Option<i32>)> {
-    let ends = batches::boundaries(&view.spec().strategy, view.replicas());
-    let index = batches::index_of(&ends, view.slots.opened());
+    let ends = view.slots.boundaries();
+    let index = batches::index_of(ends, view.slots.opened());
     let current = ends.get(index - 1).filter(|current| current.up_to == view.slots.opened())?;
     let index = i32::try_from(index).ok()?;
     let answer = view.spec().approve.as_ref().filter(|answer| answer.run == view.memory.run);

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{View, after, failure::seconds, reached, slots::Done};
+use super::{View, after, failure::seconds, pins::Pins, reached, slots::Done};
 use crate::{
     api::rollout::{OnFailure, Request},
     plan::{
@@ -28,6 +28,8 @@ pub(super) struct Lineage<'a> {
     first: bool,
     /// Canonical data of the present spec.
     data: serde_json::Value,
+    /// Slots that are to run a revision of their own.
+    pub pins: Pins<'a>,
 }
 
 impl Lineage<'_> {
@@ -50,6 +52,7 @@ impl Lineage<'_> {
 /// Finds them among what exists.
 pub(super) fn trace<'a>(snapshot: &'a Snapshot, remembered: &Memory) -> Lineage<'a> {
     let data = revision::data(&snapshot.rollout.spec);
+    let pins = Pins::of(snapshot);
     let usable = || snapshot.revisions.iter().filter(|revision| !revision.deleting);
     let named = |name: Option<&String>| usable().find(|revision| Some(&revision.name) == name);
     let highest = snapshot.revisions.iter().map(|revision| revision.number).max().unwrap_or(0);
@@ -62,7 +65,7 @@ pub(super) fn trace<'a>(snapshot: &'a Snapshot, remembered: &Memory) -> Lineage<
     let stable = obeyed
         .or(completed)
         .or_else(|| named(remembered.stable.as_ref()))
-        .or_else(|| if remembered.run == 0 { most_live(snapshot, update) } else { None });
+        .or_else(|| if remembered.run == 0 { most_live(snapshot, &pins, update) } else { None });
     let effective = match (update, stable) {
         // Until it is marked as the wanted one again, its marks are about an earlier time.
         (Some(update), Some(stable)) if update.number == highest && given_up(snapshot, update) => Some(stable),
@@ -70,15 +73,15 @@ pub(super) fn trace<'a>(snapshot: &'a Snapshot, remembered: &Memory) -> Lineage<
         (None, _) => named(remembered.effective.as_ref()).or(stable),
     };
     let first = stable.is_none() && remembered.stable.is_none();
-    Lineage { update, stable, effective, first, data }
+    Lineage { update, stable, effective, first, data, pins }
 }
 
 /// With an empty status and nothing completed: of the revisions that work the one that most live Pods run, when that is not
 /// the wanted one. With nothing ready there is nothing to go back to.
-fn most_live<'a>(snapshot: &'a Snapshot, update: Option<&Revision>) -> Option<&'a Revision> {
-    let live =
-        |revision: &Revision| snapshot.pods.iter().filter(|p| p.is_live() && p.revision == revision.name).count();
-    let works = |revision: &Revision| snapshot.pods.iter().any(|pod| pod.is_ready() && pod.revision == revision.name);
+fn most_live<'a>(snapshot: &'a Snapshot, pins: &Pins<'_>, update: Option<&Revision>) -> Option<&'a Revision> {
+    let pods = || snapshot.pods.iter().filter(|pod| pins.target(pod.slot).is_none());
+    let live = |revision: &Revision| pods().filter(|pod| pod.is_live() && pod.revision == revision.name).count();
+    let works = |revision: &Revision| pods().any(|pod| pod.is_ready() && pod.revision == revision.name);
     let working = snapshot.revisions.iter().filter(|revision| !revision.deleting && works(revision));
     working
         .max_by_key(|revision| (live(revision), revision.number, &revision.name))
@@ -120,31 +123,24 @@ impl Lineage<'_> {
         let highest = snapshot.revisions.iter().map(|revision| revision.number).max().unwrap_or(0);
         let change_cause = snapshot.rollout.spec.request.as_ref().and_then(change_cause);
         match self.update {
-            None => vec![self.create(snapshot, highest + 1, change_cause)],
+            None => vec![create(snapshot, &self.data, highest + 1, change_cause)],
             Some(update) if update.number < highest => {
                 vec![mark(update, RevisionMark::Wanted { number: highest + 1, change_cause })]
             }
-            Some(_) => self.clean_up(snapshot, memory),
+            Some(_) => {
+                let cause = |request: &Option<Request>| request.as_ref().and_then(self::change_cause);
+                let of_pins = self.pins.due().map(|(pin, data)| create(snapshot, data, 0, cause(&pin.request)));
+                of_pins.chain(self.clean_up(snapshot, memory)).collect()
+            }
         }
     }
 
-    fn create(&self, snapshot: &Snapshot, number: i64, change_cause: Option<String>) -> Change {
-        let hash = revision::hash(&self.data);
-        let rollout = snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
-        let base = format!("{rollout}-{hash}");
-        let taken =
-            |name: &str| snapshot.taken_names.contains(name) || snapshot.revisions.iter().any(|r| r.name == name);
-        let name = std::iter::once(base.clone())
-            .chain((1..1_000).map(|n: u32| format!("{base}-{n}")))
-            .find(|name| !taken(name));
-        Change::CreateRevision { name: name.unwrap_or(base), hash, number, data: self.data.clone(), change_cause }
-    }
-
-    /// Oldest first, all beyond the limit that nothing needs: not wanted, not stable, run by no Pod.
+    /// Oldest first, all beyond the limit that nothing needs: not wanted, not stable, named by no pin, run by no Pod.
     fn clean_up(&self, snapshot: &Snapshot, memory: &Memory) -> Vec<Change> {
         let limit = usize::try_from(snapshot.rollout.spec.revision_history_limit).unwrap_or(0);
         let mut needed: BTreeSet<&str> = snapshot.pods.iter().map(|pod| pod.revision.as_str()).collect();
         needed.extend([self.update, self.stable, self.effective].into_iter().flatten().map(|r| r.name.as_str()));
+        needed.extend(self.pins.revisions());
         needed.extend([&memory.update, &memory.stable, &memory.effective].into_iter().flatten().map(String::as_str));
         let mut spare: Vec<&Revision> =
             snapshot.revisions.iter().filter(|r| !r.deleting && !needed.contains(r.name.as_str())).collect();
@@ -181,6 +177,16 @@ impl Lineage<'_> {
         let at = failed_at(at, update);
         Some(mark(update, RevisionMark::Failed { at, reason: format!("{}: {}", failed.reason, failed.message) }))
     }
+}
+
+fn create(snapshot: &Snapshot, data: &serde_json::Value, number: i64, change_cause: Option<String>) -> Change {
+    let hash = revision::hash(data);
+    let rollout = snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
+    let base = format!("{rollout}-{hash}");
+    let taken = |name: &str| snapshot.taken_names.contains(name) || snapshot.revisions.iter().any(|r| r.name == name);
+    let name =
+        std::iter::once(base.clone()).chain((1..1_000).map(|n: u32| format!("{base}-{n}"))).find(|name| !taken(name));
+    Change::CreateRevision { name: name.unwrap_or(base), hash, number, data: data.clone(), change_cause }
 }
 
 fn abort_reason(view: &View<'_>) -> String {

@@ -1,7 +1,7 @@
 //! Run, opened batches: what status must remember.
 use super::{
     Alarm, View,
-    batches::{boundaries, index_of},
+    batches::index_of,
     deadline,
     failure::{noted_on, seconds},
     gates,
@@ -102,7 +102,7 @@ pub(super) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
     } else {
         0
     };
-    memory.batch = Some(batch(snapshot, opened, all));
+    memory.batch = Some(batch(snapshot, lineage, opened, all));
     memory
 }
 
@@ -111,14 +111,16 @@ fn observed_opened(snapshot: &Snapshot, lineage: &Lineage<'_>) -> i32 {
     let effective = lineage.effective.map(|revision| revision.name.as_str());
     let spec = &snapshot.rollout.spec;
     let replicas = replicas(spec);
-    let at_it = snapshot.pods.iter().filter(|pod| pod.is_live() && Some(pod.revision.as_str()) == effective);
+    let pods = snapshot.pods.iter().filter(|pod| pod.is_live() && lineage.pins.target(pod.slot).is_none());
+    let at_it = pods.filter(|pod| Some(pod.revision.as_str()) == effective);
     let Some(highest) = at_it.map(|pod| pod.slot).filter(|slot| *slot < replicas).max() else { return 0 };
-    let ends = boundaries(&spec.strategy, replicas);
+    let ends = lineage.pins.boundaries(&spec.strategy, replicas);
     ends.iter().map(|boundary| boundary.up_to).find(|end| *end > highest).unwrap_or(replicas)
 }
 
-fn batch(snapshot: &Snapshot, opened: i32, all: bool) -> BatchStatus {
-    let ends = boundaries(&snapshot.rollout.spec.strategy, replicas(&snapshot.rollout.spec));
+fn batch(snapshot: &Snapshot, lineage: &Lineage<'_>, opened: i32, all: bool) -> BatchStatus {
+    let spec = &snapshot.rollout.spec;
+    let ends = lineage.pins.boundaries(&spec.strategy, replicas(spec));
     let (index, count) = if all { (1, 1) } else { (index_of(&ends, opened) as i32, ends.len() as i32) };
     let started_at = (all || opened > 0).then(|| seconds(snapshot.now));
     BatchStatus { index, count, opened, updated: 0, deadline_from: started_at.clone(), started_at, completed_at: None }
@@ -155,8 +157,8 @@ fn all_at_once(view: &View<'_>, alarm: &mut Alarm, mut batch: BatchStatus) -> Op
 
 fn forward(view: &View<'_>, alarm: &mut Alarm, mut batch: BatchStatus) -> Opening {
     let replicas = view.replicas();
-    let ends = boundaries(&view.spec().strategy, replicas);
-    let number = |opened: i32| i32::try_from(index_of(&ends, opened)).unwrap_or(i32::MAX);
+    let ends = view.slots.boundaries();
+    let number = |opened: i32| i32::try_from(index_of(ends, opened)).unwrap_or(i32::MAX);
     let up_to = |number: i32| ends.get(usize::try_from(number - 1).unwrap_or(0)).map_or(replicas, |end| end.up_to);
     batch.opened = batch.opened.min(replicas);
     batch.count = i32::try_from(ends.len()).unwrap_or(i32::MAX);

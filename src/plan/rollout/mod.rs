@@ -1,6 +1,6 @@
 //! How a Rollout decides. The steps, in the order of [`plan`]:
 //! 1. [`lineage`]: which revision the spec asks for, which is stable, which is worked towards;
-//! 2. [`slots`]: which Pods stand in which slot, and what each slot is assigned;
+//! 2. [`slots`]: which Pods stand in which slot, and what each slot is assigned; [`pins`]: by whom chosen one by one;
 //! 3. [`failure`], [`deadline`]: which instances of this run have failed, or will have at a known time;
 //! 4. [`memory`]: run, opened batches and attempts, as status must remember them;
 //! 5. [`gates`]: what holds each class of work;
@@ -19,6 +19,7 @@ pub mod fold;
 mod gates;
 mod lineage;
 mod memory;
+mod pins;
 mod slots;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -80,6 +81,11 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
 /// The slots as [`plan`] sees them when status holds `memory`: for those who tell people about them.
 pub fn slots<'a>(snapshot: &'a Snapshot, memory: &Memory) -> Slots<'a> {
     Slots::new(snapshot, &lineage::trace(snapshot, memory), memory)
+}
+
+/// What is wrong with `spec.pins`: a word and a sentence for each.
+pub fn pin_problems(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
+    pins::Pins::of(snapshot).problems(snapshot)
 }
 
 /// All that the steps after [`memory::begin_run`] look at.

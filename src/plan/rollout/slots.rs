@@ -3,17 +3,22 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{agents, failure, lineage::Lineage, reached, replicas};
+use super::{agents, batches::Boundary, failure, lineage::Lineage, pins::Target, reached, replicas};
 use crate::{
+    api::rollout::{OnFailure, Pin},
     plan::change::Memory,
-    snapshot::{Pod, Snapshot},
+    snapshot::{Pod, Ranges, Snapshot},
 };
+
+/// The name of no revision: what a pin asks for is made first, and until then its slot keeps what it has.
+const NOT_MADE_YET: &str = "";
 
 /// All slots that have a Pod or should have one.
 pub struct Slots<'a> {
     by_index: BTreeMap<i32, Slot<'a>>,
     replicas: i32,
     opened: i32,
+    boundaries: Vec<Boundary>,
     min_ready_seconds: i32,
     renewal: Renewal<'a>,
     snapshot: &'a Snapshot,
@@ -44,6 +49,8 @@ pub struct Slot<'a> {
     pub index: i32,
     /// Name of the revision it is assigned; None beyond replicas, and while that revision does not exist.
     pub assigned: Option<&'a str>,
+    /// The pin that assigns it: the slot is in no batch.
+    pub pin: Option<&'a Pin>,
     /// Live Pods, the best first: by (fresh, available, ready, older, name).
     pub live: Vec<&'a Pod>,
     /// Finished, not Terminating.
@@ -57,7 +64,7 @@ pub struct Slot<'a> {
 /// How far the opened slots are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// Every wanted slot runs exactly what it is assigned, available, and all are opened.
+    /// Every wanted slot that is not pinned runs exactly what it is assigned, available, and all are opened.
     All,
     /// The opened ones do (save as many failed ones as the threshold allows).
     Opened,
@@ -77,11 +84,21 @@ impl<'a> Slots<'a> {
             restart_at: reached(spec.restart_at.as_ref(), snapshot.now),
             retry: retried.zip(reached(spec.retry_at.as_ref(), snapshot.now)),
         };
-        let mut slots: BTreeMap<i32, Slot<'a>> = (0..replicas)
-            .map(|index| (index, Slot::empty(index, if index < opened { effective } else { stable })))
-            .collect();
+        let rolled_back = rolled_back(snapshot, lineage, memory);
+        let mut slots: BTreeMap<i32, Slot<'a>> = BTreeMap::new();
+        for index in 0..replicas {
+            let is_forward = index < opened && !rolled_back.0.contains(&index);
+            let unpinned = if is_forward { effective } else { stable };
+            let assigned = match lineage.pins.target(index) {
+                None => unpinned,
+                Some(Target::Is(revision)) => Some(revision.name.as_str()),
+                Some(Target::Due(_)) => Some(NOT_MADE_YET),
+                Some(Target::Invalid(_)) => stable.or(effective), // unless it runs something
+            };
+            slots.insert(index, Slot::empty(index, assigned, lineage.pins.pin(index)));
+        }
         for pod in &snapshot.pods {
-            let slot = slots.entry(pod.slot).or_insert_with(|| Slot::empty(pod.slot, None));
+            let slot = slots.entry(pod.slot).or_insert_with(|| Slot::empty(pod.slot, None, None));
             match pod.deletion {
                 Some(_) => slot.terminating.push(pod),
                 None if pod.is_finished() => slot.finished.push(pod),
@@ -92,12 +109,16 @@ impl<'a> Slots<'a> {
             if mutant!(RefillAtNewest) && slot.live.is_empty() && slot.index < replicas {
                 slot.assigned = effective;
             }
+            let rank =
+                |pod: &Pod| (!pod.is_available(spec.min_ready_seconds, snapshot.now), !pod.is_ready(), pod.created);
+            if matches!(lineage.pins.target(slot.index), Some(Target::Invalid(_))) {
+                let best = slot.live.iter().min_by_key(|pod| (rank(pod), &pod.name));
+                let exists = |pod: &&&Pod| snapshot.revisions.iter().any(|revision| revision.name == pod.revision);
+                slot.assigned = best.filter(exists).map(|best| best.revision.as_str()).or(slot.assigned);
+            }
             let assigned = slot.assigned;
             let fresh = |pod: &Pod| Some(pod.revision.as_str()) == assigned && !renewal.is_due(pod);
-            slot.live.sort_by_key(|pod| {
-                let available = pod.is_available(spec.min_ready_seconds, snapshot.now);
-                (!fresh(pod), !available, !pod.is_ready(), pod.created, &pod.name)
-            });
+            slot.live.sort_by_key(|pod| (!fresh(pod), rank(pod), &pod.name));
             slot.finished.sort_by_key(|pod| &pod.name);
             slot.terminating.sort_by_key(|pod| &pod.name);
             slot.fresh = slot.live.first().is_some_and(|best| fresh(best));
@@ -106,6 +127,7 @@ impl<'a> Slots<'a> {
             by_index: slots,
             replicas,
             opened,
+            boundaries: lineage.pins.boundaries(&spec.strategy, replicas),
             min_ready_seconds: spec.min_ready_seconds,
             renewal,
             snapshot,
@@ -123,6 +145,21 @@ impl<'a> Slots<'a> {
         self.by_index.get(&index).filter(|_| (0..self.replicas).contains(&index))
     }
 
+    /// Those of them that batches are made of.
+    pub fn unpinned(&self) -> impl Iterator<Item = &Slot<'a>> {
+        self.wanted().filter(|slot| slot.pin.is_none())
+    }
+
+    /// Every pinned slot runs what it is pinned to, available.
+    pub fn are_pins_done(&self) -> bool {
+        self.wanted().filter(|slot| slot.pin.is_some()).all(|slot| self.is_done(slot))
+    }
+
+    /// The batches: they count the slots that are not pinned.
+    pub fn boundaries(&self) -> &[Boundary] {
+        &self.boundaries
+    }
+
     /// Slots that should not exist, highest first.
     pub fn unwanted(&self) -> impl Iterator<Item = &Slot<'a>> {
         self.by_index.values().rev().filter(|slot| slot.index >= self.replicas || slot.index < 0)
@@ -133,7 +170,7 @@ impl<'a> Slots<'a> {
         self.by_index.values()
     }
 
-    /// Number of opened slots: below it the effective revision is assigned, above it the stable one.
+    /// Number of opened slots: below it the effective revision is assigned, above it the stable one, save where one is pinned.
     pub fn opened(&self) -> i32 {
         self.opened
     }
@@ -176,7 +213,7 @@ impl<'a> Slots<'a> {
     /// How far the opened slots are.
     pub fn done(&self) -> Done {
         let undone: Vec<i32> = self
-            .wanted()
+            .unpinned()
             .filter(|slot| slot.index < self.opened && !self.is_done(slot))
             .map(|slot| slot.index)
             .collect();
@@ -196,9 +233,18 @@ impl<'a> Slot<'a> {
         failure::failure_of(best).map(|failure| failure.reason).or(unschedulable)
     }
 
-    fn empty(index: i32, assigned: Option<&'a str>) -> Self {
-        Self { index, assigned, live: vec![], finished: vec![], terminating: vec![], fresh: false }
+    fn empty(index: i32, assigned: Option<&'a str>, pin: Option<&'a Pin>) -> Self {
+        Self { index, assigned, pin, live: vec![], finished: vec![], terminating: vec![], fresh: false }
     }
+}
+
+/// The failed instances of this run, which alone go back with onFailure RollbackFailed.
+fn rolled_back(snapshot: &Snapshot, lineage: &Lineage<'_>, memory: &Memory) -> Ranges {
+    let goes_back = snapshot.rollout.spec.strategy.on_failure == OnFailure::RollbackFailed
+        && lineage.stable.is_some()
+        && !lineage.is_back();
+    let failed = memory.failed.as_ref().filter(|failed| goes_back && failed.at.is_some() && failed.run == memory.run);
+    failed.map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default()
 }
 
 /// On the first creation, on the way back and outside a run every slot is assigned the effective revision at once.

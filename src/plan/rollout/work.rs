@@ -1,5 +1,5 @@
 //! Pods to create and delete now, within the budget; most urgent class first.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Alarm, View, after, agents, attempts::Attempts, budget::TERMINATING_COUNTS_SECONDS, failure::broken_at, gates,
@@ -43,6 +43,8 @@ struct Planner<'v, 'a, 'm> {
     changes: Vec<Change>,
     attempts: Attempts<'a>,
     hold: Option<Hold>,
+    /// Of single slots, pinned or refilled: they keep nothing else waiting.
+    aside: Option<Hold>,
     creates_held: Option<Hold>,
 }
 
@@ -55,6 +57,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             changes: Vec::new(),
             attempts: Attempts::new(view),
             hold: None,
+            aside: None,
             creates_held: None,
         };
         if let Some(refusal) = &view.snapshot.create_refusal
@@ -89,8 +92,12 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let forward = lineage.effective.filter(|_| !lineage.is_back() && self.view.memory.batch.is_some());
         let stable = lineage.stable.filter(|stable| forward.is_none_or(|forward| forward.name != stable.name));
         let idle = lineage.effective.filter(|effective| forward.or(stable).is_none_or(|r| r.name != effective.name));
-        for revision in [forward, stable, idle].into_iter().flatten() {
-            let is_forward = forward.is_some_and(|forward| forward.name == revision.name);
+        let pins = self.pins_to_come();
+        let others =
+            [forward, stable, idle].into_iter().flatten().filter(|other| !pins.contains_key(other.name.as_str()));
+        for revision in others.chain(pins.values().copied()) {
+            let is_forward = forward.is_some_and(|forward| forward.name == revision.name)
+                || pins.contains_key(revision.name.as_str());
             let due = match self.view.snapshot.template_checks.get(&revision.name) {
                 Some(TemplateCheck::Valid) => false,
                 Some(TemplateCheck::Refused { recheck_at, .. }) => self.alarm.passed(*recheck_at),
@@ -101,6 +108,12 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                 self.changes.push(Change::CheckTemplate { revision: revision.name.clone() });
             }
         }
+    }
+
+    /// Revisions that pinned slots do not run yet, by name.
+    fn pins_to_come(&self) -> BTreeMap<&'a str, &'a Revision> {
+        let pinned = self.view.slots.wanted().filter(|slot| slot.pin.is_some() && !slot.fresh);
+        pinned.filter_map(|slot| self.assigned(slot)).map(|revision| (revision.name.as_str(), revision)).collect()
     }
 
     fn clear_finished(&mut self) {
@@ -144,6 +157,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let lineage = self.view.lineage;
         if slot.live.iter().all(|pod| Some(pod.revision.as_str()) == slot.assigned) {
             PodReason::Restart
+        } else if slot.pin.is_some() || (lineage.is_back() && self.view.memory.batch.is_none()) {
+            PodReason::Pin // outside a run nothing but a pin that is gone leaves another revision behind
         } else if lineage.is_back() || slot.assigned.is_some_and(|to| lineage.effective.is_none_or(|r| r.name != to)) {
             PodReason::Back
         } else {
@@ -177,7 +192,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     fn reason_of_refill(&self, slot: &Slot<'_>) -> PodReason {
         let view = self.view;
         let lineage = view.lineage;
-        if view.memory.batch.is_none() || lineage.is_first() || slot.index >= view.slots.opened() {
+        if view.memory.batch.is_none() || lineage.is_first() || slot.index >= view.slots.opened() || slot.pin.is_some()
+        {
             PodReason::Refill
         } else if lineage.is_back() {
             PodReason::Back
@@ -203,10 +219,17 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             let pod = slot.live[0];
             let reason = self.reason_of_change(slot);
             let opened = slot.index < view.slots.opened();
+            if let (PodReason::Pin, Some(_), Some(to)) = (reason, slot.pin, self.assigned(slot)) {
+                match gates::pin(view, to, self.alarm) {
+                    Some(hold) => drop(self.aside.get_or_insert(hold)),
+                    None => self.change(slot, pod, reason),
+                }
+                continue;
+            }
             let gate = match reason {
-                PodReason::Restart if !pod.is_ready() => &forward, // a retry
-                PodReason::Restart if slot.index >= restart_end => continue,
-                PodReason::Restart => &renew,
+                PodReason::Restart if !pod.is_ready() && slot.pin.is_none() => &forward, // a retry
+                PodReason::Restart | PodReason::Pin if slot.index >= restart_end => continue,
+                PodReason::Restart | PodReason::Pin => &renew,
                 // Beyond the opened slots `stable` is for refill, and for broken Pods of a third revision: they would use
                 // up the budget for ever. Without it they go forward, if anything may.
                 _ if !opened => {
@@ -259,9 +282,9 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                 && !slot.live.is_empty()
                 && slot.live.iter().all(|pod| Some(pod.revision.as_str()) != slot.assigned)
         };
-        let first = view.slots.wanted().find(|slot| !view.slots.is_done(slot) && !left_behind(slot));
+        let first = view.slots.unpinned().find(|slot| !view.slots.is_done(slot) && !left_behind(slot));
         let first = first.map_or(replicas, |slot| slot.index);
-        let ends = super::batches::boundaries(&view.spec().strategy, replicas);
+        let ends = view.slots.boundaries();
         ends.iter().map(|boundary| boundary.up_to).find(|end| *end > first).unwrap_or(replicas)
     }
 
@@ -276,8 +299,10 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let checked = view.snapshot.template_checks.get(&revision.name);
         let refused = matches!(checked, Some(TemplateCheck::Refused { .. }));
         if refused || (view.lineage.is_first() && checked.is_none()) {
-            if let Some(hold) = gates::template(view, self.alarm) {
-                self.note(hold);
+            let of_all = if slot.pin.is_none() { gates::template(view, self.alarm) } else { None };
+            match of_all {
+                Some(hold) => self.note(hold),
+                None => self.aside = self.aside.take().or_else(|| gates::template_of(view, revision, self.alarm)),
             }
             return true;
         }
@@ -298,10 +323,9 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     }
 
     fn assigned(&self, slot: &Slot<'_>) -> Option<&'a Revision> {
-        let lineage = self.view.lineage;
         // A stable revision that somebody deleted must not leave the slot empty.
-        let Some(assigned) = slot.assigned else { return lineage.effective };
-        [lineage.effective, lineage.stable].into_iter().flatten().find(|revision| revision.name == assigned)
+        let Some(assigned) = slot.assigned else { return self.view.lineage.effective };
+        self.view.snapshot.revisions.iter().find(|revision| revision.name == assigned)
     }
 
     fn hold_for_budget(&mut self, slot: i32) {
@@ -338,7 +362,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         self.changes.extend(agents::in_service(self.view.snapshot));
         let drained = agents::drained(self.view.snapshot, &leaving, &self.changes);
         self.changes.extend(drained);
-        Work { changes: self.changes, attempts: self.attempts.remembered(), leaving, hold: self.hold }
+        let hold = self.hold.or(self.aside);
+        Work { changes: self.changes, attempts: self.attempts.remembered(), leaving, hold }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
         rollout::{
             fold::World,
             plan,
-            tests::worlds::{coins, world},
+            tests::worlds::{coins, pinned_to, world, world_with_pins},
         },
     },
     snapshot::{Container, ContainerState, CreateRefusal, RefusalReason, Snapshot, TemplateCheck},
@@ -183,6 +183,44 @@ fn distort(snapshot: &mut Snapshot, planned: &mut Plan, text: &str, seed: u64) -
     results.into_iter().map(|(change, result)| Outcome { change, result }).filter(|_| !coin()).collect()
 }
 
+fn check_the_way(snapshot: Snapshot, seed: u64) -> Result<(), TestCaseError> {
+    let mut world = World::new(snapshot, 3);
+    let mut coin = coins(seed);
+    for _ in 0..150 {
+        let planned = plan(&world.snapshot);
+        let found = check(&world.snapshot, &planned, &[])?;
+        prop_assert_eq!(Memory::of(Some(&found)), planned.memory.clone());
+        let ready = found.conditions[0].status == ConditionStatus::True;
+        if ready {
+            let wanted: Vec<i32> = (0..world.snapshot.rollout.spec.replicas).collect();
+            let spec = &world.snapshot.rollout.spec;
+            let update = found.update_revision.as_deref().unwrap_or_default();
+            let live: Vec<i32> = world.snapshot.pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.slot).collect();
+            prop_assert_eq!(live, wanted);
+            let wanted = |slot| pinned_to(&world.snapshot, slot).map_or(update, String::as_str);
+            let right = |pod: &&crate::snapshot::Pod| {
+                pod.revision == wanted(pod.slot) && pod.is_available(spec.min_ready_seconds, world.snapshot.now)
+            };
+            prop_assert!(
+                world.snapshot.pods.iter().filter(|pod| pod.is_live()).all(|pod| right(&&**pod)),
+                "wrong Pods"
+            );
+            prop_assert_eq!(&found.waiting_for, "");
+        } else {
+            prop_assert!(!found.waiting_for.is_empty(), "{:?}", found.conditions[0]);
+        }
+        let quiet = world.is_quiet(&planned);
+        let part: Vec<Change> = planned.changes.iter().filter(|_| coin()).cloned().collect();
+        world.apply(&planned, &part);
+        world.snapshot.rollout.status = Some(found);
+        if quiet {
+            let Some(next) = world.next_event(planned.wake_at) else { break };
+            world.advance(next);
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
@@ -198,34 +236,13 @@ proptest! {
     /// Complete is said of nothing that is not.
     #[test]
     fn every_status_on_the_way_is_right(snapshot in world(), seed in any::<u64>()) {
-        let mut world = World::new(snapshot, 3);
-        let mut coin = coins(seed);
-        for _ in 0..150 {
-            let planned = plan(&world.snapshot);
-            let found = check(&world.snapshot, &planned, &[])?;
-            prop_assert_eq!(Memory::of(Some(&found)), planned.memory.clone());
-            let ready = found.conditions[0].status == ConditionStatus::True;
-            if ready {
-                let wanted: Vec<i32> = (0..world.snapshot.rollout.spec.replicas).collect();
-                let spec = &world.snapshot.rollout.spec;
-                let update = found.update_revision.as_deref().unwrap_or_default();
-                let live: Vec<i32> = world.snapshot.pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.slot).collect();
-                prop_assert_eq!(live, wanted);
-                let right = |pod: &&crate::snapshot::Pod| pod.revision == update && pod.is_available(spec.min_ready_seconds, world.snapshot.now);
-                prop_assert!(world.snapshot.pods.iter().filter(|pod| pod.is_live()).all(|pod| right(&&**pod)), "wrong Pods");
-                prop_assert_eq!(&found.waiting_for, "");
-            } else {
-                prop_assert!(!found.waiting_for.is_empty(), "{:?}", found.conditions[0]);
-            }
-            let quiet = world.is_quiet(&planned);
-            let part: Vec<Change> = planned.changes.iter().filter(|_| coin()).cloned().collect();
-            world.apply(&planned, &part);
-            world.snapshot.rollout.status = Some(found);
-            if quiet {
-                let Some(next) = world.next_event(planned.wake_at) else { break };
-                world.advance(next);
-            }
-        }
+        check_the_way(snapshot, seed)?;
+    }
+
+    /// R7 R13: the same where instances are pinned.
+    #[test]
+    fn every_status_on_the_way_is_right_with_pins(snapshot in world_with_pins(), seed in any::<u64>()) {
+        check_the_way(snapshot, seed)?;
     }
 
     /// The order in which watches told of Pods does not show.

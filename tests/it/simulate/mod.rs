@@ -6,8 +6,8 @@
 //! - [`oracles`]: what must hold of every request and write, and at the end;
 //! - [`history`]: one run; [`replay`], [`trace`]: what a person sees of it.
 //!
-//! `make simulate SEEDS=1000` runs random seeds, `make simulate SEED=17` prints one, both with LISTENERS=1 with listeners,
-//! which take ten times as long. What cannot be simulated: a process
+//! `make simulate SEEDS=1000` runs random seeds, `make simulate SEED=17` prints one, both with PINS=1 with pinned instances,
+//! with LISTENERS=1 with listeners, which take ten times as long. What cannot be simulated: a process
 //! that stands still keeps its timers (its requests leave later, answers and events reach it later); all processes measure
 //! durations by one clock, only their times of day differ.
 mod faults;
@@ -37,7 +37,7 @@ use self::{
     scenario::Scenario,
 };
 
-/// Seeds that have found a bug: `seed  # bug`, or `seed listeners  # bug`, one a line.
+/// Seeds that have found a bug: `seed  # bug`, `seed listeners  # bug` or `seed pins  # bug`, one a line.
 const REGRESSIONS: &str = include_str!("seeds.txt");
 /// Random seeds, unless `SEEDS` says how many.
 const RANDOM_SEEDS: usize = 20;
@@ -48,22 +48,44 @@ const TAIL: usize = 60;
 /// Broken seeds after which no more are run.
 const FAILURES_MAX: usize = 5;
 
-/// Number of a seed, and whether it has listeners.
-type Seed = (u64, bool);
-
-/// What the command line asks for.
-fn is_with_listeners() -> bool {
-    std::env::var_os("LISTENERS").is_some_and(|value| !value.is_empty())
+/// What is in a history beside a Rollout and its versions: the same number means another history with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Extras {
+    /// ListenerSets, and the agents.
+    listeners: bool,
+    /// `spec.pins`, and onFailure RollbackFailed.
+    pins: bool,
 }
+
+impl Extras {
+    const NONE: Self = Self { listeners: false, pins: false };
+    const LISTENERS: Self = Self { listeners: true, ..Self::NONE };
+    const PINS: Self = Self { pins: true, ..Self::NONE };
+
+    /// What the command line asks for.
+    fn asked() -> Self {
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        Self { listeners: is_set("LISTENERS"), pins: is_set("PINS") }
+    }
+
+    /// As [`Self::asked`] reads it.
+    fn in_words(self) -> String {
+        let words = [(self.listeners, " LISTENERS=1"), (self.pins, " PINS=1")];
+        words.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).collect()
+    }
+}
+
+/// Number of a seed, and what is in it.
+type Seed = (u64, Extras);
 
 /// Why a seed failed.
 fn verdict(seed: Seed) -> Result<u64, String> {
-    let (number, has_listeners) = seed;
-    let scenario = Scenario::new(number, false, has_listeners);
+    let (number, extras) = seed;
+    let scenario = Scenario::new(number, false, extras);
     let disturbed = run(&scenario, false);
     blame(&disturbed, seed, "")?;
     if scenario.is_confluent() {
-        let undisturbed = run(&Scenario::new(number, true, has_listeners), false);
+        let undisturbed = run(&Scenario::new(number, true, extras), false);
         blame(&undisturbed, seed, " (undisturbed)")?;
         if disturbed.end != undisturbed.end {
             let how = format!("end: {:?}, undisturbed {:?}", disturbed.end, undisturbed.end);
@@ -73,13 +95,13 @@ fn verdict(seed: Seed) -> Result<u64, String> {
     Ok(disturbed.writes)
 }
 
-fn blame(outcome: &Outcome, (seed, has_listeners): Seed, run: &str) -> Result<(), String> {
+fn blame(outcome: &Outcome, (seed, extras): Seed, run: &str) -> Result<(), String> {
     let Some(broken) = &outcome.broken else { return Ok(()) };
     let mut text = format!("\n--- seed {seed}{run}\n");
     for line in outcome.lines.iter().skip(outcome.lines.len().saturating_sub(TAIL)) {
         let _ = writeln!(text, "{line}");
     }
-    let how = if has_listeners { " LISTENERS=1" } else { "" };
+    let how = extras.in_words();
     let which = if run.is_empty() { "" } else { " UNDISTURBED=1" };
     let _ = writeln!(
         text,
@@ -122,7 +144,9 @@ fn number_from_environment(name: &str) -> Option<u64> {
 fn seeds_that_found_bugs_find_none() {
     let seed = |line: &str| -> Option<Seed> {
         let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
-        Some((words.next()?.parse().ok()?, words.next() == Some("listeners")))
+        let number = words.next()?.parse().ok()?;
+        let words: Vec<&str> = words.collect();
+        Some((number, Extras { listeners: words.contains(&"listeners"), pins: words.contains(&"pins") }))
     };
     let (_, failures) = run_all(&REGRESSIONS.lines().filter_map(seed).collect::<Vec<Seed>>());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -135,18 +159,23 @@ fn random_seeds_break_no_promise() {
         return print(seed);
     }
     let count = number_from_environment("SEEDS").map_or(RANDOM_SEEDS, |count| count as usize);
-    run_random(count, is_with_listeners());
+    run_random(count, Extras::asked());
 }
 
 #[test]
 fn random_seeds_with_listeners_break_no_promise() {
-    run_random(RANDOM_SEEDS_WITH_LISTENERS, true);
+    run_random(RANDOM_SEEDS_WITH_LISTENERS, Extras::LISTENERS);
 }
 
-fn run_random(count: usize, with_listeners: bool) {
+#[test]
+fn random_seeds_with_pins_break_no_promise() {
+    run_random(RANDOM_SEEDS, Extras::PINS);
+}
+
+fn run_random(count: usize, extras: Extras) {
     let first = number_from_environment("FIRST_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
-    let seeds: Vec<Seed> = (first..first + count as u64).map(|seed| (seed, with_listeners)).collect();
-    let how = if with_listeners { " with listeners" } else { "" };
+    let seeds: Vec<Seed> = (first..first + count as u64).map(|seed| (seed, extras)).collect();
+    let how = extras.in_words();
     println!("seeds {first} to {}{how}", first + count as u64 - 1);
     let began = Instant::now();
     let (done, failures) = run_all(&seeds);
@@ -158,20 +187,20 @@ fn run_random(count: usize, with_listeners: bool) {
 /// The whole history of a seed.
 fn print(seed: u64) {
     let is_undisturbed = std::env::var_os("UNDISTURBED").is_some();
-    let scenario = Scenario::new(seed, is_undisturbed, is_with_listeners());
+    let scenario = Scenario::new(seed, is_undisturbed, Extras::asked());
     println!("{scenario:#?}");
     let outcome = run(&scenario, true);
     outcome.lines.iter().for_each(|line| println!("{line}"));
     println!("{:?}\nbroken: {:?}", outcome.end, outcome.broken);
-    if let Err(failure) = verdict((seed, is_with_listeners())) {
+    if let Err(failure) = verdict((seed, Extras::asked())) {
         panic!("{failure}");
     }
 }
 
 #[test]
 fn a_seed_gives_the_same_trace_twice() {
-    for (seed, has_listeners) in [(1, false), (2, false), (3, true), (4, true)] {
-        let [first, second] = [0; 2].map(|_| run(&Scenario::new(seed, false, has_listeners), false));
+    for (seed, extras) in [(1, Extras::NONE), (2, Extras::PINS), (3, Extras::LISTENERS), (4, Extras::LISTENERS)] {
+        let [first, second] = [0; 2].map(|_| run(&Scenario::new(seed, false, extras), false));
         for (number, (first, second)) in first.lines.iter().zip(&second.lines).enumerate() {
             assert_eq!(first, second, "seed {seed}, line {number}");
         }

@@ -45,7 +45,7 @@ fn rollout(rollout: &Value) -> String {
     let reason = super::users::reason(rollout, "Ready").unwrap_or("-");
     let image =
         spec["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or("-").rsplit(':').next().unwrap_or("-");
-    let answers: Vec<String> = ["paused", "approve", "abort", "retryAt", "restartAt"]
+    let answers: Vec<String> = ["paused", "approve", "abort", "retryAt", "restartAt", "pins"]
         .iter()
         .filter(|answer| !spec[**answer].is_null() && spec[**answer] != false)
         .map(|answer| format!(" {answer}={}", spec[*answer]))

@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::{
+    Extras,
     faults::Plan,
     listeners,
     process::Skew,
@@ -43,16 +44,22 @@ pub const INSTANCES_MAX: u32 = 8;
 pub const ROLLOUT: (&str, &str) = ("shop", "web");
 
 impl Scenario {
-    /// Of a seed, with listeners or without. Undisturbed: one operator with an exact clock, and nothing goes wrong; users
+    /// Of a seed. Undisturbed: one operator with an exact clock, and nothing goes wrong; users
     /// do the same.
-    pub fn new(seed: u64, is_undisturbed: bool, has_listeners: bool) -> Self {
+    pub fn new(seed: u64, is_undisturbed: bool, extras: Extras) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let (mut own, mut deeds_rng, mut faults_rng) = (rng.fork(), rng.fork(), rng.fork());
-        let mut listeners_rng = rng.fork();
+        let (mut listeners_rng, mut pins_rng) = (rng.fork(), rng.fork());
         let last = if own.u8(0..10) < 7 { draw(&mut own, &GOOD) } else { draw(&mut own, &BAD) };
         let is_patient = own.bool();
-        let rollout = rollout(&mut own, last);
-        let deeds = deeds(&mut deeds_rng, last);
+        let mut rollout = rollout(&mut own, last);
+        let mut deeds = deeds(&mut deeds_rng, last);
+        if extras.pins {
+            deeds = with_pins(&mut pins_rng, deeds);
+            if pins_rng.u8(0..3) == 0 {
+                rollout["spec"]["strategy"]["onFailure"] = json!("RollbackFailed");
+            }
+        }
         let skews = [0; 3].map(|_| skew(&mut own));
         let count = if is_undisturbed { 1 } else { own.usize(2..=3) };
         let in_place = [0; 3].map(|_| own.bool());
@@ -70,7 +77,7 @@ impl Scenario {
             operators,
             node_skew,
             faults: Plan::swarm(&mut faults_rng, duration),
-            listeners: has_listeners.then(|| listeners::plan::Plan::draw(&mut listeners_rng, duration)),
+            listeners: extras.listeners.then(|| listeners::plan::Plan::draw(&mut listeners_rng, duration)),
         };
         if scenario.listeners.is_some() {
             scenario.rollout["spec"]["template"]["metadata"]["annotations"] = json!({ANNOTATION_HAS_AGENT: AGENT_OWN});
@@ -192,6 +199,24 @@ fn deeds(rng: &mut fastrand::Rng, last: Behaviour) -> Vec<Deed> {
     }
     deeds.push(Deed { pause: pause(rng), act: Act::LastWord(last.tag(count + 1)) });
     deeds
+}
+
+/// The same deeds, and pins between the first and the last, which takes all pins back.
+fn with_pins(rng: &mut fastrand::Rng, deeds: Vec<Deed>) -> Vec<Deed> {
+    let mut all = Vec::new();
+    let last = deeds.len() - 1;
+    for (number, deed) in deeds.into_iter().enumerate() {
+        for _ in 0..if number == 0 { 0 } else { rng.u8(0..=if number == last { 2 } else { 1 }) } {
+            let first = rng.i32(0..INSTANCES_MAX as i32);
+            let last = first + rng.i32(0..3);
+            let differs =
+                rng.bool().then(|| draw(rng, &[GOOD[0], GOOD[0], GOOD[2], BAD[0], BAD[2]]).tag(100 + number as u32));
+            let act = if rng.u8(0..5) == 0 { Act::Unpin } else { Act::Pin(format!("{first}-{last}"), differs) };
+            all.push(Deed { pause: pause(rng), act });
+        }
+        all.push(deed);
+    }
+    all
 }
 
 fn act(rng: &mut fastrand::Rng, number: u32, tags: &mut Vec<String>) -> Act {

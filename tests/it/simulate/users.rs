@@ -29,6 +29,10 @@ pub enum Act {
     Retry,
     Restart,
     WipeStatus,
+    /// Pins these instances to some revision; or to one that differs from it in the version.
+    Pin(String, Option<String>),
+    /// Takes back all pins.
+    Unpin,
     /// Deletes the Rollout (in the background, its Pods first, or leaving them), and creates it again after this time.
     Recreate(Duration, u8),
     DeletePod,
@@ -108,6 +112,8 @@ impl User {
                 let wipe = |rollout: &mut Value| rollout["status"] = json!({});
                 let _ = self.actor.edit_status(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1, wipe);
             }
+            Act::Pin(instances, differs) => self.pin(instances, differs.as_deref()),
+            Act::Unpin => self.edit(|rollout| rollout["spec"]["pins"] = json!([])),
             Act::Recreate(pause, how) => self.recreate(*pause, *how).await,
             Act::DeletePod => self.touch_pod(|user, pod| {
                 let _ = user.actor.delete(&PODS, ROLLOUT.0, pod.name(), &DeleteOptions::default());
@@ -124,11 +130,32 @@ impl User {
             Act::LastWord(tag) => self.edit(|rollout| {
                 deploy(rollout, tag);
                 rollout["spec"]["paused"] = json!(false);
-                for answer in ["abort", "approve"] {
+                for answer in ["abort", "approve", "pins"] {
                     rollout["spec"].as_object_mut().expect("a spec").remove(answer);
                 }
             }),
         }
+    }
+
+    /// On top of those that are there.
+    fn pin(&mut self, instances: &str, differs: Option<&str>) {
+        let revisions = self.actor.list(&CONTROLLER_REVISIONS, ROLLOUT.0);
+        let drawn = self.rng.usize(..);
+        let Some(revision) = revisions.get(drawn % revisions.len().max(1)).map(|revision| revision.name()) else {
+            return;
+        };
+        let pin = match differs {
+            None => json!({"instances": instances, "revision": revision}),
+            Some(tag) => {
+                let images = json!({"app": format!("example.local/web:{tag}")});
+                json!({"instances": instances, "base": revision, "images": images})
+            }
+        };
+        self.edit(|rollout| {
+            let mut pins = rollout["spec"]["pins"].as_array().cloned().unwrap_or_default();
+            pins.insert(0, pin.clone());
+            rollout["spec"]["pins"] = Value::Array(pins);
+        });
     }
 
     /// Some Pod with the Rollout's label.

@@ -61,6 +61,10 @@ fn world(class: PodReason) -> (Fixture, &'static str) {
         PodReason::Restart => {
             (Fixture::new("a a a a", 'a', budget(json!({"restartAt": crate::api::Time(at(-1))}))).settled(), "a")
         }
+        PodReason::Pin => {
+            let pins = json!({"pins": [{"instances": "0", "revision": "c"}]});
+            (Fixture::new("b b a a", 'b', budget(pins)).opened(2), "c")
+        }
         PodReason::Forward => (Fixture::new("b a a a", 'b', budget(json!({}))).opened(2), "b"),
     }
 }
@@ -78,6 +82,7 @@ fn a_row_per_class_and_gate() {
         (PodReason::Finished, "|......"),
         (PodReason::Back, "|.|..|."),
         (PodReason::Restart, "|.|..|."),
+        (PodReason::Pin, "|.||.|."),
         (PodReason::Forward, "||||||."),
     ];
     for (class, expected) in table {

@@ -7,7 +7,8 @@ use serde_json::json;
 use super::{
     fixture::Fixture,
     worlds::{
-        available_instances, bounds, check_plan, check_rest, coins, look, run_partly, skew_seconds, total, world,
+        available_instances, bounds, check_plan, check_rest, coins, look, pinned_to, run_partly, skew_seconds, total,
+        world, world_with_pins,
     },
 };
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
             plan,
         },
     },
+    snapshot::Snapshot,
 };
 
 proptest! {
@@ -27,8 +29,7 @@ proptest! {
     /// R1 R2 R4 R10
     #[test]
     fn one_plan_keeps_the_bounds(snapshot in world(), skew in skew_seconds()) {
-        let world = World::new(snapshot, 3);
-        check_plan(&world.snapshot, &look(&world, skew), skew)?;
+        keeps_the_bounds(snapshot, skew)?;
     }
 
     /// R12
@@ -45,91 +46,31 @@ proptest! {
     /// R1 R2 R3 R6 R7 R15 R19
     #[test]
     fn every_world_comes_to_rest_within_the_bounds(snapshot in world(), skew in skew_seconds(), seed in any::<u64>()) {
-        let mut world = World::new(snapshot, 3);
-        let rest = run_partly(&mut world, skew, coins(seed), 2_000)?;
-        prop_assert!(rest, "never quiet: {:?}", look(&world, skew));
-        check_rest(&world, skew)?;
+        comes_to_rest(snapshot, skew, seed)?;
     }
 
-    /// R8 R13: a spec set back to the stable revision completes without a person.
+    /// R8 R13
     #[test]
     fn a_revert_completes(snapshot in world(), seed in any::<u64>()) {
-        let mut world = World::new(snapshot, 3);
-        run_partly(&mut world, 0, coins(seed), 20)?;
-        let remembered = world.snapshot.rollout.status.clone();
-        let back = Fixture::new("", 'a', json!({})).snapshot.rollout;
-        prop_assume!(world.snapshot.revisions.iter().any(|r| r.name == "a" && r.completed_at.is_some()));
-        world.snapshot.rollout.spec.version = back.spec.version;
-        world.snapshot.rollout.spec.paused = false;
-        world.snapshot.rollout.status = remembered;
-        let rest = run_partly(&mut world, 0, coins(seed.rotate_left(7)), 2_000)?;
-        prop_assert!(rest);
-        let slots: Vec<i32> = world.snapshot.pods.iter().map(|pod| pod.slot).collect();
-        prop_assert_eq!(slots, (0..world.snapshot.rollout.spec.replicas).collect::<Vec<_>>());
-        prop_assert!(world.snapshot.pods.iter().all(|pod| pod.revision == "a"), "{:?}", plan(&world.snapshot));
+        completes_a_revert(snapshot, seed)?;
     }
 
-    /// R16: scaling at any moment of a roll keeps every plan within the bounds of that moment, and it completes.
+    /// R16
     #[test]
     fn scale_and_roll_together(snapshot in world(), seed in any::<u64>(), scales in proptest::collection::vec(0..8i32, 1..4)) {
-        let mut world = World::new(snapshot, 3);
-        for replicas in scales {
-            world.snapshot.rollout.spec.replicas = replicas;
-            run_partly(&mut world, 0, coins(seed.wrapping_add(replicas as u64)), 15)?;
-        }
-        prop_assert!(run_partly(&mut world, 0, coins(seed), 2_000)?);
-        check_rest(&world, 0)?;
+        scales_and_rolls(snapshot, seed, scales)?;
     }
 
-    /// R5: whatever is lost comes back at the revision its slot is assigned, also while paused.
+    /// R5
     #[test]
     fn lost_pods_come_back(snapshot in world(), seed in any::<u64>()) {
-        let mut world = World::new(snapshot, 3);
-        run_partly(&mut world, 0, coins(seed), 30)?;
-        world.snapshot.rollout.spec.paused = true;
-        let settled = plan(&world.snapshot);
-        world.apply(&settled, &[]);
-        let goes_forward = settled.memory.stable.is_some() && settled.memory.stable != settled.memory.effective;
-        let opened_before = settled.memory.batch.filter(|_| goes_forward).map(|batch| batch.opened);
-        world.snapshot.pods.clear();
-        prop_assert!(run_partly(&mut world, 0, coins(seed), 2_000)?);
-        let memory = plan(&world.snapshot).memory;
-        let goes_forward = memory.stable.is_some() && memory.stable != memory.effective;
-        let opened = memory.batch.as_ref().filter(|_| goes_forward).map_or(i32::MAX, |batch| batch.opened);
-        prop_assert!(opened_before.is_none_or(|before| opened == i32::MAX || opened == before), "paused");
-        let assigned = |slot: i32| (slot, if slot < opened { memory.effective.clone() } else { memory.stable.clone() });
-        let expected: Vec<_> = (0..world.snapshot.rollout.spec.replicas).map(assigned).collect();
-        let found: Vec<_> = world.snapshot.pods.iter().map(|pod| (pod.slot, Some(pod.revision.clone()))).collect();
-        prop_assert_eq!(found, expected, "{:?}", plan(&world.snapshot));
+        brings_back_what_is_lost(snapshot, seed)?;
     }
 
-    /// R20: a second controller that acts on an older snapshot of the same generation, effective revision and opened
-    /// batches. (With an older view of the opened batches it may refill a slot at the stable revision that the newer one
-    /// has begun to change.) A slot whose last Pod was ended in between makes the two fill different slots: one Pod too many
-    /// for each such slot, until it is retired as surplus.
+    /// R20
     #[test]
     fn a_stale_controller_keeps_the_bounds(snapshot in world(), seed in any::<u64>(), early in 0..20usize, later in 1..20usize) {
-        prop_assume!(snapshot.pods.iter().all(|pod| !pod.is_finished()));
-        let mut world = World::new(snapshot, 3);
-        run_partly(&mut world, 0, coins(seed), early)?;
-        let stale = plan(&world.snapshot);
-        let filled = |world: &World| -> BTreeSet<i32> { world.snapshot.pods.iter().filter(|p| p.is_live()).map(|p| p.slot).collect() };
-        let (filled_then, uids) = (filled(&world), world.snapshot.pods.iter().map(|pod| pod.uid.clone()).collect::<BTreeSet<_>>());
-        let opened = |plan: &Plan| plan.memory.batch.as_ref().map(|batch| batch.opened);
-        run_partly(&mut world, 0, coins(seed.rotate_left(9)), later)?;
-        let now = plan(&world.snapshot);
-        prop_assume!(now.memory.effective == stale.memory.effective && opened(&now) == opened(&stale));
-        let before = available_instances(&world.snapshot, 0, &[]);
-        let total_before = total(&world.snapshot, 0);
-        let pods = format!("{:?}", world.snapshot.pods.iter().map(|p| (&p.name, p.deletion.is_some(), p.is_ready())).collect::<Vec<_>>());
-        // Its status write would meet 409, so nothing that follows from new memory is in `stale.changes`.
-        world.apply(&Plan { memory: now.memory, ..stale.clone() }, &stale.changes);
-        let (available_min, total_max) = bounds(&world.snapshot);
-        let still = |slot: &i32| world.snapshot.pods.iter().any(|pod| pod.slot == *slot && pod.is_live() && uids.contains(&pod.uid));
-        let emptied = filled_then.iter().filter(|slot| !still(slot)).count() as i32;
-        let total_max = total_max + emptied;
-        prop_assert!(available_instances(&world.snapshot, 0, &[]) >= available_min.min(before), "R1: {} of {available_min}", available_instances(&world.snapshot, 0, &[]));
-        prop_assert!(total(&world.snapshot, 0) <= total_max.max(total_before), "R2: {} of {total_max}: {pods} then {}", total(&world.snapshot, 0), super::fixture::say(&stale));
+        stands_a_stale_controller(snapshot, seed, early, later)?;
     }
 
     /// R18: nonsense neither panics nor overflows.
@@ -170,6 +111,169 @@ proptest! {
         let of = |(rollout, slot, hash, attempt): &(String, i32, String, u32)| pod_name(rollout, *slot, hash, *attempt);
         prop_assert!(a == b || of(&a) != of(&b));
         prop_assert!(of(&a).len() <= 63, "a Pod's name is its hostname");
+    }
+}
+
+/// R1 R2 R4 R10
+fn keeps_the_bounds(snapshot: Snapshot, skew: i64) -> Result<(), TestCaseError> {
+    let world = World::new(snapshot, 3);
+    check_plan(&world.snapshot, &look(&world, skew), skew)?;
+    Ok(())
+}
+
+/// R1 R2 R3 R6 R7 R15 R19
+fn comes_to_rest(snapshot: Snapshot, skew: i64, seed: u64) -> Result<(), TestCaseError> {
+    let mut world = World::new(snapshot, 3);
+    let rest = run_partly(&mut world, skew, coins(seed), 2_000)?;
+    prop_assert!(rest, "never quiet: {:?}", look(&world, skew));
+    check_rest(&world, skew)?;
+    Ok(())
+}
+
+/// R8 R13: a spec set back to the stable revision completes without a person.
+fn completes_a_revert(snapshot: Snapshot, seed: u64) -> Result<(), TestCaseError> {
+    let mut world = World::new(snapshot, 3);
+    run_partly(&mut world, 0, coins(seed), 20)?;
+    let remembered = world.snapshot.rollout.status.clone();
+    let back = Fixture::new("", 'a', json!({})).snapshot.rollout;
+    prop_assume!(world.snapshot.revisions.iter().any(|r| r.name == "a" && r.completed_at.is_some()));
+    world.snapshot.rollout.spec.version = back.spec.version;
+    world.snapshot.rollout.spec.paused = false;
+    world.snapshot.rollout.status = remembered;
+    let rest = run_partly(&mut world, 0, coins(seed.rotate_left(7)), 2_000)?;
+    prop_assert!(rest);
+    let slots: Vec<i32> = world.snapshot.pods.iter().map(|pod| pod.slot).collect();
+    prop_assert_eq!(slots, (0..world.snapshot.rollout.spec.replicas).collect::<Vec<_>>());
+    let wanted = |slot| pinned_to(&world.snapshot, slot).map_or("a", String::as_str);
+    prop_assert!(world.snapshot.pods.iter().all(|pod| pod.revision == wanted(pod.slot)), "{:?}", plan(&world.snapshot));
+    Ok(())
+}
+
+/// R16: scaling at any moment of a roll keeps every plan within the bounds of that moment, and it completes.
+fn scales_and_rolls(snapshot: Snapshot, seed: u64, scales: Vec<i32>) -> Result<(), TestCaseError> {
+    let mut world = World::new(snapshot, 3);
+    for replicas in scales {
+        world.snapshot.rollout.spec.replicas = replicas;
+        run_partly(&mut world, 0, coins(seed.wrapping_add(replicas as u64)), 15)?;
+    }
+    prop_assert!(run_partly(&mut world, 0, coins(seed), 2_000)?);
+    check_rest(&world, 0)?;
+    Ok(())
+}
+
+/// R5: whatever is lost comes back at the revision its slot is assigned, also while paused.
+fn brings_back_what_is_lost(snapshot: Snapshot, seed: u64) -> Result<(), TestCaseError> {
+    let mut world = World::new(snapshot, 3);
+    run_partly(&mut world, 0, coins(seed), 30)?;
+    world.snapshot.rollout.spec.paused = true;
+    let settled = plan(&world.snapshot);
+    world.apply(&settled, &[]);
+    let goes_forward = settled.memory.stable.is_some() && settled.memory.stable != settled.memory.effective;
+    let opened_before = settled.memory.batch.filter(|_| goes_forward).map(|batch| batch.opened);
+    world.snapshot.pods.clear();
+    prop_assert!(run_partly(&mut world, 0, coins(seed), 2_000)?);
+    let memory = plan(&world.snapshot).memory;
+    let goes_forward = memory.stable.is_some() && memory.stable != memory.effective;
+    let opened = memory.batch.as_ref().filter(|_| goes_forward).map_or(i32::MAX, |batch| batch.opened);
+    prop_assert!(opened_before.is_none_or(|before| opened == i32::MAX || opened == before), "paused");
+    let assigned = |slot: i32| {
+        let unpinned = if slot < opened { &memory.effective } else { &memory.stable };
+        (slot, pinned_to(&world.snapshot, slot).or(unpinned.as_ref()).cloned())
+    };
+    let expected: Vec<_> = (0..world.snapshot.rollout.spec.replicas).map(assigned).collect();
+    let found: Vec<_> = world.snapshot.pods.iter().map(|pod| (pod.slot, Some(pod.revision.clone()))).collect();
+    prop_assert_eq!(found, expected, "{:?}", plan(&world.snapshot));
+    Ok(())
+}
+
+/// R20: a second controller that acts on an older snapshot of the same generation, effective revision and opened
+/// batches. (With an older view of the opened batches it may refill a slot at the stable revision that the newer one
+/// has begun to change.) A slot whose last Pod was ended in between makes the two fill different slots: one Pod too many
+/// for each such slot, until it is retired as surplus.
+fn stands_a_stale_controller(snapshot: Snapshot, seed: u64, early: usize, later: usize) -> Result<(), TestCaseError> {
+    prop_assume!(snapshot.pods.iter().all(|pod| !pod.is_finished()));
+    let mut world = World::new(snapshot, 3);
+    run_partly(&mut world, 0, coins(seed), early)?;
+    let stale = plan(&world.snapshot);
+    let filled = |world: &World| -> BTreeSet<i32> {
+        world.snapshot.pods.iter().filter(|p| p.is_live()).map(|p| p.slot).collect()
+    };
+    let (filled_then, uids) =
+        (filled(&world), world.snapshot.pods.iter().map(|pod| pod.uid.clone()).collect::<BTreeSet<_>>());
+    let opened = |plan: &Plan| plan.memory.batch.as_ref().map(|batch| batch.opened);
+    run_partly(&mut world, 0, coins(seed.rotate_left(9)), later)?;
+    let now = plan(&world.snapshot);
+    prop_assume!(now.memory.effective == stale.memory.effective && opened(&now) == opened(&stale));
+    let before = available_instances(&world.snapshot, 0, &[]);
+    let total_before = total(&world.snapshot, 0);
+    let pods = format!(
+        "{:?}",
+        world.snapshot.pods.iter().map(|p| (&p.name, p.deletion.is_some(), p.is_ready())).collect::<Vec<_>>()
+    );
+    // Its status write would meet 409, so nothing that follows from new memory is in `stale.changes`.
+    world.apply(&Plan { memory: now.memory, ..stale.clone() }, &stale.changes);
+    let (available_min, total_max) = bounds(&world.snapshot);
+    let still = |slot: &i32| {
+        world.snapshot.pods.iter().any(|pod| pod.slot == *slot && pod.is_live() && uids.contains(&pod.uid))
+    };
+    let emptied = filled_then.iter().filter(|slot| !still(slot)).count() as i32;
+    let total_max = total_max + emptied;
+    prop_assert!(
+        available_instances(&world.snapshot, 0, &[]) >= available_min.min(before),
+        "R1: {} of {available_min}",
+        available_instances(&world.snapshot, 0, &[])
+    );
+    prop_assert!(
+        total(&world.snapshot, 0) <= total_max.max(total_before),
+        "R2: {} of {total_max}: {pods} then {}",
+        total(&world.snapshot, 0),
+        super::fixture::say(&stale)
+    );
+    Ok(())
+}
+
+/// The same where instances are pinned. (Of their own, so that what is saved of the others stays what it is.)
+mod with_pins {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, max_global_rejects: 50_000, ..ProptestConfig::default() })]
+
+        /// R1 R2 R4 R10
+        #[test]
+        fn one_plan_keeps_the_bounds(snapshot in world_with_pins(), skew in skew_seconds()) {
+            keeps_the_bounds(snapshot, skew)?;
+        }
+
+        /// R1 R2 R3 R6 R7 R15 R19
+        #[test]
+        fn every_world_comes_to_rest_within_the_bounds(snapshot in world_with_pins(), skew in skew_seconds(), seed in any::<u64>()) {
+            comes_to_rest(snapshot, skew, seed)?;
+        }
+
+        /// R8 R13
+        #[test]
+        fn a_revert_completes(snapshot in world_with_pins(), seed in any::<u64>()) {
+            completes_a_revert(snapshot, seed)?;
+        }
+
+        /// R16
+        #[test]
+        fn scale_and_roll_together(snapshot in world_with_pins(), seed in any::<u64>(), scales in proptest::collection::vec(0..8i32, 1..4)) {
+            scales_and_rolls(snapshot, seed, scales)?;
+        }
+
+        /// R5
+        #[test]
+        fn lost_pods_come_back(snapshot in world_with_pins(), seed in any::<u64>()) {
+            brings_back_what_is_lost(snapshot, seed)?;
+        }
+
+        /// R20
+        #[test]
+        fn a_stale_controller_keeps_the_bounds(snapshot in world_with_pins(), seed in any::<u64>(), early in 0..20usize, later in 1..20usize) {
+            stands_a_stale_controller(snapshot, seed, early, later)?;
+        }
     }
 }
 

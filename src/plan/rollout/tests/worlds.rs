@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::fixture::{Fixture, at};
 use crate::{
-    api::Time,
+    api::{Time, rollout::Pin},
     plan::{
         Change, HoldReason, Plan,
         rollout::{budget::TERMINATING_COUNTS_SECONDS, fold::World, plan, restarted_at},
@@ -65,6 +65,30 @@ prop_compose! {
         *replicas = (*replicas + scale).max(0);
         fixture.snapshot
     }
+}
+
+/// The same with pins of single instances, to revisions that work there.
+pub(crate) fn world_with_pins() -> impl Strategy<Value = Snapshot> {
+    let pin = (0..7i32, prop_oneof![Just("a"), Just("b"), Just("c")]);
+    (world(), proptest::collection::vec(pin, 1..4)).prop_map(|(mut snapshot, pins)| {
+        let works = |(slot, letter): &(i32, &str)| {
+            let mut pods = snapshot.pods.iter().filter(|pod| pod.slot == *slot && pod.revision == *letter);
+            pods.all(|pod| pod.containers.is_empty())
+        };
+        let pins = pins.into_iter().filter(works).map(|(slot, letter)| Pin {
+            instances: slot.to_string(),
+            revision: Some(letter.to_owned()),
+            ..Pin::default()
+        });
+        snapshot.rollout.spec.pins = pins.collect();
+        snapshot
+    })
+}
+
+/// What this slot is pinned to.
+pub(crate) fn pinned_to(snapshot: &Snapshot, slot: i32) -> Option<&String> {
+    let pins = &snapshot.rollout.spec.pins;
+    pins.iter().find(|pin| pin.instances == slot.to_string()).and_then(|pin| pin.revision.as_ref())
 }
 
 /// Bounds as a Deployment has them: (fewest available, most Pods).
@@ -153,7 +177,11 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
                 created += 1;
                 let memory = &planned.memory;
                 let known = [&memory.update, &memory.stable, &memory.effective];
-                prop_assert!(known.contains(&&Some(revision.clone())), "R4: {name} is of {revision}");
+                let is_right = match pinned_to(snapshot, *slot) {
+                    Some(pinned) => pinned == revision,
+                    None => known.contains(&&Some(revision.clone())),
+                };
+                prop_assert!(is_right, "R4: {name} is of {revision}");
                 prop_assert!((0..spec.replicas).contains(slot), "{name} is beyond replicas");
                 prop_assert!(snapshot.pods.iter().all(|pod| pod.name != *name), "{name} exists");
             }
@@ -212,7 +240,9 @@ impl Seen {
             opened,
             replicas: spec.replicas,
             restart_at,
-            remaining: (0..spec.replicas).filter(|slot| *slot >= opened || !arrived(*slot)).count(),
+            remaining: (0..spec.replicas)
+                .filter(|slot| pinned_to(snapshot, *slot).is_none() && (*slot >= opened || !arrived(*slot)))
+                .count(),
         }
     }
 
@@ -236,7 +266,8 @@ impl Seen {
         }
         let tolerated = memory.failed.as_ref().map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
         prop_assert!(tolerated.0.len() < snapshot.rollout.spec.strategy.failure_threshold as usize, "R3: threshold");
-        for slot in (0..before.opened).filter(|slot| !tolerated.0.contains(slot)) {
+        let unpinned = |slot: &i32| pinned_to(snapshot, *slot).is_none();
+        for slot in (0..before.opened).filter(unpinned).filter(|slot| !tolerated.0.contains(slot)) {
             let live: Vec<&Pod> =
                 snapshot.pods.iter().map(|pod| &**pod).filter(|pod| pod.slot == slot && pod.is_live()).collect();
             let done = |pod: &Pod| {
@@ -289,7 +320,8 @@ pub(super) fn check_rest(world: &World, skew_seconds: i64) -> Result<(), TestCas
     let slots: Vec<i32> = snapshot.pods.iter().map(|pod| pod.slot).collect();
     prop_assert_eq!(slots, (0..snapshot.rollout.spec.replicas).collect::<Vec<_>>(), "R15: one Pod a slot");
     let right = |pod: &Pod| {
-        Some(&pod.revision) == planned.memory.effective.as_ref() && is_available(snapshot, pod, skew_seconds)
+        let wanted = pinned_to(snapshot, pod.slot).or(planned.memory.effective.as_ref());
+        Some(&pod.revision) == wanted && is_available(snapshot, pod, skew_seconds)
     };
     prop_assert!(snapshot.pods.iter().all(|pod| right(pod)), "R15: {:?}", super::fixture::say(&planned));
     prop_assert_eq!(&planned.memory.batch, &None, "R15: the run has not ended");

@@ -94,6 +94,7 @@ pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
     let is_explained = match end.reason.as_str() {
         "FirstRevisionFailed" => !has_completed,
         "FailureThreshold" | "ProgressDeadlineExceeded" => has_completed && pauses,
+        "PartlyRolledBack" => has_completed && rollout["spec"]["strategy"]["onFailure"] == "RollbackFailed",
         "RolledBack" => {
             has_completed && !pauses && end.images.values().flatten().all(|image| Behaviour::of_image(image).works())
         }

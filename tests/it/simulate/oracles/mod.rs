@@ -231,6 +231,13 @@ impl Docket {
         if statuses.all(is_stable) {
             self.accuse("R5", format_args!("the stable revision {name} is deleted"));
         }
+        let is_pinned = |rollout: &Rollout| {
+            let named = rollout.spec.pins.iter().flat_map(|pin| pin.revision.iter().chain(&pin.base));
+            named.into_iter().any(|named| named == name)
+        };
+        if story.versions_seen(self.age).all(|rollout| is_pinned(rollout)) {
+            self.accuse("R5", format_args!("the pinned revision {name} is deleted"));
+        }
     }
 
     fn node_written(&mut self, commit: &Commit) {
@@ -269,7 +276,8 @@ impl Docket {
         if is_ours && told < before {
             self.accuse("R13", format_args!("observedGeneration goes from {before} back to {told}"));
         }
-        if is_ours && let Err(how) = self.stories[object.uid()].completeness(&rollout, self.glass()) {
+        let revisions = self.revisions.get(object.uid()).cloned().unwrap_or_default();
+        if is_ours && let Err(how) = self.stories[object.uid()].completeness(&rollout, &revisions, self.glass()) {
             self.accuse("R13", how);
         }
     }

@@ -2,8 +2,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use baton::{
-    api::{ConditionStatus, ConditionType, Rollout, RolloutStatus, names::LABEL_REVISION},
-    snapshot::Pod,
+    api::{
+        ConditionStatus, ConditionType, Rollout, RolloutSpec, RolloutStatus,
+        names::LABEL_REVISION,
+        rollout::{OnFailure, Pin},
+    },
+    snapshot::{Pod, Ranges},
 };
 use tokio::time::Instant;
 
@@ -30,6 +34,12 @@ impl Revisions {
         }
     }
 
+    /// Whether somebody may see that it names a revision that is not there.
+    fn is_invalid(&self, pin: &Pin, glass: Glass) -> bool {
+        let is_gone = |name: &String| !self.made.contains(name) || self.is_missing(name, glass);
+        pin.revision.iter().chain(&pin.base).any(is_gone)
+    }
+
     /// Whether somebody may still see that it is deleted.
     fn is_missing(&self, name: &str, glass: Glass) -> bool {
         self.deleted.get(name).is_some_and(|again| again.is_none_or(|again| again.elapsed() <= glass.age))
@@ -43,23 +53,49 @@ pub fn is_assigned(story: &Story, object: &Object, revisions: &Revisions, glass:
     if !revisions.made.contains(&pod.revision) {
         return Err(format!("{}: there was never a revision {}", pod.name, pod.revision));
     }
-    let mut statuses = story.versions_seen(glass.age).filter_map(|rollout| rollout.status.as_ref());
     let is_of = |revision: Option<&str>| revision == Some(pod.revision.as_str());
-    let is_assigned = |status: &RolloutStatus| {
-        let assigned = assigned(status, pod.slot);
+    let image = object["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
+    let is_assigned = |rollout: &Rollout| {
+        let Some(status) = rollout.status.as_ref() else { return false };
+        if let Some(pin) = pin_of(rollout, pod.slot) {
+            let others = [status.current_revision.as_deref(), status.effective_revision.as_deref()];
+            let may_be_invalid = revisions.is_invalid(pin, glass);
+            return is_meant(pin, &pod.revision, image) || (may_be_invalid && others.into_iter().any(is_of));
+        }
+        let assigned = assigned(&rollout.spec, status, pod.slot);
         let is_deleted = assigned.is_some_and(|assigned| revisions.is_missing(assigned, glass));
         is_of(assigned) || (is_deleted && is_of(status.effective_revision.as_deref()))
     };
-    if statuses.any(is_assigned) {
+    if story.versions_seen(glass.age).any(|rollout| is_assigned(rollout)) {
         return Ok(());
     }
-    let status = story.rollout().and_then(|rollout| rollout.status.clone()).unwrap_or_default();
-    let wanted = assigned(&status, pod.slot).unwrap_or("none");
+    let rollout = story.rollout().map(|rollout| (**rollout).clone());
+    let wanted = rollout.as_ref().and_then(|rollout| assigned(&rollout.spec, rollout.status.as_ref()?, pod.slot));
+    let wanted = wanted.unwrap_or("none");
     Err(format!("{} of {} {LABEL_REVISION}={}; its slot is assigned {wanted}", pod.name, pod.slot, pod.revision))
 }
 
+/// The pin that counts for a slot.
+fn pin_of(rollout: &Rollout, slot: i32) -> Option<&Pin> {
+    rollout.spec.pins.iter().find(|pin| Ranges::parse(&pin.instances).0.contains(&slot))
+}
+
+/// Whether a Pod is what its pin asks for.
+fn is_meant(pin: &Pin, revision: &str, image: &str) -> bool {
+    match &pin.images {
+        Some(images) => images.values().any(|wanted| wanted == image),
+        None => pin.revision.as_deref() == Some(revision),
+    }
+}
+
 /// Opened slots are assigned what is worked towards, the others what was there before.
-fn assigned(status: &RolloutStatus, slot: i32) -> Option<&str> {
+fn assigned<'a>(spec: &RolloutSpec, status: &'a RolloutStatus, slot: i32) -> Option<&'a str> {
+    let failed = status.failed.as_ref().filter(|failed| failed.at.is_some() && Some(failed.run) == status.run);
+    if spec.strategy.on_failure == OnFailure::RollbackFailed
+        && failed.is_some_and(|failed| Ranges::parse(&failed.slots).0.contains(&slot))
+    {
+        return status.current_revision.as_deref();
+    }
     let effective = status.effective_revision.as_deref();
     match (&status.batch, &status.current_revision) {
         (Some(batch), Some(stable)) if slot >= batch.opened => Some(stable),
@@ -85,7 +121,7 @@ impl Story {
     }
 
     /// R13: Complete means that every instance was observed at its target and available.
-    pub fn completeness(&self, rollout: &Rollout, glass: Glass) -> Result<(), String> {
+    pub fn completeness(&self, rollout: &Rollout, revisions: &Revisions, glass: Glass) -> Result<(), String> {
         let status = rollout.status.clone().unwrap_or_default();
         let is_complete = |condition: &baton::api::Condition| {
             condition.type_ == ConditionType::Ready && condition.status == ConditionStatus::True
@@ -96,8 +132,13 @@ impl Story {
         let replicas = rollout.spec.replicas;
         let is_there = |moment: &super::story::Moment| {
             let at_target = moment.pods.values().filter(|pod| {
-                Some(&pod.revision) == status.effective_revision.as_ref()
-                    && super::bounds::is_available(pod, rollout, glass)
+                // What a pin by what differs comes to, its Pods do not say here.
+                let is_right = match pin_of(rollout, pod.slot) {
+                    Some(pin) => pin.base.is_some() || is_meant(pin, &pod.revision, ""),
+                    None => Some(&pod.revision) == status.effective_revision.as_ref(),
+                };
+                let is_unknown = || pin_of(rollout, pod.slot).is_some_and(|pin| revisions.is_invalid(pin, glass));
+                (is_right || is_unknown()) && super::bounds::is_available(pod, rollout, glass)
             });
             let slots: BTreeSet<i32> = at_target.map(|pod| pod.slot).filter(|slot| *slot < replicas).collect();
             slots.len() as i32 == replicas

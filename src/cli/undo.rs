@@ -1,0 +1,248 @@
+//! `undo`, `unpin`: what all instances, or chosen ones, are to run.
+use anyhow::{Result, anyhow, bail};
+use clap::Args;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use super::{
+    Connection,
+    cluster::{Cluster, in_time},
+    hints,
+    target::name_of,
+};
+use crate::{
+    api::{
+        Rollout,
+        names::instance_name,
+        rollout::{Pin, Request},
+    },
+    plan::{revision, undo},
+    snapshot::{Ranges, Revision, Snapshot},
+};
+
+/// Field manager of what this plugin writes.
+const MANAGER: &str = "kubectl-baton";
+/// Times that a change is tried again which somebody else came before.
+const TRIES: usize = 5;
+/// Characters of `spec.request.by`.
+const BY_CHARS_MAX: usize = 128;
+
+/// `kubectl baton undo web --instances 3,5-7`
+#[derive(Args, Debug)]
+pub(super) struct Undo {
+    /// `[rollout] NAME`.
+    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
+    target: Vec<String>,
+    /// What to run: a version, or the name of a ControllerRevision; default: the one before.
+    #[arg(long, value_name = "VERSION")]
+    to: Option<String>,
+    /// Only these instances, such as 3,5-7: they are pinned, and the others stay.
+    #[arg(long, value_name = "NUMBERS", conflicts_with = "failed", value_parser = instances)]
+    instances: Option<Ranges>,
+    /// Only the instances that have failed.
+    #[arg(long)]
+    failed: bool,
+    /// Why; recorded in the history.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// `kubectl baton unpin web --instances 3`
+#[derive(Args, Debug)]
+pub(super) struct Unpin {
+    /// `[rollout] NAME`.
+    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
+    target: Vec<String>,
+    /// These instances, such as 3,5-7.
+    #[arg(long, value_name = "NUMBERS", conflicts_with = "all", required_unless_present = "all", value_parser = instances)]
+    instances: Option<Ranges>,
+    /// All of them.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Instance numbers, as `spec.pins[].instances` has them.
+fn instances(text: &str) -> Result<Ranges, String> {
+    let is_read = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if first <= last && last < 10_000)
+    };
+    if text.split(',').all(is_read) {
+        Ok(Ranges::parse(text))
+    } else {
+        Err("write numbers and ranges such as 3,5-7".into())
+    }
+}
+
+impl Undo {
+    pub async fn run(&self, connection: &Connection) -> Result<()> {
+        let name = name_of(&self.target)?;
+        let cluster = Cluster::connect(connection).await?;
+        let request = Request { id: None, by: who(&cluster).await, reason: self.reason.clone() };
+        let said = change(&cluster, &name, |snapshot| {
+            let to = undo::revision(snapshot, self.to.as_deref()).map_err(|why| anyhow!("{name}: {why}"))?;
+            let chosen = if self.failed { Some(undo::failed(snapshot)) } else { self.instances.clone() };
+            match chosen {
+                None => whole(snapshot, to, &request),
+                Some(chosen) => pin(snapshot, to, &chosen, &request),
+            }
+        });
+        anstream::println!("{}", said.await?);
+        Ok(())
+    }
+}
+
+impl Unpin {
+    pub async fn run(&self, connection: &Connection) -> Result<()> {
+        let name = name_of(&self.target)?;
+        let cluster = Cluster::connect(connection).await?;
+        let said = change(&cluster, &name, |snapshot| {
+            let pins = &snapshot.rollout.spec.pins;
+            let left = self.instances.as_ref().map_or_else(Vec::new, |instances| undo::unpinned(pins, instances));
+            if left == *pins {
+                bail!("{name}: none of these instances is pinned; `kubectl baton get {name}` shows which are");
+            }
+            let said = format!("rollout.baton.dev/{name} unpinned, these instances run the present version again");
+            Ok((vec![set_pins(&left)], said))
+        });
+        anstream::println!("{}", said.await?);
+        Ok(())
+    }
+}
+
+/// The whole Rollout runs this revision again: the spec asks for it.
+fn whole(snapshot: &Snapshot, to: &Revision, request: &Request) -> Result<(Vec<Value>, String)> {
+    let (name, version) = (snapshot.rollout.name_any(), revision::version(&to.data));
+    if to.data == revision::data(&snapshot.rollout.spec) {
+        bail!("{name}: the spec asks for {version} ({}) already", to.name);
+    }
+    let mut patch = vec![json!({"op": "replace", "path": "/spec/template", "value": to.data["template"]})];
+    patch.extend(set("/spec/version", to.data.get("version"), snapshot.rollout.spec.version.is_some()));
+    let reason = request.reason.clone().or_else(|| Some(format!("undo to {version}")));
+    patch.push(json!({"op": "add", "path": "/spec/request", "value": Request { reason, ..request.clone() }}));
+    Ok((patch, format!("rollout.baton.dev/{name} goes back to {version}; `kubectl baton status {name}` follows")))
+}
+
+/// These instances run this revision, until they are unpinned.
+fn pin(snapshot: &Snapshot, to: &Revision, chosen: &Ranges, request: &Request) -> Result<(Vec<Value>, String)> {
+    let (name, version) = (snapshot.rollout.name_any(), revision::version(&to.data));
+    if chosen.is_empty() {
+        bail!("{name}: no instance has failed; --instances chooses others");
+    }
+    if let Some(beyond) = chosen.0.range(snapshot.rollout.spec.replicas..).next() {
+        let beyond = instance_name(&name, *beyond);
+        bail!("there is no {beyond}: {name} has {} instances, from 0", snapshot.rollout.spec.replicas);
+    }
+    let request = (*request != Request::default()).then(|| request.clone());
+    let pin = Pin { instances: chosen.to_string(), revision: Some(to.name.clone()), request, ..Pin::default() };
+    let pins = undo::pinned(&snapshot.rollout.spec.pins, pin);
+    let said = format!(
+        "rollout.baton.dev/{name} pinned: instances {chosen} to {version}; `kubectl baton unpin {name} --instances {chosen}` ends it"
+    );
+    Ok((vec![set_pins(&pins)], said))
+}
+
+fn set_pins(pins: &[Pin]) -> Value {
+    json!({"op": "add", "path": "/spec/pins", "value": pins})
+}
+
+/// Sets a field, or removes it where it is.
+fn set(path: &str, value: Option<&Value>, is_there: bool) -> Option<Value> {
+    match value {
+        Some(value) => Some(json!({"op": "add", "path": path, "value": value})),
+        None => is_there.then(|| json!({"op": "remove", "path": path})),
+    }
+}
+
+/// Changes the Rollout as it is now: what it is comes from the version that is patched, or it is looked at again.
+async fn change(
+    cluster: &Cluster,
+    name: &str,
+    make: impl Fn(&Snapshot) -> Result<(Vec<Value>, String)>,
+) -> Result<String> {
+    for _ in 0..TRIES {
+        let snapshot = cluster.snapshot(cluster.rollout(name).await?).await?;
+        let (mut patch, said) = make(&snapshot)?;
+        let seen = &snapshot.rollout.metadata.resource_version;
+        patch.insert(0, json!({"op": "test", "path": "/metadata/resourceVersion", "value": seen}));
+        let patch = Patch::<Rollout>::Json(serde_json::from_value(Value::Array(patch))?);
+        let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+        match in_time(cluster.rollouts().patch(name, &params, &patch)).await? {
+            Ok(_) => return Ok(said),
+            Err(kube::Error::Api(status)) if status.code == 409 || is_outrun(&status) => {}
+            Err(error) => return Err(hints::explain::<Rollout>(cluster, error, Some(name)).await),
+        }
+    }
+    bail!("{name} is changed by others all the time: try again")
+}
+
+/// The test of the resourceVersion has failed. (422, with the text of the API server's JSON patch library.)
+fn is_outrun(status: &kube::core::Status) -> bool {
+    status.code == 422 && status.message.contains("test")
+}
+
+/// As whom the API server knows us.
+async fn who(cluster: &Cluster) -> Option<String> {
+    let reviews: Api<SelfSubjectReview> = Api::all(cluster.client.clone());
+    let review = in_time(reviews.create(&PostParams::default(), &SelfSubjectReview::default())).await.ok()?.ok()?;
+    let name = review.status?.user_info?.username?;
+    Some(name.chars().take(BY_CHARS_MAX).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::rollout::tests::fixture::{Fixture, at};
+
+    fn ann() -> Request {
+        Request { by: Some("ann".into()), ..Request::default() }
+    }
+
+    #[test]
+    fn instances_are_numbers_and_ranges() {
+        assert_eq!(instances("3,5-7").unwrap().to_string(), "3,5-7");
+        for text in ["", "a", "3;5", "7-5", "10000", "3,"] {
+            assert!(instances(text).unwrap_err().contains("3,5-7"), "{text}");
+        }
+    }
+
+    /// X1 C6
+    #[test]
+    fn chosen_instances_are_pinned_to_what_ran_before() {
+        let snapshot = Fixture::new("b b b b", 'b', json!({"pins": [{"instances": "0-1", "revision": "c"}]})).snapshot;
+        let to = undo::revision(&snapshot, None).unwrap();
+        let (patch, said) = pin(&snapshot, to, &Ranges::parse("1,3"), &ann()).unwrap();
+        let pins = json!([
+            {"instances": "0", "revision": "c"},
+            {"instances": "1,3", "revision": "a", "request": {"by": "ann"}},
+        ]);
+        assert_eq!(patch, [json!({"op": "add", "path": "/spec/pins", "value": pins})]);
+        assert!(said.contains("instances 1,3 to a") && said.contains("unpin web --instances 1,3"), "{said}");
+        let error = pin(&snapshot, to, &Ranges::parse("7"), &ann()).unwrap_err().to_string();
+        assert_eq!(error, "there is no web-7: web has 4 instances, from 0");
+        let error = pin(&snapshot, to, &undo::failed(&snapshot), &ann()).unwrap_err().to_string();
+        assert!(error.contains("no instance has failed"), "{error}");
+    }
+
+    #[test]
+    fn the_whole_goes_back_by_its_spec() {
+        let mut snapshot = Fixture::new("b b", 'b', json!({})).snapshot;
+        let (patch, said) = whole(&snapshot, undo::revision(&snapshot, None).unwrap(), &ann()).unwrap();
+        assert_eq!((&patch[0]["op"], &patch[0]["path"]), (&json!("replace"), &json!("/spec/template")));
+        assert_eq!(patch[1], json!({"op": "add", "path": "/spec/version", "value": "a"}));
+        assert_eq!(patch[2]["value"], json!({"by": "ann", "reason": "undo to a"}));
+        assert!(said.contains("goes back to a"), "{said}");
+        let error = whole(&snapshot, undo::revision(&snapshot, Some("b")).unwrap(), &ann()).unwrap_err().to_string();
+        assert!(error.contains("asks for b (b) already"), "{error}");
+        assert_eq!(undo::revision(&snapshot, Some("c")).unwrap().name, "c");
+        let error = undo::revision(&snapshot, Some("z")).unwrap_err();
+        assert_eq!(error, "no revision is z; there is b (b), c (c), a (a)");
+        // Of two that completed the newer one, whatever their numbers say.
+        snapshot.revisions.iter_mut().find(|r| r.name == "c").unwrap().completed_at = Some(at(-10));
+        assert_eq!(undo::revision(&snapshot, None).unwrap().name, "c");
+    }
+}

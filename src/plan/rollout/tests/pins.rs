@@ -1,0 +1,236 @@
+//! Pins: chosen instances on a revision of their own, and RollbackFailed, which goes back with chosen ones by itself.
+use serde_json::{Value, json};
+
+use super::{
+    faults::{crash, live, revisions_run, world},
+    fixture::{Fixture, at, say},
+};
+use crate::{
+    api::{Time, rollout::Pin},
+    plan::{
+        Change, PodReason,
+        rollout::{
+            fold::{End, World},
+            pin_problems, plan,
+        },
+    },
+    snapshot::TemplateCheck,
+};
+
+fn set_pins(world: &mut World, pins: Value) {
+    world.snapshot.rollout.spec.pins = serde_json::from_value(pins).unwrap();
+}
+
+fn uids(world: &World) -> Vec<String> {
+    world.snapshot.pods.iter().map(|pod| pod.uid.clone()).collect()
+}
+
+fn surging(more: Value) -> Value {
+    let mut spec =
+        json!({"progressDeadlineSeconds": 60, "strategy": {"batchSize": 2, "maxSurge": 1, "maxUnavailable": 0}});
+    spec["strategy"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec
+}
+
+/// X1 C5
+#[test]
+fn one_instance_is_rolled_back_and_the_others_stay() {
+    let mut world = world("a a a a a a a a", 'b', surging(json!({})));
+    assert_eq!(world.run(|_, _| ()), End::Done);
+    let before = uids(&world);
+    set_pins(&mut world, json!([{"instances": "3", "revision": "a"}]));
+    let mut reasons = Vec::new();
+    let end = world.run(|_, step| reasons.extend(step.changes.iter().map(|change| (change.verb(), change.reason()))));
+    assert_eq!((end, revisions_run(&world).as_str()), (End::Done, "bbbabbbb"));
+    assert_eq!(reasons, [("CreatePod", PodReason::Pin.as_str()), ("DeletePod", "Pin")]);
+    let after = uids(&world);
+    assert!((0..8).all(|slot| (before[slot] == after[slot]) == (slot != 3)), "only that Pod changes");
+}
+
+/// X3 R5
+#[test]
+fn three_versions_live_and_each_lost_pod_comes_back_at_its_own() {
+    let pins = json!([{"instances": "1,4", "revision": "a"}, {"instances": "4-5", "revision": "c"}]);
+    let mut world = world("a a a a a a", 'b', surging(json!({})));
+    set_pins(&mut world, pins);
+    live(&mut world, 300);
+    assert_eq!(revisions_run(&world), "babbac", "the first of two pins counts");
+    for slot in 0..6 {
+        world.snapshot.rollout.spec.paused = true;
+        world.snapshot.pods.retain(|pod| pod.slot != slot);
+        live(&mut world, 30);
+        assert_eq!(revisions_run(&world), "babbac");
+    }
+}
+
+/// C11: later rollouts pass pinned instances by, and batches count the others.
+#[test]
+fn pinned_instances_are_in_no_batch() {
+    let mut world = world("a a a a a a a", 'b', surging(json!({"batchSize": 2})));
+    set_pins(&mut world, json!([{"instances": "0-1,5", "revision": "a"}]));
+    let mut opened = Vec::new();
+    let end = world.run(|_, step| {
+        let batch = step.batch.as_ref().map(|batch| (batch.index, batch.count, batch.opened));
+        if batch != opened.last().copied() {
+            opened.extend(batch);
+        }
+    });
+    assert_eq!((end, revisions_run(&world).as_str()), (End::Done, "aabbbab"));
+    assert_eq!(opened, [(1, 2, 4), (2, 2, 7)], "slots 2 and 3, then 4 and 6");
+    assert!(world.snapshot.rollout.status.as_ref().unwrap().batch.is_none(), "it has completed");
+}
+
+#[test]
+fn what_is_unpinned_goes_to_the_present_revision_in_batches() {
+    let mut world = world("a a a a a a", 'b', surging(json!({"maxSurge": 6})));
+    set_pins(&mut world, json!([{"instances": "0-5", "revision": "a"}]));
+    assert_eq!(world.run(|_, _| ()), End::Done);
+    assert_eq!(revisions_run(&world), "aaaaaa");
+    let run = world.snapshot.rollout.status.as_ref().unwrap().run;
+    set_pins(&mut world, json!([]));
+    let mut together = Vec::new();
+    let end = world.run(|_, step| {
+        let created = step.changes.iter().filter(|change| matches!(change, Change::CreatePod { .. })).count();
+        together.extend((created > 0).then_some(created));
+    });
+    assert_eq!((end, revisions_run(&world).as_str()), (End::Done, "bbbbbb"));
+    assert_eq!(together, [2, 2, 2]);
+    assert_eq!(world.snapshot.rollout.status.as_ref().unwrap().run, run, "no run of its own");
+}
+
+/// A pin that says what differs has a revision made for it, once, that no spec has asked for.
+#[test]
+fn a_pin_by_what_differs_makes_its_revision() {
+    let mut world = world("a a a", 'a', surging(json!({})));
+    let pin =
+        json!({"base": "a", "version": "a-fixed", "images": {"web": "example.local/web:2"}, "request": {"by": "ann"}});
+    let with = |instances: &str| {
+        let mut pin = pin.clone();
+        pin["instances"] = json!(instances);
+        pin
+    };
+    set_pins(&mut world, json!([with("1"), with("2")]));
+    live(&mut world, 100);
+    let made: Vec<_> = world.snapshot.revisions.iter().filter(|revision| revision.number == 0).collect();
+    assert_eq!(made.len(), 1);
+    assert_eq!(made[0].data["version"], "a-fixed");
+    assert_eq!(made[0].data["template"]["spec"]["containers"][0]["image"], "example.local/web:2");
+    assert_eq!(made[0].change_cause.as_deref(), Some("by ann"));
+    let runs = |slot: i32| world.snapshot.pods.iter().find(|pod| pod.slot == slot).unwrap().revision.clone();
+    assert_eq!([runs(0), runs(1), runs(2)], ["a".to_owned(), made[0].name.clone(), made[0].name.clone()]);
+    let status = world.snapshot.rollout.status.as_ref().unwrap();
+    assert_eq!((status.update_revision.as_deref(), status.current_revision.as_deref()), (Some("a"), Some("a")));
+}
+
+/// What a pin names is kept, however old.
+#[test]
+fn a_pinned_revision_is_not_forgotten() {
+    let spec = json!({"revisionHistoryLimit": 0, "pins": [{"instances": "0", "base": "c", "version": "x"}]});
+    let fixture = Fixture::new("a a", 'a', spec).settled();
+    assert!(!fixture.looks().contains("forget c"), "{}", fixture.looks());
+    assert!(fixture.looks().contains("forget b"), "{}", fixture.looks());
+}
+
+#[test]
+fn a_pin_that_means_nothing_leaves_its_instances_alone() {
+    for (pin, why) in [
+        (json!({"instances": "1", "revision": "z"}), "there is no ControllerRevision z"),
+        (json!({"instances": "1", "base": "z", "version": "2"}), "there is no ControllerRevision z"),
+        (json!({"instances": "1", "base": "a", "images": {"db": "x"}}), "images of a: it has no container db"),
+    ] {
+        let mut world = world("a c a", 'b', surging(json!({})));
+        set_pins(&mut world, json!([pin]));
+        assert_eq!(world.run(|_, _| ()), End::Done);
+        assert_eq!(revisions_run(&world), "bcb", "it keeps what it runs");
+        let problems = pin_problems(&world.snapshot);
+        assert!(problems[0].0 == "PinInvalid" && problems[0].1.contains(why), "{problems:?}");
+        // Lost, nobody knows any more what it ran.
+        world.snapshot.pods.retain(|pod| pod.slot != 1);
+        live(&mut world, 30);
+        assert_eq!(revisions_run(&world), "bbb");
+    }
+}
+
+#[test]
+fn a_pin_of_a_slot_that_is_gone_is_shown_and_counts_again_later() {
+    let mut world = world("a a a", 'b', surging(json!({})));
+    set_pins(&mut world, json!([{"instances": "2", "revision": "a"}]));
+    assert_eq!(world.run(|_, _| ()), End::Done);
+    world.snapshot.rollout.spec.replicas = 2;
+    assert_eq!(world.run(|_, _| ()), End::Done);
+    let problems = pin_problems(&world.snapshot);
+    assert!(problems[0].0 == "PinnedSlotGone" && problems[0].1.contains("web-2"), "{problems:?}");
+    world.snapshot.rollout.spec.replicas = 3;
+    assert_eq!(world.run(|_, _| ()), End::Done);
+    assert_eq!(revisions_run(&world), "bba");
+}
+
+/// A pinned revision that the API server refuses costs nothing and stops nothing else.
+#[test]
+fn a_refused_pin_holds_itself_alone() {
+    let mut world = world("a a a a", 'b', json!({"strategy": {"batchSize": 2, "maxSurge": 0, "maxUnavailable": 1}}));
+    let refused = TemplateCheck::Refused { message: "no".into(), recheck_at: at(100_000) };
+    world.snapshot.template_checks.insert("c".into(), refused);
+    set_pins(&mut world, json!([{"instances": "0", "revision": "c"}]));
+    live(&mut world, 600);
+    assert_eq!(revisions_run(&world), "abbb");
+    let said = say(&plan(&world.snapshot));
+    assert!(said.starts_with("hold TemplateRefused: c:"), "{said}");
+}
+
+#[test]
+fn a_pin_waits_while_the_rollout_is_paused() {
+    let mut world = world("a a", 'a', surging(json!({})));
+    live(&mut world, 10);
+    world.snapshot.rollout.spec.paused = true;
+    set_pins(&mut world, json!([{"instances": "0", "revision": "c"}]));
+    live(&mut world, 60);
+    assert_eq!(revisions_run(&world), "aa");
+    world.snapshot.rollout.spec.paused = false;
+    live(&mut world, 60);
+    assert_eq!(revisions_run(&world), "ca");
+}
+
+/// A pinned instance that does not come up is the pin's matter: the run of the others completes.
+#[test]
+fn a_broken_pin_fails_no_run() {
+    let mut world = world("a a a a", 'b', surging(json!({"maxSurge": 2})));
+    world.broken = vec!["c".into()];
+    set_pins(&mut world, json!([{"instances": "1", "revision": "c"}]));
+    live(&mut world, 5);
+    crash(&mut world, 1);
+    live(&mut world, 600);
+    let status = world.snapshot.rollout.status.as_ref().unwrap();
+    assert_eq!((status.current_revision.as_deref(), &status.failed), (Some("b"), &None));
+    assert_eq!(revisions_run(&world), "bacbb", "its old Pod leaves once the new one is available");
+}
+
+/// X4
+#[test]
+fn rollback_failed_takes_back_the_failed_instances_alone() {
+    let mut world = world("a a a a a a", 'b', surging(json!({"batchSize": 3, "onFailure": "RollbackFailed"})));
+    live(&mut world, 12);
+    assert_eq!(revisions_run(&world).matches('b').count(), 3, "{}", revisions_run(&world));
+    crash(&mut world, 1);
+    live(&mut world, 300);
+    assert_eq!(revisions_run(&world), "babaaa");
+    let status = world.snapshot.rollout.status.clone().unwrap();
+    assert_eq!(status.failed.as_ref().map(|failed| (failed.slots.as_str(), failed.at.is_some())), Some(("1", true)));
+    assert_eq!((status.current_revision.as_deref(), status.effective_revision.as_deref()), (Some("a"), Some("b")));
+    // Lost, each comes back as it was.
+    for slot in 0..6 {
+        world.snapshot.pods.retain(|pod| pod.slot != slot);
+        live(&mut world, 30);
+        assert_eq!(revisions_run(&world), "babaaa");
+    }
+    // Tried again, all go.
+    world.snapshot.rollout.spec.retry_at = Some(Time(world.snapshot.now));
+    live(&mut world, 600);
+    assert_eq!(revisions_run(&world), "bbbbbb");
+}
+
+#[test]
+fn pins_are_read_as_they_are_written() {
+    let pin: Pin = serde_json::from_value(json!({"instances": "3,5-7", "revision": "a"})).unwrap();
+    assert_eq!(serde_json::to_value(pin).unwrap(), json!({"instances": "3,5-7", "revision": "a"}));
+}

@@ -1,0 +1,77 @@
+//! What it takes to run something else again: which revision is meant, and which pins the spec is to have then.
+use crate::{
+    api::rollout::Pin,
+    plan::{Memory, revision},
+    snapshot::{Ranges, Revision, Snapshot},
+};
+
+/// The revision that somebody means: by the name of its ControllerRevision, else by its version. Without a word: the newest
+/// that completed, other than the one that the spec asks for.
+///
+/// # Errors
+/// A sentence: there is none, and which there are.
+pub fn revision<'a>(snapshot: &'a Snapshot, word: Option<&str>) -> Result<&'a Revision, String> {
+    let usable = || snapshot.revisions.iter().filter(|revision| !revision.deleting);
+    let newest = |found: &dyn Fn(&&Revision) -> bool| {
+        usable().filter(found).max_by_key(|revision| (revision.number, &revision.name))
+    };
+    let found = match word {
+        Some(word) => newest(&|revision| revision.name == word)
+            .or_else(|| newest(&|revision| revision::version(&revision.data) == word)),
+        None => {
+            let data = revision::data(&snapshot.rollout.spec);
+            let completed = usable().filter(|revision| revision.completed_at.is_some() && revision.data != data);
+            completed.max_by_key(|revision| (revision.completed_at, revision.number, &revision.name))
+        }
+    };
+    found.ok_or_else(|| {
+        let mut known: Vec<&Revision> = usable().collect();
+        known.sort_by_key(|revision| std::cmp::Reverse(revision.number));
+        let known: Vec<_> = known.iter().map(|r| format!("{} ({})", revision::version(&r.data), r.name)).collect();
+        let what = word.map_or("no earlier revision has completed".to_owned(), |word| format!("no revision is {word}"));
+        if known.is_empty() { what } else { format!("{what}; there is {}", known.join(", ")) }
+    })
+}
+
+/// Instances that have failed in the present run, or in the one that was given up.
+pub fn failed(snapshot: &Snapshot) -> Ranges {
+    let failed = Memory::of(snapshot.rollout.status.as_ref()).failed;
+    failed.map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default()
+}
+
+/// The pins with this one on top of them.
+pub fn pinned(pins: &[Pin], pin: Pin) -> Vec<Pin> {
+    let rest = unpinned(pins, &Ranges::parse(&pin.instances));
+    rest.into_iter().chain([pin]).collect()
+}
+
+/// The pins without these instances.
+pub fn unpinned(pins: &[Pin], instances: &Ranges) -> Vec<Pin> {
+    let without = |pin: &Pin| {
+        let named = Ranges::parse(&pin.instances);
+        let left: Ranges = named.0.difference(&instances.0).copied().collect();
+        if left == named {
+            return Some(pin.clone()); // as somebody wrote it
+        }
+        (!left.is_empty()).then(|| Pin { instances: left.to_string(), ..pin.clone() })
+    };
+    pins.iter().filter_map(without).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pin(instances: &str, revision: &str) -> Pin {
+        Pin { instances: instances.into(), revision: Some(revision.into()), ..Pin::default() }
+    }
+
+    /// C5 C6
+    #[test]
+    fn a_pin_takes_its_instances_from_others() {
+        let pins = [pin("0-3", "a"), pin("5", "b")];
+        assert_eq!(pinned(&pins, pin("2,5", "c")), [pin("0-1,3", "a"), pin("2,5", "c")]);
+        assert_eq!(unpinned(&pins, &Ranges::parse("0-9")), []);
+        assert_eq!(unpinned(&pins, &Ranges::parse("7")), pins);
+    }
+}
