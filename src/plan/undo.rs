@@ -15,14 +15,13 @@ pub fn revision<'a>(snapshot: &'a Snapshot, word: Option<&str>) -> Result<&'a Re
     let newest = |found: &dyn Fn(&&Revision) -> bool| {
         usable().filter(found).max_by_key(|revision| (revision.number, &revision.name))
     };
-    let found = match word {
-        Some(word) => newest(&|revision| revision.name == word)
-            .or_else(|| newest(&|revision| revision::version(&revision.data) == word)),
-        None => {
-            let data = revision::data(&snapshot.rollout.spec);
-            let completed = usable().filter(|revision| revision.completed_at.is_some() && revision.data != data);
-            completed.max_by_key(|revision| (revision.completed_at, revision.number, &revision.name))
-        }
+    let found = if let Some(word) = word {
+        let named = newest(&|revision| revision.name == word);
+        named.or_else(|| newest(&|revision| revision::version(&revision.data) == word))
+    } else {
+        let data = revision::data(&snapshot.rollout.spec);
+        let completed = usable().filter(|revision| revision.completed_at.is_some() && revision.data != data);
+        completed.max_by_key(|revision| (revision.completed_at, revision.number, &revision.name))
     };
     found.ok_or_else(|| {
         let mut known: Vec<&Revision> = usable().collect();

@@ -17,6 +17,8 @@ mod model;
 #[cfg(feature = "testbed")]
 mod node;
 #[cfg(feature = "operator")]
+mod revisions;
+#[cfg(feature = "operator")]
 mod samples;
 #[cfg(feature = "operator")]
 mod simulate;

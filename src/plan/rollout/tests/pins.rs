@@ -25,7 +25,7 @@ fn uids(world: &World) -> Vec<String> {
     world.snapshot.pods.iter().map(|pod| pod.uid.clone()).collect()
 }
 
-fn surging(more: Value) -> Value {
+fn surging(more: &Value) -> Value {
     let mut spec =
         json!({"progressDeadlineSeconds": 60, "strategy": {"batchSize": 2, "maxSurge": 1, "maxUnavailable": 0}});
     spec["strategy"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -35,7 +35,7 @@ fn surging(more: Value) -> Value {
 /// X1 C5
 #[test]
 fn one_instance_is_rolled_back_and_the_others_stay() {
-    let mut world = world("a a a a a a a a", 'b', surging(json!({})));
+    let mut world = world("a a a a a a a a", 'b', surging(&json!({})));
     assert_eq!(world.run(|_, _| ()), End::Done);
     let before = uids(&world);
     set_pins(&mut world, json!([{"instances": "3", "revision": "a"}]));
@@ -51,7 +51,7 @@ fn one_instance_is_rolled_back_and_the_others_stay() {
 #[test]
 fn three_versions_live_and_each_lost_pod_comes_back_at_its_own() {
     let pins = json!([{"instances": "1,4", "revision": "a"}, {"instances": "4-5", "revision": "c"}]);
-    let mut world = world("a a a a a a", 'b', surging(json!({})));
+    let mut world = world("a a a a a a", 'b', surging(&json!({})));
     set_pins(&mut world, pins);
     live(&mut world, 300);
     assert_eq!(revisions_run(&world), "babbac", "the first of two pins counts");
@@ -66,7 +66,7 @@ fn three_versions_live_and_each_lost_pod_comes_back_at_its_own() {
 /// C11: later rollouts pass pinned instances by, and batches count the others.
 #[test]
 fn pinned_instances_are_in_no_batch() {
-    let mut world = world("a a a a a a a", 'b', surging(json!({"batchSize": 2})));
+    let mut world = world("a a a a a a a", 'b', surging(&json!({"batchSize": 2})));
     set_pins(&mut world, json!([{"instances": "0-1,5", "revision": "a"}]));
     let mut opened = Vec::new();
     let end = world.run(|_, step| {
@@ -82,7 +82,7 @@ fn pinned_instances_are_in_no_batch() {
 
 #[test]
 fn what_is_unpinned_goes_to_the_present_revision_in_batches() {
-    let mut world = world("a a a a a a", 'b', surging(json!({"maxSurge": 6})));
+    let mut world = world("a a a a a a", 'b', surging(&json!({"maxSurge": 6})));
     set_pins(&mut world, json!([{"instances": "0-5", "revision": "a"}]));
     assert_eq!(world.run(|_, _| ()), End::Done);
     assert_eq!(revisions_run(&world), "aaaaaa");
@@ -101,7 +101,7 @@ fn what_is_unpinned_goes_to_the_present_revision_in_batches() {
 /// A pin that says what differs has a revision made for it, once, that no spec has asked for.
 #[test]
 fn a_pin_by_what_differs_makes_its_revision() {
-    let mut world = world("a a a", 'a', surging(json!({})));
+    let mut world = world("a a a", 'a', surging(&json!({})));
     let pin =
         json!({"base": "a", "version": "a-fixed", "images": {"web": "example.local/web:2"}, "request": {"by": "ann"}});
     let with = |instances: &str| {
@@ -138,7 +138,7 @@ fn a_pin_that_means_nothing_leaves_its_instances_alone() {
         (json!({"instances": "1", "base": "z", "version": "2"}), "there is no ControllerRevision z"),
         (json!({"instances": "1", "base": "a", "images": {"db": "x"}}), "images of a: it has no container db"),
     ] {
-        let mut world = world("a c a", 'b', surging(json!({})));
+        let mut world = world("a c a", 'b', surging(&json!({})));
         set_pins(&mut world, json!([pin]));
         assert_eq!(world.run(|_, _| ()), End::Done);
         assert_eq!(revisions_run(&world), "bcb", "it keeps what it runs");
@@ -153,7 +153,7 @@ fn a_pin_that_means_nothing_leaves_its_instances_alone() {
 
 #[test]
 fn a_pin_of_a_slot_that_is_gone_is_shown_and_counts_again_later() {
-    let mut world = world("a a a", 'b', surging(json!({})));
+    let mut world = world("a a a", 'b', surging(&json!({})));
     set_pins(&mut world, json!([{"instances": "2", "revision": "a"}]));
     assert_eq!(world.run(|_, _| ()), End::Done);
     world.snapshot.rollout.spec.replicas = 2;
@@ -180,7 +180,7 @@ fn a_refused_pin_holds_itself_alone() {
 
 #[test]
 fn a_pin_waits_while_the_rollout_is_paused() {
-    let mut world = world("a a", 'a', surging(json!({})));
+    let mut world = world("a a", 'a', surging(&json!({})));
     live(&mut world, 10);
     world.snapshot.rollout.spec.paused = true;
     set_pins(&mut world, json!([{"instances": "0", "revision": "c"}]));
@@ -194,7 +194,7 @@ fn a_pin_waits_while_the_rollout_is_paused() {
 /// A pinned instance that does not come up is the pin's matter: the run of the others completes.
 #[test]
 fn a_broken_pin_fails_no_run() {
-    let mut world = world("a a a a", 'b', surging(json!({"maxSurge": 2})));
+    let mut world = world("a a a a", 'b', surging(&json!({"maxSurge": 2})));
     world.broken = vec!["c".into()];
     set_pins(&mut world, json!([{"instances": "1", "revision": "c"}]));
     live(&mut world, 5);
@@ -208,7 +208,7 @@ fn a_broken_pin_fails_no_run() {
 /// X4
 #[test]
 fn rollback_failed_takes_back_the_failed_instances_alone() {
-    let mut world = world("a a a a a a", 'b', surging(json!({"batchSize": 3, "onFailure": "RollbackFailed"})));
+    let mut world = world("a a a a a a", 'b', surging(&json!({"batchSize": 3, "onFailure": "RollbackFailed"})));
     live(&mut world, 12);
     assert_eq!(revisions_run(&world).matches('b').count(), 3, "{}", revisions_run(&world));
     crash(&mut world, 1);

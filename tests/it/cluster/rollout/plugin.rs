@@ -6,7 +6,7 @@ use super::stage::{Stage, real, reason, simulated};
 use crate::cluster::plugin::baton;
 
 /// `(exit code, standard output, standard error)` of `kubectl baton ARGS -n NAMESPACE`.
-fn run(stage: &Stage, args: &[&str]) -> (Option<i32>, String, String) {
+pub fn run(stage: &Stage, args: &[&str]) -> (Option<i32>, String, String) {
     let args = [args, &["-n", &stage.namespace]].concat();
     let output = tokio::task::block_in_place(|| baton(stage.cluster, &args, ""));
     let text = |bytes| String::from_utf8(bytes).unwrap();
