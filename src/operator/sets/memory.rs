@@ -9,7 +9,7 @@ use crate::{
     plan::{
         Applied, Outcome,
         listener_set::{
-            SetRecollection,
+            self as planner, SetRecollection,
             change::{Origin, SetChange},
         },
     },
@@ -57,6 +57,7 @@ impl ObjectMemory<SetMemory> {
         let pods = if snapshot.set.spec.rollout_ref.is_some() { Kind::Pod } else { Kind::AgentPod };
         let mut notes = Notes::default();
         for Outcome { change, result } in outcomes {
+            planner::note_write(&mut self.own.recollection, change, result);
             let name = name(set, change);
             if *result == Applied::NameTaken {
                 note_taken(&mut self.own.beyond_watches.taken_names, &name);

@@ -41,6 +41,7 @@ pub mod wanted;
 mod work;
 
 pub use memory::{Ran, SetRecollection, Since, Tried, Vanished};
+pub use vanished::note_write;
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -6,12 +6,16 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     alarm::Alarm,
+    change::SetChange,
     memory::{SetRecollection, Vanished},
     view::{View, seconds},
 };
-use crate::snapshot::{
-    lease::{Claim, Holder},
-    listener_set::SessionSeen,
+use crate::{
+    plan::Applied,
+    snapshot::{
+        lease::{Claim, Holder},
+        listener_set::SessionSeen,
+    },
 };
 
 /// How often a Lease may have changed hands since it was last seen.
@@ -38,7 +42,9 @@ pub(super) fn remember(view: &View<'_>, floor: u32, memory: &mut SetRecollection
         }
         memory.epoch_floor = memory.epoch_floor.max(epoch.saturating_add(EPOCHS_UNSEEN).min(EPOCH_MAX));
         if let Some(holder) = holder {
-            let was_told = memory.ran.get(&listener).is_some_and(|ran| ran.epoch == epoch);
+            // On its way it may have been given to one who has yet to tell.
+            let was_told = memory.ran.get(&listener).is_some_and(|ran| ran.epoch == epoch)
+                && !memory.released.contains_key(&listener);
             let gone = begin(&holder, was_told);
             memory.vanished.insert((listener, holder), gone);
         }
@@ -58,6 +64,18 @@ pub(super) fn remember(view: &View<'_>, floor: u32, memory: &mut SetRecollection
         !is_over(view, listener, holder, gone, excess.iter().all(|other| *other == holder), alarm)
     });
     floor.max(memory.epoch_floor)
+}
+
+/// Takes note of what was written, or may have been, since the look before: a Lease that is deleted before any watch has shown
+/// it was somebody's all the same.
+pub fn note_write(memory: &mut SetRecollection, change: &SetChange, result: &Applied) {
+    let (SetChange::CreateOwnership { listener, write, .. } | SetChange::Assign { listener, write, .. }) = change
+    else {
+        return;
+    };
+    if matches!(result, Applied::Done { .. } | Applied::Unknown { .. }) {
+        memory.owned.insert(listener.clone(), (write.holder.clone(), write.epoch));
+    }
 }
 
 /// Takes note of boots that still hold listeners of an earlier set of this name, of whichever Pods: until they tell that
@@ -144,7 +162,7 @@ pub(super) fn held_back(memory: &SetRecollection, listener: &str) -> Option<(&'s
     let of = |name: &str| memory.vanished.keys().find(|(gone, _)| gone == name).map(|(_, holder)| &holder.pod);
     if let Some(pod) = of(listener) {
         let message = format!(
-            "its Lease was deleted while {pod} held it; it is made again once {pod} tells that it has stopped it, or is dead"
+            "its Lease is gone, which said that {pod} holds it; it is made again once {pod} tells that it has stopped it, or is dead"
         );
         return Some(("Vanished", message));
     }

@@ -37,6 +37,8 @@ const REST_WITHIN: Duration = Duration::from_mins(30);
 const STILLNESS: Duration = Duration::from_secs(45);
 /// After that, nothing may happen for so long.
 const IDLE: Duration = Duration::from_mins(1);
+/// What the one Pod that is left has tried in vain, it tries again within this time: until then it stays where it is.
+const TRIED_AGAIN: Duration = Duration::from_mins(6);
 /// Requests that an idle operator may send meanwhile, other than about the lock.
 const IDLE_REQUESTS_MAX: usize = 30;
 
@@ -314,8 +316,6 @@ impl<'s> History<'s> {
             self.trace.break_promise("idle", format_args!("{requested} requests in {IDLE:?} while nothing happens"));
         } else if let Err(how) = end::explain(&self.server, self.scenario) {
             self.trace.break_promise("end", how);
-        } else if let Some(Err(how)) = agents.map(listeners::end::explain) {
-            self.trace.break_promise("end", how);
         }
         if self.scenario.moves_once()
             && let Some(how) = agents.and_then(listeners::end::restless)
@@ -329,6 +329,13 @@ impl<'s> History<'s> {
         if ownerships > by_agents.1 || renewals - by_agents.0 > renewals_max {
             let (more, renewals) = (ownerships - by_agents.1, renewals - by_agents.0);
             self.trace.break_promise("idle", format_args!("{more} ownerships and {renewals} sessions written"));
+        }
+        let Some(agents) = agents else { return };
+        if listeners::end::explain(agents).is_err() {
+            tokio::time::sleep(TRIED_AGAIN).await;
+            if let Err(how) = listeners::end::explain(agents) {
+                self.trace.break_promise("end", how);
+            }
         }
     }
 }

@@ -54,6 +54,27 @@ fn a_lease_that_is_deleted_while_it_is_held_is_made_again_once_its_holder_has_st
     }
 }
 
+/// L1, L2: deleted before the operator that has made it has seen it.
+#[test]
+fn a_lease_that_no_watch_has_shown_is_missed_all_the_same() {
+    let mut world = World::of(1, 2);
+    while world.leases.is_empty() {
+        world.tick();
+    }
+    let holder = world.leases["listener-0"].ownership.holder.clone().unwrap().pod;
+    world.pods.get_mut(&holder).unwrap().hangs = true;
+    world.pass();
+    assert_eq!(world.running()["listener-0"], holder);
+    world.leases.remove("listener-0");
+    for _ in 0..40 {
+        world.tick();
+        assert!(is_alive(&world, &holder, "listener-0") && world.leases.is_empty());
+    }
+    world.pods.get_mut(&holder).unwrap().hangs = false;
+    world.settle();
+    assert!(world.running().len() == 1 && world.epochs["listener-0"] > 1);
+}
+
 /// L4: the holder is dead, or cannot be heard.
 #[test]
 fn a_deleted_lease_of_a_dead_holder_is_made_again() {

@@ -16,13 +16,17 @@ use serde_json::json;
 
 use crate::{
     api::{ListenerSet, ListenerSetStatus, names, session::SessionProfile},
-    plan::listener_set::{
-        SetRecollection,
-        change::{SetChange, SetPlan},
-        ownership::Write,
-        plan,
-        session::Boottime,
-        unit::{Runs, Unit},
+    plan::{
+        Applied,
+        listener_set::{
+            SetRecollection,
+            change::{SetChange, SetPlan},
+            note_write,
+            ownership::Write,
+            plan,
+            session::Boottime,
+            unit::{Runs, Unit},
+        },
     },
     snapshot::{
         ContainerEnd,
@@ -266,7 +270,9 @@ impl World {
         self.memory = memory;
         self.store_floor(&planned);
         for change in &planned.changes {
-            self.write(change);
+            if self.write(change) {
+                note_write(&mut self.memory, change, &Applied::Done { resource_version: String::new() });
+            }
         }
         planned
     }
