@@ -134,6 +134,10 @@ pub struct BatchStatus {
     /// scaling down below it.
     #[schemars(range(min = 0))]
     pub opened: i32,
+    /// Instances that were pinned when the run began, as ranges: its batches count the others.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub pinned: String,
     /// Of the opened instances, those at that revision and available.
     #[schemars(range(min = 0))]
     pub updated: i32,

@@ -138,8 +138,8 @@ fn pin(snapshot: &Snapshot, to: &Revision, chosen: &Ranges, request: &Request) -
         bail!("there is no {beyond}: {name} has {} instances, from 0", snapshot.rollout.spec.replicas);
     }
     let request = (*request != Request::default()).then(|| request.clone());
-    let pin = Pin { instances: chosen.to_string(), revision: Some(to.name.clone()), request, ..Pin::default() };
-    let pins = undo::pinned(&snapshot.rollout.spec.pins, pin);
+    let pin = Pin { revision: Some(to.name.clone()), request, ..Pin::default() };
+    let pins = undo::pinned(&snapshot.rollout.spec.pins, chosen, &pin);
     let said = format!(
         "rollout.baton.dev/{name} pinned: instances {chosen} to {version}; `kubectl baton unpin {name} --instances {chosen}` ends it"
     );
@@ -167,22 +167,21 @@ async fn change(
     for _ in 0..TRIES {
         let snapshot = cluster.snapshot(cluster.rollout(name).await?).await?;
         let (mut patch, said) = make(&snapshot)?;
-        let seen = &snapshot.rollout.metadata.resource_version;
-        patch.insert(0, json!({"op": "test", "path": "/metadata/resourceVersion", "value": seen}));
+        // Not the resourceVersion: status is written all the time in a roll.
+        let seen = snapshot.rollout.metadata.generation;
+        patch.insert(0, json!({"op": "test", "path": "/metadata/generation", "value": seen}));
         let patch = Patch::<Rollout>::Json(serde_json::from_value(Value::Array(patch))?);
         let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
         match in_time(cluster.rollouts().patch(name, &params, &patch)).await? {
             Ok(_) => return Ok(said),
-            Err(kube::Error::Api(status)) if status.code == 409 || is_outrun(&status) => {}
-            Err(error) => return Err(hints::explain::<Rollout>(cluster, error, Some(name)).await),
+            // A test that has failed, and what the API server refuses for good, have the same code.
+            Err(error) if cluster.rollout(name).await?.metadata.generation == seen => {
+                return Err(hints::explain::<Rollout>(cluster, error, Some(name)).await);
+            }
+            Err(_) => {}
         }
     }
     bail!("{name} is changed by others all the time: try again")
-}
-
-/// The test of the resourceVersion has failed. (422, with the text of the API server's JSON patch library.)
-fn is_outrun(status: &kube::core::Status) -> bool {
-    status.code == 422 && status.message.contains("test")
 }
 
 /// As whom the API server knows us.

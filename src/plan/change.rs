@@ -272,6 +272,8 @@ pub enum HoldReason {
     AwaitingApproval,
     /// A create was refused and waits for its next try.
     CreateRefused,
+    /// Something keeps pinned instances from running what they are pinned to, or all are pinned.
+    Pinned,
     /// Pods that are to leave hand their listeners over first.
     HandingOver,
     /// The budget of unavailable and surplus Pods is used up.
@@ -293,6 +295,7 @@ impl HoldReason {
             Self::PauseTimer => "PauseTimer",
             Self::AwaitingApproval => "AwaitingApproval",
             Self::CreateRefused => "CreateRefused",
+            Self::Pinned => "Pinned",
             Self::HandingOver => "HandingOver",
             Self::Budget => "Budget",
         }

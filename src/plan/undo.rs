@@ -1,6 +1,6 @@
 //! What it takes to run something else again: which revision is meant, and which pins the spec is to have then.
 use crate::{
-    api::rollout::Pin,
+    api::{bounds::INSTANCES_CHARS_MAX, rollout::Pin},
     plan::{Memory, revision},
     snapshot::{Ranges, Revision, Snapshot},
 };
@@ -38,10 +38,19 @@ pub fn failed(snapshot: &Snapshot) -> Ranges {
     failed.map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default()
 }
 
-/// The pins with this one on top of them.
-pub fn pinned(pins: &[Pin], pin: Pin) -> Vec<Pin> {
-    let rest = unpinned(pins, &Ranges::parse(&pin.instances));
-    rest.into_iter().chain([pin]).collect()
+/// The pins, and these instances pinned like this; in as many pins as it takes to name them all.
+pub fn pinned(pins: &[Pin], instances: &Ranges, pin: &Pin) -> Vec<Pin> {
+    let mut pins = unpinned(pins, instances);
+    let mut left = instances.clone();
+    while !left.is_empty() {
+        let text = left.within(INSTANCES_CHARS_MAX);
+        left.0.retain({
+            let named = Ranges::parse(&text);
+            move |slot| !named.0.contains(slot)
+        });
+        pins.push(Pin { instances: text, ..pin.clone() });
+    }
+    pins
 }
 
 /// The pins without these instances.
@@ -69,7 +78,11 @@ mod tests {
     #[test]
     fn a_pin_takes_its_instances_from_others() {
         let pins = [pin("0-3", "a"), pin("5", "b")];
-        assert_eq!(pinned(&pins, pin("2,5", "c")), [pin("0-1,3", "a"), pin("2,5", "c")]);
+        assert_eq!(pinned(&pins, &Ranges::parse("2,5"), &pin("", "c")), [pin("0-1,3", "a"), pin("2,5", "c")]);
+        let odd: Ranges = (0..1_000).map(|half| half * 2).collect();
+        let many = pinned(&[], &odd, &pin("", "c"));
+        assert!(many.len() == 5 && many.iter().all(|pin| pin.instances.len() <= INSTANCES_CHARS_MAX), "{}", many.len());
+        assert_eq!(many.iter().flat_map(|pin| Ranges::parse(&pin.instances).0).collect::<Ranges>(), odd);
         assert_eq!(unpinned(&pins, &Ranges::parse("0-9")), []);
         assert_eq!(unpinned(&pins, &Ranges::parse("7")), pins);
     }

@@ -8,14 +8,25 @@ pub struct Ranges(pub BTreeSet<i32>);
 impl Ranges {
     /// Reads `"3,5-7"`; what cannot be read is left out, numbers beyond 0 … 9,999 too.
     pub fn parse(text: &str) -> Self {
-        let mut numbers = BTreeSet::new();
-        for part in text.split(',') {
+        Self(Self::intervals(text).into_iter().flat_map(|(first, last)| first..=last).collect())
+    }
+
+    /// The same as intervals (first, last), in order and apart: a few characters may name every number many times.
+    pub fn intervals(text: &str) -> Vec<(i32, i32)> {
+        let read = |part: &str| {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
-            if let (Ok(first), Ok(last)) = (first.trim().parse::<i32>(), last.trim().parse::<i32>()) {
-                numbers.extend(first.max(0)..=last.min(crate::api::bounds::REPLICAS_MAX - 1));
-            }
-        }
-        Self(numbers)
+            let (first, last) = (first.trim().parse::<i32>().ok()?, last.trim().parse::<i32>().ok()?);
+            let (first, last) = (first.max(0), last.min(crate::api::bounds::REPLICAS_MAX - 1));
+            (first <= last).then_some((first, last))
+        };
+        let mut found: Vec<(i32, i32)> = text.split(',').filter_map(read).collect();
+        found.sort_unstable();
+        found.dedup_by(|next, kept| {
+            let touches = next.0 <= kept.1 + 1;
+            kept.1 = if touches { kept.1.max(next.1) } else { kept.1 };
+            touches
+        });
+        found
     }
 
     /// As text of at most `chars_max` characters: what does not fit is left out, the highest numbers first.
@@ -71,5 +82,7 @@ mod tests {
         assert_eq!(["0-2,7,9-10", "0-2,7", "0-2,7", "0-2", ""], [10, 9, 5, 4, 2].map(|chars| set.within(chars)));
         assert_eq!(Ranges::parse("x,5-3,-4"), Ranges::default());
         assert_eq!(Ranges::parse("9990-999999").0.len(), 10);
+        assert_eq!(Ranges::intervals("7,0-9999,3-5,0-9999"), [(0, 9_999)]);
+        assert_eq!(Ranges::intervals("8,1-3,4,6"), [(1, 4), (6, 6), (8, 8)]);
     }
 }

@@ -50,7 +50,9 @@ pub(super) fn is_run(entry: &HistoryEntry) -> bool {
 /// Down to the bound. The present run keeps its entry below any number of restarts: without it, it would seem to begin anew.
 fn forget_the_oldest(entries: &mut Vec<HistoryEntry>, run: i64) {
     while entries.len() > bounds::HISTORY_MAX {
-        let oldest = entries.iter().rposition(|entry| !is_run(entry) || entry.run != run);
+        let may_go = |entry: &HistoryEntry| !is_run(entry) || entry.run != run;
+        let ended = entries.iter().rposition(|entry| may_go(entry) && entry.result != IN_PROGRESS);
+        let oldest = ended.or_else(|| entries.iter().rposition(may_go));
         entries.remove(oldest.unwrap_or(entries.len() - 1));
     }
 }
@@ -125,7 +127,7 @@ fn restarts(look: &Look<'_>, verdict: &Verdict, entries: &mut Vec<HistoryEntry>)
     let Some(at) = due else { return };
     let older = look.slots.wanted().flat_map(|slot| &slot.live).any(|pod| pod.precedes(at.0));
     if !older {
-        if look.is_settled() && verdict.kind != Kind::InProgress {
+        if look.is_run_settled() && verdict.kind != Kind::InProgress {
             end(entries, of_this, SUCCEEDED, &now);
         }
         return;
@@ -177,7 +179,14 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
             continue;
         }
         let kind = if slot.pin.is_some() { INSTANCE_ROLLBACK } else { UNPIN };
-        let is_it = |e: &&mut HistoryEntry| e.result == IN_PROGRESS && e.kind == kind && e.revision == to;
+        // Who asks for the present spec has not asked for this.
+        let request = slot.pin.and_then(|pin| pin.request.clone()).unwrap_or_default();
+        let (id, by) = (request.id.map(|id| clip(&id, 128)), request.by.map(|by| clip(&by, 128)));
+        let reason = request.reason.map(|reason| clip(&reason, bounds::MESSAGE_CHARS_MAX));
+        let is_it = |e: &&mut HistoryEntry| {
+            (e.result.as_str(), e.kind.as_str(), e.revision.as_str()) == (IN_PROGRESS, kind, to)
+                && (&e.id, &e.by, &e.reason) == (&id, &by, &reason)
+        };
         if let Some(entry) = entries.iter_mut().find(is_it) {
             let mut named = Ranges::parse(&entry.instances);
             named.0.insert(slot.index);
@@ -186,11 +195,10 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
         }
         let others =
             look.slots.wanted().filter(|other| other.assigned == Some(to) && other.pin.is_some() == slot.pin.is_some());
-        let request = match slot.pin {
-            Some(pin) => pin.request.clone(),
-            None => look.spec().request.clone(),
-        };
-        let request = request.unwrap_or_default();
+        let in_progress = entries.iter().filter(|entry| entry.result == IN_PROGRESS).count();
+        if in_progress + 2 > bounds::HISTORY_MAX {
+            continue; // it would push out another one, and that this one in turn
+        }
         let entry = HistoryEntry {
             kind: kind.into(),
             run: look.memory().run,
@@ -198,9 +206,9 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
             version: look.version(Some(&to.to_owned())),
             from_version: versions(others.flat_map(|slot| &slot.live).filter(|pod| pod.revision != to)),
             instances: slot.index.to_string(),
-            id: request.id.map(|id| clip(&id, 128)),
-            by: request.by.map(|by| clip(&by, 128)),
-            reason: request.reason.map(|reason| clip(&reason, bounds::MESSAGE_CHARS_MAX)),
+            id,
+            by,
+            reason,
             started_at: Some(now.clone()),
             completed_at: None,
             result: IN_PROGRESS.into(),

@@ -90,7 +90,12 @@ impl<'a> Look<'a> {
 
     /// Every instance is observed at its target and available, and no Pod is left over.
     pub fn is_settled(&self) -> bool {
-        self.memory().effective.is_some() && self.slots.done() == Done::All && self.slots.are_pins_done()
+        self.is_run_settled() && self.slots.are_pins_done()
+    }
+
+    /// The same of those that are not pinned.
+    pub fn is_run_settled(&self) -> bool {
+        self.memory().effective.is_some() && self.slots.done() == Done::All
     }
 
     /// No run is on, and all Pods are there that should be. Listeners that move between these, or start again, are their

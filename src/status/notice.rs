@@ -88,7 +88,7 @@ impl News<'_> {
         if batch.opened <= opened_before {
             return None;
         }
-        let instances = (opened_before..batch.opened).collect::<Ranges>();
+        let instances = members(batch, opened_before..batch.opened);
         let version = entry_of(self.after).map_or("", |entry| entry.version.as_str());
         let what = format!("batch {}/{} to {version}: instances {instances}", batch.index, batch.count);
         Some(normal("BatchStarted", "RollOut", &what))
@@ -103,7 +103,7 @@ impl News<'_> {
             };
         completed.then(|| {
             let version = entry_of(self.after).map_or("", |entry| entry.version.as_str());
-            let instances = (0..known.opened).collect::<Ranges>();
+            let instances = members(known, 0..known.opened);
             let what = format!("batch {}/{} is done: instances {instances} run {version}", known.index, known.count);
             normal("BatchCompleted", "RollOut", &what)
         })
@@ -154,6 +154,8 @@ impl News<'_> {
             "QuotaExceeded" => Some(warning("QuotaExceeded", "CreatePod", message)),
             "FailedCreate" => Some(warning("FailedCreate", "CreatePod", message)),
             "AwaitingApproval" => Some(normal("AwaitingApproval", "RollOut", message)),
+            "PartlyRolledBack" => Some(warning("PartlyRolledBack", "RollBack", message)),
+            "PinFailed" => Some(warning("PinFailed", "Pin", message)),
             _ => None,
         }
     }
@@ -247,6 +249,12 @@ impl News<'_> {
 /// The entry of the newest run.
 fn entry_of(status: &RolloutStatus) -> Option<&HistoryEntry> {
     status.history.iter().find(|entry| history::is_run(entry) && Some(entry.run) == status.run)
+}
+
+/// Those of these instances that are in a batch.
+fn members(batch: &BatchStatus, slots: std::ops::Range<i32>) -> Ranges {
+    let pinned = Ranges::parse(&batch.pinned);
+    slots.filter(|slot| !pinned.0.contains(slot)).collect()
 }
 
 /// `status.batch` of a run that leads somewhere new.

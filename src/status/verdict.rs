@@ -53,6 +53,7 @@ const RULES: &[fn(&Look<'_>) -> Option<Verdict>] = &[
     rollback_stuck,
     given_up,
     revision_failed,
+    pin_failed,
     complete,
     past_its_deadline,
     create_refused,
@@ -106,7 +107,7 @@ fn template_refused(look: &Look<'_>) -> Option<Verdict> {
 }
 
 fn rollback_stuck(look: &Look<'_>) -> Option<Verdict> {
-    if !look.is_back() || look.is_settled() {
+    if !look.is_back() || look.is_run_settled() {
         return None;
     }
     let message = hold_message(look, &[HoldReason::ProgressDeadline, HoldReason::TemplateRefused])?;
@@ -120,7 +121,7 @@ fn given_up(look: &Look<'_>) -> Option<Verdict> {
         return None;
     }
     let cause = cause(look);
-    if !look.is_settled() {
+    if !look.is_run_settled() {
         return Some(in_progress("RollingBack", format!("{}; {cause}", waits_for(look))));
     }
     let runs = runs(look);
@@ -183,7 +184,7 @@ fn partly_rolled_back(look: &Look<'_>, cause: &str) -> Verdict {
     let counted = look.memory().failed.as_ref().map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
     let to = look.version_in_words(look.memory().stable.as_ref());
     let slots = look.slots.unpinned().filter(|slot| counted.0.contains(&slot.index));
-    let (back, on_their_way): (Vec<_>, Vec<_>) = slots.partition(|slot| look.slots.is_done(slot));
+    let (back, on_their_way): (Vec<_>, Vec<_>) = slots.partition(|slot| look.slots.is_in_place(slot));
     if let Some(first) = on_their_way.first() {
         let first = look.instance(first.index);
         let message = match on_their_way.len() {
@@ -194,7 +195,22 @@ fn partly_rolled_back(look: &Look<'_>, cause: &str) -> Verdict {
     }
     let back = back.iter().map(|slot| slot.index).collect::<Ranges>();
     let remedy = format!("{TRY_AGAIN}, or spec.abort to {{run: {}}} to take all back", look.memory().run);
-    failed("PartlyRolledBack", format!("{cause}; instances {back} run {to} again, the others stay: {remedy}"))
+    let back =
+        if back.is_empty() { String::new() } else { format!("; instances {back} run {to} again, the others stay") };
+    failed("PartlyRolledBack", format!("{cause}{back}: {remedy}"))
+}
+
+/// All else is done, and a pinned instance has failed: only a person can change what it is pinned to.
+fn pin_failed(look: &Look<'_>) -> Option<Verdict> {
+    let is_pinned = |slot: i32| look.slots.wanted_at(slot).is_some_and(|slot| slot.pin.is_some());
+    let mut troubles = look
+        .troubles
+        .iter()
+        .filter(|trouble| look.memory().batch.is_none() && look.is_run_settled() && is_pinned(trouble.instance));
+    let first = troubles.find(|trouble| trouble.state == State::Failed)?;
+    let (instance, why) = (look.instance(first.instance), first.word());
+    let message = format!("{instance} fails at what it is pinned to ({why}: {}): change spec.pins", first.message);
+    Some(failed("PinFailed", message))
 }
 
 /// R13: every instance is observed at its target and available, and that revision has completed.

@@ -45,7 +45,8 @@ fn courses<'a>(
 ) -> impl Iterator<Item = (&'a str, Course)> {
     let has_heir = slot.fresh && slot.live.first().is_some_and(|best| best.is_ready());
     let course = move |place: usize, pod: &Pod| {
-        let is_effective = effective.is_none_or(|effective| pod.revision == effective);
+        // What a slot is pinned to is meant to stay.
+        let is_effective = slot.pin.is_some() || effective.is_none_or(|effective| pod.revision == effective);
         let is_target = Some(pod.revision.as_str()) == slot.assigned && is_effective && !slots.is_renewal_due(pod);
         match slot.assigned {
             // Somebody has deleted the revision that it is assigned: it runs on until its batch comes.
@@ -120,6 +121,14 @@ mod tests {
         assert_eq!(told(&half.snapshot).0, ["0a Target", "1a Target", "2a Stays"]);
         let all = Fixture::new("a a", 'a', json!({"replicas": 0})).settled();
         assert_eq!(told(&all.snapshot).0, ["0a Leaves", "1a Leaves"], "all go at once, and nobody takes anything");
+    }
+
+    /// X8
+    #[test]
+    fn a_pinned_pod_is_a_target_in_any_run() {
+        let spec = json!({"pins": [{"instances": "0,2", "revision": "c"}]});
+        let rolling = Fixture::new("ac a c a", 'b', spec).opened(2);
+        assert_eq!(told(&rolling.snapshot).0, ["0a Leaves", "0c Target", "1a Stays", "2c Target", "3a Stays"]);
     }
 
     /// L4: the revision that the slots beyond the opened ones are assigned was deleted. Their Pods can take what others hand

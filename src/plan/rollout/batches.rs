@@ -1,5 +1,8 @@
 //! Where batches end: plain arithmetic.
-use crate::api::rollout::{Pause, Strategy};
+use crate::{
+    api::rollout::{Pause, Strategy},
+    snapshot::Ranges,
+};
 
 /// One batch: instances `0 … up_to - 1` are at the new revision when it is done.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +35,18 @@ pub fn boundaries(strategy: &Strategy, replicas: i32) -> Vec<Boundary> {
     }
     if let Some(last) = found.last_mut() {
         last.pause = None;
+    }
+    found
+}
+
+/// The same where some instances are in no batch: the batches count the others, in order, and end at their numbers.
+pub fn boundaries_around(strategy: &Strategy, replicas: i32, left_out: &Ranges) -> Vec<Boundary> {
+    let others: Vec<i32> = (0..replicas.max(0)).filter(|instance| !left_out.0.contains(instance)).collect();
+    let mut found = boundaries(strategy, others.len() as i32);
+    let last = found.len() - 1;
+    for (number, boundary) in found.iter_mut().enumerate() {
+        let end = usize::try_from(boundary.up_to - 1).ok().and_then(|at| others.get(at));
+        boundary.up_to = end.filter(|_| number < last).map_or(replicas.max(0), |end| end + 1);
     }
     found
 }
@@ -80,6 +95,21 @@ mod tests {
         assert_eq!(ends(&strategy, 100), [1, 10, 50, 100]);
         assert_eq!(ends(&strategy, 1), [1]);
         assert_eq!(boundaries(&strategy, 1)[0].pause, None, "nothing comes after the last batch");
+    }
+
+    #[test]
+    fn batches_count_those_that_are_not_left_out() {
+        let around = |strategy: &Strategy, replicas: i32, left_out: &str| -> Vec<i32> {
+            let found = boundaries_around(strategy, replicas, &Ranges::parse(left_out));
+            found.iter().map(|boundary| boundary.up_to).collect()
+        };
+        let twos = sized(IntOrPercent::Count(2));
+        assert_eq!(around(&twos, 7, "0-1,5"), [4, 7]);
+        assert_eq!(around(&twos, 7, "6"), [2, 4, 7]);
+        assert_eq!(
+            [around(&twos, 3, "0-9"), around(&twos, 0, "0"), around(&twos, 5, "")],
+            [vec![3], vec![0], vec![2, 4, 5]]
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{Alarm, View, after, agents, deadline, lineage, reached};
 use crate::{
-    api::{Time, bounds::RANGES_CHARS_MAX, status::Failed},
+    api::{Time, bounds::RANGES_CHARS_MAX, rollout::OnFailure, status::Failed},
     snapshot::{ContainerState, Pod, PodPhase, Ranges},
 };
 
@@ -120,6 +120,23 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
     else {
         return before; // on the way back it tells what went wrong
     };
+    let goes_on = view.spec().strategy.on_failure == OnFailure::RollbackFailed && !lineage::is_aborted(effective);
+    if lineage::has_failed(view.snapshot, effective) && goes_on {
+        // Those that fail later go back, too.
+        let noted = || noted_on(effective, view.memory.run);
+        let mut failed = before.filter(|failed| failed.run == view.memory.run && failed.at.is_some()).or_else(noted)?;
+        let mut slots = Ranges::parse(&failed.slots);
+        if !failed.slots.is_empty() {
+            // One that was lost since is not late.
+            let has_changed = |slot: &i32| {
+                let slot = view.slots.wanted_at(*slot);
+                slot.is_some_and(|slot| slot.live.iter().any(|pod| pod.revision == effective.name))
+            };
+            slots.0.extend(failures(view, alarm).into_iter().map(|(slot, _)| slot).filter(has_changed));
+            failed.slots = slots.within(RANGES_CHARS_MAX);
+        }
+        return Some(failed);
+    }
     if lineage::has_failed(view.snapshot, effective) {
         // An abort is noted there, whatever failures were tolerated before.
         return match before {
@@ -151,7 +168,8 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
     }
     let threshold = usize::try_from(view.spec().strategy.failure_threshold.max(1)).unwrap_or(1);
     // More than there are would never be reached, and a run that leads nowhere never given up.
-    let all_have = view.slots.unpinned().all(|slot| slots.0.contains(&slot.index) && !view.slots.is_done(slot));
+    let all_have = view.slots.unpinned().next().is_some()
+        && view.slots.unpinned().all(|slot| slots.0.contains(&slot.index) && !view.slots.is_done(slot));
     if (slots.0.len() >= threshold || all_have) && failed.at.is_none() {
         failed.at = Some(Time(lineage::failed_at(view.now(), effective)));
     }

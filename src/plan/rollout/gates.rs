@@ -110,7 +110,7 @@ fn template_refused(view: &View<'_>) -> Option<Hold> {
 }
 
 /// The API server does not accept Pods of this revision.
-fn refused(view: &View<'_>, revision: &Revision) -> Option<Hold> {
+pub(super) fn refused(view: &View<'_>, revision: &Revision) -> Option<Hold> {
     match view.snapshot.template_checks.get(&revision.name)? {
         TemplateCheck::Refused { message, recheck_at } => Some(Hold {
             reason: HoldReason::TemplateRefused,
@@ -134,7 +134,8 @@ fn unchecked(view: &View<'_>, revision: &Revision) -> Option<Hold> {
 
 /// Holds a change to this revision, which a pin asks for.
 pub(super) fn pin(view: &View<'_>, revision: &Revision, alarm: &mut Alarm) -> Option<Hold> {
-    paused(view).or_else(|| template_of(view, revision, alarm))
+    let held = paused(view).or_else(|| template_of(view, revision, alarm))?;
+    Some(Hold { reason: HoldReason::Pinned, message: format!("pinned instances wait: {}", held.message), ..held })
 }
 
 /// Holds Pods of this revision.
@@ -153,6 +154,12 @@ pub(super) fn failed(view: &View<'_>) -> Option<Hold> {
         "change the spec, set spec.retryAt to try again, or spec.abort to go back"
     };
     Some(hold(HoldReason::FailureThreshold, format!("{}: {}; {remedy}", failed.reason, failed.message)))
+}
+
+/// What nobody runs has not proven anything.
+pub(super) fn all_pinned(view: &View<'_>) -> Option<Hold> {
+    let is_all = view.replicas() > 0 && view.slots.unpinned().next().is_none();
+    is_all.then(|| hold(HoldReason::Pinned, "every instance is pinned: the present version runs nowhere"))
 }
 
 fn paused(view: &View<'_>) -> Option<Hold> {

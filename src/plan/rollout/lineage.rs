@@ -101,7 +101,7 @@ fn given_up(snapshot: &Snapshot, update: &Revision) -> bool {
         && (is_aborted(update) || snapshot.rollout.spec.strategy.on_failure == OnFailure::Rollback)
 }
 
-fn is_aborted(update: &Revision) -> bool {
+pub(super) fn is_aborted(update: &Revision) -> bool {
     update.failed_reason.as_deref().is_some_and(|reason| reason.starts_with(ABORTED))
 }
 
@@ -165,7 +165,7 @@ impl Lineage<'_> {
             let at = failed_at(view.now(), update);
             return Some(mark(update, RevisionMark::Failed { at, reason: abort_reason(view) }));
         }
-        let all_done = view.slots.done() == Done::All;
+        let all_done = view.slots.done() == Done::All && super::gates::all_pinned(view).is_none();
         let failed = view.memory.failed.as_ref().and_then(|failed| Some((failed, failed.at.as_ref()?.0)));
         // With nothing to go back to, a failed revision that comes up after all is simply up, as with a Deployment.
         if all_done && (self.is_first() || (!has_failed && failed.is_none())) {

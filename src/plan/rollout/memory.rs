@@ -1,7 +1,7 @@
 //! Run, opened batches: what status must remember.
 use super::{
     Alarm, View,
-    batches::index_of,
+    batches::{boundaries_around, index_of},
     deadline,
     failure::{noted_on, seconds},
     gates,
@@ -12,6 +12,7 @@ use super::{
 use crate::{
     api::{
         RolloutStatus,
+        bounds::INSTANCES_CHARS_MAX,
         status::{BatchStatus, Failed},
     },
     plan::change::{Hold, HoldReason, Memory},
@@ -114,16 +115,27 @@ fn observed_opened(snapshot: &Snapshot, lineage: &Lineage<'_>) -> i32 {
     let pods = snapshot.pods.iter().filter(|pod| pod.is_live() && lineage.pins.target(pod.slot).is_none());
     let at_it = pods.filter(|pod| Some(pod.revision.as_str()) == effective);
     let Some(highest) = at_it.map(|pod| pod.slot).filter(|slot| *slot < replicas).max() else { return 0 };
-    let ends = lineage.pins.boundaries(&spec.strategy, replicas);
+    let ends = boundaries_around(&spec.strategy, replicas, &lineage.pins.slots());
     ends.iter().map(|boundary| boundary.up_to).find(|end| *end > highest).unwrap_or(replicas)
 }
 
 fn batch(snapshot: &Snapshot, lineage: &Lineage<'_>, opened: i32, all: bool) -> BatchStatus {
     let spec = &snapshot.rollout.spec;
-    let ends = lineage.pins.boundaries(&spec.strategy, replicas(spec));
+    let pinned = lineage.pins.slots();
+    let ends = boundaries_around(&spec.strategy, replicas(spec), &pinned);
     let (index, count) = if all { (1, 1) } else { (index_of(&ends, opened) as i32, ends.len() as i32) };
     let started_at = (all || opened > 0).then(|| seconds(snapshot.now));
-    BatchStatus { index, count, opened, updated: 0, deadline_from: started_at.clone(), started_at, completed_at: None }
+    let pinned = pinned.within(INSTANCES_CHARS_MAX);
+    BatchStatus {
+        index,
+        count,
+        opened,
+        pinned,
+        updated: 0,
+        deadline_from: started_at.clone(),
+        started_at,
+        completed_at: None,
+    }
 }
 
 /// status.batch as it should be, and what holds the next batch.
@@ -145,7 +157,10 @@ pub(super) fn open_batches(view: &View<'_>, alarm: &mut Alarm) -> Opening {
 /// The way back and the first creation know no batches.
 fn all_at_once(view: &View<'_>, alarm: &mut Alarm, mut batch: BatchStatus) -> Opening {
     batch.opened = view.replicas();
-    let Done::Not(undone) = view.slots.done() else { return Opening { batch: Some(batch), hold: None } };
+    let Done::Not(undone) = view.slots.done() else {
+        let hold = gates::all_pinned(view).filter(|_| view.lineage.is_first());
+        return Opening { batch: Some(batch), hold };
+    };
     if let Some(hold) = gates::first_creation(view, alarm) {
         return Opening { batch: Some(batch), hold: Some(hold) };
     }
@@ -167,7 +182,12 @@ fn forward(view: &View<'_>, alarm: &mut Alarm, mut batch: BatchStatus) -> Openin
     let is_filled = batch.opened > 0 && batch.opened == up_to(batch.index);
     let undone = matches!(view.slots.done(), Done::Not(_));
     if is_last && !undone {
-        return Opening { batch: Some(batch), hold: gates::failed(view) }; // nothing is left to open
+        // Nothing is left to open.
+        let all_pinned = gates::all_pinned(view);
+        if all_pinned.is_some() {
+            batch.completed_at.get_or_insert_with(|| seconds(view.now())); // nobody is late for it
+        }
+        return Opening { batch: Some(batch), hold: gates::failed(view).or(all_pinned) };
     }
     // At the end of the last batch the run itself is what completes, unless it leaves failed instances behind.
     if is_filled && behind(view).is_none() && gates::failed(view).is_none() {

@@ -74,7 +74,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         Some(hold) if hold.reason == HoldReason::Budget => (None, Some(hold)),
         other => (other, None),
     };
-    let hold = urgent.or(opening.hold).or(for_budget);
+    let hold = urgent.or(opening.hold).or(work.aside).or(for_budget);
     Plan { memory: view.memory, changes, leaving, hold, wake_at: alarm.at }
 }
 

@@ -1,18 +1,9 @@
 //! Pins: which slots are to run a revision of their own (`spec.pins`).
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
-use super::{
-    batches::{self, Boundary},
-    replicas,
-};
+use super::replicas;
 use crate::{
-    api::{
-        bounds::PINS_MAX,
-        names::instance_name,
-        rollout::{Pin, Strategy},
-    },
+    api::{bounds::PINS_MAX, names::instance_name, rollout::Pin},
     plan::revision,
     snapshot::{Ranges, Revision, Snapshot},
 };
@@ -20,8 +11,8 @@ use crate::{
 /// `spec.pins`, read.
 pub(super) struct Pins<'a> {
     all: Vec<(&'a Pin, Target<'a>)>,
-    /// Of each pinned slot below replicas, its pin.
-    by_slot: BTreeMap<i32, usize>,
+    /// Of each slot below replicas, its pin; empty where there is none at all.
+    by_slot: Vec<Option<usize>>,
 }
 
 /// What a pin comes to.
@@ -38,38 +29,34 @@ impl<'a> Pins<'a> {
     pub fn of(snapshot: &'a Snapshot) -> Self {
         let spec = &snapshot.rollout.spec;
         let all: Vec<_> = spec.pins.iter().take(PINS_MAX).map(|pin| (pin, target(snapshot, pin))).collect();
-        let mut by_slot = BTreeMap::new();
+        let replicas = if all.is_empty() { 0 } else { replicas(spec) };
+        let mut by_slot = vec![None; usize::try_from(replicas).unwrap_or(0)];
         for (number, (pin, _)) in all.iter().enumerate() {
-            for slot in Ranges::parse(&pin.instances).0.range(..replicas(spec)) {
-                by_slot.entry(*slot).or_insert(number);
+            for (first, last) in Ranges::intervals(&pin.instances) {
+                let (first, end) = (first.min(replicas) as usize, (last + 1).min(replicas) as usize);
+                by_slot[first..end].iter_mut().for_each(|slot| *slot = slot.or(Some(number)));
             }
         }
         Self { all, by_slot }
     }
 
+    fn number(&self, slot: i32) -> Option<usize> {
+        *self.by_slot.get(usize::try_from(slot).ok()?)?
+    }
+
     /// What this slot is pinned to, if it is.
     pub fn target(&self, slot: i32) -> Option<&Target<'a>> {
-        self.by_slot.get(&slot).map(|number| &self.all[*number].1)
+        self.number(slot).map(|number| &self.all[number].1)
     }
 
     /// The pin that counts for this slot, if one does.
     pub fn pin(&self, slot: i32) -> Option<&'a Pin> {
-        self.by_slot.get(&slot).map(|number| self.all[*number].0)
+        self.number(slot).map(|number| self.all[number].0)
     }
 
-    /// Batches of the slots that are not pinned, in order.
-    pub fn boundaries(&self, strategy: &Strategy, replicas: i32) -> Vec<Boundary> {
-        if self.by_slot.is_empty() {
-            return batches::boundaries(strategy, replicas);
-        }
-        let free: Vec<i32> = (0..replicas).filter(|slot| !self.by_slot.contains_key(slot)).collect();
-        let mut found = batches::boundaries(strategy, free.len() as i32);
-        let last = found.len() - 1;
-        for (number, boundary) in found.iter_mut().enumerate() {
-            let end = usize::try_from(boundary.up_to - 1).ok().and_then(|at| free.get(at));
-            boundary.up_to = end.filter(|_| number < last).map_or(replicas, |end| end + 1);
-        }
-        found
+    /// Slots below replicas that are pinned.
+    pub fn slots(&self) -> Ranges {
+        (0..).zip(&self.by_slot).filter(|(_, pin)| pin.is_some()).map(|(slot, _)| slot).collect()
     }
 
     /// Data of the revisions that are to be made, each with the pin that asks for it first.
@@ -102,8 +89,9 @@ impl<'a> Pins<'a> {
                     format!("spec.pins[{number}]: {why}; instances {instances} keep what they run"),
                 ));
             }
-            if let Some(gone) = Ranges::parse(&pin.instances).0.range(replicas..).next() {
-                let gone = instance_name(name, *gone);
+            let beyond = Ranges::intervals(&pin.instances).into_iter().find(|(_, last)| *last >= replicas);
+            if let Some((first, _)) = beyond {
+                let gone = instance_name(name, first.max(replicas));
                 found.push((
                     "PinnedSlotGone",
                     format!(
@@ -120,7 +108,7 @@ fn target<'a>(snapshot: &'a Snapshot, pin: &Pin) -> Target<'a> {
     let usable = || snapshot.revisions.iter().filter(|revision| !revision.deleting);
     let named = |name: &str| usable().find(|revision| revision.name == name);
     let unknown = |name: &str| Target::Invalid(format!("there is no ControllerRevision {name} of this Rollout"));
-    if Ranges::parse(&pin.instances).is_empty() {
+    if Ranges::intervals(&pin.instances).is_empty() {
         return Target::Invalid(format!("{:?} names no instance", pin.instances));
     }
     match (&pin.revision, &pin.base) {

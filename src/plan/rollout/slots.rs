@@ -1,9 +1,16 @@
 //! Which Pods stand in which slot, and what each slot is assigned.
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{agents, batches::Boundary, failure, lineage::Lineage, pins::Target, reached, replicas};
+use super::{
+    agents,
+    batches::{Boundary, boundaries_around},
+    failure,
+    lineage::Lineage,
+    pins::Target,
+    reached, replicas,
+};
 use crate::{
     api::rollout::{OnFailure, Pin},
     plan::change::Memory,
@@ -95,7 +102,9 @@ impl<'a> Slots<'a> {
                 Some(Target::Due(_)) => Some(NOT_MADE_YET),
                 Some(Target::Invalid(_)) => stable.or(effective), // unless it runs something
             };
-            slots.insert(index, Slot::empty(index, assigned, lineage.pins.pin(index)));
+            // Where nothing has completed yet, a pin that means nothing leaves its slot to the first revision.
+            let is_idle = lineage.is_first() && matches!(lineage.pins.target(index), Some(Target::Invalid(_)));
+            slots.insert(index, Slot::empty(index, assigned, lineage.pins.pin(index).filter(|_| !is_idle)));
         }
         for pod in &snapshot.pods {
             let slot = slots.entry(pod.slot).or_insert_with(|| Slot::empty(pod.slot, None, None));
@@ -111,10 +120,9 @@ impl<'a> Slots<'a> {
             }
             let rank =
                 |pod: &Pod| (!pod.is_available(spec.min_ready_seconds, snapshot.now), !pod.is_ready(), pod.created);
-            if matches!(lineage.pins.target(slot.index), Some(Target::Invalid(_))) {
+            if slot.pin.is_some() && matches!(lineage.pins.target(slot.index), Some(Target::Invalid(_))) {
                 let best = slot.live.iter().min_by_key(|pod| (rank(pod), &pod.name));
-                let exists = |pod: &&&Pod| snapshot.revisions.iter().any(|revision| revision.name == pod.revision);
-                slot.assigned = best.filter(exists).map(|best| best.revision.as_str()).or(slot.assigned);
+                slot.assigned = best.map(|best| best.revision.as_str()).or(slot.assigned);
             }
             let assigned = slot.assigned;
             let fresh = |pod: &Pod| Some(pod.revision.as_str()) == assigned && !renewal.is_due(pod);
@@ -127,7 +135,7 @@ impl<'a> Slots<'a> {
             by_index: slots,
             replicas,
             opened,
-            boundaries: lineage.pins.boundaries(&spec.strategy, replicas),
+            boundaries: boundaries_around(&spec.strategy, replicas, &left_out(lineage, memory)),
             min_ready_seconds: spec.min_ready_seconds,
             renewal,
             snapshot,
@@ -238,13 +246,24 @@ impl<'a> Slot<'a> {
     }
 }
 
+/// What is pinned in mid-run moves the end of no batch: nobody is to take the place of one whose canary was taken back.
+pub(super) fn left_out(lineage: &Lineage<'_>, memory: &Memory) -> Ranges {
+    memory.batch.as_ref().map_or_else(|| lineage.pins.slots(), |batch| Ranges::parse(&batch.pinned))
+}
+
 /// The failed instances of this run, which alone go back with onFailure RollbackFailed.
 fn rolled_back(snapshot: &Snapshot, lineage: &Lineage<'_>, memory: &Memory) -> Ranges {
     let goes_back = snapshot.rollout.spec.strategy.on_failure == OnFailure::RollbackFailed
         && lineage.stable.is_some()
         && !lineage.is_back();
     let failed = memory.failed.as_ref().filter(|failed| goes_back && failed.at.is_some() && failed.run == memory.run);
-    failed.map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default()
+    let Some(failed) = failed else { return Ranges::default() };
+    if !failed.slots.is_empty() {
+        return Ranges::parse(&failed.slots);
+    }
+    // Status was lost: what is at the stable revision has gone back.
+    let is_stable = |pod: &&Arc<Pod>| lineage.stable.is_some_and(|stable| stable.name == pod.revision);
+    snapshot.pods.iter().filter(|pod| pod.is_live()).filter(is_stable).map(|pod| pod.slot).collect()
 }
 
 /// On the first creation, on the way back and outside a run every slot is assigned the effective revision at once.

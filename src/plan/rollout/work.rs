@@ -22,6 +22,8 @@ pub(super) struct Work {
     pub attempts: Vec<Attempt>,
     pub leaving: BTreeSet<String>,
     pub hold: Option<Hold>,
+    /// What holds pinned slots, which keep nothing else waiting.
+    pub aside: Option<Hold>,
 }
 
 /// Plans all Pod work.
@@ -43,7 +45,7 @@ struct Planner<'v, 'a, 'm> {
     changes: Vec<Change>,
     attempts: Attempts<'a>,
     hold: Option<Hold>,
-    /// Of single slots, pinned or refilled: they keep nothing else waiting.
+    /// Of pinned slots: they keep nothing else waiting.
     aside: Option<Hold>,
     creates_held: Option<Hold>,
 }
@@ -110,9 +112,11 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         }
     }
 
-    /// Revisions that pinned slots do not run yet, by name.
+    /// Revisions that pinned slots, or those that are not pinned any more, do not run yet, by name.
     fn pins_to_come(&self) -> BTreeMap<&'a str, &'a Revision> {
-        let pinned = self.view.slots.wanted().filter(|slot| slot.pin.is_some() && !slot.fresh);
+        let is_due =
+            |slot: &&Slot<'_>| !slot.fresh && (slot.pin.is_some() || self.reason_of_change(slot) == PodReason::Pin);
+        let pinned = self.view.slots.wanted().filter(is_due);
         pinned.filter_map(|slot| self.assigned(slot)).map(|revision| (revision.name.as_str(), revision)).collect()
     }
 
@@ -207,7 +211,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let view = self.view;
         let lineage = view.lineage;
         let is_due = |slot: &&Slot<'_>| !slot.live.is_empty() && !slot.fresh && self.assigned(slot).is_some();
-        let due: Vec<_> = view.slots.wanted().filter(is_due).collect();
+        let mut due: Vec<_> = view.slots.wanted().filter(is_due).collect();
+        due.sort_by_key(|slot| slot.pin.is_some()); // what others wait for goes first
         if due.is_empty() {
             return;
         }
@@ -219,7 +224,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             let pod = slot.live[0];
             let reason = self.reason_of_change(slot);
             let opened = slot.index < view.slots.opened();
-            if let (PodReason::Pin, Some(_), Some(to)) = (reason, slot.pin, self.assigned(slot)) {
+            if let (PodReason::Pin, true, Some(to)) = (reason, slot.pin.is_some(), self.assigned(slot)) {
                 match gates::pin(view, to, self.alarm) {
                     Some(hold) => drop(self.aside.get_or_insert(hold)),
                     None => self.change(slot, pod, reason),
@@ -229,7 +234,11 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             let gate = match reason {
                 PodReason::Restart if !pod.is_ready() && slot.pin.is_none() => &forward, // a retry
                 PodReason::Restart | PodReason::Pin if slot.index >= restart_end => continue,
-                PodReason::Restart | PodReason::Pin => &renew,
+                PodReason::Restart => &renew,
+                PodReason::Pin => {
+                    let to = self.assigned(slot).and_then(|to| gates::template_of(view, to, self.alarm));
+                    &renew.clone().or(to)
+                }
                 // Beyond the opened slots `stable` is for refill, and for broken Pods of a third revision: they would use
                 // up the budget for ever. Without it they go forward, if anything may.
                 _ if !opened => {
@@ -242,6 +251,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                     if slot.assigned.is_some() { &None } else { &forward }
                 }
                 PodReason::Forward => &forward,
+                // Of failed instances alone: it is the stable revision whose Pods must be accepted.
+                _ if !lineage.is_back() => &self.assigned(slot).and_then(|to| gates::refused(view, to)),
                 _ => &back,
             };
             match gate {
@@ -299,10 +310,10 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let checked = view.snapshot.template_checks.get(&revision.name);
         let refused = matches!(checked, Some(TemplateCheck::Refused { .. }));
         if refused || (view.lineage.is_first() && checked.is_none()) {
-            let of_all = if slot.pin.is_none() { gates::template(view, self.alarm) } else { None };
-            match of_all {
-                Some(hold) => self.note(hold),
-                None => self.aside = self.aside.take().or_else(|| gates::template_of(view, revision, self.alarm)),
+            if slot.pin.is_some() {
+                self.aside = self.aside.take().or_else(|| gates::pin(view, revision, self.alarm));
+            } else if let Some(hold) = gates::template(view, self.alarm) {
+                self.note(hold);
             }
             return true;
         }
@@ -362,8 +373,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         self.changes.extend(agents::in_service(self.view.snapshot));
         let drained = agents::drained(self.view.snapshot, &leaving, &self.changes);
         self.changes.extend(drained);
-        let hold = self.hold.or(self.aside);
-        Work { changes: self.changes, attempts: self.attempts.remembered(), leaving, hold }
+        let (hold, aside) = (self.hold, self.aside);
+        Work { changes: self.changes, attempts: self.attempts.remembered(), leaving, hold, aside }
     }
 }
 

@@ -7,7 +7,7 @@ use super::state;
 use crate::{
     api::{
         RolloutStatus, Time,
-        rollout::{Abort, Request},
+        rollout::{Abort, Pin, Request},
     },
     plan::rollout::{
         fold::World,
@@ -53,9 +53,14 @@ fn history(status: &RolloutStatus) -> String {
             |at: &Option<Time>| at.as_ref().map_or(-1, |at| at.0.as_second() - super::stories::at(0).as_second());
         let _ = writeln!(
             text,
-            "run {} {} to {} by {}: {} {}-{} {}",
+            "run {} {}{} to {} by {}: {} {}-{} {}",
             entry.run,
             entry.kind,
+            if entry.instances.is_empty() {
+                String::new()
+            } else {
+                format!(" of {} from {}", entry.instances, entry.from_version)
+            },
             entry.version,
             entry.by.as_deref().unwrap_or("?"),
             entry.result,
@@ -110,6 +115,42 @@ fn a_life() {
 
     let _ = writeln!(story, "== history\n{}", history(world.snapshot.rollout.status.as_ref().unwrap()));
     insta::assert_snapshot!("a_life", story);
+}
+
+/// C5 X4 X10: instances that are pinned, that fail at what they are pinned to, that are let go, and that go back alone.
+#[test]
+fn a_life_with_pins() {
+    let spec = json!({"progressDeadlineSeconds": 60, "strategy": {"batchSize": 2, "maxSurge": 2, "maxUnavailable": 0, "onFailure": "RollbackFailed"}});
+    let mut world = World::new(Fixture::new("a a a a", 'b', spec).snapshot, 5);
+    let mut story = String::new();
+    let mut chapter = |title: &str, world: &mut World| {
+        let told = tell(world);
+        let _ = writeln!(story, "== {title}\n{told}");
+    };
+    let pin = |instances: &str, revision: &str, by: &str| {
+        let request = Some(Request { reason: Some("orders are late".into()), ..asked("pin", by, "") });
+        Pin { instances: instances.into(), revision: Some(revision.into()), request, ..Pin::default() }
+    };
+    chapter("b", &mut world);
+    world.snapshot.rollout.spec.pins = vec![pin("1", "a", "alice")];
+    chapter("web-1 is pinned to a", &mut world);
+    world.broken = vec!["c".into()];
+    world.snapshot.rollout.spec.pins = vec![pin("1", "a", "alice"), pin("3", "c", "bob"), pin("9", "a", "bob")];
+    chapter("web-3 is pinned to c, which does not come up", &mut world);
+    for pod in world.snapshot.pods_mut().filter(|pod| pod.revision == "c") {
+        pod.phase = crate::snapshot::PodPhase::Failed;
+    }
+    world.snapshot.rollout.spec.pins.truncate(1);
+    chapter("and is let go", &mut world);
+    world.snapshot.rollout.spec.pins.clear();
+    chapter("web-1 too", &mut world);
+    world.broken.clear();
+    world.snapshot.rollout.spec.version = Some("c".into());
+    let planned = plan(&world.snapshot);
+    assert!(!planned.changes.is_empty());
+    chapter("c", &mut world);
+    let _ = writeln!(story, "== history\n{}", history(world.snapshot.rollout.status.as_ref().unwrap()));
+    insta::assert_snapshot!("a_life_with_pins", story);
 }
 
 /// R7: what is stored of a time are its whole seconds.

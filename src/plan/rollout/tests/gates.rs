@@ -62,7 +62,8 @@ fn world(class: PodReason) -> (Fixture, &'static str) {
             (Fixture::new("a a a a", 'a', budget(json!({"restartAt": crate::api::Time(at(-1))}))).settled(), "a")
         }
         PodReason::Pin => {
-            let pins = json!({"pins": [{"instances": "0", "revision": "c"}]});
+            let strategy = json!({"batchSize": 2, "maxSurge": 4, "maxUnavailable": 0});
+            let pins = json!({"pins": [{"instances": "0", "revision": "c"}], "strategy": strategy});
             (Fixture::new("b b a a", 'b', budget(pins)).opened(2), "c")
         }
         PodReason::Forward => (Fixture::new("b a a a", 'b', budget(json!({}))).opened(2), "b"),

@@ -83,9 +83,9 @@ fn pinned_instances_are_in_no_batch() {
 #[test]
 fn what_is_unpinned_goes_to_the_present_revision_in_batches() {
     let mut world = world("a a a a a a", 'b', surging(&json!({"maxSurge": 6})));
-    set_pins(&mut world, json!([{"instances": "0-5", "revision": "a"}]));
+    set_pins(&mut world, json!([{"instances": "0-4", "revision": "a"}]));
     assert_eq!(world.run(|_, _| ()), End::Done);
-    assert_eq!(revisions_run(&world), "aaaaaa");
+    assert_eq!(revisions_run(&world), "aaaaab");
     let run = world.snapshot.rollout.status.as_ref().unwrap().run;
     set_pins(&mut world, json!([]));
     let mut together = Vec::new();
@@ -94,7 +94,7 @@ fn what_is_unpinned_goes_to_the_present_revision_in_batches() {
         together.extend((created > 0).then_some(created));
     });
     assert_eq!((end, revisions_run(&world).as_str()), (End::Done, "bbbbbb"));
-    assert_eq!(together, [2, 2, 2]);
+    assert_eq!(together, [2, 2, 1]);
     assert_eq!(world.snapshot.rollout.status.as_ref().unwrap().run, run, "no run of its own");
 }
 
@@ -175,7 +175,7 @@ fn a_refused_pin_holds_itself_alone() {
     live(&mut world, 600);
     assert_eq!(revisions_run(&world), "abbb");
     let said = say(&plan(&world.snapshot));
-    assert!(said.starts_with("hold TemplateRefused: c:"), "{said}");
+    assert!(said.starts_with("hold Pinned: pinned instances wait: c:"), "{said}");
 }
 
 #[test]
@@ -227,6 +227,93 @@ fn rollback_failed_takes_back_the_failed_instances_alone() {
     world.snapshot.rollout.spec.retry_at = Some(Time(world.snapshot.now));
     live(&mut world, 600);
     assert_eq!(revisions_run(&world), "bbbbbb");
+}
+
+/// X4: what fails later goes back, too.
+#[test]
+fn rollback_failed_takes_back_what_fails_later() {
+    let mut world =
+        world("a a a a a a", 'b', surging(&json!({"batchSize": 3, "maxSurge": 3, "onFailure": "RollbackFailed"})));
+    live(&mut world, 2);
+    crash(&mut world, 0);
+    live(&mut world, 1);
+    crash(&mut world, 2);
+    live(&mut world, 100);
+    assert_eq!(revisions_run(&world), "abaaaa");
+    // Status is lost: what has gone back stays back.
+    world.snapshot.rollout.status = None;
+    for slot in 0..6 {
+        world.snapshot.pods.retain(|pod| pod.slot != slot);
+        live(&mut world, 30);
+        assert_eq!(revisions_run(&world), "abaaaa");
+    }
+}
+
+/// Whatever is pinned or unpinned meanwhile, the pause after a batch is passed by its approval alone.
+#[test]
+fn pins_open_no_batch() {
+    for (before, after, opened) in [("", "6-7", 4), ("0-1", "", 6), ("", "0", 4), ("", "0-3", 4), ("", "0-7", 4)] {
+        let spec = json!({"strategy": {"batches": [{"upTo": 4, "pause": {}}], "maxSurge": 2}});
+        let mut world = world("a a a a a a a a", 'b', spec);
+        let pins = |instances: &str| match instances {
+            "" => json!([]),
+            instances => json!([{"instances": instances, "revision": "c"}]),
+        };
+        set_pins(&mut world, pins(before));
+        live(&mut world, 200);
+        let opened_now = |world: &World| world.snapshot.rollout.status.as_ref().unwrap().batch.as_ref().unwrap().opened;
+        assert_eq!(opened_now(&world), opened);
+        set_pins(&mut world, pins(after));
+        live(&mut world, 200);
+        assert_eq!(opened_now(&world), opened, "{before:?} then {after:?}: {}", say(&plan(&world.snapshot)));
+        if after != "0-7" {
+            let run = world.snapshot.rollout.status.as_ref().unwrap().run.unwrap();
+            world.snapshot.rollout.spec.approve = Some(crate::api::rollout::Approve { run, batch: 1 });
+            live(&mut world, 600);
+            assert!(world.snapshot.rollout.status.as_ref().unwrap().batch.is_none(), "{}", say(&plan(&world.snapshot)));
+        }
+    }
+}
+
+/// What runs nowhere has not completed.
+#[test]
+fn with_all_pinned_nothing_completes() {
+    let mut world = world("a a", 'b', surging(&json!({})));
+    set_pins(&mut world, json!([{"instances": "0-1", "revision": "a"}]));
+    live(&mut world, 600);
+    assert_eq!(world.snapshot.rollout.status.as_ref().unwrap().current_revision.as_deref(), Some("a"));
+    assert!(say(&plan(&world.snapshot)).contains("hold Pinned: every instance is pinned"));
+    set_pins(&mut world, json!([]));
+    live(&mut world, 600);
+    assert_eq!(revisions_run(&world), "bb");
+    assert_eq!(world.snapshot.rollout.status.as_ref().unwrap().current_revision.as_deref(), Some("b"));
+}
+
+/// Somebody deletes what an instance is pinned to, while it runs that.
+#[test]
+fn a_deleted_revision_takes_no_pod_with_it() {
+    let mut world = world("a c a", 'a', surging(&json!({})));
+    set_pins(&mut world, json!([{"instances": "1", "revision": "c"}]));
+    live(&mut world, 60);
+    world.snapshot.revisions.retain(|revision| revision.name != "c");
+    let before = uids(&world);
+    live(&mut world, 600);
+    assert_eq!(uids(&world), before);
+}
+
+/// With no room for anything else a broken pin keeps others waiting, and none of them is blamed for it.
+#[test]
+fn a_broken_pin_that_uses_up_the_budget_blames_nobody() {
+    let mut world = world("a a a a", 'b', surging(&json!({"batchSize": 1})));
+    world.broken = vec!["c".into()];
+    live(&mut world, 12);
+    set_pins(&mut world, json!([{"instances": "3", "revision": "c"}]));
+    live(&mut world, 2_000);
+    let status = world.snapshot.rollout.status.clone().unwrap();
+    assert_eq!((&status.failed, status.effective_revision.as_deref()), (&None, Some("b")));
+    set_pins(&mut world, json!([]));
+    live(&mut world, 600);
+    assert_eq!(revisions_run(&world), "bbbb");
 }
 
 #[test]

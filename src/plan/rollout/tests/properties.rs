@@ -12,7 +12,7 @@ use super::{
     },
 };
 use crate::{
-    api::names::pod_name,
+    api::{names::pod_name, rollout::OnFailure},
     plan::{
         Change, Plan,
         rollout::{
@@ -20,7 +20,7 @@ use crate::{
             plan,
         },
     },
-    snapshot::Snapshot,
+    snapshot::{Ranges, Snapshot},
 };
 
 proptest! {
@@ -176,8 +176,12 @@ fn brings_back_what_is_lost(snapshot: Snapshot, seed: u64) -> Result<(), TestCas
     let goes_forward = memory.stable.is_some() && memory.stable != memory.effective;
     let opened = memory.batch.as_ref().filter(|_| goes_forward).map_or(i32::MAX, |batch| batch.opened);
     prop_assert!(opened_before.is_none_or(|before| opened == i32::MAX || opened == before), "paused");
+    let goes_back = world.snapshot.rollout.spec.strategy.on_failure == OnFailure::RollbackFailed && goes_forward;
+    let failed = memory.failed.as_ref().filter(|failed| goes_back && failed.at.is_some());
+    let back = failed.map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
     let assigned = |slot: i32| {
-        let unpinned = if slot < opened { &memory.effective } else { &memory.stable };
+        let is_back = back.0.contains(&slot);
+        let unpinned = if slot < opened && !is_back { &memory.effective } else { &memory.stable };
         (slot, pinned_to(&world.snapshot, slot).or(unpinned.as_ref()).cloned())
     };
     let expected: Vec<_> = (0..world.snapshot.rollout.spec.replicas).map(assigned).collect();

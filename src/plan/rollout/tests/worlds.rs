@@ -7,7 +7,10 @@ use serde_json::json;
 
 use super::fixture::{Fixture, at};
 use crate::{
-    api::{Time, rollout::Pin},
+    api::{
+        Time,
+        rollout::{OnFailure, Pin},
+    },
     plan::{
         Change, HoldReason, Plan,
         rollout::{budget::TERMINATING_COUNTS_SECONDS, fold::World, plan, restarted_at},
@@ -81,6 +84,9 @@ pub(crate) fn world_with_pins() -> impl Strategy<Value = Snapshot> {
             ..Pin::default()
         });
         snapshot.rollout.spec.pins = pins.collect();
+        if snapshot.rollout.spec.pins.len() == 2 {
+            snapshot.rollout.spec.strategy.on_failure = OnFailure::RollbackFailed;
+        }
         snapshot
     })
 }
@@ -308,8 +314,13 @@ pub(super) fn run_partly(
 
 /// R15, R19: a world in which nothing happens any more is where it should be, or says which person it waits for.
 pub(super) fn check_rest(world: &World, skew_seconds: i64) -> Result<(), TestCaseError> {
-    const PERSONS: [HoldReason; 4] =
-        [HoldReason::Paused, HoldReason::AwaitingApproval, HoldReason::FailureThreshold, HoldReason::ProgressDeadline];
+    const PERSONS: [HoldReason; 5] = [
+        HoldReason::Paused,
+        HoldReason::AwaitingApproval,
+        HoldReason::FailureThreshold,
+        HoldReason::ProgressDeadline,
+        HoldReason::Pinned,
+    ];
     let planned = look(world, skew_seconds);
     prop_assert!(planned.changes.is_empty(), "R7: {:?}", planned.changes);
     if planned.hold.as_ref().is_some_and(|hold| PERSONS.contains(&hold.reason)) {

@@ -94,7 +94,12 @@ pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
     let is_explained = match end.reason.as_str() {
         "FirstRevisionFailed" => !has_completed,
         "FailureThreshold" | "ProgressDeadlineExceeded" => has_completed && pauses,
-        "PartlyRolledBack" => has_completed && rollout["spec"]["strategy"]["onFailure"] == "RollbackFailed",
+        // A version that does not work fails in every instance.
+        "PartlyRolledBack" => {
+            has_completed
+                && rollout["spec"]["strategy"]["onFailure"] == "RollbackFailed"
+                && end.images.values().flatten().all(|image| Behaviour::of_image(image).works())
+        }
         "RolledBack" => {
             has_completed && !pauses && end.images.values().flatten().all(|image| Behaviour::of_image(image).works())
         }
