@@ -2,7 +2,7 @@
 //! are replaced and count for nothing.
 use jiff::Timestamp;
 
-use super::{Alarm, View, after, agents, deadline, lineage, reached};
+use super::{Alarm, View, after, agents, deadline, lineage, reached, slots::Slot};
 use crate::{
     api::{Time, bounds::RANGES_CHARS_MAX, rollout::OnFailure, status::Failed},
     snapshot::{ContainerState, Pod, PodPhase, Ranges},
@@ -125,16 +125,20 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         // Those that fail later go back, too.
         let noted = || noted_on(effective, view.memory.run);
         let mut failed = before.filter(|failed| failed.run == view.memory.run && failed.at.is_some()).or_else(noted)?;
-        let mut slots = Ranges::parse(&failed.slots);
-        if !failed.slots.is_empty() {
-            // One that was lost since is not late.
-            let has_changed = |slot: &i32| {
-                let slot = view.slots.wanted_at(*slot);
-                slot.is_some_and(|slot| slot.live.iter().any(|pod| pod.revision == effective.name))
-            };
-            slots.0.extend(failures(view, alarm).into_iter().map(|(slot, _)| slot).filter(has_changed));
-            failed.slots = slots.within(RANGES_CHARS_MAX);
-        }
+        // Where status was lost, nothing else has brought opened ones to the stable revision.
+        let has_gone_back = |slot: &&Slot<'_>| slot.live.iter().any(|pod| view.lineage.is_stable(&pod.revision));
+        let opened = || view.slots.unpinned().filter(|slot| slot.index < view.slots.opened());
+        let mut slots = match failed.slots.as_str() {
+            "" => opened().filter(has_gone_back).map(|slot| slot.index).collect(),
+            known => Ranges::parse(known),
+        };
+        // One that was lost since is not late.
+        let has_changed = |slot: &i32| {
+            let slot = view.slots.wanted_at(*slot);
+            slot.is_some_and(|slot| slot.live.iter().any(|pod| pod.revision == effective.name))
+        };
+        slots.0.extend(failures(view, alarm).into_iter().map(|(slot, _)| slot).filter(has_changed));
+        failed.slots = slots.within(RANGES_CHARS_MAX);
         return Some(failed);
     }
     if lineage::has_failed(view.snapshot, effective) {

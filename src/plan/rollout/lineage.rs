@@ -43,6 +43,11 @@ impl Lineage<'_> {
         self.first
     }
 
+    /// It is the stable revision that is called so.
+    pub fn is_stable(&self, name: &str) -> bool {
+        self.stable.is_some_and(|stable| stable.name == name)
+    }
+
     /// The spec itself asks for the stable revision.
     pub fn is_revert(&self) -> bool {
         self.is_back() && self.update.map(|r| &r.name) == self.stable.map(|r| &r.name)

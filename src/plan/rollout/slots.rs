@@ -1,5 +1,5 @@
 //! Which Pods stand in which slot, and what each slot is assigned.
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
@@ -262,8 +262,8 @@ fn rolled_back(snapshot: &Snapshot, lineage: &Lineage<'_>, memory: &Memory) -> R
         return Ranges::parse(&failed.slots);
     }
     // Status was lost: what is at the stable revision has gone back.
-    let is_stable = |pod: &&Arc<Pod>| lineage.stable.is_some_and(|stable| stable.name == pod.revision);
-    snapshot.pods.iter().filter(|pod| pod.is_live()).filter(is_stable).map(|pod| pod.slot).collect()
+    let pods = snapshot.pods.iter().filter(|pod| pod.is_live() && lineage.is_stable(&pod.revision));
+    pods.map(|pod| pod.slot).collect()
 }
 
 /// On the first creation, on the way back and outside a run every slot is assigned the effective revision at once.

@@ -242,6 +242,7 @@ fn rollback_failed_takes_back_what_fails_later() {
     assert_eq!(revisions_run(&world), "abaaaa");
     // Status is lost: what has gone back stays back.
     world.snapshot.rollout.status = None;
+    live(&mut world, 1);
     for slot in 0..6 {
         world.snapshot.pods.retain(|pod| pod.slot != slot);
         live(&mut world, 30);
