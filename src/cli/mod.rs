@@ -72,8 +72,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Verb::Get(get) => get.run(&cli.connection).await,
         Verb::Status(status) => status.run(&cli.connection).await,
         Verb::Plan(plan) => plan.run(&cli.connection).await,
-        Verb::Undo(undo) => undo.run(&cli.connection).await,
-        Verb::Unpin(unpin) => unpin.run(&cli.connection).await,
+        Verb::Undo(undo) => Box::pin(undo.run(&cli.connection)).await,
+        Verb::Unpin(unpin) => Box::pin(unpin.run(&cli.connection)).await,
         Verb::Version => {
             anstream::println!("Client Version: v{}", env!("CARGO_PKG_VERSION"));
             Ok(())

@@ -91,7 +91,7 @@ impl Undo {
                 Some(chosen) => pin(snapshot, to, &chosen, &request),
             }
         });
-        anstream::println!("{}", said.await?);
+        anstream::println!("{}", Box::pin(said).await?);
         Ok(())
     }
 }
@@ -109,7 +109,7 @@ impl Unpin {
             let said = format!("rollout.baton.dev/{name} unpinned, these instances run the present version again");
             Ok((vec![set_pins(&left)], said))
         });
-        anstream::println!("{}", said.await?);
+        anstream::println!("{}", Box::pin(said).await?);
         Ok(())
     }
 }

@@ -151,7 +151,10 @@ async fn report(
     if before == Some(&status) {
         return Reported::Done;
     }
-    let must_remember = Memory::of(before) != plan.memory;
+    // What history is to tell of may be over by the next write.
+    let newest =
+        |status: &RolloutStatus| status.history.first().map(|entry| (entry.kind.clone(), entry.started_at.clone()));
+    let must_remember = Memory::of(before) != plan.memory || before.and_then(newest) != newest(&status);
     let spacing = status_spacing(rollout.spec.replicas);
     if let Some(at) = memory.status_written_at.map(|at| at + spacing)
         && at > Instant::now()

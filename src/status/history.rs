@@ -175,7 +175,10 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
     let outside_a_run = look.is_back() && look.memory().batch.is_none();
     for slot in look.slots.wanted().filter(|slot| slot.pin.is_some() || outside_a_run) {
         let Some(to) = slot.assigned.filter(|to| look.revision(Some(&(*to).to_owned())).is_some()) else { continue };
-        if slot.live.is_empty() || slot.live.iter().any(|pod| pod.revision == to) {
+        // Status is not written at each look: it may be far on its way by then.
+        let is_other = |pod: &&Pod| pod.revision != to;
+        let leaves = || slot.live.is_empty() && slot.terminating.iter().any(is_other);
+        if !slot.live.iter().any(is_other) && !leaves() {
             continue;
         }
         let kind = if slot.pin.is_some() { INSTANCE_ROLLBACK } else { UNPIN };
@@ -204,7 +207,9 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
             run: look.memory().run,
             revision: clip(to, 63),
             version: look.version(Some(&to.to_owned())),
-            from_version: versions(others.flat_map(|slot| &slot.live).filter(|pod| pod.revision != to)),
+            from_version: versions(
+                others.flat_map(|slot| slot.live.iter().chain(&slot.terminating)).filter(|pod| pod.revision != to),
+            ),
             instances: slot.index.to_string(),
             id,
             by,

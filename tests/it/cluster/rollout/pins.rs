@@ -1,5 +1,8 @@
 //! Chosen instances on a version of their own, as a user does it with the plugin.
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use baton::api::Rollout;
 use k8s_openapi::api::core::v1::Pod;
@@ -11,15 +14,25 @@ use super::{
     stage::{Stage, image, real, reason, simulated},
 };
 
-/// Version by slot of the live Pods.
+/// Versions of the live Pods, by slot.
 fn versions(pods: &[Pod]) -> Vec<String> {
-    let by_slot: BTreeMap<i32, String> = pods
-        .iter()
-        .map(|pod| {
-            (pod.labels()["baton.dev/instance"].parse().unwrap(), pod.annotations()["baton.dev/version"].clone())
-        })
-        .collect();
-    by_slot.into_values().collect()
+    let slot = |pod: &&Pod| pod.labels()["baton.dev/instance"].parse::<i32>().unwrap();
+    let mut pods: Vec<&Pod> = pods.iter().collect();
+    pods.sort_by_key(slot);
+    pods.into_iter().map(|pod| pod.annotations()["baton.dev/version"].clone()).collect()
+}
+
+/// Waits until one live Pod an instance runs these versions.
+async fn until(stage: &Stage, expected: &[&str]) {
+    let deadline = Instant::now() + Duration::from_mins(2); // a safety net, not a measurement
+    loop {
+        let live = versions(&stage.live().await);
+        if live == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{live:?}, not {expected:?}\n{}", stage.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// uid by slot.
@@ -61,7 +74,7 @@ async fn one_instance_of_eight_is_rolled_back() {
     let (code, _, complaint) = plugin(&stage, &["unpin", "web", "--instances", "3"]);
     assert_eq!((code, complaint.as_str()), (Some(0), ""));
     let rollout = stage.until(60, "all at 2", |rollout| reason(rollout) == "Complete").await;
-    assert_eq!(versions(&stage.live_are(30, 8).await), ["2"; 8]);
+    until(&stage, &["2"; 8]).await;
     assert_eq!(status_of(&rollout)["history"][0]["kind"], "Unpin");
     let (code, _, complaint) = plugin(&stage, &["unpin", "web", "--all"]);
     assert!(code == Some(1) && complaint.contains("none of these instances is pinned"), "{complaint}");
@@ -84,12 +97,11 @@ async fn three_that_have_failed_are_rolled_back() {
     let (code, said, complaint) = plugin(&stage, &["undo", "web", "--failed", "--to", "1"]);
     assert_eq!((code, complaint.as_str()), (Some(0), ""));
     assert!(said.contains("instances 1,4-5 to 1;"), "{said}");
-    let live = stage.live_are(60, 6).await;
-    assert_eq!(versions(&live), ["partly", "1", "partly", "partly", "1", "1"]);
+    until(&stage, &["partly", "1", "partly", "partly", "1", "1"]).await;
     // Nothing is left of the failure: the others run what the spec asks for.
     stage.patch(json!({"spec": {"retryAt": jiff::Timestamp::now().to_string()}})).await;
     stage.complete(60).await;
-    assert_eq!(versions(&stage.live_are(30, 6).await), ["partly", "1", "partly", "partly", "1", "1"]);
+    until(&stage, &["partly", "1", "partly", "partly", "1", "1"]).await;
 }
 
 /// X3 R5: as a normal state, and each killed Pod comes back at its own version.
@@ -107,7 +119,7 @@ async fn three_versions_live_side_by_side() {
     }
     let expected = ["1", "3", "2", "2", "3"];
     let rollout = stage.complete(60).await;
-    assert_eq!(versions(&stage.live_are(30, 5).await), expected);
+    until(&stage, &expected).await;
     let shown: Vec<_> = rollout.status.unwrap().versions.into_iter().map(|it| (it.version, it.instances)).collect();
     let wanted =
         [("1", "0"), ("2", "2-3"), ("3", "1,4")].map(|(version, slots)| (version.to_owned(), slots.to_owned()));
@@ -120,11 +132,11 @@ async fn three_versions_live_side_by_side() {
             reason(rollout) == "Complete" && rollout.status.as_ref().unwrap().terminating_replicas == 0
         })
         .await;
-    assert_eq!(versions(&stage.live_are(30, 5).await), expected);
+    until(&stage, &expected).await;
     // A later version passes them by.
     stage.roll("4", spec).await;
     stage.complete(60).await;
-    assert_eq!(versions(&stage.live_are(30, 5).await), ["1", "4", "2", "2", "4"]);
+    until(&stage, &["1", "4", "2", "2", "4"]).await;
 }
 
 /// A pin that says what differs from a revision; one that means nothing is told.
@@ -140,7 +152,7 @@ async fn a_pin_by_what_differs_and_one_that_means_nothing() {
         reason(rollout) == "Complete" && degraded.contains("spec.pins[1] names web-7, beyond spec.replicas")
     };
     stage.until(60, "web-1 at 2, and web-7 told of", is_there).await;
-    assert_eq!(versions(&stage.live_are(30, 3).await), ["1", "2", "1"]);
+    until(&stage, &["1", "2", "1"]).await;
 
     stage.patch(json!({"spec": {"pins": [{"instances": "1", "revision": "web-nothing"}]}})).await;
     let is_told = |rollout: &Rollout| {
@@ -177,11 +189,13 @@ async fn rollback_failed_leaves_healthy_ones_at_the_new_version() {
     stage.complete(60).await;
     stage.roll("one-fails", spec).await;
     let rollout = stage.until(90, "PartlyRolledBack", |rollout| reason(rollout) == "PartlyRolledBack").await;
-    let live = stage.live_are(30, 6).await;
-    assert_eq!(versions(&live), ["one-fails", "1", "one-fails", "1", "1", "1"]);
+    until(&stage, &["one-fails", "1", "one-fails", "1", "1", "1"]).await;
     let status = status_of(&rollout);
     assert_eq!(status["history"][0]["result"], "PartlyRolledBack");
-    assert!(status["waitingFor"].as_str().unwrap().contains("instances 1 run 1 again, the others stay"), "{status}");
+    assert!(
+        status["waitingFor"].as_str().unwrap().contains("instances 1 run version 1 again, the others stay"),
+        "{status}"
+    );
     let (code, _, complaint) = plugin(&stage, &["status", "web", "--timeout", "10s"]);
     assert!(code == Some(1) && complaint.contains("is stalled (PartlyRolledBack)"), "{complaint}");
 }
@@ -201,7 +215,7 @@ async fn the_whole_is_undone() {
     assert_eq!((code, complaint.as_str()), (Some(0), ""));
     assert!(said.contains("goes back to 1"), "{said}");
     let rollout = stage.complete(60).await;
-    assert_eq!(versions(&stage.live_are(30, 3).await), ["1"; 3]);
+    until(&stage, &["1"; 3]).await;
     let history = &status_of(&rollout)["history"];
     assert_eq!((&history[0]["kind"], &history[0]["version"]), (&json!("Deploy"), &json!("1")), "{history}");
 }
