@@ -40,14 +40,16 @@ pub fn failed(snapshot: &Snapshot) -> Ranges {
 
 /// The pins, and these instances pinned like this; in as many pins as it takes to name them all.
 pub fn pinned(pins: &[Pin], instances: &Ranges, pin: &Pin) -> Vec<Pin> {
-    let mut pins = unpinned(pins, instances);
-    let mut left = instances.clone();
+    unpinned(pins, instances).into_iter().chain(split(instances.clone(), pin)).collect()
+}
+
+/// This pin of these instances, as often as it takes.
+fn split(mut left: Ranges, pin: &Pin) -> Vec<Pin> {
+    let mut pins = Vec::new();
     while !left.is_empty() {
         let text = left.within(INSTANCES_CHARS_MAX);
-        left.0.retain({
-            let named = Ranges::parse(&text);
-            move |slot| !named.0.contains(slot)
-        });
+        let named = Ranges::parse(&text);
+        left.0.retain(|slot| !named.0.contains(slot));
         pins.push(Pin { instances: text, ..pin.clone() });
     }
     pins
@@ -59,11 +61,11 @@ pub fn unpinned(pins: &[Pin], instances: &Ranges) -> Vec<Pin> {
         let named = Ranges::parse(&pin.instances);
         let left: Ranges = named.0.difference(&instances.0).copied().collect();
         if left == named {
-            return Some(pin.clone()); // as somebody wrote it
+            return vec![pin.clone()]; // as somebody wrote it
         }
-        (!left.is_empty()).then(|| Pin { instances: left.to_string(), ..pin.clone() })
+        split(left, pin)
     };
-    pins.iter().filter_map(without).collect()
+    pins.iter().flat_map(without).collect()
 }
 
 #[cfg(test)]

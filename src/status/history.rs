@@ -177,7 +177,8 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
         let Some(to) = slot.assigned.filter(|to| look.revision(Some(&(*to).to_owned())).is_some()) else { continue };
         // Status is not written at each look: it may be far on its way by then.
         let is_other = |pod: &&Pod| pod.revision != to;
-        let leaves = || slot.live.is_empty() && slot.terminating.iter().any(is_other);
+        let last = || slot.terminating.iter().chain(&slot.finished).max_by_key(|pod| pod.created);
+        let leaves = || slot.live.is_empty() && last().is_some_and(is_other);
         if !slot.live.iter().any(is_other) && !leaves() {
             continue;
         }

@@ -5,11 +5,12 @@
 //! |---|---|
 //! | Current | `Complete` |
 //! | InProgress | `RollingOut`, `RollingBack`; `AwaitingApproval`, `Paused` (by spec.paused, or by a timed pause); `QuotaExceeded`, `FailedCreate` (a Pod is refused for now); `InstancesUnavailable` (no run is on; instances were lost, or are new by scaling); `Deleting` |
-//! | Failed | `RolledBack`, `Aborted` (and back in place); `FirstRevisionFailed`, `FailureThreshold` (onFailure: Pause), `ProgressDeadlineExceeded`, `RollbackStuck`, `InvalidSpec` |
+//! | Failed | `RolledBack`, `Aborted` (and back in place); `PartlyRolledBack` (onFailure: RollbackFailed); `PinFailed` (all else is done); `FirstRevisionFailed`, `FailureThreshold` (onFailure: Pause), `ProgressDeadlineExceeded`, `RollbackStuck`, `InvalidSpec` |
 //!
-//! Four of these are not in the API's agreed list and say more than it could: `FailedCreate` is what `QuotaExceeded` is,
+//! Six of these are not in the API's agreed list and say more than it could: `FailedCreate` is what `QuotaExceeded` is,
 //! for any other refusal; `InstancesUnavailable` keeps a lost Pod from reading as a rollout; `Deleting` keeps an object
-//! that is going from reading `Complete`; `FailureThreshold` is `ProgressDeadlineExceeded` for failures that came sooner.
+//! that is going from reading `Complete`; `PartlyRolledBack` and `PinFailed` name what a person must decide;
+//! `FailureThreshold` is `ProgressDeadlineExceeded` for failures that came sooner.
 //!
 //! Before the first look the CRD's default says Ready=Unknown, `Pending`.
 use super::{
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     api::rollout::OnFailure,
-    plan::HoldReason,
+    plan::{HoldReason, rollout::Slot},
     snapshot::{Ranges, RefusalReason, TemplateCheck, template::refusal},
 };
 
@@ -158,14 +159,17 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
         let why = "there is no earlier revision to go back to";
         return Some(failed("FirstRevisionFailed", format!("{cause}: {why}; {TRY_AGAIN}")));
     }
-    if look.spec().strategy.on_failure == OnFailure::RollbackFailed && !is_aborted(look) {
-        return Some(partly_rolled_back(look, &cause));
-    }
-    let rolls_back = look.spec().strategy.on_failure == OnFailure::Rollback;
-    if (rolls_back || is_aborted(look)) && look.revision(memory.stable.as_ref()).is_none_or(|stable| stable.deleting) {
+    let on_failure = look.spec().strategy.on_failure;
+    let rolls_back = on_failure == OnFailure::Rollback;
+    if (on_failure != OnFailure::Pause || is_aborted(look))
+        && look.revision(memory.stable.as_ref()).is_none_or(|stable| stable.deleting)
+    {
         let gone = memory.stable.as_deref().unwrap_or_default();
         let why = format!("cannot go back: ControllerRevision {gone} was deleted");
         return Some(failed("RollbackStuck", format!("{cause}; {why}: {TRY_AGAIN}")));
+    }
+    if on_failure == OnFailure::RollbackFailed && !is_aborted(look) {
+        return Some(partly_rolled_back(look, &cause));
     }
     if rolls_back {
         return Some(in_progress("RollingBack", format!("{cause}: going back")));
@@ -184,7 +188,10 @@ fn partly_rolled_back(look: &Look<'_>, cause: &str) -> Verdict {
     let counted = look.memory().failed.as_ref().map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
     let to = look.version_in_words(look.memory().stable.as_ref());
     let slots = look.slots.unpinned().filter(|slot| counted.0.contains(&slot.index));
-    let (back, on_their_way): (Vec<_>, Vec<_>) = slots.partition(|slot| look.slots.is_in_place(slot));
+    // One that has gone back and blinks, or was lost, goes nowhere.
+    let has_gone_back =
+        |slot: &&Slot<'_>| slot.live.iter().all(|pod| Some(&pod.revision) == look.memory().stable.as_ref());
+    let (back, on_their_way): (Vec<_>, Vec<_>) = slots.partition(has_gone_back);
     if let Some(first) = on_their_way.first() {
         let first = look.instance(first.index);
         let message = match on_their_way.len() {
@@ -254,6 +261,8 @@ fn held(look: &Look<'_>) -> Option<Verdict> {
     let reason = match hold.reason {
         HoldReason::Paused | HoldReason::PauseTimer => "Paused",
         HoldReason::AwaitingApproval => "AwaitingApproval",
+        HoldReason::Pinned if look.spec().paused => "Paused",
+        HoldReason::Pinned => way(look),
         _ => return None,
     };
     let other_run = look.spec().approve.as_ref().filter(|answer| answer.run != look.memory().run);

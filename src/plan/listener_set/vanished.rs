@@ -73,7 +73,8 @@ pub fn note_write(memory: &mut SetRecollection, change: &SetChange, result: &App
     else {
         return;
     };
-    if matches!(result, Applied::Done { .. } | Applied::Unknown { .. }) {
+    // Who is told to come again later knows that nothing was written.
+    if matches!(result, Applied::Done { .. } | Applied::Unknown { retry_after: None, .. }) {
         memory.owned.insert(listener.clone(), (write.holder.clone(), write.epoch));
     }
 }

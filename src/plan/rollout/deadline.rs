@@ -36,11 +36,12 @@ fn is_stopped(view: &View<'_>, behind: &[i32]) -> bool {
     let is_missing = |slot: &Slot<'_>| behind.contains(&slot.index) && at_effective(view, slot).next().is_none();
     // A refusal is remembered until a create succeeds. Where there is no room for one, it is of the past.
     let is_refused = view.snapshot.create_refusal.is_some() && view.budget.total < view.budget.total_max;
-    // Nor can one where pinned instances that do not come up have used up what there is.
-    let is_used_up = view.budget.total >= view.budget.total_max && {
-        let mut pinned = view.slots.wanted().filter(|slot| slot.pin.is_some() && slot.live.len() > 1);
-        pinned.any(|slot| !view.slots.is_in_place(slot))
-    };
+    // Nor can one be where pinned instances that do not come up have used up what there is.
+    let is_late = |slot: &Slot<'_>| slot.pin.is_some() && !slot.live.is_empty() && !view.slots.is_in_place(slot);
+    let is_used_up = view.budget.total >= view.budget.total_max
+        && view.budget.available_instances <= view.budget.available_min
+        && view.slots.wanted().any(is_late)
+        && view.slots.wanted().filter(|slot| behind.contains(&slot.index)).all(is_missing);
     gates::stop_clock(view) || is_used_up || (is_refused && view.slots.wanted().any(is_missing))
 }
 

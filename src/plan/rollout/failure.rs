@@ -138,6 +138,7 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
             slot.is_some_and(|slot| slot.live.iter().any(|pod| pod.revision == effective.name))
         };
         slots.0.extend(failures(view, alarm).into_iter().map(|(slot, _)| slot).filter(has_changed));
+        slots.0.retain(|slot| *slot < view.replicas());
         failed.slots = slots.within(RANGES_CHARS_MAX);
         return Some(failed);
     }

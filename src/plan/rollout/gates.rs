@@ -3,7 +3,7 @@ use super::{
     Alarm, View, after, batches,
     failure::seconds,
     memory::{behind, undone_in_words},
-    slots::Done,
+    slots::{Done, left_out},
 };
 use crate::{
     api::{RolloutSpec, rollout::OnFailure},
@@ -24,9 +24,11 @@ const OPEN: &[Gate] = &[
     template_refused,
     template_unchecked,
     failed,
+    all_pinned,
     progress_deadline,
     paused_between_batches,
     previous_batch_not_healthy,
+    batch_pinned,
     pause_timer,
     awaiting_approval,
 ];
@@ -135,7 +137,12 @@ fn unchecked(view: &View<'_>, revision: &Revision) -> Option<Hold> {
 /// Holds a change to this revision, which a pin asks for.
 pub(super) fn pin(view: &View<'_>, revision: &Revision, alarm: &mut Alarm) -> Option<Hold> {
     let held = paused(view).or_else(|| template_of(view, revision, alarm))?;
-    Some(Hold { reason: HoldReason::Pinned, message: format!("pinned instances wait: {}", held.message), ..held })
+    Some(of_pins(held))
+}
+
+/// What holds pinned instances alone.
+pub(super) fn of_pins(held: Hold) -> Hold {
+    Hold { reason: HoldReason::Pinned, message: format!("pinned instances wait: {}", held.message), ..held }
 }
 
 /// Holds Pods of this revision.
@@ -154,6 +161,18 @@ pub(super) fn failed(view: &View<'_>) -> Option<Hold> {
         "change the spec, set spec.retryAt to try again, or spec.abort to go back"
     };
     Some(hold(HoldReason::FailureThreshold, format!("{}: {}; {remedy}", failed.reason, failed.message)))
+}
+
+/// Every instance of the batch in work was pinned since it was opened: nothing has shown that the version works.
+fn batch_pinned(view: &View<'_>) -> Option<Hold> {
+    let (opened, left_out) = (view.slots.opened(), left_out(view.lineage, &view.memory));
+    let before = view.slots.boundaries().iter().map(|boundary| boundary.up_to).rfind(|end| *end < opened);
+    let mut members = (before.unwrap_or(0)..opened).filter(|slot| !left_out.0.contains(slot)).peekable();
+    members.peek()?;
+    let is_pinned = |slot: i32| view.slots.wanted_at(slot).is_some_and(|slot| slot.pin.is_some());
+    let (index, count) = view.memory.batch.as_ref().map(|batch| (batch.index, batch.count))?;
+    let message = format!("every instance of batch {index}/{count} is pinned: nothing shows that the version works");
+    members.all(is_pinned).then(|| hold(HoldReason::Pinned, message))
 }
 
 /// What nobody runs has not proven anything.

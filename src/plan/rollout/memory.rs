@@ -77,6 +77,9 @@ pub(super) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
         {
             memory.batch = None;
         }
+        if let Some(batch) = memory.batch.as_mut().filter(|batch| batch.opened == 0) {
+            batch.pinned = lineage.pins.slots().within(INSTANCES_CHARS_MAX); // no batch rests on it yet
+        }
         if memory.batch.is_none() && lineage.is_revert() {
             memory.failed = None; // nobody asks for what failed any more
         }

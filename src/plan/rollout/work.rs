@@ -233,7 +233,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             }
             let gate = match reason {
                 PodReason::Restart if !pod.is_ready() && slot.pin.is_none() => &forward, // a retry
-                PodReason::Restart | PodReason::Pin if slot.index >= restart_end => continue,
+                PodReason::Restart if slot.index >= restart_end => continue,
+                PodReason::Pin if slot.index >= restart_end && pod.is_ready() => continue,
                 PodReason::Restart => &renew,
                 PodReason::Pin => {
                     let to = self.assigned(slot).and_then(|to| gates::template_of(view, to, self.alarm));
@@ -311,7 +312,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let refused = matches!(checked, Some(TemplateCheck::Refused { .. }));
         if refused || (view.lineage.is_first() && checked.is_none()) {
             if slot.pin.is_some() {
-                self.aside = self.aside.take().or_else(|| gates::pin(view, revision, self.alarm));
+                let held = gates::template_of(view, revision, self.alarm).map(gates::of_pins);
+                self.aside = self.aside.take().or(held);
             } else if let Some(hold) = gates::template(view, self.alarm) {
                 self.note(hold);
             }

@@ -276,6 +276,34 @@ fn pins_open_no_batch() {
     }
 }
 
+/// Who takes a canary back does not ask for another one.
+#[test]
+fn a_batch_that_was_pinned_away_opens_no_other() {
+    let mut world = world("a a a a", 'b', surging(&json!({"batchSize": 1})));
+    world.broken = vec!["b".into()];
+    live(&mut world, 2);
+    set_pins(&mut world, json!([{"instances": "0", "revision": "a"}]));
+    live(&mut world, 600);
+    assert_eq!(revisions_run(&world), "aaaa");
+    let said = say(&plan(&world.snapshot));
+    assert!(said.contains("every instance of batch 1/4 is pinned"), "{said}");
+    world.broken.clear();
+    set_pins(&mut world, json!([]));
+    live(&mut world, 600);
+    assert_eq!(revisions_run(&world), "bbbb");
+}
+
+/// A version that hangs is rolled back, whatever a pin does beside it.
+#[test]
+fn a_broken_pin_hides_no_broken_version() {
+    let mut world = world("a a a a", 'b', json!({"progressDeadlineSeconds": 60}));
+    world.broken = vec!["b".into(), "c".into()];
+    set_pins(&mut world, json!([{"instances": "3", "revision": "c"}]));
+    live(&mut world, 600);
+    let status = world.snapshot.rollout.status.clone().unwrap();
+    assert_eq!(status.effective_revision.as_deref(), Some("a"), "{:?}", status.failed);
+}
+
 /// What runs nowhere has not completed.
 #[test]
 fn with_all_pinned_nothing_completes() {
@@ -305,7 +333,13 @@ fn a_deleted_revision_takes_no_pod_with_it() {
 /// With no room for anything else a broken pin keeps others waiting, and none of them is blamed for it.
 #[test]
 fn a_broken_pin_that_uses_up_the_budget_blames_nobody() {
-    let mut world = world("a a a a", 'b', surging(&json!({"batchSize": 1})));
+    for strategy in [json!({"batchSize": 1}), json!({"batchSize": 1, "maxSurge": 0, "maxUnavailable": 1})] {
+        blames_nobody(&strategy);
+    }
+}
+
+fn blames_nobody(strategy: &Value) {
+    let mut world = world("a a a a", 'b', surging(strategy));
     world.broken = vec!["c".into()];
     live(&mut world, 12);
     set_pins(&mut world, json!([{"instances": "3", "revision": "c"}]));
