@@ -171,8 +171,17 @@ fn batch_pinned(view: &View<'_>) -> Option<Hold> {
     members.peek()?;
     let is_pinned = |slot: i32| view.slots.wanted_at(slot).is_some_and(|slot| slot.pin.is_some());
     let (index, count) = view.memory.batch.as_ref().map(|batch| (batch.index, batch.count))?;
-    let message = format!("every instance of batch {index}/{count} is pinned: nothing shows that the version works");
-    members.all(is_pinned).then(|| hold(HoldReason::Pinned, message))
+    let run = view.memory.run;
+    let message = format!(
+        "every instance of batch {index}/{count} is pinned, nothing shows that the version works: unpin one, or set spec.approve to {{run: {run}, batch: {index}}}"
+    );
+    (!is_approved(view, index) && members.all(is_pinned)).then(|| hold(HoldReason::Pinned, message))
+}
+
+/// A person has said that the run may go on past this batch.
+fn is_approved(view: &View<'_>, index: i32) -> bool {
+    let answer = view.spec().approve.as_ref().filter(|answer| answer.run == view.memory.run);
+    answer.is_some_and(|answer| answer.batch == -1 || answer.batch >= index)
 }
 
 /// What nobody runs has not proven anything.
@@ -210,9 +219,7 @@ fn pause(view: &View<'_>) -> Option<(i32, Option<i32>)> {
     let index = batches::index_of(ends, view.slots.opened());
     let current = ends.get(index - 1).filter(|current| current.up_to == view.slots.opened())?;
     let index = i32::try_from(index).ok()?;
-    let answer = view.spec().approve.as_ref().filter(|answer| answer.run == view.memory.run);
-    let is_passed = answer.is_some_and(|answer| answer.batch == -1 || answer.batch >= index);
-    current.pause.as_ref().filter(|_| !is_passed).map(|pause| (index, pause.seconds))
+    current.pause.as_ref().filter(|_| !is_approved(view, index)).map(|pause| (index, pause.seconds))
 }
 
 fn pause_timer(view: &View<'_>) -> Option<Hold> {
