@@ -225,6 +225,8 @@ struct Seen {
     opened: i32,
     replicas: i32,
     restart_at: Option<Timestamp>,
+    /// Instances that alone go back (RollbackFailed).
+    back: Ranges,
     /// Instances not opened yet, and opened ones without an available Pod that stays.
     remaining: usize,
 }
@@ -241,14 +243,18 @@ impl Seen {
             pods.any(|pod| is_available(snapshot, pod, skew_seconds))
         };
         let opened = planned.memory.batch.as_ref().map_or(spec.replicas, |batch| batch.opened);
+        let goes_back = spec.strategy.on_failure == OnFailure::RollbackFailed;
+        let failed = planned.memory.failed.as_ref().filter(|failed| goes_back && failed.at.is_some());
+        let back = failed.map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
+        let counts = |slot: &i32| pinned_to(snapshot, *slot).is_none() && !back.0.contains(slot);
+        let is_left = |slot: &i32| *slot >= opened || !arrived(*slot);
         Self {
             run: planned.memory.run,
             opened,
             replicas: spec.replicas,
             restart_at,
-            remaining: (0..spec.replicas)
-                .filter(|slot| pinned_to(snapshot, *slot).is_none() && (*slot >= opened || !arrived(*slot)))
-                .count(),
+            remaining: (0..spec.replicas).filter(counts).filter(is_left).count(),
+            back,
         }
     }
 
@@ -260,7 +266,9 @@ impl Seen {
         planned: &Plan,
         skew_seconds: i64,
     ) -> Result<(), TestCaseError> {
-        if (self.run, self.replicas, self.restart_at) != (before.run, before.replicas, before.restart_at) {
+        if (self.run, self.replicas, self.restart_at, &self.back)
+            != (before.run, before.replicas, before.restart_at, &before.back)
+        {
             return Ok(());
         }
         prop_assert!(self.opened >= before.opened, "R6: opened shrinks");
