@@ -137,12 +137,12 @@ fn unchecked(view: &View<'_>, revision: &Revision) -> Option<Hold> {
 /// Holds a change to this revision, which a pin asks for.
 pub(super) fn pin(view: &View<'_>, revision: &Revision, alarm: &mut Alarm) -> Option<Hold> {
     let held = paused(view).or_else(|| template_of(view, revision, alarm))?;
-    Some(of_pins(held))
+    Some(of_pins(&held))
 }
 
 /// What holds pinned instances alone.
-pub(super) fn of_pins(held: Hold) -> Hold {
-    Hold { reason: HoldReason::Pinned, message: format!("pinned instances wait: {}", held.message), ..held }
+pub(super) fn of_pins(held: &Hold) -> Hold {
+    Hold { reason: HoldReason::Pinned, message: format!("pinned instances wait: {}", held.message), ..held.clone() }
 }
 
 /// Holds Pods of this revision.

@@ -312,7 +312,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let refused = matches!(checked, Some(TemplateCheck::Refused { .. }));
         if refused || (view.lineage.is_first() && checked.is_none()) {
             if slot.pin.is_some() {
-                let held = gates::template_of(view, revision, self.alarm).map(gates::of_pins);
+                let held = gates::template_of(view, revision, self.alarm).map(|held| gates::of_pins(&held));
                 self.aside = self.aside.take().or(held);
             } else if let Some(hold) = gates::template(view, self.alarm) {
                 self.note(hold);
