@@ -265,6 +265,14 @@ pub struct HistoryEntry {
     pub result: String,
 }
 
+impl HistoryEntry {
+    /// It is about the same run, restart or change as this one, however far that was by then.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.kind, self.run, &self.revision, &self.started_at)
+            == (&other.kind, other.run, &other.revision, &other.started_at)
+    }
+}
+
 /// Strings for the columns of `kubectl get`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

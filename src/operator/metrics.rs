@@ -25,7 +25,7 @@ use super::{
     shell::{Looked, Result as LookResult},
 };
 use crate::{
-    api::{Rollout, RolloutStatus, status::HistoryEntry},
+    api::{Rollout, RolloutStatus},
     observe::{Observer, watch},
     plan::{Applied, listener_set::death::Proof},
     snapshot::index::{Kind, ObjectKey},
@@ -269,11 +269,7 @@ impl Metrics {
     /// A status was written: counts runs that turned back, and the length of those that ended.
     pub fn transition(&self, rollout: &Rollout, before: &RolloutStatus, after: &RolloutStatus) {
         for now in &after.history {
-            let same = |was: &&HistoryEntry| {
-                (&was.kind, was.run, &was.revision, &was.started_at)
-                    == (&now.kind, now.run, &now.revision, &now.started_at)
-            };
-            let was = before.history.iter().find(same);
+            let was = before.history.iter().find(|was| was.is_same(now));
             if was.is_none() && now.kind == "Rollback" {
                 self.rollbacks.get_or_create(&RolloutLabels::from(&ObjectKey::of(rollout))).inc();
             }

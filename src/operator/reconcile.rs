@@ -152,9 +152,9 @@ async fn report(
         return Reported::Done;
     }
     // What history is to tell of may be over by the next write.
-    let newest =
-        |status: &RolloutStatus| status.history.first().map(|entry| (entry.kind.clone(), entry.started_at.clone()));
-    let must_remember = Memory::of(before) != plan.memory || before.and_then(newest) != newest(&status);
+    let newest_before = before.and_then(|before| before.history.first());
+    let has_begun = status.history.first().is_some_and(|new| newest_before.is_none_or(|known| !new.is_same(known)));
+    let must_remember = Memory::of(before) != plan.memory || has_begun;
     let spacing = status_spacing(rollout.spec.replicas);
     if let Some(at) = memory.status_written_at.map(|at| at + spacing)
         && at > Instant::now()

@@ -7,7 +7,7 @@ use super::{
     verdict::{self, Kind, Verdict},
 };
 use crate::{
-    api::{Time, bounds, status::HistoryEntry},
+    api::{Time, bounds, rollout::Request, status::HistoryEntry},
     plan::rollout::Slot,
     snapshot::{Pod, Ranges},
 };
@@ -75,12 +75,12 @@ fn result_of_the_run_before(look: &Look<'_>) -> &'static str {
 
 fn begun(look: &Look<'_>) -> HistoryEntry {
     let memory = look.memory();
-    let request = look.spec().request.clone().unwrap_or_default();
+    let request = asked(look.spec().request.as_ref());
     let was_elsewhere = look.before.effective_revision.is_some() && look.before.effective_revision != memory.effective;
     let automatic = look.is_given_up() && !verdict::is_aborted(look);
     let reason = if look.is_given_up() { Some(verdict::cause(look)) } else { request.reason };
     HistoryEntry {
-        id: request.id.filter(|_| !automatic).map(|id| clip(&id, 128)),
+        id: request.id.filter(|_| !automatic),
         kind: if look.is_back() && (look.is_given_up() || was_elsewhere) { ROLLBACK } else { DEPLOY }.into(),
         run: memory.run,
         revision: clip(memory.effective.as_deref().unwrap_or_default(), 63),
@@ -89,12 +89,22 @@ fn begun(look: &Look<'_>) -> HistoryEntry {
             look.slots.all().flat_map(|slot| &slot.live).filter(|pod| Some(&pod.revision) != memory.effective.as_ref()),
         ),
         instances: String::new(),
-        by: request.by.filter(|_| !automatic).map(|by| clip(&by, 128)),
+        by: request.by.filter(|_| !automatic),
         reason: reason.map(|reason| clip(&reason, bounds::MESSAGE_CHARS_MAX)),
         started_at: Some(look.now()),
         completed_at: None,
         result: IN_PROGRESS.into(),
     }
+}
+
+/// Who asks for something and why, within the bounds of an entry.
+fn asked(request: Option<&Request>) -> Request {
+    let clipped = |text: &Option<String>, chars_max| text.as_deref().map(|text| clip(text, chars_max));
+    request.map_or_else(Request::default, |request| Request {
+        id: clipped(&request.id, 128),
+        by: clipped(&request.by, 128),
+        reason: clipped(&request.reason, bounds::MESSAGE_CHARS_MAX),
+    })
 }
 
 /// The present run's entry follows the verdict, until it has succeeded.
@@ -136,7 +146,7 @@ fn restarts(look: &Look<'_>, verdict: &Verdict, entries: &mut Vec<HistoryEntry>)
         return;
     }
     let memory = look.memory();
-    let request = look.spec().request.clone().unwrap_or_default();
+    let request = asked(look.spec().request.as_ref());
     let entry = HistoryEntry {
         kind: RESTART.into(),
         run: memory.run,
@@ -145,9 +155,9 @@ fn restarts(look: &Look<'_>, verdict: &Verdict, entries: &mut Vec<HistoryEntry>)
         from_version: String::new(),
         instances: String::new(),
         started_at: Some(at.clone()),
-        by: request.by.map(|by| clip(&by, 128)),
-        id: request.id.map(|id| clip(&id, 128)),
-        reason: request.reason.map(|reason| clip(&reason, bounds::MESSAGE_CHARS_MAX)),
+        by: request.by,
+        id: request.id,
+        reason: request.reason,
         completed_at: None,
         result: IN_PROGRESS.into(),
     };
@@ -184,9 +194,7 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
         }
         let kind = if slot.pin.is_some() { INSTANCE_ROLLBACK } else { UNPIN };
         // Who asks for the present spec has not asked for this.
-        let request = slot.pin.and_then(|pin| pin.request.clone()).unwrap_or_default();
-        let (id, by) = (request.id.map(|id| clip(&id, 128)), request.by.map(|by| clip(&by, 128)));
-        let reason = request.reason.map(|reason| clip(&reason, bounds::MESSAGE_CHARS_MAX));
+        let Request { id, by, reason } = asked(slot.pin.and_then(|pin| pin.request.as_ref()));
         let is_it = |e: &&mut HistoryEntry| {
             (e.result.as_str(), e.kind.as_str(), e.revision.as_str()) == (IN_PROGRESS, kind, to)
                 && (&e.id, &e.by, &e.reason) == (&id, &by, &reason)

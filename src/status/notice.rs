@@ -214,15 +214,11 @@ impl News<'_> {
         let ended = ended.map(|at| normal("RestartCompleted", "Restart", &format!("no Pod is older than {}", at.0)));
         begun.chain(ended).collect()
     }
-}
 
-impl News<'_> {
     fn pins(&self) -> Vec<Notice> {
         let as_before = |entry: &HistoryEntry| {
-            let same = |other: &&HistoryEntry| {
-                (&other.kind, &other.revision, &other.started_at) == (&entry.kind, &entry.revision, &entry.started_at)
-            };
-            self.before.history.iter().find(same).map(|entry| entry.result.clone())
+            let known = self.before.history.iter().find(|known| known.is_same(entry));
+            known.map(|known| known.result.clone())
         };
         let told = self.after.history.iter().rev().filter_map(|entry| {
             let is_pin = entry.kind == history::INSTANCE_ROLLBACK;

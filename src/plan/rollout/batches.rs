@@ -41,6 +41,9 @@ pub fn boundaries(strategy: &Strategy, replicas: i32) -> Vec<Boundary> {
 
 /// The same where some instances are in no batch: the batches count the others, in order, and end at their numbers.
 pub fn boundaries_around(strategy: &Strategy, replicas: i32, left_out: &Ranges) -> Vec<Boundary> {
+    if left_out.is_empty() {
+        return boundaries(strategy, replicas);
+    }
     let others: Vec<i32> = (0..replicas.max(0)).filter(|instance| !left_out.0.contains(instance)).collect();
     let mut found = boundaries(strategy, others.len() as i32);
     let last = found.len() - 1;

@@ -3,7 +3,7 @@ use super::{
     Alarm, View, after, batches,
     failure::seconds,
     memory::{behind, undone_in_words},
-    slots::{Done, left_out},
+    slots::Done,
 };
 use crate::{
     api::{RolloutSpec, rollout::OnFailure},
@@ -165,17 +165,14 @@ pub(super) fn failed(view: &View<'_>) -> Option<Hold> {
 
 /// Every instance of the batch in work was pinned since it was opened: nothing has shown that the version works.
 fn batch_pinned(view: &View<'_>) -> Option<Hold> {
-    let (opened, left_out) = (view.slots.opened(), left_out(view.lineage, &view.memory));
-    let before = view.slots.boundaries().iter().map(|boundary| boundary.up_to).rfind(|end| *end < opened);
-    let mut members = (before.unwrap_or(0)..opened).filter(|slot| !left_out.0.contains(slot)).peekable();
+    let mut members = view.slots.members().peekable();
     members.peek()?;
-    let is_pinned = |slot: i32| view.slots.wanted_at(slot).is_some_and(|slot| slot.pin.is_some());
     let (index, count) = view.memory.batch.as_ref().map(|batch| (batch.index, batch.count))?;
     let run = view.memory.run;
     let message = format!(
         "every instance of batch {index}/{count} is pinned, nothing shows that the version works: unpin one, or set spec.approve to {{run: {run}, batch: {index}}}"
     );
-    (!is_approved(view, index) && members.all(is_pinned)).then(|| hold(HoldReason::Pinned, message))
+    (!is_approved(view, index) && members.all(|slot| slot.pin.is_some())).then(|| hold(HoldReason::Pinned, message))
 }
 
 /// A person has said that the run may go on past this batch.

@@ -84,7 +84,7 @@ pub(super) fn trace<'a>(snapshot: &'a Snapshot, remembered: &Memory) -> Lineage<
 /// With an empty status and nothing completed: of the revisions that work the one that most live Pods run, when that is not
 /// the wanted one. With nothing ready there is nothing to go back to.
 fn most_live<'a>(snapshot: &'a Snapshot, pins: &Pins<'_>, update: Option<&Revision>) -> Option<&'a Revision> {
-    let pods = || snapshot.pods.iter().filter(|pod| pins.target(pod.slot).is_none());
+    let pods = || snapshot.pods.iter().filter(|pod| pins.get(pod.slot).is_none());
     let live = |revision: &Revision| pods().filter(|pod| pod.is_live() && pod.revision == revision.name).count();
     let works = |revision: &Revision| pods().any(|pod| pod.is_ready() && pod.revision == revision.name);
     let working = snapshot.revisions.iter().filter(|revision| !revision.deleting && works(revision));

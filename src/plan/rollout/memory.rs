@@ -115,7 +115,7 @@ fn observed_opened(snapshot: &Snapshot, lineage: &Lineage<'_>) -> i32 {
     let effective = lineage.effective.map(|revision| revision.name.as_str());
     let spec = &snapshot.rollout.spec;
     let replicas = replicas(spec);
-    let pods = snapshot.pods.iter().filter(|pod| pod.is_live() && lineage.pins.target(pod.slot).is_none());
+    let pods = snapshot.pods.iter().filter(|pod| pod.is_live() && lineage.pins.get(pod.slot).is_none());
     let at_it = pods.filter(|pod| Some(pod.revision.as_str()) == effective);
     let Some(highest) = at_it.map(|pod| pod.slot).filter(|slot| *slot < replicas).max() else { return 0 };
     let ends = boundaries_around(&spec.strategy, replicas, &lineage.pins.slots());

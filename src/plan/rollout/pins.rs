@@ -40,18 +40,10 @@ impl<'a> Pins<'a> {
         Self { all, by_slot }
     }
 
-    fn number(&self, slot: i32) -> Option<usize> {
-        *self.by_slot.get(usize::try_from(slot).ok()?)?
-    }
-
-    /// What this slot is pinned to, if it is.
-    pub fn target(&self, slot: i32) -> Option<&Target<'a>> {
-        self.number(slot).map(|number| &self.all[number].1)
-    }
-
-    /// The pin that counts for this slot, if one does.
-    pub fn pin(&self, slot: i32) -> Option<&'a Pin> {
-        self.number(slot).map(|number| self.all[number].0)
+    /// The pin that counts for this slot, if one does, and what it comes to.
+    pub fn get(&self, slot: i32) -> Option<(&'a Pin, &Target<'a>)> {
+        let number = (*self.by_slot.get(usize::try_from(slot).ok()?)?)?;
+        self.all.get(number).map(|(pin, target)| (*pin, target))
     }
 
     /// Slots below replicas that are pinned.

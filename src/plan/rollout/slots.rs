@@ -25,6 +25,7 @@ pub struct Slots<'a> {
     by_index: BTreeMap<i32, Slot<'a>>,
     replicas: i32,
     opened: i32,
+    left_out: Ranges,
     boundaries: Vec<Boundary>,
     min_ready_seconds: i32,
     renewal: Renewal<'a>,
@@ -91,20 +92,19 @@ impl<'a> Slots<'a> {
             restart_at: reached(spec.restart_at.as_ref(), snapshot.now),
             retry: retried.zip(reached(spec.retry_at.as_ref(), snapshot.now)),
         };
-        let rolled_back = rolled_back(snapshot, lineage, memory);
+        let (rolled_back, left_out) = (rolled_back(snapshot, lineage, memory), left_out(lineage, memory));
         let mut slots: BTreeMap<i32, Slot<'a>> = BTreeMap::new();
         for index in 0..replicas {
             let is_forward = index < opened && !rolled_back.0.contains(&index);
             let unpinned = if is_forward { effective } else { stable };
-            let assigned = match lineage.pins.target(index) {
-                None => unpinned,
-                Some(Target::Is(revision)) => Some(revision.name.as_str()),
-                Some(Target::Due(_)) => Some(NOT_MADE_YET),
-                Some(Target::Invalid(_)) => stable.or(effective), // unless it runs something
+            let (assigned, pin) = match lineage.pins.get(index) {
+                None => (unpinned, None),
+                Some((pin, Target::Is(revision))) => (Some(revision.name.as_str()), Some(pin)),
+                Some((pin, Target::Due(_))) => (Some(NOT_MADE_YET), Some(pin)),
+                // It stays what it runs, if it runs something; where nothing has completed yet, the first revision has it.
+                Some((pin, Target::Invalid(_))) => (stable.or(effective), Some(pin).filter(|_| !lineage.is_first())),
             };
-            // Where nothing has completed yet, a pin that means nothing leaves its slot to the first revision.
-            let is_idle = lineage.is_first() && matches!(lineage.pins.target(index), Some(Target::Invalid(_)));
-            slots.insert(index, Slot::empty(index, assigned, lineage.pins.pin(index).filter(|_| !is_idle)));
+            slots.insert(index, Slot::empty(index, assigned, pin));
         }
         for pod in &snapshot.pods {
             let slot = slots.entry(pod.slot).or_insert_with(|| Slot::empty(pod.slot, None, None));
@@ -120,7 +120,7 @@ impl<'a> Slots<'a> {
             }
             let rank =
                 |pod: &Pod| (!pod.is_available(spec.min_ready_seconds, snapshot.now), !pod.is_ready(), pod.created);
-            if slot.pin.is_some() && matches!(lineage.pins.target(slot.index), Some(Target::Invalid(_))) {
+            if slot.pin.is_some() && matches!(lineage.pins.get(slot.index), Some((_, Target::Invalid(_)))) {
                 let best = slot.live.iter().min_by_key(|pod| (rank(pod), &pod.name));
                 slot.assigned = best.map(|best| best.revision.as_str()).or(slot.assigned);
             }
@@ -135,7 +135,8 @@ impl<'a> Slots<'a> {
             by_index: slots,
             replicas,
             opened,
-            boundaries: boundaries_around(&spec.strategy, replicas, &left_out(lineage, memory)),
+            boundaries: boundaries_around(&spec.strategy, replicas, &left_out),
+            left_out,
             min_ready_seconds: spec.min_ready_seconds,
             renewal,
             snapshot,
@@ -166,6 +167,13 @@ impl<'a> Slots<'a> {
     /// The batches: they count the slots that are not pinned.
     pub fn boundaries(&self) -> &[Boundary] {
         &self.boundaries
+    }
+
+    /// The slots of the batch in work that it was opened with.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Slot<'a>> {
+        let before = self.boundaries.iter().map(|boundary| boundary.up_to).rfind(|end| *end < self.opened);
+        let members = self.by_index.range(before.unwrap_or(0)..self.opened).map(|(_, slot)| slot);
+        members.filter(|slot| !self.left_out.0.contains(&slot.index))
     }
 
     /// Slots that should not exist, highest first.
@@ -247,7 +255,7 @@ impl<'a> Slot<'a> {
 }
 
 /// What is pinned in mid-run moves the end of no batch: nobody is to take the place of one whose canary was taken back.
-pub(super) fn left_out(lineage: &Lineage<'_>, memory: &Memory) -> Ranges {
+fn left_out(lineage: &Lineage<'_>, memory: &Memory) -> Ranges {
     memory.batch.as_ref().map_or_else(|| lineage.pins.slots(), |batch| Ranges::parse(&batch.pinned))
 }
 

@@ -338,7 +338,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     fn assigned(&self, slot: &Slot<'_>) -> Option<&'a Revision> {
         // A stable revision that somebody deleted must not leave the slot empty.
         let Some(assigned) = slot.assigned else { return self.view.lineage.effective };
-        self.view.snapshot.revisions.iter().find(|revision| revision.name == assigned)
+        // Newest first: nearly always it is one of the last.
+        self.view.snapshot.revisions.iter().rev().find(|revision| revision.name == assigned)
     }
 
     fn hold_for_budget(&mut self, slot: i32) {
