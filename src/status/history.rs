@@ -182,44 +182,33 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
             entry.completed_at = Some(now.clone());
         }
     }
-    let outside_a_run = look.is_back() && look.memory().batch.is_none();
-    for slot in look.slots.wanted().filter(|slot| slot.pin.is_some() || outside_a_run) {
-        let Some(to) = slot.assigned.filter(|to| look.revision(Some(&(*to).to_owned())).is_some()) else { continue };
-        // Status is not written at each look: it may be far on its way by then.
-        let is_other = |pod: &&Pod| pod.revision != to;
-        let last = || slot.terminating.iter().chain(&slot.finished).max_by_key(|pod| pod.created);
-        let leaves = || slot.live.is_empty() && last().is_some_and(is_other);
-        if !slot.live.iter().any(is_other) && !leaves() {
-            continue;
-        }
-        let kind = if slot.pin.is_some() { INSTANCE_ROLLBACK } else { UNPIN };
+    for (kind, to, request, slots) in changing(look) {
         // Who asks for the present spec has not asked for this.
-        let Request { id, by, reason } = asked(slot.pin.and_then(|pin| pin.request.as_ref()));
+        let Request { id, by, reason } = asked(request);
         let is_it = |e: &&mut HistoryEntry| {
             (e.result.as_str(), e.kind.as_str(), e.revision.as_str()) == (IN_PROGRESS, kind, to)
                 && (&e.id, &e.by, &e.reason) == (&id, &by, &reason)
         };
         if let Some(entry) = entries.iter_mut().find(is_it) {
             let mut named = Ranges::parse(&entry.instances);
-            named.0.insert(slot.index);
+            named.0.extend(slots.0);
             entry.instances = named.within(bounds::INSTANCES_CHARS_MAX);
             continue;
         }
-        let others =
-            look.slots.wanted().filter(|other| other.assigned == Some(to) && other.pin.is_some() == slot.pin.is_some());
         let in_progress = entries.iter().filter(|entry| entry.result == IN_PROGRESS).count();
         if in_progress + 2 > bounds::HISTORY_MAX {
             continue; // it would push out another one, and that this one in turn
         }
+        let is_pin = kind == INSTANCE_ROLLBACK;
+        let others = look.slots.wanted().filter(|other| other.assigned == Some(to) && other.pin.is_some() == is_pin);
+        let pods = others.flat_map(|slot| slot.live.iter().chain(&slot.terminating));
         let entry = HistoryEntry {
             kind: kind.into(),
             run: look.memory().run,
             revision: clip(to, 63),
             version: look.version(Some(&to.to_owned())),
-            from_version: versions(
-                others.flat_map(|slot| slot.live.iter().chain(&slot.terminating)).filter(|pod| pod.revision != to),
-            ),
-            instances: slot.index.to_string(),
+            from_version: versions(pods.filter(|pod| pod.revision != to)),
+            instances: slots.within(bounds::INSTANCES_CHARS_MAX),
             id,
             by,
             reason,
@@ -229,6 +218,30 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
         };
         entries.insert(0, entry);
     }
+}
+
+/// Instances that are on their way to or from what they are pinned to: kind of entry, revision that they go to, who asked.
+fn changing<'l>(look: &'l Look<'_>) -> Vec<(&'static str, &'l str, Option<&'l Request>, Ranges)> {
+    let outside_a_run = look.is_back() && look.memory().batch.is_none();
+    let mut groups: Vec<(&str, &str, Option<&Request>, Ranges)> = Vec::new();
+    for slot in look.slots.wanted().filter(|slot| slot.pin.is_some() || outside_a_run) {
+        let Some(to) = slot.assigned else { continue };
+        // Status is not written at each look: it may be far on its way by then.
+        let is_other = |pod: &&Pod| pod.revision != to;
+        let last = || slot.terminating.iter().chain(&slot.finished).max_by_key(|pod| pod.created);
+        let leaves = || slot.live.is_empty() && last().is_some_and(is_other);
+        let is_changing = slot.live.iter().any(is_other) || leaves();
+        if !is_changing || look.revision(Some(&to.to_owned())).is_none() {
+            continue;
+        }
+        let kind = if slot.pin.is_some() { INSTANCE_ROLLBACK } else { UNPIN };
+        let request = slot.pin.and_then(|pin| pin.request.as_ref());
+        match groups.iter_mut().find(|group| (group.0, group.1, group.2) == (kind, to, request)) {
+            Some((.., slots)) => drop(slots.0.insert(slot.index)),
+            None => groups.push((kind, to, request, [slot.index].into_iter().collect())),
+        }
+    }
+    groups
 }
 
 /// Versions of these Pods, the most common first.
