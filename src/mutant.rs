@@ -48,6 +48,8 @@ mod switch {
         TerminatingNotCounted,
         /// A leader writes after its lease has run out (kubernetes#44887).
         WritesAfterLease,
+        /// A container that was given another image is believed to run it although it is still the same container.
+        OldContainerBelieved,
         /// What has stopped may be started again under the same epoch.
         NoTombstone,
         /// Listeners of a silent Pod are taken without its session being fenced.
@@ -58,7 +60,7 @@ mod switch {
 
     impl Mutant {
         /// All of them.
-        pub const ALL: [Self; 15] = [
+        pub const ALL: [Self; 16] = [
             Self::StaleCounts,
             Self::GenerateName,
             Self::DeleteWithoutUid,
@@ -71,6 +73,7 @@ mod switch {
             Self::RefillAtNewest,
             Self::TerminatingNotCounted,
             Self::WritesAfterLease,
+            Self::OldContainerBelieved,
             Self::NoTombstone,
             Self::StealsFromSilent,
             Self::KillsLate,

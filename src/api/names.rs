@@ -28,6 +28,8 @@ pub const ANNOTATION_VERSION: &str = "baton.dev/version";
 /// Annotation on Pods: the later of `spec.restartAt` and `spec.retryAt` that was reached when the Pod was made (RFC 3339).
 /// Such a Pod is not renewed for it again, whatever its creationTimestamp says: that is by another clock.
 pub const ANNOTATION_RESTARTED_AT: &str = "baton.dev/restarted-at";
+/// Annotation on Pods: what their containers were before the last change in place ([`crate::snapshot::InPlace`]), JSON.
+pub const ANNOTATION_IN_PLACE: &str = "baton.dev/in-place";
 
 /// Annotation on a Pod template: the Pod has an agent, and the readiness gate [`CONDITION_IN_SERVICE`]. Where the agent comes
 /// from, the value says.

@@ -132,12 +132,18 @@ pub struct Selector {
     validation = Rule::new("!(has(self.batchSize) && has(self.batches))")
         .message("spec.strategy: batchSize and batches exclude each other; remove one of them"),
     validation = Rule::new("!((self.maxUnavailable == 0 || self.maxUnavailable == '0%') && (self.maxSurge == 0 || self.maxSurge == '0%'))")
-        .message("spec.strategy: maxUnavailable and maxSurge cannot both be 0, nothing could ever be replaced; set one of them to 1 or more")
+        .message("spec.strategy: maxUnavailable and maxSurge cannot both be 0, nothing could ever be replaced; set one of them to 1 or more"),
+    validation = Rule::new("!(has(self.update) && self.update == 'InPlaceOnly' && (self.maxUnavailable == 0 || self.maxUnavailable == '0%'))")
+        .message("spec.strategy: update InPlaceOnly needs maxUnavailable of 1 or more, an instance has no container for a moment while it is changed")
 )]
 pub struct Strategy {
     /// Batched: instances change in batches, lowest slot first.
     #[serde(rename = "type", default)]
     pub type_: StrategyType,
+
+    /// How one instance changes.
+    #[serde(default, skip_serializing_if = "UpdateMethod::is_default")]
+    pub update: UpdateMethod,
 
     /// Equal batches of this size: a count, or a percentage of replicas, rounded up. Absent, without batches: all in one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -171,6 +177,7 @@ impl Default for Strategy {
     fn default() -> Self {
         Self {
             type_: StrategyType::Batched,
+            update: UpdateMethod::Replace,
             batch_size: None,
             batches: None,
             max_unavailable: defaults::quarter(),
@@ -187,6 +194,25 @@ pub enum StrategyType {
     /// In batches.
     #[default]
     Batched,
+}
+
+/// How one instance comes to another version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum UpdateMethod {
+    /// Another Pod takes its place.
+    #[default]
+    Replace,
+    /// Its Pod stays and is given other images, labels and annotations, at most maxUnavailable (at least one) at a time and
+    /// without surge Pods. Where anything else differs, or with maxUnavailable 0, another Pod takes its place.
+    InPlaceIfPossible,
+    /// The same; where anything else differs, nothing moves forward.
+    InPlaceOnly,
+}
+
+impl UpdateMethod {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What happens when a run fails.

@@ -160,6 +160,17 @@ impl Calls {
         self.send(true, self.client.request(request)).await
     }
 
+    /// Strategic merge patch: containers are merged by their names.
+    pub async fn merge_lists<K: Resource<DynamicType = ()>>(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+    ) -> Result<Written, CallError> {
+        let request = at::<K>(namespace).patch(name, &patch_params(), &Patch::Strategic(patch))?;
+        self.send(true, self.client.request(request)).await
+    }
+
     /// Strategic merge patch of the status subresource: lists of conditions are merged by their types.
     pub async fn merge_status<K: Resource<DynamicType = ()>>(
         &self,

@@ -139,6 +139,7 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
         Change::DeletePod { name, uid, resource_version, .. } => {
             pods::delete(target.calls, &target.namespace, name, uid, resource_version).await
         }
+        Change::ChangeInPlace { uid, revision, .. } => pods::change_in_place(target, uid, revision).await,
         Change::SetInService { name, uid, resource_version, in_service, session_ready } => {
             let says = pods::Service { in_service: *in_service, session_ready: *session_ready };
             pods::set_in_service(target, name, uid, resource_version, says).await

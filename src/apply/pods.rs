@@ -1,4 +1,4 @@
-//! Pods: create, delete, and the question whether the API server would take one.
+//! Pods: create, delete, change, and the question whether the API server would take one.
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::core::params::{DeleteParams, Preconditions};
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::{Calls, Target, answer, is_taken};
 use crate::{
-    api::names,
-    plan::{Applied, revision},
+    api::{names, rollout::UpdateMethod},
+    plan::{Applied, revision, rollout::in_place},
     snapshot::{
         RefusalReason, TemplateCheck,
         template::Verdict,
@@ -41,6 +41,8 @@ fn recipe(
         data: &known.data,
         restarted_at,
         agent_image: target.calls.agent_image(),
+        // Out of service while it is changed.
+        is_gated: target.snapshot.rollout.spec.strategy.update != UpdateMethod::Replace,
     };
     let name = name(&revision::pod_name_of(&recipe, 0));
     Some(revision::pod(&recipe, &name))
@@ -96,6 +98,21 @@ pub(super) async fn delete(calls: &Calls, namespace: &str, name: &str, uid: &str
     }
 }
 
+/// Gives a Pod what another revision says, if it is still the one we looked at.
+pub(super) async fn change_in_place(target: &Target<'_>, uid: &str, revision: &str) -> Applied {
+    let known = |name: &str| target.snapshot.revisions.iter().find(|known| known.name == name);
+    let pod = target.snapshot.pods.iter().find(|pod| pod.uid == uid);
+    let patch = pod.and_then(|pod| {
+        let patch = in_place::patch(pod, known(&pod.revision)?, known(revision)?, target.snapshot.now);
+        Some((pod, patch.ok()?))
+    });
+    let Some((pod, patch)) = patch else { return Applied::Stale };
+    match target.calls.merge_lists::<ApiPod>(&target.namespace, &pod.name, &patch).await {
+        Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
+        Err(error) => answer::of_change(&error),
+    }
+}
+
 /// What is said on a Pod about its service.
 pub(super) struct Service {
     pub in_service: bool,
@@ -113,6 +130,7 @@ pub(super) async fn set_in_service(
 ) -> Applied {
     let condition = |type_: &str, holds: bool, reason: &str| condition(target.snapshot.now, type_, holds, (reason, ""));
     let reason = match says.session_ready {
+        None if !says.in_service => "ChangedInPlace",
         None => "NoListenerSet",
         Some(true) => "SessionHeld",
         Some(false) => "NoSession",

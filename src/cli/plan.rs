@@ -102,6 +102,7 @@ async fn check_template(cluster: &Cluster, rollout: &Rollout) -> Result<()> {
         restarted_at: None,
         // Which image the operator adds, only the operator knows; any shows what else is wrong.
         agent_image: Some("baton-agent"),
+        is_gated: false,
     };
     let mut pod = revision::pod(&recipe, &format!("{name}-dry-run")).map_err(anyhow::Error::msg)?;
     if let Some(metadata) = pod["metadata"].as_object_mut() {

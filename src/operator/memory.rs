@@ -224,6 +224,7 @@ fn written(change: &Change) -> Written<'_> {
         }
         Change::CheckTemplate { .. } | Change::CreatePod { .. } => (Kind::Pod, None),
         Change::DeletePod { uid, resource_version, .. }
+        | Change::ChangeInPlace { uid, resource_version, .. }
         | Change::SetInService { uid, resource_version, .. }
         | Change::SetDrained { uid, resource_version, .. } => (Kind::Pod, Some((uid, resource_version))),
     };

@@ -14,7 +14,8 @@ pub struct Plan {
     pub memory: Memory,
     /// Writes, independent of each other and idempotent; in order of importance.
     pub changes: Vec<Change>,
-    /// Names of Pods that are to be deleted once they hold no listener any more: others take these over first.
+    /// Names of Pods that are to be deleted, or given other images, once they hold no listener any more: others take these
+    /// over first.
     ///
     /// None: as noted before. What it would follow from does not stand in status yet.
     pub leaving: Option<BTreeSet<String>>,
@@ -111,6 +112,23 @@ pub enum Change {
         /// Why.
         reason: PodReason,
     },
+    /// Give a Pod of ours what another revision says: images, labels, annotations (uid and resourceVersion preconditions).
+    ChangeInPlace {
+        /// Object name.
+        name: String,
+        /// Slot.
+        slot: i32,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        resource_version: String,
+        /// Name of the ControllerRevision.
+        revision: String,
+        /// Containers are started anew by that: others take its listeners over first.
+        restarts: bool,
+        /// Why.
+        reason: PodReason,
+    },
     /// Say on a Pod whether it is in service: its readiness gate.
     SetInService {
         /// Object name.
@@ -147,6 +165,7 @@ impl Change {
             Self::CheckTemplate { .. } => "CheckTemplate",
             Self::CreatePod { .. } => "CreatePod",
             Self::DeletePod { .. } => "DeletePod",
+            Self::ChangeInPlace { .. } => "ChangeInPlace",
             Self::SetInService { .. } => "SetInService",
             Self::SetDrained { .. } => "SetDrained",
         }
@@ -160,6 +179,7 @@ impl Change {
             | Self::DeleteRevision { name, .. }
             | Self::CreatePod { name, .. }
             | Self::DeletePod { name, .. }
+            | Self::ChangeInPlace { name, .. }
             | Self::SetInService { name, .. }
             | Self::SetDrained { name, .. } => name,
             Self::CheckTemplate { revision } => revision,
@@ -169,7 +189,9 @@ impl Change {
     /// Why, where there are several possible reasons; else empty.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::CreatePod { reason, .. } | Self::DeletePod { reason, .. } => reason.as_str(),
+            Self::CreatePod { reason, .. } | Self::DeletePod { reason, .. } | Self::ChangeInPlace { reason, .. } => {
+                reason.as_str()
+            }
             _ => "",
         }
     }
@@ -274,6 +296,8 @@ pub enum HoldReason {
     CreateRefused,
     /// Something keeps pinned instances from running what they are pinned to, or all are pinned.
     Pinned,
+    /// `spec.strategy.update` is InPlaceOnly, and what differs cannot be given to a Pod in place.
+    NotInPlace,
     /// Pods that are to leave hand their listeners over first.
     HandingOver,
     /// The budget of unavailable and surplus Pods is used up.
@@ -296,6 +320,7 @@ impl HoldReason {
             Self::AwaitingApproval => "AwaitingApproval",
             Self::CreateRefused => "CreateRefused",
             Self::Pinned => "Pinned",
+            Self::NotInPlace => "NotInPlace",
             Self::HandingOver => "HandingOver",
             Self::Budget => "Budget",
         }

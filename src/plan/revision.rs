@@ -129,6 +129,8 @@ pub struct PodRecipe<'a> {
     pub restarted_at: Option<Timestamp>,
     /// The agent's image, where the operator was told one.
     pub agent_image: Option<&'a str>,
+    /// It has the readiness gate [`names::CONDITION_IN_SERVICE`], also without an agent.
+    pub is_gated: bool,
 }
 
 /// The Pod of a slot, as JSON for a create. What is injected here is neither in the hash nor in any comparison.
@@ -155,8 +157,11 @@ pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Result<Value, String> {
         annotations.insert(names::ANNOTATION_RESTARTED_AT.to_owned(), json!(at.to_string()));
     }
     let mut spec = object_at(&template, "/spec");
-    if let Some(asked) = annotations.get(names::ANNOTATION_HAS_AGENT) {
+    let asked = annotations.get(names::ANNOTATION_HAS_AGENT);
+    if let Some(asked) = asked {
         agent::add(&mut spec, asked.as_str().unwrap_or_default(), recipe.agent_image)?;
+    }
+    if asked.is_some() || recipe.is_gated {
         let mut gates = spec.get("readinessGates").and_then(Value::as_array).cloned().unwrap_or_default();
         gates.push(json!({"conditionType": names::CONDITION_IN_SERVICE}));
         spec.insert("readinessGates".into(), Value::Array(gates));

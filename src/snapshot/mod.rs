@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod guard;
+pub mod in_place;
 pub mod index;
 pub mod lease;
 pub mod listener;
@@ -22,6 +23,7 @@ use std::{
 
 use jiff::Timestamp;
 
+pub use in_place::InPlace;
 pub use pod::{Container, ContainerEnd, ContainerState, Pod, PodPhase};
 pub use ranges::Ranges;
 pub use revision::Revision;

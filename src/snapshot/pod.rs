@@ -1,7 +1,7 @@
 //! A Pod, reduced to what decisions need.
 use jiff::Timestamp;
 
-use super::listener_set::PodEnds;
+use super::{InPlace, listener_set::PodEnds};
 
 /// One Pod of ours.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,10 @@ pub struct Pod {
     pub created: Timestamp,
     /// The latest restart or retry that it was made after, from the annotation.
     pub restarted_at: Option<Timestamp>,
+    /// What it remembers of its last change in place; None: it is as it was made.
+    pub in_place: Option<InPlace>,
+    /// Its status is one of its present spec, as far as the kubelet says of which one it is.
+    pub is_observed: bool,
     /// deletionTimestamp: the time at which the grace period ends.
     pub deletion: Option<Timestamp>,
     /// status.phase.
@@ -91,6 +95,12 @@ pub struct Container {
     pub state: ContainerState,
     /// How it ended last, if it did: reason and exit code.
     pub last_exit: Option<(String, i32)>,
+    /// containerID of what runs, or has run last; empty where nothing has.
+    pub id: String,
+    /// Its image, as the runtime calls it.
+    pub image: String,
+    /// Since when it runs.
+    pub started_at: Option<Timestamp>,
 }
 
 /// What a container does now.
@@ -143,27 +153,37 @@ impl Pod {
         self.created < at && self.restarted_at.is_none_or(|restarted_at| restarted_at < at)
     }
 
-    /// Live and Ready.
+    /// The same, and not changed in place since: what it runs is of before.
+    pub fn runs_since_before(&self, at: Timestamp) -> bool {
+        self.precedes(at) && self.in_place.as_ref().is_none_or(|in_place| in_place.at < at)
+    }
+
+    /// Live and Ready, and nobody is about to take it out of service: the kubelet follows the gate a moment later.
     pub fn is_ready(&self) -> bool {
-        self.is_live() && self.ready_since.is_some()
+        self.is_live() && self.ready_since.is_some() && self.in_service != Some(false)
     }
 
     /// When it becomes, or became, available: Ready for `min_ready_seconds`. None while not ready.
     pub fn available_at(&self, min_ready_seconds: i32) -> Option<Timestamp> {
-        let since = self.ready_since.filter(|_| self.is_live())?;
+        let since = self.ready_since.filter(|_| self.is_ready())?;
+        // A container may be exchanged more quickly than the kubelet says that it was gone.
+        let since = self.swapped_at().map_or(since, |at| at.max(since));
         Some(
             since.saturating_add(jiff::SignedDuration::from_secs(i64::from(min_ready_seconds.max(0)))).unwrap_or(since),
         )
     }
 
-    /// Ready for `min_ready_seconds` at `now`. Where these are 0 no clock is asked: the node's may be ahead of ours, and
-    /// Ready is a fact.
+    /// Ready for `min_ready_seconds` at `now`, with the images that it was given. Where these are 0 no clock is asked: the
+    /// node's may be ahead of ours, and Ready is a fact.
     pub fn is_available(&self, min_ready_seconds: i32, now: Timestamp) -> bool {
-        self.is_ready() && self.available_later(min_ready_seconds, now).is_none()
+        self.is_ready() && self.in_transit(now).is_none() && self.available_later(min_ready_seconds, now).is_none()
     }
 
-    /// When a Pod that is Ready becomes available, where that is later than `now`.
+    /// When a Pod that is Ready becomes available by itself, where that is later than `now`.
     pub fn available_later(&self, min_ready_seconds: i32, now: Timestamp) -> Option<Timestamp> {
+        if let Some(transit) = self.in_transit(now) {
+            return transit.until.filter(|_| self.is_ready());
+        }
         if min_ready_seconds <= 0 {
             return None;
         }

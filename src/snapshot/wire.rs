@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Deserializer};
 
-use super::{Container, ContainerState, Pod, PodPhase, Revision, agent, index::Owner};
+use super::{Container, ContainerState, InPlace, Pod, PodPhase, Revision, agent, index::Owner};
 use crate::api::names;
 
 /// A Pod as it comes over the wire, reduced to the fields that [`Pod`] is made from.
@@ -43,6 +43,18 @@ pub struct PodSpecView {
     pub termination_grace_period_seconds: Option<i64>,
     /// initContainers.
     pub init_containers: Vec<InitContainerView>,
+    /// containers.
+    pub containers: Vec<ContainerView>,
+}
+
+/// What is read of a container's spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ContainerView {
+    /// name.
+    pub name: String,
+    /// image.
+    pub image: String,
 }
 
 /// What is read of an init container's spec.
@@ -70,6 +82,8 @@ pub struct PodStatusView {
     pub pod_ip: Option<String>,
     /// startTime.
     pub start_time: Option<Time>,
+    /// observedGeneration.
+    pub observed_generation: Option<i64>,
     /// conditions.
     pub conditions: Vec<PodCondition>,
     /// initContainerStatuses.
@@ -115,6 +129,7 @@ struct Meta {
     name: Option<String>,
     namespace: Option<String>,
     uid: Option<String>,
+    generation: Option<i64>,
     resource_version: Option<String>,
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
@@ -129,6 +144,7 @@ impl Meta {
             name: meta.name,
             namespace: meta.namespace,
             uid: meta.uid,
+            generation: meta.generation,
             resource_version: meta.resource_version,
             creation_timestamp: meta.creation_timestamp,
             deletion_timestamp: meta.deletion_timestamp,
@@ -192,6 +208,10 @@ pub fn pod(view: PodView) -> Option<Pod> {
     let ends = agent::ends(&spec, &status);
     let containers_changed_at = statuses().flat_map(|container| [&container.state, &container.last_state]).flatten();
     let containers_changed_at = containers_changed_at.filter_map(changed_at).max();
+    // Older servers count no generations of Pods, older kubelets do not tell.
+    let is_observed = status.observed_generation.is_none_or(|seen| seen >= metadata.generation.unwrap_or_default());
+    let in_place = annotation(metadata.annotations.as_ref(), names::ANNOTATION_IN_PLACE);
+    let in_place = in_place.and_then(|text| self::in_place(&text, &spec.containers));
     let init = status.init_container_statuses.into_iter().map(|container| self::container(container, true));
     let main = status.container_statuses.into_iter().map(|container| self::container(container, false));
     Some(Pod {
@@ -204,6 +224,8 @@ pub fn pod(view: PodView) -> Option<Pod> {
         created: time(metadata.creation_timestamp.as_ref()).unwrap_or(Timestamp::UNIX_EPOCH),
         restarted_at: annotation(metadata.annotations.as_ref(), names::ANNOTATION_RESTARTED_AT)
             .and_then(|text| text.parse().ok()),
+        in_place,
+        is_observed,
         deletion: time(metadata.deletion_timestamp.as_ref()),
         phase: phase(status.phase.as_deref()),
         reason: status.reason,
@@ -235,7 +257,20 @@ pub(super) fn phase(phase: Option<&str>) -> PodPhase {
     }
 }
 
+/// What it remembers of its last change in place. One that somebody else has written into is none.
+fn in_place(text: &str, containers: &[ContainerView]) -> Option<InPlace> {
+    let mut in_place: InPlace = serde_json::from_str(text).ok()?;
+    for container in containers {
+        if let Some(before) = in_place.containers.get_mut(&container.name) {
+            before.wanted.clone_from(&container.image);
+        }
+    }
+    Some(in_place)
+}
+
 fn container(status: ContainerStatus, init: bool) -> Container {
+    let running = status.state.as_ref().and_then(|state| state.running.as_ref());
+    let started_at = running.and_then(|running| time(running.started_at.as_ref()));
     let last_exit = status.last_state.and_then(|state| state.terminated);
     Container {
         name: status.name,
@@ -244,6 +279,9 @@ fn container(status: ContainerStatus, init: bool) -> Container {
         restarts: status.restart_count,
         state: container_state(status.state),
         last_exit: last_exit.map(|exit| (exit.reason.unwrap_or_default(), exit.exit_code)),
+        id: status.container_id.unwrap_or_default(),
+        image: status.image,
+        started_at,
     }
 }
 

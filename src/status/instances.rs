@@ -160,6 +160,10 @@ pub fn pod_state(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<(S
     if let Some(message) = &pod.unschedulable {
         return Some((State::NotReady, "Unschedulable".into(), message.clone()));
     }
+    if let Some(transit) = pod.in_transit(now) {
+        let message = format!("container {} has yet to run {}", transit.container, transit.wanted);
+        return Some((State::Starting, "ChangedInPlace".into(), message));
+    }
     match pod.available_later(min_ready_seconds, now) {
         Some(at) => Some((State::Starting, "MinReadySeconds".into(), format!("ready; available at {}", seconds(at).0))),
         None if pod.is_ready() => None,
@@ -198,7 +202,7 @@ fn not_ready(pod: &Pod) -> (State, String, String) {
             let gate = match pod.in_service {
                 Some(false) => {
                     let gate = names::CONDITION_IN_SERVICE;
-                    format!("readiness gate {gate}: its agent has not claimed its session, or has lost it")
+                    format!("readiness gate {gate}: it is changed in place, or its agent does not hold its session")
                 }
                 _ => "a readiness gate is not passed".to_owned(),
             };

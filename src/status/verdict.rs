@@ -90,7 +90,7 @@ fn deleting(look: &Look<'_>) -> Option<Verdict> {
 }
 
 fn spec_invalid(look: &Look<'_>) -> Option<Verdict> {
-    Some(failed("InvalidSpec", hold_message(look, &[HoldReason::SpecInvalid])?))
+    Some(failed("InvalidSpec", hold_message(look, &[HoldReason::SpecInvalid, HoldReason::NotInPlace])?))
 }
 
 /// Until the present spec has its ControllerRevision, all else would be about the spec before.

@@ -42,6 +42,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
   - watch
   - create
   - delete
+  - patch
 - apiGroups:
   - ""
   resources:

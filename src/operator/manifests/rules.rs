@@ -17,8 +17,8 @@ pub fn where_rollouts_are() -> Value {
         rule("baton.dev", &["listenersets/status", "rollouts/status"], &["update"]),
         // To set ownerReferences with blockOwnerDeletion, where the cluster enforces permission for that.
         rule("baton.dev", &["rollouts/finalizers"], &["update"]),
-        // `get` tells whose a name is that was taken before.
-        rule("", &["pods"], &["get", "list", "watch", "create", "delete"]),
+        // `get` tells whose a name is that was taken before; `patch` changes Pods in place.
+        rule("", &["pods"], &["get", "list", "watch", "create", "delete", "patch"]),
         // Whether a Pod is in service: its readiness gate.
         rule("", &["pods/status"], &["patch"]),
         rule("apps", &["controllerrevisions"], &["get", "list", "watch", "create", "patch", "delete"]),

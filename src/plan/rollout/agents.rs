@@ -38,11 +38,11 @@ pub(super) fn failure(snapshot: &Snapshot, pod: &Pod) -> Option<Failure> {
     is_live.then(|| Failure { reason: "ListenerFailed".into(), message, at: None })
 }
 
-/// Takes out the deletions of Pods that hold listeners while there is a Pod that could take these; returns the Pods' names.
-/// One that is not Ready does not wait: its agent, if it has one that works, hands over when it is told to end.
+/// Takes out what ends the containers of Pods that hold listeners while there is a Pod that could take these; returns the Pods'
+/// names. One that is not Ready does not wait: its agent, if it has one that works, hands over when it is told to end.
 pub(super) fn hold_back(snapshot: &Snapshot, changes: &mut Vec<Change>) -> BTreeSet<String> {
     let Agents::Seen(agents) = &snapshot.agents else { return BTreeSet::new() };
-    let deleted: BTreeSet<String> = changes.iter().filter_map(deleted_by).map(str::to_owned).collect();
+    let deleted: BTreeSet<String> = changes.iter().filter_map(ended_by).map(str::to_owned).collect();
     let is_heir = |pod: &Pod| {
         let is_fit = |agent: &AgentSeen| agent.session == SessionState::Held && !agent.draining;
         pod.is_ready() && !deleted.contains(&pod.name) && agents.get(&pod.name).is_some_and(is_fit)
@@ -53,7 +53,7 @@ pub(super) fn hold_back(snapshot: &Snapshot, changes: &mut Vec<Change>) -> BTree
     let holds = |pod: &Pod| pod.is_ready() && agents.get(&pod.name).is_some_and(|agent| agent.held > 0);
     let pods = snapshot.pods.iter().filter(|pod| deleted.contains(&pod.name) && holds(pod));
     let leaving: BTreeSet<String> = pods.map(|pod| pod.name.clone()).collect();
-    changes.retain(|change| deleted_by(change).is_none_or(|name| !leaving.contains(name)));
+    changes.retain(|change| ended_by(change).is_none_or(|name| !leaving.contains(name)));
     leaving
 }
 
@@ -66,15 +66,24 @@ pub(super) fn hold(snapshot: &Snapshot, leaving: &BTreeSet<String>) -> Option<Ho
     Some(Hold { reason: HoldReason::HandingOver, message, until: None })
 }
 
-fn deleted_by(change: &Change) -> Option<&str> {
-    if let Change::DeletePod { name, .. } = change { Some(name) } else { None }
+/// The Pod of which a change ends containers.
+pub(super) fn ended_by(change: &Change) -> Option<&str> {
+    match change {
+        Change::DeletePod { name, .. } | Change::ChangeInPlace { name, restarts: true, .. } => Some(name),
+        _ => None,
+    }
 }
 
 /// The readiness gates that say something else than what is known. A Pod whose agent nobody asks for is in service as soon
 /// as it runs; else once its agent holds its session, until that is lost. An open gate waits for an agent that has yet to
-/// start: somebody may have just begun to ask for one.
-pub(super) fn in_service(snapshot: &Snapshot) -> Vec<Change> {
-    let gated = snapshot.pods.iter().filter(|pod| pod.is_live()).filter_map(|pod| Some((pod, pod.in_service?)));
+/// start: somebody may have just begun to ask for one. Those that are `changed` in place are none of this one's business, and
+/// one that was is in service again once it is known to run what it was given.
+pub(super) fn in_service(snapshot: &Snapshot, changed: &BTreeSet<String>) -> Vec<Change> {
+    let stays = |pod: &&std::sync::Arc<Pod>| {
+        let returns = pod.in_service == Some(false) && pod.in_transit(snapshot.now).is_some();
+        pod.is_live() && !returns && !changed.contains(&pod.name)
+    };
+    let gated = snapshot.pods.iter().filter(stays).filter_map(|pod| Some((pod, pod.in_service?)));
     let wrong = gated.filter_map(|(pod, says)| {
         let (in_service, session_ready) = match (&snapshot.agents, snapshot.agents.of(&pod.name)) {
             (Agents::Unknown, _) => return None,

@@ -1,6 +1,6 @@
 //! How many instances may be missing and how many Pods may be too many, as in a Deployment; with the difference that
 //! here Pods belong to instances: a Pod that leaves beside an available one of its instance costs no availability.
-use super::{after, replicas, slots::Slots};
+use super::{after, in_place, replicas, slots::Slots};
 use crate::{
     api::RolloutSpec,
     snapshot::{Pod, Snapshot},
@@ -15,6 +15,8 @@ pub(super) const TERMINATING_COUNTS_SECONDS: i64 = 30;
 pub(super) struct Budget {
     /// Fewest available instances that must remain; Pods, while any are retired beyond replicas.
     pub available_min: i32,
+    /// The same while one is changed in place.
+    pub available_min_in_place: i32,
     /// Pods that are available.
     pub available_pods: i32,
     /// Instances that are available: slots below replicas with an available Pod. A surge Pod beside one adds nothing.
@@ -33,6 +35,7 @@ impl Budget {
         let available = |pod: &Pod| pod.is_available(spec.min_ready_seconds, snapshot.now);
         Self {
             available_min: available_min(spec),
+            available_min_in_place: in_place::available_min(spec),
             available_pods: snapshot.pods.iter().filter(|pod| available(pod)).count() as i32,
             available_instances: slots.wanted().filter(|slot| slot.live.iter().any(|pod| available(pod))).count()
                 as i32,
@@ -52,8 +55,17 @@ impl Budget {
     /// (yet, or by a clock that is behind) leaves the numbers as they are, and still goes only where the others suffice:
     /// by the node's clock it may be available.
     pub fn take_instance(&mut self, is_available: bool) -> bool {
+        self.take_down_to(self.available_min, is_available)
+    }
+
+    /// The same for one that is changed in place.
+    pub fn take_instance_in_place(&mut self, is_available: bool) -> bool {
+        self.take_down_to(self.available_min_in_place, is_available)
+    }
+
+    fn take_down_to(&mut self, available_min: i32, is_available: bool) -> bool {
         let cost = i32::from(is_available);
-        let free = self.available_instances - cost >= self.available_min;
+        let free = self.available_instances - cost >= available_min;
         if free {
             self.available_instances -= cost;
             self.available_pods -= cost;

@@ -55,13 +55,14 @@ fn deadline(view: &View<'_>) -> Option<Timestamp> {
         .unpinned()
         .filter(|slot| slot.index < view.slots.opened())
         .flat_map(|slot| at_effective(view, slot))
+        .filter(|pod| pod.in_transit(view.now()).is_none())
         .filter_map(|pod| pod.available_at(min_ready_seconds).filter(|at| *at <= view.now()))
         .chain(agents::handed_over_at(view.snapshot))
         .max();
     Some(after(progress.map_or(from, |at| at.max(from)), seconds_allowed(view)))
 }
 
-/// The opened slots that are not available in time. A Pod has this time from its own creation on, whatever became of the
+/// The opened slots that are not available in time. A Pod has this time from its own creation, or change in place, on, whatever became of the
 /// one before it, and a slot whose old Pod is ending has it from that end on; who runs on a lost node is not late but lost.
 pub(super) fn late(view: &View<'_>, alarm: &mut super::Alarm) -> Vec<i32> {
     let Done::Not(mut undone) = view.slots.done() else { return Vec::new() };
@@ -84,7 +85,7 @@ fn is_late(view: &View<'_>, slot: &Slot<'_>, alarm: &mut super::Alarm) -> bool {
     if at_effective(view, slot).any(|pod| pod.node.as_ref().is_some_and(is_lost)) {
         return false;
     }
-    let created = at_effective(view, slot).map(|pod| pod.created);
+    let created = at_effective(view, slot).map(|pod| pod.swapped_at().map_or(pod.created, |at| at.max(pod.created)));
     let ended = slot.terminating.iter().filter(|_| slot.live.is_empty()).filter_map(|pod| pod.deletion);
     created.chain(ended).max().is_none_or(|since| alarm.passed(after(since, seconds_allowed(view))))
 }

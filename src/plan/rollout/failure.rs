@@ -12,7 +12,7 @@ use crate::{
 /// registries blink, and what is applied together need not arrive in order. And how long a Pod that no batch waits for may
 /// take to get ready.
 const PATIENCE_SECONDS: i64 = 60;
-/// Restarts since creation at which an instance counts as failed, even while it happens to run.
+/// Restarts since creation, or since a change in place, at which an instance counts as failed, even while it happens to run.
 const RESTARTS_MAX: i32 = 3;
 
 /// A Pod is, or at `at` will be, failed.
@@ -37,7 +37,9 @@ pub fn failure_of(pod: &Pod) -> Option<Failure> {
         return None;
     }
     pod.containers.iter().find_map(|container| {
-        let at_once = |reason: &str, message: String| Some(Failure { reason: reason.into(), message, at: None });
+        // What went wrong before it was given another image says nothing of that; but it must not go on for ever.
+        let at = pod.swapped_at().filter(|_| pod.is_of_before(container)).map(|at| after(at, PATIENCE_SECONDS));
+        let at_once = |reason: &str, message: String| Some(Failure { reason: reason.into(), message, at });
         let named = |text: &str| format!("container {}: {text}", container.name);
         if let ContainerState::Waiting { reason, message } = &container.state {
             match reason.as_str() {
@@ -45,7 +47,7 @@ pub fn failure_of(pod: &Pod) -> Option<Failure> {
                     // Containers are started one after the other, and again after each end.
                     let begun = if container.init { pod.started_at } else { pod.initialized_at.or(pod.started_at) };
                     let begun = begun.unwrap_or(pod.created).max(pod.containers_changed_at.unwrap_or(pod.created));
-                    let at = Some(after(begun, PATIENCE_SECONDS));
+                    let at = Some(after(pod.swapped_at().map_or(begun, |at| at.max(begun)), PATIENCE_SECONDS));
                     return Some(Failure { reason: reason.clone(), message: named(message), at });
                 }
                 "CreateContainerError" | "InvalidImageName" => {
@@ -60,8 +62,9 @@ pub fn failure_of(pod: &Pod) -> Option<Failure> {
         }
         // An init container that had to try more than once (until its database was there) and came through is fine.
         let came_through = container.init && matches!(container.state, ContainerState::Terminated { exit_code: 0, .. });
-        if container.restarts >= RESTARTS_MAX && !came_through {
-            return at_once("Restarting", named(&format!("{} restarts", container.restarts)));
+        let restarts = pod.restarts_of(container);
+        if restarts >= RESTARTS_MAX && !came_through {
+            return at_once("Restarting", named(&format!("{restarts} restarts")));
         }
         None
     })
@@ -205,7 +208,7 @@ fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> 
         let changed = slot.live.iter().chain(&slot.finished).filter(|pod| Some(pod.revision.as_str()) == effective);
         let mut failures = changed.filter_map(|pod| {
             let failure = failure_of(pod).or_else(|| agents::failure(view.snapshot, pod))?;
-            let forgiven = retried_at.is_some_and(|at| pod.precedes(at)); // it is being replaced
+            let forgiven = retried_at.is_some_and(|at| pod.runs_since_before(at)); // it is being replaced
             let counts = !forgiven && failure.at.is_none_or(|at| alarm.passed(at));
             counts.then_some((slot.index, (failure.reason, named(view, slot.index, &failure.message))))
         });

@@ -4,9 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{after, failure_of, plan};
+use super::{after, failure_of, in_place, plan};
 use crate::{
-    api::{Rollout, RolloutStatus, rollout::Approve, status::BatchStatus},
+    api::{
+        Rollout, RolloutStatus,
+        rollout::{Approve, UpdateMethod},
+        status::BatchStatus,
+    },
     plan::{
         change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark},
         revision,
@@ -126,7 +130,10 @@ impl World {
             let pod = self.snapshot.pods.iter_mut().find(|pod| pod.uid == *uid && *at <= now);
             if let Some(pod) = pod.map(Arc::make_mut) {
                 pod.phase = PodPhase::Running;
-                (pod.ready_since, pod.unready_since) = (Some(*at), None);
+                pod.in_place = None;
+                if pod.in_service != Some(false) {
+                    (pod.ready_since, pod.unready_since) = (Some(*at), None);
+                }
                 pod.resource_version.push('r');
             }
             *at > now
@@ -160,25 +167,52 @@ impl World {
             Change::CreatePod { name, slot, revision, restarted_at, .. } => {
                 self.create_pod(name, *slot, revision, *restarted_at);
             }
-            Change::SetInService { uid, in_service, .. } => {
-                if let Some(pod) = self.snapshot.pods.iter_mut().find(|pod| pod.uid == *uid).map(Arc::make_mut) {
+            Change::ChangeInPlace { uid, resource_version, revision, .. } => {
+                self.change_in_place(uid, resource_version, revision);
+            }
+            Change::SetInService { uid, resource_version, in_service, .. } => {
+                // The kubelet follows at once.
+                let is_starting = self.ready_at.contains_key(uid);
+                let broken = &self.broken;
+                if let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) {
+                    let runs = !is_starting && !broken.contains(&pod.revision);
                     pod.in_service = Some(*in_service);
+                    pod.ready_since = Some(now).filter(|_| *in_service && runs);
                     pod.resource_version.push('s');
                 }
             }
-            Change::SetDrained { uid, busy, .. } => {
-                if let Some(pod) = self.snapshot.pods.iter_mut().find(|pod| pod.uid == *uid).map(Arc::make_mut) {
+            Change::SetDrained { uid, resource_version, busy, .. } => {
+                if let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) {
                     pod.drained = Some(busy.is_empty());
                     pod.resource_version.push('e');
                 }
             }
             Change::DeletePod { uid, resource_version, .. } => {
-                let same = |pod: &&mut Arc<Pod>| pod.uid == *uid && pod.resource_version == *resource_version;
-                if let Some(pod) = self.snapshot.pods.iter_mut().find(same).map(Arc::make_mut) {
+                if let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) {
                     pod.deletion = Some(now);
                     pod.resource_version.push('d');
                     self.ready_at.remove(uid);
                 }
+            }
+        }
+    }
+
+    fn change_in_place(&mut self, uid: &str, resource_version: &str, to: &str) {
+        let now = self.snapshot.now;
+        let data =
+            |name: &str| self.snapshot.revisions.iter().find(|known| known.name == name).map(|known| &known.data);
+        let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) else { return };
+        let Some((from, wanted)) = data(&pod.revision).zip(data(to)) else { return };
+        let Ok(difference) = in_place::difference(from, wanted) else { return };
+        let version = revision::version(wanted);
+        (pod.revision, pod.version) = (to.to_owned(), version);
+        pod.resource_version.push('i');
+        if difference.restarts() {
+            pod.in_place = Some(pod.remember(&difference.images, now));
+            pod.containers.clear();
+            (pod.ready_since, pod.unready_since) = (None, Some(now));
+            if !self.broken.iter().any(|broken| broken == to) {
+                self.ready_at.insert(uid.to_owned(), after(now, self.ready_seconds));
             }
         }
     }
@@ -207,6 +241,7 @@ impl World {
         self.created += 1;
         let uid = format!("new-{}", self.created);
         let data = self.snapshot.revisions.iter().find(|known| known.name == revision).map(|known| &known.data);
+        let is_gated = self.snapshot.rollout.spec.strategy.update != UpdateMethod::Replace;
         let pod = Pod {
             name: name.to_owned(),
             uid: uid.clone(),
@@ -216,13 +251,15 @@ impl World {
             version: data.map(revision::version).unwrap_or_default(),
             created: self.snapshot.now,
             restarted_at,
+            in_place: None,
+            is_observed: true,
             deletion: None,
             phase: PodPhase::Pending,
             reason: None,
             message: None,
             ready_since: None,
             unready_since: None,
-            in_service: None,
+            in_service: is_gated.then_some(false),
             drained: None,
             grace_seconds: None,
             initialized_at: None,
@@ -241,6 +278,12 @@ impl World {
         self.snapshot.pods.push(Arc::new(pod));
         self.snapshot.pods.sort_by(|a, b| (a.slot, &a.name).cmp(&(b.slot, &b.name)));
     }
+}
+
+/// The Pod that a write means, if it is still as it was seen.
+fn pod_of<'p>(pods: &'p mut [Arc<Pod>], uid: &str, resource_version: &str) -> Option<&'p mut Pod> {
+    let is_it = |pod: &&mut Arc<Pod>| pod.uid == uid && pod.resource_version == resource_version;
+    pods.iter_mut().find(is_it).map(Arc::make_mut)
 }
 
 /// A world in which `rollout` is applied over what `snapshot` shows.

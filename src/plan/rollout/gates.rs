@@ -1,12 +1,18 @@
 //! What holds each class of work. A gate is a function of the view; the first hold of a class is what status shows.
+use std::collections::BTreeSet;
+
 use super::{
     Alarm, View, after, batches,
     failure::seconds,
+    in_place::{self, Way},
     memory::{behind, undone_in_words},
     slots::Done,
 };
 use crate::{
-    api::{RolloutSpec, rollout::OnFailure},
+    api::{
+        RolloutSpec,
+        rollout::{OnFailure, UpdateMethod},
+    },
     plan::change::{Hold, HoldReason},
     snapshot::{Revision, TemplateCheck, template::refusal},
 };
@@ -17,7 +23,7 @@ type Gate = fn(&View<'_>) -> Option<Hold>;
 const BACK: &[Gate] = &[paused_revert, template_refused];
 const TEMPLATE: &[Gate] = &[spec_invalid, template_refused, template_unchecked];
 const RENEW: &[Gate] = &[paused];
-const FORWARD: &[Gate] = &[spec_invalid, template_refused, template_unchecked, failed, paused];
+const FORWARD: &[Gate] = &[spec_invalid, template_refused, template_unchecked, not_in_place, failed, paused];
 /// The next batch: what holds a change within the opened ones, and what is about batches.
 const OPEN: &[Gate] = &[
     spec_invalid,
@@ -34,7 +40,7 @@ const OPEN: &[Gate] = &[
 ];
 
 /// What takes the blame for lateness from the instances: a person or the API server holds them.
-const STOPS_CLOCK: &[Gate] = &[spec_invalid, template_refused, paused];
+const STOPS_CLOCK: &[Gate] = &[spec_invalid, template_refused, not_in_place, paused];
 
 /// True while the progress deadline's clock stands still.
 pub(super) fn stop_clock(view: &View<'_>) -> bool {
@@ -121,6 +127,18 @@ pub(super) fn refused(view: &View<'_>, revision: &Revision) -> Option<Hold> {
         }),
         TemplateCheck::Valid | TemplateCheck::Unknown { .. } => None,
     }
+}
+
+/// Pods may be changed in place alone, and what differs cannot be given to one.
+fn not_in_place(view: &View<'_>) -> Option<Hold> {
+    if view.spec().strategy.update != UpdateMethod::InPlaceOnly || view.lineage.is_back() {
+        return None;
+    }
+    let to = view.lineage.effective?;
+    let opened = view.slots.unpinned().filter(|slot| slot.index < view.slots.opened());
+    let runs: BTreeSet<&str> = opened.flat_map(|slot| &slot.live).map(|pod| pod.revision.as_str()).collect();
+    let mut ways = runs.into_iter().filter(|from| *from != to.name).map(|from| in_place::way(view.snapshot, from, to));
+    ways.find_map(|way| if let Way::None(why) = way { Some(hold(HoldReason::NotInPlace, why)) } else { None })
 }
 
 /// Until the dry run has answered, nothing new is begun. An answer that could not be had does not hold.

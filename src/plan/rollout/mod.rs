@@ -4,7 +4,7 @@
 //! 3. [`failure`], [`deadline`]: which instances of this run have failed, or will have at a known time;
 //! 4. [`memory`]: run, opened batches and attempts, as status must remember them;
 //! 5. [`gates`]: what holds each class of work;
-//! 6. [`work`]: Pods to create and delete within the budget;
+//! 6. [`work`]: Pods to create, delete and change within the budget; [`in_place`]: what a Pod can be given as it is;
 //! 7. [`agents`]: which of these first hand their listeners over, and which Pods are in service.
 //!
 //! When what must be remembered differs from what status says, nothing else is done: the write comes first, what
@@ -17,6 +17,7 @@ mod deadline;
 mod failure;
 pub mod fold;
 mod gates;
+pub mod in_place;
 mod lineage;
 mod memory;
 mod pins;

@@ -45,7 +45,7 @@ struct Renewal<'a> {
 
 impl Renewal<'_> {
     fn is_due(self, pod: &Pod) -> bool {
-        let retry = self.retry.filter(|(revision, at)| pod.revision == *revision && pod.precedes(*at));
+        let retry = self.retry.filter(|(revision, at)| pod.revision == *revision && pod.runs_since_before(*at));
         self.restart_at.is_some_and(|at| pod.precedes(at))
             || (retry.is_some() && (!pod.is_ready() || failure::failure_of(pod).is_some()))
     }
@@ -217,6 +217,9 @@ impl<'a> Slots<'a> {
         }
         if let Some(cause) = slot.cause() {
             return cause;
+        }
+        if let Some(transit) = best.in_transit(self.now) {
+            return format!("container {} has yet to run {}", transit.container, transit.wanted);
         }
         match best.available_later(self.min_ready_seconds, self.now) {
             Some(at) => format!("ready, available at {}", failure::seconds(at).0),

@@ -1,8 +1,13 @@
-//! Pods to create and delete now, within the budget; most urgent class first.
+//! Pods to create, delete and change now, within the budget; most urgent class first.
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Alarm, View, after, agents, attempts::Attempts, budget::TERMINATING_COUNTS_SECONDS, failure::broken_at, gates,
+    Alarm, View, after, agents,
+    attempts::Attempts,
+    budget::TERMINATING_COUNTS_SECONDS,
+    failure::broken_at,
+    gates,
+    in_place::{self, Way},
     slots::Slot,
 };
 use crate::{
@@ -48,6 +53,8 @@ struct Planner<'v, 'a, 'm> {
     /// Of pinned slots: they keep nothing else waiting.
     aside: Option<Hold>,
     creates_held: Option<Hold>,
+    /// How Pods of one revision come to another, by their names: as thousands of Pods do it.
+    ways: BTreeMap<(String, String), Way>,
 }
 
 impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
@@ -61,6 +68,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             hold: None,
             aside: None,
             creates_held: None,
+            ways: BTreeMap::new(),
         };
         if let Some(refusal) = &view.snapshot.create_refusal
             && !planner.alarm.passed(refusal.retry_at)
@@ -212,7 +220,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let lineage = view.lineage;
         let is_due = |slot: &&Slot<'_>| !slot.live.is_empty() && !slot.fresh && self.assigned(slot).is_some();
         let mut due: Vec<_> = view.slots.wanted().filter(is_due).collect();
-        due.sort_by_key(|slot| slot.pin.is_some()); // what others wait for goes first
+        // What was taken out of service for it is changed before another is; then what others wait for.
+        due.sort_by_key(|slot| (slot.live[0].in_service != Some(false), slot.pin.is_some()));
         if due.is_empty() {
             return;
         }
@@ -263,8 +272,23 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         }
     }
 
-    /// With surge: create the partner, the old Pod leaves once that is available. Without: retire, then create.
+    /// With surge: create the partner, the old Pod leaves once that is available. Without: retire, then create. In place:
+    /// the Pod stays.
     fn change(&mut self, slot: &Slot<'a>, pod: &Pod, reason: PodReason) {
+        if let Some(to) = self.assigned(slot).filter(|_| slot.live.len() == 1 && reason != PodReason::Restart) {
+            match self.way(pod, to) {
+                Way::InPlace { restarts } => return self.change_in_place(slot, pod, to, restarts, reason),
+                Way::None(message) => {
+                    let hold = Hold { reason: HoldReason::NotInPlace, message, until: None };
+                    return if slot.pin.is_some() {
+                        self.aside = self.aside.take().or(Some(gates::of_pins(&hold)))
+                    } else {
+                        self.note(hold)
+                    };
+                }
+                Way::Replace => {}
+            }
+        }
         if slot.live.len() > 1 {
             // The surplus leaves first. Its turn is kept: were a slot behind it taken now, and this one at the next look, a
             // controller that acts late on this look and one that acts on the next would take an instance each.
@@ -282,6 +306,29 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         } else {
             self.hold_for_budget(slot.index);
         }
+    }
+
+    /// A Pod of which no container is started anew costs no availability.
+    fn change_in_place(&mut self, slot: &Slot<'a>, pod: &Pod, to: &Revision, restarts: bool, reason: PodReason) {
+        let costs = restarts && pod.is_ready();
+        if costs && !self.budget.take_instance_in_place(self.available(pod)) {
+            return self.hold_for_budget(slot.index);
+        }
+        self.changes.push(Change::ChangeInPlace {
+            name: pod.name.clone(),
+            slot: slot.index,
+            uid: pod.uid.clone(),
+            resource_version: pod.resource_version.clone(),
+            revision: to.name.clone(),
+            restarts,
+            reason,
+        });
+    }
+
+    fn way(&mut self, pod: &Pod, to: &Revision) -> Way {
+        let snapshot = self.view.snapshot;
+        let key = (pod.revision.clone(), to.name.clone());
+        self.ways.entry(key).or_insert_with(|| in_place::way(snapshot, &pod.revision, to)).clone()
     }
 
     /// Restarts go batch by batch without memory: up to the end of the batch of the first slot not restarted yet. Slots
@@ -369,11 +416,14 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     }
 
     fn finish(mut self) -> Work {
-        let leaving = agents::hold_back(self.view.snapshot, &mut self.changes);
+        let mut leaving = agents::hold_back(self.view.snapshot, &mut self.changes);
         if let Some(hold) = agents::hold(self.view.snapshot, &leaving) {
             self.note(hold);
         }
-        self.changes.extend(agents::in_service(self.view.snapshot));
+        let (changed, service) = in_place::leave_service(self.view.snapshot, &mut self.changes);
+        self.changes.extend(agents::in_service(self.view.snapshot, &changed));
+        self.changes.extend(service);
+        leaving.extend(changed);
         let drained = agents::drained(self.view.snapshot, &leaving, &self.changes);
         self.changes.extend(drained);
         let (hold, aside) = (self.hold, self.aside);

@@ -63,6 +63,9 @@ fn a_batch_names_its_worst_instance() {
         restarts: 0,
         state: ContainerState::Waiting { reason: "ImagePullBackOff".into(), message: "no such image".into() },
         last_exit: None,
+        id: String::new(),
+        image: String::new(),
+        started_at: None,
     }];
     check(&fixture, "InProgress RollingOut: batch 1/2: web-1 (ImagePullBackOff) and 1 more");
     let status = status_of(&fixture.snapshot);

@@ -155,6 +155,7 @@ impl World {
                     data: &known.data,
                     restarted_at: *restarted_at,
                     agent_image: None,
+                    is_gated: false,
                 };
                 let pod = revision::pod(&recipe, name).map_err(anyhow::Error::msg)?;
                 let pod = self.running(pod, name);

@@ -8,6 +8,8 @@ use super::model::{Container, Kind, PULL_ERROR, RestartPolicy, Waiting};
 pub enum Step {
     Start(usize),
     Stop(usize),
+    /// Ends, to start with the image that its Pod has been given since.
+    Exchange(usize),
     /// Not yet: show this reason meanwhile.
     Hold(usize, Waiting),
 }
@@ -35,7 +37,9 @@ pub enum Progress {
 pub fn progress(policy: RestartPolicy, containers: &[Container]) -> Progress {
     let mains = || containers.iter().filter(|container| container.kind == Kind::Main);
     let final_end = |container: &Container| {
-        !container.starting && container.end().is_some_and(|end| !policy.restarts(container.kind, end.exit_code))
+        !container.starting
+            && !container.is_outdated()
+            && container.end().is_some_and(|end| !policy.restarts(container.kind, end.exit_code))
     };
     if mains().all(final_end) {
         return Progress::Finished;
@@ -71,7 +75,9 @@ pub fn next(policy: RestartPolicy, containers: &[Container], halted: bool, now: 
             (Progress::Initializing(_), Kind::Main) | (_, Kind::Init) => false,
             (_, Kind::Sidecar | Kind::Main) => true,
         };
-        if wanted && !container.active() {
+        if wanted && container.is_outdated() && container.running() && !container.stopping {
+            next.steps.push(Step::Exchange(position));
+        } else if wanted && !container.active() {
             start_or_hold(&mut next, position, container, policy, now);
         }
     }
@@ -81,7 +87,8 @@ pub fn next(policy: RestartPolicy, containers: &[Container], halted: bool, now: 
 fn start_or_hold(next: &mut Next, position: usize, container: &Container, policy: RestartPolicy, now: Timestamp) {
     let mut not_before = container.not_before;
     let mut hold = None;
-    if let Some(end) = container.end() {
+    // With another image it starts whatever became of the one before, as by the kubelet.
+    if let Some(end) = container.end().filter(|_| !container.is_outdated()) {
         if !policy.restarts(container.kind, end.exit_code) {
             return;
         }
@@ -123,6 +130,7 @@ mod tests {
         let words = next.steps.iter().map(|step| match step {
             Step::Start(position) => format!("start {position}"),
             Step::Stop(position) => format!("stop {position}"),
+            Step::Exchange(position) => format!("exchange {position}"),
             Step::Hold(position, waiting) => format!("hold {position} {}", waiting.reason),
         });
         words.collect::<Vec<_>>().join(", ")
@@ -179,6 +187,24 @@ mod tests {
     #[test]
     fn nothing_starts_and_everything_stops_when_halted() {
         assert_eq!(steps(Always, "s- i0 mr m1 m-", true), "stop 2");
+    }
+
+    #[test]
+    fn another_image_is_run_at_once_whatever_became_of_the_one_before() {
+        let now = Timestamp::from_second(100).unwrap();
+        let steps = |policy: RestartPolicy, text: &str| {
+            let mut containers = sketch(text);
+            containers.iter_mut().for_each(|container| container.give("example.local/sh:2.0"));
+            containers[0].crashes.advance(now, now);
+            next(policy, &containers, false, now).steps
+        };
+        assert_eq!(steps(Always, "mR"), [Step::Exchange(0)]);
+        assert_eq!(steps(Never, "m0"), [Step::Start(0)]);
+        assert_eq!(steps(Always, "i0 m-"), [Step::Start(1)], "an init container has done its work");
+        let mut ending = sketch("mR");
+        ending[0].give("example.local/sh:2.0");
+        ending[0].stopping = true;
+        assert_eq!(next(Always, &ending, false, now).steps, []);
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct Health {
 pub struct Container {
     pub name: String,
     pub kind: Kind,
+    /// The image that the Pod gives it now.
+    pub image: String,
     /// The newest start.
     pub attempt: Option<Attempt>,
     /// The one before it.
@@ -92,6 +94,7 @@ impl Container {
         Self {
             name: spec.name.clone(),
             kind,
+            image: spec.image.clone().unwrap_or_default(),
             attempt: None,
             previous: None,
             starting: false,
@@ -103,6 +106,21 @@ impl Container {
             crashes: BackOff::default(),
             pulls: BackOff::default(),
         }
+    }
+
+    /// The Pod gives it an image: what went wrong with another one is forgotten.
+    pub fn give(&mut self, image: &str) {
+        if self.image == image {
+            return;
+        }
+        image.clone_into(&mut self.image);
+        (self.waiting, self.not_before, self.pull_error_until) = (None, None, None);
+        (self.crashes, self.pulls) = (BackOff::default(), BackOff::default());
+    }
+
+    /// It runs, or has run, another image than the Pod gives it now. Init containers have done their work with theirs.
+    pub fn is_outdated(&self) -> bool {
+        self.kind != Kind::Init && self.attempt.as_ref().is_some_and(|attempt| attempt.image != self.image)
     }
 
     pub fn end(&self) -> Option<&End> {
@@ -218,7 +236,11 @@ pub fn sketch(text: &str) -> Vec<Container> {
             message: None,
             finished_at: Timestamp::from_second(100).unwrap(),
         });
-        let spec = ContainerSpec { name: format!("c{position}"), ..ContainerSpec::default() };
+        let spec = ContainerSpec {
+            name: format!("c{position}"),
+            image: Some("example.local/sh:1.0".into()),
+            ..ContainerSpec::default()
+        };
         let mut container = Container::new(&spec, kind);
         container.health = Health { hook_runs: false, started: state == "R", ready: state == "R" };
         container.attempt = (state != "-").then(|| Attempt {

@@ -197,6 +197,7 @@ impl Worker {
             match step {
                 Step::Start(position) if self.mounted => self.start(position, now),
                 Step::Start(_) => {}
+                Step::Exchange(position) => self.kill(position, "definition changed, will be restarted", None),
                 Step::Stop(position) => self.stop(position, self.deadline.unwrap_or_else(Instant::now)),
                 Step::Hold(position, waiting) => self.hold(position, waiting),
             }
@@ -275,6 +276,9 @@ impl Worker {
     fn take_order(&mut self) {
         self.order = self.orders.borrow_and_update().clone();
         self.teller.heard(&self.order.pod);
+        for (container, (spec, _)) in self.containers.iter_mut().zip(model::specs(&self.order.pod)) {
+            container.give(spec.image.as_deref().unwrap_or_default());
+        }
         if let Err(error) = self.dir.write_pod(&self.order.pod) {
             tracing::error!("{error:#}");
         }

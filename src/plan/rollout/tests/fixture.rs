@@ -151,6 +151,7 @@ fn say_change(change: &Change) -> String {
         Change::CheckTemplate { revision } => format!("check {revision}"),
         Change::CreatePod { name, reason, .. } => format!("+{name} {}", reason.as_str()),
         Change::DeletePod { name, reason, .. } => format!("-{name} {}", reason.as_str()),
+        Change::ChangeInPlace { name, revision, reason, .. } => format!("{name} to {revision} {}", reason.as_str()),
         Change::SetInService { name, in_service, .. } => format!("{name} in service: {in_service}"),
         Change::SetDrained { name, busy, .. } if busy.is_empty() => format!("{name} drained"),
         Change::SetDrained { name, busy, .. } => format!("{name} has {busy}"),
@@ -192,6 +193,9 @@ fn crashing() -> Container {
         restarts: 1,
         state: ContainerState::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off".into() },
         last_exit: Some(("Error".into(), 1)),
+        id: String::new(),
+        image: String::new(),
+        started_at: None,
     }
 }
 
@@ -205,6 +209,8 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         version: letter.to_string(),
         created: at(-500),
         restarted_at: None,
+        in_place: None,
+        is_observed: true,
         deletion: None,
         phase: PodPhase::Running,
         reason: None,

@@ -192,6 +192,7 @@ fn only_a_pod_with_an_agent_has_the_gate() {
             data: &data,
             restarted_at: None,
             agent_image: Some("registry/agent:1"),
+            is_gated: false,
         };
         revision::pod(&recipe, "web-0-b").unwrap()["spec"]["readinessGates"].clone()
     };

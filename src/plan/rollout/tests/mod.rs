@@ -3,6 +3,7 @@ mod faults;
 pub(crate) mod fixture;
 mod folds;
 mod gates;
+mod in_place;
 mod leftovers;
 mod listeners;
 mod looks;

@@ -7,12 +7,15 @@ use serde_json::json;
 use super::{
     fixture::Fixture,
     worlds::{
-        available_instances, bounds, check_plan, check_rest, coins, look, pinned_to, run_partly, skew_seconds, total,
-        world, world_with_pins,
+        available_instances, bounds, check_plan, check_rest, coins, give_images, look, pinned_to, run_partly,
+        skew_seconds, total, world, world_in_place, world_with_pins,
     },
 };
 use crate::{
-    api::{names::pod_name, rollout::OnFailure},
+    api::{
+        names::pod_name,
+        rollout::{OnFailure, UpdateMethod},
+    },
     plan::{
         Change, Plan,
         rollout::{
@@ -138,6 +141,9 @@ fn completes_a_revert(snapshot: Snapshot, seed: u64) -> Result<(), TestCaseError
     let back = Fixture::new("", 'a', json!({})).snapshot.rollout;
     prop_assume!(world.snapshot.revisions.iter().any(|r| r.name == "a" && r.completed_at.is_some()));
     world.snapshot.rollout.spec.version = back.spec.version;
+    if world.snapshot.rollout.spec.strategy.update != UpdateMethod::Replace {
+        give_images(&mut world.snapshot);
+    }
     world.snapshot.rollout.spec.paused = false;
     world.snapshot.rollout.status = remembered;
     let rest = run_partly(&mut world, 0, coins(seed.rotate_left(7)), 2_000)?;
@@ -224,8 +230,9 @@ fn stands_a_stale_controller(snapshot: Snapshot, seed: u64, early: usize, later:
     let total_max = total_max + emptied;
     prop_assert!(
         available_instances(&world.snapshot, 0, &[]) >= available_min.min(before),
-        "R1: {} of {available_min}",
-        available_instances(&world.snapshot, 0, &[])
+        "R1: {} of {available_min}: {pods} then {}",
+        available_instances(&world.snapshot, 0, &[]),
+        super::fixture::say(&stale)
     );
     prop_assert!(
         total(&world.snapshot, 0) <= total_max.max(total_before),
@@ -276,6 +283,51 @@ mod with_pins {
         /// R20
         #[test]
         fn a_stale_controller_keeps_the_bounds(snapshot in world_with_pins(), seed in any::<u64>(), early in 0..20usize, later in 1..20usize) {
+            stands_a_stale_controller(snapshot, seed, early, later)?;
+        }
+    }
+}
+
+/// The same where Pods are changed in place.
+mod in_place {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, max_global_rejects: 50_000, ..ProptestConfig::default() })]
+
+        /// R1 R2 R4 R10
+        #[test]
+        fn one_plan_keeps_the_bounds(snapshot in world_in_place(), skew in skew_seconds()) {
+            keeps_the_bounds(snapshot, skew)?;
+        }
+
+        /// R1 R2 R3 R6 R7 R15 R19
+        #[test]
+        fn every_world_comes_to_rest_within_the_bounds(snapshot in world_in_place(), skew in skew_seconds(), seed in any::<u64>()) {
+            comes_to_rest(snapshot, skew, seed)?;
+        }
+
+        /// R8 R13
+        #[test]
+        fn a_revert_completes(snapshot in world_in_place(), seed in any::<u64>()) {
+            completes_a_revert(snapshot, seed)?;
+        }
+
+        /// R16
+        #[test]
+        fn scale_and_roll_together(snapshot in world_in_place(), seed in any::<u64>(), scales in proptest::collection::vec(0..8i32, 1..4)) {
+            scales_and_rolls(snapshot, seed, scales)?;
+        }
+
+        /// R5
+        #[test]
+        fn lost_pods_come_back(snapshot in world_in_place(), seed in any::<u64>()) {
+            brings_back_what_is_lost(snapshot, seed)?;
+        }
+
+        /// R20
+        #[test]
+        fn a_stale_controller_keeps_the_bounds(snapshot in world_in_place(), seed in any::<u64>(), early in 0..20usize, later in 1..20usize) {
             stands_a_stale_controller(snapshot, seed, early, later)?;
         }
     }

@@ -9,7 +9,7 @@ use super::fixture::{Fixture, at};
 use crate::{
     api::{
         Time,
-        rollout::{OnFailure, Pin},
+        rollout::{OnFailure, Pin, UpdateMethod},
     },
     plan::{
         Change, HoldReason, Plan,
@@ -89,6 +89,30 @@ pub(crate) fn world_with_pins() -> impl Strategy<Value = Snapshot> {
         }
         snapshot
     })
+}
+
+/// The same with revisions of other images, that Pods are given in place; some Pods without gate.
+pub(crate) fn world_in_place() -> impl Strategy<Value = Snapshot> {
+    (world_with_pins(), any::<u64>()).prop_map(|(mut snapshot, seed)| {
+        give_images(&mut snapshot);
+        let mut coin = coins(seed);
+        for pod in snapshot.pods_mut() {
+            pod.in_service = coin().then_some(pod.ready_since.is_some());
+        }
+        snapshot
+    })
+}
+
+/// Revisions differ in their images, and Pods are changed in place.
+pub(crate) fn give_images(snapshot: &mut Snapshot) {
+    let image = |name: &str| json!(format!("example.local/web:{name}"));
+    for revision in &mut snapshot.revisions {
+        revision.data["template"]["spec"]["containers"][0]["image"] = image(&revision.name);
+    }
+    let spec = &mut snapshot.rollout.spec;
+    let wanted = spec.version.clone().unwrap_or_default();
+    spec.template.0["spec"]["containers"][0]["image"] = image(&wanted);
+    spec.strategy.update = UpdateMethod::InPlaceIfPossible;
 }
 
 /// What this slot is pinned to.
@@ -179,6 +203,20 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
                 prop_assert!(pod.is_some(), "R10: {name} is deleted with preconditions of no Pod of ours");
                 deleted.push(uid.as_str());
             }
+            Change::ChangeInPlace { uid, resource_version, name, revision, restarts, .. } => {
+                let pod = snapshot.pods.iter().find(|pod| pod.uid == *uid && pod.resource_version == *resource_version);
+                prop_assert!(pod.is_some_and(|pod| pod.is_live()), "R10: {name} is changed, and none of our Pods");
+                let memory = &planned.memory;
+                let known = [&memory.update, &memory.stable, &memory.effective];
+                let is_right = known.contains(&&Some(revision.clone()))
+                    || snapshot
+                        .pods
+                        .iter()
+                        .any(|pod| pod.uid == *uid && pinned_to(snapshot, pod.slot) == Some(revision));
+                prop_assert!(is_right, "R4: {name} becomes {revision}");
+                deleted.extend(restarts.then_some(uid.as_str()));
+            }
+            Change::SetInService { uid, in_service: false, .. } => deleted.push(uid.as_str()),
             Change::CreatePod { revision, name, slot, .. } => {
                 created += 1;
                 let memory = &planned.memory;

@@ -2,6 +2,7 @@
 mod bounds;
 pub mod faults;
 mod helm;
+mod in_place;
 mod pins;
 mod plugin;
 mod refusals;

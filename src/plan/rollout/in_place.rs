@@ -1,0 +1,223 @@
+//! Changes in place: a Pod is given other images, labels and annotations, and stays the Pod that it is.
+//!
+//! What differs is found by comparing revisions, never live Pods: what a webhook or a person has added to a Pod is left alone.
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::replicas;
+use crate::{
+    api::{
+        IntOrPercent, RolloutSpec, names,
+        rollout::{Strategy, UpdateMethod},
+    },
+    plan::{Change, revision},
+    snapshot::{Pod, Revision, Snapshot},
+};
+
+/// What differs between two revisions, where a Pod can be given it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Images, by name of the container.
+    pub images: BTreeMap<String, String>,
+    labels: Texts,
+    annotations: Texts,
+}
+
+/// Other values; None: taken away.
+type Texts = BTreeMap<String, Option<String>>;
+
+impl Difference {
+    /// A container ends, and starts with another image.
+    pub fn restarts(&self) -> bool {
+        !self.images.is_empty()
+    }
+}
+
+/// How the Pod of a slot comes to another revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Another Pod takes its place.
+    Replace,
+    /// It stays, and is changed; whether a container is started anew by that.
+    InPlace { restarts: bool },
+    /// By none that `spec.strategy.update` permits: a sentence that names the field.
+    None(String),
+}
+
+/// How Pods of `from` come to `to`.
+pub(super) fn way(snapshot: &Snapshot, from: &str, to: &Revision) -> Way {
+    let strategy = &snapshot.rollout.spec.strategy;
+    if !is_chosen(strategy) {
+        return Way::Replace;
+    }
+    let known = snapshot.revisions.iter().rev().find(|revision| revision.name == from);
+    let found = known.ok_or_else(|| format!("ControllerRevision {from} is gone, what differs is not known"));
+    match found.and_then(|from| difference(&from.data, &to.data)) {
+        Ok(difference) => Way::InPlace { restarts: difference.restarts() },
+        Err(_) if strategy.update == UpdateMethod::InPlaceIfPossible => Way::Replace,
+        Err(why) => Way::None(format!(
+            "{why}; spec.strategy.update is InPlaceOnly: change it to InPlaceIfPossible, or that field back"
+        )),
+    }
+}
+
+/// Pods are changed in place where that can be. With maxUnavailable explicitly 0 none may be without a container for a
+/// moment: then another Pod takes over.
+fn is_chosen(strategy: &Strategy) -> bool {
+    let none_may_miss = match &strategy.max_unavailable {
+        IntOrPercent::Count(count) => *count <= 0,
+        IntOrPercent::Percent(percent) => percent == "0%",
+    };
+    match strategy.update {
+        UpdateMethod::Replace => false,
+        UpdateMethod::InPlaceIfPossible => !none_may_miss,
+        UpdateMethod::InPlaceOnly => true,
+    }
+}
+
+/// Fewest instances that must stay available while one is changed in place: no surge stands in for it, so at least one may
+/// be missing.
+pub(super) fn available_min(spec: &RolloutSpec) -> i32 {
+    let replicas = replicas(spec);
+    replicas - spec.strategy.max_unavailable.rounded_down(replicas).clamp(1.min(replicas), replicas)
+}
+
+/// Pods whose containers are to be ended in place leave service first: those that have not done so yet are not changed now.
+/// Returns the names of all, and what is said on Pods. The kubelet follows the gate, and nobody sends anything there then; a
+/// Pod without gate cannot say it.
+pub(super) fn leave_service(snapshot: &Snapshot, changes: &mut Vec<Change>) -> (BTreeSet<String>, Vec<Change>) {
+    let (mut changed, mut says) = (BTreeSet::new(), Vec::new());
+    changes.retain(|change| {
+        let Change::ChangeInPlace { name, uid, resource_version, restarts: true, .. } = change else { return true };
+        changed.insert(name.clone());
+        let Some(pod) = snapshot.pods.iter().find(|pod| pod.uid == *uid) else { return false };
+        let has_left = pod.in_service.is_none() || (pod.in_service == Some(false) && pod.ready_since.is_none());
+        if pod.in_service == Some(true) {
+            says.push(Change::SetInService {
+                name: name.clone(),
+                uid: uid.clone(),
+                resource_version: resource_version.clone(),
+                in_service: false,
+                session_ready: None,
+            });
+        }
+        has_left
+    });
+    (changed, says)
+}
+
+/// What differs between the data of two revisions.
+///
+/// # Errors
+/// The field that no Pod can be given another value of.
+pub fn difference(from: &Value, to: &Value) -> Result<Difference, String> {
+    let mut found = Difference::default();
+    found.labels = texts(from, to, "labels");
+    found.annotations = texts(from, to, "annotations");
+    if found.annotations.contains_key(names::ANNOTATION_HAS_AGENT) {
+        return Err(cannot(&format!("spec.template.metadata.annotations[{}]", names::ANNOTATION_HAS_AGENT)));
+    }
+    let rest = |data: &Value| {
+        let mut data = data.clone();
+        for known in ["/template/metadata/labels", "/template/metadata/annotations", "/template/spec/containers"] {
+            if let Some(value) = data.pointer_mut(known) {
+                *value = Value::Null;
+            }
+        }
+        if let Some(data) = data.as_object_mut() {
+            data.remove("version");
+        }
+        data
+    };
+    if let Some(field) = first_difference("spec", &rest(from), &rest(to)) {
+        return Err(cannot(&field));
+    }
+    let none = Vec::new();
+    let containers = |data: &Value| data.pointer("/template/spec/containers").and_then(Value::as_array).cloned();
+    let (before, after) = (containers(from).unwrap_or(none.clone()), containers(to).unwrap_or(none));
+    if !before.iter().map(|container| &container["name"]).eq(after.iter().map(|container| &container["name"])) {
+        return Err(cannot("spec.template.spec.containers"));
+    }
+    for (mut before, mut after) in before.into_iter().zip(after) {
+        let name = after["name"].as_str().unwrap_or_default().to_owned();
+        let (image_before, image) = (take(&mut before, "image"), take(&mut after, "image"));
+        if let Some(field) = first_difference(&format!("spec.template.spec.containers[{name}]"), &before, &after) {
+            return Err(cannot(&field));
+        }
+        match image.as_ref().and_then(Value::as_str) {
+            _ if image == image_before => {}
+            Some(image) => drop(found.images.insert(name, image.to_owned())),
+            None => return Err(cannot(&format!("spec.template.spec.containers[{name}].image"))),
+        }
+    }
+    Ok(found)
+}
+
+fn cannot(field: &str) -> String {
+    format!("{field} differs, which a Pod cannot be given in place")
+}
+
+fn take(value: &mut Value, key: &str) -> Option<Value> {
+    value.as_object_mut()?.remove(key)
+}
+
+/// Labels or annotations of the template that differ.
+fn texts(from: &Value, to: &Value, which: &str) -> Texts {
+    let none = Map::new();
+    let all = |data: &Value| {
+        let found = data.pointer(&format!("/template/metadata/{which}")).and_then(Value::as_object);
+        found.unwrap_or(&none).clone()
+    };
+    let (from, to) = (all(from), all(to));
+    let gone = from.keys().filter(|key| !to.contains_key(*key)).map(|key| (key.clone(), None));
+    let other = to.iter().filter(|(key, value)| from.get(*key) != Some(value));
+    let other = other.map(|(key, value)| (key.clone(), value.as_str().map(str::to_owned)));
+    gone.chain(other).collect()
+}
+
+/// The first field, in the order of names, that is not the same in both.
+fn first_difference(path: &str, from: &Value, to: &Value) -> Option<String> {
+    match (from, to) {
+        _ if from == to => None,
+        (Value::Object(from), Value::Object(to)) => {
+            let keys: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
+            keys.into_iter().find_map(|key| match (from.get(key), to.get(key)) {
+                (Some(from), Some(to)) => first_difference(&format!("{path}.{key}"), from, to),
+                _ => Some(format!("{path}.{key}")),
+            })
+        }
+        _ => Some(path.to_owned()),
+    }
+}
+
+/// What is written on a Pod of `from` to bring it to `to`, as a strategic merge patch: containers are merged by their names.
+///
+/// # Errors
+/// See [`difference`].
+pub fn patch(pod: &Pod, from: &Revision, to: &Revision, now: Timestamp) -> Result<Value, String> {
+    let difference = difference(&from.data, &to.data)?;
+    let mut labels = difference.labels;
+    labels.insert(names::LABEL_REVISION.into(), Some(to.name.clone()));
+    labels.insert(names::LABEL_REVISION_HASH.into(), Some(to.hash.clone()));
+    let mut annotations = difference.annotations;
+    annotations.insert(names::ANNOTATION_REVISION.into(), Some(to.name.clone()));
+    annotations.insert(names::ANNOTATION_VERSION.into(), Some(revision::version(&to.data)));
+    let remembered = json!(pod.remember(&difference.images, now)).to_string();
+    annotations.insert(names::ANNOTATION_IN_PLACE.into(), Some(remembered));
+    let mut patch = json!({
+        "metadata": {
+            "uid": pod.uid,
+            "resourceVersion": pod.resource_version,
+            "labels": labels,
+            "annotations": annotations,
+        },
+    });
+    if !difference.images.is_empty() {
+        let containers: Vec<Value> =
+            difference.images.iter().map(|(name, image)| json!({"name": name, "image": image})).collect();
+        patch["spec"] = json!({"containers": containers});
+    }
+    Ok(patch)
+}

@@ -1,0 +1,304 @@
+//! Changes in place: which Pods stay, at what pace, and when one is believed to run what it was given.
+use serde_json::{Value, json};
+
+use super::{
+    faults::{live, revisions_run, world},
+    fixture::{Fixture, at, say},
+    worlds::give_images,
+};
+use crate::{
+    api::{names, rollout::UpdateMethod},
+    plan::{
+        Change, HoldReason,
+        rollout::{
+            failure_of,
+            fold::{End, World},
+            in_place, plan,
+        },
+    },
+    snapshot::{Container, ContainerState, Pod, Revision},
+};
+
+fn imaged(slots: &str, want: char, spec: Value) -> World {
+    let mut world = world(slots, want, spec);
+    give_images(&mut world.snapshot);
+    for pod in world.snapshot.pods_mut() {
+        pod.in_service = Some(pod.ready_since.is_some());
+    }
+    world
+}
+
+fn uids(world: &World) -> Vec<String> {
+    world.snapshot.pods.iter().map(|pod| pod.uid.clone()).collect()
+}
+
+const OF_PODS: [&str; 4] = ["CreatePod", "DeletePod", "ChangeInPlace", "SetInService"];
+
+fn verbs(world: &mut World) -> (End, Vec<String>) {
+    let mut said = Vec::new();
+    let end = world.run(|_, step| {
+        let verbs: Vec<&str> = step.changes.iter().map(Change::verb).filter(|verb| OF_PODS.contains(verb)).collect();
+        if !verbs.is_empty() {
+            said.push(verbs.join(" "));
+        }
+    });
+    (end, said)
+}
+
+/// B4: one after the other leaves service, is changed, and comes back; the Pods stay the Pods they are.
+#[test]
+fn images_are_changed_in_place() {
+    let mut world = imaged("a a a", 'b', json!({"strategy": {"maxUnavailable": 1}}));
+    let before = uids(&world);
+    let (end, said) = verbs(&mut world);
+    assert_eq!((end, revisions_run(&world).as_str(), uids(&world)), (End::Done, "bbb", before));
+    assert_eq!(said, ["SetInService", "ChangeInPlace", "SetInService"].repeat(3), "one at a time, and none beside it");
+}
+
+/// B4: where no container is touched nobody is taken out of service.
+#[test]
+fn what_touches_no_container_costs_nothing() {
+    let mut world = imaged("a a a", 'a', json!({}));
+    world.snapshot.rollout.spec.template.0["metadata"]["labels"]["tier"] = json!("gold");
+    let before = uids(&world);
+    let (end, said) = verbs(&mut world);
+    assert_eq!((end, said.len(), uids(&world)), (End::Done, 1, before), "{said:?}");
+    assert_eq!(said[0], "ChangeInPlace ChangeInPlace ChangeInPlace");
+    assert!(world.snapshot.pods.iter().all(|pod| pod.ready_since == Some(at(-400))));
+}
+
+#[test]
+fn what_cannot_be_given_to_a_pod_replaces_it_or_is_told() {
+    let mut world = imaged("a a", 'b', json!({"strategy": {"maxUnavailable": 1, "maxSurge": 0}}));
+    world.snapshot.rollout.spec.template.0["spec"]["containers"][0]["env"] = json!([{"name": "A", "value": "1"}]);
+    world.snapshot.rollout.spec.strategy.update = UpdateMethod::InPlaceOnly;
+    let (end, said) = verbs(&mut world);
+    let End::Held(hold) = end else { panic!("{end:?}") };
+    assert_eq!((hold.reason, said.len()), (HoldReason::NotInPlace, 0));
+    assert!(hold.message.starts_with("spec.template.spec.containers[web].env differs"), "{}", hold.message);
+    live(&mut world, 10_000);
+    assert_eq!(revisions_run(&world), "aa", "and it waits, whatever the progress deadline");
+    let before = uids(&world);
+    world.snapshot.rollout.spec.strategy.update = UpdateMethod::InPlaceIfPossible;
+    assert_eq!(verbs(&mut world).0, End::Done);
+    assert!(before.iter().all(|uid| !uids(&world).contains(uid)));
+}
+
+/// With maxUnavailable 0 another Pod stands in.
+#[test]
+fn where_none_may_be_missing_pods_are_replaced() {
+    let mut world = imaged("a a", 'b', json!({"strategy": {"maxUnavailable": 0, "maxSurge": 1}}));
+    let before = uids(&world);
+    assert_eq!(verbs(&mut world).0, End::Done);
+    assert!(before.iter().all(|uid| !uids(&world).contains(uid)));
+}
+
+/// A share of 0 by rounding is one: nothing else would ever change.
+#[test]
+fn a_share_that_rounds_to_none_is_one() {
+    let mut world = imaged("a a a", 'b', json!({"strategy": {"maxUnavailable": "25%"}}));
+    let before = uids(&world);
+    assert_eq!(verbs(&mut world).0, End::Done);
+    assert_eq!(uids(&world), before);
+}
+
+/// B7: a version that does not start goes back, in place as it came.
+#[test]
+fn a_failed_version_goes_back_in_place() {
+    let spec = json!({"progressDeadlineSeconds": 60, "strategy": {"batchSize": 1, "maxUnavailable": 1}});
+    let mut world = imaged("a a a", 'b', spec);
+    world.broken = vec!["b".into()];
+    let before = uids(&world);
+    live(&mut world, 300);
+    assert_eq!((revisions_run(&world).as_str(), uids(&world)), ("aaa", before));
+    let failed = world.snapshot.rollout.status.as_ref().unwrap().failed.as_ref().unwrap();
+    assert_eq!((failed.reason.as_str(), failed.slots.as_str()), ("ProgressDeadlineExceeded", "0"));
+    assert!(world.snapshot.pods.iter().all(|pod| pod.is_ready()));
+}
+
+/// A pause or a new spec between leaving service and the change: it comes back as it is.
+#[test]
+fn what_left_service_for_nothing_comes_back() {
+    let mut world = imaged("a a", 'b', json!({"strategy": {"maxUnavailable": 1}}));
+    while !world.snapshot.pods.iter().any(|pod| pod.in_service == Some(false)) {
+        let planned = plan(&world.snapshot);
+        world.apply(&planned, &planned.changes);
+    }
+    world.snapshot.rollout.spec.paused = true;
+    live(&mut world, 60);
+    assert_eq!(revisions_run(&world), "aa");
+    assert!(world.snapshot.pods.iter().all(|pod| pod.is_ready()));
+}
+
+/// The kubelet says in its own time that a Pod without service is not ready: before that nothing is touched.
+#[test]
+fn a_pod_is_changed_once_the_kubelet_has_followed_its_gate() {
+    let mut fixture = Fixture::new("a a", 'b', json!({"strategy": {"maxUnavailable": 1}}));
+    give_images(&mut fixture.snapshot);
+    let mut fixture = fixture.opened(2);
+    fixture.snapshot.pods_mut().for_each(|pod| pod.in_service = Some(true));
+    assert_eq!(say(&plan(&fixture.snapshot)).split("; ").next(), Some("web-0-a in service: false"));
+    fixture.snapshot.pod_mut(0).in_service = Some(false);
+    assert!(plan(&fixture.snapshot).changes.is_empty(), "nor is another one taken out: {}", fixture.looks());
+    fixture.snapshot.pod_mut(0).ready_since = None;
+    assert_eq!(say(&plan(&fixture.snapshot)).split("; ").next(), Some("web-0-a to b Forward"));
+}
+
+fn running(id: &str, image: &str, started: i64) -> Container {
+    Container {
+        name: "web".into(),
+        init: false,
+        ready: true,
+        restarts: 4,
+        state: ContainerState::Running,
+        last_exit: None,
+        id: id.into(),
+        image: image.into(),
+        started_at: Some(at(started)),
+    }
+}
+
+/// A Pod of revision a that was given the image of b, as its status tells next.
+fn changed(container: Container) -> Pod {
+    let mut fixture = Fixture::new("a", 'b', json!({}));
+    give_images(&mut fixture.snapshot);
+    let mut pod = (*fixture.snapshot.pods[0]).clone();
+    pod.containers = vec![running("old", "example.local/web:a", -400)];
+    give(&mut pod, "b");
+    pod.containers = vec![container];
+    pod
+}
+
+/// As it is stored and read again.
+fn give(pod: &mut Pod, letter: &str) {
+    let image = format!("example.local/web:{letter}");
+    let images = [("web".to_owned(), image.clone())].into();
+    let text = json!(pod.remember(&images, at(0))).to_string();
+    let mut in_place: crate::snapshot::InPlace = serde_json::from_str(&text).unwrap();
+    in_place.containers.values_mut().for_each(|before| before.wanted.clone_from(&image));
+    pod.in_place = Some(in_place);
+}
+
+#[test]
+fn a_container_is_believed_by_its_own_status_alone() {
+    let is_there = |pod: &Pod, second: i64| pod.is_available(0, at(second));
+    assert!(!is_there(&changed(running("old", "example.local/web:a", -400)), 1), "nothing has become of it yet");
+    assert!(
+        !is_there(&changed(running("old", "example.local/web:b", -400)), 999),
+        "the old container is the old image's"
+    );
+    assert!(!is_there(&changed(running("", "example.local/web:b", -400)), 999), "it waits to be made");
+    assert!(!is_there(&changed(running("again", "example.local/web:a", 1)), 2), "the old image, restarted");
+    assert!(is_there(&changed(running("new", "example.local/web:b", 1)), 2));
+    let mut unseen = changed(running("new", "example.local/web:b", 1));
+    unseen.is_observed = false;
+    assert!(!is_there(&unseen, 2), "a status of an earlier spec");
+}
+
+/// Some runtimes know an image of two tags by one of them.
+#[test]
+fn another_name_of_the_image_is_believed_when_the_old_one_would_have_ended() {
+    let mut pod = changed(running("new", "example.local/web:a", 1));
+    pod.grace_seconds = Some(5);
+    assert_eq!((pod.is_available(0, at(15)), pod.available_later(0, at(15))), (false, Some(at(16))));
+    assert!(pod.is_available(0, at(16)));
+    pod.containers[0].state = ContainerState::Waiting { reason: "CrashLoopBackOff".into(), message: String::new() };
+    assert_eq!((pod.is_available(0, at(999)), pod.available_later(0, at(999))), (false, None));
+}
+
+/// The image was taken back before the kubelet had seen the other one: the container that runs is the right one.
+#[test]
+fn what_was_taken_back_unseen_is_as_before() {
+    let mut pod = changed(running("old", "example.local/web:a", -400));
+    give(&mut pod, "a");
+    assert!(pod.is_available(0, at(1)));
+    pod.is_observed = false;
+    assert!(!pod.is_available(0, at(1)), "unless the kubelet has yet to say so");
+    pod.is_observed = true;
+    give(&mut pod, "c");
+    assert!(!pod.is_available(0, at(1)));
+}
+
+/// What a container did before it was changed is no failure of what it was given; what it goes on doing is.
+#[test]
+fn only_what_happens_since_counts() {
+    let crashed = ContainerState::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off".into() };
+    let pod = changed(running("new", "example.local/web:b", 1));
+    assert_eq!((pod.restarts_of(&pod.containers[0]), failure_of(&pod)), (0, None), "4 restarts were before");
+    let crashes =
+        |id: &str| failure_of(&changed(Container { state: crashed.clone(), ..running(id, "", 1) })).unwrap().at;
+    assert_eq!([crashes("old"), crashes("new")], [Some(at(60)), None]);
+}
+
+fn differing(change: impl Fn(&mut Value)) -> Result<in_place::Difference, String> {
+    let from = json!({"version": "1", "template": {
+        "metadata": {"labels": {"app": "web", "old": "1"}},
+        "spec": {"containers": [{"name": "web", "image": "web:1"}, {"name": "log", "image": "log:1", "args": ["a", "b"]}],
+                 "initContainers": [{"name": "init", "image": "init:1"}]},
+    }});
+    let mut to = from.clone();
+    change(&mut to);
+    in_place::difference(&from, &to)
+}
+
+#[test]
+fn what_differs_is_named() {
+    let field = |change: fn(&mut Value)| differing(change).unwrap_err();
+    for (change, named) in [
+        (
+            (|to| to["template"]["spec"]["nodeSelector"] = json!({"disk": "ssd"})) as fn(&mut Value),
+            "spec.template.spec.nodeSelector",
+        ),
+        (
+            |to| to["template"]["spec"]["containers"][1]["args"] = json!(["a"]),
+            "spec.template.spec.containers[log].args",
+        ),
+        (
+            |to| to["template"]["spec"]["initContainers"][0]["image"] = json!("init:2"),
+            "spec.template.spec.initContainers",
+        ),
+        (
+            |to| drop(to["template"]["spec"]["containers"].as_array_mut().unwrap().pop()),
+            "spec.template.spec.containers ",
+        ),
+        (
+            |to| to["template"]["metadata"]["annotations"] = json!({names::ANNOTATION_HAS_AGENT: "own"}),
+            "spec.template.metadata.annotations[baton.dev/agent]",
+        ),
+        (|to| to["template"]["metadata"]["finalizers"] = json!(["x"]), "spec.template.metadata.finalizers"),
+    ] {
+        let why = field(change);
+        assert!(why.starts_with(named), "{why}");
+    }
+}
+
+#[test]
+fn a_patch_says_what_differs_and_nothing_else() {
+    let from = json!({"version": "1", "template": {"metadata": {"labels": {"app": "web", "old": "1"}},
+        "spec": {"containers": [{"name": "web", "image": "web:1"}, {"name": "log", "image": "log:1"}]}}});
+    let mut to = from.clone();
+    to["version"] = json!("2");
+    to["template"]["metadata"]["labels"] = json!({"app": "web", "tier": "gold"});
+    to["template"]["spec"]["containers"][0]["image"] = json!("web:2");
+    let fixture = Fixture::new("a", 'b', json!({}));
+    let revision = |name: &str, data: &Value| Revision {
+        name: format!("web-{name}"),
+        hash: name.into(),
+        data: data.clone(),
+        ..fixture.snapshot.revisions[0].clone()
+    };
+    let mut pod = (*fixture.snapshot.pods[0]).clone();
+    pod.containers = vec![Container { restarts: 0, ..running("id-1", "web:1", -9) }];
+    let patch = in_place::patch(&pod, &revision("aaa", &from), &revision("bbb", &to), at(5)).unwrap();
+    assert_eq!(patch["spec"], json!({"containers": [{"name": "web", "image": "web:2"}]}));
+    let metadata = &patch["metadata"];
+    assert_eq!((&metadata["uid"], &metadata["resourceVersion"]), (&json!(pod.uid), &json!("7")));
+    let labels =
+        json!({"old": null, "tier": "gold", "baton.dev/revision": "web-bbb", "controller-revision-hash": "bbb"});
+    assert_eq!(metadata["labels"], labels);
+    let remembered =
+        r#"{"at":"1970-01-12T13:46:45Z","containers":{"web":{"ran":{"id":"id-1","image":"web:1"},"restarts":0}}}"#;
+    let annotations =
+        json!({"baton.dev/revision": "web-bbb", "baton.dev/version": "2", "baton.dev/in-place": remembered});
+    assert_eq!(metadata["annotations"], annotations);
+}
