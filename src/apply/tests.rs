@@ -19,6 +19,7 @@ use crate::{
     snapshot::{
         RefusalReason, Revision, TemplateCheck,
         index::{Event, Index, ObjectKey, Recollection},
+        wire,
     },
 };
 
@@ -50,6 +51,11 @@ fn snapshot() -> Snapshot {
         change_cause: None,
         deleting: false,
     });
+    let pod = serde_json::from_value(json!({
+        "metadata": {"name": "web-0-abc", "uid": "p1", "resourceVersion": "7",
+            "labels": {"baton.dev/instance": "0", "baton.dev/revision": "web-abc"}},
+    }));
+    snapshot.pods.extend(wire::pod(pod.unwrap()).map(Arc::new));
     snapshot
 }
 
@@ -76,6 +82,12 @@ fn delete_pod() -> Change {
 fn set_in_service() -> Change {
     let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
     Change::SetInService { name, uid, resource_version, in_service: true, session_ready: Some(true) }
+}
+
+fn change_in_place() -> Change {
+    let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
+    let (revision, reason) = ("web-abc".into(), PodReason::Forward);
+    Change::ChangeInPlace { name, slot: 0, uid, resource_version, revision, restarts: true, reason }
 }
 
 fn set_drained() -> Change {
@@ -165,7 +177,8 @@ async fn creating_a_pod() {
 
 #[tokio::test(start_paused = true)]
 async fn changing_what_exists() {
-    for change in [delete_pod(), set_in_service(), set_drained(), mark_revision(), delete_revision()] {
+    for change in [delete_pod(), change_in_place(), set_in_service(), set_drained(), mark_revision(), delete_revision()]
+    {
         table(
             change,
             &[

@@ -97,9 +97,8 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
         shell.observer.note_leaving(key, leaving);
     }
     let (changes, left) = plan.changes.split_at(plan.changes.len().min(CHANGES_MAX));
-    let destroys =
-        changes.iter().any(|change| matches!(change, Change::DeletePod { .. } | Change::ChangeInPlace { .. }));
-    if destroys && !shell.is_latest(&mut memory, &snapshot.rollout).await {
+    let interrupts = changes.iter().any(Change::interrupts);
+    if interrupts && !shell.is_latest(&mut memory, &snapshot.rollout).await {
         let again_at = memory.paused_until().or(memory.barrier.overdue_at());
         return Looked { result: Result::Stale, again_at, rest: rest(began.elapsed(), computed) };
     }

@@ -186,6 +186,14 @@ impl Change {
         }
     }
 
+    /// It takes an instance, or a container of it, out of service.
+    pub fn interrupts(&self) -> bool {
+        matches!(
+            self,
+            Self::DeletePod { .. } | Self::ChangeInPlace { .. } | Self::SetInService { in_service: false, .. }
+        )
+    }
+
     /// Why, where there are several possible reasons; else empty.
     pub fn reason(&self) -> &'static str {
         match self {

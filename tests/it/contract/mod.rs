@@ -4,11 +4,13 @@
 //! - [`sequences`]: random requests, each from what the ones before have led to.
 //! - [`compaction`]: what either forgets.
 //! - [`garbage`]: what becomes of dependents.
+//! - [`in_place`]: a Pod that is given another image.
 //! - [`refusals`]: the words that we read.
 //!
 //! What is not compared stands in [`not_compared`], each with its reason. Where they differ, the real one is right.
 mod compaction;
 mod garbage;
+mod in_place;
 mod matrix;
 mod not_compared;
 mod objects;

@@ -54,6 +54,13 @@ impl Step {
         Self { content_type: "application/merge-patch+json", ..Self::new(Verb::Patch, kind, name).body(patch) }
     }
 
+    pub fn strategic(kind: &'static Kind, name: &str, patch: Value) -> Self {
+        Self {
+            content_type: "application/strategic-merge-patch+json",
+            ..Self::new(Verb::Patch, kind, name).body(patch)
+        }
+    }
+
     pub fn json_patch(kind: &'static Kind, name: &str, patch: Value) -> Self {
         Self { content_type: "application/json-patch+json", ..Self::new(Verb::Patch, kind, name).body(patch) }
     }

@@ -50,7 +50,8 @@ pub enum Edit<'a> {
     Replace(Value),
     /// PATCH with merge semantics.
     Merge(Value),
-    /// PATCH with merge semantics, in which conditions are merged by their types; other lists are replaced.
+    /// PATCH with merge semantics, in which conditions are merged by their types and containers by their names; other lists
+    /// are replaced.
     Strategic(Value),
     /// PATCH with operations.
     Json(json_patch::Patch),
@@ -285,17 +286,21 @@ fn edited(target: &Target<'_>, existing: &Arc<Object>, edit: Edit<'_>) -> Result
 
 /// Strategic merge, as far as it is asked for: see [`Edit::Strategic`].
 fn merge_strategically(value: &mut Value, patch: &Value) {
-    let known = value.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    const KEYS: [(&str, &str); 2] = [("/status/conditions", "type"), ("/spec/containers", "name")];
+    let entries = |value: &Value, list: &str| value.pointer(list).and_then(Value::as_array).cloned();
+    let known = KEYS.map(|(list, _)| entries(value, list).unwrap_or_default());
     json_patch::merge(value, patch);
-    let Some(said) = value.pointer_mut("/status/conditions").and_then(Value::as_array_mut) else { return };
-    let mut merged = known;
-    for condition in said.drain(..) {
-        match merged.iter_mut().find(|known| known["type"] == condition["type"]) {
-            Some(known) => json_patch::merge(known, &condition),
-            None => merged.push(condition),
+    for ((list, key), mut merged) in KEYS.into_iter().zip(known) {
+        let said = patch.pointer(list).is_some();
+        let Some(said) = value.pointer_mut(list).filter(|_| said).and_then(Value::as_array_mut) else { continue };
+        for entry in said.drain(..) {
+            match merged.iter_mut().find(|known| known[key] == entry[key]) {
+                Some(known) => json_patch::merge(known, &entry),
+                None => merged.push(entry),
+            }
         }
+        *said = merged;
     }
-    *said = merged;
 }
 
 /// A JSON patch, as the real one's library understands it: to replace a field that is not there adds it.

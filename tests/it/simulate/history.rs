@@ -174,6 +174,7 @@ impl<'s> History<'s> {
             let (agents, ended) =
                 Listeners::new(plan, of_world, (&self.alive, &self.weather), &node_clock, self.numbers_of(2));
             (self.listeners, ends) = (Some(agents), Some(ended));
+            self.judge.docket().has_agents = true;
         }
         let (commits, told) = mpsc::unbounded_channel();
         let (orders, ordered) = mpsc::unbounded_channel();

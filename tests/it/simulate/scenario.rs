@@ -49,7 +49,7 @@ impl Scenario {
     pub fn new(seed: u64, is_undisturbed: bool, extras: Extras) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let (mut own, mut deeds_rng, mut faults_rng) = (rng.fork(), rng.fork(), rng.fork());
-        let (mut listeners_rng, mut pins_rng) = (rng.fork(), rng.fork());
+        let (mut listeners_rng, mut pins_rng, mut in_place_rng) = (rng.fork(), rng.fork(), rng.fork());
         let last = if own.u8(0..10) < 7 { draw(&mut own, &GOOD) } else { draw(&mut own, &BAD) };
         let is_patient = own.bool();
         let mut rollout = rollout(&mut own, last);
@@ -60,11 +60,16 @@ impl Scenario {
                 rollout["spec"]["strategy"]["onFailure"] = json!("RollbackFailed");
             }
         }
+        if extras.in_place {
+            let strategy = &mut rollout["spec"]["strategy"];
+            let update = if in_place_rng.bool() { "InPlaceIfPossible" } else { "InPlaceOnly" };
+            strategy["update"] = json!(if strategy["maxUnavailable"] == 0 { "InPlaceIfPossible" } else { update });
+        }
         let skews = [0; 3].map(|_| skew(&mut own));
         let count = if is_undisturbed { 1 } else { own.usize(2..=3) };
-        let in_place = [0; 3].map(|_| own.bool());
+        let restarts = [0; 3].map(|_| own.bool());
         let node_skew = skew(&mut own);
-        let operators = (0..count).map(|number| (skews[number], in_place[number])).collect();
+        let operators = (0..count).map(|number| (skews[number], restarts[number])).collect();
         // Patient users take longer; what happens late meets them.
         let thinking: Duration = deeds.iter().map(|deed| deed.pause).sum();
         let duration = thinking + Duration::from_secs(20) * if is_patient { deeds.len() as u32 } else { 1 };

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use baton::{
-    api::{IntOrPercent, Rollout},
+    api::{IntOrPercent, Rollout, rollout::UpdateMethod},
     snapshot::Pod,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -74,7 +74,10 @@ fn fewest_available(rollout: &Rollout) -> i32 {
     let (replicas, strategy) = (rollout.spec.replicas, &rollout.spec.strategy);
     let unavailable = part(&strategy.max_unavailable, replicas).floor() as i32;
     let nothing_moves = unavailable == 0 && part(&strategy.max_surge, replicas) <= 0.0;
-    (replicas - if nothing_moves { 1 } else { unavailable }).max(0)
+    let is_explicit = [IntOrPercent::Count(0), IntOrPercent::Percent("0%".into())].contains(&strategy.max_unavailable);
+    // In place at least one is changed at a time, unless none may ever be missing.
+    let at_least_one = nothing_moves || (strategy.update != UpdateMethod::Replace && !is_explicit);
+    (replicas - if at_least_one { unavailable.max(1) } else { unavailable }).max(0)
 }
 
 /// maxSurge above replicas, a percentage rounded up.
@@ -93,6 +96,13 @@ fn part(of: &IntOrPercent, replicas: i32) -> f64 {
 }
 
 pub fn is_available(pod: &Pod, rollout: &Rollout, glass: Glass) -> bool {
+    // What it runs is what its kubelet says that it runs.
+    let given =
+        pod.in_place.iter().flat_map(|in_place| &in_place.containers).filter(|(_, before)| before.ran.is_some());
+    let mut given = given.map(|(name, before)| (name, &before.wanted));
+    if !given.all(|(name, wanted)| pod.containers.iter().any(|it| it.name == *name && it.image == *wanted)) {
+        return false;
+    }
     // Times in a Pod's status are whole seconds.
     let ahead = i32::try_from(glass.ahead.as_secs() + 1).unwrap_or(i32::MAX);
     pod.is_available(rollout.spec.min_ready_seconds.saturating_sub(ahead).max(0), glass.latest)

@@ -13,12 +13,16 @@ use std::{
 };
 
 use baton::{
-    api::{Rollout, names::RESERVED_PREFIX},
+    api::{
+        Rollout,
+        names::{CONDITION_IN_SERVICE, LABEL_REVISION, RESERVED_PREFIX},
+    },
     operator::clock::Clock,
     snapshot::wire::NodeView,
 };
 use jiff::SignedDuration;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use self::{
@@ -55,6 +59,8 @@ pub struct Docket {
     skews: Vec<Skew>,
     /// The oldest view that an operator may act on.
     age: Duration,
+    /// Pods have agents.
+    pub has_agents: bool,
     stories: BTreeMap<String, Story>,
     lost_nodes: Arc<BTreeSet<String>>,
     revisions: BTreeMap<String, Revisions>,
@@ -99,6 +105,7 @@ impl Judge {
             clock,
             skews,
             age,
+            has_agents: false,
             stories: BTreeMap::new(),
             lost_nodes: Arc::default(),
             revisions: BTreeMap::new(),
@@ -296,12 +303,13 @@ impl Docket {
         let is_deletion = before.is_some_and(|before| !is_marked(before)) && (change.is_gone || is_marked(object));
         if is_ours && is_deletion {
             self.judge_deletion(commit, &uid);
-        } else if is_ours
-            && before.is_some_and(|before| !is_in_service(before, object))
-            && !is_deletion
-            && !change.is_gone
-        {
-            self.accuse("R10", format_args!("{} changes {}", commit.who, object.name()));
+        } else if let Some(before) = before.filter(|_| is_ours && !change.is_gone) {
+            match what_is_changed(before, object) {
+                Changed::Service => {}
+                Changed::OutOfService | Changed::InPlace => self.judge_interruption(commit, &uid),
+                Changed::InService => self.forgive(commit, &uid),
+                Changed::Other => self.accuse("R10", format_args!("{} changes {}", commit.who, object.name())),
+            }
         }
         let age = self.age;
         let lost_nodes = self.lost_nodes.clone();
@@ -312,6 +320,34 @@ impl Docket {
         story.pod_written(object.uid(), present, age);
         if is_ours && before.is_none() {
             self.judge_creation(commit, &uid);
+        } else if is_ours && before.is_some_and(|before| matches!(what_is_changed(before, object), Changed::InPlace)) {
+            self.judge_revision(&uid, object);
+        }
+    }
+
+    /// R1 where a Pod stays: it leaves service, or is given another image.
+    fn judge_interruption(&mut self, commit: &Commit, owner: &str) {
+        // An agent that has lost its session is out of service whatever that costs.
+        if self.has_agents {
+            return;
+        }
+        self.judge_deletion(commit, owner);
+    }
+
+    /// It is in service again.
+    fn forgive(&mut self, commit: &Commit, owner: &str) {
+        if let Some(story) = self.stories.get_mut(owner) {
+            story.ended.remove(commit.change.object.uid());
+        }
+    }
+
+    /// R4: what a Pod is given in place.
+    fn judge_revision(&mut self, owner: &str, object: &Object) {
+        let glass = self.glass();
+        let known = self.revisions.get(owner).cloned().unwrap_or_default();
+        let Some(story) = self.stories.get(owner) else { return };
+        if let Err(how) = revisions::is_assigned(story, object, &known, glass) {
+            self.accuse("R4", how);
         }
     }
 
@@ -379,23 +415,51 @@ impl Docket {
     }
 }
 
-/// Nothing has changed but conditions of ours, for which readiness gates wait.
-fn is_in_service(before: &Object, after: &Object) -> bool {
-    let without_ours = |object: &Object| {
+/// What an operator has changed on a Pod.
+enum Changed {
+    /// Conditions of ours.
+    Service,
+    /// The Pod is in service now.
+    InService,
+    /// It is no more.
+    OutOfService,
+    /// Images, labels, annotations, with the revision that says so.
+    InPlace,
+    Other,
+}
+
+fn what_is_changed(before: &Object, after: &Object) -> Changed {
+    let conditions = |object: &Object| object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let is_ours =
+        |condition: &Value| condition["type"].as_str().is_some_and(|type_| type_.starts_with(RESERVED_PREFIX));
+    let without = |object: &Object, in_place: bool| {
         let mut value = object.value().clone();
-        value["metadata"]["resourceVersion"] = serde_json::Value::Null;
-        if let Some(conditions) = value["status"]["conditions"].as_array_mut() {
-            let is_ours = |condition: &serde_json::Value| {
-                condition["type"].as_str().is_some_and(|type_| type_.starts_with(RESERVED_PREFIX))
-            };
-            conditions.retain(|condition| !is_ours(condition));
-        } else {
-            value["status"]["conditions"] = serde_json::json!([]);
+        value["metadata"]["resourceVersion"] = Value::Null;
+        let others: Vec<Value> = conditions(object).into_iter().filter(|condition| !is_ours(condition)).collect();
+        value["status"]["conditions"] = Value::Array(others);
+        if in_place {
+            for field in ["labels", "annotations", "generation"] {
+                value["metadata"][field] = Value::Null;
+            }
+            value["spec"]["containers"][0]["image"] = Value::Null;
         }
         value
     };
-    let is_gated = before["spec"]["readinessGates"].is_array();
-    is_gated && without_ours(before) == without_ours(after)
+    let revision = |object: &Object| object["metadata"]["labels"][LABEL_REVISION].clone();
+    let serves = |object: &Object| {
+        conditions(object).iter().any(|it| it["type"] == CONDITION_IN_SERVICE && it["status"] == "True")
+    };
+    if revision(before) != revision(after) && without(before, true) == without(after, true) {
+        return Changed::InPlace;
+    }
+    if !before["spec"]["readinessGates"].is_array() || without(before, false) != without(after, false) {
+        return Changed::Other;
+    }
+    match (serves(before), serves(after)) {
+        (true, false) => Changed::OutOfService,
+        (false, true) => Changed::InService,
+        _ => Changed::Service,
+    }
 }
 
 /// Processes of operators are called `a.1`.

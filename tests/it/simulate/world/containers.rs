@@ -207,8 +207,8 @@ impl World {
         let now = self.now_for(uid);
         self.write_status(uid, |object| self.tell_of_container(uid, object, now));
         // While its course goes on, that says what comes.
-        if let Some(stage) = self.pods.get(uid).and_then(|pod| pod.settled) {
-            self.agents_after(10, 3_000, Due::Stage(uid.to_owned(), stage));
+        if let Some((life, stage)) = self.pods.get(uid).and_then(|pod| Some((pod.life, pod.settled?))) {
+            self.agents_after(10, 3_000, Due::Stage(uid.to_owned(), life, stage));
         }
     }
 
@@ -257,15 +257,17 @@ impl World {
     }
 
     /// Of an object whose gates may have changed.
-    pub(super) fn watch_gates(&mut self, uid: &str, before: Option<&Object>, object: &Object) {
+    pub(super) fn watch_gates(&mut self, uid: &str, before: &Object, object: &Object) {
         let gates = |object: &Object| {
             let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
             let ours = conditions.filter(|condition| condition["type"].as_str().is_some_and(|t| t.contains('/')));
             ours.cloned().collect::<Vec<_>>()
         };
-        if before.is_some_and(|before| gates(before) != gates(object)) {
-            self.agents_after(1, 1_000, Due::Gates(uid.to_owned()));
+        if gates(before) == gates(object) {
+            return;
         }
+        let due = Due::Gates(uid.to_owned());
+        if self.containers.is_some() { self.agents_after(1, 1_000, due) } else { self.after_millis(1, 1_000, due) }
     }
 
     /// A node falls silent: its kubelet alone, or it is cut off, or without power.

@@ -14,7 +14,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use self::{
     containers::Containers,
-    report::{report, report_eviction, report_silence},
+    report::{Seen, report, report_eviction, report_silence, settle_gates},
 };
 use super::{
     listeners::Ended,
@@ -74,11 +74,23 @@ struct Pod {
     is_ending: bool,
     /// Its version ends by itself, again and again.
     crashes: bool,
+    /// The image that its kubelet has seen last.
+    image: String,
+    seen: Seen,
+    /// Its container runs.
+    runs: bool,
+    /// Images that it was given: what was to come with an earlier one does not.
+    life: u32,
 }
 
 enum Due {
     Bind(String),
-    Stage(String, Stage),
+    /// With the life that it is of.
+    Stage(String, u32, Stage),
+    /// The kubelet sees that the spec has changed.
+    Spec(String),
+    /// The container of an earlier image has ended.
+    Exchange(String),
     End(String),
     Garbage,
     Lost(String),
@@ -163,8 +175,11 @@ impl World {
             self.meet(object);
         } else if object.is_terminating() {
             self.begin_end(object);
-        } else if self.containers.is_some() {
-            self.watch_gates(object.uid(), commit.change.before.as_deref(), object);
+        } else if let Some(before) = commit.change.before.as_deref() {
+            self.watch_gates(object.uid(), before, object);
+            if image_of(before) != image_of(object) {
+                self.after_millis(1, 1_500, Due::Spec(object.uid().to_owned()));
+            }
         }
     }
 
@@ -176,8 +191,8 @@ impl World {
     }
 
     fn meet(&mut self, object: &Object) {
-        let image = object["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
-        let behaviour = Behaviour::of_image(image);
+        let image = image_of(object).to_owned();
+        let behaviour = Behaviour::of_image(&image);
         let stages = life(behaviour, &mut self.rng).into_iter();
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         let uid = object.uid().to_owned();
@@ -191,6 +206,10 @@ impl World {
                 settled: None,
                 is_ending: false,
                 crashes: behaviour == Behaviour::Crash,
+                seen: Seen { image: image.clone(), ..Seen::default() },
+                image,
+                runs: false,
+                life: 0,
             },
         );
         self.after_millis(1, 500, Due::Bind(uid));
@@ -216,7 +235,9 @@ impl World {
         let Some(((_, _), due)) = self.agenda.pop_first() else { return };
         match due {
             Due::Bind(uid) => self.bind(&uid),
-            Due::Stage(uid, stage) => self.come_to(&uid, stage),
+            Due::Stage(uid, life, stage) => self.come_to(&uid, life, stage),
+            Due::Spec(uid) => self.see_spec(&uid),
+            Due::Exchange(uid) => self.exchange(&uid),
             Due::End(uid) => self.end(&uid),
             Due::Garbage => {
                 self.collects_garbage = false;
@@ -250,30 +271,90 @@ impl World {
 
     /// True: there is another one.
     fn next_stage(&mut self, uid: &str) -> bool {
-        let next = self.pods.get_mut(uid).and_then(|pod| pod.stages.next());
-        if let Some((pause, stage)) = next {
-            self.after(pause, Due::Stage(uid.to_owned(), stage));
+        let next = self.pods.get_mut(uid).and_then(|pod| Some((pod.life, pod.stages.next()?)));
+        if let Some((life, (pause, stage))) = next {
+            self.after(pause, Due::Stage(uid.to_owned(), life, stage));
         }
         next.is_some()
     }
 
     /// A silent node reports nothing until it is back; nor does one about a Pod that it ends.
-    fn come_to(&mut self, uid: &str, stage: Stage) {
-        let Some(pod) = self.pods.get(uid).filter(|pod| !pod.is_ending) else { return };
+    fn come_to(&mut self, uid: &str, life: u32, stage: Stage) {
+        let Some(pod) = self.pods.get(uid).filter(|pod| !pod.is_ending && pod.life == life) else { return };
         if self.is_silent(pod) {
-            self.after_millis(500, 1_500, Due::Stage(uid.to_owned(), stage));
+            self.after_millis(500, 1_500, Due::Stage(uid.to_owned(), life, stage));
             return;
         }
         self.stage_container(uid, stage);
-        let now = self.now_for(uid);
-        self.write_status(uid, |object| {
-            report(object, stage, now);
-            self.tell_of_container(uid, object, now);
-        });
+        let counts = self.containers.is_none();
+        if let Some(pod) = self.pods.get_mut(uid) {
+            let runs = matches!(stage, Stage::Running | Stage::Ready);
+            if runs && !pod.runs && counts {
+                pod.seen.container += 1;
+                pod.seen.image.clone_from(&pod.image);
+            }
+            pod.runs = runs;
+        }
+        self.tell(uid, Some(stage));
         if !self.next_stage(uid)
             && let Some(pod) = self.pods.get_mut(uid)
         {
             pod.settled = Some(stage);
+        }
+    }
+
+    /// Writes a status: at a stage, or as before, but of the spec that the kubelet goes by now.
+    fn tell(&mut self, uid: &str, stage: Option<Stage>) {
+        let now = self.now_for(uid);
+        let Some(pod) = self.pods.get_mut(uid) else { return };
+        let object = self.kubelet.get(&PODS, &pod.namespace, &pod.name);
+        let generation = object.filter(|object| image_of(object) == pod.image);
+        let generation = generation.and_then(|object| object["metadata"]["generation"].as_i64());
+        pod.seen.generation = generation.unwrap_or(pod.seen.generation);
+        let seen = pod.seen.clone();
+        self.write_status(uid, |object| {
+            match stage {
+                Some(stage) => report(object, stage, &seen, now),
+                None => object["status"]["observedGeneration"] = json!(seen.generation),
+            }
+            self.tell_of_container(uid, object, now);
+            settle_gates(object, now);
+        });
+    }
+
+    /// The kubelet sees another image: it ends the container that it has, and may tell of the new spec before.
+    fn see_spec(&mut self, uid: &str) {
+        let Some(pod) = self.pods.get(uid).filter(|pod| !pod.is_ending) else { return };
+        if self.is_silent(pod) {
+            return self.after_millis(500, 1_500, Due::Spec(uid.to_owned()));
+        }
+        let Some(object) = self.kubelet.get(&PODS, &pod.namespace, &pod.name).filter(|object| object.uid() == uid)
+        else {
+            return;
+        };
+        let image = image_of(&object).to_owned();
+        let is_other = image != pod.image;
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.crashes = Behaviour::of_image(&image) == Behaviour::Crash;
+            pod.image = image;
+        }
+        if is_other {
+            self.after_millis(1, 3_000, Due::Exchange(uid.to_owned()));
+        }
+        // Before it has come to anything its first status tells of this.
+        if object["status"]["startTime"].is_string() && (!is_other || self.rng.bool()) {
+            self.tell(uid, None);
+        }
+    }
+
+    fn exchange(&mut self, uid: &str) {
+        let Some(pod) = self.pods.get_mut(uid).filter(|pod| !pod.is_ending) else { return };
+        let had_run = pod.seen.container > 0;
+        pod.seen.exchanged += u32::from(had_run);
+        (pod.runs, pod.settled, pod.life) = (false, None, pod.life + 1);
+        pod.stages = life(Behaviour::of_image(&pod.image), &mut self.rng).into_iter();
+        if pod.node.is_some() {
+            self.next_stage(uid);
         }
     }
 
@@ -358,10 +439,12 @@ impl World {
         let now = self.clock.now();
         for uid in self.pods_of(node) {
             if !self.pods[&uid].is_ending {
+                let seen = &self.pods[&uid].seen;
                 self.write_status(&uid, |pod| {
                     if pod["status"]["containerStatuses"][0]["ready"] == true {
-                        report(pod, Stage::Ready, now);
+                        report(pod, Stage::Ready, seen, now);
                         self.tell_of_container(&uid, pod, now);
+                        settle_gates(pod, now);
                     }
                 });
             }
@@ -390,6 +473,10 @@ async fn next_end(ends: &mut Option<mpsc::UnboundedReceiver<Ended>>) -> Option<E
         Some(ends) => ends.recv().await,
         None => std::future::pending().await,
     }
+}
+
+fn image_of(pod: &Object) -> &str {
+    pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default()
 }
 
 fn node_name(number: usize) -> String {

@@ -4,12 +4,25 @@ use serde_json::{Value, json};
 
 use crate::{fake_apiserver::object::whole_seconds, simulate::versions::Stage};
 
+/// What a kubelet says of a Pod beside the stage that it has come to.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// The generation of the spec that it goes by.
+    pub generation: i64,
+    /// The image of the newest container.
+    pub image: String,
+    /// Number of the newest container; 0 where they are not counted.
+    pub container: u32,
+    /// Containers that were ended to give the Pod another image.
+    pub exchanged: u32,
+}
+
 /// Writes that a Pod has come to this stage, as of `now` by the node's clock.
-pub fn report(pod: &mut Value, stage: Stage, now: Timestamp) {
+pub fn report(pod: &mut Value, stage: Stage, seen: &Seen, now: Timestamp) {
     let now = json!(whole_seconds(now));
     let ready = stage == Stage::Ready;
-    let image = pod["spec"]["containers"][0]["image"].clone();
     let status = &mut pod["status"];
+    status["observedGeneration"] = json!(seen.generation);
     if status["startTime"].is_null() {
         status["startTime"] = now.clone();
         condition(status, "Initialized", true, &now);
@@ -28,7 +41,7 @@ pub fn report(pod: &mut Value, stage: Stage, now: Timestamp) {
         Stage::Running | Stage::Ready => json!({"running": {"startedAt": now}}),
         Stage::Crashed(_) => ended(1),
         Stage::BackOff(times) => {
-            count = i64::from(times);
+            count = i64::from(times) + i64::from(seen.exchanged);
             last = ended(1);
             json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}})
         }
@@ -36,10 +49,15 @@ pub fn report(pod: &mut Value, stage: Stage, now: Timestamp) {
     if last.is_null() {
         last = json!({});
     }
-    status["containerStatuses"] = json!([{
-        "name": "app", "image": image, "imageID": "", "ready": ready,
+    count = count.max(i64::from(seen.exchanged));
+    let mut container = json!({
+        "name": "app", "image": seen.image, "imageID": "", "ready": ready,
         "restartCount": count, "state": shown, "lastState": last,
-    }]);
+    });
+    if seen.container > 0 {
+        container["containerID"] = json!(format!("sim://{}", seen.container));
+    }
+    status["containerStatuses"] = json!([container]);
 }
 
 /// Has Ready say what containers and gates say.
