@@ -1,5 +1,5 @@
 //! The API server, and what is asked of it.
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -21,6 +21,7 @@ use crate::{
         Snapshot,
         guard::DeserializeGuard,
         index::{Event, Index, Moment, ObjectKey, Recollection},
+        lease::Ownership,
         listener_set::{SetSnapshot, SourceError},
         wire::{LeaseView, PodView},
     },
@@ -130,6 +131,16 @@ impl Cluster {
         let snapshot = index.set_without_pods(&key, moment).context("the ListenerSet cannot be read")?;
         let listeners = unread.map_or(snapshot.listeners, Err);
         Ok(SetSnapshot { listeners, ..snapshot })
+    }
+
+    /// Number of listeners that these Pods hold; None where the caller may not see that.
+    pub async fn held_by(&self, pods: &BTreeSet<String>) -> Option<u32> {
+        let leases: Api<LeaseView> = Api::namespaced(self.client.clone(), &self.namespace);
+        let owned = format!("{}={}", names::LABEL_LEASE, names::LEASE_LISTENER);
+        let found = in_time(leases.list(&ListParams::default().labels(&owned))).await.ok()?.ok()?;
+        let ownerships = found.items.into_iter().map(|lease| Ownership::of(&lease.into()));
+        let held = ownerships.filter(|owned| owned.holder.as_ref().is_some_and(|holder| pods.contains(&holder.pod)));
+        u32::try_from(held.count()).ok()
     }
 
     /// All that the planner may look at, as the operator would see it now, save what only the operator remembers.

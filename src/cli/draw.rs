@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::view::{
     Header, Node, Preview, RolloutView, SetHeader, SetView, Tone,
     age::age,
-    preview::{Action, Phase},
+    preview::{Action, Phase, Way},
     tree::Thing,
 };
 
@@ -224,8 +224,8 @@ pub(super) fn line(header: &Header) -> String {
     words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join("  ")
 }
 
-/// What applying would do.
-pub(super) fn preview(name: &str, replicas: i32, preview: &Preview) -> Vec<String> {
+/// What applying would do; `moves`: listeners that Pods hold which it interrupts.
+pub(super) fn preview(name: &str, replicas: i32, preview: &Preview, moves: u32) -> Vec<String> {
     let from = preview.from.iter().filter(|version| **version != preview.to).cloned().collect::<Vec<_>>().join(", ");
     let way = if from.is_empty() { preview.to.clone() } else { format!("{from} → {}", preview.to) };
     let mut lines = vec![format!("Rollout {name}: {way}, {}", counted(replicas, "instance"))];
@@ -244,12 +244,25 @@ pub(super) fn preview(name: &str, replicas: i32, preview: &Preview) -> Vec<Strin
             "On the way at least {available} instances are available{bound} and at most {pods} Pods exist ({pods_max} may),"
         ));
         lines.push("if every new Pod becomes ready.".into());
+        if moves > 0 {
+            let moves = counted(i32::try_from(moves).unwrap_or(i32::MAX), "listener");
+            lines.push(format!(
+                "{moves} will be handed over: the Pods that hold them leave, or restart their containers."
+            ));
+        }
     }
     match &preview.held {
         Some(hold) if preview.is_empty() => lines.push(painted(Tone::Waiting, &format!("It waits: {}", hold.message))),
         Some(hold) => lines.push(painted(Tone::Waiting, &format!("Then it waits: {}", hold.message))),
         None if !preview.ends => lines.push(painted(Tone::Bad, "No end was found: please report this as a defect.")),
-        None => lines.push(painted(Tone::Good, &format!("Then every instance runs {}.", preview.to))),
+        None => {
+            let others = if preview.pinned.is_empty() {
+                String::new()
+            } else {
+                format!(", but for those that are pinned ({})", preview.pinned)
+            };
+            lines.push(painted(Tone::Good, &format!("Then every instance runs {}{others}.", preview.to)));
+        }
     }
     lines
 }
@@ -261,7 +274,7 @@ fn phases(phases: &[Phase]) -> Vec<Vec<String>> {
         for (index, action) in phase.actions.iter().enumerate() {
             let batch = if index == 0 { batch.clone() } else { String::new() };
             let instances = action.instances.to_string();
-            rows.push(vec![batch, action.verb.into(), instances, action.version.clone(), how(action).into()]);
+            rows.push(vec![batch, action.verb.into(), instances, action.version.clone(), how(action)]);
         }
         if let Some(pause) = &phase.pause {
             let pause = match pause.seconds {
@@ -274,12 +287,15 @@ fn phases(phases: &[Phase]) -> Vec<Vec<String>> {
     rows
 }
 
-fn how(action: &Action) -> &'static str {
-    match (action.verb, action.surge) {
-        ("replace" | "restart", true) => "the old Pod leaves when the new one is available",
-        ("replace" | "restart", false) => "the old Pod leaves first",
-        _ => "",
-    }
+fn how(action: &Action) -> String {
+    let how = match action.way {
+        Way::Alone => "",
+        Way::Surge => "the old Pod leaves when the new one is available",
+        Way::OldFirst => "the old Pod leaves first",
+        Way::InPlace => "in place: the Pod stays, its containers start anew",
+        Way::Untouched => "in place: the Pod stays and runs on",
+    };
+    if action.why.is_empty() { how.to_owned() } else { format!("{how}; {}", action.why) }
 }
 
 fn counted(number: i32, thing: &str) -> String {

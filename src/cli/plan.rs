@@ -15,7 +15,7 @@ use super::{
     draw, manifest,
 };
 use crate::{
-    api::Rollout,
+    api::{Rollout, names},
     plan::revision,
     snapshot::{Snapshot, template::Verdict},
     view::preview::preview,
@@ -41,7 +41,13 @@ impl Plan {
             check_template(&cluster, &rollout).await?;
             let (name, replicas) = (rollout.metadata.name.clone().unwrap_or_default(), rollout.spec.replicas);
             let snapshot = Box::pin(snapshot(&cluster, rollout)).await?; // a future of many kilobytes
-            for line in draw::preview(&name, replicas, &preview(snapshot)) {
+            let has_agent = snapshot.rollout.spec.template.annotations().contains_key(names::ANNOTATION_HAS_AGENT);
+            let preview = preview(snapshot);
+            let moves = cluster.held_by(&preview.interrupted).await;
+            if moves.is_none() && has_agent {
+                anstream::eprintln!("note: how many listeners move could not be asked: that takes list on leases");
+            }
+            for line in draw::preview(&name, replicas, &preview, moves.unwrap_or(0)) {
                 anstream::println!("{line}");
             }
         }

@@ -7,7 +7,10 @@ use crate::{
     plan::rollout::{
         fold::World,
         plan,
-        tests::fixture::{Fixture, at},
+        tests::{
+            fixture::{Fixture, at},
+            worlds::give_images,
+        },
     },
     snapshot::{Container, ContainerState, PodPhase, Snapshot},
     status::rollout::status,
@@ -147,7 +150,7 @@ fn an_honest_eta() {
 
 fn foretold(fixture: Fixture) -> String {
     let replicas = fixture.snapshot.rollout.spec.replicas;
-    let lines = draw::preview("web", replicas, &preview(fixture.snapshot)).join("\n");
+    let lines = draw::preview("web", replicas, &preview(fixture.snapshot), 0).join("\n");
     anstream::adapter::strip_str(&lines).to_string()
 }
 
@@ -171,4 +174,28 @@ fn plan_of_a_new_one_of_scaling_and_of_nothing() {
     let paused = Fixture::new("a a", 'b', json!({"paused": true})).settled();
     let all = [fresh, scaled, nothing, restart, paused].map(foretold).join("\n\n");
     insta::assert_snapshot!("plan_others", all);
+}
+
+/// X12 B4: which Pods stay, which do not, and why; and what pins do.
+#[test]
+fn plan_tells_what_is_changed_in_place_and_what_is_pinned() {
+    let world = |want: char, change: fn(&mut Fixture)| {
+        let strategy = json!({"strategy": {"batchSize": 2, "maxUnavailable": 1, "maxSurge": 0}});
+        let mut fixture = Fixture::new("a a a", want, strategy);
+        give_images(&mut fixture.snapshot);
+        change(&mut fixture);
+        foretold(fixture)
+    };
+    let template = |fixture: &mut Fixture| {
+        fixture.snapshot.rollout.spec.template.0["spec"]["hostname"] = json!("other");
+    };
+    let pinned = |fixture: &mut Fixture| {
+        let pins = json!([{"instances": "1", "revision": "c"}]);
+        fixture.snapshot.rollout.spec.pins = serde_json::from_value(pins).unwrap();
+    };
+    let all = [world('b', |_| ()), world('b', template), world('a', pinned)].join("\n\n");
+    insta::assert_snapshot!("plan_in_place", all);
+    let snapshot = Fixture::new("a a a", 'b', json!({"strategy": {"batchSize": 2}})).snapshot;
+    let preview = preview(snapshot);
+    assert_eq!(preview.interrupted.into_iter().collect::<Vec<_>>(), ["web-0-a", "web-1-a", "web-2-a"]);
 }

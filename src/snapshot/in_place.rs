@@ -83,21 +83,25 @@ impl Pod {
     }
 
     fn transit_of<'a>(&'a self, name: &'a str, before: &'a Before, now: Timestamp) -> Option<Transit<'a>> {
+        let until = self.unproven(name, before)?;
+        until.is_none_or(|until| until > now).then_some(Transit { container: name, wanted: &before.wanted, until })
+    }
+
+    /// No status proves that this container runs what it was given; with the time from which on that is believed.
+    fn unproven(&self, name: &str, before: &Before) -> Option<Option<Timestamp>> {
         let ran = before.ran.as_ref()?;
-        let transit = |until| Transit { container: name, wanted: &before.wanted, until };
         let found = self.containers.iter().find(|container| container.name == name && !container.id.is_empty());
-        let Some(container) = found.filter(|_| self.is_observed) else { return Some(transit(None)) };
+        let Some(container) = found.filter(|_| self.is_observed) else { return Some(None) };
         if container.id == ran.id {
             let is_taken_back = is_same_image(&ran.image, &before.wanted);
-            return (!is_taken_back && !mutant!(OldContainerBelieved)).then(|| transit(None));
+            return (!is_taken_back && !mutant!(OldContainerBelieved)).then_some(None);
         }
         if is_same_image(&container.image, &before.wanted) {
             return None;
         }
         let patience = self.grace_seconds.unwrap_or(GRACE_SECONDS).saturating_add(ALIAS_SECONDS);
-        let until = container.started_at.filter(|_| container.state == ContainerState::Running);
-        let until = until.and_then(|at| at.saturating_add(SignedDuration::from_secs(patience)).ok());
-        until.is_none_or(|until| until > now).then(|| transit(until))
+        let since = container.started_at.filter(|_| container.state == ContainerState::Running);
+        Some(since.and_then(|at| at.saturating_add(SignedDuration::from_secs(patience)).ok()))
     }
 
     /// How often this container has been restarted since the Pod was made, or changed in place; that change's own restart
@@ -108,9 +112,9 @@ impl Pod {
         container.restarts.saturating_sub(before.restarts).saturating_sub(own).max(0)
     }
 
-    /// What is told of this container is of the time before it was given another image.
-    pub fn is_of_before(&self, container: &Container) -> bool {
-        self.before(container).and_then(|before| before.ran.as_ref()).is_some_and(|ran| ran.id == container.id)
+    /// What is told of this container may be about what it ran before.
+    pub fn may_be_of_before(&self, container: &Container) -> bool {
+        self.before(container).is_some_and(|before| self.unproven(&container.name, before).is_some())
     }
 
     fn before(&self, container: &Container) -> Option<&Before> {

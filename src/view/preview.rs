@@ -1,13 +1,14 @@
 //! What applying a spec would do, batch by batch: the planner, folded over its own effects.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    api::rollout::Pause,
+    api::rollout::{Pause, UpdateMethod},
     plan::{
         Change, Hold, Memory, PodReason, RevisionMark, revision,
         rollout::{
             self, available_min,
             fold::{End, Step, World},
+            in_place,
         },
     },
     snapshot::{Ranges, Snapshot},
@@ -26,6 +27,10 @@ pub struct Preview {
     pub available: (i32, i32),
     /// Most Pods at once, and the most allowed.
     pub pods: (i32, i32),
+    /// Instances that run what they are pinned to.
+    pub pinned: Ranges,
+    /// Names of the Pods of now that leave, or whose containers are started anew: others take their listeners over.
+    pub interrupted: BTreeSet<String>,
     /// What stops it before its end, if anything does.
     pub held: Option<Hold>,
     /// False when the fold met its limit of steps: a defect of the planner.
@@ -48,14 +53,31 @@ pub struct Phase {
 /// What happens to some instances.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
-    /// create, replace, delete or restart.
+    /// create, replace, change, delete, restart, pin or unpin.
     pub verb: &'static str,
     /// The instances.
     pub instances: Ranges,
     /// The version they run afterwards; empty when they are gone.
     pub version: String,
-    /// A new Pod is available before the old one leaves.
-    pub surge: bool,
+    /// What becomes of their Pods.
+    pub way: Way,
+    /// Why they are not changed in place, where that is asked for.
+    pub why: String,
+}
+
+/// What becomes of the Pod of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It is made, or goes, and no other has to do with it.
+    Alone,
+    /// A new Pod is available before it leaves.
+    Surge,
+    /// It leaves before there is a new one.
+    OldFirst,
+    /// It stays, and containers are started anew.
+    InPlace,
+    /// It stays, and its containers run on.
+    Untouched,
 }
 
 impl Preview {
@@ -80,11 +102,20 @@ pub fn preview(snapshot: Snapshot) -> Preview {
     let mut most = count(&snapshot);
     let mut scribe = Scribe { before: present(&snapshot), ..Scribe::default() };
     // How long a Pod takes is not known; pauses and deadlines are told in their own seconds, not in these.
+    let mut interrupted = BTreeSet::new();
+    let now: BTreeSet<String> = snapshot.pods.iter().map(|pod| pod.uid.clone()).collect();
     let mut world = World::new(snapshot, 1);
     let end = world.run(|world, step| {
         fewest = fewest.min(available(&world.snapshot));
         most = most.max(count(&world.snapshot));
         scribe.write(world, step);
+        let ended = step.changes.iter().filter_map(|change| match change {
+            Change::DeletePod { name, uid, .. } | Change::ChangeInPlace { name, uid, restarts: true, .. } => {
+                now.contains(uid).then(|| name.clone())
+            }
+            _ => None,
+        });
+        interrupted.extend(ended);
     });
     let ends = end != End::Endless;
     let held = if let End::Held(hold) = end { Some(hold) } else { None };
@@ -94,6 +125,8 @@ pub fn preview(snapshot: Snapshot) -> Preview {
         phases: scribe.phases(&world),
         available: (fewest, available_min(&spec)),
         pods: (most, bound),
+        pinned: rollout::pinned(&world.snapshot),
+        interrupted,
         held,
         ends,
     }
@@ -134,10 +167,13 @@ struct Scribe {
 
 #[derive(Clone, Debug, Default)]
 struct Done {
+    /// Names of the revisions that its Pods were of.
+    deleted: Option<String>,
     created: Option<String>,
-    deleted: bool,
     created_first: bool,
-    restart: bool,
+    /// Changed in place: the revision that its Pod has come to, and whether containers were started anew.
+    changed: Option<(String, bool)>,
+    reason: Option<PodReason>,
 }
 
 impl Scribe {
@@ -146,16 +182,21 @@ impl Scribe {
         for change in &step.changes {
             match change {
                 Change::CreatePod { slot, revision, reason, .. } => {
-                    let data = world.snapshot.revisions.iter().find(|r| r.name == *revision).map(|r| &r.data);
                     let done = self.done_at(place, *slot);
-                    done.created_first |= !done.deleted;
-                    done.created = Some(data.map(revision::version).unwrap_or_default());
-                    done.restart |= *reason == PodReason::Restart;
+                    done.created_first |= done.deleted.is_none();
+                    done.created = Some(revision.clone());
+                    done.reason = Some(*reason);
                 }
-                Change::DeletePod { slot, reason, .. } => {
+                Change::DeletePod { slot, reason, uid, .. } => {
+                    let pod = world.snapshot.pods.iter().find(|pod| pod.uid == *uid);
                     let done = self.done_at(place, *slot);
-                    done.deleted = true;
-                    done.restart |= *reason == PodReason::Restart;
+                    done.deleted = Some(pod.map(|pod| pod.revision.clone()).unwrap_or_default());
+                    done.reason = done.reason.or(Some(*reason));
+                }
+                Change::ChangeInPlace { slot, revision, restarts, reason, .. } => {
+                    let done = self.done_at(place, *slot);
+                    done.changed = Some((revision.clone(), *restarts));
+                    done.reason = Some(*reason);
                 }
                 Change::MarkRevision { mark: RevisionMark::Completed { .. }, .. } => self.completed.push(place),
                 _ => {}
@@ -179,7 +220,7 @@ impl Scribe {
             let boundary = boundary.and_then(|index| ends.get(index.checked_sub(1)?));
             Phase {
                 batch: (count > 0).then_some((index, count)),
-                actions: self.actions(*place),
+                actions: self.actions(*place, world),
                 pause: boundary.and_then(|boundary| boundary.pause.clone()),
                 completes: self.completed.contains(place),
             }
@@ -188,24 +229,52 @@ impl Scribe {
     }
 
     /// Slots to which the same was done, together.
-    fn actions(&self, place: Place) -> Vec<Action> {
+    fn actions(&self, place: Place, world: &World) -> Vec<Action> {
         let mut actions: Vec<Action> = Vec::new();
-        for (_, (slot, done)) in
-            self.done.iter().filter(|((at, _), _)| *at == place).map(|((at, slot), done)| (at, (*slot, done)))
-        {
-            let verb = match (&done.created, done.deleted) {
-                _ if done.restart => "restart",
-                (Some(_), true) => "replace",
-                (Some(_), false) => "create",
-                (None, _) => "delete",
-            };
-            let version = done.created.clone().unwrap_or_default();
-            let surge = done.deleted && done.created_first && self.before.0.contains(&slot);
-            match actions.iter_mut().find(|a| (a.verb, &a.version, a.surge) == (verb, &version, surge)) {
-                Some(action) => drop(action.instances.0.insert(slot)),
-                None => actions.push(Action { verb, instances: [slot].into_iter().collect(), version, surge }),
+        let at_place = self.done.iter().filter(|((at, _), _)| *at == place);
+        for (slot, done) in at_place.map(|((_, slot), done)| (*slot, done)) {
+            let action = self.action(slot, done, world);
+            let is_same =
+                |known: &&mut Action| Action { instances: action.instances.clone(), ..(**known).clone() } == action;
+            match actions.iter_mut().find(is_same) {
+                Some(known) => drop(known.instances.0.insert(slot)),
+                None => actions.push(action),
             }
         }
         actions
+    }
+
+    fn action(&self, slot: i32, done: &Done, world: &World) -> Action {
+        let snapshot = &world.snapshot;
+        let way = match done {
+            Done { changed: Some((_, true)), .. } => Way::InPlace,
+            Done { changed: Some((_, false)), .. } => Way::Untouched,
+            Done { deleted: Some(_), created: Some(_), created_first, .. } => {
+                if *created_first && self.before.0.contains(&slot) { Way::Surge } else { Way::OldFirst }
+            }
+            _ => Way::Alone,
+        };
+        let is_pinned = rollout::pinned(snapshot).0.contains(&slot);
+        let verb = match (done.reason, way) {
+            (Some(PodReason::Restart), _) => "restart",
+            (Some(PodReason::Pin), _) if is_pinned => "pin",
+            (Some(PodReason::Pin), _) => "unpin",
+            (_, Way::InPlace | Way::Untouched) => "change",
+            (_, Way::Surge | Way::OldFirst) => "replace",
+            (_, Way::Alone) if done.created.is_some() => "create",
+            (_, Way::Alone) => "delete",
+        };
+        let data = |name: &String| snapshot.revisions.iter().find(|r| r.name == *name).map(|r| &r.data);
+        let to = done.changed.as_ref().map(|(to, _)| to).or(done.created.as_ref()).and_then(data);
+        let from = done.deleted.as_ref().and_then(data);
+        let asks = snapshot.rollout.spec.strategy.update != UpdateMethod::Replace && verb != "restart";
+        let difference = from.zip(to).filter(|_| asks).map(|(from, to)| in_place::difference(from, to));
+        Action {
+            verb,
+            instances: [slot].into_iter().collect(),
+            version: to.map(revision::version).unwrap_or_default(),
+            way,
+            why: difference.and_then(Result::err).unwrap_or_default(),
+        }
     }
 }

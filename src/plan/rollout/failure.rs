@@ -38,7 +38,7 @@ pub fn failure_of(pod: &Pod) -> Option<Failure> {
     }
     pod.containers.iter().find_map(|container| {
         // What went wrong before it was given another image says nothing of that; but it must not go on for ever.
-        let at = pod.swapped_at().filter(|_| pod.is_of_before(container)).map(|at| after(at, PATIENCE_SECONDS));
+        let at = pod.swapped_at().filter(|_| pod.may_be_of_before(container)).map(|at| after(at, PATIENCE_SECONDS));
         let at_once = |reason: &str, message: String| Some(Failure { reason: reason.into(), message, at });
         let named = |text: &str| format!("container {}: {text}", container.name);
         if let ContainerState::Waiting { reason, message } = &container.state {

@@ -36,7 +36,7 @@ use self::{budget::Budget, lineage::Lineage};
 use super::change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark};
 use crate::{
     api::{RolloutSpec, Time, status::BatchStatus},
-    snapshot::Snapshot,
+    snapshot::{Ranges, Snapshot},
 };
 
 /// The next changes for this Rollout. Pure and total.
@@ -87,6 +87,11 @@ pub fn slots<'a>(snapshot: &'a Snapshot, memory: &Memory) -> Slots<'a> {
 /// What is wrong with `spec.pins`: a word and a sentence for each.
 pub fn pin_problems(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
     pins::Pins::of(snapshot).problems(snapshot)
+}
+
+/// Slots that a pin names.
+pub fn pinned(snapshot: &Snapshot) -> Ranges {
+    pins::Pins::of(snapshot).slots()
 }
 
 /// All that the steps after [`memory::begin_run`] look at.

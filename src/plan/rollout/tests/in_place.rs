@@ -225,9 +225,12 @@ fn only_what_happens_since_counts() {
     let crashed = ContainerState::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off".into() };
     let pod = changed(running("new", "example.local/web:b", 1));
     assert_eq!((pod.restarts_of(&pod.containers[0]), failure_of(&pod)), (0, None), "4 restarts were before");
-    let crashes =
-        |id: &str| failure_of(&changed(Container { state: crashed.clone(), ..running(id, "", 1) })).unwrap().at;
-    assert_eq!([crashes("old"), crashes("new")], [Some(at(60)), None]);
+    let crashes = |id: &str, letter: &str| {
+        let image = format!("example.local/web:{letter}");
+        failure_of(&changed(Container { state: crashed.clone(), ..running(id, &image, 1) })).unwrap().at
+    };
+    assert_eq!([crashes("old", "a"), crashes("new", "b")], [Some(at(60)), None]);
+    assert_eq!(crashes("again", "a"), Some(at(60)), "the old image, started again before the kubelet saw the new one");
 }
 
 fn differing(change: impl Fn(&mut Value)) -> Result<in_place::Difference, String> {
