@@ -50,6 +50,8 @@ mod switch {
         WritesAfterLease,
         /// A container that was given another image is believed to run it although it is still the same container.
         OldContainerBelieved,
+        /// A pin that names an instance beyond replicas is no pin of the others either.
+        PinLostOnScaleDown,
         /// What has stopped may be started again under the same epoch.
         NoTombstone,
         /// Listeners of a silent Pod are taken without its session being fenced.
@@ -60,7 +62,7 @@ mod switch {
 
     impl Mutant {
         /// All of them.
-        pub const ALL: [Self; 16] = [
+        pub const ALL: [Self; 17] = [
             Self::StaleCounts,
             Self::GenerateName,
             Self::DeleteWithoutUid,
@@ -74,6 +76,7 @@ mod switch {
             Self::TerminatingNotCounted,
             Self::WritesAfterLease,
             Self::OldContainerBelieved,
+            Self::PinLostOnScaleDown,
             Self::NoTombstone,
             Self::StealsFromSilent,
             Self::KillsLate,

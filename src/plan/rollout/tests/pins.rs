@@ -356,3 +356,15 @@ fn pins_are_read_as_they_are_written() {
     let pin: Pin = serde_json::from_value(json!({"instances": "3,5-7", "revision": "a"})).unwrap();
     assert_eq!(serde_json::to_value(pin).unwrap(), json!({"instances": "3,5-7", "revision": "a"}));
 }
+
+/// X3: a scale-down takes no pin with it: not of the instances that stay, nor of those that come back.
+#[test]
+fn scaling_loses_no_pin() {
+    let mut world = world("a a a a", 'b', surging(&json!({})));
+    set_pins(&mut world, json!([{"instances": "2-3", "revision": "a"}]));
+    assert_eq!((world.run(|_, _| ()), revisions_run(&world).as_str()), (End::Done, "bbaa"));
+    for (replicas, expected) in [(3, "bba"), (4, "bbaa"), (1, "b"), (4, "bbaa")] {
+        world.snapshot.rollout.spec.replicas = replicas;
+        assert_eq!((world.run(|_, _| ()), revisions_run(&world).as_str()), (End::Done, expected));
+    }
+}
