@@ -131,7 +131,7 @@ pub(super) async fn set_in_service(
     let condition = |type_: &str, holds: bool, reason: &str| condition(target.snapshot.now, type_, holds, (reason, ""));
     let reason = match says.session_ready {
         None if !says.in_service => "ChangedInPlace",
-        None => "NoListenerSet",
+        None => "InService",
         Some(true) => "SessionHeld",
         Some(false) => "NoSession",
     };

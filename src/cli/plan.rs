@@ -86,6 +86,7 @@ async fn snapshot(cluster: &Cluster, rollout: Rollout) -> Result<Snapshot> {
             lost_nodes: [].into(),
             template_checks: [].into(),
             create_refusal: None,
+            change_refusals: [].into(),
             agents: crate::snapshot::Agents::NotAsked,
             now: Timestamp::now(),
         }),

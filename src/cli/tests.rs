@@ -35,7 +35,9 @@ fn seen(mut fixture: Fixture) -> Snapshot {
             state: running,
             last_exit: None,
             id: String::new(),
+            given: String::new(),
             image: String::new(),
+            image_id: String::new(),
             started_at: None,
         }];
     }
@@ -71,7 +73,9 @@ fn in_mid_roll() {
         state: waiting,
         last_exit: None,
         id: String::new(),
+        given: String::new(),
         image: String::new(),
+        image_id: String::new(),
         started_at: None,
     }];
     insta::assert_snapshot!("in_mid_roll", look(&seen(fixture), false));

@@ -10,7 +10,7 @@ use crate::{
     observe::{Barrier, Doubt},
     plan::{Applied, Change, Outcome},
     snapshot::{
-        CreateRefusal, RefusalReason, Snapshot,
+        ChangeRefusal, CreateRefusal, RefusalReason, Snapshot,
         index::{Kind, Recollection},
     },
 };
@@ -19,6 +19,8 @@ use crate::{
 const AFTER_FENCE: Duration = Duration::from_secs(1);
 /// Pause after a create whose name was taken and is free again.
 const AFTER_VANISHED: Duration = Duration::from_millis(100);
+/// Pause after a change in place that was refused: policies change.
+const REFUSED_CHANGE: SignedDuration = SignedDuration::from_mins(1);
 /// Names known to be taken; beyond it all are forgotten, at the cost of asking again.
 const TAKEN_NAMES_MAX: usize = 1_000;
 
@@ -145,15 +147,16 @@ impl ObjectMemory<RolloutMemory> {
     pub fn note(&mut self, snapshot: &Snapshot, outcomes: &[Outcome], rng: &mut fastrand::Rng, now: Timestamp) -> bool {
         let mut notes = Notes::default();
         for outcome in outcomes {
-            self.note_one(outcome, &mut notes);
+            self.note_one(outcome, &mut notes, now);
         }
         self.note_creates(outcomes, rng, now);
         let known: BTreeSet<&str> = snapshot.revisions.iter().map(|revision| revision.name.as_str()).collect();
         self.own.recollection.template_checks.retain(|revision, _| known.contains(revision.as_str()));
+        self.own.recollection.change_refusals.retain(|revision, _| known.contains(revision.as_str()));
         self.note_all(&notes, rng)
     }
 
-    fn note_one(&mut self, outcome: &Outcome, notes: &mut Notes) {
+    fn note_one(&mut self, outcome: &Outcome, notes: &mut Notes, now: Timestamp) {
         let (change, recollection) = (&outcome.change, &mut self.own.recollection);
         let deletes = matches!(change, Change::DeletePod { .. });
         match &outcome.result {
@@ -164,6 +167,11 @@ impl ObjectMemory<RolloutMemory> {
             Applied::Unknown { retry_after: None, .. } if mutant!(LostDelete) && deletes => {}
             // Creates of Pods have their own pause, so that all else goes on.
             Applied::Refused { .. } if matches!(change, Change::CreatePod { .. }) => {}
+            Applied::Refused { message, .. } if let Change::ChangeInPlace { revision, .. } = change => {
+                let retry_at = now.saturating_add(REFUSED_CHANGE).unwrap_or(now);
+                let refusal = ChangeRefusal { message: message.clone(), retry_at };
+                recollection.change_refusals.insert(revision.clone(), refusal);
+            }
             result => self.note_write(&written(change), result, notes),
         }
     }

@@ -229,7 +229,7 @@ pub enum RevisionMark {
     },
 }
 
-/// Why a Pod is created or deleted.
+/// Why a Pod is created, deleted or changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PodReason {
     /// The slot has no Pod: it is new, or its Pod was lost.

@@ -1,6 +1,6 @@
 //! A change in place: what a Pod remembers of its containers as they were before, and from when on each is known to run what
 //! it was given.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -9,9 +9,8 @@ use super::{Container, ContainerState, Pod};
 
 /// Grace period of a Pod that does not say one.
 const GRACE_SECONDS: i64 = 30;
-/// For how long after its start, and the time in which a container of the old image would have been ended, a container is
-/// not believed to run what it was given if the runtime calls its image by another name.
-const ALIAS_SECONDS: i64 = 10;
+/// See [`Pod::in_transit`]: added to the time in which a container of the old image would have been ended.
+const RETAG_SECONDS: i64 = 10;
 
 /// What the annotation [`crate::api::names::ANNOTATION_IN_PLACE`] says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,9 +31,6 @@ pub struct Before {
     /// What ran, where it was given another image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran: Option<Ran>,
-    /// Image that the Pod's spec gives it now. Not stored: the spec says it.
-    #[serde(skip)]
-    pub wanted: String,
 }
 
 /// What ran in a container.
@@ -42,8 +38,11 @@ pub struct Before {
 pub struct Ran {
     /// containerID; empty where nothing ran.
     pub id: String,
-    /// Its image.
+    /// Its image, as the Pod's spec called it.
     pub image: String,
+    /// imageID; None where the container after it may be of a third image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
 }
 
 /// A container that was given another image and is not known to run it.
@@ -51,8 +50,6 @@ pub struct Ran {
 pub struct Transit<'a> {
     /// Its name.
     pub container: &'a str,
-    /// The image.
-    pub wanted: &'a str,
     /// When it is believed to run it all the same; None: an event will tell.
     pub until: Option<Timestamp>,
 }
@@ -70,21 +67,27 @@ impl Pod {
         self.in_place.as_ref().filter(|in_place| in_place.restarts()).map(|in_place| in_place.at)
     }
 
-    /// The first container that is not known to run what it was given.
-    ///
-    /// A proof is a status of this very spec (observedGeneration) with a *new* container that reports the wanted image.
-    /// Neither suffices alone: the old image's container may crash and be restarted before the kubelet has seen the
-    /// spec, and a status of the new spec is written before the old container is ended. A runtime may know an image under
-    /// several names and report another one: then a new container has to outlive the time in which one of the old image
-    /// would have been ended. Where the image was taken back before the kubelet had seen the other, the old container is
-    /// the right one.
-    pub fn in_transit(&self, now: Timestamp) -> Option<Transit<'_>> {
-        self.in_place.as_ref()?.containers.iter().find_map(|(name, before)| self.transit_of(name, before, now))
+    /// When what it runs was last given to it: as it was made, or in place.
+    pub fn given_at(&self) -> Timestamp {
+        self.swapped_at().map_or(self.created, |at| at.max(self.created))
     }
 
-    fn transit_of<'a>(&'a self, name: &'a str, before: &'a Before, now: Timestamp) -> Option<Transit<'a>> {
+    /// The first container that is not known to run what it was given. One of a Pod in service is: its gate was opened for that.
+    ///
+    /// A proof is a status of this very spec (observedGeneration) with a *new* container that is of the wanted image, by its
+    /// name or digest, or at least of another one than before. None of these suffices alone: the old image's container may
+    /// crash and be restarted before the kubelet has seen the spec, and a status of the new spec is written before the old
+    /// container is ended. Where the image before was the same one under another name, of two names the runtime may report
+    /// either: then a new container has to outlive the time in which one from before would have been ended. Where the image
+    /// was taken back before the kubelet had seen the other, the old container is the right one.
+    pub fn in_transit(&self, now: Timestamp) -> Option<Transit<'_>> {
+        let in_place = self.in_place.as_ref().filter(|_| self.in_service != Some(true))?;
+        in_place.containers.iter().find_map(|(name, before)| self.transit_of(name, before, now))
+    }
+
+    fn transit_of<'a>(&self, name: &'a str, before: &Before, now: Timestamp) -> Option<Transit<'a>> {
         let until = self.unproven(name, before)?;
-        until.is_none_or(|until| until > now).then_some(Transit { container: name, wanted: &before.wanted, until })
+        until.is_none_or(|until| until > now).then_some(Transit { container: name, until })
     }
 
     /// No status proves that this container runs what it was given; with the time from which on that is believed.
@@ -93,13 +96,20 @@ impl Pod {
         let found = self.containers.iter().find(|container| container.name == name && !container.id.is_empty());
         let Some(container) = found.filter(|_| self.is_observed) else { return Some(None) };
         if container.id == ran.id {
-            let is_taken_back = is_same_image(&ran.image, &before.wanted);
+            let is_taken_back = ran.image == container.given;
             return (!is_taken_back && !mutant!(OldContainerBelieved)).then_some(None);
         }
-        if is_same_image(&container.image, &before.wanted) {
+        let is_other_than_before = match &ran.image_id {
+            Some(before) => !container.image_id.is_empty() && container.image_id != *before,
+            None => false,
+        };
+        if is_other_than_before
+            || is_same_image(&container.image, &container.given)
+            || digest(&container.given).is_some_and(|wanted| digest(&container.image_id) == Some(wanted))
+        {
             return None;
         }
-        let patience = self.grace_seconds.unwrap_or(GRACE_SECONDS).saturating_add(ALIAS_SECONDS);
+        let patience = self.grace_seconds.unwrap_or(GRACE_SECONDS).saturating_add(RETAG_SECONDS);
         let since = container.started_at.filter(|_| container.state == ContainerState::Running);
         Some(since.and_then(|at| at.saturating_add(SignedDuration::from_secs(patience)).ok()))
     }
@@ -114,37 +124,50 @@ impl Pod {
 
     /// What is told of this container may be about what it ran before.
     pub fn may_be_of_before(&self, container: &Container) -> bool {
-        self.before(container).is_some_and(|before| self.unproven(&container.name, before).is_some())
+        let before = self.before(container).filter(|_| self.in_service != Some(true));
+        before.is_some_and(|before| self.unproven(&container.name, before).is_some())
     }
 
     fn before(&self, container: &Container) -> Option<&Before> {
         self.in_place.as_ref()?.containers.get(&container.name)
     }
 
-    /// What it has to remember when its containers are given these images now: by name of the container.
-    pub fn remember(&self, images: &BTreeMap<String, String>, now: Timestamp) -> InPlace {
+    /// What it has to remember when these containers are given other images now.
+    pub fn remember(&self, changed: &BTreeSet<&str>, now: Timestamp) -> InPlace {
         let mut containers = BTreeMap::new();
         for container in &self.containers {
-            let pending =
-                self.before(container).filter(|before| self.transit_of(&container.name, before, now).is_some());
-            let pending = pending.and_then(|before| before.ran.clone());
-            let ran = match (images.contains_key(&container.name), pending) {
+            let is_changed = changed.contains(container.name.as_str());
+            let before = self.before(container).filter(|_| self.in_service != Some(true));
+            let pending = before.filter(|before| self.transit_of(&container.name, before, now).is_some());
+            let ran = match (is_changed, pending.and_then(|before| before.ran.clone())) {
                 (false, pending) => pending,
-                // Nothing has become of the change before: it is the image from before that which runs.
-                (true, Some(ran)) if ran.id == container.id => Some(ran),
-                (true, _) => Some(Ran { id: container.id.clone(), image: container.image.clone() }),
+                // Nothing has become of the change before: it is the image from before that which runs, and what comes next
+                // may be either.
+                (true, Some(ran)) if ran.id == container.id => Some(Ran { image_id: None, ..ran }),
+                (true, Some(_)) => {
+                    Some(Ran { id: container.id.clone(), image: container.image.clone(), image_id: None })
+                }
+                (true, None) => Some(Ran {
+                    id: container.id.clone(),
+                    image: container.given.clone(),
+                    image_id: Some(container.image_id.clone()).filter(|id| !id.is_empty()),
+                }),
             };
             if ran.is_some() || container.restarts > 0 {
-                let before = Before { restarts: container.restarts, ran, wanted: String::new() };
-                containers.insert(container.name.clone(), before);
+                containers.insert(container.name.clone(), Before { restarts: container.restarts, ran });
             }
         }
         // No status tells of these yet: whatever comes is new.
-        for name in images.keys().filter(|name| !self.containers.iter().any(|container| container.name == **name)) {
-            containers.insert(name.clone(), Before { ran: Some(Ran::default()), ..Before::default() });
+        for name in changed.iter().filter(|name| !self.containers.iter().any(|container| container.name == **name)) {
+            containers.insert((*name).to_owned(), Before { restarts: 0, ran: Some(Ran::default()) });
         }
         InPlace { at: now, containers }
     }
+}
+
+/// `…@sha256:0123` → `sha256:0123`.
+fn digest(image: &str) -> Option<&str> {
+    image.split_once('@').map(|(_, digest)| digest)
 }
 
 /// The same image, by the names that it is given: short names are Docker Hub's, and `latest` is the tag of one without.

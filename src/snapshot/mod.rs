@@ -50,6 +50,8 @@ pub struct Snapshot {
     pub template_checks: BTreeMap<String, TemplateCheck>,
     /// The last refusal of a Pod create, until a create succeeds.
     pub create_refusal: Option<CreateRefusal>,
+    /// Refusals to give Pods a revision in place, by revision name.
+    pub change_refusals: BTreeMap<String, ChangeRefusal>,
     /// What the agents of these Pods tell.
     pub agents: Agents,
     /// The time of this look.
@@ -134,6 +136,15 @@ pub struct CreateRefusal {
     /// First refusal in a row.
     pub since: Timestamp,
     /// No create before this time.
+    pub retry_at: Timestamp,
+}
+
+/// The API server refused to give a Pod a revision in place; not tried again before `retry_at`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeRefusal {
+    /// The API server's sentence.
+    pub message: String,
+    /// No try before this time.
     pub retry_at: Timestamp,
 }
 

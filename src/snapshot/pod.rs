@@ -34,8 +34,12 @@ pub struct Pod {
     pub reason: Option<String>,
     /// status.message.
     pub message: Option<String>,
+    /// Its template asks for an agent.
+    pub has_agent: bool,
     /// Whether it is in service, as its readiness gate says; None: it has no such gate.
     pub in_service: Option<bool>,
+    /// Since when the gate says so, by an operator's clock.
+    pub in_service_since: Option<Timestamp>,
     /// Whether it is drained, as its condition says; None: that has not been said.
     pub drained: Option<bool>,
     /// terminationGracePeriodSeconds.
@@ -97,8 +101,12 @@ pub struct Container {
     pub last_exit: Option<(String, i32)>,
     /// containerID of what runs, or has run last; empty where nothing has.
     pub id: String,
-    /// Its image, as the runtime calls it.
+    /// The image that the Pod's spec gives it.
+    pub given: String,
+    /// The image of what runs, as the runtime calls it.
     pub image: String,
+    /// Its imageID.
+    pub image_id: String,
     /// Since when it runs.
     pub started_at: Option<Timestamp>,
 }
@@ -153,9 +161,9 @@ impl Pod {
         self.created < at && self.restarted_at.is_none_or(|restarted_at| restarted_at < at)
     }
 
-    /// The same, and not changed in place since: what it runs is of before.
+    /// The same, and given no other image since: what it runs is of before.
     pub fn runs_since_before(&self, at: Timestamp) -> bool {
-        self.precedes(at) && self.in_place.as_ref().is_none_or(|in_place| in_place.at < at)
+        self.precedes(at) && self.swapped_at().is_none_or(|swapped_at| swapped_at < at)
     }
 
     /// Live and Ready, and nobody is about to take it out of service: the kubelet follows the gate a moment later.
@@ -179,10 +187,11 @@ impl Pod {
         self.is_ready() && self.in_transit(now).is_none() && self.available_later(min_ready_seconds, now).is_none()
     }
 
-    /// When a Pod that is Ready becomes available by itself, where that is later than `now`.
+    /// When a Pod that is Ready, or out of service until it is believed to run what it was given, gets further by itself, where
+    /// that is later than `now`.
     pub fn available_later(&self, min_ready_seconds: i32, now: Timestamp) -> Option<Timestamp> {
         if let Some(transit) = self.in_transit(now) {
-            return transit.until.filter(|_| self.is_ready());
+            return transit.until;
         }
         if min_ready_seconds <= 0 {
             return None;

@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Deserializer};
 
-use super::{Container, ContainerState, InPlace, Pod, PodPhase, Revision, agent, index::Owner};
+use super::{Container, ContainerState, Pod, PodPhase, Revision, agent, index::Owner};
 use crate::api::names;
 
 /// A Pod as it comes over the wire, reduced to the fields that [`Pod`] is made from.
@@ -199,6 +199,8 @@ pub fn pod(view: PodView) -> Option<Pod> {
     let unready_since = is_false("Ready").and_then(since);
     let is_gated = spec.readiness_gates.iter().any(|gate| gate.condition_type == names::CONDITION_IN_SERVICE);
     let in_service = is_gated.then(|| is_true(names::CONDITION_IN_SERVICE).is_some());
+    let gate = status.conditions.iter().find(|condition| condition.type_ == names::CONDITION_IN_SERVICE);
+    let in_service_since = gate.and_then(since);
     let drained = status.conditions.iter().find(|condition| condition.type_ == names::CONDITION_DRAINED);
     let drained = drained.map(|condition| condition.status == "True");
     let initialized_at = is_true("Initialized").and_then(since);
@@ -211,9 +213,15 @@ pub fn pod(view: PodView) -> Option<Pod> {
     // Older servers count no generations of Pods, older kubelets do not tell.
     let is_observed = status.observed_generation.is_none_or(|seen| seen >= metadata.generation.unwrap_or_default());
     let in_place = annotation(metadata.annotations.as_ref(), names::ANNOTATION_IN_PLACE);
-    let in_place = in_place.and_then(|text| self::in_place(&text, &spec.containers));
+    // One that somebody else has written into is none.
+    let in_place = in_place.and_then(|text| serde_json::from_str(&text).ok());
     let init = status.init_container_statuses.into_iter().map(|container| self::container(container, true));
     let main = status.container_statuses.into_iter().map(|container| self::container(container, false));
+    let given = |mut container: Container| {
+        let spec = spec.containers.iter().find(|known| known.name == container.name);
+        container.given = spec.map(|spec| spec.image.clone()).unwrap_or_default();
+        container
+    };
     Some(Pod {
         name: metadata.name.unwrap_or_default(),
         uid: metadata.uid.unwrap_or_default(),
@@ -230,7 +238,9 @@ pub fn pod(view: PodView) -> Option<Pod> {
         phase: phase(status.phase.as_deref()),
         reason: status.reason,
         message: status.message,
+        has_agent: annotation(metadata.annotations.as_ref(), names::ANNOTATION_HAS_AGENT).is_some(),
         in_service,
+        in_service_since,
         drained,
         grace_seconds: spec.termination_grace_period_seconds,
         ready_since,
@@ -242,7 +252,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
         node: spec.node_name,
         ip: status.pod_ip,
         containers_changed_at,
-        containers: init.chain(main).collect(),
+        containers: init.chain(main).map(given).collect(),
         ends,
     })
 }
@@ -257,17 +267,6 @@ pub(super) fn phase(phase: Option<&str>) -> PodPhase {
     }
 }
 
-/// What it remembers of its last change in place. One that somebody else has written into is none.
-fn in_place(text: &str, containers: &[ContainerView]) -> Option<InPlace> {
-    let mut in_place: InPlace = serde_json::from_str(text).ok()?;
-    for container in containers {
-        if let Some(before) = in_place.containers.get_mut(&container.name) {
-            before.wanted.clone_from(&container.image);
-        }
-    }
-    Some(in_place)
-}
-
 fn container(status: ContainerStatus, init: bool) -> Container {
     let running = status.state.as_ref().and_then(|state| state.running.as_ref());
     let started_at = running.and_then(|running| time(running.started_at.as_ref()));
@@ -280,7 +279,9 @@ fn container(status: ContainerStatus, init: bool) -> Container {
         state: container_state(status.state),
         last_exit: last_exit.map(|exit| (exit.reason.unwrap_or_default(), exit.exit_code)),
         id: status.container_id.unwrap_or_default(),
+        given: String::new(),
         image: status.image,
+        image_id: status.image_id,
         started_at,
     }
 }

@@ -161,7 +161,7 @@ pub fn pod_state(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<(S
         return Some((State::NotReady, "Unschedulable".into(), message.clone()));
     }
     if let Some(transit) = pod.in_transit(now) {
-        let message = format!("container {} has yet to run {}", transit.container, transit.wanted);
+        let message = format!("container {} has yet to run its new image", transit.container);
         return Some((State::Starting, "ChangedInPlace".into(), message));
     }
     match pod.available_later(min_ready_seconds, now) {

@@ -6,7 +6,7 @@ use crate::{
     plan::{
         Change, Hold, Memory, PodReason, RevisionMark, revision,
         rollout::{
-            self, available_min,
+            self, fewest_available,
             fold::{End, Step, World},
             in_place,
         },
@@ -123,7 +123,7 @@ pub fn preview(snapshot: Snapshot) -> Preview {
         from,
         to,
         phases: scribe.phases(&world),
-        available: (fewest, available_min(&spec)),
+        available: (fewest, fewest_available(&spec)),
         pods: (most, bound),
         pinned: rollout::pinned(&world.snapshot),
         interrupted,
@@ -174,6 +174,8 @@ struct Done {
     /// Changed in place: the revision that its Pod has come to, and whether containers were started anew.
     changed: Option<(String, bool)>,
     reason: Option<PodReason>,
+    /// A Pod of it cannot say that it leaves service.
+    is_ungated: bool,
 }
 
 impl Scribe {
@@ -191,6 +193,7 @@ impl Scribe {
                     let pod = world.snapshot.pods.iter().find(|pod| pod.uid == *uid);
                     let done = self.done_at(place, *slot);
                     done.deleted = Some(pod.map(|pod| pod.revision.clone()).unwrap_or_default());
+                    done.is_ungated |= pod.is_some_and(|pod| pod.in_service.is_none());
                     done.reason = done.reason.or(Some(*reason));
                 }
                 Change::ChangeInPlace { slot, revision, restarts, reason, .. } => {
@@ -274,7 +277,13 @@ impl Scribe {
             instances: [slot].into_iter().collect(),
             version: to.map(revision::version).unwrap_or_default(),
             way,
-            why: difference.and_then(Result::err).unwrap_or_default(),
+            why: match difference {
+                Some(Err(why)) => why,
+                Some(Ok(_)) if done.is_ungated => {
+                    "it was made without the readiness gate that changes in place need".into()
+                }
+                _ => String::new(),
+            },
         }
     }
 }

@@ -62,7 +62,8 @@ pub(super) fn hold(snapshot: &Snapshot, leaving: &BTreeSet<String>) -> Option<Ho
     let first = leaving.first()?;
     let held: u32 = snapshot.agents.seen().filter(|(pod, _)| leaving.contains(*pod)).map(|(_, a)| a.held).sum();
     let more = if leaving.len() > 1 { format!(" and {} other Pods", leaving.len() - 1) } else { String::new() };
-    let message = format!("{first}{more} leaves once others have taken over its listeners ({held} to move)");
+    let message =
+        format!("{first}{more} leaves, or is changed, once others have taken over its listeners ({held} to move)");
     Some(Hold { reason: HoldReason::HandingOver, message, until: None })
 }
 
@@ -89,6 +90,8 @@ pub(super) fn in_service(snapshot: &Snapshot, changed: &BTreeSet<String>) -> Vec
             (Agents::Unknown, _) => return None,
             (Agents::NotAsked, _) => (true, None),
             (Agents::Seen(_), agent) => match agent.map(|agent| agent.session).unwrap_or_default() {
+                // It has none, and the gate for another reason.
+                SessionState::Unclaimed if !pod.has_agent => (true, None),
                 SessionState::Unclaimed => return None,
                 SessionState::Held => (true, Some(true)),
                 SessionState::Lost => (false, Some(false)),

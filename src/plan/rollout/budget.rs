@@ -98,6 +98,16 @@ pub fn available_min(spec: &RolloutSpec) -> i32 {
     replicas - unavailable.min(replicas)
 }
 
+/// The same, also where Pods are changed in place: what people are told.
+pub fn fewest_available(spec: &RolloutSpec) -> i32 {
+    let of_replacements = available_min(spec);
+    if in_place::is_chosen(&spec.strategy) {
+        of_replacements.min(in_place::available_min(spec))
+    } else {
+        of_replacements
+    }
+}
+
 /// Does this Pod count in the total?
 fn counts(snapshot: &Snapshot, pod: &Pod) -> bool {
     match pod.deletion {

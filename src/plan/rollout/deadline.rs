@@ -11,7 +11,7 @@ use super::{
     memory::behind,
     slots::{Done, Slot},
 };
-use crate::api::status::BatchStatus;
+use crate::{api::status::BatchStatus, snapshot::Pod};
 
 /// `status.batch` with the clock started, stopped, or as it was.
 pub(super) fn run_clock(view: &View<'_>) -> Option<BatchStatus> {
@@ -85,12 +85,12 @@ fn is_late(view: &View<'_>, slot: &Slot<'_>, alarm: &mut super::Alarm) -> bool {
     if at_effective(view, slot).any(|pod| pod.node.as_ref().is_some_and(is_lost)) {
         return false;
     }
-    let created = at_effective(view, slot).map(|pod| pod.swapped_at().map_or(pod.created, |at| at.max(pod.created)));
+    let created = at_effective(view, slot).map(Pod::given_at);
     let ended = slot.terminating.iter().filter(|_| slot.live.is_empty()).filter_map(|pod| pod.deletion);
     created.chain(ended).max().is_none_or(|since| alarm.passed(after(since, seconds_allowed(view))))
 }
 
-fn at_effective<'v>(view: &'v View<'_>, slot: &'v Slot<'_>) -> impl Iterator<Item = &'v crate::snapshot::Pod> {
+fn at_effective<'v>(view: &'v View<'_>, slot: &'v Slot<'_>) -> impl Iterator<Item = &'v Pod> {
     let effective = view.lineage.effective.map(|revision| revision.name.as_str());
     slot.live.iter().copied().filter(move |pod| Some(pod.revision.as_str()) == effective)
 }

@@ -37,9 +37,12 @@ pub fn failure_of(pod: &Pod) -> Option<Failure> {
         return None;
     }
     pod.containers.iter().find_map(|container| {
-        // What went wrong before it was given another image says nothing of that; but it must not go on for ever.
-        let at = pod.swapped_at().filter(|_| pod.may_be_of_before(container)).map(|at| after(at, PATIENCE_SECONDS));
-        let at_once = |reason: &str, message: String| Some(Failure { reason: reason.into(), message, at });
+        let at_once = |reason: &str, message: String| Some(Failure { reason: reason.into(), message, at: None });
+        // What went wrong before it was given another image says nothing of that. The kubelet tells of it for as long as the
+        // other one is pulled; but what it says of an image names it.
+        if pod.may_be_of_before(container) && !tells_of(&container.state, &container.given) {
+            return None;
+        }
         let named = |text: &str| format!("container {}: {text}", container.name);
         if let ContainerState::Waiting { reason, message } = &container.state {
             match reason.as_str() {
@@ -70,12 +73,19 @@ pub fn failure_of(pod: &Pod) -> Option<Failure> {
     })
 }
 
+/// A container waits for this image.
+fn tells_of(state: &ContainerState, image: &str) -> bool {
+    const OF_IMAGES: [&str; 3] = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"];
+    let ContainerState::Waiting { reason, message } = state else { return false };
+    OF_IMAGES.contains(&reason.as_str()) && message.contains(image)
+}
+
 /// From when on a Pod that no batch waits for counts as broken: deadlines are those of a batch, so one that has never
 /// become ready has the same patience whatever keeps it. One that blinks is left alone. None: it is not broken, as far as
 /// one can see.
 pub(super) fn broken_at(pod: &Pod) -> Option<Timestamp> {
     let failure = failure_of(pod).map(|failure| failure.at.unwrap_or(pod.created));
-    let never_ready = has_never_been_ready(pod).then(|| after(pod.created, PATIENCE_SECONDS));
+    let never_ready = has_never_been_ready(pod).then(|| after(pod.given_at(), PATIENCE_SECONDS));
     failure.into_iter().chain(never_ready).min()
 }
 
@@ -86,7 +96,11 @@ fn has_never_been_ready(pod: &Pod) -> bool {
     let since = pod.unready_since.zip(pod.started_at);
     pod.is_live()
         && !pod.is_ready()
-        && since.is_none_or(|(since, started)| since <= after(started, FIRST_STATUS_SECONDS))
+        && since.is_none_or(|(since, started)| {
+            // One that was changed in place left service for that.
+            let from = pod.swapped_at().map_or(started, |at| at.max(started));
+            since <= after(from, FIRST_STATUS_SECONDS)
+        })
 }
 
 fn exit_of(pod: &Pod) -> Option<String> {

@@ -176,7 +176,7 @@ impl World {
                 let broken = &self.broken;
                 if let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) {
                     let runs = !is_starting && !broken.contains(&pod.revision);
-                    pod.in_service = Some(*in_service);
+                    (pod.in_service, pod.in_service_since) = (Some(*in_service), Some(now));
                     pod.ready_since = Some(now).filter(|_| *in_service && runs);
                     pod.resource_version.push('s');
                 }
@@ -208,7 +208,7 @@ impl World {
         (pod.revision, pod.version) = (to.to_owned(), version);
         pod.resource_version.push('i');
         if difference.restarts() {
-            pod.in_place = Some(pod.remember(&difference.images, now));
+            pod.in_place = Some(pod.remember(&difference.restarted(), now));
             pod.containers.clear();
             (pod.ready_since, pod.unready_since) = (None, Some(now));
             if !self.broken.iter().any(|broken| broken == to) {
@@ -259,7 +259,9 @@ impl World {
             message: None,
             ready_since: None,
             unready_since: None,
+            has_agent: false,
             in_service: is_gated.then_some(false),
+            in_service_since: None,
             drained: None,
             grace_seconds: None,
             initialized_at: None,

@@ -138,7 +138,9 @@ fn not_in_place(view: &View<'_>) -> Option<Hold> {
     let opened = view.slots.unpinned().filter(|slot| slot.index < view.slots.opened());
     let runs: BTreeSet<&str> = opened.flat_map(|slot| &slot.live).map(|pod| pod.revision.as_str()).collect();
     let mut ways = runs.into_iter().filter(|from| *from != to.name).map(|from| in_place::way(view.snapshot, from, to));
-    ways.find_map(|way| if let Way::None(why) = way { Some(hold(HoldReason::NotInPlace, why)) } else { None })
+    let until = view.snapshot.change_refusals.get(&to.name).map(|refusal| refusal.retry_at);
+    let held = |why| Hold { until, ..hold(HoldReason::NotInPlace, why) };
+    ways.find_map(|way| if let Way::None(why) = way { Some(held(why)) } else { None })
 }
 
 /// Until the dry run has answered, nothing new is begun. An answer that could not be had does not hold.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::replicas;
+use super::{Alarm, after, replicas};
 use crate::{
     api::{
         IntOrPercent, RolloutSpec, names,
@@ -33,6 +33,11 @@ impl Difference {
     pub fn restarts(&self) -> bool {
         !self.images.is_empty()
     }
+
+    /// Names of the containers that do.
+    pub fn restarted(&self) -> BTreeSet<&str> {
+        self.images.keys().map(String::as_str).collect()
+    }
 }
 
 /// How the Pod of a slot comes to another revision.
@@ -52,6 +57,14 @@ pub(super) fn way(snapshot: &Snapshot, from: &str, to: &Revision) -> Way {
     if !is_chosen(strategy) {
         return Way::Replace;
     }
+    if let Some(refusal) = snapshot.change_refusals.get(&to.name).filter(|refusal| refusal.retry_at > snapshot.now) {
+        return match strategy.update {
+            UpdateMethod::InPlaceOnly => {
+                Way::None(format!("the API server refuses the change of Pods in place: {}", refusal.message))
+            }
+            _ => Way::Replace,
+        };
+    }
     let known = snapshot.revisions.iter().rev().find(|revision| revision.name == from);
     let found = known.ok_or_else(|| format!("ControllerRevision {from} is gone, what differs is not known"));
     match found.and_then(|from| difference(&from.data, &to.data)) {
@@ -65,7 +78,7 @@ pub(super) fn way(snapshot: &Snapshot, from: &str, to: &Revision) -> Way {
 
 /// Pods are changed in place where that can be. With maxUnavailable explicitly 0 none may be without a container for a
 /// moment: then another Pod takes over.
-fn is_chosen(strategy: &Strategy) -> bool {
+pub(super) fn is_chosen(strategy: &Strategy) -> bool {
     let none_may_miss = match &strategy.max_unavailable {
         IntOrPercent::Count(count) => *count <= 0,
         IntOrPercent::Percent(percent) => percent == "0%",
@@ -84,16 +97,37 @@ pub(super) fn available_min(spec: &RolloutSpec) -> i32 {
     replicas - spec.strategy.max_unavailable.rounded_down(replicas).clamp(1.min(replicas), replicas)
 }
 
-/// Pods whose containers are to be ended in place leave service first: those that have not done so yet are not changed now.
-/// Returns the names of all, and what is said on Pods. The kubelet follows the gate, and nobody sends anything there then; a
-/// Pod without gate cannot say it.
-pub(super) fn leave_service(snapshot: &Snapshot, changes: &mut Vec<Change>) -> (BTreeSet<String>, Vec<Change>) {
+/// It has a gate, or is in nobody's service.
+pub fn can_leave_service(pod: &Pod) -> bool {
+    pod.in_service.is_some() || !pod.is_ready()
+}
+
+/// How long after its gate was closed a Pod is left alone: the kubelet says that it is not Ready, and those who send to it
+/// hear of that.
+const SETTLE_SECONDS: i64 = 2;
+
+/// Pods whose containers are to be ended in place leave service first: those that have not done so for long enough are not
+/// changed now. Returns the names of all, and what is said on Pods. A Pod without gate cannot say it.
+pub(super) fn leave_service(
+    snapshot: &Snapshot,
+    changes: &mut Vec<Change>,
+    alarm: &mut Alarm,
+) -> (BTreeSet<String>, Vec<Change>) {
     let (mut changed, mut says) = (BTreeSet::new(), Vec::new());
     changes.retain(|change| {
         let Change::ChangeInPlace { name, uid, resource_version, restarts: true, .. } = change else { return true };
         changed.insert(name.clone());
         let Some(pod) = snapshot.pods.iter().find(|pod| pod.uid == *uid) else { return false };
-        let has_left = pod.in_service.is_none() || (pod.in_service == Some(false) && pod.ready_since.is_none());
+        // A clock that was set back makes nobody wait.
+        let since = pod.in_service_since.filter(|since| *since <= snapshot.now);
+        let has_left = match pod.in_service {
+            None => true,
+            Some(true) => false,
+            Some(false) => {
+                let is_settled = since.is_none_or(|since| alarm.passed(after(since, SETTLE_SECONDS)));
+                is_settled && pod.ready_since.is_none()
+            }
+        };
         if pod.in_service == Some(true) {
             says.push(Change::SetInService {
                 name: name.clone(),
@@ -116,8 +150,14 @@ pub fn difference(from: &Value, to: &Value) -> Result<Difference, String> {
     let mut found = Difference::default();
     found.labels = texts(from, to, "labels");
     found.annotations = texts(from, to, "annotations");
-    if found.annotations.contains_key(names::ANNOTATION_HAS_AGENT) {
-        return Err(cannot(&format!("spec.template.metadata.annotations[{}]", names::ANNOTATION_HAS_AGENT)));
+    // The API server refuses changes of the last two.
+    let fixed = |key: &&String| {
+        *key == names::ANNOTATION_HAS_AGENT
+            || *key == "kubernetes.io/config.mirror"
+            || key.starts_with("container.apparmor.security.beta.kubernetes.io/")
+    };
+    if let Some(key) = found.annotations.keys().find(fixed) {
+        return Err(cannot(&format!("spec.template.metadata.annotations[{key}]")));
     }
     let rest = |data: &Value| {
         let mut data = data.clone();
@@ -143,6 +183,12 @@ pub fn difference(from: &Value, to: &Value) -> Result<Difference, String> {
     for (mut before, mut after) in before.into_iter().zip(after) {
         let name = after["name"].as_str().unwrap_or_default().to_owned();
         let (image_before, image) = (take(&mut before, "image"), take(&mut after, "image"));
+        // It was filled in by the tag when the Pod was made, and stays.
+        if after.get("imagePullPolicy").is_none() && is_latest(image_before.as_ref()) != is_latest(image.as_ref()) {
+            return Err(cannot(&format!(
+                "spec.template.spec.containers[{name}].imagePullPolicy, which is Always for the tag latest and not for others,"
+            )));
+        }
         if let Some(field) = first_difference(&format!("spec.template.spec.containers[{name}]"), &before, &after) {
             return Err(cannot(&field));
         }
@@ -157,6 +203,12 @@ pub fn difference(from: &Value, to: &Value) -> Result<Difference, String> {
 
 fn cannot(field: &str) -> String {
     format!("{field} differs, which a Pod cannot be given in place")
+}
+
+fn is_latest(image: Option<&Value>) -> bool {
+    let image = image.and_then(Value::as_str).unwrap_or_default();
+    let last = image.rsplit('/').next().unwrap_or_default();
+    last.ends_with(":latest") || !last.contains([':', '@'])
 }
 
 fn take(value: &mut Value, key: &str) -> Option<Value> {
@@ -198,13 +250,13 @@ fn first_difference(path: &str, from: &Value, to: &Value) -> Option<String> {
 /// See [`difference`].
 pub fn patch(pod: &Pod, from: &Revision, to: &Revision, now: Timestamp) -> Result<Value, String> {
     let difference = difference(&from.data, &to.data)?;
+    let remembered = json!(pod.remember(&difference.restarted(), now)).to_string();
     let mut labels = difference.labels;
     labels.insert(names::LABEL_REVISION.into(), Some(to.name.clone()));
     labels.insert(names::LABEL_REVISION_HASH.into(), Some(to.hash.clone()));
     let mut annotations = difference.annotations;
     annotations.insert(names::ANNOTATION_REVISION.into(), Some(to.name.clone()));
     annotations.insert(names::ANNOTATION_VERSION.into(), Some(revision::version(&to.data)));
-    let remembered = json!(pod.remember(&difference.images, now)).to_string();
     annotations.insert(names::ANNOTATION_IN_PLACE.into(), Some(remembered));
     let mut patch = json!({
         "metadata": {

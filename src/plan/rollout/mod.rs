@@ -26,7 +26,7 @@ mod slots;
 pub(crate) mod tests;
 mod work;
 
-pub use budget::available_min;
+pub use budget::fewest_available;
 pub use failure::{Failure, failure_of};
 pub use slots::{Done, Slot, Slots};
 

@@ -219,7 +219,7 @@ impl<'a> Slots<'a> {
             return cause;
         }
         if let Some(transit) = best.in_transit(self.now) {
-            return format!("container {} has yet to run {}", transit.container, transit.wanted);
+            return format!("container {} has yet to run its new image", transit.container);
         }
         match best.available_later(self.min_ready_seconds, self.now) {
             Some(at) => format!("ready, available at {}", failure::seconds(at).0),

@@ -11,7 +11,7 @@ use super::{
     slots::Slot,
 };
 use crate::{
-    api::{names::pod_name, status::Attempt},
+    api::{names::pod_name, rollout::UpdateMethod, status::Attempt},
     plan::change::{Change, Hold, HoldReason, PodReason},
     snapshot::{Pod, RefusalReason, Revision, TemplateCheck},
 };
@@ -275,8 +275,11 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     /// With surge: create the partner, the old Pod leaves once that is available. Without: retire, then create. In place:
     /// the Pod stays.
     fn change(&mut self, slot: &Slot<'a>, pod: &Pod, reason: PodReason) {
+        let only = self.view.spec().strategy.update == UpdateMethod::InPlaceOnly;
         if let Some(to) = self.assigned(slot).filter(|_| slot.live.len() == 1 && reason != PodReason::Restart) {
             match self.way(pod, to) {
+                // It would serve on until its container is gone, and be missing for as long as the image is pulled.
+                Way::InPlace { restarts: true } if !in_place::can_leave_service(pod) && !only => {}
                 Way::InPlace { restarts } => return self.change_in_place(slot, pod, to, restarts, reason),
                 Way::None(message) => {
                     let hold = Hold { reason: HoldReason::NotInPlace, message, until: None };
@@ -312,7 +315,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     fn change_in_place(&mut self, slot: &Slot<'a>, pod: &Pod, to: &Revision, restarts: bool, reason: PodReason) {
         let costs = restarts && pod.is_ready();
         if costs && !self.budget.take_instance_in_place(self.available(pod)) {
-            return self.hold_for_budget(slot.index);
+            return self.hold_for(slot.index, self.budget.available_min_in_place);
         }
         self.changes.push(Change::ChangeInPlace {
             name: pod.name.clone(),
@@ -327,6 +330,9 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
 
     fn way(&mut self, pod: &Pod, to: &Revision) -> Way {
         let snapshot = self.view.snapshot;
+        if let Some(refusal) = snapshot.change_refusals.get(&to.name) {
+            self.alarm.passed(refusal.retry_at);
+        }
         let key = (pod.revision.clone(), to.name.clone());
         self.ways.entry(key).or_insert_with(|| in_place::way(snapshot, &pod.revision, to)).clone()
     }
@@ -390,6 +396,10 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     }
 
     fn hold_for_budget(&mut self, slot: i32) {
+        self.hold_for(slot, self.budget.available_min);
+    }
+
+    fn hold_for(&mut self, slot: i32, available_min: i32) {
         if self.hold.is_some() {
             return;
         }
@@ -397,7 +407,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let name = crate::api::names::instance_name(rollout, slot);
         let message = format!(
             "{name} waits: {} available of at least {}, {} Pods of at most {}",
-            self.budget.available_instances, self.budget.available_min, self.budget.total, self.budget.total_max
+            self.budget.available_instances, available_min, self.budget.total, self.budget.total_max
         );
         self.note(Hold { reason: HoldReason::Budget, message, until: None });
     }
@@ -420,7 +430,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         if let Some(hold) = agents::hold(self.view.snapshot, &leaving) {
             self.note(hold);
         }
-        let (changed, service) = in_place::leave_service(self.view.snapshot, &mut self.changes);
+        let (changed, service) = in_place::leave_service(self.view.snapshot, &mut self.changes, self.alarm);
         self.changes.extend(agents::in_service(self.view.snapshot, &changed));
         self.changes.extend(service);
         leaving.extend(changed);

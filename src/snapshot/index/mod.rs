@@ -27,7 +27,7 @@ use kube::{Resource, ResourceExt};
 pub use self::sets::{Moment, SetMemories};
 use self::{sets::Sets, shelf::Shelf};
 use super::{
-    Agents, CreateRefusal, Pod, Revision, Snapshot, TemplateCheck,
+    Agents, ChangeRefusal, CreateRefusal, Pod, Revision, Snapshot, TemplateCheck,
     guard::DeserializeGuard,
     wire::{self, NodeView, PodView},
 };
@@ -134,6 +134,8 @@ pub struct Recollection {
     pub template_checks: BTreeMap<String, TemplateCheck>,
     /// See [`Snapshot::create_refusal`].
     pub create_refusal: Option<CreateRefusal>,
+    /// See [`Snapshot::change_refusals`].
+    pub change_refusals: BTreeMap<String, ChangeRefusal>,
 }
 
 /// What an event may have changed.
@@ -278,6 +280,7 @@ impl Index {
             lost_nodes,
             template_checks: recollection.template_checks.clone(),
             create_refusal: recollection.create_refusal.clone(),
+            change_refusals: recollection.change_refusals.clone(),
             agents: Agents::Unknown,
             now,
         })

@@ -64,7 +64,9 @@ fn a_batch_names_its_worst_instance() {
         state: ContainerState::Waiting { reason: "ImagePullBackOff".into(), message: "no such image".into() },
         last_exit: None,
         id: String::new(),
+        given: String::new(),
         image: String::new(),
+        image_id: String::new(),
         started_at: None,
     }];
     check(&fixture, "InProgress RollingOut: batch 1/2: web-1 (ImagePullBackOff) and 1 more");

@@ -133,7 +133,9 @@ fn distort(snapshot: &mut Snapshot, planned: &mut Plan, text: &str, seed: u64) -
                 state,
                 last_exit: None,
                 id: String::new(),
+                given: String::new(),
                 image: String::new(),
+                image_id: String::new(),
                 started_at: None,
             }];
         }

@@ -64,7 +64,9 @@ pub(super) fn container(init: bool, restarts: i32, state: ContainerState) -> Con
         state,
         last_exit: None,
         id: String::new(),
+        given: String::new(),
         image: String::new(),
+        image_id: String::new(),
         started_at: None,
     }
 }

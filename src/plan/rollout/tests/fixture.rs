@@ -92,6 +92,7 @@ impl Fixture {
             lost_nodes: [].into(),
             template_checks,
             create_refusal: None,
+            change_refusals: [].into(),
             agents: crate::snapshot::Agents::NotAsked,
             now: at(0),
         };
@@ -194,7 +195,9 @@ fn crashing() -> Container {
         state: ContainerState::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off".into() },
         last_exit: Some(("Error".into(), 1)),
         id: String::new(),
+        given: String::new(),
         image: String::new(),
+        image_id: String::new(),
         started_at: None,
     }
 }
@@ -215,7 +218,9 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         phase: PodPhase::Running,
         reason: None,
         message: None,
+        has_agent: false,
         in_service: None,
+        in_service_since: None,
         drained: None,
         grace_seconds: None,
         ready_since: Some(at(-400)),

@@ -16,15 +16,12 @@ use crate::{
             in_place, plan,
         },
     },
-    snapshot::{Container, ContainerState, Pod, Revision},
+    snapshot::{Agents, ChangeRefusal, Container, ContainerState, Pod, Revision},
 };
 
 fn imaged(slots: &str, want: char, spec: Value) -> World {
     let mut world = world(slots, want, spec);
     give_images(&mut world.snapshot);
-    for pod in world.snapshot.pods_mut() {
-        pod.in_service = Some(pod.ready_since.is_some());
-    }
     world
 }
 
@@ -84,6 +81,72 @@ fn what_cannot_be_given_to_a_pod_replaces_it_or_is_told() {
     assert!(before.iter().all(|uid| !uids(&world).contains(uid)));
 }
 
+/// It would serve on, as far as anybody knows, until its container is gone. Where nothing else is permitted, so be it.
+#[test]
+fn a_pod_without_gate_is_replaced_once() {
+    for (update, is_replaced) in [(UpdateMethod::InPlaceIfPossible, true), (UpdateMethod::InPlaceOnly, false)] {
+        let mut world = imaged("a a", 'b', json!({"strategy": {"maxUnavailable": 1, "maxSurge": 0}}));
+        world.snapshot.rollout.spec.strategy.update = update;
+        world.snapshot.pods_mut().for_each(|pod| pod.in_service = None);
+        let before = uids(&world);
+        assert_eq!((verbs(&mut world).0, revisions_run(&world).as_str()), (End::Done, "bb"));
+        assert_eq!(uids(&world) != before, is_replaced);
+        assert_eq!(world.snapshot.pods.iter().all(|pod| pod.in_service == Some(true)), is_replaced);
+    }
+}
+
+/// The API server may refuse what it would create: another Pod takes its place then, or it is told.
+#[test]
+fn a_refused_change_replaces_or_is_told() {
+    let mut world = imaged("a a", 'b', json!({"strategy": {"maxUnavailable": 1, "maxSurge": 0}}));
+    let refusal = ChangeRefusal { message: "denied by policy".into(), retry_at: at(60) };
+    world.snapshot.change_refusals = [("b".to_owned(), refusal.clone())].into();
+    world.snapshot.rollout.spec.strategy.update = UpdateMethod::InPlaceOnly;
+    let mut fixture = Fixture { snapshot: world.snapshot.clone() }.opened(2);
+    assert!(
+        fixture
+            .looks()
+            .contains("hold NotInPlace: the API server refuses the change of Pods in place: denied by policy")
+    );
+    assert!(plan(&fixture.snapshot).wake_at.is_some_and(|wake_at| wake_at <= at(60)));
+    fixture.snapshot.now = at(60);
+    assert!(fixture.looks().contains("web-0-a in service: false"), "and tried again: {}", fixture.looks());
+    world.snapshot.rollout.spec.strategy.update = UpdateMethod::InPlaceIfPossible;
+    let before = uids(&world);
+    assert_eq!(verbs(&mut world).0, End::Done);
+    assert!(before.iter().all(|uid| !uids(&world).contains(uid)));
+}
+
+/// The gate of a Pod that has no agent waits for none, also where a ListenerSet asks for one.
+#[test]
+fn a_pod_without_agent_waits_for_none() {
+    let mut fixture = Fixture::new("a a", 'a', json!({})).settled();
+    give_images(&mut fixture.snapshot);
+    fixture.snapshot.agents = Agents::Seen([].into());
+    for pod in fixture.snapshot.pods_mut() {
+        (pod.in_service, pod.has_agent) = (Some(false), pod.slot == 1);
+    }
+    let said = say(&plan(&fixture.snapshot));
+    assert!(said.contains("web-0-a in service: true") && !said.contains("web-1-a"), "{said}");
+}
+
+/// A Pod that a third revision has broken uses up no budget for ever, whether it was made of it or given it.
+#[test]
+fn what_an_abandoned_image_has_broken_goes_back() {
+    let spec = json!({"progressDeadlineSeconds": 600, "strategy": {"batchSize": 1, "maxUnavailable": 1}});
+    let mut world = imaged("a a a a", 'b', spec);
+    world.broken = vec!["b".into()];
+    live(&mut world, 30);
+    assert_eq!(revisions_run(&world), "baaa");
+    world.snapshot.pods_mut().for_each(|pod| pod.slot = (pod.slot + 1) % 4); // it is not among those that change first
+    let names = world.snapshot.pods.iter().map(|pod| pod.slot).collect::<Vec<_>>();
+    assert_eq!(names, [1, 2, 3, 0]);
+    world.snapshot.rollout.spec.version = Some("c".into());
+    give_images(&mut world.snapshot);
+    live(&mut world, 500);
+    assert_eq!(revisions_run(&world), "cccc");
+}
+
 /// With maxUnavailable 0 another Pod stands in.
 #[test]
 fn where_none_may_be_missing_pods_are_replaced() {
@@ -136,11 +199,13 @@ fn a_pod_is_changed_once_the_kubelet_has_followed_its_gate() {
     let mut fixture = Fixture::new("a a", 'b', json!({"strategy": {"maxUnavailable": 1}}));
     give_images(&mut fixture.snapshot);
     let mut fixture = fixture.opened(2);
-    fixture.snapshot.pods_mut().for_each(|pod| pod.in_service = Some(true));
     assert_eq!(say(&plan(&fixture.snapshot)).split("; ").next(), Some("web-0-a in service: false"));
     fixture.snapshot.pod_mut(0).in_service = Some(false);
     assert!(plan(&fixture.snapshot).changes.is_empty(), "nor is another one taken out: {}", fixture.looks());
-    fixture.snapshot.pod_mut(0).ready_since = None;
+    (fixture.snapshot.pod_mut(0).ready_since, fixture.snapshot.pod_mut(0).in_service_since) = (None, Some(at(-1)));
+    assert!(plan(&fixture.snapshot).changes.is_empty(), "those who send to it hear of that a moment later");
+    assert_eq!(plan(&fixture.snapshot).wake_at, Some(at(1)));
+    fixture.snapshot.now = at(1);
     assert_eq!(say(&plan(&fixture.snapshot)).split("; ").next(), Some("web-0-a to b Forward"));
 }
 
@@ -153,7 +218,9 @@ fn running(id: &str, image: &str, started: i64) -> Container {
         state: ContainerState::Running,
         last_exit: None,
         id: id.into(),
+        given: String::new(),
         image: image.into(),
+        image_id: String::new(),
         started_at: Some(at(started)),
     }
 }
@@ -163,20 +230,22 @@ fn changed(container: Container) -> Pod {
     let mut fixture = Fixture::new("a", 'b', json!({}));
     give_images(&mut fixture.snapshot);
     let mut pod = (*fixture.snapshot.pods[0]).clone();
-    pod.containers = vec![running("old", "example.local/web:a", -400)];
+    pod.in_service = None;
+    pod.containers = vec![Container { given: image("a"), ..running("old", &image("a"), -400) }];
     give(&mut pod, "b");
-    pod.containers = vec![container];
+    pod.containers = vec![Container { given: image("b"), ..container }];
     pod
+}
+
+fn image(letter: &str) -> String {
+    format!("example.local/web:{letter}")
 }
 
 /// As it is stored and read again.
 fn give(pod: &mut Pod, letter: &str) {
-    let image = format!("example.local/web:{letter}");
-    let images = [("web".to_owned(), image.clone())].into();
-    let text = json!(pod.remember(&images, at(0))).to_string();
-    let mut in_place: crate::snapshot::InPlace = serde_json::from_str(&text).unwrap();
-    in_place.containers.values_mut().for_each(|before| before.wanted.clone_from(&image));
-    pod.in_place = Some(in_place);
+    let text = json!(pod.remember(&["web"].into(), at(0))).to_string();
+    pod.in_place = serde_json::from_str(&text).unwrap();
+    pod.containers.iter_mut().for_each(|container| container.given = image(letter));
 }
 
 #[test]
@@ -195,15 +264,48 @@ fn a_container_is_believed_by_its_own_status_alone() {
     assert!(!is_there(&unseen, 2), "a status of an earlier spec");
 }
 
-/// Some runtimes know an image of two tags by one of them.
+/// Some runtimes know an image of two tags by one of them, and one of none by its digest.
 #[test]
-fn another_name_of_the_image_is_believed_when_the_old_one_would_have_ended() {
-    let mut pod = changed(running("new", "example.local/web:a", 1));
-    pod.grace_seconds = Some(5);
-    assert_eq!((pod.is_available(0, at(15)), pod.available_later(0, at(15))), (false, Some(at(16))));
-    assert!(pod.is_available(0, at(16)));
-    pod.containers[0].state = ContainerState::Waiting { reason: "CrashLoopBackOff".into(), message: String::new() };
-    assert_eq!((pod.is_available(0, at(999)), pod.available_later(0, at(999))), (false, None));
+fn another_name_of_the_image_is_believed_for_its_content_or_when_the_old_one_would_have_ended() {
+    let with_ids = |before: &str, after: &str| {
+        let mut pod = changed(running("new", "sha256:config", 1));
+        let ran = pod.in_place.as_mut().unwrap().containers.get_mut("web").unwrap().ran.as_mut().unwrap();
+        ran.image_id = Some(before.to_owned()).filter(|id| !id.is_empty());
+        (pod.containers[0].image_id, pod.grace_seconds) = (after.to_owned(), Some(5));
+        pod
+    };
+    assert!(with_ids("web@sha256:a", "web@sha256:b").is_available(0, at(2)), "it is none from before");
+    let mut by_digest = with_ids("", "web@sha256:b");
+    by_digest.containers[0].given = "example.local/web@sha256:b".into();
+    assert!(by_digest.is_available(0, at(2)));
+    for mut pod in [with_ids("web@sha256:a", "web@sha256:a"), with_ids("", "")] {
+        assert_eq!((pod.is_available(0, at(15)), pod.available_later(0, at(15))), (false, Some(at(16))));
+        assert!(pod.is_available(0, at(16)));
+        pod.containers[0].state = ContainerState::Waiting { reason: "CrashLoopBackOff".into(), message: String::new() };
+        assert_eq!((pod.is_available(0, at(999)), pod.available_later(0, at(999))), (false, None));
+    }
+}
+
+/// R19: out of service until it is believed, it is looked at when it is.
+#[test]
+fn what_is_believed_later_is_looked_at_then() {
+    let mut fixture = Fixture::new("b", 'b', json!({})).settled();
+    let mut pod = changed(running("new", "sha256:config", 1));
+    (pod.revision, pod.in_service, pod.grace_seconds) = ("b".into(), Some(false), Some(5));
+    fixture.snapshot.pods = vec![pod.into()];
+    fixture.snapshot.now = at(2);
+    let planned = plan(&fixture.snapshot);
+    assert!(planned.wake_at.is_some_and(|wake_at| wake_at <= at(16)), "{:?}", planned.wake_at);
+    fixture.snapshot.now = at(16);
+    assert!(say(&plan(&fixture.snapshot)).contains("web-0-a in service: true"), "{}", fixture.looks());
+}
+
+/// What serves has been believed: another write to its spec, or a crash long after, takes nothing back.
+#[test]
+fn what_is_in_service_is_believed_for_good() {
+    let mut pod = changed(running("newer", "sha256:config", 1));
+    (pod.in_service, pod.is_observed) = (Some(true), false);
+    assert!(pod.is_available(0, at(2)));
 }
 
 /// The image was taken back before the kubelet had seen the other one: the container that runs is the right one.
@@ -222,15 +324,17 @@ fn what_was_taken_back_unseen_is_as_before() {
 /// What a container did before it was changed is no failure of what it was given; what it goes on doing is.
 #[test]
 fn only_what_happens_since_counts() {
-    let crashed = ContainerState::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off".into() };
     let pod = changed(running("new", "example.local/web:b", 1));
     assert_eq!((pod.restarts_of(&pod.containers[0]), failure_of(&pod)), (0, None), "4 restarts were before");
-    let crashes = |id: &str, letter: &str| {
-        let image = format!("example.local/web:{letter}");
-        failure_of(&changed(Container { state: crashed.clone(), ..running(id, &image, 1) })).unwrap().at
+    let fails = |reason: &str, message: &str, container: Container| {
+        let state = ContainerState::Waiting { reason: reason.into(), message: message.into() };
+        failure_of(&changed(Container { state, ..container })).map(|failure| failure.at)
     };
-    assert_eq!([crashes("old", "a"), crashes("new", "b")], [Some(at(60)), None]);
-    assert_eq!(crashes("again", "a"), Some(at(60)), "the old image, started again before the kubelet saw the new one");
+    let crashes = |id: &str, letter: &str| fails("CrashLoopBackOff", "back-off", running(id, &image(letter), 1));
+    assert_eq!([crashes("old", "a"), crashes("again", "a"), crashes("new", "b")], [None, None, Some(None)]);
+    // The kubelet tells of what was before for as long as it pulls the other image.
+    let pulls = |letter: &str| fails("ErrImagePull", &format!("no {}", image(letter)), running("old", &image("a"), 1));
+    assert_eq!([pulls("a"), pulls("b")], [None, Some(Some(at(60)))]);
 }
 
 fn differing(change: impl Fn(&mut Value)) -> Result<in_place::Difference, String> {
@@ -291,7 +395,7 @@ fn a_patch_says_what_differs_and_nothing_else() {
         ..fixture.snapshot.revisions[0].clone()
     };
     let mut pod = (*fixture.snapshot.pods[0]).clone();
-    pod.containers = vec![Container { restarts: 0, ..running("id-1", "web:1", -9) }];
+    pod.containers = vec![Container { restarts: 0, given: "web:1".into(), ..running("id-1", "docker.io/web:1", -9) }];
     let patch = in_place::patch(&pod, &revision("aaa", &from), &revision("bbb", &to), at(5)).unwrap();
     assert_eq!(patch["spec"], json!({"containers": [{"name": "web", "image": "web:2"}]}));
     let metadata = &patch["metadata"];

@@ -43,8 +43,7 @@ fn a_pod_that_holds_listeners_leaves_when_they_have_moved() {
     let world = surging("ab a", 1).holding(&[("web-0-a", 2, 2), ("web-0-b", 0, 0), ("web-1-a", 2, 2)]);
     let held = plan(&world.snapshot);
     assert_eq!(held.leaving, Some(["web-0-a".to_owned()].into()));
-    let text =
-        "web-0-a has 2 of bots; hold HandingOver: web-0-a leaves once others have taken over its listeners (2 to move)";
+    let text = "web-0-a has 2 of bots; hold HandingOver: web-0-a leaves, or is changed, once others have taken over its listeners (2 to move)";
     assert_eq!(say(&held), text);
     let moved = surging("ab a", 1).holding(&[("web-0-a", 0, 0), ("web-0-b", 2, 1), ("web-1-a", 2, 2)]);
     assert_eq!(moved.looks(), leaves);
@@ -156,7 +155,7 @@ fn a_pod_that_leaves_says_whether_it_is_drained() {
 fn the_gate_opens_with_the_session() {
     let gated = |says| {
         let mut world = Fixture::new("a a", 'a', json!({})).settled();
-        world.snapshot.pod_mut(0).in_service = Some(says);
+        (world.snapshot.pod_mut(0).in_service, world.snapshot.pod_mut(0).has_agent) = (Some(says), true);
         world
     };
     assert_eq!(gated(false).looks(), "web-0-a in service: true", "nobody asks for an agent");

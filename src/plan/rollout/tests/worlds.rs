@@ -105,6 +105,9 @@ pub(crate) fn world_in_place() -> impl Strategy<Value = Snapshot> {
 
 /// Revisions differ in their images, and Pods are changed in place.
 pub(crate) fn give_images(snapshot: &mut Snapshot) {
+    for pod in snapshot.pods_mut() {
+        pod.in_service = Some(pod.ready_since.is_some());
+    }
     let image = |name: &str| json!(format!("example.local/web:{name}"));
     for revision in &mut snapshot.revisions {
         revision.data["template"]["spec"]["containers"][0]["image"] = image(&revision.name);

@@ -99,8 +99,8 @@ pub fn is_available(pod: &Pod, rollout: &Rollout, glass: Glass) -> bool {
     // What it runs is what its kubelet says that it runs.
     let given =
         pod.in_place.iter().flat_map(|in_place| &in_place.containers).filter(|(_, before)| before.ran.is_some());
-    let mut given = given.map(|(name, before)| (name, &before.wanted));
-    if !given.all(|(name, wanted)| pod.containers.iter().any(|it| it.name == *name && it.image == *wanted)) {
+    let runs = |name: &String| pod.containers.iter().any(|it| it.name == *name && it.image == it.given);
+    if !given.map(|(name, _)| name).all(runs) {
         return false;
     }
     // Times in a Pod's status are whole seconds.

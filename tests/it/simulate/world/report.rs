@@ -21,6 +21,7 @@ pub struct Seen {
 pub fn report(pod: &mut Value, stage: Stage, seen: &Seen, now: Timestamp) {
     let now = json!(whole_seconds(now));
     let ready = stage == Stage::Ready;
+    let image = pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned();
     let status = &mut pod["status"];
     status["observedGeneration"] = json!(seen.generation);
     if status["startTime"].is_null() {
@@ -36,7 +37,7 @@ pub fn report(pod: &mut Value, stage: Stage, seen: &Seen, now: Timestamp) {
     let (mut count, mut last) = (before["restartCount"].as_i64().unwrap_or_default(), before["lastState"].clone());
     let shown = match stage {
         Stage::Creating => json!({"waiting": {"reason": "ContainerCreating"}}),
-        Stage::Waiting(reason) => json!({"waiting": {"reason": reason, "message": "says the kubelet"}}),
+        Stage::Waiting(reason) => json!({"waiting": {"reason": reason, "message": format!("no image {image}")}}),
         Stage::Running | Stage::Ready if before["state"]["running"].is_object() => before["state"].clone(),
         Stage::Running | Stage::Ready => json!({"running": {"startedAt": now}}),
         Stage::Crashed(_) => ended(1),
