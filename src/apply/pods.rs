@@ -40,6 +40,7 @@ fn recipe(
         hash: &known.hash,
         data: &known.data,
         restarted_at,
+        package_sha256: known.package_sha256.as_deref(),
         agent_image: target.calls.agent_image(),
     };
     let name = name(&revision::pod_name_of(&recipe, 0));

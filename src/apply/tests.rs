@@ -48,6 +48,7 @@ fn snapshot() -> Snapshot {
         failed_at: None,
         failed_reason: None,
         change_cause: None,
+        package_sha256: None,
         deleting: false,
     });
     snapshot

@@ -121,7 +121,9 @@ fn whole(snapshot: &Snapshot, to: &Revision, request: &Request) -> Result<(Vec<V
         bail!("{name}: the spec asks for {version} ({}) already", to.name);
     }
     let mut patch = vec![json!({"op": "replace", "path": "/spec/template", "value": to.data["template"]})];
-    patch.extend(set("/spec/version", to.data.get("version"), snapshot.rollout.spec.version.is_some()));
+    let spec = &snapshot.rollout.spec;
+    patch.extend(set("/spec/version", to.data.get("version"), spec.version.is_some()));
+    patch.extend(set("/spec/package", to.data.get("package"), spec.package.is_some()));
     let reason = request.reason.clone().or_else(|| Some(format!("undo to {version}")));
     patch.push(json!({"op": "add", "path": "/spec/request", "value": Request { reason, ..request.clone() }}));
     Ok((patch, format!("rollout.baton.dev/{name} goes back to {version}; `kubectl baton status {name}` follows")))

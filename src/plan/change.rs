@@ -197,6 +197,11 @@ pub enum RevisionMark {
         /// `Reason: message`.
         reason: String,
     },
+    /// Its package names no checksum: what the first instance has fetched binds all others.
+    Fetched {
+        /// SHA-256 of that.
+        sha256: String,
+    },
 }
 
 /// Why a Pod is created or deleted.

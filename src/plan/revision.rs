@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::agent;
+use super::{agent, package};
 use crate::api::{
     RolloutSpec,
     names::{self, pod_name},
@@ -17,10 +17,13 @@ const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Characters of a hash: 27^10 = 2·10^14 values.
 pub const HASH_CHARS: usize = 10;
 
-/// Data of the revision that this spec asks for: {template, version}, keys sorted, nulls removed, so that equal specs
+/// Data of the revision that this spec asks for: {package, template, version}, keys sorted, nulls removed, so that equal specs
 /// give equal bytes whatever order or absence they were written with.
 pub fn data(spec: &RolloutSpec) -> Value {
     let mut data = Map::new();
+    if let Some(package) = &spec.package {
+        data.insert("package".into(), json!(package));
+    }
     let template = Value::Object(spec.template.0.clone());
     data.insert("template".into(), if mutant!(HashOfTypes) { as_types_see_it(template) } else { template });
     if let Some(version) = &spec.version {
@@ -37,6 +40,9 @@ pub fn differing(base: &Value, pin: &Pin) -> Result<Value, String> {
     let mut data = base.clone();
     if let (Some(version), Some(data)) = (&pin.version, data.as_object_mut()) {
         data.insert("version".into(), json!(version));
+    }
+    if let (Some(package), Some(data)) = (&pin.package, data.as_object_mut()) {
+        data.insert("package".into(), json!(package));
     }
     for (name, image) in pin.images.iter().flatten() {
         let container = ["initContainers", "containers"].into_iter().find_map(|field| {
@@ -127,6 +133,8 @@ pub struct PodRecipe<'a> {
     pub data: &'a Value,
     /// The latest restart or retry that is reached (see [`crate::plan::Change::CreatePod`]).
     pub restarted_at: Option<Timestamp>,
+    /// SHA-256 that its package is bound to, where the data does not say it.
+    pub package_sha256: Option<&'a str>,
     /// The agent's image, where the operator was told one.
     pub agent_image: Option<&'a str>,
 }
@@ -134,7 +142,7 @@ pub struct PodRecipe<'a> {
 /// The Pod of a slot, as JSON for a create. What is injected here is neither in the hash nor in any comparison.
 ///
 /// # Errors
-/// The template asks for an agent that cannot be added: a sentence that begins with the field.
+/// The agent cannot be added that the template asks for, or the package needs: a sentence that begins with the field.
 pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Result<Value, String> {
     let template = recipe.data.get("template").cloned().unwrap_or_default();
     let version = version(recipe.data);
@@ -155,6 +163,9 @@ pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Result<Value, String> {
         annotations.insert(names::ANNOTATION_RESTARTED_AT.to_owned(), json!(at.to_string()));
     }
     let mut spec = object_at(&template, "/spec");
+    if let Some(wanted) = package::of(recipe.data) {
+        package::add(&mut spec, &wanted, recipe.package_sha256, recipe.agent_image)?;
+    }
     if let Some(asked) = annotations.get(names::ANNOTATION_HAS_AGENT) {
         agent::add(&mut spec, asked.as_str().unwrap_or_default(), recipe.agent_image)?;
         let mut gates = spec.get("readinessGates").and_then(Value::as_array).cloned().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! A Pod, reduced to what decisions need.
 use jiff::Timestamp;
 
-use super::listener_set::PodEnds;
+use super::{listener_set::PodEnds, package::Fetched};
 
 /// One Pod of ours.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +56,8 @@ pub struct Pod {
     pub containers_changed_at: Option<Timestamp>,
     /// Init containers first, then containers, in the status' order.
     pub containers: Vec<Container>,
+    /// What became of its package, as far as the init container has said; None: it has none, or is at it.
+    pub package: Option<Fetched>,
     /// Ends of containers that say that an agent is dead: empty for a Pod in which none has ended.
     pub ends: PodEnds,
 }

@@ -15,7 +15,7 @@ pub struct Revision {
     pub hash: String,
     /// `revision`: counts up; the wanted revision has the highest.
     pub number: i64,
-    /// Canonical JSON {template, version} (see [`crate::plan::revision`]).
+    /// Canonical JSON {package, template, version} (see [`crate::plan::revision`]).
     pub data: Value,
     /// When it completed (annotation).
     pub completed_at: Option<Timestamp>,
@@ -25,6 +25,8 @@ pub struct Revision {
     pub failed_reason: Option<String>,
     /// Who asked for it and why (annotation).
     pub change_cause: Option<String>,
+    /// SHA-256 of what the first instance has fetched as its package, where the data names none (annotation).
+    pub package_sha256: Option<String>,
     /// True once deletion has begun.
     pub deleting: bool,
 }

@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Deserializer};
 
-use super::{Container, ContainerState, Pod, PodPhase, Revision, agent, index::Owner};
+use super::{Container, ContainerState, Fetched, Pod, PodPhase, Revision, agent, index::Owner};
 use crate::api::names;
 
 /// A Pod as it comes over the wire, reduced to the fields that [`Pod`] is made from.
@@ -190,6 +190,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
     let disruption = is_true("DisruptionTarget").map(|condition| condition.reason.clone().unwrap_or_default());
     let statuses = || status.init_container_statuses.iter().chain(&status.container_statuses);
     let ends = agent::ends(&spec, &status);
+    let package = package(&status);
     let containers_changed_at = statuses().flat_map(|container| [&container.state, &container.last_state]).flatten();
     let containers_changed_at = containers_changed_at.filter_map(changed_at).max();
     let init = status.init_container_statuses.into_iter().map(|container| self::container(container, true));
@@ -221,8 +222,17 @@ pub fn pod(view: PodView) -> Option<Pod> {
         ip: status.pod_ip,
         containers_changed_at,
         containers: init.chain(main).collect(),
+        package,
         ends,
     })
+}
+
+/// What the init container that fetches the package said when it last ended.
+fn package(status: &PodStatusView) -> Option<Fetched> {
+    let fetch = status.init_container_statuses.iter().find(|container| container.name == names::CONTAINER_PACKAGE)?;
+    let mut ends =
+        [&fetch.state, &fetch.last_state].into_iter().flatten().filter_map(|state| state.terminated.as_ref());
+    Fetched::read(ends.next()?.message.as_deref()?)
 }
 
 pub(super) fn phase(phase: Option<&str>) -> PodPhase {
@@ -282,6 +292,7 @@ pub fn revision(object: ControllerRevision) -> Revision {
         failed_at: at(names::ANNOTATION_FAILED_AT),
         failed_reason: annotation(annotations, names::ANNOTATION_FAILED_REASON),
         change_cause: annotation(annotations, names::ANNOTATION_CHANGE_CAUSE),
+        package_sha256: annotation(annotations, names::ANNOTATION_PACKAGE_SHA256),
         deleting: metadata.deletion_timestamp.is_some(),
     }
 }

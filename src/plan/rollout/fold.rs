@@ -148,6 +148,7 @@ impl World {
                     failed_at: None,
                     failed_reason: None,
                     change_cause: change_cause.clone(),
+                    package_sha256: None,
                     deleting: false,
                 };
                 self.snapshot.revisions.push(revision);
@@ -197,6 +198,7 @@ impl World {
                 revision.failed_at = Some(*at);
                 revision.failed_reason = Some(reason.clone());
             }
+            RevisionMark::Fetched { sha256 } => revision.package_sha256 = Some(sha256.clone()),
         }
     }
 
@@ -233,6 +235,7 @@ impl World {
             ip: None,
             containers_changed_at: None,
             containers: Vec::new(),
+            package: None,
             ends: PodEnds::default(),
         };
         if !self.broken.iter().any(|broken| broken == revision) {

@@ -19,6 +19,7 @@ pub mod fold;
 mod gates;
 mod lineage;
 mod memory;
+mod package;
 mod pins;
 mod slots;
 #[cfg(test)]
@@ -56,7 +57,8 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     view.memory.attempts = work.attempts;
 
     let mut changes = lineage.changes(snapshot, &view.memory);
-    changes.extend(lineage.conclude(&view));
+    changes.extend(package::bind(snapshot, &changes));
+    changes.extend(lineage.conclude(&view).filter(|end| !changes.iter().any(|change| change.name() == end.name())));
     changes.extend(work.changes);
     let mut leaving = Some(work.leaving);
     if view.memory != remembered {

@@ -58,6 +58,7 @@ pub(crate) fn revision_named(letter: char, number: i64) -> Revision {
         failed_at: None,
         failed_reason: None,
         change_cause: None,
+        package_sha256: None,
         deleting: false,
     }
 }
@@ -146,6 +147,7 @@ fn say_change(change: &Change) -> String {
             RevisionMark::Wanted { number, .. } => format!("{name} wanted as {number}"),
             RevisionMark::Completed { .. } => format!("{name} completed"),
             RevisionMark::Failed { reason, .. } => format!("{name} failed ({reason})"),
+            RevisionMark::Fetched { sha256 } => format!("{name} fetched {sha256}"),
         },
         Change::DeleteRevision { name, .. } => format!("forget {name}"),
         Change::CheckTemplate { revision } => format!("check {revision}"),
@@ -222,6 +224,7 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         ip: None,
         containers_changed_at: None,
         containers: vec![],
+        package: None,
         ends: PodEnds::default(),
     }
 }
