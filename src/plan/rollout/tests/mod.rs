@@ -6,6 +6,7 @@ mod gates;
 mod leftovers;
 mod listeners;
 mod looks;
+mod packages;
 mod pins;
 mod properties;
 mod restarts;

@@ -2,6 +2,7 @@
 mod bounds;
 pub mod faults;
 mod helm;
+mod packages;
 mod pins;
 mod plugin;
 mod refusals;
