@@ -49,6 +49,8 @@ pub const ANNOTATION_FAILED_REASON: &str = "baton.dev/failed-reason";
 pub const ANNOTATION_CHANGE_CAUSE: &str = "baton.dev/change-cause";
 /// Annotation on ControllerRevisions whose package names no checksum: SHA-256 of what the first instance has fetched.
 pub const ANNOTATION_PACKAGE_SHA256: &str = "baton.dev/package-sha256";
+/// Annotation on ControllerRevisions: digests of the images that its first Pod ran, by name of the container, JSON. Tags move.
+pub const ANNOTATION_IMAGE_DIGESTS: &str = "baton.dev/image-digests";
 
 /// Label on Pods outside a Rollout: with the value `true`, a ListenerSet whose selector matches may give them listeners.
 pub const LABEL_AGENT: &str = "baton.dev/agent";

@@ -49,6 +49,7 @@ fn snapshot() -> Snapshot {
         failed_reason: None,
         change_cause: None,
         package_sha256: None,
+        image_digests: None,
         deleting: false,
     });
     snapshot
@@ -435,8 +436,18 @@ async fn a_package_is_bound_by_its_first_fetch() {
     };
     assert_eq!(word(&apply(&calls(client), &snapshot(), &[change]).await[0].result), "done");
 
+    let mark = RevisionMark::Ran { images: [("app".to_owned(), "sha256:0f".to_owned())].into() };
+    let change = Change::MarkRevision { name: "web-abc".into(), uid: "r1".into(), resource_version: "4".into(), mark };
+    let client = move |call: Call| {
+        let noted = &call.body["metadata"]["annotations"]["baton.dev/image-digests"];
+        assert_eq!(noted, r#"{"app":"sha256:0f"}"#);
+        Answer::Json(200, json!({"metadata": {"resourceVersion": "99"}}))
+    };
+    assert_eq!(word(&apply(&calls(client), &snapshot(), &[change]).await[0].result), "done");
+
     let mut snapshot = snapshot();
-    snapshot.revisions[0].data["package"] = json!({"url": "https://packages.example.com/web.zip", "mountPath": "/opt/web"});
+    snapshot.revisions[0].data["package"] =
+        json!({"url": "https://packages.example.com/web.zip", "mountPath": "/opt/web"});
     snapshot.revisions[0].package_sha256 = Some(sha256.clone());
     let client = move |call: Call| {
         let arguments = call.body["spec"]["initContainers"][0]["args"].as_array().unwrap();

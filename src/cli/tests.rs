@@ -24,8 +24,15 @@ fn seen(mut fixture: Fixture) -> Snapshot {
     for pod in snapshot.pods_mut().filter(|pod| pod.containers.is_empty()) {
         let running = ContainerState::Running;
         let ready = pod.ready_since.is_some();
-        pod.containers =
-            vec![Container { name: "web".into(), init: false, ready, restarts: 0, state: running, last_exit: None }];
+        pod.containers = vec![Container {
+            name: "web".into(),
+            init: false,
+            ready,
+            restarts: 0,
+            state: running,
+            digest: None,
+            last_exit: None,
+        }];
     }
     let written = status(snapshot, &plan(snapshot), &[]);
     snapshot.rollout.status = Some(written);
@@ -51,8 +58,15 @@ fn in_mid_roll() {
     pulling.started_at = Some(at(-12));
     pulling.initialized_at = Some(at(-12));
     let waiting = ContainerState::Waiting { reason: "ImagePullBackOff".into(), message: "no such image".into() };
-    pulling.containers =
-        vec![Container { name: "web".into(), init: false, ready: false, restarts: 0, state: waiting, last_exit: None }];
+    pulling.containers = vec![Container {
+        name: "web".into(),
+        init: false,
+        ready: false,
+        restarts: 0,
+        state: waiting,
+        digest: None,
+        last_exit: None,
+    }];
     insta::assert_snapshot!("in_mid_roll", look(&seen(fixture), false));
 }
 

@@ -139,7 +139,7 @@ pub(super) fn container(
     image: &str,
     arguments: &[String],
     (cpu, memory): (&str, &str),
-    mounts: Vec<Value>,
+    mounts: &[Value],
 ) -> Value {
     json!({
         "name": name,
@@ -168,7 +168,7 @@ fn own_mount() -> Value {
 
 fn install(image: &str) -> Value {
     let arguments = ["install", "--to", FOLDER].map(str::to_owned);
-    container(CONTAINER_INSTALL, image, &arguments, (CPU, "64Mi"), vec![own_mount()])
+    container(CONTAINER_INSTALL, image, &arguments, (CPU, "64Mi"), &[own_mount()])
 }
 
 /// All containers' preStop hooks begin at once, and a sidecar is told to end when the others have: so it is the hook that
@@ -180,7 +180,7 @@ fn install(image: &str) -> Value {
 fn sidecar(image: &str) -> Value {
     let probes = format!("--probes=0.0.0.0:{PORT_PROBES}");
     let arguments = ["serve".to_owned(), probes];
-    let mut container = container(names::CONTAINER_AGENT, image, &arguments, (CPU, "128Mi"), vec![own_mount()]);
+    let mut container = container(names::CONTAINER_AGENT, image, &arguments, (CPU, "128Mi"), &[own_mount()]);
     let probe = |path: &str, period: u8, failures: u8| {
         let get = json!({"path": path, "port": PORT_PROBES});
         json!({"httpGet": get, "periodSeconds": period, "failureThreshold": failures})

@@ -81,7 +81,7 @@ fn container(package: &Package, bound: Option<&str>, image: &str) -> Value {
         arguments.extend(["--secret", SECRET.1]);
         mounts.push(json!({"name": SECRET.0, "mountPath": SECRET.1, "readOnly": true}));
     }
-    agent::container(names::CONTAINER_PACKAGE, image, &escaped(&arguments), LIMITS, mounts)
+    agent::container(names::CONTAINER_PACKAGE, image, &escaped(&arguments), LIMITS, &mounts)
 }
 
 /// Kubernetes expands `$(NAME)` in arguments: a URL may contain it, and means itself.

@@ -58,6 +58,13 @@ pub fn differing(base: &Value, pin: &Pin) -> Result<Value, String> {
     Ok(canonical(data))
 }
 
+/// Container and image, of init containers first.
+pub fn images(data: &Value) -> impl Iterator<Item = (&str, &str)> {
+    let fields = ["/template/spec/initContainers", "/template/spec/containers"].into_iter();
+    let containers = fields.filter_map(|field| data.pointer(field)?.as_array()).flatten();
+    containers.filter_map(|container| Some((container["name"].as_str()?, container["image"].as_str()?)))
+}
+
 /// What a decoder makes of it that knows today's fields only.
 fn as_types_see_it(template: Value) -> Value {
     let typed = serde_json::from_value::<k8s_openapi::api::core::v1::PodTemplateSpec>(template);

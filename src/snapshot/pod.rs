@@ -91,6 +91,8 @@ pub struct Container {
     pub restarts: i32,
     /// What it does now.
     pub state: ContainerState,
+    /// Digest of its image, such as `sha256:0f…`, where its node tells one that a registry knows.
+    pub digest: Option<String>,
     /// How it ended last, if it did: reason and exit code.
     pub last_exit: Option<(String, i32)>,
 }

@@ -1,4 +1,6 @@
 //! A revision: what a slot can be assigned; stored as a ControllerRevision.
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -27,6 +29,8 @@ pub struct Revision {
     pub change_cause: Option<String>,
     /// SHA-256 of what the first instance has fetched as its package, where the data names none (annotation).
     pub package_sha256: Option<String>,
+    /// Digests of the images that its first Pod ran, by name of the container (annotation); None: none has been noted.
+    pub image_digests: Option<BTreeMap<String, String>>,
     /// True once deletion has begun.
     pub deleting: bool,
 }

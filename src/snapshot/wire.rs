@@ -251,10 +251,18 @@ fn container(status: ContainerStatus, init: bool) -> Container {
         name: status.name,
         init,
         ready: status.ready,
+        digest: digest(&status.image_id),
         restarts: status.restart_count,
         state: container_state(status.state),
         last_exit: last_exit.map(|exit| (exit.reason.unwrap_or_default(), exit.exit_code)),
     }
+}
+
+/// `registry/web@sha256:0f…` → `sha256:0f…`. Of an image that was never in a registry a node tells something else.
+fn digest(image_id: &str) -> Option<String> {
+    let (_, digest) = image_id.rsplit_once('@')?;
+    let digits = digest.strip_prefix("sha256:")?;
+    (digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())).then(|| digest.to_owned())
 }
 
 /// When a container came into this state, as far as the kubelet tells: it does not for a waiting one.
@@ -293,6 +301,8 @@ pub fn revision(object: ControllerRevision) -> Revision {
         failed_reason: annotation(annotations, names::ANNOTATION_FAILED_REASON),
         change_cause: annotation(annotations, names::ANNOTATION_CHANGE_CAUSE),
         package_sha256: annotation(annotations, names::ANNOTATION_PACKAGE_SHA256),
+        image_digests: annotation(annotations, names::ANNOTATION_IMAGE_DIGESTS)
+            .map(|text| serde_json::from_str(&text).unwrap_or_default()),
         deleting: metadata.deletion_timestamp.is_some(),
     }
 }
@@ -321,6 +331,7 @@ mod tests {
 
     #[test]
     fn a_pod_keeps_what_decisions_need() {
+        let image_id = format!("registry:5000/web@sha256:{}", "0f".repeat(32));
         let pod = pod(decode(json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
@@ -338,7 +349,7 @@ mod tests {
                     {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},
                 ],
                 "containerStatuses": [{
-                    "name": "app", "ready": true, "restartCount": 2, "image": "web:1.4.2", "imageID": "x",
+                    "name": "app", "ready": true, "restartCount": 2, "image": "web:1.4.2", "imageID": image_id,
                     "state": {"running": {"startedAt": "2026-01-01T10:00:04Z"}},
                     "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
                 }],
@@ -351,6 +362,10 @@ mod tests {
         assert_eq!(pod.disruption.as_deref(), Some("EvictionByEvictionAPI"));
         assert_eq!(pod.containers_changed_at, Some("2026-01-01T10:00:04Z".parse().expect("time")));
         assert_eq!(pod.containers[0].last_exit, Some(("OOMKilled".into(), 137)));
+        assert_eq!(pod.containers[0].digest, Some(format!("sha256:{}", "0f".repeat(32))));
+        for image_id in ["", "x", "sha256:0f", "web@sha256:0f", &format!("sha256:{}", "0f".repeat(32))] {
+            assert_eq!(digest(image_id), None, "{image_id}");
+        }
         assert_eq!((pod.node.as_deref(), pod.ip.as_deref()), (Some("node-1"), Some("10.0.0.7")));
     }
 

@@ -36,11 +36,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     })
 }
 
-async fn file(
-    State(args): State<Args>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-) -> Result<Vec<u8>, StatusCode> {
+async fn file(State(args): State<Args>, Path(name): Path<String>, headers: HeaderMap) -> Result<Vec<u8>, StatusCode> {
     let borne = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     if name.starts_with("private") && borne != Some(&format!("Bearer {}", args.token)) {
         return Err(StatusCode::UNAUTHORIZED);

@@ -123,8 +123,8 @@ fn files(folder: &TempDir) -> Vec<String> {
 #[tokio::test]
 async fn a_package_is_fetched_once_a_pod() {
     let content = archive("1.4");
-    let served = content.clone();
-    let server = Server::start(move |_, _| whole(&served)).await;
+    let given = content.clone();
+    let server = Server::start(move |_, _| whole(&given)).await;
     let (folder, fetched) = fetched(&server.url).await;
     assert_eq!(fetched, Fetched::Unpacked { sha256: sha256(&content) });
     assert_eq!(
@@ -141,8 +141,8 @@ async fn a_package_is_fetched_once_a_pod() {
 #[tokio::test]
 async fn another_checksum_is_rejected() {
     let content = archive("1.4");
-    let served = content.clone();
-    let server = Server::start(move |_, _| whole(&served)).await;
+    let given = content.clone();
+    let server = Server::start(move |_, _| whole(&given)).await;
     let folder = tempfile::tempdir().unwrap();
     let wanted = "0".repeat(64);
     let fetch = Fetch { sha256: Some(wanted.clone()), ..fetch(&server.url, &folder) };
@@ -155,10 +155,10 @@ async fn another_checksum_is_rejected() {
 #[tokio::test]
 async fn what_breaks_off_goes_on_where_it_was() {
     let content = archive(&"1.4".repeat(10_000));
-    let served = content.clone();
+    let given = content.clone();
     let answer = move |number, headers: &HeaderMap| match number {
-        0 => half(&served, "\"one\""),
-        _ => rest(&served, headers),
+        0 => half(&given, "\"one\""),
+        _ => rest(&given, headers),
     };
     let server = Server::start(answer).await;
     let (_folder, fetched) = fetched(&server.url).await;
@@ -197,9 +197,9 @@ async fn a_restarted_container_goes_on_and_a_changed_archive_begins_anew() {
 #[tokio::test]
 async fn without_a_strong_etag_all_is_fetched_again() {
     let content = archive(&"1.4".repeat(10_000));
-    let served = content.clone();
+    let given = content.clone();
     let server =
-        Server::start(move |number, _| if number == 0 { half(&served, "W/\"1\"") } else { whole(&served) }).await;
+        Server::start(move |number, _| if number == 0 { half(&given, "W/\"1\"") } else { whole(&given) }).await;
     let (_folder, fetched) = fetched(&server.url).await;
     assert_eq!(fetched, Fetched::Unpacked { sha256: sha256(&content) });
     assert_eq!((server.requests(), server.header(1, "range")), (2, None));

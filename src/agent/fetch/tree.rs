@@ -22,6 +22,7 @@ const NAME_BYTES_MAX: usize = 255;
 /// Files are read-only for the containers anyway: what counts is that all may read, and who may run.
 const MODE: u32 = 0o644;
 const MODE_OF_PROGRAM: u32 = 0o755;
+const BUFFER_BYTES: usize = 1 << 16;
 
 /// How much a package may be.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,7 @@ pub struct Limits {
 pub struct Tree {
     root: PathBuf,
     limits: Limits,
+    buffer: Vec<u8>,
     pub bytes: u64,
     pub entries: u64,
 }
@@ -46,7 +48,7 @@ impl Tree {
     /// An empty one.
     pub fn new(root: &Path, limits: Limits) -> Result<Self, Problem> {
         fs::create_dir_all(root).map_err(local("cannot write"))?;
-        Ok(Self { root: root.to_owned(), limits, bytes: 0, entries: 0 })
+        Ok(Self { root: root.to_owned(), limits, buffer: vec![0; BUFFER_BYTES], bytes: 0, entries: 0 })
     }
 
     /// A folder; one that is there already will do.
@@ -62,9 +64,8 @@ impl Tree {
         let mode = if is_program { MODE_OF_PROGRAM } else { MODE };
         let created = OpenOptions::new().write(true).create_new(true).mode(mode).open(&place);
         let mut file = created.map_err(|error| taken(path, &error))?;
-        let mut buffer = [0; 1 << 16];
         loop {
-            let count = match content.read(&mut buffer) {
+            let count = match content.read(&mut self.buffer) {
                 Ok(0) => return Ok(()),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -74,7 +75,7 @@ impl Tree {
             if self.bytes > self.limits.bytes {
                 return Err(too_large(self.limits));
             }
-            file.write_all(&buffer[..count]).map_err(local("cannot write"))?;
+            file.write_all(&self.buffer[..count]).map_err(local("cannot write"))?;
         }
     }
 

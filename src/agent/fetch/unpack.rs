@@ -1,5 +1,6 @@
 //! Archives: tar.gz, tar.zst and zip, known by their first bytes.
 use std::{
+    borrow::Cow,
     fs::File,
     io::{self, BufReader, Read, Seek},
     path::Path,
@@ -56,7 +57,7 @@ fn entries(tree: &mut Tree, plain: impl Read) -> Result<(), Problem> {
     for entry in tar::Archive::new(plain).entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
         let path = entry.path_bytes().into_owned();
-        let target = |entry: &tar::Entry<'_, _>| entry.link_name_bytes().map(|it| it.into_owned()).unwrap_or_default();
+        let target = |entry: &tar::Entry<'_, _>| entry.link_name_bytes().map(Cow::into_owned).unwrap_or_default();
         match entry.header().entry_type() {
             EntryType::Directory => tree.folder(&path)?,
             // As tar wrote folders long ago.
@@ -103,13 +104,11 @@ struct Bounded<R> {
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.plain.read(buffer)?;
-        match self.left.checked_sub(count as u64) {
-            Some(left) => self.left = left,
-            None => {
-                self.exceeded = true;
-                return Err(io::Error::other("too large"));
-            }
-        }
+        let Some(left) = self.left.checked_sub(count as u64) else {
+            self.exceeded = true;
+            return Err(io::Error::other("too large"));
+        };
+        self.left = left;
         Ok(count)
     }
 }

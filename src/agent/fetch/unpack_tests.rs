@@ -4,6 +4,7 @@ use std::{
     io::{Cursor, Write},
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
+    slice::from_ref,
 };
 
 use flate2::{Compression, write::GzEncoder};
@@ -182,8 +183,8 @@ fn what_is_small_when_packed_is_bounded_when_unpacked() {
     let ten = |number: usize| Entry { content: vec![0; LIMITS.bytes as usize / 9], ..file(&number.to_string(), "") };
     let halves: Vec<Entry> = (0..10).map(ten).collect();
     for archive in [
-        gz(&tar(&[large.clone()])),
-        zstd::encode_all(tar(&[large.clone()]).as_slice(), 0).unwrap(),
+        gz(&tar(from_ref(&large))),
+        zstd::encode_all(tar(from_ref(&large)).as_slice(), 0).unwrap(),
         zip(&[large]),
         zip(&halves),
         gz(&zeros), // nothing but the end of an archive

@@ -149,6 +149,7 @@ impl World {
                     failed_reason: None,
                     change_cause: change_cause.clone(),
                     package_sha256: None,
+                    image_digests: None,
                     deleting: false,
                 };
                 self.snapshot.revisions.push(revision);
@@ -199,6 +200,7 @@ impl World {
                 revision.failed_reason = Some(reason.clone());
             }
             RevisionMark::Fetched { sha256 } => revision.package_sha256 = Some(sha256.clone()),
+            RevisionMark::Ran { images } => revision.image_digests = Some(images.clone()),
         }
     }
 

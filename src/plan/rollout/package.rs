@@ -3,11 +3,8 @@ use std::collections::BTreeMap;
 
 use super::failure::Failure;
 use crate::{
-    plan::{
-        change::{Change, RevisionMark},
-        package,
-    },
-    snapshot::{Fetched, Pod, Snapshot},
+    plan::{change::RevisionMark, package},
+    snapshot::{Fetched, Pod, Revision, Snapshot},
 };
 
 /// What is wrong with this Pod's package. The agent has tried for a while before it says so.
@@ -20,24 +17,14 @@ pub(super) fn failure(pod: &Pod) -> Option<Failure> {
     Some(Failure { reason: reason.into(), message: message.clone(), at: None })
 }
 
-/// Notes on revisions what their first instance has fetched. What is written on a revision anyhow goes first: of two writes
-/// at once one would be in vain.
-pub(super) fn bind(snapshot: &Snapshot, changes: &[Change]) -> Vec<Change> {
-    let is_unbound = |sha256: &Option<String>, data| sha256.is_none() && package::is_bound_by_fetch(data);
-    let revisions = snapshot.revisions.iter().filter(|revision| !revision.deleting);
-    let unbound = revisions.filter(|revision| is_unbound(&revision.package_sha256, &revision.data));
-    let bound = unbound.filter_map(|revision| {
-        let mut pods = snapshot.pods.iter().filter(|pod| pod.revision == revision.name);
-        let sha256 = pods.find_map(|pod| unpacked(pod))?.to_owned();
-        let is_written = changes.iter().any(|change| change.name() == revision.name);
-        (!is_written).then(|| Change::MarkRevision {
-            name: revision.name.clone(),
-            uid: revision.uid.clone(),
-            resource_version: revision.resource_version.clone(),
-            mark: RevisionMark::Fetched { sha256 },
-        })
-    });
-    bound.collect()
+/// What this revision's first instance has fetched, where that binds the others and is not noted yet.
+pub(super) fn to_note(snapshot: &Snapshot, revision: &Revision) -> Option<RevisionMark> {
+    if revision.package_sha256.is_some() || !package::is_bound_by_fetch(&revision.data) {
+        return None;
+    }
+    let mut pods = snapshot.pods.iter().filter(|pod| pod.revision == revision.name);
+    let sha256 = pods.find_map(|pod| unpacked(pod))?.to_owned();
+    Some(RevisionMark::Fetched { sha256 })
 }
 
 /// What is noted on revisions, by their names.

@@ -62,6 +62,7 @@ fn a_batch_names_its_worst_instance() {
         ready: false,
         restarts: 0,
         state: ContainerState::Waiting { reason: "ImagePullBackOff".into(), message: "no such image".into() },
+        digest: None,
         last_exit: None,
     }];
     check(&fixture, "InProgress RollingOut: batch 1/2: web-1 (ImagePullBackOff) and 1 more");

@@ -125,8 +125,15 @@ fn distort(snapshot: &mut Snapshot, planned: &mut Plan, text: &str, seed: u64) -
                 ContainerState::Terminated { reason, exit_code: 1 }
             };
             pod.ready_since = None;
-            pod.containers =
-                vec![Container { name: text.into(), init: coin(), ready: false, restarts: 3, state, last_exit: None }];
+            pod.containers = vec![Container {
+                name: text.into(),
+                init: coin(),
+                ready: false,
+                restarts: 3,
+                state,
+                digest: None,
+                last_exit: None,
+            }];
         }
         if !coin() {
             pod.unschedulable = Some(text.into());

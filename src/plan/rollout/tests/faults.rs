@@ -56,7 +56,7 @@ pub(super) fn waiting(reason: &str) -> ContainerState {
 }
 
 pub(super) fn container(init: bool, restarts: i32, state: ContainerState) -> Container {
-    Container { name: "web".into(), init, ready: false, restarts, state, last_exit: None }
+    Container { name: "web".into(), init, ready: false, restarts, state, digest: None, last_exit: None }
 }
 
 const ONE_BY_ONE: fn(serde_json::Value) -> serde_json::Value = |more| {

@@ -59,6 +59,7 @@ pub(crate) fn revision_named(letter: char, number: i64) -> Revision {
         failed_reason: None,
         change_cause: None,
         package_sha256: None,
+        image_digests: None,
         deleting: false,
     }
 }
@@ -148,6 +149,7 @@ fn say_change(change: &Change) -> String {
             RevisionMark::Completed { .. } => format!("{name} completed"),
             RevisionMark::Failed { reason, .. } => format!("{name} failed ({reason})"),
             RevisionMark::Fetched { sha256 } => format!("{name} fetched {sha256}"),
+            RevisionMark::Ran { images } => format!("{name} ran {images:?}"),
         },
         Change::DeleteRevision { name, .. } => format!("forget {name}"),
         Change::CheckTemplate { revision } => format!("check {revision}"),
@@ -193,6 +195,7 @@ fn crashing() -> Container {
         ready: false,
         restarts: 1,
         state: ContainerState::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off".into() },
+        digest: None,
         last_exit: Some(("Error".into(), 1)),
     }
 }

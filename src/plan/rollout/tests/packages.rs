@@ -16,7 +16,7 @@ use crate::{
             plan,
         },
     },
-    snapshot::{Fetched, Pod, PodPhase, Snapshot},
+    snapshot::{Container, ContainerState, Fetched, Pod, PodPhase, Snapshot},
 };
 
 const URL: &str = "https://packages.example.com/web.tar.gz";
@@ -40,8 +40,8 @@ fn rolling(slots: &str, more: &Value) -> World {
     world
 }
 
-fn unpacked(sha256: &str) -> Option<Fetched> {
-    Some(Fetched::Unpacked { sha256: sha256.into() })
+fn unpacked(sha256: &str) -> Fetched {
+    Fetched::Unpacked { sha256: sha256.into() }
 }
 
 fn of_b(world: &mut World) -> impl Iterator<Item = &mut Pod> {
@@ -68,7 +68,8 @@ fn a_package_that_is_rejected_or_cannot_be_had_takes_its_version_back() {
         (Fetched::Unavailable { message: message.clone() }, "PackageUnavailable"),
     ] {
         let mut world = rolling("a a a", &json!({}));
-        let before: Vec<String> = world.snapshot.pods.iter().filter(|pod| pod.revision == "a").map(|pod| pod.uid.clone()).collect();
+        let before: Vec<String> =
+            world.snapshot.pods.iter().filter(|pod| pod.revision == "a").map(|pod| pod.uid.clone()).collect();
         of_b(&mut world).next().unwrap().package = Some(fetched);
         live(&mut world, 1);
         let failed = world.snapshot.rollout.status.as_ref().unwrap().failed.clone().unwrap();
@@ -95,7 +96,7 @@ fn an_evicted_pod_is_not_the_packages_fault() {
 fn the_first_fetch_binds_the_others() {
     let mut world = rolling("a a a", &json!({}));
     for (pod, sha256) in of_b(&mut world).zip(["one", "another", "one"]) {
-        pod.package = unpacked(sha256);
+        pod.package = Some(unpacked(sha256));
     }
     assert_eq!(marks(&world.snapshot), ["b fetched one"]);
     let mut deleted = Vec::new();
@@ -108,7 +109,7 @@ fn the_first_fetch_binds_the_others() {
     assert_eq!(deleted.iter().filter(|gone| gone.contains("-b")).count(), 1, "{deleted:?}");
     let bound = world.snapshot.revisions.iter().find(|revision| revision.name == "b").unwrap();
     assert_eq!(bound.package_sha256.as_deref(), Some("one"));
-    assert!(world.snapshot.pods.iter().all(|pod| pod.package != unpacked("another")));
+    assert!(world.snapshot.pods.iter().all(|pod| pod.package != Some(unpacked("another"))));
     assert_eq!(say(&plan(&world.snapshot)), "", "R7");
 }
 
@@ -118,19 +119,70 @@ fn a_revision_completes_once_it_is_bound() {
     let mut fixture = Fixture::new("b", 'b', with_package(&json!({})));
     fixture.snapshot = with_revision(fixture.snapshot);
     let mut snapshot = fixture.opened(1).snapshot;
-    snapshot.pod_mut(0).package = unpacked("one");
+    snapshot.pod_mut(0).package = Some(unpacked("one"));
     assert_eq!(marks(&snapshot), ["b fetched one"], "one write at a time");
     snapshot.revisions.iter_mut().for_each(|revision| revision.package_sha256 = Some("one".into()));
     assert_eq!(marks(&snapshot), ["b completed"]);
 }
 
+fn ran(name: &str, digest: Option<&str>) -> Container {
+    let digest = digest.map(str::to_owned);
+    Container {
+        name: name.into(),
+        init: false,
+        ready: true,
+        restarts: 0,
+        state: ContainerState::Running,
+        digest,
+        last_exit: None,
+    }
+}
+
+/// C6: of the first Pod that is ready, of the template's own containers, and only where a tag says less.
+#[test]
+fn the_images_that_a_revision_ran_are_noted_once() {
+    let mut snapshot = Fixture::new("a~ a", 'a', json!({})).settled().snapshot;
+    for slot in 0..2 {
+        snapshot.pod_mut(slot).containers =
+            vec![ran("baton-agent", Some("sha256:9")), ran("web", Some(&format!("sha256:{slot}")))];
+    }
+    let noted = r#"a ran {"web": "sha256:1"}"#;
+    assert!(say(&plan(&snapshot)).contains(noted), "{}", say(&plan(&snapshot)));
+    let mut known = snapshot.clone();
+    known.revisions.iter_mut().for_each(|revision| revision.image_digests = Some([].into()));
+    assert!(!say(&plan(&known)).contains(" ran "), "once");
+    let mut by_digest = snapshot.clone();
+    let image = by_digest.revisions.iter_mut().find(|r| r.name == "a").unwrap();
+    image.data["template"]["spec"]["containers"][0]["image"] = json!("web:1@sha256:1");
+    assert!(!say(&plan(&by_digest)).contains(" ran "), "the template says it");
+    snapshot.pod_mut(1).containers = vec![ran("web", None)];
+    assert!(!say(&plan(&snapshot)).contains(" ran "), "nobody knows it");
+}
+
+/// C8 X3
+#[test]
+fn a_pin_may_differ_by_its_package_alone() {
+    let pin = json!({"instances": "1", "base": "a", "package": {"url": URL, "mountPath": "/opt/app"}});
+    let mut world = World::new(Fixture::new("a a", 'a', json!({"pins": [pin]})).snapshot, 5);
+    assert_eq!(world.run(|_, _| ()), End::Done);
+    let pinned = world.snapshot.pods.iter().find(|pod| pod.slot == 1).unwrap();
+    let data =
+        |name: &str| world.snapshot.revisions.iter().find(|revision| revision.name == name).unwrap().data.clone();
+    let mut differing = data(&pinned.revision);
+    assert_eq!(
+        differing.as_object_mut().unwrap().remove("package"),
+        Some(json!({"url": URL, "mountPath": "/opt/app"}))
+    );
+    assert_eq!(differing, data("a"));
+}
+
 #[test]
 fn what_the_spec_says_needs_no_note() {
     let mut world = rolling("a a", &json!({"sha256": "0".repeat(64)}));
-    of_b(&mut world).for_each(|pod| pod.package = unpacked(&"0".repeat(64)));
+    of_b(&mut world).for_each(|pod| pod.package = Some(unpacked(&"0".repeat(64))));
     assert_eq!(marks(&world.snapshot), [""; 0]);
     let mut world = rolling("a a", &json!({}));
-    of_b(&mut world).for_each(|pod| pod.package = unpacked("one"));
+    of_b(&mut world).for_each(|pod| pod.package = Some(unpacked("one")));
     world.snapshot.revisions.iter_mut().for_each(|revision| revision.deleting = revision.name == "b");
     assert!(!marks(&world.snapshot).contains(&"b fetched one".to_owned()), "it is going");
 }

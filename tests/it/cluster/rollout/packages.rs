@@ -8,7 +8,7 @@ use std::{
     sync::OnceLock,
 };
 
-use baton::api::Rollout;
+use baton::api::{Rollout, fingerprint::hexadecimal};
 use flate2::{Compression, write::GzEncoder};
 use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::Pod};
 use kube::{Api, ResourceExt, api::ListParams};
@@ -49,7 +49,7 @@ impl Server {
         let part = self.dir.join(".part");
         fs::write(&part, archive).unwrap();
         fs::rename(part, self.dir.join(name)).unwrap();
-        Sha256::digest(archive).iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&Sha256::digest(archive))
     }
 }
 
@@ -84,13 +84,15 @@ async fn stage(name: &str) -> Stage {
 impl Stage {
     /// Applies two instances with this package, and an init container that finds the file `version` in it.
     async fn roll_package(&self, version: &str, package: &Value) {
-        let find = ["sh", "-c", "cat /opt/app/version; ! touch /opt/app/x 2>&- && ! ls -d /baton-package* > /dev/null 2>&1"];
+        let find =
+            ["sh", "-c", "cat /opt/app/version; ! touch /opt/app/x 2>&- && ! ls -d /baton-package* > /dev/null 2>&1"];
         let image = "example.local/sleeper:1";
         let template = json!({"spec": {"initContainers": [{"name": "find", "image": image, "command": find}]}});
         let strategy = json!({"batchSize": 1, "maxSurge": 1, "maxUnavailable": 0});
         let mut package = package.clone();
         package["mountPath"] = json!("/opt/app");
-        let spec = json!({"replicas": 2, "version": version, "package": package, "template": template, "strategy": strategy});
+        let spec =
+            json!({"replicas": 2, "version": version, "package": package, "template": template, "strategy": strategy});
         self.roll("1", spec).await;
     }
 
@@ -154,13 +156,19 @@ async fn a_package_update_goes_well_and_three_do_not() {
     let (reason, message) = stage.rolled_back(&pods).await;
     println!("{message}");
     let refused = r#"the archive is refused: "../../evil" leads out of its folder"#;
-    assert_eq!((reason.as_str(), message), ("PackageRejected", format!("web-0: package {}: {refused}", url("evil.tar.gz"))));
+    assert_eq!(
+        (reason.as_str(), message),
+        ("PackageRejected", format!("web-0: package {}: {refused}", url("evil.tar.gz")))
+    );
 
     stage.roll_package("4.0", &json!({"url": url("4.0.tar.gz"), "sha256": three})).await;
     let (reason, message) = stage.rolled_back(&pods).await;
     println!("{message}");
     let missing = "the server answers 404 Not Found";
-    assert_eq!((reason.as_str(), message), ("PackageRejected", format!("web-0: package {}: {missing}", url("4.0.tar.gz"))));
+    assert_eq!(
+        (reason.as_str(), message),
+        ("PackageRejected", format!("web-0: package {}: {missing}", url("4.0.tar.gz")))
+    );
 
     // Back to what ran before, package and all.
     let (code, said, complaint) = plugin(&stage, &["undo", "web", "--to", "1.0"]);
@@ -201,6 +209,11 @@ async fn a_package_without_a_checksum_stays_what_it_was_first() {
     let revisions: Api<ControllerRevision> = Api::namespaced(stage.client.clone(), &stage.namespace);
     let revision = revisions.list(&ListParams::default()).await.unwrap().items.remove(0);
     assert_eq!(revision.annotations()["baton.dev/package-sha256"], first);
+    let images: BTreeMap<String, String> =
+        serde_json::from_str(&revision.annotations()["baton.dev/image-digests"]).unwrap();
+    let ran = stage.live().await[0].status.clone().unwrap().container_statuses.unwrap()[0].image_id.clone();
+    assert_eq!(images.keys().collect::<Vec<_>>(), ["find", "web"], "{images:?}");
+    assert_eq!(ran, format!("example.local/sleeper@{}", images["web"]));
 
     let second = server.put("latest.tar.gz", &archive("version", "second"));
     let lost = stage.live().await.remove(1).name_any();
