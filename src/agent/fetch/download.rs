@@ -130,14 +130,14 @@ impl Download<'_> {
         let of_total = total.map(|total| format!(" of {}", mebibytes(total))).unwrap_or_default();
         self.check(total.unwrap_or(length))?;
         let mut said_at = Instant::now();
-        println!("downloading{of_total} MiB");
+        println!("downloading: {}{of_total} MiB are here", mebibytes(length));
         while let Some(piece) = response.chunk().await.map_err(|error| unanswered(&error))? {
             length = length.saturating_add(piece.len() as u64);
             self.check(length)?;
             file.write_all(&piece).map_err(local("cannot write the archive"))?;
             if said_at.elapsed() >= PROGRESS_EVERY {
                 said_at = Instant::now();
-                println!("{}{of_total} MiB", mebibytes(length));
+                println!("{}{of_total} MiB are here", mebibytes(length));
             }
         }
         Ok(())

@@ -14,6 +14,11 @@ use axum::{
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, pki_types::PrivateKeyDer},
+};
 
 use super::{Fetch, LIMITS, tree::Limits};
 use crate::{api::fingerprint::hexadecimal, snapshot::Fetched};
@@ -309,6 +314,51 @@ async fn a_secret_that_says_nothing_is_an_error_and_a_token_comes_first() {
     }
     assert!(matches!(asked().fetch(PATIENCE, LIMITS).await, Fetched::Unpacked { .. }));
     assert_eq!(server.header(0, "authorization").as_deref(), Some("Bearer t0k"));
+}
+
+/// A server whose certificate nobody has signed, and the certificate. It gives this, or sends elsewhere.
+async fn private_server(answer: Vec<u8>) -> (String, String) {
+    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+    let config = ServerConfig::builder_with_provider(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let acceptor = TlsAcceptor::from(Arc::new(config.with_single_cert(vec![own.cert.der().clone()], key).unwrap()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/web.tar.gz", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // Whoever does not trust it, leaves.
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let _ = stream.read(&mut [0; 4_096]).await;
+            let _ = stream.write_all(&answer).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (url, own.cert.pem())
+}
+
+/// C8
+#[tokio::test]
+async fn a_private_server_is_trusted_by_the_authority_in_the_secret() {
+    let content = archive("1.4");
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", content.len());
+    let (url, authority) = private_server([head.as_bytes(), &content].concat()).await;
+    let said = message(fetched(&url).await.1);
+    assert!(said.starts_with("unavailable: ") && said.contains("certificate"), "{said}");
+    let (folder, secret) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(secret.path().join("ca.crt"), authority).unwrap();
+    let asked = Fetch { secret: Some(secret.path().to_owned()), ..fetch(&url, &folder) };
+    assert_eq!(asked.fetch(PATIENCE, LIMITS).await, Fetched::Unpacked { sha256: sha256(&content) });
+
+    let elsewhere = Server::start(move |_, _| whole(&content)).await;
+    let head = format!("HTTP/1.1 302 Found\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", elsewhere.url);
+    let (url, authority) = private_server(head.into_bytes()).await;
+    fs::write(secret.path().join("ca.crt"), authority).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let asked = Fetch { secret: Some(secret.path().to_owned()), ..fetch(&url, &folder) };
+    let said = message(asked.fetch(PATIENCE, LIMITS).await);
+    assert!(said.starts_with("rejected: ") && said.ends_with("redirected from https to another scheme"), "{said}");
+    assert_eq!(elsewhere.requests(), 0);
 }
 
 #[test]
