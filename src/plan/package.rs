@@ -92,6 +92,7 @@ fn escaped(arguments: &[&str]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::revision;
 
     const IMAGE: Option<&str> = Some("registry/agent:1");
 
@@ -151,6 +152,23 @@ mod tests {
         assert_eq!(spec["volumes"][2], json!({"name": "baton-package-secret", "secret": {"secretName": "packages"}}));
         assert_eq!(arguments(&spec)[5..], ["--secret", "/baton-package-secret"]);
         assert_eq!(spec.to_string().matches("/baton-package-secret").count(), 2);
+    }
+
+    /// R14: reckoned by another program, in another language.
+    #[test]
+    fn the_hash_of_a_revision_with_a_package_never_changes() {
+        let containers = json!([{"name": "web", "image": "example.local/web:1"}]);
+        let mut spec = json!({
+            "selector": {"matchLabels": {"app": "web"}},
+            "version": "1",
+            "package": {"url": "https://packages.example.com/web.tar.gz", "mountPath": "/opt/app"},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": containers}},
+        });
+        let hash = |spec: &Value| revision::hash(&revision::data(&serde_json::from_value(spec.clone()).unwrap()));
+        assert_eq!(hash(&spec), "qtsqjkbmtn");
+        spec["package"]["sha256"] = json!("0".repeat(64));
+        spec["package"]["secretRef"] = json!({"name": "packages"});
+        assert_eq!(hash(&spec), "plq2smdzms");
     }
 
     #[test]

@@ -16,7 +16,9 @@ pub(super) fn notes(snapshot: &Snapshot, changes: &[Change]) -> Vec<Change> {
     let is_written = |revision: &&Revision| changes.iter().any(|change| change.name() == revision.name);
     let revisions = snapshot.revisions.iter().filter(|revision| !revision.deleting && !is_written(revision));
     let due = |revision| package::to_note(snapshot, revision).or_else(|| images(snapshot, revision));
-    revisions.filter_map(|revision| Some(mark(revision, due(revision)?))).collect()
+    let mut notes: Vec<_> = revisions.filter_map(|revision| Some(mark(revision, due(revision)?))).collect();
+    notes.sort_by(|a, b| a.name().cmp(b.name()));
+    notes
 }
 
 /// Digests of what its first ready Pod runs, of the images that it names by tags.
@@ -24,7 +26,8 @@ fn images(snapshot: &Snapshot, revision: &Revision) -> Option<RevisionMark> {
     if revision.image_digests.is_some() {
         return None;
     }
-    let pod = snapshot.pods.iter().find(|pod| pod.revision == revision.name && pod.is_ready())?;
+    let ready = snapshot.pods.iter().filter(|pod| pod.revision == revision.name && pod.is_ready());
+    let pod = ready.min_by_key(|pod| (pod.slot, &pod.name))?;
     let tagged = revision::images(&revision.data).filter(|(_, image)| !image.contains('@'));
     let digest = |name: &str| pod.containers.iter().find(|container| container.name == name)?.digest.clone();
     let images: BTreeMap<_, _> = tagged.filter_map(|(name, _)| Some((name.to_owned(), digest(name)?))).collect();

@@ -22,9 +22,10 @@ pub(super) fn to_note(snapshot: &Snapshot, revision: &Revision) -> Option<Revisi
     if revision.package_sha256.is_some() || !package::is_bound_by_fetch(&revision.data) {
         return None;
     }
-    let mut pods = snapshot.pods.iter().filter(|pod| pod.revision == revision.name);
-    let sha256 = pods.find_map(|pod| unpacked(pod))?.to_owned();
-    Some(RevisionMark::Fetched { sha256 })
+    let pods = snapshot.pods.iter().filter(|pod| pod.revision == revision.name);
+    let fetched = pods.filter_map(|pod| Some((pod.slot, &pod.name, unpacked(pod)?)));
+    let (.., sha256) = fetched.min()?;
+    Some(RevisionMark::Fetched { sha256: sha256.to_owned() })
 }
 
 /// What is noted on revisions, by their names.
