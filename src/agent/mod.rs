@@ -4,6 +4,7 @@
 //! - [`exec`]: one child process per listener, under a guard that can prove that it has stopped;
 //! - [`sidecar`]: listeners run by an application beside the agent, which is told what to run, and until when;
 //! - [`alone`]: one agent in a Pod, and none before the guards of the last one are gone;
+//! - [`fetch`]: the package of a Rollout, before anything else starts;
 //! - [`install`]: the agent for images that have none;
 //! - [`boottime`]: the clock of deadlines, which goes on while the machine sleeps; [`clocks`]: that and the time of day.
 //!
@@ -12,6 +13,7 @@ pub mod alone;
 pub mod boottime;
 pub mod clocks;
 pub mod exec;
+pub mod fetch;
 pub mod install;
 pub mod session;
 pub mod sidecar;

@@ -49,6 +49,10 @@ pub const ANNOTATION_FAILED_AT: &str = "baton.dev/failed-at";
 pub const ANNOTATION_FAILED_REASON: &str = "baton.dev/failed-reason";
 /// Annotation on ControllerRevisions: `spec.request` in words, at the time the revision became the wanted one.
 pub const ANNOTATION_CHANGE_CAUSE: &str = "baton.dev/change-cause";
+/// Annotation on ControllerRevisions whose package names no checksum: SHA-256 of what the first instance has fetched.
+pub const ANNOTATION_PACKAGE_SHA256: &str = "baton.dev/package-sha256";
+/// Annotation on ControllerRevisions: digests of the images that its first Pod ran, by name of the container, JSON. Tags move.
+pub const ANNOTATION_IMAGE_DIGESTS: &str = "baton.dev/image-digests";
 
 /// Label on Pods outside a Rollout: with the value `true`, a ListenerSet whose selector matches may give them listeners.
 pub const LABEL_AGENT: &str = "baton.dev/agent";
@@ -86,6 +90,8 @@ pub const ANNOTATION_AGENT: &str = "baton.dev/agent";
 /// Name of the container that is the agent itself, beside its application. In a Pod without one the agent runs in an
 /// application's container.
 pub const CONTAINER_AGENT: &str = "baton-agent";
+/// Name of the init container that fetches a Rollout's package.
+pub const CONTAINER_PACKAGE: &str = "baton-package";
 
 /// Condition and readiness gate of Pods: whether the Pod is in service. The only gate Baton sets on a Pod.
 pub const CONDITION_IN_SERVICE: &str = "baton.dev/in-service";

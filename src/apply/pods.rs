@@ -40,6 +40,7 @@ fn recipe(
         hash: &known.hash,
         data: &known.data,
         restarted_at,
+        package_sha256: known.package_sha256.as_deref(),
         agent_image: target.calls.agent_image(),
         // Out of service while it is changed.
         is_gated: target.snapshot.rollout.spec.strategy.update != UpdateMethod::Replace,

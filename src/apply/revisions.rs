@@ -79,6 +79,12 @@ pub(super) async fn mark(
             patch["metadata"]["annotations"] =
                 json!({names::ANNOTATION_FAILED_AT: at.to_string(), names::ANNOTATION_FAILED_REASON: reason});
         }
+        RevisionMark::Fetched { sha256 } => {
+            patch["metadata"]["annotations"] = json!({names::ANNOTATION_PACKAGE_SHA256: sha256});
+        }
+        RevisionMark::Ran { images } => {
+            patch["metadata"]["annotations"] = json!({names::ANNOTATION_IMAGE_DIGESTS: json!(images).to_string()});
+        }
     }
     match target.calls.merge::<ControllerRevision>(&target.namespace, name, &patch).await {
         Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },

@@ -49,6 +49,8 @@ fn snapshot() -> Snapshot {
         failed_at: None,
         failed_reason: None,
         change_cause: None,
+        package_sha256: None,
+        image_digests: None,
         deleting: false,
     });
     let pod = serde_json::from_value(json!({
@@ -431,4 +433,40 @@ async fn a_status_of_an_outdated_look_is_not_forced() {
         let written = status::write(&calls, &snapshot().rollout, &crate::api::RolloutStatus::default()).await;
         assert!(matches!(written, status::StatusWrite::Stale));
     }
+}
+
+/// C8: what the first instance has fetched is written once, on the revision that was seen, and asked of all later Pods.
+#[tokio::test]
+async fn a_package_is_bound_by_its_first_fetch() {
+    let sha256 = "0f".repeat(32);
+    let mark = RevisionMark::Fetched { sha256: sha256.clone() };
+    let change = Change::MarkRevision { name: "web-abc".into(), uid: "r1".into(), resource_version: "4".into(), mark };
+    let noted = sha256.clone();
+    let client = move |call: Call| {
+        let metadata = json!({"uid": "r1", "resourceVersion": "4", "annotations": {"baton.dev/package-sha256": noted}});
+        assert_eq!(call.body, json!({"metadata": metadata}));
+        Answer::Json(200, json!({"metadata": {"resourceVersion": "99"}}))
+    };
+    assert_eq!(word(&apply(&calls(client), &snapshot(), &[change]).await[0].result), "done");
+
+    let mark = RevisionMark::Ran { images: [("app".to_owned(), "sha256:0f".to_owned())].into() };
+    let change = Change::MarkRevision { name: "web-abc".into(), uid: "r1".into(), resource_version: "4".into(), mark };
+    let client = move |call: Call| {
+        let noted = &call.body["metadata"]["annotations"]["baton.dev/image-digests"];
+        assert_eq!(noted, r#"{"app":"sha256:0f"}"#);
+        Answer::Json(200, json!({"metadata": {"resourceVersion": "99"}}))
+    };
+    assert_eq!(word(&apply(&calls(client), &snapshot(), &[change]).await[0].result), "done");
+
+    let mut snapshot = snapshot();
+    snapshot.revisions[0].data["package"] =
+        json!({"url": "https://packages.example.com/web.zip", "mountPath": "/opt/web"});
+    snapshot.revisions[0].package_sha256 = Some(sha256.clone());
+    let client = move |call: Call| {
+        let arguments = call.body["spec"]["initContainers"][0]["args"].as_array().unwrap();
+        assert_eq!(arguments[5..], [json!("--sha256"), json!(sha256)]);
+        Answer::Json(201, json!({"metadata": {"resourceVersion": "99"}}))
+    };
+    let calls = calls(client).with_agent_image(Some("registry/agent:1"));
+    assert_eq!(word(&apply(&calls, &snapshot, &[create_pod(0)]).await[0].result), "done");
 }

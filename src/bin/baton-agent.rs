@@ -3,6 +3,7 @@ use std::process::ExitCode;
 
 use baton::agent::{
     exec::{guard, shim},
+    fetch::Fetch,
     install::Install,
     session::{run, settings},
 };
@@ -22,6 +23,7 @@ enum Command {
     Serve(Box<settings::Serve>),
     Drain(settings::Drain),
     Install(Install),
+    Fetch(Box<Fetch>),
     /// Watch one child, on behalf of the agent that started this.
     #[command(hide = true)]
     Guard(guard::Args),
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Serve(settings) => wait_for(run::serve(*settings)),
         Command::Drain(drain) => wait_for(async move { drain.run().await }),
         Command::Install(install) => install.run().map(|()| ExitCode::SUCCESS),
+        Command::Fetch(fetch) => wait_for(fetch.run()),
         Command::Guard(args) => guard::run(&args),
         Command::GuardChild(args) => shim::run(&args),
     };

@@ -107,6 +107,7 @@ async fn check_template(cluster: &Cluster, rollout: &Rollout) -> Result<()> {
         hash: &hash,
         data: &data,
         restarted_at: None,
+        package_sha256: None,
         // Which image the operator adds, only the operator knows; any shows what else is wrong.
         agent_image: Some("baton-agent"),
         is_gated: false,

@@ -1,4 +1,6 @@
 //! `undo`, `unpin`: what all instances, or chosen ones, are to run.
+use std::collections::BTreeMap;
+
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -46,6 +48,9 @@ pub(super) struct Undo {
     /// Only the instances that have failed.
     #[arg(long)]
     failed: bool,
+    /// With the images that it ran then, by their digests, whatever their tags mean now.
+    #[arg(long)]
+    digests: bool,
     /// Why; recorded in the history.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -85,14 +90,53 @@ impl Undo {
         let request = Request { id: None, by: who(&cluster).await, reason: self.reason.clone() };
         let said = change(&cluster, &name, |snapshot| {
             let to = undo::revision(snapshot, self.to.as_deref()).map_err(|why| anyhow!("{name}: {why}"))?;
+            let to = self.differing(to).map_err(|why| anyhow!("{name}: {why}"))?;
             let chosen = if self.failed { Some(undo::failed(snapshot)) } else { self.instances.clone() };
             match chosen {
-                None => whole(snapshot, to, &request),
-                Some(chosen) => pin(snapshot, to, &chosen, &request),
+                None => whole(snapshot, &to, &request),
+                Some(chosen) => pin(snapshot, &to, &chosen, &request),
             }
         });
         anstream::println!("{}", Box::pin(said).await?);
         Ok(())
+    }
+
+    /// What runs again: this revision, or it with other images.
+    fn differing<'a>(&self, to: &'a Revision) -> Result<To<'a>, String> {
+        let images = if self.digests { undo::images_then(to)? } else { BTreeMap::new() };
+        To::of(to, images)
+    }
+}
+
+/// What is to run again.
+struct To<'a> {
+    revision: &'a Revision,
+    version: String,
+    /// In place of those of the revision.
+    images: BTreeMap<String, String>,
+    /// Of a revision with these.
+    data: Value,
+}
+
+impl<'a> To<'a> {
+    fn of(revision: &'a Revision, images: BTreeMap<String, String>) -> Result<Self, String> {
+        let version = revision::version(&revision.data);
+        let mut to = Self { revision, version, images, data: revision.data.clone() };
+        if !to.images.is_empty() {
+            to.data = revision::differing(&revision.data, &to.pin())?;
+        }
+        Ok(to)
+    }
+
+    /// Of no instances yet.
+    fn pin(&self) -> Pin {
+        let name = Some(self.revision.name.clone());
+        if self.images.is_empty() {
+            return Pin { revision: name, ..Pin::default() };
+        }
+        // A version that is taken from an image would be that of the digest.
+        let (version, images) = (Some(self.version.clone()), Some(self.images.clone()));
+        Pin { base: name, version, images, ..Pin::default() }
     }
 }
 
@@ -115,21 +159,23 @@ impl Unpin {
 }
 
 /// The whole Rollout runs this revision again: the spec asks for it.
-fn whole(snapshot: &Snapshot, to: &Revision, request: &Request) -> Result<(Vec<Value>, String)> {
-    let (name, version) = (snapshot.rollout.name_any(), revision::version(&to.data));
+fn whole(snapshot: &Snapshot, to: &To<'_>, request: &Request) -> Result<(Vec<Value>, String)> {
+    let (name, version) = (snapshot.rollout.name_any(), &to.version);
     if to.data == revision::data(&snapshot.rollout.spec) {
-        bail!("{name}: the spec asks for {version} ({}) already", to.name);
+        bail!("{name}: the spec asks for {version} ({}) already", to.revision.name);
     }
     let mut patch = vec![json!({"op": "replace", "path": "/spec/template", "value": to.data["template"]})];
-    patch.extend(set("/spec/version", to.data.get("version"), snapshot.rollout.spec.version.is_some()));
+    let spec = &snapshot.rollout.spec;
+    patch.extend(set("/spec/version", to.data.get("version"), spec.version.is_some()));
+    patch.extend(set("/spec/package", to.data.get("package"), spec.package.is_some()));
     let reason = request.reason.clone().or_else(|| Some(format!("undo to {version}")));
     patch.push(json!({"op": "add", "path": "/spec/request", "value": Request { reason, ..request.clone() }}));
     Ok((patch, format!("rollout.baton.dev/{name} goes back to {version}; `kubectl baton status {name}` follows")))
 }
 
 /// These instances run this revision, until they are unpinned.
-fn pin(snapshot: &Snapshot, to: &Revision, chosen: &Ranges, request: &Request) -> Result<(Vec<Value>, String)> {
-    let (name, version) = (snapshot.rollout.name_any(), revision::version(&to.data));
+fn pin(snapshot: &Snapshot, to: &To<'_>, chosen: &Ranges, request: &Request) -> Result<(Vec<Value>, String)> {
+    let (name, version) = (snapshot.rollout.name_any(), &to.version);
     if chosen.is_empty() {
         bail!("{name}: no instance has failed; --instances chooses others");
     }
@@ -138,7 +184,7 @@ fn pin(snapshot: &Snapshot, to: &Revision, chosen: &Ranges, request: &Request) -
         bail!("there is no {beyond}: {name} has {} instances, from 0", snapshot.rollout.spec.replicas);
     }
     let request = (*request != Request::default()).then(|| request.clone());
-    let pin = Pin { revision: Some(to.name.clone()), request, ..Pin::default() };
+    let pin = Pin { request, ..to.pin() };
     let pins = undo::pinned(&snapshot.rollout.spec.pins, chosen, &pin);
     let said = format!(
         "rollout.baton.dev/{name} pinned: instances {chosen} to {version}; `kubectl baton unpin {name} --instances {chosen}` ends it"
@@ -194,11 +240,38 @@ async fn who(cluster: &Cluster) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
     use crate::plan::rollout::tests::fixture::{Fixture, at};
 
     fn ann() -> Request {
         Request { by: Some("ann".into()), ..Request::default() }
+    }
+
+    fn again<'a>(snapshot: &'a Snapshot, word: Option<&str>) -> To<'a> {
+        To::of(undo::revision(snapshot, word).unwrap(), BTreeMap::new()).unwrap()
+    }
+
+    /// C6: as it ran, whatever its tags mean now.
+    #[test]
+    fn images_go_back_by_the_digests_that_were_noted() {
+        let mut snapshot = Fixture::new("b b", 'b', json!({})).snapshot;
+        let revision = |snapshot: &mut Snapshot| snapshot.revisions.iter_mut().position(|r| r.name == "a").unwrap();
+        let at = revision(&mut snapshot);
+        let error = undo::images_then(&snapshot.revisions[at]).unwrap_err();
+        assert_eq!(error, "which image container web of a ran is not known");
+        snapshot.revisions[at].image_digests = Some([("web".to_owned(), "sha256:0f".to_owned())].into());
+        let images = || undo::images_then(&snapshot.revisions[at]).unwrap();
+        let to = To::of(&snapshot.revisions[at], images()).unwrap();
+        let image = json!("example.local/web:1@sha256:0f");
+        let (patch, said) = whole(&snapshot, &to, &ann()).unwrap();
+        assert_eq!(patch[0]["value"]["spec"]["containers"][0]["image"], image);
+        assert_eq!(patch[1], json!({"op": "add", "path": "/spec/version", "value": "a"}));
+        assert!(said.contains("goes back to a;"), "{said}");
+        let (patch, _) = pin(&snapshot, &to, &Ranges::parse("1"), &Request::default()).unwrap();
+        let pins = json!([{"instances": "1", "base": "a", "version": "a", "images": {"web": image}}]);
+        assert_eq!(patch[0]["value"], pins);
     }
 
     #[test]
@@ -213,7 +286,7 @@ mod tests {
     #[test]
     fn chosen_instances_are_pinned_to_what_ran_before() {
         let snapshot = Fixture::new("b b b b", 'b', json!({"pins": [{"instances": "0-1", "revision": "c"}]})).snapshot;
-        let to = undo::revision(&snapshot, None).unwrap();
+        let to = &again(&snapshot, None);
         let (patch, said) = pin(&snapshot, to, &Ranges::parse("1,3"), &ann()).unwrap();
         let pins = json!([
             {"instances": "0", "revision": "c"},
@@ -227,15 +300,36 @@ mod tests {
         assert!(error.contains("no instance has failed"), "{error}");
     }
 
+    /// C8
+    #[test]
+    fn the_package_goes_back_with_the_rest() {
+        let package = |name: &str| json!({"url": format!("https://a.b/{name}"), "mountPath": "/opt/app"});
+        let goes_back = |now: Option<&str>, then: Option<&str>| {
+            let spec = now.map_or(json!({}), |now| json!({"package": package(now)}));
+            let mut snapshot = Fixture::new("b b", 'b', spec).snapshot;
+            let to = snapshot.revisions.iter_mut().find(|revision| revision.name == "a").unwrap();
+            if let Some(then) = then {
+                to.data["package"] = package(then);
+            }
+            let (patch, _) = whole(&snapshot, &again(&snapshot, Some("a")), &ann()).unwrap();
+            patch.into_iter().filter(|change| change["path"] == "/spec/package").collect::<Vec<_>>()
+        };
+        let set = json!({"op": "add", "path": "/spec/package", "value": package("old")});
+        assert_eq!(goes_back(Some("new"), Some("old")), from_ref(&set));
+        assert_eq!(goes_back(None, Some("old")), [set]);
+        assert_eq!(goes_back(Some("new"), None), [json!({"op": "remove", "path": "/spec/package"})]);
+        assert!(goes_back(None, None).is_empty());
+    }
+
     #[test]
     fn the_whole_goes_back_by_its_spec() {
         let mut snapshot = Fixture::new("b b", 'b', json!({})).snapshot;
-        let (patch, said) = whole(&snapshot, undo::revision(&snapshot, None).unwrap(), &ann()).unwrap();
+        let (patch, said) = whole(&snapshot, &again(&snapshot, None), &ann()).unwrap();
         assert_eq!((&patch[0]["op"], &patch[0]["path"]), (&json!("replace"), &json!("/spec/template")));
         assert_eq!(patch[1], json!({"op": "add", "path": "/spec/version", "value": "a"}));
         assert_eq!(patch[2]["value"], json!({"by": "ann", "reason": "undo to a"}));
         assert!(said.contains("goes back to a"), "{said}");
-        let error = whole(&snapshot, undo::revision(&snapshot, Some("b")).unwrap(), &ann()).unwrap_err().to_string();
+        let error = whole(&snapshot, &again(&snapshot, Some("b")), &ann()).unwrap_err().to_string();
         assert!(error.contains("asks for b (b) already"), "{error}");
         assert_eq!(undo::revision(&snapshot, Some("c")).unwrap().name, "c");
         let error = undo::revision(&snapshot, Some("z")).unwrap_err();

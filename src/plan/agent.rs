@@ -22,6 +22,9 @@ const PORT_PROBES: u16 = 9465;
 /// Where it answers its Pod. It listens on 127.0.0.1 alone, and yet nobody else can listen on all addresses.
 const PORT_LOCAL: u16 = 9464;
 
+/// Processor time that it may use at most.
+const CPU: &str = "200m";
+
 /// Adds to the specification of a Pod what this value of the annotation asks for.
 ///
 /// # Errors
@@ -47,7 +50,7 @@ pub(super) fn add(spec: &mut Map<String, Value>, asked: &str, image: Option<&str
     })?;
     let container = container(image);
     check(spec, asked, &container)?;
-    let mount = json!({"name": VOLUME, "mountPath": FOLDER});
+    let mount = own_mount();
     for (field, all) in [("containers", true), ("initContainers", false)] {
         let Some(containers) = spec.get_mut(field).and_then(Value::as_array_mut) else { continue };
         for container in containers.iter_mut().filter(|container| all || is_sidecar(container)) {
@@ -118,11 +121,11 @@ fn is_sidecar(container: &Value) -> bool {
     container["restartPolicy"] == "Always"
 }
 
-fn list(spec: &Map<String, Value>, field: &str) -> Vec<Value> {
+pub(super) fn list(spec: &Map<String, Value>, field: &str) -> Vec<Value> {
     spec.get(field).and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
-fn push(container: &mut Value, field: &str, entry: Value) {
+pub(super) fn push(container: &mut Value, field: &str, entry: Value) {
     match container.get_mut(field).and_then(Value::as_array_mut) {
         Some(entries) => entries.push(entry),
         None => container[field] = json!([entry]),
@@ -131,7 +134,13 @@ fn push(container: &mut Value, field: &str, entry: Value) {
 
 /// Starts under Pod security "restricted", whatever the template says of its own containers; and under a ResourceQuota, which
 /// refuses a Pod of which any container says less than it counts.
-fn container(name: &str, image: &str, arguments: &[&str], memory: &str) -> Value {
+pub(super) fn container(
+    name: &str,
+    image: &str,
+    arguments: &[String],
+    (cpu, memory): (&str, &str),
+    mounts: &[Value],
+) -> Value {
     json!({
         "name": name,
         "image": image,
@@ -139,7 +148,7 @@ fn container(name: &str, image: &str, arguments: &[&str], memory: &str) -> Value
         "args": arguments,
         "resources": {
             "requests": {"cpu": "5m", "memory": "16Mi"},
-            "limits": {"cpu": "200m", "memory": memory},
+            "limits": {"cpu": cpu, "memory": memory},
         },
         "securityContext": {
             "allowPrivilegeEscalation": false,
@@ -149,12 +158,17 @@ fn container(name: &str, image: &str, arguments: &[&str], memory: &str) -> Value
             "runAsUser": 65532,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "volumeMounts": [{"name": VOLUME, "mountPath": FOLDER}],
+        "volumeMounts": mounts,
     })
 }
 
+fn own_mount() -> Value {
+    json!({"name": VOLUME, "mountPath": FOLDER})
+}
+
 fn install(image: &str) -> Value {
-    container(CONTAINER_INSTALL, image, &["install", "--to", FOLDER], "64Mi")
+    let arguments = ["install", "--to", FOLDER].map(str::to_owned);
+    container(CONTAINER_INSTALL, image, &arguments, (CPU, "64Mi"), &[own_mount()])
 }
 
 /// All containers' preStop hooks begin at once, and a sidecar is told to end when the others have: so it is the hook that
@@ -165,7 +179,8 @@ fn install(image: &str) -> Value {
 /// listens.
 fn sidecar(image: &str) -> Value {
     let probes = format!("--probes=0.0.0.0:{PORT_PROBES}");
-    let mut container = container(names::CONTAINER_AGENT, image, &["serve", &probes], "128Mi");
+    let arguments = ["serve".to_owned(), probes];
+    let mut container = container(names::CONTAINER_AGENT, image, &arguments, (CPU, "128Mi"), &[own_mount()]);
     let probe = |path: &str, period: u8, failures: u8| {
         let get = json!({"path": path, "port": PORT_PROBES});
         json!({"httpGet": get, "periodSeconds": period, "failureThreshold": failures})

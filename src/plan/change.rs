@@ -1,5 +1,5 @@
 //! The planner's words: changes, holds, memory.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -226,6 +226,16 @@ pub enum RevisionMark {
         at: Timestamp,
         /// `Reason: message`.
         reason: String,
+    },
+    /// Its package names no checksum: what the first instance has fetched binds all others.
+    Fetched {
+        /// SHA-256 of that.
+        sha256: String,
+    },
+    /// Its first Pod has become ready, with images that it names by tags.
+    Ran {
+        /// Their digests, by name of the container.
+        images: BTreeMap<String, String>,
     },
 }
 

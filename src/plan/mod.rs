@@ -8,6 +8,7 @@ pub mod change;
 pub mod lease;
 pub mod listener_set;
 pub mod outcome;
+pub mod package;
 pub mod revision;
 pub mod rollout;
 pub mod undo;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::agent;
+use super::{agent, package};
 use crate::api::{
     RolloutSpec,
     names::{self, pod_name},
@@ -17,10 +17,13 @@ const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Characters of a hash: 27^10 = 2·10^14 values.
 pub const HASH_CHARS: usize = 10;
 
-/// Data of the revision that this spec asks for: {template, version}, keys sorted, nulls removed, so that equal specs
+/// Data of the revision that this spec asks for: {package, template, version}, keys sorted, nulls removed, so that equal specs
 /// give equal bytes whatever order or absence they were written with.
 pub fn data(spec: &RolloutSpec) -> Value {
     let mut data = Map::new();
+    if let Some(package) = &spec.package {
+        data.insert("package".into(), json!(package));
+    }
     let template = Value::Object(spec.template.0.clone());
     data.insert("template".into(), if mutant!(HashOfTypes) { as_types_see_it(template) } else { template });
     if let Some(version) = &spec.version {
@@ -38,6 +41,9 @@ pub fn differing(base: &Value, pin: &Pin) -> Result<Value, String> {
     if let (Some(version), Some(data)) = (&pin.version, data.as_object_mut()) {
         data.insert("version".into(), json!(version));
     }
+    if let (Some(package), Some(data)) = (&pin.package, data.as_object_mut()) {
+        data.insert("package".into(), json!(package));
+    }
     for (name, image) in pin.images.iter().flatten() {
         let container = ["initContainers", "containers"].into_iter().find_map(|field| {
             let all = data.pointer(&format!("/template/spec/{field}"))?.as_array()?;
@@ -50,6 +56,13 @@ pub fn differing(base: &Value, pin: &Pin) -> Result<Value, String> {
         }
     }
     Ok(canonical(data))
+}
+
+/// Container and image, of init containers first.
+pub fn images(data: &Value) -> impl Iterator<Item = (&str, &str)> {
+    let fields = ["/template/spec/initContainers", "/template/spec/containers"].into_iter();
+    let containers = fields.filter_map(|field| data.pointer(field)?.as_array()).flatten();
+    containers.filter_map(|container| Some((container["name"].as_str()?, container["image"].as_str()?)))
 }
 
 /// What a decoder makes of it that knows today's fields only.
@@ -127,6 +140,8 @@ pub struct PodRecipe<'a> {
     pub data: &'a Value,
     /// The latest restart or retry that is reached (see [`crate::plan::Change::CreatePod`]).
     pub restarted_at: Option<Timestamp>,
+    /// SHA-256 that its package is bound to, where the data does not say it.
+    pub package_sha256: Option<&'a str>,
     /// The agent's image, where the operator was told one.
     pub agent_image: Option<&'a str>,
     /// It has the readiness gate [`names::CONDITION_IN_SERVICE`], also without an agent.
@@ -136,7 +151,7 @@ pub struct PodRecipe<'a> {
 /// The Pod of a slot, as JSON for a create. What is injected here is neither in the hash nor in any comparison.
 ///
 /// # Errors
-/// The template asks for an agent that cannot be added: a sentence that begins with the field.
+/// The agent cannot be added that the template asks for, or the package needs: a sentence that begins with the field.
 pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Result<Value, String> {
     let template = recipe.data.get("template").cloned().unwrap_or_default();
     let version = version(recipe.data);
@@ -157,6 +172,9 @@ pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Result<Value, String> {
         annotations.insert(names::ANNOTATION_RESTARTED_AT.to_owned(), json!(at.to_string()));
     }
     let mut spec = object_at(&template, "/spec");
+    if let Some(wanted) = package::of(recipe.data) {
+        package::add(&mut spec, &wanted, recipe.package_sha256, recipe.agent_image)?;
+    }
     let asked = annotations.get(names::ANNOTATION_HAS_AGENT);
     if let Some(asked) = asked {
         agent::add(&mut spec, asked.as_str().unwrap_or_default(), recipe.agent_image)?;

@@ -1,4 +1,6 @@
 //! What it takes to run something else again: which revision is meant, and which pins the spec is to have then.
+use std::collections::BTreeMap;
+
 use crate::{
     api::{bounds::INSTANCES_CHARS_MAX, rollout::Pin},
     plan::{Memory, revision},
@@ -30,6 +32,21 @@ pub fn revision<'a>(snapshot: &'a Snapshot, word: Option<&str>) -> Result<&'a Re
         let what = word.map_or("no earlier revision has completed".to_owned(), |word| format!("no revision is {word}"));
         if known.is_empty() { what } else { format!("{what}; there is {}", known.join(", ")) }
     })
+}
+
+/// The images that a revision names by tags, as its first Pod ran them: by name of the container.
+///
+/// # Errors
+/// A sentence: that was not noted of one of them.
+pub fn images_then(revision: &Revision) -> Result<BTreeMap<String, String>, String> {
+    let tagged = revision::images(&revision.data).filter(|(_, image)| !image.contains('@'));
+    let then = tagged.map(|(name, image)| {
+        let noted = revision.image_digests.as_ref().and_then(|digests| digests.get(name));
+        let digest =
+            noted.ok_or_else(|| format!("which image container {name} of {} ran is not known", revision.name))?;
+        Ok((name.to_owned(), format!("{image}@{digest}")))
+    });
+    then.collect()
 }
 
 /// Instances that have failed in the present run, or in the one that was given up.

@@ -105,7 +105,7 @@ impl Pod {
         };
         if is_other_than_before
             || is_same_image(&container.image, &container.given)
-            || digest(&container.given).is_some_and(|wanted| digest(&container.image_id) == Some(wanted))
+            || digest(&container.given).is_some_and(|wanted| container.digest() == Some(wanted))
         {
             return None;
         }

@@ -9,6 +9,7 @@ pub mod index;
 pub mod lease;
 pub mod listener;
 pub mod listener_set;
+pub mod package;
 pub mod pod;
 pub mod ranges;
 pub mod report;
@@ -24,6 +25,7 @@ use std::{
 use jiff::Timestamp;
 
 pub use in_place::InPlace;
+pub use package::Fetched;
 pub use pod::{Container, ContainerEnd, ContainerState, Pod, PodPhase};
 pub use ranges::Ranges;
 pub use revision::Revision;

@@ -1,7 +1,7 @@
 //! A Pod, reduced to what decisions need.
 use jiff::Timestamp;
 
-use super::{InPlace, listener_set::PodEnds};
+use super::{InPlace, listener_set::PodEnds, package::Fetched};
 
 /// One Pod of ours.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +64,8 @@ pub struct Pod {
     pub containers_changed_at: Option<Timestamp>,
     /// Init containers first, then containers, in the status' order.
     pub containers: Vec<Container>,
+    /// What became of its package, as far as the init container has said; None: it has none, or is at it.
+    pub package: Option<Fetched>,
     /// Ends of containers that say that an agent is dead: empty for a Pod in which none has ended.
     pub ends: PodEnds,
 }
@@ -109,6 +111,15 @@ pub struct Container {
     pub image_id: String,
     /// Since when it runs.
     pub started_at: Option<Timestamp>,
+}
+
+impl Container {
+    /// Digest of its image, such as `sha256:0f…`, where its node tells one that a registry knows.
+    pub fn digest(&self) -> Option<&str> {
+        let (_, digest) = self.image_id.rsplit_once('@')?;
+        let digits = digest.strip_prefix("sha256:")?;
+        (digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())).then_some(digest)
+    }
 }
 
 /// What a container does now.

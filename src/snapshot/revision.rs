@@ -1,4 +1,6 @@
 //! A revision: what a slot can be assigned; stored as a ControllerRevision.
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -15,7 +17,7 @@ pub struct Revision {
     pub hash: String,
     /// `revision`: counts up; the wanted revision has the highest.
     pub number: i64,
-    /// Canonical JSON {template, version} (see [`crate::plan::revision`]).
+    /// Canonical JSON {package, template, version} (see [`crate::plan::revision`]).
     pub data: Value,
     /// When it completed (annotation).
     pub completed_at: Option<Timestamp>,
@@ -25,6 +27,10 @@ pub struct Revision {
     pub failed_reason: Option<String>,
     /// Who asked for it and why (annotation).
     pub change_cause: Option<String>,
+    /// SHA-256 of what the first instance has fetched as its package, where the data names none (annotation).
+    pub package_sha256: Option<String>,
+    /// Digests of the images that its first Pod ran, by name of the container (annotation); None: none has been noted.
+    pub image_digests: Option<BTreeMap<String, String>>,
     /// True once deletion has begun.
     pub deleting: bool,
 }

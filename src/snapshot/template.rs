@@ -24,14 +24,14 @@ pub enum TemplateCheck {
 
 /// Why no Pod can be made of a template, in a sentence: what Baton finds itself names the field, as the API server does.
 pub fn refusal(message: &str) -> String {
-    if message.starts_with(FIELD) {
+    if [TEMPLATE, "spec.package"].iter().any(|field| message.starts_with(field)) {
         message.to_owned()
     } else {
-        format!("{FIELD}: the API server refuses its Pods: {message}")
+        format!("{TEMPLATE}: the API server refuses its Pods: {message}")
     }
 }
 
-const FIELD: &str = "spec.template";
+const TEMPLATE: &str = "spec.template";
 
 /// What an answer to a dry-run create of a Pod says about its template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Deserializer};
 
-use super::{Container, ContainerState, Pod, PodPhase, Revision, agent, index::Owner};
+use super::{Container, ContainerState, Fetched, Pod, PodPhase, Revision, agent, index::Owner};
 use crate::api::names;
 
 /// A Pod as it comes over the wire, reduced to the fields that [`Pod`] is made from.
@@ -208,6 +208,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
     let disruption = is_true("DisruptionTarget").map(|condition| condition.reason.clone().unwrap_or_default());
     let statuses = || status.init_container_statuses.iter().chain(&status.container_statuses);
     let ends = agent::ends(&spec, &status);
+    let package = package(&status);
     let containers_changed_at = statuses().flat_map(|container| [&container.state, &container.last_state]).flatten();
     let containers_changed_at = containers_changed_at.filter_map(changed_at).max();
     // Older servers count no generations of Pods, older kubelets do not tell.
@@ -253,8 +254,17 @@ pub fn pod(view: PodView) -> Option<Pod> {
         ip: status.pod_ip,
         containers_changed_at,
         containers: init.chain(main).map(given).collect(),
+        package,
         ends,
     })
+}
+
+/// What the init container that fetches the package said when it last ended.
+fn package(status: &PodStatusView) -> Option<Fetched> {
+    let fetch = status.init_container_statuses.iter().find(|container| container.name == names::CONTAINER_PACKAGE)?;
+    let mut ends =
+        [&fetch.state, &fetch.last_state].into_iter().flatten().filter_map(|state| state.terminated.as_ref());
+    Fetched::read(ends.next()?.message.as_deref()?)
 }
 
 pub(super) fn phase(phase: Option<&str>) -> PodPhase {
@@ -321,6 +331,9 @@ pub fn revision(object: ControllerRevision) -> Revision {
         failed_at: at(names::ANNOTATION_FAILED_AT),
         failed_reason: annotation(annotations, names::ANNOTATION_FAILED_REASON),
         change_cause: annotation(annotations, names::ANNOTATION_CHANGE_CAUSE),
+        package_sha256: annotation(annotations, names::ANNOTATION_PACKAGE_SHA256),
+        image_digests: annotation(annotations, names::ANNOTATION_IMAGE_DIGESTS)
+            .map(|text| serde_json::from_str(&text).unwrap_or_default()),
         deleting: metadata.deletion_timestamp.is_some(),
     }
 }
@@ -349,6 +362,7 @@ mod tests {
 
     #[test]
     fn a_pod_keeps_what_decisions_need() {
+        let image_id = format!("registry:5000/web@sha256:{}", "0f".repeat(32));
         let pod = pod(decode(json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
@@ -366,7 +380,7 @@ mod tests {
                     {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},
                 ],
                 "containerStatuses": [{
-                    "name": "app", "ready": true, "restartCount": 2, "image": "web:1.4.2", "imageID": "x",
+                    "name": "app", "ready": true, "restartCount": 2, "image": "web:1.4.2", "imageID": image_id,
                     "state": {"running": {"startedAt": "2026-01-01T10:00:04Z"}},
                     "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
                 }],
@@ -379,6 +393,11 @@ mod tests {
         assert_eq!(pod.disruption.as_deref(), Some("EvictionByEvictionAPI"));
         assert_eq!(pod.containers_changed_at, Some("2026-01-01T10:00:04Z".parse().expect("time")));
         assert_eq!(pod.containers[0].last_exit, Some(("OOMKilled".into(), 137)));
+        assert_eq!(pod.containers[0].digest(), Some(&*format!("sha256:{}", "0f".repeat(32))));
+        for image_id in ["", "x", "sha256:0f", "web@sha256:0f", &format!("sha256:{}", "0f".repeat(32))] {
+            let container = Container { image_id: image_id.into(), ..pod.containers[0].clone() };
+            assert_eq!(container.digest(), None, "{image_id}");
+        }
         assert_eq!((pod.node.as_deref(), pod.ip.as_deref()), (Some("node-1"), Some("10.0.0.7")));
     }
 

@@ -11,6 +11,7 @@ mod control_socket;
 mod crash;
 mod demo;
 mod feed;
+mod files;
 mod guards;
 mod load;
 mod lock;
@@ -51,6 +52,8 @@ enum Command {
     Demo(demo::Args),
     /// Serve feeds over websockets, and judge who reads them.
     Feed(feed::Args),
+    /// Serve the files of a folder by HTTP.
+    Files(files::Args),
     /// Share feeds by locks that expire, as is done without Baton.
     Lock(lock::Args),
     /// Measure what rolls, reconciles and fail-overs cost, beside the built-in workloads.
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Command::Load(args) => load::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Feed(args) => feed::run(&args),
+        Command::Files(args) => files::run(args),
         Command::Lock(args) => lock::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Crash(args) => crash::run(args),

@@ -2,7 +2,7 @@
 //! are replaced and count for nothing.
 use jiff::Timestamp;
 
-use super::{Alarm, View, after, agents, deadline, lineage, reached, slots::Slot};
+use super::{Alarm, View, after, agents, deadline, lineage, package, reached, slots::Slot};
 use crate::{
     api::{Time, bounds::RANGES_CHARS_MAX, rollout::OnFailure, status::Failed},
     snapshot::{ContainerState, Pod, PodPhase, Ranges},
@@ -31,10 +31,14 @@ pub fn failure_of(pod: &Pod) -> Option<Failure> {
     if pod.phase == PodPhase::Failed {
         let reason = pod.reason.clone().unwrap_or_else(|| "PodFailed".into());
         let message = pod.message.clone().unwrap_or_else(|| exit_of(pod).unwrap_or_else(|| "the Pod failed".into()));
-        return (!ended_by_others(pod)).then_some(Failure { reason, message, at: None });
+        let failure = package::failure(pod).unwrap_or(Failure { reason, message, at: None });
+        return (!ended_by_others(pod)).then_some(failure);
     }
     if !pod.is_live() {
         return None;
+    }
+    if let Some(failure) = package::failure(pod) {
+        return Some(failure); // its container only says that it has ended
     }
     pod.containers.iter().find_map(|container| {
         let at_once = |reason: &str, message: String| Some(Failure { reason: reason.into(), message, at: None });

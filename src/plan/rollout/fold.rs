@@ -155,6 +155,8 @@ impl World {
                     failed_at: None,
                     failed_reason: None,
                     change_cause: change_cause.clone(),
+                    package_sha256: None,
+                    image_digests: None,
                     deleting: false,
                 };
                 self.snapshot.revisions.push(revision);
@@ -231,6 +233,8 @@ impl World {
                 revision.failed_at = Some(*at);
                 revision.failed_reason = Some(reason.clone());
             }
+            RevisionMark::Fetched { sha256 } => revision.package_sha256 = Some(sha256.clone()),
+            RevisionMark::Ran { images } => revision.image_digests = Some(images.clone()),
         }
     }
 
@@ -272,6 +276,7 @@ impl World {
             ip: None,
             containers_changed_at: None,
             containers: Vec::new(),
+            package: None,
             ends: PodEnds::default(),
         };
         if !self.broken.iter().any(|broken| broken == revision) {

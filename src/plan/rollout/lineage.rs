@@ -200,7 +200,7 @@ fn abort_reason(view: &View<'_>) -> String {
     format!("{ABORTED}: run {} was aborted{by}", view.memory.run)
 }
 
-fn mark(revision: &Revision, mark: RevisionMark) -> Change {
+pub(super) fn mark(revision: &Revision, mark: RevisionMark) -> Change {
     Change::MarkRevision {
         name: revision.name.clone(),
         uid: revision.uid.clone(),

@@ -5,7 +5,8 @@
 //! 4. [`memory`]: run, opened batches and attempts, as status must remember them;
 //! 5. [`gates`]: what holds each class of work;
 //! 6. [`work`]: Pods to create, delete and change within the budget; [`in_place`]: what a Pod can be given as it is;
-//! 7. [`agents`]: which of these first hand their listeners over, and which Pods are in service.
+//! 7. [`digests`], [`package`]: what a revision came to when it first ran, for those that run it later;
+//! 8. [`agents`]: which of these first hand their listeners over, and which Pods are in service.
 //!
 //! When what must be remembered differs from what status says, nothing else is done: the write comes first, what
 //! follows from it with the next look.
@@ -14,12 +15,14 @@ mod attempts;
 pub mod batches;
 mod budget;
 mod deadline;
+mod digests;
 mod failure;
 pub mod fold;
 mod gates;
 pub mod in_place;
 mod lineage;
 mod memory;
+mod package;
 mod pins;
 mod slots;
 #[cfg(test)]
@@ -57,7 +60,8 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     view.memory.attempts = work.attempts;
 
     let mut changes = lineage.changes(snapshot, &view.memory);
-    changes.extend(lineage.conclude(&view));
+    changes.extend(digests::notes(snapshot, &changes));
+    changes.extend(lineage.conclude(&view).filter(|end| !changes.iter().any(|change| change.name() == end.name())));
     changes.extend(work.changes);
     let mut leaving = Some(work.leaving);
     if view.memory != remembered {

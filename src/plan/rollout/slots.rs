@@ -8,6 +8,7 @@ use super::{
     batches::{Boundary, boundaries_around},
     failure,
     lineage::Lineage,
+    package::Bound,
     pins::Target,
     reached, replicas,
 };
@@ -34,19 +35,22 @@ pub struct Slots<'a> {
 }
 
 /// Which Pods of the right revision are to be replaced all the same.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Renewal<'a> {
     /// All that are older: `spec.restartAt`, once reached.
     restart_at: Option<Timestamp>,
     /// Those of this revision that are older and not ready, or failing: `spec.retryAt`, once reached, while the run it
     /// began is on. The stable revision was never retried, and its Pods may blink.
     retry: Option<(&'a str, Timestamp)>,
+    /// Those that have fetched another package than the first instance of their revision.
+    packages: Bound<'a>,
 }
 
 impl Renewal<'_> {
-    fn is_due(self, pod: &Pod) -> bool {
+    fn is_due(&self, pod: &Pod) -> bool {
         let retry = self.retry.filter(|(revision, at)| pod.revision == *revision && pod.runs_since_before(*at));
         self.restart_at.is_some_and(|at| pod.precedes(at))
+            || self.packages.differs_from(pod)
             || (retry.is_some() && (!pod.is_ready() || failure::failure_of(pod).is_some()))
     }
 }
@@ -91,6 +95,7 @@ impl<'a> Slots<'a> {
         let renewal = Renewal {
             restart_at: reached(spec.restart_at.as_ref(), snapshot.now),
             retry: retried.zip(reached(spec.retry_at.as_ref(), snapshot.now)),
+            packages: Bound::of(snapshot),
         };
         let (rolled_back, left_out) = (rolled_back(snapshot, lineage, memory), left_out(lineage, memory));
         let mut slots: BTreeMap<i32, Slot<'a>> = BTreeMap::new();

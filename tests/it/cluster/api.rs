@@ -98,6 +98,55 @@ fn where_the_agent_comes_from_is_one_of_three() {
     }
 }
 
+/// C8
+#[test]
+fn what_a_package_says_is_checked() {
+    let with = |field: &str, value: Value| {
+        let mut package = json!({"url": "https://packages.example.com/web/1.4.2.tar.gz", "mountPath": "/opt/app"});
+        package[field] = value;
+        [("/spec/package", package)]
+    };
+    let url =
+        "package.url must be an http or https URL without user and password, such as https://packages.example.com/";
+    let path = "package.mountPath must be an absolute path such as /opt/app";
+    for (field, values, sentence) in [
+        (
+            "url",
+            &["ftp://a.b/c", "https://ann:pass@a.b/c", "https:///c", "https://a.b/c d", "https://a.b#c", "a.b/c"][..],
+            url,
+        ),
+        (
+            "mountPath",
+            &["opt/app", "/opt/../etc", "/..", "/opt/./a", "/opt/app/", "//opt", "/a:b", "/baton", "/proc/1"],
+            path,
+        ),
+        ("sha256", &[&"A".repeat(64), &"g".repeat(64)], "package.sha256 must be 64 lower-case hexadecimal digits"),
+        ("sha256", &["abc"], "spec.package.sha256"),
+    ] {
+        for value in values {
+            assert_refused(&with(field, json!(value)), &[sentence]);
+        }
+    }
+    assert_refused(
+        &with("secretRef", json!({"name": "../other"})),
+        &["package.secretRef.name must be the name of a Secret"],
+    );
+    assert_refused(&[("/spec/package", json!({"url": "https://a.b/c"}))], &["spec.package.mountPath: Required value"]);
+    for (field, value) in [
+        ("url", json!("http://10.0.0.1:8080/web.zip?key=$(a)%20&b=@")),
+        ("url", json!("https://[fd00::1]?web")),
+        ("mountPath", json!("/opt/.app/..web/batons")),
+        ("mountPath", json!("/batons")),
+        ("sha256", json!("0f".repeat(32))),
+        ("secretRef", json!({"name": "packages.example.com"})),
+    ] {
+        let mut object = web();
+        object["spec"]["package"] = with(field, value)[0].1.clone();
+        let output = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &object);
+        assert!(output.status.success(), "{object}: {output:?}");
+    }
+}
+
 #[test]
 fn replicas_outside_their_range_are_refused() {
     assert_refused(

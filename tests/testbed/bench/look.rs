@@ -154,6 +154,7 @@ impl World {
                     hash: &known.hash,
                     data: &known.data,
                     restarted_at: *restarted_at,
+                    package_sha256: known.package_sha256.as_deref(),
                     agent_image: None,
                     is_gated: false,
                 };

@@ -58,6 +58,8 @@ pub(crate) fn revision_named(letter: char, number: i64) -> Revision {
         failed_at: None,
         failed_reason: None,
         change_cause: None,
+        package_sha256: None,
+        image_digests: None,
         deleting: false,
     }
 }
@@ -147,6 +149,8 @@ fn say_change(change: &Change) -> String {
             RevisionMark::Wanted { number, .. } => format!("{name} wanted as {number}"),
             RevisionMark::Completed { .. } => format!("{name} completed"),
             RevisionMark::Failed { reason, .. } => format!("{name} failed ({reason})"),
+            RevisionMark::Fetched { sha256 } => format!("{name} fetched {sha256}"),
+            RevisionMark::Ran { images } => format!("{name} ran {images:?}"),
         },
         Change::DeleteRevision { name, .. } => format!("forget {name}"),
         Change::CheckTemplate { revision } => format!("check {revision}"),
@@ -233,6 +237,7 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         ip: None,
         containers_changed_at: None,
         containers: vec![],
+        package: None,
         ends: PodEnds::default(),
     }
 }

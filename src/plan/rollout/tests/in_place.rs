@@ -275,8 +275,9 @@ fn another_name_of_the_image_is_believed_for_its_content_or_when_the_old_one_wou
         pod
     };
     assert!(with_ids("web@sha256:a", "web@sha256:b").is_available(0, at(2)), "it is none from before");
-    let mut by_digest = with_ids("", "web@sha256:b");
-    by_digest.containers[0].given = "example.local/web@sha256:b".into();
+    let digest = format!("sha256:{}", "b".repeat(64));
+    let mut by_digest = with_ids("", &format!("web@{digest}"));
+    by_digest.containers[0].given = format!("example.local/web@{digest}");
     assert!(by_digest.is_available(0, at(2)));
     for mut pod in [with_ids("web@sha256:a", "web@sha256:a"), with_ids("", "")] {
         assert_eq!((pod.is_available(0, at(15)), pod.available_later(0, at(15))), (false, Some(at(16))));

@@ -190,6 +190,7 @@ fn only_a_pod_with_an_agent_has_the_gate() {
             hash,
             data: &data,
             restarted_at: None,
+            package_sha256: None,
             agent_image: Some("registry/agent:1"),
             is_gated: false,
         };

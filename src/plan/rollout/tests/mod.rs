@@ -7,6 +7,7 @@ mod in_place;
 mod leftovers;
 mod listeners;
 mod looks;
+mod packages;
 mod pins;
 mod properties;
 mod restarts;

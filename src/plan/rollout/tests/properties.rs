@@ -7,8 +7,8 @@ use serde_json::json;
 use super::{
     fixture::Fixture,
     worlds::{
-        available_instances, bounds, check_plan, check_rest, coins, give_images, look, pinned_to, run_partly,
-        skew_seconds, total, world, world_in_place, world_with_pins,
+        available_instances, bounds, check_plan, check_rest, coins, give_images, has_another_package, look, pinned_to,
+        run_partly, skew_seconds, total, world, world_in_place, world_with_packages, world_with_pins,
     },
 };
 use crate::{
@@ -38,12 +38,7 @@ proptest! {
     /// R12
     #[test]
     fn the_order_of_inputs_does_not_matter(snapshot in world(), seed in any::<u64>()) {
-        let expected = plan(&snapshot);
-        let mut shuffled = snapshot.clone();
-        let mut coin = coins(seed);
-        shuffled.pods.sort_by_key(|_| coin());
-        shuffled.revisions.sort_by_key(|_| coin());
-        prop_assert_eq!(expected, plan(&shuffled));
+        is_the_same_in_any_order(&snapshot, seed)?;
     }
 
     /// R1 R2 R3 R6 R7 R15 R19
@@ -125,11 +120,26 @@ fn keeps_the_bounds(snapshot: Snapshot, skew: i64) -> Result<(), TestCaseError> 
 }
 
 /// R1 R2 R3 R6 R7 R15 R19
+fn is_the_same_in_any_order(snapshot: &Snapshot, seed: u64) -> Result<(), TestCaseError> {
+    let mut shuffled = snapshot.clone();
+    let mut coin = coins(seed);
+    shuffled.pods.sort_by_key(|_| coin());
+    shuffled.revisions.sort_by_key(|_| coin());
+    prop_assert_eq!(plan(snapshot), plan(&shuffled));
+    Ok(())
+}
+
 fn comes_to_rest(snapshot: Snapshot, skew: i64, seed: u64) -> Result<(), TestCaseError> {
     let mut world = World::new(snapshot, 3);
     let rest = run_partly(&mut world, skew, coins(seed), 2_000)?;
     prop_assert!(rest, "never quiet: {:?}", look(&world, skew));
     check_rest(&world, skew)?;
+    let held = look(&world, skew).hold.is_some() || world.snapshot.rollout.spec.paused;
+    prop_assert!(
+        held || !world.snapshot.pods.iter().any(|pod| has_another_package(&world.snapshot, pod)),
+        "{:?}",
+        world.snapshot.pods
+    );
     Ok(())
 }
 
@@ -329,6 +339,32 @@ mod in_place {
         #[test]
         fn a_stale_controller_keeps_the_bounds(snapshot in world_in_place(), seed in any::<u64>(), early in 0..20usize, later in 1..20usize) {
             stands_a_stale_controller(snapshot, seed, early, later)?;
+        }
+    }
+}
+
+mod with_packages {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, max_global_rejects: 50_000, ..ProptestConfig::default() })]
+
+        /// R1 R2 R4 R10
+        #[test]
+        fn one_plan_keeps_the_bounds(snapshot in world_with_packages(), skew in skew_seconds()) {
+            keeps_the_bounds(snapshot, skew)?;
+        }
+
+        /// R12
+        #[test]
+        fn the_order_of_inputs_does_not_matter(snapshot in world_with_packages(), seed in any::<u64>()) {
+            is_the_same_in_any_order(&snapshot, seed)?;
+        }
+
+        /// R1 R2 R3 R6 R7 R15 R19, and no Pod stays that has fetched another package than what was noted.
+        #[test]
+        fn every_world_comes_to_rest_within_the_bounds(snapshot in world_with_packages(), skew in skew_seconds(), seed in any::<u64>()) {
+            comes_to_rest(snapshot, skew, seed)?;
         }
     }
 }

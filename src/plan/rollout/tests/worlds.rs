@@ -12,10 +12,10 @@ use crate::{
         rollout::{OnFailure, Pin, UpdateMethod},
     },
     plan::{
-        Change, HoldReason, Plan,
+        Change, HoldReason, Plan, revision,
         rollout::{budget::TERMINATING_COUNTS_SECONDS, fold::World, plan, restarted_at},
     },
-    snapshot::{Pod, Ranges, Snapshot},
+    snapshot::{Fetched, Pod, Ranges, Snapshot},
 };
 
 fn slot() -> impl Strategy<Value = String> {
@@ -116,6 +116,30 @@ pub(crate) fn give_images(snapshot: &mut Snapshot) {
     let wanted = spec.version.clone().unwrap_or_default();
     spec.template.0["spec"]["containers"][0]["image"] = image(&wanted);
     spec.strategy.update = UpdateMethod::InPlaceIfPossible;
+}
+
+/// The same with a package of the wanted revision, of which the Pods that are there have fetched this or that.
+pub(crate) fn world_with_packages() -> impl Strategy<Value = Snapshot> {
+    let fetched = prop::option::of(prop_oneof![3 => Just("one"), 1 => Just("another")]);
+    (world(), proptest::collection::vec(fetched, 14)).prop_map(|(mut snapshot, fetched)| {
+        let before = revision::data(&snapshot.rollout.spec);
+        let package = json!({"url": "https://packages.example.com/web.zip", "mountPath": "/opt/app"});
+        snapshot.rollout.spec.package = serde_json::from_value(package).unwrap();
+        let wanted = snapshot.revisions.iter_mut().find(|revision| revision.data == before).unwrap();
+        wanted.data = revision::data(&snapshot.rollout.spec);
+        let name = wanted.name.clone();
+        for (pod, fetched) in snapshot.pods_mut().zip(fetched).filter(|(pod, _)| pod.revision == name) {
+            pod.package = fetched.map(|sha256| Fetched::Unpacked { sha256: sha256.into() });
+        }
+        snapshot
+    })
+}
+
+/// It has fetched another package than was noted on its revision.
+pub(super) fn has_another_package(snapshot: &Snapshot, pod: &Pod) -> bool {
+    let revision = snapshot.revisions.iter().find(|revision| revision.name == pod.revision);
+    let noted = revision.and_then(|revision| revision.package_sha256.as_ref());
+    matches!((noted, &pod.package), (Some(noted), Some(Fetched::Unpacked { sha256 })) if noted != sha256)
 }
 
 /// What this slot is pinned to.
@@ -266,6 +290,8 @@ struct Seen {
     opened: i32,
     replicas: i32,
     restart_at: Option<Timestamp>,
+    /// What packages are to be: Pods with other ones are left to do from then on.
+    noted: Vec<String>,
     /// Instances that alone go back (RollbackFailed).
     back: Ranges,
     /// Instances not opened yet, and opened ones without an available Pod that stays.
@@ -279,7 +305,8 @@ impl Seen {
         let restart_at = restarted_at(spec, snapshot.now + SignedDuration::from_secs(skew_seconds));
         let arrived = |slot: i32| {
             let at_it = |pod: &&Pod| pod.slot == slot && Some(&pod.revision) == planned.memory.effective.as_ref();
-            let stays = |pod: &&Pod| !restart_at.is_some_and(|at| pod.precedes(at));
+            let stays =
+                |pod: &&Pod| !restart_at.is_some_and(|at| pod.precedes(at)) && !has_another_package(snapshot, pod);
             let mut pods = snapshot.pods.iter().map(|pod| &**pod).filter(at_it).filter(stays);
             pods.any(|pod| is_available(snapshot, pod, skew_seconds))
         };
@@ -294,6 +321,7 @@ impl Seen {
             opened,
             replicas: spec.replicas,
             restart_at,
+            noted: snapshot.revisions.iter().filter_map(|revision| revision.package_sha256.clone()).collect(),
             remaining: (0..spec.replicas).filter(counts).filter(is_left).count(),
             back,
         }
@@ -307,8 +335,8 @@ impl Seen {
         planned: &Plan,
         skew_seconds: i64,
     ) -> Result<(), TestCaseError> {
-        if (self.run, self.replicas, self.restart_at, &self.back)
-            != (before.run, before.replicas, before.restart_at, &before.back)
+        if (self.run, self.replicas, self.restart_at, &self.back, &self.noted)
+            != (before.run, before.replicas, before.restart_at, &before.back, &before.noted)
         {
             return Ok(());
         }

@@ -3,6 +3,7 @@ mod bounds;
 pub mod faults;
 mod helm;
 mod in_place;
+mod packages;
 mod pins;
 mod plugin;
 mod refusals;

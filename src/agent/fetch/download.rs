@@ -1,0 +1,191 @@
+//! The archive, as a file: resumed where its server can, tried again where that may help.
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    time::Duration,
+};
+
+use reqwest::{
+    Client, Response, StatusCode, Url,
+    header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE},
+    redirect::{Attempt, Policy},
+};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Place,
+    problem::{Problem, causes, local, rejected},
+    secret::{Secret, no_certificate},
+    tree::Limits,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two pieces of an answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Before the next try; doubled with each.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(8);
+const REDIRECTS_MAX: usize = 10;
+/// Between two lines about how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// What is downloaded, and where to.
+pub struct Download<'a> {
+    pub url: &'a Url,
+    pub secret: &'a Secret,
+    pub place: &'a Place,
+    /// How long the server may give nothing.
+    pub patience: Duration,
+    pub limits: Limits,
+}
+
+impl Download<'_> {
+    /// Returns when the archive is whole.
+    pub async fn run(&self) -> Result<(), Problem> {
+        let client = self.client()?;
+        // What a server that always breaks off gives again and again is no progress.
+        let (mut reached, mut gained_at, mut pause) = (0, Instant::now(), PAUSE_MIN);
+        loop {
+            let why = match self.attempt(&client).await {
+                Err(Problem::Unavailable(why)) => why,
+                other => return other,
+            };
+            let length = self.length();
+            if length > reached {
+                (reached, gained_at, pause) = (length, Instant::now(), PAUSE_MIN);
+            }
+            let waited = gained_at.elapsed() + pause;
+            if waited > self.patience {
+                let seconds = self.patience.as_secs();
+                return Err(Problem::Unavailable(format!("not to be had for {seconds} s: {why}")));
+            }
+            println!("{why}: trying again in {} s", pause.as_secs_f32());
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn client(&self) -> Result<Client, Problem> {
+        // Where there is one already, that will do.
+        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .user_agent(concat!("baton-agent/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .redirect(Policy::custom(follow))
+            .referer(false) // the URL is for its own server
+            .tls_certs_merge(self.secret.authorities.iter().cloned());
+        client.build().map_err(|error| match self.secret.authorities.as_slice() {
+            [] => Problem::Local(causes(&error)),
+            _ => no_certificate(),
+        })
+    }
+
+    /// Bytes that were fetched so far.
+    fn length(&self) -> u64 {
+        fs::metadata(self.place.archive()).map_or(0, |file| file.len())
+    }
+
+    async fn attempt(&self, client: &Client) -> Result<(), Problem> {
+        let mut request = self.secret.sign(client.get(self.url.clone()));
+        // Without a version of which the server says that it is the same byte by byte, all is fetched again.
+        let known = fs::read_to_string(self.place.etag()).ok().filter(|_| self.length() > 0);
+        if let Some(etag) = &known {
+            request = request.header(RANGE, format!("bytes={}-", self.length())).header(IF_RANGE, etag);
+        }
+        let response = request.send().await.map_err(|error| unanswered(&error))?;
+        let file = match response.status() {
+            StatusCode::PARTIAL_CONTENT if known.is_some() && starts_at(&response) == Some(self.length()) => {
+                self.resume()
+            }
+            StatusCode::OK => self.begin(&response),
+            // Not what was asked for: it may have been asked for too much.
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
+                let _ = fs::remove_file(self.place.etag());
+                return Err(Problem::Unavailable("the server cannot go on where it broke off".into()));
+            }
+            status => return Err(answered(status)),
+        };
+        self.receive(response, file.map_err(local("cannot write the archive"))?).await
+    }
+
+    fn resume(&self) -> io::Result<File> {
+        OpenOptions::new().append(true).open(self.place.archive())
+    }
+
+    fn begin(&self, response: &Response) -> io::Result<File> {
+        let _ = fs::remove_file(self.place.etag());
+        let file = File::create(self.place.archive())?;
+        let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok());
+        if let Some(etag) = etag.filter(|etag| !etag.starts_with("W/")) {
+            fs::write(self.place.etag(), etag)?;
+        }
+        Ok(file)
+    }
+
+    /// Writes what comes, and says how far it is.
+    async fn receive(&self, mut response: Response, mut file: File) -> Result<(), Problem> {
+        let mut length = self.length();
+        let total = response.content_length().map(|rest| length.saturating_add(rest));
+        let of_total = total.map(|total| format!(" of {}", mebibytes(total))).unwrap_or_default();
+        self.check(total.unwrap_or(length))?;
+        let mut said_at = Instant::now();
+        println!("downloading: {}{of_total} MiB are here", mebibytes(length));
+        while let Some(piece) = response.chunk().await.map_err(|error| unanswered(&error))? {
+            length = length.saturating_add(piece.len() as u64);
+            self.check(length)?;
+            file.write_all(&piece).map_err(local("cannot write the archive"))?;
+            if said_at.elapsed() >= PROGRESS_EVERY {
+                said_at = Instant::now();
+                println!("{}{of_total} MiB are here", mebibytes(length));
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, bytes: u64) -> Result<(), Problem> {
+        let max = self.limits.archive_bytes;
+        if bytes <= max {
+            return Ok(());
+        }
+        let _ = fs::remove_file(self.place.archive());
+        Err(rejected(format!("the archive has more than {} MiB", mebibytes(max))))
+    }
+}
+
+/// Credentials do not follow to another server: reqwest sees to that.
+fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    if attempt.previous().len() > REDIRECTS_MAX {
+        return attempt.error("redirected more than ten times");
+    }
+    if attempt.url().scheme() != "https" && attempt.previous().iter().any(|url| url.scheme() == "https") {
+        return attempt.error("redirected from https to another scheme");
+    }
+    attempt.follow()
+}
+
+fn starts_at(response: &Response) -> Option<u64> {
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
+}
+
+fn unanswered(error: &reqwest::Error) -> Problem {
+    let why = causes(error);
+    if error.is_redirect() || error.is_builder() { rejected(why) } else { Problem::Unavailable(why) }
+}
+
+fn answered(status: StatusCode) -> Problem {
+    let why = format!("the server answers {status}");
+    match status {
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+            Problem::Unavailable(why)
+        }
+        status if status.is_server_error() => Problem::Unavailable(why),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => rejected(format!("{why}: see spec.package.secretRef")),
+        _ => rejected(why),
+    }
+}
+
+fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}

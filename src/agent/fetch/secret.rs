@@ -1,0 +1,59 @@
+//! What the server of a package asks for: the Secret of `spec.package.secretRef`, as files.
+use std::{fs, io, path::Path};
+
+use reqwest::{Certificate, RequestBuilder};
+
+use super::problem::{Problem, local, rejected};
+
+/// Sent with each request to the server of the URL. Not to be printed.
+#[derive(Default)]
+pub struct Secret {
+    authorization: Option<Authorization>,
+    /// Authorities that are trusted beside those of the image.
+    pub authorities: Vec<Certificate>,
+}
+
+enum Authorization {
+    Bearer(String),
+    Basic(String, String),
+}
+
+/// Some of it is read with the first connection only.
+pub fn no_certificate() -> Problem {
+    rejected("ca.crt of package.secretRef is no PEM certificate")
+}
+
+impl Secret {
+    /// Reads the keys that are there.
+    pub fn read(folder: &Path) -> Result<Self, Problem> {
+        let key = |name: &str| match fs::read_to_string(folder.join(name)) {
+            Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(local(&format!("cannot read {name} of package.secretRef"))(error)),
+        };
+        let authorization = match (key("token")?, key("username")?, key("password")?) {
+            (Some(token), ..) => Some(Authorization::Bearer(token)),
+            (None, Some(username), Some(password)) => Some(Authorization::Basic(username, password)),
+            (None, None, None) => None,
+            _ => return Err(rejected("the Secret of package.secretRef must have both username and password")),
+        };
+        let authorities = key("ca.crt")?;
+        if authorization.is_none() && authorities.is_none() {
+            return Err(rejected(
+                "the Secret of package.secretRef has none of the keys token, username and password, and ca.crt",
+            ));
+        }
+        let read = |pem: String| Certificate::from_pem_bundle(pem.as_bytes()).ok().filter(|found| !found.is_empty());
+        let authorities = authorities.map_or(Some(Vec::new()), read).ok_or_else(no_certificate)?;
+        Ok(Self { authorization, authorities })
+    }
+
+    /// A request that says who asks.
+    pub fn sign(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.authorization {
+            None => request,
+            Some(Authorization::Bearer(token)) => request.bearer_auth(token),
+            Some(Authorization::Basic(username, password)) => request.basic_auth(username, Some(password)),
+        }
+    }
+}

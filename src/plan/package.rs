@@ -1,0 +1,181 @@
+//! The package of a Rollout: what `spec.package` adds to a Pod.
+//!
+//! ```text
+//! init container baton-package ── fetches, verifies, unpacks ──> emptyDir baton-package
+//!                                                                  └─ package/files, read-only at mountPath in every container
+//! ```
+//!
+//! Like the agent, this is in no hash and no comparison: only `spec.package` itself is.
+use serde_json::{Map, Value, json};
+
+use super::agent::{self, list, push};
+use crate::{
+    api::{names, rollout::Package},
+    snapshot,
+};
+
+/// The volume of what is fetched and unpacked.
+const VOLUME: &str = names::CONTAINER_PACKAGE;
+/// Where the init container has it. Nothing else sees more of it than [`files`].
+const FOLDER: &str = "/baton-package";
+/// The volume with the Secret, and where the init container has it.
+const SECRET: (&str, &str) = ("baton-package-secret", "/baton-package-secret");
+/// Limits of the init container. Most of the memory is for tar.zst, whose window may be 128 MiB.
+const LIMITS: (&str, &str) = ("1", "256Mi");
+
+/// The package of a revision with this data.
+pub fn of(data: &Value) -> Option<Package> {
+    let package = data.get("package")?;
+    serde_json::from_value(package.clone()).ok()
+}
+
+/// Whether a revision with this data has a package of which only the first fetch tells the checksum.
+pub(super) fn is_bound_by_fetch(data: &Value) -> bool {
+    data.get("package").is_some_and(|package| package.get("sha256").is_none())
+}
+
+/// Adds the package to the specification of a Pod, before the agent is: what that needs in each container is not for this one.
+///
+/// # Errors
+/// There is no image to fetch it with: a sentence that names the field and the remedy.
+pub(super) fn add(
+    spec: &mut Map<String, Value>,
+    package: &Package,
+    bound: Option<&str>,
+    image: Option<&str>,
+) -> Result<(), String> {
+    let image = image.ok_or(
+        "spec.package: the agent's image fetches it, and this operator was not told which that is: start it with \
+         --agent-image (chart: agent.image.repository)",
+    )?;
+    let mount = json!({"name": VOLUME, "mountPath": package.mount_path, "subPath": files(), "readOnly": true});
+    for field in ["initContainers", "containers"] {
+        let containers = spec.get_mut(field).and_then(Value::as_array_mut);
+        containers.into_iter().flatten().for_each(|container| push(container, "volumeMounts", mount.clone()));
+    }
+    let mut volumes = list(spec, "volumes");
+    volumes.push(json!({"name": VOLUME, "emptyDir": {}}));
+    if let Some(secret) = &package.secret_ref {
+        volumes.push(json!({"name": SECRET.0, "secret": {"secretName": secret.name}}));
+    }
+    spec.insert("volumes".into(), Value::Array(volumes));
+    // Before the template's own, which may be part of the application.
+    let mut inits = list(spec, "initContainers");
+    inits.insert(0, container(package, bound, image));
+    spec.insert("initContainers".into(), Value::Array(inits));
+    Ok(())
+}
+
+/// What is unpacked, within the volume; there once it is whole.
+fn files() -> String {
+    format!("{}/{}", snapshot::package::FOLDER, snapshot::package::FILES)
+}
+
+fn container(package: &Package, bound: Option<&str>, image: &str) -> Value {
+    let mut arguments = vec!["fetch", "--url", &package.url, "--to", FOLDER];
+    if let Some(sha256) = package.sha256.as_deref().or(bound) {
+        arguments.extend(["--sha256", sha256]);
+    }
+    let mut mounts = vec![json!({"name": VOLUME, "mountPath": FOLDER})];
+    if package.secret_ref.is_some() {
+        arguments.extend(["--secret", SECRET.1]);
+        mounts.push(json!({"name": SECRET.0, "mountPath": SECRET.1, "readOnly": true}));
+    }
+    agent::container(names::CONTAINER_PACKAGE, image, &escaped(&arguments), LIMITS, &mounts)
+}
+
+/// Kubernetes expands `$(NAME)` in arguments: a URL may contain it, and means itself.
+fn escaped(arguments: &[&str]) -> Vec<String> {
+    arguments.iter().map(|argument| argument.replace("$(", "$$(")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::revision;
+
+    const IMAGE: Option<&str> = Some("registry/agent:1");
+
+    fn package(more: &Value) -> Package {
+        let mut package = json!({"url": "https://packages.example.com/web.tar.gz?v=$(V)", "mountPath": "/opt/app"});
+        package.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        of(&json!({"package": package})).unwrap()
+    }
+
+    fn added(package: &Package, bound: Option<&str>) -> Value {
+        let spec = json!({
+            "initContainers": [{"name": "migrate"}],
+            "containers": [{"name": "web", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}, {"name": "log"}],
+            "volumes": [{"name": "data", "emptyDir": {}}],
+        });
+        let mut spec = spec.as_object().unwrap().clone();
+        add(&mut spec, package, bound, IMAGE).unwrap();
+        Value::Object(spec)
+    }
+
+    fn arguments(spec: &Value) -> Vec<&str> {
+        spec["initContainers"][0]["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect()
+    }
+
+    /// C8
+    #[test]
+    fn every_container_of_the_template_sees_the_files_and_nothing_else_of_the_volume() {
+        let spec = added(&package(&json!({})), None);
+        let mount =
+            json!({"name": "baton-package", "mountPath": "/opt/app", "subPath": "package/files", "readOnly": true});
+        for container in ["/initContainers/1", "/containers/0", "/containers/1"] {
+            let mounts = spec.pointer(container).unwrap()["volumeMounts"].as_array().unwrap();
+            assert_eq!(mounts.last(), Some(&mount), "{container}");
+        }
+        let fetch = &spec["initContainers"][0];
+        assert_eq!((&fetch["name"], &fetch["image"]), (&json!("baton-package"), &json!("registry/agent:1")));
+        assert_eq!(fetch["volumeMounts"], json!([{"name": "baton-package", "mountPath": "/baton-package"}]));
+        assert_eq!(spec["volumes"][1], json!({"name": "baton-package", "emptyDir": {}}));
+        let url = "https://packages.example.com/web.tar.gz?v=$$(V)";
+        assert_eq!(arguments(&spec), ["fetch", "--url", url, "--to", "/baton-package"]);
+    }
+
+    /// C8
+    #[test]
+    fn what_the_spec_says_of_the_checksum_comes_before_what_was_fetched_first() {
+        let [told, found] = ["a".repeat(64), "b".repeat(64)];
+        let spec = added(&package(&json!({"sha256": told})), Some(&found));
+        assert_eq!(arguments(&spec)[5..], ["--sha256", &told]);
+        let spec = added(&package(&json!({})), Some(&found));
+        assert_eq!(arguments(&spec)[5..], ["--sha256", &found]);
+    }
+
+    /// C8: nobody but the init container gets it.
+    #[test]
+    fn the_secret_is_mounted_where_the_package_is_fetched_and_nowhere_else() {
+        let spec = added(&package(&json!({"secretRef": {"name": "packages"}})), None);
+        assert_eq!(spec["volumes"][2], json!({"name": "baton-package-secret", "secret": {"secretName": "packages"}}));
+        assert_eq!(arguments(&spec)[5..], ["--secret", "/baton-package-secret"]);
+        assert_eq!(spec.to_string().matches("/baton-package-secret").count(), 2);
+    }
+
+    /// R14: reckoned by another program, in another language.
+    #[test]
+    fn the_hash_of_a_revision_with_a_package_never_changes() {
+        let containers = json!([{"name": "web", "image": "example.local/web:1"}]);
+        let mut spec = json!({
+            "selector": {"matchLabels": {"app": "web"}},
+            "version": "1",
+            "package": {"url": "https://packages.example.com/web.tar.gz", "mountPath": "/opt/app"},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": containers}},
+        });
+        let hash = |spec: &Value| revision::hash(&revision::data(&serde_json::from_value(spec.clone()).unwrap()));
+        assert_eq!(hash(&spec), "qtsqjkbmtn");
+        spec["package"]["sha256"] = json!("0".repeat(64));
+        spec["package"]["secretRef"] = json!({"name": "packages"});
+        assert_eq!(hash(&spec), "plq2smdzms");
+    }
+
+    #[test]
+    fn without_an_agents_image_nothing_is_added() {
+        let mut spec = Map::new();
+        let why = add(&mut spec, &package(&json!({})), None, None).unwrap_err();
+        assert!(why.starts_with("spec.package: ") && why.contains("--agent-image"), "{why}");
+        assert!(spec.is_empty());
+    }
+}

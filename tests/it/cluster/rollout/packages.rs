@@ -1,0 +1,234 @@
+//! Packages from a server: a real agent fetches them, in real init containers.
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Stdio},
+    sync::OnceLock,
+};
+
+use baton::api::{Rollout, fingerprint::hexadecimal};
+use flate2::{Compression, write::GzEncoder};
+use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::Pod};
+use kube::{Api, ResourceExt, api::ListParams};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{
+    plugin::run as plugin,
+    stage::{Stage, program, real, reason},
+};
+use crate::cluster::support::TestCluster;
+
+const AGENT: &str = env!("CARGO_BIN_EXE_baton-agent");
+const TESTBED: &str = env!("CARGO_BIN_EXE_baton-testbed");
+
+/// A folder that a server within the cluster serves.
+struct Server {
+    dir: PathBuf,
+    url: String,
+    process: Child,
+}
+
+impl Server {
+    fn start(cluster: &TestCluster, name: &str) -> Self {
+        let dir = cluster.dir.join("packages").join(name);
+        fs::create_dir_all(&dir).unwrap();
+        let mut command = cluster.enter(TESTBED);
+        command.args(["files", "--listen", "127.0.0.1:0", "--token", "t0ken", "--dir"]).arg(&dir);
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = format!("http://{}", line.trim().strip_prefix("listening on ").unwrap());
+        Self { dir, url, process }
+    }
+
+    /// Serves this under a name; its SHA-256.
+    fn put(&self, name: &str, archive: &[u8]) -> String {
+        let part = self.dir.join(".part");
+        fs::write(&part, archive).unwrap();
+        fs::rename(part, self.dir.join(name)).unwrap();
+        hexadecimal(&Sha256::digest(archive))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// A tar.gz of one file.
+fn archive(path: &str, content: &str) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes()); // whatever it says
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    header.set_cksum();
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+    tar.append(&header, content.as_bytes()).unwrap();
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+async fn stage(name: &str) -> Stage {
+    static AGENT_IMAGE: OnceLock<()> = OnceLock::new();
+    AGENT_IMAGE.get_or_init(|| program(real(), "baton-agent", "1", &fs::read(AGENT).unwrap()));
+    let mut stage = Stage::without_operator(real(), name).await;
+    stage.operator_args = vec!["--agent-image=example.local/baton-agent:1".into()];
+    stage.start_operator();
+    stage
+}
+
+impl Stage {
+    /// Applies two instances with this package, and an init container that finds the file `version` in it.
+    async fn roll_package(&self, version: &str, package: &Value) {
+        let find =
+            ["sh", "-c", "cat /opt/app/version; ! touch /opt/app/x 2>&- && ! ls -d /baton-package* > /dev/null 2>&1"];
+        let image = "example.local/sleeper:1";
+        let template = json!({"spec": {"initContainers": [{"name": "find", "image": image, "command": find}]}});
+        let strategy = json!({"batchSize": 1, "maxSurge": 1, "maxUnavailable": 0});
+        let mut package = package.clone();
+        package["mountPath"] = json!("/opt/app");
+        let spec =
+            json!({"replicas": 2, "version": version, "package": package, "template": template, "strategy": strategy});
+        self.roll("1", spec).await;
+    }
+
+    /// What each live Pod has found, by its name.
+    async fn found(&self) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        for pod in self.live().await {
+            let name = pod.name_any();
+            let words = tokio::task::block_in_place(|| {
+                self.cluster.kubectl(&["-n", &self.namespace, "logs", &name, "-c", "find"])
+            });
+            found.insert(name, words);
+        }
+        found
+    }
+
+    /// Waits until the version was given up and all is as before; what status says of the failure.
+    async fn rolled_back(&self, before: &[Pod]) -> (String, String) {
+        let rollout = self.until(120, "RolledBack", |rollout| reason(rollout) == "RolledBack").await;
+        let uids = |pods: &[Pod]| pods.iter().map(|pod| pod.uid().unwrap()).collect::<Vec<_>>();
+        assert_eq!(uids(&self.live_are(30, before.len()).await), uids(before), "the old instances stay");
+        failure(&rollout)
+    }
+}
+
+fn failure(rollout: &Rollout) -> (String, String) {
+    let failed = rollout.status.as_ref().unwrap().failed.clone().unwrap();
+    (failed.reason, failed.message)
+}
+
+/// C8: an update comes with its files; what is not what it should be is named and goes no further.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_update_goes_well_and_three_do_not() {
+    let stage = stage("packages").await;
+    let server = Server::start(stage.cluster, "packages");
+    let url = |name: &str| format!("{}/{name}", server.url);
+
+    let one = server.put("1.0.tar.gz", &archive("version", "one"));
+    stage.roll_package("1.0", &json!({"url": url("1.0.tar.gz?key=hidden"), "sha256": one})).await;
+    stage.complete(60).await;
+    let two = server.put("private-2.0.tar.gz", &archive("./version", "two"));
+    stage.cluster.kubectl(&["-n", "packages", "create", "secret", "generic", "server", "--from-literal=token=t0ken"]);
+    let secret = json!({"name": "server"});
+    stage.roll_package("2.0", &json!({"url": url("private-2.0.tar.gz"), "sha256": two, "secretRef": secret})).await;
+    stage.complete(60).await;
+    let found = stage.found().await;
+    assert_eq!(found.values().collect::<Vec<_>>(), ["two", "two"], "{found:?}");
+    let pods = stage.live().await;
+
+    let three = server.put("3.0.tar.gz", &archive("version", "three"));
+    let wanted = "0".repeat(64);
+    stage.roll_package("3.0", &json!({"url": url("3.0.tar.gz?key=hidden"), "sha256": wanted})).await;
+    let (reason, message) = stage.rolled_back(&pods).await;
+    println!("{message}");
+    let package = url("3.0.tar.gz");
+    assert_eq!(reason, "PackageRejected");
+    assert_eq!(message, format!("web-0: package {package}: sha256 is {three}, and should be {wanted}"));
+
+    let evil = server.put("evil.tar.gz", &archive("../../evil", "evil"));
+    stage.roll_package("evil", &json!({"url": url("evil.tar.gz"), "sha256": evil})).await;
+    let (reason, message) = stage.rolled_back(&pods).await;
+    println!("{message}");
+    let refused = r#"the archive is refused: "../../evil" leads out of its folder"#;
+    assert_eq!(
+        (reason.as_str(), message),
+        ("PackageRejected", format!("web-0: package {}: {refused}", url("evil.tar.gz")))
+    );
+
+    stage.roll_package("4.0", &json!({"url": url("4.0.tar.gz"), "sha256": three})).await;
+    let (reason, message) = stage.rolled_back(&pods).await;
+    println!("{message}");
+    let missing = "the server answers 404 Not Found";
+    assert_eq!(
+        (reason.as_str(), message),
+        ("PackageRejected", format!("web-0: package {}: {missing}", url("4.0.tar.gz")))
+    );
+
+    // Back to what ran before, package and all.
+    let (code, said, complaint) = plugin(&stage, &["undo", "web", "--to", "1.0"]);
+    assert_eq!((code, complaint.as_str()), (Some(0), ""), "{said}");
+    let rollout = stage.complete(60).await;
+    assert_eq!(rollout.spec.package.unwrap().sha256, Some(one));
+    assert_eq!(stage.found().await.into_values().collect::<Vec<_>>(), ["one", "one"]);
+}
+
+/// C8: a server that is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_package_server_takes_its_version_back() {
+    let stage = stage("packages-dead").await;
+    let server = Server::start(stage.cluster, "packages-dead");
+    let package = json!({"url": format!("{}/1.0.tar.gz", server.url)});
+    server.put("1.0.tar.gz", &archive("version", "one"));
+    stage.roll_package("1.0", &package).await;
+    stage.complete(60).await;
+    let pods = stage.live().await;
+    drop(server);
+    stage.roll_package("2.0", &package).await;
+    let (reason, message) = stage.rolled_back(&pods).await;
+    println!("{message}");
+    let begin = format!("web-0: package {}: not to be had for 60 s: ", package["url"].as_str().unwrap());
+    assert!(reason == "PackageUnavailable" && message.starts_with(&begin), "{reason}: {message}");
+    assert!(message.contains("Connection refused"), "{message}");
+}
+
+/// C8: what the first instance has fetched binds the others, also after it is gone; and what is there is not fetched again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_without_a_checksum_stays_what_it_was_first() {
+    let stage = stage("packages-bound").await;
+    let server = Server::start(stage.cluster, "packages-bound");
+    let package = json!({"url": format!("{}/latest.tar.gz", server.url)});
+    let first = server.put("latest.tar.gz", &archive("version", "first"));
+    stage.roll_package("1", &package).await;
+    stage.complete(60).await;
+    let revisions: Api<ControllerRevision> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let revision = revisions.list(&ListParams::default()).await.unwrap().items.remove(0);
+    assert_eq!(revision.annotations()["baton.dev/package-sha256"], first);
+    let images: BTreeMap<String, String> =
+        serde_json::from_str(&revision.annotations()["baton.dev/image-digests"]).unwrap();
+    let ran = stage.live().await[0].status.clone().unwrap().container_statuses.unwrap()[0].image_id.clone();
+    assert_eq!(images.keys().collect::<Vec<_>>(), ["find", "web"], "{images:?}");
+    assert_eq!(ran, format!("example.local/sleeper@{}", images["web"]));
+
+    let second = server.put("latest.tar.gz", &archive("version", "second"));
+    let lost = stage.live().await.remove(1).name_any();
+    stage.delete_pod(&lost).await;
+    let is_named = |rollout: &Rollout| {
+        let exceptions = rollout.status.iter().flat_map(|status| &status.exceptions);
+        exceptions.into_iter().any(|exception| exception.reason == "PackageRejected" && exception.instance == 1)
+    };
+    let rollout = stage.until(60, "the other package is rejected", is_named).await;
+    let message = &rollout.status.unwrap().exceptions[0].message;
+    println!("{message}");
+    assert!(message.ends_with(&format!("sha256 is {second}, and should be {first}")), "{message}");
+
+    // As soon as it is what it was, the instance is back: the kubelet tries again.
+    server.put("latest.tar.gz", &archive("version", "first"));
+    stage.complete(90).await;
+    assert_eq!(stage.found().await.into_values().collect::<Vec<_>>(), ["first", "first"]);
+}
