@@ -401,6 +401,36 @@ mod tests {
         assert_eq!((pod.node.as_deref(), pod.ip.as_deref()), (Some("node-1"), Some("10.0.0.7")));
     }
 
+    /// C8: the newest of what the init container has said, whatever it does now.
+    #[test]
+    fn a_pod_tells_what_became_of_its_package() {
+        let ended = |code: i32, message: &str| json!({"terminated": {"exitCode": code, "message": message}});
+        let (rejected, unpacked) = (
+            r#"{"result":"Rejected","message":"no"}"#,
+            &format!(r#"{{"result":"Unpacked","sha256":"{}"}}"#, "0f".repeat(32)),
+        );
+        let read = |name: &str, state: serde_json::Value, last: serde_json::Value| {
+            let fetch = json!({"name": name, "ready": false, "restartCount": 1, "image": "", "imageID": "", "state": state, "lastState": last});
+            let labels = json!({"baton.dev/instance": "3", "baton.dev/revision": "web-abc"});
+            let status = json!({"initContainerStatuses": [fetch]});
+            pod(decode(json!({"metadata": {"name": "a", "labels": labels}, "status": status}))).expect("a Pod").package
+        };
+        let (waiting, running) = (json!({"waiting": {"reason": "CrashLoopBackOff"}}), json!({"running": {}}));
+        let said = Some(Fetched::Rejected { message: "no".into() });
+        assert_eq!(read("baton-package", ended(1, rejected), json!({})), said);
+        assert_eq!(read("baton-package", waiting, ended(1, rejected)), said);
+        assert_eq!(read("baton-package", running.clone(), ended(1, rejected)), said, "it tries again");
+        let came_through = read("baton-package", ended(0, unpacked), ended(1, rejected));
+        assert_eq!(came_through, Some(Fetched::Unpacked { sha256: "0f".repeat(32) }));
+        assert_eq!(read("baton-package", running, json!({})), None);
+        assert_eq!(
+            read("baton-package", ended(137, ""), ended(1, rejected)),
+            None,
+            "it was killed: the kubelet says so"
+        );
+        assert_eq!(read("migrate", ended(1, rejected), json!({})), None);
+    }
+
     #[test]
     fn a_relabelled_pod_is_out_of_our_hands() {
         let labels = json!({"baton.dev/instance": "three", "baton.dev/revision": "web-abc"});

@@ -54,6 +54,8 @@ const TERMINATION_LOG: &str = "/dev/termination-log";
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Characters of a URL in messages.
 const URL_CHARS_MAX: usize = 200;
+/// Characters of what is said: the kubelet cuts off what is longer than 1 KiB, where a Pod has twelve containers.
+const MESSAGE_CHARS_MAX: usize = 600;
 /// Of every package.
 const LIMITS: Limits = Limits { archive_bytes: 2 << 30, bytes: 8 << 30, entries: 200_000 };
 
@@ -65,7 +67,7 @@ const LIMITS: Limits = Limits { archive_bytes: 2 << 30, bytes: 8 << 30, entries:
 pub struct Fetch {
     /// Where it is: http or https.
     #[arg(long)]
-    url: Url,
+    url: String,
     /// An existing folder of its own, such as an emptyDir; the files are in package/files there.
     #[arg(long, value_name = "FOLDER")]
     to: PathBuf,
@@ -100,23 +102,27 @@ impl Fetch {
     }
 
     async fn fetch(&self, patience: Duration, limits: Limits) -> Fetched {
-        let named = |why: String| format!("package {}: {why}", shown(&self.url));
-        match self.steps(patience, limits).await {
+        let url = match Url::parse(&self.url) {
+            Ok(url) => url,
+            Err(why) => return Fetched::Rejected { message: format!("package.url cannot be read: {why}") },
+        };
+        let named = |why: String| problem::clipped(&format!("package {}: {why}", shown(&url)), MESSAGE_CHARS_MAX);
+        match self.steps(&url, patience, limits).await {
             Ok(sha256) => Fetched::Unpacked { sha256 },
             Err(Problem::Rejected(why)) => Fetched::Rejected { message: named(why) },
             Err(Problem::Unavailable(why) | Problem::Local(why)) => Fetched::Unavailable { message: named(why) },
         }
     }
 
-    async fn steps(&self, patience: Duration, limits: Limits) -> Result<String, Problem> {
+    async fn steps(&self, url: &Url, patience: Duration, limits: Limits) -> Result<String, Problem> {
         let place = Place(self.to.clone());
         if let Some(sha256) = place.unpacked().filter(|found| self.sha256.as_ref().is_none_or(|wanted| wanted == found))
         {
-            println!("{} is there already", shown(&self.url));
+            println!("{} is there already", shown(url));
             return Ok(sha256);
         }
         let secret = self.secret.as_deref().map(Secret::read).transpose()?.unwrap_or_default();
-        let download = Download { url: &self.url, secret: &secret, place: &place, patience, limits };
+        let download = Download { url, secret: &secret, place: &place, patience, limits };
         download.run().await?;
         println!("verifying and unpacking");
         let wanted = self.sha256.clone();

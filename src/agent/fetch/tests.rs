@@ -99,7 +99,7 @@ fn rest(archive: &Bytes, headers: &HeaderMap) -> Response<Body> {
 }
 
 fn fetch(url: &str, folder: &TempDir) -> Fetch {
-    Fetch { url: url.parse().unwrap(), to: folder.path().to_owned(), sha256: None, secret: None }
+    Fetch { url: url.to_owned(), to: folder.path().to_owned(), sha256: None, secret: None }
 }
 
 async fn fetched(url: &str) -> (TempDir, Fetched) {
@@ -245,6 +245,8 @@ async fn what_gives_nothing_for_long_is_unavailable() {
     let said = message(fetched("http://127.0.0.1:1/web.tar.gz").await.1);
     assert!(said.starts_with("unavailable: package http://127.0.0.1:1/web.tar.gz: not to be had for 0 s: "), "{said}");
     assert!(said.contains("onnection refused"), "{said}");
+    let said = message(fetched("http://[zzz]/web.tar.gz").await.1);
+    assert_eq!(said, "rejected: package.url cannot be read: invalid IPv6 address");
     // Progress that is none: it breaks off at the same place for ever, and cannot go on.
     let content = archive(&"1.4".repeat(10_000));
     let server = Server::start(move |_, _| half(&content, "W/\"1\"")).await;

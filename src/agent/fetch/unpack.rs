@@ -1,9 +1,11 @@
 //! Archives: tar.gz, tar.zst and zip, known by their first bytes.
 use std::{
     borrow::Cow,
+    cell::Cell,
     fs::File,
     io::{self, BufReader, Read, Seek},
     path::Path,
+    rc::Rc,
 };
 
 use flate2::bufread::MultiGzDecoder;
@@ -15,6 +17,8 @@ use super::{
     tree::{Limits, Tree, too_large},
 };
 
+/// Of the header of a tar's entry, with its long names and attributes.
+const HEADER_BYTES_MAX: u64 = 256 << 10;
 /// More than Linux lets a link have.
 const TARGET_BYTES_MAX: u64 = 4_097;
 /// Bits of a mode that say what a file is, and what makes it a program.
@@ -46,15 +50,22 @@ pub fn unpack(archive: &Path, root: &Path, limits: Limits) -> Result<Tree, Probl
 }
 
 fn tar(tree: &mut Tree, plain: impl Read, limits: Limits) -> Result<(), Problem> {
-    let mut plain = Bounded { plain, left: limits.bytes, exceeded: false };
-    let read = entries(tree, &mut plain);
+    let header_left = Rc::new(Cell::new(u64::MAX));
+    let mut plain = Bounded { plain, left: limits.bytes, header_left: Rc::clone(&header_left), exceeded: false };
+    let read = entries(tree, &mut plain, &header_left);
     // To its end, where the checksum of what is packed stands.
     let read = read.and_then(|()| io::copy(&mut plain, &mut io::sink()).map(drop).map_err(damaged));
     if plain.exceeded { Err(too_large(limits)) } else { read }
 }
 
-fn entries(tree: &mut Tree, plain: impl Read) -> Result<(), Problem> {
-    for entry in tar::Archive::new(plain).entries().map_err(damaged)? {
+fn entries(tree: &mut Tree, plain: impl Read, header_left: &Cell<u64>) -> Result<(), Problem> {
+    let mut archive = tar::Archive::new(plain);
+    let mut entries = archive.entries().map_err(damaged)?;
+    loop {
+        header_left.set(HEADER_BYTES_MAX);
+        let entry = entries.next();
+        header_left.set(u64::MAX);
+        let Some(entry) = entry else { return Ok(()) };
         let mut entry = entry.map_err(damaged)?;
         let path = entry.path_bytes().into_owned();
         let target = |entry: &tar::Entry<'_, _>| entry.link_name_bytes().map(Cow::into_owned).unwrap_or_default();
@@ -72,7 +83,6 @@ fn entries(tree: &mut Tree, plain: impl Read) -> Result<(), Problem> {
             _ => return Err(refused(&path, "is neither a file, a folder nor a link")),
         }
     }
-    Ok(())
 }
 
 fn zip(tree: &mut Tree, file: impl Read + Seek) -> Result<(), Problem> {
@@ -98,6 +108,8 @@ fn zip(tree: &mut Tree, file: impl Read + Seek) -> Result<(), Problem> {
 struct Bounded<R> {
     plain: R,
     left: u64,
+    /// Of what stands between two entries' contents, which is kept in memory: long names above all.
+    header_left: Rc<Cell<u64>>,
     exceeded: bool,
 }
 
@@ -108,6 +120,8 @@ impl<R: Read> Read for Bounded<R> {
             self.exceeded = true;
             return Err(io::Error::other("too large"));
         };
+        let header_left = self.header_left.get().checked_sub(count as u64);
+        self.header_left.set(header_left.ok_or_else(|| io::Error::other("an entry's header is too long"))?);
         self.left = left;
         Ok(count)
     }

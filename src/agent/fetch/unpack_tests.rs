@@ -123,6 +123,15 @@ fn what_is_packed_is_there_whatever_packed_it() {
 }
 
 #[test]
+fn a_name_may_be_long() {
+    let path = format!("{}/x", vec!["y".repeat(200); 18].join("/"));
+    let name = Entry { content: path.clone().into(), ..entry(EntryType::GNULongName, "././@LongLink", "") };
+    let (folder, result) = unpacked(&gz(&tar(&[name, file("x", "deep")])));
+    assert!(result.is_ok());
+    assert_eq!(fs::read_to_string(folder.path().join("package").join(path)).unwrap(), "deep");
+}
+
+#[test]
 fn a_hard_link_is_another_name_of_a_file_before_it() {
     let (folder, result) = unpacked(&gz(&tar(&[file("a", "one"), entry(EntryType::Link, "b", "./a")])));
     assert!(result.is_ok());
@@ -192,6 +201,8 @@ fn what_is_small_when_packed_is_bounded_when_unpacked() {
         assert!(archive.len() < zeros.len() / 2);
         assert_eq!(refusal(&archive), "unpacked, the archive has more than 1 MiB");
     }
+    let name = Entry { content: vec![b'x'; 300 << 10], ..entry(EntryType::GNULongName, "././@LongLink", "") };
+    assert_eq!(refusal(&gz(&tar(&[name, file("x", "")]))), "the archive is damaged: an entry's header is too long");
     let files: Vec<Entry> = (0..101).map(|number| file(&number.to_string(), "")).collect();
     let folders = ["a", "b", "c"].map(|first| entry(EntryType::Directory, &format!("{first}{}", "/d".repeat(45)), ""));
     for entries in [files, folders.to_vec()] {
