@@ -44,7 +44,9 @@ use super::{quantity::IntOrPercent, status::RolloutStatus, template::PodTemplate
     validation = Rule::new("has(self.selector.matchLabels) && has(self.template.metadata.labels) && self.selector.matchLabels.all(k, k in self.template.metadata.labels && self.template.metadata.labels[k] == self.selector.matchLabels[k])")
         .message("spec.selector.matchLabels must be among spec.template.metadata.labels: set the same labels in both"),
     validation = Rule::new("self.progressDeadlineSeconds > self.minReadySeconds")
-        .message("spec.progressDeadlineSeconds must exceed spec.minReadySeconds, no instance could become available in time: raise the first or lower the second")
+        .message("spec.progressDeadlineSeconds must exceed spec.minReadySeconds, no instance could become available in time: raise the first or lower the second"),
+    validation = Rule::new("!has(self.pins) || size(self.pins) == 0 || self.strategy.type == 'Batched'")
+        .message("spec.pins needs spec.strategy.type Batched, with any other type all instances run one version: remove the pins or set type to Batched")
 )]
 pub struct RolloutSpec {
     /// Number of instances, 0 to 10,000. Instance i is slot i, from 0 to replicas - 1. `kubectl scale` and
@@ -132,10 +134,15 @@ pub struct Selector {
     validation = Rule::new("!(has(self.batchSize) && has(self.batches))")
         .message("spec.strategy: batchSize and batches exclude each other; remove one of them"),
     validation = Rule::new("!((self.maxUnavailable == 0 || self.maxUnavailable == '0%') && (self.maxSurge == 0 || self.maxSurge == '0%'))")
-        .message("spec.strategy: maxUnavailable and maxSurge cannot both be 0, nothing could ever be replaced; set one of them to 1 or more")
+        .message("spec.strategy: maxUnavailable and maxSurge cannot both be 0, nothing could ever be replaced; set one of them to 1 or more"),
+    validation = Rule::new("self.type == 'Batched' || !(has(self.batchSize) || has(self.batches))")
+        .message("spec.strategy: batchSize and batches are for type Batched; remove them or set type to Batched"),
+    validation = Rule::new("self.type == 'Batched' || self.onFailure != 'RollbackFailed'")
+        .message("spec.strategy.onFailure RollbackFailed leaves two versions side by side and is for type Batched; set onFailure to Rollback or Pause")
 )]
 pub struct Strategy {
-    /// Batched: instances change in batches, lowest slot first.
+    /// Batched: instances change in batches, lowest slot first. Recreate: all old Pods end before the first new one is
+    /// created; for what cannot run in two versions at once. maxUnavailable and maxSurge are not looked at then.
     #[serde(rename = "type", default)]
     pub type_: StrategyType,
 
@@ -187,6 +194,15 @@ pub enum StrategyType {
     /// In batches.
     #[default]
     Batched,
+    /// All at once: no Pod is created while one of another revision is alive.
+    Recreate,
+}
+
+impl StrategyType {
+    /// Every instance changes at once: there are no batches, and no second version that stays.
+    pub fn is_at_once(self) -> bool {
+        self != Self::Batched
+    }
 }
 
 /// What happens when a run fails.

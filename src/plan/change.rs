@@ -278,6 +278,8 @@ pub enum HoldReason {
     HandingOver,
     /// The budget of unavailable and surplus Pods is used up.
     Budget,
+    /// Pods of another revision have yet to end (strategy Recreate).
+    OldPods,
 }
 
 impl HoldReason {
@@ -298,6 +300,7 @@ impl HoldReason {
             Self::Pinned => "Pinned",
             Self::HandingOver => "HandingOver",
             Self::Budget => "Budget",
+            Self::OldPods => "OldPods",
         }
     }
 }

@@ -195,6 +195,7 @@ impl News<'_> {
             "PodConflict" => Some(warning("PodConflict", "CreatePod", &now.message)),
             "WriteRefused" => Some(warning("WriteRefused", "RollOut", &now.message)),
             "PinInvalid" => Some(warning("PinInvalid", "Pin", &now.message)),
+            "EndNotSeen" => Some(warning("EndNotSeen", "RollOut", &now.message)),
             "PinnedSlotGone" => Some(warning("PinnedSlotGone", "Pin", &now.message)),
             _ => None,
         }

@@ -8,6 +8,7 @@ use crate::{
         rollout::{
             self, available_min,
             fold::{End, Step, World},
+            total_max,
         },
     },
     snapshot::{Ranges, Snapshot},
@@ -70,7 +71,6 @@ pub fn preview(snapshot: Snapshot) -> Preview {
     let spec = snapshot.rollout.spec.clone();
     let from = versions(&snapshot);
     let to = revision::version(&revision::data(&spec));
-    let bound = spec.replicas.saturating_add(spec.strategy.max_surge.rounded_up(spec.replicas));
     let count = |snapshot: &Snapshot| snapshot.pods.iter().filter(|pod| !pod.is_finished()).count() as i32;
     let available = |snapshot: &Snapshot| {
         let available = snapshot.pods.iter().filter(|pod| pod.is_available(spec.min_ready_seconds, snapshot.now));
@@ -93,7 +93,7 @@ pub fn preview(snapshot: Snapshot) -> Preview {
         to,
         phases: scribe.phases(&world),
         available: (fewest, available_min(&spec)),
-        pods: (most, bound),
+        pods: (most, total_max(&spec)),
         held,
         ends,
     }

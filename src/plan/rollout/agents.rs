@@ -66,7 +66,7 @@ pub(super) fn hold(snapshot: &Snapshot, leaving: &BTreeSet<String>) -> Option<Ho
     Some(Hold { reason: HoldReason::HandingOver, message, until: None })
 }
 
-fn deleted_by(change: &Change) -> Option<&str> {
+pub(super) fn deleted_by(change: &Change) -> Option<&str> {
     if let Change::DeletePod { name, .. } = change { Some(name) } else { None }
 }
 

@@ -4,7 +4,7 @@
 //! 3. [`failure`], [`deadline`]: which instances of this run have failed, or will have at a known time;
 //! 4. [`memory`]: run, opened batches and attempts, as status must remember them;
 //! 5. [`gates`]: what holds each class of work;
-//! 6. [`work`]: Pods to create and delete within the budget;
+//! 6. [`work`]: Pods to create and delete within the budget; [`recreate`]: never beside another revision;
 //! 7. [`agents`]: which of these first hand their listeners over, and which Pods are in service.
 //!
 //! When what must be remembered differs from what status says, nothing else is done: the write comes first, what
@@ -20,13 +20,15 @@ mod gates;
 mod lineage;
 mod memory;
 mod pins;
+mod recreate;
 mod slots;
 #[cfg(test)]
 pub(crate) mod tests;
 mod work;
 
-pub use budget::available_min;
+pub use budget::{available_min, total_max};
 pub use failure::{Failure, failure_of};
+pub use recreate::unconfirmed;
 pub use slots::{Done, Slot, Slots};
 
 use jiff::{SignedDuration, Timestamp};
@@ -69,9 +71,11 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         });
         leaving = None;
     }
-    // "waits for the budget" says less than what the batch waits for.
+    // "waits for the budget" says less than what the batch waits for, and this less than which Pods have yet to end.
+    let waits_for_batch = opening.hold.as_ref().is_none_or(|hold| hold.reason == HoldReason::PreviousBatchNotHealthy);
     let (urgent, for_budget) = match work.hold {
         Some(hold) if hold.reason == HoldReason::Budget => (None, Some(hold)),
+        Some(hold) if hold.reason == HoldReason::OldPods && !waits_for_batch => (None, Some(hold)),
         other => (other, None),
     };
     let hold = urgent.or(opening.hold).or(work.aside).or(for_budget);

@@ -84,7 +84,7 @@ impl<'a> Slots<'a> {
     pub(super) fn new(snapshot: &'a Snapshot, lineage: &Lineage<'a>, memory: &Memory) -> Self {
         let spec = &snapshot.rollout.spec;
         let replicas = replicas(spec);
-        let opened = opened(lineage, memory, replicas);
+        let opened = opened(lineage, memory, replicas, spec.strategy.type_.is_at_once());
         let effective = lineage.effective.map(|revision| revision.name.as_str());
         let stable = lineage.stable.map(|revision| revision.name.as_str());
         let retried = effective.filter(|_| memory.batch.is_some() && !lineage.is_back());
@@ -275,9 +275,12 @@ fn rolled_back(snapshot: &Snapshot, lineage: &Lineage<'_>, memory: &Memory) -> R
 }
 
 /// On the first creation, on the way back and outside a run every slot is assigned the effective revision at once.
-fn opened(lineage: &Lineage<'_>, memory: &Memory, replicas: i32) -> i32 {
+fn opened(lineage: &Lineage<'_>, memory: &Memory, replicas: i32, is_at_once: bool) -> i32 {
     match &memory.batch {
-        Some(batch) if !lineage.is_back() && !lineage.is_first() => batch.opened.clamp(0, replicas),
+        Some(batch) if !lineage.is_back() && !lineage.is_first() => {
+            // What is new by scaling joins a run that changes all at once.
+            if is_at_once && batch.opened > 0 { replicas } else { batch.opened.clamp(0, replicas) }
+        }
         _ => replicas,
     }
 }

@@ -2,7 +2,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Alarm, View, after, agents, attempts::Attempts, budget::TERMINATING_COUNTS_SECONDS, failure::broken_at, gates,
+    Alarm, View, after, agents,
+    attempts::Attempts,
+    budget::TERMINATING_COUNTS_SECONDS,
+    failure::broken_at,
+    gates,
+    recreate::{self, Alive},
     slots::Slot,
 };
 use crate::{
@@ -48,6 +53,8 @@ struct Planner<'v, 'a, 'm> {
     /// Of pinned slots: they keep nothing else waiting.
     aside: Option<Hold>,
     creates_held: Option<Hold>,
+    /// With strategy Recreate.
+    alive: Option<Alive<'a>>,
 }
 
 impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
@@ -61,6 +68,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             hold: None,
             aside: None,
             creates_held: None,
+            alive: Alive::of(view.snapshot),
         };
         if let Some(refusal) = &view.snapshot.create_refusal
             && !planner.alarm.passed(refusal.retry_at)
@@ -82,7 +90,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
 
     /// The first counts; but that the budget is used up says less than what keeps it from being given back.
     fn note(&mut self, hold: Hold) {
-        if self.hold.as_ref().is_none_or(|known| known.reason == HoldReason::Budget) {
+        let says_less = |known: &Hold| [HoldReason::Budget, HoldReason::OldPods].contains(&known.reason);
+        if self.hold.as_ref().is_none_or(says_less) {
             self.hold = Some(hold);
         }
     }
@@ -135,8 +144,10 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         for slot in view.slots.wanted().filter(|slot| slot.live.len() > 1) {
             let best = slot.live[0];
             for pod in &slot.live[1..] {
-                // A Ready Pod leaves only when the better one has taken over: that is what the surge is for.
-                if pod.is_ready() && !self.available(best) {
+                // A Ready Pod leaves only when the better one has taken over: that is what the surge is for. Where revisions
+                // may not live side by side there is none.
+                let may_stay = self.alive.is_none() || pod.revision == best.revision;
+                if pod.is_ready() && !self.available(best) && may_stay {
                     continue;
                 }
                 let same = pod.revision == best.revision && !view.slots.is_renewal_due(pod);
@@ -271,7 +282,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             if pod.is_ready() && (self.creates_held.is_some() || !self.budget.take_create()) {
                 self.budget.take_instance(self.available(pod));
             }
-        } else if !pod.is_ready() {
+        } else if self.alive.is_some() || !pod.is_ready() {
             self.changes.push(delete(pod, reason)); // costs no availability, and may free what the new one needs
         } else if self.creates_held.is_none() && self.budget.total < self.budget.total_max {
             self.create(slot, reason);
@@ -317,6 +328,10 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             } else if let Some(hold) = gates::template(view, self.alarm) {
                 self.note(hold);
             }
+            return true;
+        }
+        if self.alive.as_mut().is_some_and(|alive| !alive.admit(&revision.name)) {
+            recreate::hold(view.snapshot, revision).into_iter().for_each(|hold| self.note(hold));
             return true;
         }
         if !self.budget.take_create() {
@@ -369,9 +384,13 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     }
 
     fn finish(mut self) -> Work {
-        let leaving = agents::hold_back(self.view.snapshot, &mut self.changes);
+        let mut leaving = agents::hold_back(self.view.snapshot, &mut self.changes);
         if let Some(hold) = agents::hold(self.view.snapshot, &leaving) {
             self.note(hold);
+        }
+        if self.alive.is_some() {
+            // Nothing is handed to what is about to leave.
+            leaving.extend(self.changes.iter().filter_map(agents::deleted_by).map(str::to_owned));
         }
         self.changes.extend(agents::in_service(self.view.snapshot));
         let drained = agents::drained(self.view.snapshot, &leaving, &self.changes);

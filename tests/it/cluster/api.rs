@@ -129,6 +129,25 @@ fn two_ways_to_say_the_batches_are_refused() {
     assert_refused(&[("/spec/strategy/batchSize", json!(0))], &["spec.strategy.batchSize must be at least 1 or 1%"]);
 }
 
+/// B1: what would leave two versions side by side contradicts the type.
+#[test]
+fn batches_pins_and_part_rollbacks_are_for_batched() {
+    let of = |field, value| {
+        [("/spec/strategy/type", json!("Recreate")), ("/spec/strategy/batchSize", json!(null)), (field, value)]
+    };
+    let batches = "spec.strategy: batchSize and batches are for type Batched; remove them or set type to Batched";
+    assert_refused(&of("/spec/strategy/batchSize", json!(1)), &[batches]);
+    assert_refused(&of("/spec/strategy/batches", json!([{"upTo": 1}])), &[batches]);
+    let part = "spec.strategy.onFailure RollbackFailed leaves two versions side by side and is for type Batched";
+    assert_refused(&of("/spec/strategy/onFailure", json!("RollbackFailed")), &[part]);
+    let pins = json!([{"instances": "0", "revision": "web-b"}]);
+    assert_refused(&of("/spec/pins", pins), &["spec.pins needs spec.strategy.type Batched"]);
+    let mut object = web();
+    object["spec"]["strategy"] = json!({"type": "Recreate"});
+    let output = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &object);
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[test]
 fn names_that_leave_no_room_for_those_of_pods_are_refused() {
     let sentence = "metadata.name must be a DNS label that starts with a letter, of at most 40 characters";

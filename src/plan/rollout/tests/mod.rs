@@ -8,5 +8,6 @@ mod listeners;
 mod looks;
 mod pins;
 mod properties;
+mod recreate;
 mod restarts;
 pub(crate) mod worlds;

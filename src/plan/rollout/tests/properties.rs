@@ -8,7 +8,7 @@ use super::{
     fixture::Fixture,
     worlds::{
         available_instances, bounds, check_plan, check_rest, coins, look, pinned_to, run_partly, skew_seconds, total,
-        world, world_with_pins,
+        world, world_to_recreate, world_with_pins,
     },
 };
 use crate::{
@@ -276,6 +276,51 @@ mod with_pins {
         /// R20
         #[test]
         fn a_stale_controller_keeps_the_bounds(snapshot in world_with_pins(), seed in any::<u64>(), early in 0..20usize, later in 1..20usize) {
+            stands_a_stale_controller(snapshot, seed, early, later)?;
+        }
+    }
+}
+
+/// The same with strategy Recreate; and never is a Pod made beside one of another revision.
+mod to_recreate {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, max_global_rejects: 50_000, ..ProptestConfig::default() })]
+
+        /// B1 R2 R4 R10
+        #[test]
+        fn one_plan_makes_no_second_revision(snapshot in world_to_recreate(), skew in skew_seconds()) {
+            keeps_the_bounds(snapshot, skew)?;
+        }
+
+        /// B1 R2 R6 R7 R15 R19
+        #[test]
+        fn every_world_comes_to_rest_with_one_revision(snapshot in world_to_recreate(), skew in skew_seconds(), seed in any::<u64>()) {
+            comes_to_rest(snapshot, skew, seed)?;
+        }
+
+        /// B1 R8 R13
+        #[test]
+        fn a_revert_completes(snapshot in world_to_recreate(), seed in any::<u64>()) {
+            completes_a_revert(snapshot, seed)?;
+        }
+
+        /// B1 R16
+        #[test]
+        fn scale_and_roll_together(snapshot in world_to_recreate(), seed in any::<u64>(), scales in proptest::collection::vec(0..8i32, 1..4)) {
+            scales_and_rolls(snapshot, seed, scales)?;
+        }
+
+        /// B1 R5
+        #[test]
+        fn lost_pods_come_back(snapshot in world_to_recreate(), seed in any::<u64>()) {
+            brings_back_what_is_lost(snapshot, seed)?;
+        }
+
+        /// B1 R20
+        #[test]
+        fn a_stale_controller_keeps_the_bounds(snapshot in world_to_recreate(), seed in any::<u64>(), early in 0..20usize, later in 1..20usize) {
             stands_a_stale_controller(snapshot, seed, early, later)?;
         }
     }

@@ -9,7 +9,7 @@ use super::fixture::{Fixture, at};
 use crate::{
     api::{
         Time,
-        rollout::{OnFailure, Pin},
+        rollout::{OnFailure, Pin, StrategyType},
     },
     plan::{
         Change, HoldReason, Plan,
@@ -91,6 +91,16 @@ pub(crate) fn world_with_pins() -> impl Strategy<Value = Snapshot> {
     })
 }
 
+/// The same with strategy Recreate.
+pub(super) fn world_to_recreate() -> impl Strategy<Value = Snapshot> {
+    world().prop_map(|mut snapshot| {
+        let strategy = &mut snapshot.rollout.spec.strategy;
+        strategy.type_ = StrategyType::Recreate;
+        (strategy.batches, strategy.batch_size) = (None, None);
+        snapshot
+    })
+}
+
 /// What this slot is pinned to.
 pub(crate) fn pinned_to(snapshot: &Snapshot, slot: i32) -> Option<&String> {
     let pins = &snapshot.rollout.spec.pins;
@@ -100,6 +110,9 @@ pub(crate) fn pinned_to(snapshot: &Snapshot, slot: i32) -> Option<&String> {
 /// Bounds as a Deployment has them: (fewest available, most Pods).
 pub(super) fn bounds(snapshot: &Snapshot) -> (i32, i32) {
     let spec = &snapshot.rollout.spec;
+    if spec.strategy.type_ == StrategyType::Recreate {
+        return (0, spec.replicas);
+    }
     let surge = spec.strategy.max_surge.rounded_up(spec.replicas);
     let unavailable = spec.strategy.max_unavailable.rounded_down(spec.replicas);
     let unavailable = if surge == 0 { unavailable.max(1) } else { unavailable };
@@ -160,10 +173,13 @@ fn check_availability(snapshot: &Snapshot, skew_seconds: i64, deleted: &[&str]) 
 
 /// Pods, Terminating ones included as long as they count: by the clock of the operator, who cannot know better.
 pub(super) fn total(snapshot: &Snapshot, skew_seconds: i64) -> i32 {
+    snapshot.pods.iter().filter(|pod| is_alive(snapshot, pod, skew_seconds)).count() as i32
+}
+
+fn is_alive(snapshot: &Snapshot, pod: &Pod, skew_seconds: i64) -> bool {
     let now = snapshot.now + SignedDuration::from_secs(skew_seconds.max(0));
     let given_up = |at: Timestamp| at + SignedDuration::from_secs(TERMINATING_COUNTS_SECONDS) <= now;
-    let counts = |pod: &Pod| !pod.is_finished() && !pod.deletion.is_some_and(given_up);
-    snapshot.pods.iter().filter(|pod| counts(pod)).count() as i32
+    !pod.is_finished() && !pod.deletion.is_some_and(given_up)
 }
 
 /// R1, R2, R4, R10 of one plan, whatever part of it is carried out.
@@ -195,11 +211,28 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
         }
     }
     check_availability(snapshot, skew_seconds, &deleted)?;
+    if spec.strategy.type_ == StrategyType::Recreate {
+        check_alone(snapshot, planned, skew_seconds)?;
+    }
     prop_assert!(
         created == 0 || total(snapshot, skew_seconds) + created <= total_max,
         "R2: {} + {created} > {total_max}",
         total(snapshot, skew_seconds)
     );
+    Ok(())
+}
+
+/// Recreate: whatever part of a plan is carried out, no Pod is made beside one of another revision.
+fn check_alone(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result<(), TestCaseError> {
+    let created = planned.changes.iter().filter_map(|change| match change {
+        Change::CreatePod { revision, .. } => Some(revision.as_str()),
+        _ => None,
+    });
+    let created: BTreeSet<&str> = created.collect();
+    let alive =
+        snapshot.pods.iter().filter(|pod| is_alive(snapshot, pod, skew_seconds)).map(|pod| pod.revision.as_str());
+    let alive: BTreeSet<&str> = alive.collect();
+    prop_assert!(created.is_empty() || created.union(&alive).count() == 1, "{created:?} beside {alive:?}");
     Ok(())
 }
 
@@ -275,7 +308,8 @@ impl Seen {
         prop_assert!(self.remaining <= before.remaining, "R6: {} to do after {}", self.remaining, before.remaining);
         let memory = &planned.memory;
         let forward = memory.effective != memory.stable && memory.stable.is_some();
-        if self.opened == before.opened || !forward {
+        let has_batches = snapshot.rollout.spec.strategy.type_ == StrategyType::Batched;
+        if self.opened == before.opened || !forward || !has_batches {
             return Ok(());
         }
         let tolerated = memory.failed.as_ref().map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();

@@ -4,6 +4,7 @@ pub mod faults;
 mod helm;
 mod pins;
 mod plugin;
+mod recreate;
 mod refusals;
 mod requests;
 mod rolls;
