@@ -48,6 +48,12 @@ pub const ANNOTATION_FAILED_REASON: &str = "baton.dev/failed-reason";
 /// Annotation on ControllerRevisions: `spec.request` in words, at the time the revision became the wanted one.
 pub const ANNOTATION_CHANGE_CAUSE: &str = "baton.dev/change-cause";
 
+/// Annotation on a Service that a Rollout switches (strategy BlueGreen): when it was last switched (RFC 3339). The old Pods stay
+/// for a while from then on, whoever leads meanwhile; it is written with the selector, in one write.
+pub const ANNOTATION_SWITCHED_AT: &str = "baton.dev/switched-at";
+/// Annotation on such a Service: name of the ControllerRevision that it selected before.
+pub const ANNOTATION_SWITCHED_FROM: &str = "baton.dev/switched-from";
+
 /// Label on Pods outside a Rollout: with the value `true`, a ListenerSet whose selector matches may give them listeners.
 pub const LABEL_AGENT: &str = "baton.dev/agent";
 /// Label on every Lease of the hand-off: [`LEASE_SESSION`] or [`LEASE_LISTENER`]. One selector, so that one watch shows

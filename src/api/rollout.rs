@@ -137,12 +137,15 @@ pub struct Selector {
         .message("spec.strategy: maxUnavailable and maxSurge cannot both be 0, nothing could ever be replaced; set one of them to 1 or more"),
     validation = Rule::new("self.type == 'Batched' || !(has(self.batchSize) || has(self.batches))")
         .message("spec.strategy: batchSize and batches are for type Batched; remove them or set type to Batched"),
+    validation = Rule::new("(self.type == 'BlueGreen') == has(self.blueGreen)")
+        .message("spec.strategy: type BlueGreen and blueGreen belong together; set both, or neither"),
     validation = Rule::new("self.type == 'Batched' || self.onFailure != 'RollbackFailed'")
         .message("spec.strategy.onFailure RollbackFailed leaves two versions side by side and is for type Batched; set onFailure to Rollback or Pause")
 )]
 pub struct Strategy {
     /// Batched: instances change in batches, lowest slot first. Recreate: all old Pods end before the first new one is
-    /// created; for what cannot run in two versions at once. maxUnavailable and maxSurge are not looked at then.
+    /// created; for what cannot run in two versions at once. BlueGreen: a whole second set of Pods, and one switch of a Service.
+    /// maxUnavailable and maxSurge are looked at with Batched only.
     #[serde(rename = "type", default)]
     pub type_: StrategyType,
 
@@ -164,6 +167,10 @@ pub struct Strategy {
     #[serde(default = "defaults::quarter")]
     pub max_surge: IntOrPercent,
 
+    /// With type BlueGreen: which Services are switched, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blue_green: Option<BlueGreen>,
+
     /// What happens when failureThreshold instances of a run have failed.
     #[serde(default)]
     pub on_failure: OnFailure,
@@ -182,6 +189,7 @@ impl Default for Strategy {
             batches: None,
             max_unavailable: defaults::quarter(),
             max_surge: defaults::quarter(),
+            blue_green: None,
             on_failure: OnFailure::Rollback,
             failure_threshold: defaults::failure_threshold(),
         }
@@ -196,6 +204,8 @@ pub enum StrategyType {
     Batched,
     /// All at once: no Pod is created while one of another revision is alive.
     Recreate,
+    /// All at once: a second set of Pods, and one switch of a Service.
+    BlueGreen,
 }
 
 impl StrategyType {
@@ -203,6 +213,52 @@ impl StrategyType {
     pub fn is_at_once(self) -> bool {
         self != Self::Batched
     }
+}
+
+/// Which Services are switched, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.previewService) || self.previewService != self.activeService")
+        .message("spec.strategy.blueGreen.previewService must be another Service than activeService")
+)]
+pub struct BlueGreen {
+    /// The Service that clients use, in the Rollout's namespace. Baton sets the key baton.dev/revision in its selector, and the
+    /// annotations baton.dev/switched-at and -from; nothing else. No other Rollout may name it.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("spec.strategy.blueGreen.activeService must be the name of a Service, such as web"))]
+    pub active_service: String,
+    /// A Service that selects the new set from when it is available: to try it before clients do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("spec.strategy.blueGreen.previewService must be the name of a Service, such as web-preview"))]
+    pub preview_service: Option<String>,
+    /// Auto: as soon as the new set is available. Manual: once spec.approve names the run and batch 1. A revision that has
+    /// completed before needs no approval.
+    #[serde(default)]
+    pub promote: Promote,
+    /// How long the old set stays after the switch: connections end, and the way back is one switch. With less than what
+    /// kube-proxy and load balancers take to follow (a few seconds) requests may fail.
+    #[serde(default = "defaults::scale_down_delay_seconds")]
+    #[schemars(range(min = 0, max = 604_800))]
+    pub scale_down_delay_seconds: i32,
+}
+
+impl BlueGreen {
+    /// Names of the Services.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.active_service).chain(&self.preview_service)
+    }
+}
+
+/// Who decides that clients get the new set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Promote {
+    /// As soon as it is available.
+    #[default]
+    Auto,
+    /// A person, by spec.approve.
+    Manual,
 }
 
 /// What happens when a run fails.
@@ -326,6 +382,9 @@ mod defaults {
     }
     pub(super) fn revision_history_limit() -> i32 {
         10
+    }
+    pub(super) fn scale_down_delay_seconds() -> i32 {
+        30
     }
     pub(super) fn failure_threshold() -> i32 {
         1

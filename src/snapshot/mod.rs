@@ -12,6 +12,7 @@ pub mod pod;
 pub mod ranges;
 pub mod report;
 pub mod revision;
+pub mod service;
 pub mod template;
 pub mod wire;
 
@@ -25,6 +26,7 @@ use jiff::Timestamp;
 pub use pod::{Container, ContainerEnd, ContainerState, Pod, PodPhase};
 pub use ranges::Ranges;
 pub use revision::Revision;
+pub use service::{Service, ServiceSeen, Services, Switched};
 pub use template::TemplateCheck;
 
 use crate::api::Rollout;
@@ -50,6 +52,8 @@ pub struct Snapshot {
     pub create_refusal: Option<CreateRefusal>,
     /// What the agents of these Pods tell.
     pub agents: Agents,
+    /// The Services that the Rollout switches.
+    pub services: Services,
     /// The time of this look.
     pub now: Timestamp,
 }

@@ -71,8 +71,8 @@ pub(super) fn kstatus(verdict: &Verdict) -> Vec<Statement> {
 
 /// As of a Deployment: enough instances are available.
 fn available(look: &Look<'_>) -> Statement {
-    let available = |pod: &&Pod| pod.is_available(look.spec().min_ready_seconds, look.snapshot.now);
-    let have = look.slots.wanted().filter(|slot| slot.live.iter().any(available)).count() as i32;
+    let available = |pod: &Pod| pod.is_available(look.spec().min_ready_seconds, look.snapshot.now);
+    let have = look.slots.wanted().filter(|slot| look.serves(slot, available)).count() as i32;
     let need = crate::plan::rollout::available_min(look.spec());
     let message = format!("{have} of {} instances are available, at least {need} must be", look.replicas());
     if have >= need {

@@ -15,7 +15,7 @@ pub(super) const TERMINATING_COUNTS_SECONDS: i64 = 30;
 pub(super) struct Budget {
     /// Fewest available instances that must remain; Pods, while any are retired beyond replicas.
     pub available_min: i32,
-    /// Pods that are available.
+    /// Pods that are available; with strategy BlueGreen those that clients use.
     pub available_pods: i32,
     /// Instances that are available: slots below replicas with an available Pod. A surge Pod beside one adds nothing.
     pub available_instances: i32,
@@ -32,7 +32,7 @@ impl Budget {
         Self {
             // All old ones leave at once.
             available_min: if recreate::is_asked_for(snapshot) { 0 } else { available_min(spec) },
-            available_pods: snapshot.pods.iter().filter(|pod| available(pod)).count() as i32,
+            available_pods: snapshot.pods.iter().filter(|pod| available(pod) && slots.is_in_use(pod)).count() as i32,
             available_instances: slots.wanted().filter(|slot| slot.live.iter().any(|pod| available(pod))).count()
                 as i32,
             total_max: total_max(spec),
@@ -81,6 +81,7 @@ pub fn total_max(spec: &RolloutSpec) -> i32 {
     match spec.strategy.type_ {
         StrategyType::Batched => replicas.saturating_add(spec.strategy.max_surge.rounded_up(replicas)),
         StrategyType::Recreate => replicas,
+        StrategyType::BlueGreen => replicas.saturating_mul(2),
     }
 }
 

@@ -6,12 +6,12 @@ use jiff::Timestamp;
 
 use super::{after, failure_of, plan};
 use crate::{
-    api::{Rollout, RolloutStatus, rollout::Approve, status::BatchStatus},
+    api::{Rollout, RolloutStatus, names::LABEL_REVISION, rollout::Approve, status::BatchStatus},
     plan::{
         change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark},
         revision,
     },
-    snapshot::{Pod, PodPhase, Revision, Snapshot, TemplateCheck, listener_set::PodEnds},
+    snapshot::{Pod, PodPhase, Revision, ServiceSeen, Snapshot, TemplateCheck, listener_set::PodEnds},
 };
 
 /// Steps after which a fold gives up: ten writes a slot at the most slots, and some.
@@ -164,6 +164,17 @@ impl World {
                 if let Some(pod) = self.snapshot.pods.iter_mut().find(|pod| pod.uid == *uid).map(Arc::make_mut) {
                     pod.in_service = Some(*in_service);
                     pod.resource_version.push('s');
+                }
+            }
+            Change::SwitchService { name, resource_version, revision, switched, .. } => {
+                let services = &mut self.snapshot.services;
+                for seen in [&mut services.active, &mut services.preview] {
+                    let ServiceSeen::Seen(service) = seen else { continue };
+                    if service.name == *name && service.resource_version == *resource_version {
+                        service.selector.insert(LABEL_REVISION.into(), revision.clone());
+                        service.switched = switched.clone().or(service.switched.take());
+                        service.resource_version.push('w');
+                    }
                 }
             }
             Change::SetDrained { uid, busy, .. } => {

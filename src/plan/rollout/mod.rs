@@ -5,6 +5,7 @@
 //! 4. [`memory`]: run, opened batches and attempts, as status must remember them;
 //! 5. [`gates`]: what holds each class of work;
 //! 6. [`work`]: Pods to create and delete within the budget; [`recreate`]: never beside another revision;
+//!    [`blue_green`]: a whole second set, and the switch of a Service to it;
 //! 7. [`agents`]: which of these first hand their listeners over, and which Pods are in service.
 //!
 //! When what must be remembered differs from what status says, nothing else is done: the write comes first, what
@@ -12,6 +13,7 @@
 mod agents;
 mod attempts;
 pub mod batches;
+mod blue_green;
 mod budget;
 mod deadline;
 mod failure;
@@ -26,6 +28,7 @@ mod slots;
 pub(crate) mod tests;
 mod work;
 
+pub use blue_green::Sets;
 pub use budget::{available_min, total_max};
 pub use failure::{Failure, failure_of};
 pub use recreate::unconfirmed;
@@ -54,11 +57,13 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     view.memory.failed = failure::remember(&view, &mut alarm);
     let opening = memory::open_batches(&view, &mut alarm);
     view.remember_batch(opening.batch);
+    let switch = blue_green::switch(&view, &mut alarm);
     let work = work::pods(&view, &mut alarm);
     view.memory.attempts = work.attempts;
 
     let mut changes = lineage.changes(snapshot, &view.memory);
     changes.extend(lineage.conclude(&view));
+    changes.extend(switch.changes);
     changes.extend(work.changes);
     let mut leaving = Some(work.leaving);
     if view.memory != remembered {
@@ -78,7 +83,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         Some(hold) if hold.reason == HoldReason::OldPods && !waits_for_batch => (None, Some(hold)),
         other => (other, None),
     };
-    let hold = urgent.or(opening.hold).or(work.aside).or(for_budget);
+    let hold = urgent.or(opening.hold).or(switch.hold).or(work.aside).or(for_budget);
     Plan { memory: view.memory, changes, leaving, hold, wake_at: alarm.at }
 }
 

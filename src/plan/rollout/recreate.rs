@@ -44,11 +44,11 @@ pub fn unconfirmed(snapshot: &Snapshot) -> impl Iterator<Item = &Pod> {
     pods.filter(|pod| pod.deletion.is_some() && !pod.is_finished() && !counts(snapshot, pod))
 }
 
-/// What people read while old Pods end.
-pub(super) fn hold(snapshot: &Snapshot, revision: &Revision) -> Option<Hold> {
-    let mut pods = in_the_way(snapshot, &revision.name);
-    let first = pods.next()?;
-    let others = match pods.count() {
+/// What people read while these Pods end.
+pub(super) fn hold<'p>(pods: impl Iterator<Item = &'p Pod>, revision: &Revision) -> Option<Hold> {
+    let pods: Vec<&Pod> = pods.collect();
+    let first = pods.iter().min_by_key(|pod| (pod.slot, &pod.name))?;
+    let others = match pods.len() - 1 {
         0 => String::new(),
         more => format!(" and {more} more"),
     };

@@ -1,4 +1,5 @@
 //! Text fixtures, folds to completion, property tests.
+mod blue_green;
 mod faults;
 pub(crate) mod fixture;
 mod folds;
