@@ -38,9 +38,9 @@ impl<'a> Attempts<'a> {
             };
             for index in Ranges::parse(&remembered.instances).0 {
                 let is_kept = view.slots.sets().is_some_and(|sets| sets.kept == Some(revision.name.as_str()));
-                let lacks = |slot: &&Slot<'_>| match slot.assigned == Some(revision.name.as_str()) {
-                    true => !slot.fresh,
-                    false => is_kept && slot.kept.is_empty(),
+                let lacks = |slot: &&Slot<'_>| {
+                    let is_assigned = slot.assigned == Some(revision.name.as_str());
+                    if is_assigned { !slot.fresh } else { is_kept && slot.kept.is_empty() }
                 };
                 let slot = view.slots.wanted_at(index).filter(lacks);
                 if slot.is_some_and(|slot| !has(slot, &name(view, index, revision, attempt))) {

@@ -404,7 +404,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
 
     fn hold_for_old_pods<'p>(&mut self, pods: impl Iterator<Item = &'p Pod>, revision: &Revision) {
         if self.hold.is_none() {
-            recreate::hold(pods, revision).into_iter().for_each(|hold| self.note(hold));
+            self.hold = recreate::hold(pods, revision);
         }
     }
 

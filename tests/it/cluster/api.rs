@@ -148,6 +148,31 @@ fn batches_pins_and_part_rollbacks_are_for_batched() {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// B3
+#[test]
+fn blue_green_names_its_services() {
+    let strategy = |strategy: Value| [("/spec/strategy", strategy)];
+    let both = "spec.strategy: type BlueGreen and blueGreen belong together; set both, or neither";
+    assert_refused(&strategy(json!({"type": "BlueGreen"})), &[both]);
+    assert_refused(&strategy(json!({"blueGreen": {"activeService": "web"}})), &[both]);
+    let of = |settings: Value| strategy(json!({"type": "BlueGreen", "blueGreen": settings}));
+    assert_refused(&of(json!({})), &["spec.strategy.blueGreen.activeService: Required value"]);
+    let name = "spec.strategy.blueGreen.activeService must be the name of a Service, such as web";
+    assert_refused(&of(json!({"activeService": "shop/web"})), &[name]);
+    let same = "spec.strategy.blueGreen.previewService must be another Service than activeService";
+    assert_refused(&of(json!({"activeService": "web", "previewService": "web"})), &[same]);
+    assert_refused(&of(json!({"activeService": "web", "scaleDownDelaySeconds": -1})), &["scaleDownDelaySeconds"]);
+    let batches = json!({"type": "BlueGreen", "blueGreen": {"activeService": "web"}, "batchSize": 1});
+    assert_refused(&strategy(batches), &["batchSize and batches are for type Batched"]);
+    let mut object = web();
+    object["spec"]["strategy"] = json!({"type": "BlueGreen", "blueGreen": {"activeService": "web"}});
+    let output = kubectl_with(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &object);
+    assert!(output.status.success(), "{output:?}");
+    let made: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let settings = json!({"activeService": "web", "promote": "Auto", "scaleDownDelaySeconds": 30});
+    assert_eq!(made["spec"]["strategy"]["blueGreen"], settings);
+}
+
 #[test]
 fn names_that_leave_no_room_for_those_of_pods_are_refused() {
     let sentence = "metadata.name must be a DNS label that starts with a letter, of at most 40 characters";

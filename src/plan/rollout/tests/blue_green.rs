@@ -17,14 +17,14 @@ use crate::{
     snapshot::{ServiceSeen, Snapshot, Switched},
 };
 
-fn spec(more: serde_json::Value) -> serde_json::Value {
+fn spec(more: &serde_json::Value) -> serde_json::Value {
     let mut settings = json!({"activeService": "web"});
     settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     json!({"progressDeadlineSeconds": 60, "strategy": {"type": "BlueGreen", "blueGreen": settings}})
 }
 
 fn blue_green(slots: &str, want: char) -> Fixture {
-    Fixture::new(slots, want, spec(json!({}))).serving(Some('a'))
+    Fixture::new(slots, want, spec(&json!({}))).serving(Some('a'))
 }
 
 fn begun(slots: &str) -> Fixture {
@@ -49,7 +49,8 @@ fn switched_from(fixture: &mut Fixture, from: char, second: i64) {
 /// B3: the second set, the switch, and the old set half a minute later.
 #[test]
 fn a_whole_second_set_then_one_switch() {
-    let snapshot = Fixture::new("a a", 'b', spec(json!({"previewService": "web-preview"}))).serving(Some('a')).snapshot;
+    let snapshot =
+        Fixture::new("a a", 'b', spec(&json!({"previewService": "web-preview"}))).serving(Some('a')).snapshot;
     let mut world = World::new(snapshot, 5);
     let (story, end) = tell(&mut world);
     assert_eq!(end, End::Done);
@@ -90,7 +91,7 @@ fn a_broken_set_is_never_switched_to() {
 /// B3: with nothing to go back to it switches as soon as it can, also where a person decides later.
 #[test]
 fn the_first_version_is_switched_to_by_itself() {
-    let mut snapshot = Fixture::new(". .", 'b', spec(json!({"promote": "Manual"}))).serving(None).snapshot;
+    let mut snapshot = Fixture::new(". .", 'b', spec(&json!({"promote": "Manual"}))).serving(None).snapshot;
     snapshot.revisions.retain(|revision| revision.name == "b");
     let mut world = World::new(snapshot, 5);
     let mut held = Vec::new();
@@ -102,7 +103,7 @@ fn the_first_version_is_switched_to_by_itself() {
 /// B3: a person says when.
 #[test]
 fn a_person_decides_when_to_switch() {
-    let manual = spec(json!({"promote": "Manual", "previewService": "web-preview"}));
+    let manual = spec(&json!({"promote": "Manual", "previewService": "web-preview"}));
     let mut fixture = Fixture::new("ab ab", 'b', manual).serving(Some('a')).opened(2).settled();
     let message = "hold AwaitingApproval: b is available as Service web-preview; waiting for approval: set spec.approve to {run: 1, batch: 1} to switch Service web to it";
     assert_eq!(fixture.looks(), format!("Service web-preview: b; {message}"));
@@ -165,7 +166,7 @@ fn an_abort_before_the_switch_ends_the_new_set() {
 /// The old set stays until its time is over, whoever leads by then: the Service says when it was switched.
 #[test]
 fn the_old_set_stays_for_a_while() {
-    let mut fixture = Fixture::new("ab ab", 'b', spec(json!({}))).serving(Some('b'));
+    let mut fixture = Fixture::new("ab ab", 'b', spec(&json!({}))).serving(Some('b'));
     fixture.snapshot.revisions.iter_mut().find(|revision| revision.name == "b").unwrap().completed_at = Some(at(-20));
     switched_from(&mut fixture, 'a', -20);
     let mut fixture = fixture.settled();
@@ -209,7 +210,7 @@ fn a_key_that_is_gone_is_set_again() {
     let mut fixture = begun("ab ab~");
     fixture = fixture.serving(None).settled();
     assert_eq!(does(&fixture), "Service web: a");
-    assert_eq!(does(&Fixture::new("a a", 'a', spec(json!({}))).serving(None).settled()), "Service web: a");
+    assert_eq!(does(&Fixture::new("a a", 'a', spec(&json!({}))).serving(None).settled()), "Service web: a");
 }
 
 /// A restart: a new Pod beside each old one, within the set that clients use.

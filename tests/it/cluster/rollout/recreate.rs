@@ -7,7 +7,8 @@ use super::{
 };
 
 fn spec() -> serde_json::Value {
-    json!({"replicas": 3, "progressDeadlineSeconds": 30, "strategy": {"type": "Recreate"}})
+    // A program that ends at once is Ready for a moment.
+    json!({"replicas": 3, "minReadySeconds": 2, "progressDeadlineSeconds": 30, "strategy": {"type": "Recreate"}})
 }
 
 /// B1: no Pod of the new version is there before the last one of the old has gone; forward, and back again.
