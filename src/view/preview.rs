@@ -40,6 +40,8 @@ pub struct Phase {
     pub batch: Option<(i32, i32)>,
     /// What happens to which instances.
     pub actions: Vec<Action>,
+    /// Services that are switched after that, each with the version that it selects then (strategy BlueGreen).
+    pub switches: Vec<(String, String)>,
     /// The pause after it.
     pub pause: Option<Pause>,
     /// The version is noted as completed when it is done.
@@ -60,9 +62,9 @@ pub struct Action {
 }
 
 impl Preview {
-    /// Nothing would be created, deleted or replaced.
+    /// Nothing would be created, deleted, replaced or switched.
     pub fn is_empty(&self) -> bool {
-        self.phases.iter().all(|phase| phase.actions.is_empty())
+        self.phases.iter().all(|phase| phase.actions.is_empty() && phase.switches.is_empty())
     }
 }
 
@@ -130,6 +132,8 @@ struct Scribe {
     /// (place, slot) → what was done to it.
     done: BTreeMap<(Place, i32), Done>,
     completed: Vec<Place>,
+    /// Service and version.
+    switches: Vec<(Place, (String, String))>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -157,16 +161,25 @@ impl Scribe {
                     done.deleted = true;
                     done.restart |= *reason == PodReason::Restart;
                 }
+                Change::SwitchService { name, revision, .. } => {
+                    let data = world.snapshot.revisions.iter().find(|r| r.name == *revision).map(|r| &r.data);
+                    self.visit(place);
+                    self.switches.push((place, (name.clone(), data.map(revision::version).unwrap_or_default())));
+                }
                 Change::MarkRevision { mark: RevisionMark::Completed { .. }, .. } => self.completed.push(place),
                 _ => {}
             }
         }
     }
 
-    fn done_at(&mut self, place: Place, slot: i32) -> &mut Done {
+    fn visit(&mut self, place: Place) {
         if !self.places.contains(&place) {
             self.places.push(place);
         }
+    }
+
+    fn done_at(&mut self, place: Place, slot: i32) -> &mut Done {
+        self.visit(place);
         self.done.entry((place, slot)).or_default()
     }
 
@@ -180,6 +193,12 @@ impl Scribe {
             Phase {
                 batch: (count > 0).then_some((index, count)),
                 actions: self.actions(*place),
+                switches: self
+                    .switches
+                    .iter()
+                    .filter(|(at, _)| at == place)
+                    .map(|(_, switch)| switch.clone())
+                    .collect(),
                 pause: boundary.and_then(|boundary| boundary.pause.clone()),
                 completes: self.completed.contains(place),
             }

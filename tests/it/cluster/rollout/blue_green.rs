@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     bounds::{Bounds, revision},
+    plugin,
     requests::Load,
     stage::{Stage, program, real, reason, run},
 };
@@ -124,8 +125,9 @@ async fn a_switch_forth_and_back_loses_no_request() {
     }
 }
 
-/// B3: a person tries the new set by its own Service, and decides; an operator that is killed meanwhile changes nothing.
-#[tokio::test]
+/// B3: a person tries the new set by its own Service, and decides; an operator that is killed meanwhile changes nothing. The
+/// plugin says what will be done, and what clients use.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_person_decides_when_clients_get_it() {
     let mut stage = stage("blue-green-manual").await;
     let spec = spec(
@@ -133,11 +135,27 @@ async fn a_person_decides_when_clients_get_it() {
     );
     stage.roll("1.0", at(spec.clone(), "1.0")).await;
     let first = update_revision(&stage.complete(60).await);
+    let mut object = serde_json::to_value(stage.rollouts().get("web").await.unwrap()).unwrap();
+    object["metadata"] = json!({"name": "web", "namespace": stage.namespace});
+    object["spec"] = at(object["spec"].take(), "1.1");
+    let file = stage.cluster.dir.join("blue-green-manual.json");
+    std::fs::write(&file, object.to_string()).unwrap();
+    let (_, told, complaint) = plugin::run(&stage, &["plan", "-f", file.to_str().unwrap()]);
+    println!("{told}{complaint}");
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let lines: Vec<String> = told.lines().map(words).collect();
+    for line in ["1/1 create 0-2 1.1", "switch Service web 1.1 when all are available", "delete 0-2"] {
+        assert!(lines.iter().any(|told| told == line), "{line}\n{told}");
+    }
     stage.roll("1.1", at(spec, "1.1")).await;
     let waiting = stage.until(60, "AwaitingApproval", |rollout| reason(rollout) == "AwaitingApproval").await;
     let second = update_revision(&waiting);
     switched(&stage, "web-preview", &second).await;
     assert_eq!(selected(&stage, "web").await, Some(first));
+    let (_, shown, _) = plugin::run(&stage, &["get", "rollout", "web"]);
+    println!("{shown}");
+    let is_active = |line: &&str| line.contains("revision 1 (1.0)") && line.contains("stable, active");
+    assert!(shown.lines().any(|line| is_active(&line)), "{shown}");
     stage.kill_operator();
     stage.start_operator();
     stage.patch(json!({"spec": {"approve": {"run": run(&waiting), "batch": 1}}})).await;
