@@ -44,7 +44,9 @@ use super::{quantity::IntOrPercent, status::RolloutStatus, template::PodTemplate
     validation = Rule::new("has(self.selector.matchLabels) && has(self.template.metadata.labels) && self.selector.matchLabels.all(k, k in self.template.metadata.labels && self.template.metadata.labels[k] == self.selector.matchLabels[k])")
         .message("spec.selector.matchLabels must be among spec.template.metadata.labels: set the same labels in both"),
     validation = Rule::new("self.progressDeadlineSeconds > self.minReadySeconds")
-        .message("spec.progressDeadlineSeconds must exceed spec.minReadySeconds, no instance could become available in time: raise the first or lower the second")
+        .message("spec.progressDeadlineSeconds must exceed spec.minReadySeconds, no instance could become available in time: raise the first or lower the second"),
+    validation = Rule::new("!has(self.pins) || size(self.pins) == 0 || self.strategy.type == 'Batched'")
+        .message("spec.pins needs spec.strategy.type Batched, with any other type all instances run one version: remove the pins or set type to Batched")
 )]
 pub struct RolloutSpec {
     /// Number of instances, 0 to 10,000. Instance i is slot i, from 0 to replicas - 1. `kubectl scale` and
@@ -173,10 +175,20 @@ pub struct SecretRef {
     validation = Rule::new("!((self.maxUnavailable == 0 || self.maxUnavailable == '0%') && (self.maxSurge == 0 || self.maxSurge == '0%'))")
         .message("spec.strategy: maxUnavailable and maxSurge cannot both be 0, nothing could ever be replaced; set one of them to 1 or more"),
     validation = Rule::new("!(has(self.update) && self.update == 'InPlaceOnly' && (self.maxUnavailable == 0 || self.maxUnavailable == '0%'))")
-        .message("spec.strategy: update InPlaceOnly needs maxUnavailable of 1 or more, an instance has no container for a moment while it is changed")
+        .message("spec.strategy: update InPlaceOnly needs maxUnavailable of 1 or more, an instance has no container for a moment while it is changed"),
+    validation = Rule::new("self.type == 'Batched' || !has(self.update) || self.update == 'Replace'")
+        .message("spec.strategy: update changes Pods one by one and is for type Batched; set update to Replace or type to Batched"),
+    validation = Rule::new("self.type == 'Batched' || !(has(self.batchSize) || has(self.batches))")
+        .message("spec.strategy: batchSize and batches are for type Batched; remove them or set type to Batched"),
+    validation = Rule::new("(self.type == 'BlueGreen') == has(self.blueGreen)")
+        .message("spec.strategy: type BlueGreen and blueGreen belong together; set both, or neither"),
+    validation = Rule::new("self.type == 'Batched' || self.onFailure != 'RollbackFailed'")
+        .message("spec.strategy.onFailure RollbackFailed leaves two versions side by side and is for type Batched; set onFailure to Rollback or Pause")
 )]
 pub struct Strategy {
-    /// Batched: instances change in batches, lowest slot first.
+    /// Batched: instances change in batches, lowest slot first. Recreate: all old Pods end before the first new one is
+    /// created; for what cannot run in two versions at once. BlueGreen: a whole second set of Pods, and one switch of a Service.
+    /// maxUnavailable and maxSurge are looked at with Batched only.
     #[serde(rename = "type", default)]
     pub type_: StrategyType,
 
@@ -202,6 +214,10 @@ pub struct Strategy {
     #[serde(default = "defaults::quarter")]
     pub max_surge: IntOrPercent,
 
+    /// With type BlueGreen: which Services are switched, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blue_green: Option<BlueGreen>,
+
     /// What happens when failureThreshold instances of a run have failed.
     #[serde(default)]
     pub on_failure: OnFailure,
@@ -221,6 +237,7 @@ impl Default for Strategy {
             batches: None,
             max_unavailable: defaults::quarter(),
             max_surge: defaults::quarter(),
+            blue_green: None,
             on_failure: OnFailure::Rollback,
             failure_threshold: defaults::failure_threshold(),
         }
@@ -233,6 +250,63 @@ pub enum StrategyType {
     /// In batches.
     #[default]
     Batched,
+    /// All at once: no Pod is created while one of another revision is alive.
+    Recreate,
+    /// All at once: a second set of Pods, and one switch of a Service.
+    BlueGreen,
+}
+
+impl StrategyType {
+    /// Every instance changes at once: there are no batches, and no second version that stays.
+    pub fn is_at_once(self) -> bool {
+        self != Self::Batched
+    }
+}
+
+/// Which Services are switched, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.previewService) || self.previewService != self.activeService")
+        .message("spec.strategy.blueGreen.previewService must be another Service than activeService")
+)]
+pub struct BlueGreen {
+    /// The Service that clients use, in the Rollout's namespace. Baton sets the key baton.dev/revision in its selector, and the
+    /// annotations baton.dev/switched-at and -from; nothing else. No other Rollout may name it.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("spec.strategy.blueGreen.activeService must be the name of a Service, such as web"))]
+    pub active_service: String,
+    /// A Service that selects the new set from when it is available: to try it before clients do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("spec.strategy.blueGreen.previewService must be the name of a Service, such as web-preview"))]
+    pub preview_service: Option<String>,
+    /// Auto: as soon as the new set is available. Manual: once spec.approve names the run and batch 1. A revision that has
+    /// completed before needs no approval.
+    #[serde(default)]
+    pub promote: Promote,
+    /// How long the old set stays after the switch: connections end, and the way back is one switch. With less than what
+    /// kube-proxy and load balancers take to follow (a few seconds) requests may fail.
+    #[serde(default = "defaults::scale_down_delay_seconds")]
+    #[schemars(range(min = 0, max = 604_800))]
+    pub scale_down_delay_seconds: i32,
+}
+
+impl BlueGreen {
+    /// Names of the Services.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.active_service).chain(&self.preview_service)
+    }
+}
+
+/// Who decides that clients get the new set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Promote {
+    /// As soon as it is available.
+    #[default]
+    Auto,
+    /// A person, by spec.approve.
+    Manual,
 }
 
 /// How one instance comes to another version.
@@ -378,6 +452,9 @@ mod defaults {
     }
     pub(super) fn revision_history_limit() -> i32 {
         10
+    }
+    pub(super) fn scale_down_delay_seconds() -> i32 {
+        30
     }
     pub(super) fn failure_threshold() -> i32 {
         1

@@ -27,7 +27,7 @@ pub struct RolloutStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub run: Option<i64>,
-    /// Pods that are not terminating.
+    /// Pods that are not terminating; with strategy BlueGreen those that clients use.
     #[schemars(range(min = 0))]
     pub replicas: i32,
     /// Of these, Ready.
@@ -36,13 +36,13 @@ pub struct RolloutStatus {
     /// Of these, Ready for minReadySeconds.
     #[schemars(range(min = 0))]
     pub available_replicas: i32,
-    /// Of these, at the revision that is worked towards.
+    /// Pods at the revision that is worked towards, whether clients use them yet or not.
     #[schemars(range(min = 0))]
     pub updated_replicas: i32,
     /// Pods that are terminating.
     #[schemars(range(min = 0))]
     pub terminating_replicas: i32,
-    /// spec.selector as a string, for the scale subresource.
+    /// spec.selector as a string, for the scale subresource; with strategy BlueGreen it selects the Pods that clients use.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8192))]
     pub selector: Option<String>,
@@ -58,6 +58,10 @@ pub struct RolloutStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub effective_revision: Option<String>,
+    /// With strategy BlueGreen: the revision that activeService selects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub active_revision: Option<String>,
     /// Which instances run which revision, observed from live Pods.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]

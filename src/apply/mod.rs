@@ -12,6 +12,7 @@ mod lease_tests;
 mod leases;
 mod pods;
 mod revisions;
+mod services;
 mod sets;
 pub mod status;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use self::{
     call::{CallError, Calls},
     fence::Fence,
     leases::delete as delete_lease,
+    services::is_latest as is_latest_service,
     sets::apply as apply_set,
 };
 use crate::{
@@ -140,6 +142,9 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
             pods::delete(target.calls, &target.namespace, name, uid, resource_version).await
         }
         Change::ChangeInPlace { uid, revision, .. } => pods::change_in_place(target, uid, revision).await,
+        Change::SwitchService { name, uid, resource_version, revision, switched } => {
+            services::switch(target, name, uid, resource_version, revision, switched.as_ref()).await
+        }
         Change::SetInService { name, uid, resource_version, in_service, session_ready } => {
             let says = pods::Service { in_service: *in_service, session_ready: *session_ready };
             pods::set_in_service(target, name, uid, resource_version, says).await

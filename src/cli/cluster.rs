@@ -18,12 +18,12 @@ use super::{Connection, hints};
 use crate::{
     api::{ListenerSet, Rollout, names},
     snapshot::{
-        Snapshot,
+        Services, Snapshot,
         guard::DeserializeGuard,
         index::{Event, Index, Moment, ObjectKey, Recollection},
         lease::Ownership,
         listener_set::{SetSnapshot, SourceError},
-        wire::{LeaseView, PodView},
+        wire::{LeaseView, PodView, ServiceView},
     },
 };
 
@@ -161,8 +161,32 @@ impl Cluster {
             }
             (Err(error), _) | (_, Err(error)) => return Err(hints::explain::<Rollout>(self, error, None).await),
         }
+        self.read_services(&mut index).await?;
         let snapshot = index.snapshot(&key, &Recollection::default(), Timestamp::now());
         snapshot.context("the Rollout cannot be read")
+    }
+
+    /// The Services that this Rollout names, whether it is there yet or not.
+    pub async fn services(&self, rollout: &Rollout) -> Result<Services> {
+        let mut index = Index::default();
+        let mut rollout = rollout.clone();
+        rollout.metadata.namespace = Some(self.namespace.clone());
+        let key = ObjectKey::of(&rollout);
+        index.on_rollout(&Some(self.namespace.clone()), listed(vec![DeserializeGuard(Ok(rollout))]));
+        self.read_services(&mut index).await?;
+        let snapshot = index.snapshot(&key, &Recollection::default(), Timestamp::now());
+        Ok(snapshot.map(|snapshot| snapshot.services).unwrap_or_default())
+    }
+
+    /// Reads the Services that Rollouts name. Who may see Rollouts may not see Services: the rest is shown all the same.
+    async fn read_services(&self, index: &mut Index) -> Result<()> {
+        let api: Api<ServiceView> = Api::namespaced(self.client.clone(), &self.namespace);
+        for named in index.services_wanted() {
+            if let Ok(found) = in_time(api.get_opt(&named.name)).await? {
+                index.on_service(&named, listed(found.into_iter().collect()));
+            }
+        }
+        Ok(())
     }
 }
 

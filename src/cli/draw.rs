@@ -276,6 +276,12 @@ fn phases(phases: &[Phase]) -> Vec<Vec<String>> {
             let instances = action.instances.to_string();
             rows.push(vec![batch, action.verb.into(), instances, action.version.clone(), how(action)]);
         }
+        for (index, (service, version)) in phase.switches.iter().enumerate() {
+            let batch = if index == 0 && phase.actions.is_empty() { batch.clone() } else { String::new() };
+            let what =
+                ["switch".into(), format!("Service {service}"), version.clone(), "when all are available".into()];
+            rows.push([batch].into_iter().chain(what).collect());
+        }
         if let Some(pause) = &phase.pause {
             let pause = match pause.seconds {
                 Some(seconds) => format!("pause {}", age(i64::from(seconds))),

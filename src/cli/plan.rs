@@ -75,9 +75,11 @@ async fn snapshot(cluster: &Cluster, rollout: Rollout) -> Result<Snapshot> {
         // The status is the live one: a dry run answers with it too, but may be a moment older than the Pods.
         Some(live) => {
             let status = live.status.clone();
-            Ok(Snapshot { rollout: Rollout { status, ..rollout }, ..cluster.snapshot(live).await? })
+            let services = cluster.services(&rollout).await?;
+            Ok(Snapshot { rollout: Rollout { status, ..rollout }, services, ..cluster.snapshot(live).await? })
         }
         None => Ok(Snapshot {
+            services: cluster.services(&rollout).await?,
             rollout,
             pods: Vec::new(),
             revisions: Vec::new(),

@@ -9,7 +9,7 @@
 pub mod barrier;
 pub mod watch;
 
-mod config_maps;
+mod named;
 
 use std::{
     collections::BTreeSet,
@@ -17,13 +17,16 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::{NamespaceResourceScope, api::apps::v1::ControllerRevision};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{apps::v1::ControllerRevision, core::v1::ConfigMap},
+};
 use kube::{Api, Client, Resource};
 use tokio::{task::JoinSet, time::Instant};
 
 pub use self::barrier::{Barrier, Doubt};
 use self::{
-    config_maps::ConfigMaps,
+    named::{Followed, Wanted},
     watch::{Refresh, Refresher, Selection, Settings, Watch},
 };
 use crate::{
@@ -31,7 +34,7 @@ use crate::{
     snapshot::{
         guard::DeserializeGuard,
         index::{Event, Index, Kind, ObjectKey, Scope, Touched},
-        wire::{LeaseView, NodeView, PodView},
+        wire::{LeaseView, NodeView, PodView, ServiceView},
     },
 };
 
@@ -85,14 +88,24 @@ impl Observer {
         let began = Instant::now();
         let mut start = Start { client, scopes, settings, rng, trigger, tasks, state: &state };
         let owned = Selection::labels(names::LABEL_ROLLOUT);
-        let rollouts =
-            start.rollout_kind::<DeserializeGuard<Rollout>>("Rollout", &Selection::default(), Index::on_rollout);
+        let (services, wanted_services) = named::channel();
+        let rollouts = start.kind::<DeserializeGuard<Rollout>>(
+            "Rollout",
+            &Selection::default(),
+            true,
+            move |index, scope, event| {
+                let rollouts = index.on_rollout(scope, event);
+                services.want(index.services_wanted());
+                index.with_their_sets(rollouts)
+            },
+        );
         let pods = start.rollout_kind::<PodView>("Pod", &owned, Index::on_pod);
         let revisions = start.rollout_kind::<ControllerRevision>("ControllerRevision", &owned, Index::on_revision);
         if scopes.contains(&None) {
             start.nodes();
         }
-        let config_maps = start.config_maps();
+        let (config_maps, wanted_config_maps) = named::channel();
+        start.follow::<ConfigMap>(wanted_config_maps, Followed { name: "ConfigMap", take: Index::on_config_map });
         let sets = start.kind::<DeserializeGuard<ListenerSet>>(
             "ListenerSet",
             &Selection::default(),
@@ -109,6 +122,11 @@ impl Observer {
         let leases = start.kind::<LeaseView>("Lease", &of_hand_off, false, move |index, scope, event| {
             index.on_lease(scope, event, began.elapsed())
         });
+        let take = |index: &mut Index, key: &ObjectKey, event: Event<ServiceView>| {
+            let rollouts = index.on_service(key, event);
+            index.with_their_sets(rollouts)
+        };
+        start.follow(wanted_services, Followed { name: "Service", take });
         Self { state, rollouts, pods, revisions, sets, agents, leases, trigger: trigger.clone(), began }
     }
 
@@ -267,12 +285,13 @@ impl Start<'_> {
         });
     }
 
-    /// Watches on the ConfigMaps that sets name, each by itself.
-    fn config_maps(&mut self) -> ConfigMaps {
-        let (watches, wanted) = config_maps::channel();
+    /// Watches on the objects of a kind that others name, each by itself.
+    fn follow<K>(&mut self, wanted: Wanted, followed: Followed<K>)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + watch::Watchable,
+    {
         let (client, settings, sink) = (self.client.clone(), self.settings.clone(), self.sink());
-        self.tasks.spawn(wanted.follow(client, settings, self.rng.fork(), sink));
-        watches
+        self.tasks.spawn(wanted.follow(followed, client, settings, self.rng.fork(), sink));
     }
 
     fn sink(&self) -> Sink {

@@ -150,6 +150,9 @@ impl ObjectMemory<RolloutMemory> {
             self.note_one(outcome, &mut notes, now);
         }
         self.note_creates(outcomes, rng, now);
+        let named = snapshot.rollout.spec.strategy.blue_green.as_ref();
+        let is_named = |name: &String| named.is_some_and(|named| named.names().any(|named| named == name));
+        self.own.recollection.services.retain(|name, _| is_named(name));
         let known: BTreeSet<&str> = snapshot.revisions.iter().map(|revision| revision.name.as_str()).collect();
         self.own.recollection.template_checks.retain(|revision, _| known.contains(revision.as_str()));
         self.own.recollection.change_refusals.retain(|revision, _| known.contains(revision.as_str()));
@@ -172,7 +175,11 @@ impl ObjectMemory<RolloutMemory> {
                 let refusal = ChangeRefusal { message: message.clone(), retry_at };
                 recollection.change_refusals.insert(revision.clone(), refusal);
             }
-            result => self.note_write(&written(change), result, notes),
+            result => match (change, written(change)) {
+                (Change::SwitchService { name, .. }, _) => note_switch(recollection, name, result, notes),
+                (_, Some(write)) => self.note_write(&write, result, notes),
+                (_, None) => {}
+            },
         }
     }
 
@@ -224,8 +231,23 @@ pub struct Written<'a> {
     pub version: Option<(&'a str, &'a str)>,
 }
 
-fn written(change: &Change) -> Written<'_> {
+/// A Service is no object of ours: what is older than our own last write to it does not count.
+fn note_switch(recollection: &mut Recollection, name: &str, result: &Applied, notes: &mut Notes) {
+    match result {
+        Applied::Done { resource_version } => {
+            recollection.services.insert(name.to_owned(), resource_version.clone());
+        }
+        Applied::Unknown { retry_after: Some(pause), .. } => notes.pause(pause.unsigned_abs()),
+        Applied::Unknown { retry_after: None, .. } | Applied::Refused { .. } => notes.backs_off = true,
+        Applied::Stale | Applied::NameTaken | Applied::Checked(_) => notes.pause(AFTER_VANISHED),
+        Applied::Fenced => notes.pause(AFTER_FENCE),
+    }
+}
+
+/// What the barrier waits for after it, if it does.
+fn written(change: &Change) -> Option<Written<'_>> {
     let (kind, version) = match change {
+        Change::SwitchService { .. } => return None,
         Change::CreateRevision { .. } => (Kind::Revision, None),
         Change::MarkRevision { uid, resource_version, .. } | Change::DeleteRevision { uid, resource_version, .. } => {
             (Kind::Revision, Some((uid, resource_version)))
@@ -237,5 +259,5 @@ fn written(change: &Change) -> Written<'_> {
         | Change::SetDrained { uid, resource_version, .. } => (Kind::Pod, Some((uid, resource_version))),
     };
     let version = version.map(|(uid, resource_version)| (uid.as_str(), resource_version.as_str()));
-    Written { kind, name: change.name(), version }
+    Some(Written { kind, name: change.name(), version })
 }

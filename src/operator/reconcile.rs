@@ -98,7 +98,9 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     }
     let (changes, left) = plan.changes.split_at(plan.changes.len().min(CHANGES_MAX));
     let interrupts = changes.iter().any(Change::interrupts);
-    if interrupts && !shell.is_latest(&mut memory, &snapshot.rollout).await {
+    if interrupts
+        && !(shell.is_latest(&mut memory, &snapshot.rollout).await && are_latest(shell, &mut memory, &snapshot).await)
+    {
         let again_at = memory.paused_until().or(memory.barrier.overdue_at());
         return Looked { result: Result::Stale, again_at, rest: rest(began.elapsed(), computed) };
     }
@@ -125,6 +127,21 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     ];
     let result = if memory.paused_until().is_some() { Result::Error } else { Result::Success };
     Looked { result, again_at: wakes.into_iter().flatten().min(), rest: rest(began.elapsed(), computed) }
+}
+
+/// Whether the Services are still what was seen: which Pods clients use rests on them.
+async fn are_latest(shell: &Shell, memory: &mut ObjectMemory<RolloutMemory>, snapshot: &Snapshot) -> bool {
+    let Some(active) = snapshot.services.active.seen() else { return true };
+    let namespace = snapshot.rollout.metadata.namespace.as_deref().unwrap_or_default();
+    match apply::is_latest_service(&shell.calls, namespace, active).await {
+        Ok(true) => return true,
+        Ok(false) => tracing::debug!(service = active.name, "has changed since; its watch will tell"),
+        Err(error) => {
+            tracing::warn!(error = error.message(), service = active.name, "cannot read it; no Pod is deleted");
+        }
+    }
+    shell.with_rng(|rng| memory.fail(rng));
+    false
 }
 
 /// A look at thousands of Pods computes for milliseconds, and each of their events asks for one: with this rest after it,

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::api::status::{Attempt, BatchStatus, Failed};
+use crate::{
+    api::status::{Attempt, BatchStatus, Failed},
+    snapshot::Switched,
+};
 
 /// What to do next for one Rollout.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -129,6 +132,19 @@ pub enum Change {
         /// Why.
         reason: PodReason,
     },
+    /// Have a Service of the strategy BlueGreen select the Pods of a revision (uid and resourceVersion preconditions).
+    SwitchService {
+        /// Object name.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        resource_version: String,
+        /// Name of the ControllerRevision.
+        revision: String,
+        /// What it notes about the switch, if anything.
+        switched: Option<Switched>,
+    },
     /// Say on a Pod whether it is in service: its readiness gate.
     SetInService {
         /// Object name.
@@ -166,6 +182,7 @@ impl Change {
             Self::CreatePod { .. } => "CreatePod",
             Self::DeletePod { .. } => "DeletePod",
             Self::ChangeInPlace { .. } => "ChangeInPlace",
+            Self::SwitchService { .. } => "SwitchService",
             Self::SetInService { .. } => "SetInService",
             Self::SetDrained { .. } => "SetDrained",
         }
@@ -180,6 +197,7 @@ impl Change {
             | Self::CreatePod { name, .. }
             | Self::DeletePod { name, .. }
             | Self::ChangeInPlace { name, .. }
+            | Self::SwitchService { name, .. }
             | Self::SetInService { name, .. }
             | Self::SetDrained { name, .. } => name,
             Self::CheckTemplate { revision } => revision,
@@ -254,6 +272,8 @@ pub enum PodReason {
     Pin,
     /// spec.restartAt or spec.retryAt asked for a new Pod.
     Restart,
+    /// Its set is neither in use nor to be (strategy BlueGreen).
+    Superseded,
     /// The slot has a better Pod.
     Surplus,
     /// The Pod has finished (Failed, Succeeded, evicted) and is cleared away.
@@ -270,6 +290,7 @@ impl PodReason {
             Self::Back => "Back",
             Self::Pin => "Pin",
             Self::Restart => "Restart",
+            Self::Superseded => "Superseded",
             Self::Surplus => "Surplus",
             Self::Finished => "Finished",
         }
@@ -320,6 +341,14 @@ pub enum HoldReason {
     HandingOver,
     /// The budget of unavailable and surplus Pods is used up.
     Budget,
+    /// Pods of another revision have yet to end (strategies Recreate and BlueGreen).
+    OldPods,
+    /// A Service of the strategy BlueGreen has not been read yet.
+    ServiceUnread,
+    /// There is no such Service.
+    ServiceMissing,
+    /// It does not select the Rollout's Pods, or another Rollout names it.
+    ServiceInvalid,
 }
 
 impl HoldReason {
@@ -341,6 +370,10 @@ impl HoldReason {
             Self::NotInPlace => "NotInPlace",
             Self::HandingOver => "HandingOver",
             Self::Budget => "Budget",
+            Self::OldPods => "OldPods",
+            Self::ServiceUnread => "ServiceUnread",
+            Self::ServiceMissing => "ServiceMissing",
+            Self::ServiceInvalid => "ServiceInvalid",
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod pod;
 pub mod ranges;
 pub mod report;
 pub mod revision;
+pub mod service;
 pub mod template;
 pub mod wire;
 
@@ -29,6 +30,7 @@ pub use package::Fetched;
 pub use pod::{Container, ContainerEnd, ContainerState, Pod, PodPhase};
 pub use ranges::Ranges;
 pub use revision::Revision;
+pub use service::{Service, ServiceSeen, Services, Switched};
 pub use template::TemplateCheck;
 
 use crate::api::Rollout;
@@ -56,6 +58,8 @@ pub struct Snapshot {
     pub change_refusals: BTreeMap<String, ChangeRefusal>,
     /// What the agents of these Pods tell.
     pub agents: Agents,
+    /// The Services that the Rollout switches.
+    pub services: Services,
     /// The time of this look.
     pub now: Timestamp,
 }

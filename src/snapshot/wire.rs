@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Deserializer};
 
-use super::{Container, ContainerState, Fetched, Pod, PodPhase, Revision, agent, index::Owner};
+use super::{Container, ContainerState, Fetched, Pod, PodPhase, Revision, Service, Switched, agent, index::Owner};
 use crate::api::names;
 
 /// A Pod as it comes over the wire, reduced to the fields that [`Pod`] is made from.
@@ -104,6 +104,26 @@ pub struct NodeView {
     pub status: Option<NodeStatus>,
 }
 
+/// A Service as it comes over the wire, reduced to its selector.
+#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
+#[resource(inherit = "k8s_openapi::api::core::v1::Service")]
+pub struct ServiceView {
+    /// metadata, as far as [`Meta`] reads it.
+    #[serde(deserialize_with = "Meta::read")]
+    pub metadata: ObjectMeta,
+    /// spec.
+    #[serde(default)]
+    pub spec: ServiceSpec,
+}
+
+/// spec of a Service.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ServiceSpec {
+    /// selector.
+    #[serde(default)]
+    pub selector: BTreeMap<String, String>,
+}
+
 /// A Lease of the hand-off as it comes over the wire.
 #[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
 #[resource(inherit = "k8s_openapi::api::coordination::v1::Lease")]
@@ -184,6 +204,21 @@ pub const ORPHANED: &str = "";
 fn is_rollout(owner: &OwnerReference) -> bool {
     let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
     owner.kind == "Rollout" && group == names::GROUP
+}
+
+/// A Service as a value. Annotations that do not read as a switch are none.
+pub fn service(view: ServiceView) -> Service {
+    let ServiceView { metadata, spec } = view;
+    let annotations = metadata.annotations.unwrap_or_default();
+    let at = annotations.get(names::ANNOTATION_SWITCHED_AT).and_then(|at| at.parse().ok());
+    let from = annotations.get(names::ANNOTATION_SWITCHED_FROM).cloned();
+    Service {
+        name: metadata.name.unwrap_or_default(),
+        uid: metadata.uid.unwrap_or_default(),
+        resource_version: metadata.resource_version.unwrap_or_default(),
+        selector: spec.selector,
+        switched: from.zip(at).map(|(from, at)| Switched { from, at }),
+    }
 }
 
 /// A Pod as a value. None when the labels that place it in a slot are missing or unreadable: somebody took the Pod out

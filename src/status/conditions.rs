@@ -71,8 +71,8 @@ pub(super) fn kstatus(verdict: &Verdict) -> Vec<Statement> {
 
 /// As of a Deployment: enough instances are available.
 fn available(look: &Look<'_>) -> Statement {
-    let available = |pod: &&Pod| pod.is_available(look.spec().min_ready_seconds, look.snapshot.now);
-    let have = look.slots.wanted().filter(|slot| slot.live.iter().any(available)).count() as i32;
+    let available = |pod: &Pod| pod.is_available(look.spec().min_ready_seconds, look.snapshot.now);
+    let have = look.slots.wanted().filter(|slot| look.serves(slot, available)).count() as i32;
     let need = crate::plan::rollout::fewest_available(look.spec());
     let message = format!("{have} of {} instances are available, at least {need} must be", look.replicas());
     if have >= need {
@@ -107,6 +107,7 @@ fn degraded(look: &Look<'_>, verdict: &Verdict, history: &[HistoryEntry]) -> Opt
         pins(look),
         orphans(look),
         pod_conflict(look),
+        unconfirmed(look),
     ]
     .into_iter()
     .flatten()
@@ -198,6 +199,22 @@ fn orphans(look: &Look<'_>) -> Option<(&'static str, String)> {
     let message =
         format!("{first}{others} of an earlier Rollout of this name still run and are left alone: delete them");
     Some(("OrphansPresent", message))
+}
+
+/// Pods whose end was waited for in vain: with strategy Recreate somebody may care.
+fn unconfirmed(look: &Look<'_>) -> Option<(&'static str, String)> {
+    let mut pods = crate::plan::rollout::unconfirmed(look.snapshot);
+    let first = pods.next()?;
+    let others = match pods.count() {
+        0 => String::new(),
+        more => format!(" and {}", count(more, "other Pod")),
+    };
+    let node = first.node.as_ref().map(|node| format!(" on node {node}")).unwrap_or_default();
+    let message = format!(
+        "{} ({}){node}{others} were told to end and may still run; nothing waits for them any more",
+        first.name, first.version
+    );
+    Some(("EndNotSeen", message))
 }
 
 /// What the API server said of a Pod of the wanted revision in a dry run.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     api::{
-        bounds,
+        bounds, names,
         status::{BatchStatus, Display, RolloutStatus, VersionRange},
     },
     snapshot::Pod,
@@ -18,9 +18,10 @@ pub(super) fn counts(look: &Look<'_>, status: &mut RolloutStatus) {
     let snapshot = look.snapshot;
     let effective = look.memory().effective.as_deref();
     let live = |is: &dyn Fn(&Pod) -> bool| snapshot.pods.iter().filter(|pod| pod.is_live() && is(pod)).count() as i32;
-    status.replicas = live(&|_| true);
-    status.ready_replicas = live(&Pod::is_ready);
-    status.available_replicas = live(&|pod| pod.is_available(look.spec().min_ready_seconds, snapshot.now));
+    let in_use = |is: &dyn Fn(&Pod) -> bool| live(&|pod| look.slots.is_told_in_use(pod) && is(pod));
+    status.replicas = in_use(&|_| true);
+    status.ready_replicas = in_use(&Pod::is_ready);
+    status.available_replicas = in_use(&|pod| pod.is_available(look.spec().min_ready_seconds, snapshot.now));
     // Before the present spec has a revision, nothing runs it: else an old count would seem to be about the new generation.
     status.updated_replicas =
         if look.is_recorded() { live(&|pod| Some(pod.revision.as_str()) == effective) } else { 0 };
@@ -41,7 +42,9 @@ pub(super) fn batch(look: &Look<'_>) -> Option<BatchStatus> {
 /// `key=value,…` for the scale subresource.
 pub(super) fn selector(look: &Look<'_>) -> Option<String> {
     let labels = &look.spec().selector.match_labels;
-    let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let pairs = labels.iter().map(|(key, value)| format!("{key}={value}"));
+    let active = look.active.iter().map(|active| format!("{}={active}", names::LABEL_REVISION));
+    let pairs: Vec<String> = pairs.chain(active).collect();
     // Cut short it would select other Pods: rather none.
     let text = pairs.join(",");
     (!text.is_empty() && text.len() <= bounds::SELECTOR_CHARS_MAX).then_some(text)
@@ -71,7 +74,7 @@ fn version_of(look: &Look<'_>, pod: &Pod) -> String {
 
 /// Strings for the columns of `kubectl get`.
 pub(super) fn display(look: &Look<'_>) -> Display {
-    let ready = look.slots.wanted().filter(|slot| slot.live.iter().any(|pod| pod.is_ready())).count();
+    let ready = look.slots.wanted().filter(|slot| look.serves(slot, Pod::is_ready)).count();
     let images = look.spec().template.images();
     let images: Vec<&str> = images.iter().map(|(_, image)| *image).collect();
     Display {

@@ -86,7 +86,7 @@ fn begun(look: &Look<'_>) -> HistoryEntry {
         revision: clip(memory.effective.as_deref().unwrap_or_default(), 63),
         version: look.version(memory.effective.as_ref()),
         from_version: versions(
-            look.slots.all().flat_map(|slot| &slot.live).filter(|pod| Some(&pod.revision) != memory.effective.as_ref()),
+            look.slots.all().flat_map(Slot::all_live).filter(|pod| Some(&pod.revision) != memory.effective.as_ref()),
         ),
         instances: String::new(),
         by: request.by.filter(|_| !automatic),
@@ -201,7 +201,7 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
         }
         let is_pin = kind == INSTANCE_ROLLBACK;
         let others = look.slots.wanted().filter(|other| other.assigned == Some(to) && other.pin.is_some() == is_pin);
-        let pods = others.flat_map(|slot| slot.live.iter().chain(&slot.terminating));
+        let pods = others.flat_map(|slot| slot.live.iter().chain(&slot.terminating)).copied();
         let entry = HistoryEntry {
             kind: kind.into(),
             run: look.memory().run,
@@ -245,7 +245,7 @@ fn changing<'l>(look: &'l Look<'_>) -> Vec<(&'static str, &'l str, Option<&'l Re
 }
 
 /// Versions of these Pods, the most common first.
-fn versions<'p>(pods: impl Iterator<Item = &'p &'p Pod>) -> String {
+fn versions<'p>(pods: impl Iterator<Item = &'p Pod>) -> String {
     let mut counted: BTreeMap<&str, usize> = BTreeMap::new();
     for pod in pods {
         *counted.entry(&pod.version).or_default() += 1;

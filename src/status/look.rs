@@ -19,6 +19,8 @@ pub(super) struct Look<'a> {
     /// Status as last written.
     pub before: &'a RolloutStatus,
     pub slots: Slots<'a>,
+    /// With strategy BlueGreen: the revision that clients get, as far as is known.
+    pub active: Option<String>,
     /// Instances that are not as they should be, most important first.
     pub troubles: Vec<Trouble>,
 }
@@ -27,7 +29,13 @@ impl<'a> Look<'a> {
     pub fn new(snapshot: &'a Snapshot, plan: &'a Plan, outcomes: &'a [Outcome], before: &'a RolloutStatus) -> Self {
         let slots = crate::plan::rollout::slots(snapshot, &plan.memory);
         let troubles = instances::troubles(snapshot, &slots, &plan.memory);
-        Self { snapshot, plan, outcomes, before, slots, troubles }
+        let active = slots.sets().and_then(|sets| sets.told).map(str::to_owned);
+        Self { snapshot, plan, outcomes, before, slots, active, troubles }
+    }
+
+    /// An instance has a Pod that clients use, of which this is true.
+    pub fn serves(&self, slot: &Slot<'_>, is: impl Fn(&Pod) -> bool) -> bool {
+        slot.all_live().any(|pod| self.slots.is_told_in_use(pod) && is(pod))
     }
 
     /// The refusal of creates that keeps anything waiting now: it is remembered until a create succeeds.
@@ -110,6 +118,9 @@ impl<'a> Look<'a> {
     /// An instance runs, or still runs beside its new Pod, what it should not: another revision, or a Pod to be restarted.
     pub fn is_changing(&self) -> bool {
         let is_due = |slot: &&Slot<'_>| slot.index < self.slots.opened() || slot.pin.is_some();
+        if let Some(sets) = self.slots.sets() {
+            return !sets.is_switched() || self.slots.all().any(|slot| !slot.others.is_empty());
+        }
         self.slots.wanted().filter(is_due).any(|slot| {
             let stays = |pod: &Pod| Some(pod.revision.as_str()) == slot.assigned && !self.slots.is_renewal_due(pod);
             slot.live.iter().any(|pod| !stays(pod))

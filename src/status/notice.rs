@@ -42,6 +42,7 @@ pub fn notices(name: &str, before: &RolloutStatus, after: &RolloutStatus) -> Vec
     let news = News { name, before, after };
     let mut found = Vec::new();
     found.extend(news.run_begun());
+    found.extend(news.switched());
     found.extend(news.batch_completed());
     found.extend(news.batch_started());
     found.extend(news.failed_instances());
@@ -79,6 +80,20 @@ impl News<'_> {
             (true, false) => normal("RollingBack", "RollBack", &what),
             (false, _) => normal("RolloutStarted", "RollOut", &what),
         })
+    }
+
+    /// Clients get another revision (strategy BlueGreen).
+    fn switched(&self) -> Option<Notice> {
+        let (now, was) = (self.after.active_revision.as_ref()?, self.before.active_revision.as_ref());
+        if was == Some(now) {
+            return None;
+        }
+        let version = |of: &String| {
+            let known = self.after.versions.iter().find(|known| known.revision == *of);
+            known.map_or_else(|| of.clone(), |known| known.version.clone())
+        };
+        let was = was.map(|was| format!(" instead of {}", version(was))).unwrap_or_default();
+        Some(normal("Switched", "SwitchService", &format!("clients get {}{was}", version(now))))
     }
 
     /// Forward batches only: the way back is one step, told by its begin and its end.
@@ -195,6 +210,7 @@ impl News<'_> {
             "PodConflict" => Some(warning("PodConflict", "CreatePod", &now.message)),
             "WriteRefused" => Some(warning("WriteRefused", "RollOut", &now.message)),
             "PinInvalid" => Some(warning("PinInvalid", "Pin", &now.message)),
+            "EndNotSeen" => Some(warning("EndNotSeen", "RollOut", &now.message)),
             "PinnedSlotGone" => Some(warning("PinnedSlotGone", "Pin", &now.message)),
             _ => None,
         }

@@ -18,6 +18,7 @@ pub fn status(snapshot: &Snapshot, plan: &Plan, outcomes: &[Outcome]) -> Rollout
     let mut status = RolloutStatus {
         observed_generation: snapshot.rollout.metadata.generation,
         selector: display::selector(&look),
+        active_revision: look.active.clone(),
         versions: display::versions(&look),
         exceptions,
         exceptions_omitted,

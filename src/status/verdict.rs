@@ -4,19 +4,19 @@
 //! | kstatus | reasons |
 //! |---|---|
 //! | Current | `Complete` |
-//! | InProgress | `RollingOut`, `RollingBack`; `AwaitingApproval`, `Paused` (by spec.paused, or by a timed pause); `QuotaExceeded`, `FailedCreate` (a Pod is refused for now); `InstancesUnavailable` (no run is on; instances were lost, or are new by scaling); `Deleting` |
-//! | Failed | `RolledBack`, `Aborted` (and back in place); `PartlyRolledBack` (onFailure: RollbackFailed); `PinFailed` (all else is done); `FirstRevisionFailed`, `FailureThreshold` (onFailure: Pause), `ProgressDeadlineExceeded`, `RollbackStuck`, `InvalidSpec` |
+//! | InProgress | `RollingOut`, `RollingBack`; `ServiceMissing` (strategy BlueGreen); `AwaitingApproval`, `Paused` (by spec.paused, or by a timed pause); `QuotaExceeded`, `FailedCreate` (a Pod is refused for now); `InstancesUnavailable` (no run is on; instances were lost, or are new by scaling); `Deleting` |
+//! | Failed | `RolledBack`, `Aborted` (and back in place); `PartlyRolledBack` (onFailure: RollbackFailed); `PinFailed` (all else is done); `FirstRevisionFailed`, `FailureThreshold` (onFailure: Pause), `ProgressDeadlineExceeded`, `RollbackStuck`, `InvalidSpec`, `ServiceInvalid` |
 //!
-//! Six of these are not in the API's agreed list and say more than it could: `FailedCreate` is what `QuotaExceeded` is,
+//! Eight of these are not in the API's agreed list and say more than it could: `FailedCreate` is what `QuotaExceeded` is,
 //! for any other refusal; `InstancesUnavailable` keeps a lost Pod from reading as a rollout; `Deleting` keeps an object
-//! that is going from reading `Complete`; `PartlyRolledBack` and `PinFailed` name what a person must decide;
+//! that is going from reading `Complete`; `PartlyRolledBack` and `PinFailed` name what a person must decide, the two of Services what keeps clients from the new version;
 //! `FailureThreshold` is `ProgressDeadlineExceeded` for failures that came sooner.
 //!
 //! Before the first look the CRD's default says Ready=Unknown, `Pending`.
 use super::{
     instances::{State, Trouble},
     look::Look,
-    text::count,
+    text::{count, seconds},
 };
 use crate::{
     api::rollout::OnFailure,
@@ -51,6 +51,7 @@ const RULES: &[fn(&Look<'_>) -> Option<Verdict>] = &[
     spec_invalid,
     not_recorded,
     template_refused,
+    service,
     rollback_stuck,
     given_up,
     revision_failed,
@@ -105,6 +106,13 @@ fn template_refused(look: &Look<'_>) -> Option<Verdict> {
     let update = look.memory().update.as_ref()?;
     let TemplateCheck::Refused { message, .. } = look.snapshot.template_checks.get(update)? else { return None };
     Some(failed("InvalidSpec", refusal(message)))
+}
+
+/// A Service that may come yet is waited for; one that does not fit a person must change, or the spec.
+fn service(look: &Look<'_>) -> Option<Verdict> {
+    let missing = hold_message(look, &[HoldReason::ServiceMissing]);
+    let missing = missing.map(|message| in_progress("ServiceMissing", message));
+    missing.or_else(|| Some(failed("ServiceInvalid", hold_message(look, &[HoldReason::ServiceInvalid])?)))
 }
 
 fn rollback_stuck(look: &Look<'_>) -> Option<Verdict> {
@@ -234,11 +242,17 @@ fn runs(look: &Look<'_>) -> String {
         let others = count(usize::try_from(look.replicas()).unwrap_or_default() - pinned, "instance");
         return format!("{others} run {version}, {pinned} {} pinned", if pinned == 1 { "is" } else { "are" });
     }
-    match look.replicas() {
+    let kept = look.slots.sets().and_then(|sets| Some((sets.kept?, sets.kept_until?)));
+    let kept = kept.map(|(kept, until)| {
+        let kept = look.version_in_words(Some(&kept.to_owned()));
+        format!("; those of {kept} stay until {}", seconds(until).0)
+    });
+    let runs = match look.replicas() {
         0 => format!("no instances are asked for; they would run {version}"),
         1 => format!("the one instance runs {version}"),
         replicas => format!("all {replicas} instances run {version}"),
-    }
+    };
+    runs + &kept.unwrap_or_default()
 }
 
 fn past_its_deadline(look: &Look<'_>) -> Option<Verdict> {

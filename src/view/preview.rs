@@ -8,7 +8,7 @@ use crate::{
         rollout::{
             self, fewest_available,
             fold::{End, Step, World},
-            in_place,
+            in_place, total_max,
         },
     },
     snapshot::{Ranges, Snapshot},
@@ -44,6 +44,8 @@ pub struct Phase {
     pub batch: Option<(i32, i32)>,
     /// What happens to which instances.
     pub actions: Vec<Action>,
+    /// Services that are switched after that, each with the version that it selects then (strategy BlueGreen).
+    pub switches: Vec<(String, String)>,
     /// The pause after it.
     pub pause: Option<Pause>,
     /// The version is noted as completed when it is done.
@@ -81,9 +83,9 @@ pub enum Way {
 }
 
 impl Preview {
-    /// Nothing would be created, deleted or replaced.
+    /// Nothing would be created, deleted, replaced or switched.
     pub fn is_empty(&self) -> bool {
-        self.phases.iter().all(|phase| phase.actions.is_empty())
+        self.phases.iter().all(|phase| phase.actions.is_empty() && phase.switches.is_empty())
     }
 }
 
@@ -92,7 +94,6 @@ pub fn preview(snapshot: Snapshot) -> Preview {
     let spec = snapshot.rollout.spec.clone();
     let from = versions(&snapshot);
     let to = revision::version(&revision::data(&spec));
-    let bound = spec.replicas.saturating_add(spec.strategy.max_surge.rounded_up(spec.replicas));
     let count = |snapshot: &Snapshot| snapshot.pods.iter().filter(|pod| !pod.is_finished()).count() as i32;
     let available = |snapshot: &Snapshot| {
         let available = snapshot.pods.iter().filter(|pod| pod.is_available(spec.min_ready_seconds, snapshot.now));
@@ -124,7 +125,7 @@ pub fn preview(snapshot: Snapshot) -> Preview {
         to,
         phases: scribe.phases(&world),
         available: (fewest, fewest_available(&spec)),
-        pods: (most, bound),
+        pods: (most, total_max(&spec)),
         pinned: rollout::pinned(&world.snapshot),
         interrupted,
         held,
@@ -163,6 +164,8 @@ struct Scribe {
     /// (place, slot) → what was done to it.
     done: BTreeMap<(Place, i32), Done>,
     completed: Vec<Place>,
+    /// Service and version.
+    switches: Vec<(Place, (String, String))>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -201,16 +204,25 @@ impl Scribe {
                     done.changed = Some((revision.clone(), *restarts));
                     done.reason = Some(*reason);
                 }
+                Change::SwitchService { name, revision, .. } => {
+                    let data = world.snapshot.revisions.iter().find(|r| r.name == *revision).map(|r| &r.data);
+                    self.visit(place);
+                    self.switches.push((place, (name.clone(), data.map(revision::version).unwrap_or_default())));
+                }
                 Change::MarkRevision { mark: RevisionMark::Completed { .. }, .. } => self.completed.push(place),
                 _ => {}
             }
         }
     }
 
-    fn done_at(&mut self, place: Place, slot: i32) -> &mut Done {
+    fn visit(&mut self, place: Place) {
         if !self.places.contains(&place) {
             self.places.push(place);
         }
+    }
+
+    fn done_at(&mut self, place: Place, slot: i32) -> &mut Done {
+        self.visit(place);
         self.done.entry((place, slot)).or_default()
     }
 
@@ -224,6 +236,12 @@ impl Scribe {
             Phase {
                 batch: (count > 0).then_some((index, count)),
                 actions: self.actions(*place, world),
+                switches: self
+                    .switches
+                    .iter()
+                    .filter(|(at, _)| at == place)
+                    .map(|(_, switch)| switch.clone())
+                    .collect(),
                 pause: boundary.and_then(|boundary| boundary.pause.clone()),
                 completes: self.completed.contains(place),
             }

@@ -167,6 +167,10 @@ impl Painter<'_> {
             let aborted = revision.failed_reason.as_deref().is_some_and(|reason| reason.starts_with("Aborted"));
             node = node.state(Tone::Bad, if aborted { "aborted" } else { "failed" });
         }
+        if is(&self.status.active_revision) {
+            let more = if node.status.is_empty() { "active" } else { ", active" };
+            node.status.push_str(more);
+        }
         let pods: Vec<&Pod> =
             self.snapshot.pods.iter().map(|pod| &**pod).filter(|pod| pod.revision == revision.name).collect();
         let live = pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.slot).collect::<Ranges>();

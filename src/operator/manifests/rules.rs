@@ -24,6 +24,9 @@ pub fn where_rollouts_are() -> Value {
         rule("apps", &["controllerrevisions"], &["get", "list", "watch", "create", "patch", "delete"]),
         // Sessions and ownerships. RBAC knows no prefixes of names: that others' Leases are left alone is the code's doing.
         rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "patch", "delete"]),
+        // Only those that a Rollout names are read, and one key of the selector is written. `get` past the cache, before a Pod is
+        // deleted.
+        rule("", &["services"], &["get", "list", "watch", "patch"]),
         // Only those that a ListenerSet names are read.
         rule("", &["configmaps"], &["list", "watch"]),
         rule("events.k8s.io", &["events"], &["create"]),

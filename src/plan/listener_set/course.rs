@@ -49,6 +49,8 @@ fn courses<'a>(
         let is_effective = slot.pin.is_some() || effective.is_none_or(|effective| pod.revision == effective);
         let is_target = Some(pod.revision.as_str()) == slot.assigned && is_effective && !slots.is_renewal_due(pod);
         match slot.assigned {
+            // Listeners are where clients are.
+            _ if !slots.is_told_in_use(pod) => Course::Leaves,
             // Somebody has deleted the revision that it is assigned: it runs on until its batch comes.
             None if slots.wanted_at(slot.index).is_some() => Course::Stays,
             None => beyond,
@@ -57,7 +59,9 @@ fn courses<'a>(
             Some(_) => Course::Stays,
         }
     };
-    let live = slot.live.iter().enumerate().map(move |(place, pod)| (pod.name.as_str(), course(place, pod)));
+    let aside = slot.kept.iter().chain(&slot.others).map(|pod| (0, pod));
+    let live = slot.live.iter().enumerate().chain(aside);
+    let live = live.map(move |(place, pod)| (pod.name.as_str(), course(place, pod)));
     let ending = slot.finished.iter().chain(&slot.terminating).map(|pod| (pod.name.as_str(), Course::Leaves));
     live.chain(ending)
 }

@@ -37,8 +37,13 @@ impl<'a> Attempts<'a> {
                 continue;
             };
             for index in Ranges::parse(&remembered.instances).0 {
-                let slot = view.slots.wanted_at(index).filter(|slot| slot.assigned == Some(revision.name.as_str()));
-                if slot.is_some_and(|slot| !slot.fresh && !has(slot, &name(view, index, revision, attempt))) {
+                let is_kept = view.slots.sets().is_some_and(|sets| sets.kept == Some(revision.name.as_str()));
+                let lacks = |slot: &&Slot<'_>| {
+                    let is_assigned = slot.assigned == Some(revision.name.as_str());
+                    if is_assigned { !slot.fresh } else { is_kept && slot.kept.is_empty() }
+                };
+                let slot = view.slots.wanted_at(index).filter(lacks);
+                if slot.is_some_and(|slot| !has(slot, &name(view, index, revision, attempt))) {
                     attempts.by_slot.insert((revision.name.as_str(), index), attempt);
                 }
             }
@@ -97,7 +102,7 @@ fn name(view: &View<'_>, slot: i32, revision: &Revision, attempt: u32) -> String
 }
 
 fn pods<'s>(slot: &'s Slot<'_>) -> impl Iterator<Item = &'s Pod> {
-    slot.live.iter().chain(&slot.finished).chain(&slot.terminating).copied()
+    slot.all_live().chain(slot.finished.iter().chain(&slot.terminating).copied())
 }
 
 fn has(slot: &Slot<'_>, name: &str) -> bool {

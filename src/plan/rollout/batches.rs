@@ -18,7 +18,9 @@ pub struct Boundary {
 pub fn boundaries(strategy: &Strategy, replicas: i32) -> Vec<Boundary> {
     let replicas = replicas.max(0);
     let mut found: Vec<Boundary> = Vec::new();
-    if let Some(batches) = &strategy.batches {
+    if strategy.type_.is_at_once() {
+        // One batch of all.
+    } else if let Some(batches) = &strategy.batches {
         for batch in batches.iter().take(crate::api::bounds::BATCHES_MAX) {
             let up_to = batch.up_to.rounded_up(replicas).min(replicas);
             if up_to > found.last().map_or(0, |last| last.up_to) {

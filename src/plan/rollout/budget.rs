@@ -1,8 +1,8 @@
 //! How many instances may be missing and how many Pods may be too many, as in a Deployment; with the difference that
 //! here Pods belong to instances: a Pod that leaves beside an available one of its instance costs no availability.
-use super::{after, in_place, replicas, slots::Slots};
+use super::{after, in_place, recreate, replicas, slots::Slots};
 use crate::{
-    api::RolloutSpec,
+    api::{RolloutSpec, rollout::StrategyType},
     snapshot::{Pod, Snapshot},
 };
 
@@ -17,7 +17,7 @@ pub(super) struct Budget {
     pub available_min: i32,
     /// The same while one is changed in place.
     pub available_min_in_place: i32,
-    /// Pods that are available.
+    /// Pods that are available; with strategy BlueGreen those that clients use.
     pub available_pods: i32,
     /// Instances that are available: slots below replicas with an available Pod. A surge Pod beside one adds nothing.
     pub available_instances: i32,
@@ -30,16 +30,15 @@ pub(super) struct Budget {
 impl Budget {
     pub fn new(snapshot: &Snapshot, slots: &Slots<'_>) -> Self {
         let spec = &snapshot.rollout.spec;
-        let replicas = replicas(spec);
-        let surge = spec.strategy.max_surge.rounded_up(replicas);
         let available = |pod: &Pod| pod.is_available(spec.min_ready_seconds, snapshot.now);
         Self {
-            available_min: available_min(spec),
+            // All old ones leave at once.
+            available_min: if recreate::is_asked_for(snapshot) { 0 } else { available_min(spec) },
             available_min_in_place: in_place::available_min(spec),
-            available_pods: snapshot.pods.iter().filter(|pod| available(pod)).count() as i32,
+            available_pods: snapshot.pods.iter().filter(|pod| available(pod) && slots.is_in_use(pod)).count() as i32,
             available_instances: slots.wanted().filter(|slot| slot.live.iter().any(|pod| available(pod))).count()
                 as i32,
-            total_max: replicas.saturating_add(surge),
+            total_max: total_max(spec),
             total: snapshot.pods.iter().filter(|pod| counts(snapshot, pod)).count() as i32,
         }
     }
@@ -88,9 +87,22 @@ impl Budget {
     }
 }
 
-/// Fewest instances that must stay available while Pods are replaced.
+/// Most Pods at once.
+pub fn total_max(spec: &RolloutSpec) -> i32 {
+    let replicas = replicas(spec);
+    match spec.strategy.type_ {
+        StrategyType::Batched => replicas.saturating_add(spec.strategy.max_surge.rounded_up(replicas)),
+        StrategyType::Recreate => replicas,
+        StrategyType::BlueGreen => replicas.saturating_mul(2),
+    }
+}
+
+/// Fewest instances that are to be available, and with strategy Batched stay so while Pods are replaced.
 pub fn available_min(spec: &RolloutSpec) -> i32 {
     let replicas = replicas(spec);
+    if spec.strategy.type_.is_at_once() {
+        return replicas;
+    }
     let mut unavailable = spec.strategy.max_unavailable.rounded_down(replicas);
     if unavailable == 0 && spec.strategy.max_surge.rounded_up(replicas) == 0 {
         unavailable = 1; // as a Deployment: percentages that both come to nothing must not stop the rollout
@@ -109,7 +121,7 @@ pub fn fewest_available(spec: &RolloutSpec) -> i32 {
 }
 
 /// Does this Pod count in the total?
-fn counts(snapshot: &Snapshot, pod: &Pod) -> bool {
+pub(super) fn counts(snapshot: &Snapshot, pod: &Pod) -> bool {
     match pod.deletion {
         _ if pod.is_finished() => false,
         None => true,

@@ -5,10 +5,11 @@
 use jiff::Timestamp;
 
 use super::{
-    View, after, agents,
+    View, after, agents, blue_green,
     failure::seconds,
     gates,
     memory::behind,
+    recreate,
     slots::{Done, Slot},
 };
 use crate::{api::status::BatchStatus, snapshot::Pod};
@@ -42,7 +43,10 @@ fn is_stopped(view: &View<'_>, behind: &[i32]) -> bool {
         && view.budget.available_instances <= view.budget.available_min
         && view.slots.wanted().any(is_late)
         && view.slots.wanted().filter(|slot| behind.contains(&slot.index)).all(is_missing);
-    gates::stop_clock(view) || is_used_up || (is_refused && view.slots.wanted().any(is_missing))
+    let awaits_end =
+        view.lineage.effective.is_some_and(|to| recreate::in_the_way(view.snapshot, &to.name).next().is_some())
+            || blue_green::preview_held(view).is_some();
+    gates::stop_clock(view) || is_used_up || awaits_end || (is_refused && view.slots.wanted().any(is_missing))
 }
 
 /// When the opened instances should be available at the latest, if they are not: counted from the start of the clock, the

@@ -8,6 +8,7 @@ use super::{after, failure_of, in_place, plan};
 use crate::{
     api::{
         Rollout, RolloutStatus,
+        names::LABEL_REVISION,
         rollout::{Approve, UpdateMethod},
         status::BatchStatus,
     },
@@ -15,7 +16,7 @@ use crate::{
         change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark},
         revision,
     },
-    snapshot::{Pod, PodPhase, Revision, Snapshot, TemplateCheck, listener_set::PodEnds},
+    snapshot::{Pod, PodPhase, Revision, ServiceSeen, Snapshot, TemplateCheck, listener_set::PodEnds},
 };
 
 /// Steps after which a fold gives up: ten writes a slot at the most slots, and some.
@@ -181,6 +182,17 @@ impl World {
                     (pod.in_service, pod.in_service_since) = (Some(*in_service), Some(now));
                     pod.ready_since = Some(now).filter(|_| *in_service && runs);
                     pod.resource_version.push('s');
+                }
+            }
+            Change::SwitchService { name, resource_version, revision, switched, .. } => {
+                let services = &mut self.snapshot.services;
+                for seen in [&mut services.active, &mut services.preview] {
+                    let ServiceSeen::Seen(service) = seen else { continue };
+                    if service.name == *name && service.resource_version == *resource_version {
+                        service.selector.insert(LABEL_REVISION.into(), revision.clone());
+                        service.switched = switched.clone().or(service.switched.take());
+                        service.resource_version.push('w');
+                    }
                 }
             }
             Change::SetDrained { uid, resource_version, busy, .. } => {

@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Alarm, View, after, batches,
+    Alarm, View, after, batches, blue_green,
     failure::seconds,
     in_place::{self, Way},
     memory::{behind, undone_in_words},
@@ -31,6 +31,7 @@ const OPEN: &[Gate] = &[
     template_unchecked,
     failed,
     all_pinned,
+    blue_green::trouble,
     progress_deadline,
     paused_between_batches,
     previous_batch_not_healthy,
@@ -196,7 +197,7 @@ fn batch_pinned(view: &View<'_>) -> Option<Hold> {
 }
 
 /// A person has said that the run may go on past this batch.
-fn is_approved(view: &View<'_>, index: i32) -> bool {
+pub(super) fn is_approved(view: &View<'_>, index: i32) -> bool {
     let answer = view.spec().approve.as_ref().filter(|answer| answer.run == view.memory.run);
     answer.is_some_and(|answer| answer.batch == -1 || answer.batch >= index)
 }
@@ -207,7 +208,7 @@ pub(super) fn all_pinned(view: &View<'_>) -> Option<Hold> {
     is_all.then(|| hold(HoldReason::Pinned, "every instance is pinned: the present version runs nowhere"))
 }
 
-fn paused(view: &View<'_>) -> Option<Hold> {
+pub(super) fn paused(view: &View<'_>) -> Option<Hold> {
     view.spec().paused.then(|| hold(HoldReason::Paused, "spec.paused is true"))
 }
 
@@ -258,6 +259,6 @@ fn awaiting_approval(view: &View<'_>) -> Option<Hold> {
 }
 
 /// A revert in the spec obeys `paused`; abort and automatic rollback pass.
-fn paused_revert(view: &View<'_>) -> Option<Hold> {
+pub(super) fn paused_revert(view: &View<'_>) -> Option<Hold> {
     if view.lineage.is_revert() { paused(view) } else { None }
 }

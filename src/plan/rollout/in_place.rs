@@ -10,7 +10,7 @@ use super::{Alarm, after, replicas};
 use crate::{
     api::{
         IntOrPercent, RolloutSpec, names,
-        rollout::{Strategy, UpdateMethod},
+        rollout::{Strategy, StrategyType, UpdateMethod},
     },
     plan::{Change, revision},
     snapshot::{Pod, Revision, Snapshot},
@@ -84,6 +84,7 @@ pub(super) fn is_chosen(strategy: &Strategy) -> bool {
         IntOrPercent::Percent(percent) => percent == "0%",
     };
     match strategy.update {
+        _ if strategy.type_ != StrategyType::Batched => false,
         UpdateMethod::Replace => false,
         UpdateMethod::InPlaceIfPossible => !none_may_miss,
         UpdateMethod::InPlaceOnly => true,

@@ -10,7 +10,7 @@ use crate::{
         change::{Change, Memory, RevisionMark},
         revision,
     },
-    snapshot::{Revision, Snapshot},
+    snapshot::{Revision, Service, Snapshot},
 };
 
 /// Reason under which an abort is noted on the revision it gave up.
@@ -146,6 +146,7 @@ impl Lineage<'_> {
         let mut needed: BTreeSet<&str> = snapshot.pods.iter().map(|pod| pod.revision.as_str()).collect();
         needed.extend([self.update, self.stable, self.effective].into_iter().flatten().map(|r| r.name.as_str()));
         needed.extend(self.pins.revisions());
+        needed.extend(snapshot.services.active.seen().and_then(Service::revision));
         needed.extend([&memory.update, &memory.stable, &memory.effective].into_iter().flatten().map(String::as_str));
         let mut spare: Vec<&Revision> =
             snapshot.revisions.iter().filter(|r| !r.deleting && !needed.contains(r.name.as_str())).collect();

@@ -178,7 +178,7 @@ fn forward(view: &View<'_>, alarm: &mut Alarm, mut batch: BatchStatus) -> Openin
     let ends = view.slots.boundaries();
     let number = |opened: i32| i32::try_from(index_of(ends, opened)).unwrap_or(i32::MAX);
     let up_to = |number: i32| ends.get(usize::try_from(number - 1).unwrap_or(0)).map_or(replicas, |end| end.up_to);
-    batch.opened = batch.opened.min(replicas);
+    batch.opened = if batch.opened > 0 { view.slots.opened() } else { 0 };
     batch.count = i32::try_from(ends.len()).unwrap_or(i32::MAX);
     batch.index = number(batch.opened);
     let is_last = batch.opened == replicas && replicas > 0;

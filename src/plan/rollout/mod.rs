@@ -5,6 +5,7 @@
 //! 4. [`memory`]: run, opened batches and attempts, as status must remember them;
 //! 5. [`gates`]: what holds each class of work;
 //! 6. [`work`]: Pods to create, delete and change within the budget; [`in_place`]: what a Pod can be given as it is;
+//!    [`recreate`]: never beside another revision; [`blue_green`]: a whole second set, and the switch of a Service to it;
 //! 7. [`digests`], [`package`]: what a revision came to when it first ran, for those that run it later;
 //! 8. [`agents`]: which of these first hand their listeners over, and which Pods are in service.
 //!
@@ -13,6 +14,7 @@
 mod agents;
 mod attempts;
 pub mod batches;
+mod blue_green;
 mod budget;
 mod deadline;
 mod digests;
@@ -24,13 +26,16 @@ mod lineage;
 mod memory;
 mod package;
 mod pins;
+mod recreate;
 mod slots;
 #[cfg(test)]
 pub(crate) mod tests;
 mod work;
 
-pub use budget::fewest_available;
+pub use blue_green::Sets;
+pub use budget::{fewest_available, total_max};
 pub use failure::{Failure, failure_of};
+pub use recreate::unconfirmed;
 pub use slots::{Done, Slot, Slots};
 
 use jiff::{SignedDuration, Timestamp};
@@ -56,12 +61,14 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     view.memory.failed = failure::remember(&view, &mut alarm);
     let opening = memory::open_batches(&view, &mut alarm);
     view.remember_batch(opening.batch);
+    let switch = blue_green::switch(&view, &mut alarm);
     let work = work::pods(&view, &mut alarm);
     view.memory.attempts = work.attempts;
 
     let mut changes = lineage.changes(snapshot, &view.memory);
     changes.extend(digests::notes(snapshot, &changes));
     changes.extend(lineage.conclude(&view).filter(|end| !changes.iter().any(|change| change.name() == end.name())));
+    changes.extend(switch.changes);
     changes.extend(work.changes);
     let mut leaving = Some(work.leaving);
     if view.memory != remembered {
@@ -74,12 +81,14 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         });
         leaving = None;
     }
-    // "waits for the budget" says less than what the batch waits for.
+    // "waits for the budget" says less than what the batch waits for, and this less than which Pods have yet to end.
+    let waits_for_batch = opening.hold.as_ref().is_none_or(|hold| hold.reason == HoldReason::PreviousBatchNotHealthy);
     let (urgent, for_budget) = match work.hold {
         Some(hold) if hold.reason == HoldReason::Budget => (None, Some(hold)),
+        Some(hold) if hold.reason == HoldReason::OldPods && !waits_for_batch => (None, Some(hold)),
         other => (other, None),
     };
-    let hold = urgent.or(opening.hold).or(work.aside).or(for_budget);
+    let hold = urgent.or(opening.hold).or(switch.hold).or(work.aside).or(for_budget);
     Plan { memory: view.memory, changes, leaving, hold, wake_at: alarm.at }
 }
 

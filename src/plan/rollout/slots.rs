@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::{
     agents,
     batches::{Boundary, boundaries_around},
+    blue_green::Sets,
     failure,
     lineage::Lineage,
     package::Bound,
@@ -30,6 +31,7 @@ pub struct Slots<'a> {
     boundaries: Vec<Boundary>,
     min_ready_seconds: i32,
     renewal: Renewal<'a>,
+    sets: Option<Sets<'a>>,
     snapshot: &'a Snapshot,
     now: Timestamp,
 }
@@ -63,8 +65,12 @@ pub struct Slot<'a> {
     pub assigned: Option<&'a str>,
     /// The pin that assigns it: the slot is in no batch.
     pub pin: Option<&'a Pin>,
-    /// Live Pods, the best first: by (fresh, available, ready, older, name).
+    /// Live Pods, the best first: by (fresh, available, ready, older, name). With strategy BlueGreen those of the assigned set.
     pub live: Vec<&'a Pod>,
+    /// Live Pods of the set that is kept beside it, the best first.
+    pub kept: Vec<&'a Pod>,
+    /// Live Pods of no set.
+    pub others: Vec<&'a Pod>,
     /// Finished, not Terminating.
     pub finished: Vec<&'a Pod>,
     /// Terminating.
@@ -88,7 +94,7 @@ impl<'a> Slots<'a> {
     pub(super) fn new(snapshot: &'a Snapshot, lineage: &Lineage<'a>, memory: &Memory) -> Self {
         let spec = &snapshot.rollout.spec;
         let replicas = replicas(spec);
-        let opened = opened(lineage, memory, replicas);
+        let opened = opened(lineage, memory, replicas, spec.strategy.type_.is_at_once());
         let effective = lineage.effective.map(|revision| revision.name.as_str());
         let stable = lineage.stable.map(|revision| revision.name.as_str());
         let retried = effective.filter(|_| memory.batch.is_some() && !lineage.is_back());
@@ -111,12 +117,14 @@ impl<'a> Slots<'a> {
             };
             slots.insert(index, Slot::empty(index, assigned, pin));
         }
+        // With that strategy all slots are assigned the same.
+        let sets = Sets::of(snapshot, lineage, if opened < replicas { stable } else { effective });
         for pod in &snapshot.pods {
             let slot = slots.entry(pod.slot).or_insert_with(|| Slot::empty(pod.slot, None, None));
             match pod.deletion {
                 Some(_) => slot.terminating.push(pod),
                 None if pod.is_finished() => slot.finished.push(pod),
-                None => slot.live.push(pod),
+                None => slot.place(pod, sets.filter(|_| (0..replicas).contains(&pod.slot))),
             }
         }
         for slot in slots.values_mut() {
@@ -132,6 +140,7 @@ impl<'a> Slots<'a> {
             let assigned = slot.assigned;
             let fresh = |pod: &Pod| Some(pod.revision.as_str()) == assigned && !renewal.is_due(pod);
             slot.live.sort_by_key(|pod| (!fresh(pod), rank(pod), &pod.name));
+            slot.kept.sort_by_key(|pod| (rank(pod), &pod.name));
             slot.finished.sort_by_key(|pod| &pod.name);
             slot.terminating.sort_by_key(|pod| &pod.name);
             slot.fresh = slot.live.first().is_some_and(|best| fresh(best));
@@ -144,6 +153,7 @@ impl<'a> Slots<'a> {
             left_out,
             min_ready_seconds: spec.min_ready_seconds,
             renewal,
+            sets,
             snapshot,
             now: snapshot.now,
         }
@@ -196,6 +206,21 @@ impl<'a> Slots<'a> {
         self.opened
     }
 
+    /// The sets of Pods, with strategy BlueGreen.
+    pub fn sets(&self) -> Option<&Sets<'a>> {
+        self.sets.as_ref()
+    }
+
+    /// Clients use it, as far as a strategy makes a difference.
+    pub fn is_in_use(&self, pod: &Pod) -> bool {
+        self.sets.is_none_or(|sets| sets.is_in_use(&pod.revision))
+    }
+
+    /// The same for people and listeners, also where nothing may be done upon it.
+    pub fn is_told_in_use(&self, pod: &Pod) -> bool {
+        self.sets.and_then(|sets| sets.told).is_none_or(|told| pod.revision == told)
+    }
+
     /// To be replaced although it is of the right revision: a restart or a retry is due for it.
     pub fn is_renewal_due(&self, pod: &Pod) -> bool {
         self.renewal.is_due(pod)
@@ -244,8 +269,10 @@ impl<'a> Slots<'a> {
         if !undone.is_empty() {
             return Done::Not(undone);
         }
-        let rest_gone = self.unwanted().all(|slot| slot.live.is_empty());
-        if self.opened >= self.replicas && rest_gone { Done::All } else { Done::Opened }
+        let rest_gone =
+            self.all().all(|slot| slot.others.is_empty()) && self.unwanted().all(|slot| slot.live.is_empty());
+        let is_in_use = self.sets.is_none_or(|sets| sets.is_switched());
+        if self.opened >= self.replicas && rest_gone && is_in_use { Done::All } else { Done::Opened }
     }
 }
 
@@ -258,7 +285,23 @@ impl<'a> Slot<'a> {
     }
 
     fn empty(index: i32, assigned: Option<&'a str>, pin: Option<&'a Pin>) -> Self {
-        Self { index, assigned, pin, live: vec![], finished: vec![], terminating: vec![], fresh: false }
+        let [live, kept, others, finished, terminating] = [const { Vec::new() }; 5];
+        Self { index, assigned, pin, live, kept, others, finished, terminating, fresh: false }
+    }
+
+    /// Puts a live Pod where it belongs.
+    fn place(&mut self, pod: &'a Pod, sets: Option<Sets<'a>>) {
+        let is_of = |set: Option<&str>| set == Some(pod.revision.as_str());
+        match sets {
+            Some(sets) if is_of(sets.kept) => self.kept.push(pod),
+            Some(sets) if !is_of(sets.target) => self.others.push(pod),
+            _ => self.live.push(pod),
+        }
+    }
+
+    /// All that live.
+    pub fn all_live(&self) -> impl Iterator<Item = &'a Pod> + use<'_, 'a> {
+        self.live.iter().chain(&self.kept).chain(&self.others).copied()
     }
 }
 
@@ -283,9 +326,12 @@ fn rolled_back(snapshot: &Snapshot, lineage: &Lineage<'_>, memory: &Memory) -> R
 }
 
 /// On the first creation, on the way back and outside a run every slot is assigned the effective revision at once.
-fn opened(lineage: &Lineage<'_>, memory: &Memory, replicas: i32) -> i32 {
+fn opened(lineage: &Lineage<'_>, memory: &Memory, replicas: i32, is_at_once: bool) -> i32 {
     match &memory.batch {
-        Some(batch) if !lineage.is_back() && !lineage.is_first() => batch.opened.clamp(0, replicas),
+        Some(batch) if !lineage.is_back() && !lineage.is_first() => {
+            // What is new by scaling joins a run that changes all at once.
+            if is_at_once && batch.opened > 0 { replicas } else { batch.opened.clamp(0, replicas) }
+        }
         _ => replicas,
     }
 }

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Alarm, View, after, agents,
     attempts::Attempts,
+    blue_green,
     budget::TERMINATING_COUNTS_SECONDS,
     failure::broken_at,
     gates,
     in_place::{self, Way},
+    recreate::{self, Alive},
     slots::Slot,
 };
 use crate::{
@@ -36,7 +38,9 @@ pub(super) fn pods(view: &View<'_>, alarm: &mut Alarm) -> Work {
     let mut planner = Planner::new(view, alarm);
     planner.check_template();
     planner.clear_finished();
+    planner.retire_sets();
     planner.retire_surplus();
+    planner.refill_kept();
     planner.refill();
     planner.replace();
     planner.wake_for_pods();
@@ -55,6 +59,10 @@ struct Planner<'v, 'a, 'm> {
     creates_held: Option<Hold>,
     /// How Pods of one revision come to another, by their names: as thousands of Pods do it.
     ways: BTreeMap<(String, String), Way>,
+    /// With strategy Recreate.
+    alive: Option<Alive<'a>>,
+    /// With strategy BlueGreen: holds Pods of the assigned set, as long as clients use another.
+    preview_held: Option<Hold>,
 }
 
 impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
@@ -69,6 +77,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             aside: None,
             creates_held: None,
             ways: BTreeMap::new(),
+            alive: Alive::of(view.snapshot),
+            preview_held: blue_green::preview_held(view),
         };
         if let Some(refusal) = &view.snapshot.create_refusal
             && !planner.alarm.passed(refusal.retry_at)
@@ -90,7 +100,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
 
     /// The first counts; but that the budget is used up says less than what keeps it from being given back.
     fn note(&mut self, hold: Hold) {
-        if self.hold.as_ref().is_none_or(|known| known.reason == HoldReason::Budget) {
+        let says_less = |known: &Hold| [HoldReason::Budget, HoldReason::OldPods].contains(&known.reason);
+        if self.hold.as_ref().is_none_or(says_less) {
             self.hold = Some(hold);
         }
     }
@@ -137,14 +148,45 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         }
     }
 
+    /// With strategy BlueGreen: Pods of no set, and those beside a better one of the kept set. Nobody uses the first.
+    fn retire_sets(&mut self) {
+        let view = self.view;
+        let Some(sets) = view.slots.sets() else { return };
+        for slot in view.slots.wanted() {
+            // While nobody knows what clients use, only what never came up goes.
+            let leaves = |pod: &&&Pod| sets.selected.is_some() || (view.lineage.is_first() && !pod.is_ready());
+            let others = slot.others.iter().filter(leaves).map(|pod| delete(pod, PodReason::Superseded));
+            self.changes.extend(others);
+            if let Some((best, surplus)) = slot.kept.split_first() {
+                let leaves = |pod: &&&Pod| !pod.is_ready() || self.available(best);
+                let surplus: Vec<_> =
+                    surplus.iter().filter(leaves).map(|pod| delete(pod, PodReason::Surplus)).collect();
+                self.changes.extend(surplus);
+            }
+        }
+    }
+
+    /// Slots without a Pod of the kept set: clients use it, or would on the way back.
+    fn refill_kept(&mut self) {
+        let view = self.view;
+        let Some(revision) = blue_green::refills(view) else { return };
+        for slot in view.slots.wanted().filter(|slot| slot.kept.is_empty()) {
+            if !self.create_at(slot, revision, PodReason::Refill) {
+                break;
+            }
+        }
+    }
+
     /// Pods beside a better one, then Pods of slots beyond replicas: what the first leave is what the second count on.
     fn retire_surplus(&mut self) {
         let view = self.view;
         for slot in view.slots.wanted().filter(|slot| slot.live.len() > 1) {
             let best = slot.live[0];
             for pod in &slot.live[1..] {
-                // A Ready Pod leaves only when the better one has taken over: that is what the surge is for.
-                if pod.is_ready() && !self.available(best) {
+                // A Ready Pod leaves only when the better one has taken over: that is what the surge is for. Where revisions
+                // may not live side by side there is none.
+                let may_stay = self.alive.is_none() || pod.revision == best.revision;
+                if pod.is_ready() && !self.available(best) && may_stay {
                     continue;
                 }
                 let same = pod.revision == best.revision && !view.slots.is_renewal_due(pod);
@@ -155,7 +197,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         }
         for slot in view.slots.unwanted() {
             for pod in &slot.live {
-                if !pod.is_ready() || self.budget.take_beyond(self.available(pod)) {
+                if !pod.is_ready() || !view.slots.is_in_use(pod) || self.budget.take_beyond(self.available(pod)) {
                     self.changes.push(delete(pod, PodReason::Scale));
                 } else {
                     self.hold_for_budget(slot.index);
@@ -298,7 +340,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             if pod.is_ready() && (self.creates_held.is_some() || !self.budget.take_create()) {
                 self.budget.take_instance(self.available(pod));
             }
-        } else if !pod.is_ready() {
+        } else if self.alive.is_some() || !pod.is_ready() || !self.view.slots.is_in_use(pod) {
             self.changes.push(delete(pod, reason)); // costs no availability, and may free what the new one needs
         } else if self.creates_held.is_none() && self.budget.total < self.budget.total_max {
             self.create(slot, reason);
@@ -355,12 +397,17 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
 
     /// Plans the create of a slot's Pod; false when the budget or a refusal stops all further ones.
     fn create(&mut self, slot: &Slot<'a>, reason: PodReason) -> bool {
+        let Some(revision) = self.assigned(slot) else { return true };
+        self.create_at(slot, revision, reason)
+    }
+
+    /// The same at this revision.
+    fn create_at(&mut self, slot: &Slot<'a>, revision: &'a Revision, reason: PodReason) -> bool {
         let view = self.view;
         if let Some(hold) = self.creates_held.clone() {
             self.note(hold);
             return false;
         }
-        let Some(revision) = self.assigned(slot) else { return true };
         let checked = view.snapshot.template_checks.get(&revision.name);
         let refused = matches!(checked, Some(TemplateCheck::Refused { .. }));
         if refused || (view.lineage.is_first() && checked.is_none()) {
@@ -370,6 +417,15 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             } else if let Some(hold) = gates::template(view, self.alarm) {
                 self.note(hold);
             }
+            return true;
+        }
+        if self.alive.as_mut().is_some_and(|alive| !alive.admit(&revision.name)) {
+            self.hold_for_old_pods(recreate::in_the_way(view.snapshot, &revision.name), revision);
+            return true;
+        }
+        let is_kept = view.slots.sets().is_some_and(|sets| sets.kept == Some(revision.name.as_str()));
+        if let Some(hold) = self.preview_held.clone().filter(|_| !is_kept) {
+            self.note(hold);
             return true;
         }
         if !self.budget.take_create() {
@@ -393,6 +449,12 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let Some(assigned) = slot.assigned else { return self.view.lineage.effective };
         // Newest first: nearly always it is one of the last.
         self.view.snapshot.revisions.iter().rev().find(|revision| revision.name == assigned)
+    }
+
+    fn hold_for_old_pods<'p>(&mut self, pods: impl Iterator<Item = &'p Pod>, revision: &Revision) {
+        if self.hold.is_none() {
+            self.hold = recreate::hold(pods, revision);
+        }
     }
 
     fn hold_for_budget(&mut self, slot: i32) {
@@ -431,6 +493,10 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             self.note(hold);
         }
         let (changed, service) = in_place::leave_service(self.view.snapshot, &mut self.changes, self.alarm);
+        if self.alive.is_some() {
+            // Nothing is handed to what is about to leave.
+            leaving.extend(self.changes.iter().filter_map(agents::ended_by).map(str::to_owned));
+        }
         self.changes.extend(agents::in_service(self.view.snapshot, &changed));
         self.changes.extend(service);
         leaving.extend(changed);

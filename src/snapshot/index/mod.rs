@@ -9,6 +9,7 @@
 //! from the last list alone.
 mod agents;
 mod leases;
+mod services;
 mod sets;
 mod shelf;
 #[cfg(test)]
@@ -25,7 +26,7 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{Resource, ResourceExt};
 
 pub use self::sets::{Moment, SetMemories};
-use self::{sets::Sets, shelf::Shelf};
+use self::{services::Services, sets::Sets, shelf::Shelf};
 use super::{
     Agents, ChangeRefusal, CreateRefusal, Pod, Revision, Snapshot, TemplateCheck,
     guard::DeserializeGuard,
@@ -136,6 +137,8 @@ pub struct Recollection {
     pub create_refusal: Option<CreateRefusal>,
     /// See [`Snapshot::change_refusals`].
     pub change_refusals: BTreeMap<String, ChangeRefusal>,
+    /// resourceVersion of our own last write to each Service, by name: what is older does not count.
+    pub services: BTreeMap<String, String>,
 }
 
 /// What an event may have changed.
@@ -186,6 +189,7 @@ pub struct Index {
     pods: Shelf<Pod>,
     revisions: Shelf<Revision>,
     sets: Sets,
+    services: Services,
     /// Ready or not, by name. None where Nodes are not watched.
     nodes: Option<BTreeMap<String, bool>>,
     /// Pods that are to leave, by Rollout, as its plan says.
@@ -196,10 +200,19 @@ impl Index {
     /// Takes an event of the watch on Rollouts; returns the Rollouts it touches.
     pub fn on_rollout(&mut self, scope: &Scope, event: Event<DeserializeGuard<Rollout>>) -> BTreeSet<ObjectKey> {
         // Filed under its own uid, and touching itself.
-        let touched = self.rollouts.take(scope, event, |guard| Some((None, Known::read(guard))));
+        let mut touched = self.rollouts.take(scope, event, |guard| Some((None, Known::read(guard))));
         for gone in touched.iter().filter(|key| self.rollouts.get(key).is_none()) {
             self.leaving.remove(gone);
         }
+        let mut others = BTreeSet::new();
+        for key in &touched {
+            let known = self.rollouts.get(key).map(|known| known.object.as_deref());
+            // What cannot be read keeps what it named.
+            if !matches!(known, Some(Err(_))) {
+                others.extend(self.services.note(key, known.and_then(Result::ok)));
+            }
+        }
+        touched.append(&mut others);
         touched
     }
 
@@ -282,6 +295,7 @@ impl Index {
             create_refusal: recollection.create_refusal.clone(),
             change_refusals: recollection.change_refusals.clone(),
             agents: Agents::Unknown,
+            services: self.services.of(key, rollout, recollection),
             now,
         })
     }

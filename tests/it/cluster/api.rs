@@ -178,6 +178,50 @@ fn two_ways_to_say_the_batches_are_refused() {
     assert_refused(&[("/spec/strategy/batchSize", json!(0))], &["spec.strategy.batchSize must be at least 1 or 1%"]);
 }
 
+/// B1: what would leave two versions side by side contradicts the type.
+#[test]
+fn batches_pins_and_part_rollbacks_are_for_batched() {
+    let of = |field, value| {
+        [("/spec/strategy/type", json!("Recreate")), ("/spec/strategy/batchSize", json!(null)), (field, value)]
+    };
+    let batches = "spec.strategy: batchSize and batches are for type Batched; remove them or set type to Batched";
+    assert_refused(&of("/spec/strategy/batchSize", json!(1)), &[batches]);
+    assert_refused(&of("/spec/strategy/batches", json!([{"upTo": 1}])), &[batches]);
+    let part = "spec.strategy.onFailure RollbackFailed leaves two versions side by side and is for type Batched";
+    assert_refused(&of("/spec/strategy/onFailure", json!("RollbackFailed")), &[part]);
+    let pins = json!([{"instances": "0", "revision": "web-b"}]);
+    assert_refused(&of("/spec/pins", pins), &["spec.pins needs spec.strategy.type Batched"]);
+    let mut object = web();
+    object["spec"]["strategy"] = json!({"type": "Recreate"});
+    let output = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &object);
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// B3
+#[test]
+fn blue_green_names_its_services() {
+    let strategy = |strategy: Value| [("/spec/strategy", strategy)];
+    let both = "spec.strategy: type BlueGreen and blueGreen belong together; set both, or neither";
+    assert_refused(&strategy(json!({"type": "BlueGreen"})), &[both]);
+    assert_refused(&strategy(json!({"blueGreen": {"activeService": "web"}})), &[both]);
+    let of = |settings: Value| strategy(json!({"type": "BlueGreen", "blueGreen": settings}));
+    assert_refused(&of(json!({})), &["spec.strategy.blueGreen.activeService: Required value"]);
+    let name = "spec.strategy.blueGreen.activeService must be the name of a Service, such as web";
+    assert_refused(&of(json!({"activeService": "shop/web"})), &[name]);
+    let same = "spec.strategy.blueGreen.previewService must be another Service than activeService";
+    assert_refused(&of(json!({"activeService": "web", "previewService": "web"})), &[same]);
+    assert_refused(&of(json!({"activeService": "web", "scaleDownDelaySeconds": -1})), &["scaleDownDelaySeconds"]);
+    let batches = json!({"type": "BlueGreen", "blueGreen": {"activeService": "web"}, "batchSize": 1});
+    assert_refused(&strategy(batches), &["batchSize and batches are for type Batched"]);
+    let mut object = web();
+    object["spec"]["strategy"] = json!({"type": "BlueGreen", "blueGreen": {"activeService": "web"}});
+    let output = kubectl_with(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &object);
+    assert!(output.status.success(), "{output:?}");
+    let made: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let settings = json!({"activeService": "web", "promote": "Auto", "scaleDownDelaySeconds": 30});
+    assert_eq!(made["spec"]["strategy"]["blueGreen"], settings);
+}
+
 #[test]
 fn names_that_leave_no_room_for_those_of_pods_are_refused() {
     let sentence = "metadata.name must be a DNS label that starts with a letter, of at most 40 characters";

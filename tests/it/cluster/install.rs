@@ -83,6 +83,7 @@ fn the_chart_runs_an_operator_that_does_its_work_with_exactly_its_rights() {
     scales_and_rolls(&cluster);
     meets_taken_names_and_cleans_up(&cluster);
     gives_listeners_to_pods(&cluster);
+    switches_a_service(&cluster);
     another_takes_over(&cluster);
     compare_rights(&cluster);
     restricted_to_a_namespace(&cluster, &chart);
@@ -192,6 +193,32 @@ fn gives_listeners_to_pods(cluster: &TestCluster) {
     cluster.kubectl(&["delete", "listenersets.baton.dev", "bots"]);
     eventually(60, "no Lease of a listener", || leases().is_empty());
     cluster.kubectl(&["delete", "rollouts.baton.dev", "bots"]);
+}
+
+/// A Service that a Rollout names is switched, and the old set ended.
+fn switches_a_service(cluster: &TestCluster) {
+    let ports = json!([{"port": 80, "targetPort": 8080}]);
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "shop"}, "spec": {"selector": {"app": "shop"}, "ports": ports}});
+    create(cluster, &service);
+    let mut object: Value =
+        serde_json::from_str(&cluster.kubectl(&["get", "rollouts.baton.dev", "web", "-o", "json"])).unwrap();
+    let template = object["spec"]["template"]["spec"].take();
+    let settings = json!({"type": "BlueGreen", "blueGreen": {"activeService": "shop", "scaleDownDelaySeconds": 1}});
+    let template = json!({"metadata": {"labels": {"app": "shop"}}, "spec": template});
+    let spec = json!({"replicas": 1, "selector": {"matchLabels": {"app": "shop"}}, "strategy": settings, "template": template});
+    create(
+        cluster,
+        &json!({"apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "shop"}, "spec": spec}),
+    );
+    let selected =
+        || cluster.kubectl(&["get", "service", "shop", "-o", r"jsonpath={.spec.selector.baton\.dev/revision}"]);
+    eventually(60, "the Service to select the first set", || !selected().is_empty());
+    let first = selected();
+    cluster.kubectl(&["patch", "rollouts.baton.dev", "shop", "--type=merge", "-p", r#"{"spec": {"version": "next"}}"#]);
+    eventually(60, "the Service to select the second set", || selected() != first);
+    let old = ["get", "pods", "-l", &format!("baton.dev/revision={first}"), "-o", "name"];
+    eventually(60, "the old set to end", || cluster.kubectl(&old).is_empty());
+    cluster.kubectl(&["delete", "rollouts.baton.dev", "shop"]);
 }
 
 /// Two replicas, one leads; when it is gone, the other does.

@@ -7,7 +7,8 @@
 //! - [`history`]: one run; [`replay`], [`trace`]: what a person sees of it.
 //!
 //! `make simulate SEEDS=1000` runs random seeds, `make simulate SEED=17` prints one, both with PINS=1 with pinned instances,
-//! with IN_PLACE=1 with Pods that are changed in place, with LISTENERS=1 with listeners, which take ten times as long. What cannot be simulated: a process
+//! with IN_PLACE=1 with Pods that are changed in place, with STRATEGIES=1 with Recreate or BlueGreen,
+//! with LISTENERS=1 with listeners, which take ten times as long. What cannot be simulated: a process
 //! that stands still keeps its timers (its requests leave later, answers and events reach it later); all processes measure
 //! durations by one clock, only their times of day differ.
 mod faults;
@@ -37,7 +38,7 @@ use self::{
     scenario::Scenario,
 };
 
-/// Seeds that have found a bug: `seed  # bug`, or with `listeners`, `pins`, `in-place` before the `#`, one a line.
+/// Seeds that have found a bug: `seed  # bug`, or with `listeners`, `pins`, `in-place`, `strategies` before the `#`, one a line.
 const REGRESSIONS: &str = include_str!("seeds.txt");
 /// Random seeds, unless `SEEDS` says how many.
 const RANDOM_SEEDS: usize = 20;
@@ -57,23 +58,36 @@ struct Extras {
     pins: bool,
     /// Pods are changed in place.
     in_place: bool,
+    /// Strategy Recreate or BlueGreen.
+    strategies: bool,
 }
 
 impl Extras {
-    const NONE: Self = Self { listeners: false, pins: false, in_place: false };
+    const NONE: Self = Self { listeners: false, pins: false, in_place: false, strategies: false };
     const LISTENERS: Self = Self { listeners: true, ..Self::NONE };
     const PINS: Self = Self { pins: true, ..Self::NONE };
     const IN_PLACE: Self = Self { in_place: true, ..Self::PINS };
+    const STRATEGIES: Self = Self { strategies: true, ..Self::NONE };
 
     /// What the command line asks for.
     fn asked() -> Self {
         let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        Self { listeners: is_set("LISTENERS"), pins: is_set("PINS"), in_place: is_set("IN_PLACE") }
+        Self {
+            listeners: is_set("LISTENERS"),
+            pins: is_set("PINS"),
+            in_place: is_set("IN_PLACE"),
+            strategies: is_set("STRATEGIES"),
+        }
     }
 
     /// As [`Self::asked`] reads it.
     fn in_words(self) -> String {
-        let words = [(self.listeners, " LISTENERS=1"), (self.pins, " PINS=1"), (self.in_place, " IN_PLACE=1")];
+        let words = [
+            (self.listeners, " LISTENERS=1"),
+            (self.pins, " PINS=1"),
+            (self.in_place, " IN_PLACE=1"),
+            (self.strategies, " STRATEGIES=1"),
+        ];
         words.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).collect()
     }
 }
@@ -150,7 +164,13 @@ fn seeds_that_found_bugs_find_none() {
         let number = words.next()?.parse().ok()?;
         let words: Vec<&str> = words.collect();
         let has = |word| words.contains(&word);
-        Some((number, Extras { listeners: has("listeners"), pins: has("pins"), in_place: has("in-place") }))
+        let extras = Extras {
+            listeners: has("listeners"),
+            pins: has("pins"),
+            in_place: has("in-place"),
+            strategies: has("strategies"),
+        };
+        Some((number, extras))
     };
     let (_, failures) = run_all(&REGRESSIONS.lines().filter_map(seed).collect::<Vec<Seed>>());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -180,6 +200,12 @@ fn random_seeds_with_pins_break_no_promise() {
 #[test]
 fn random_seeds_in_place_break_no_promise() {
     run_random(RANDOM_SEEDS, Extras::IN_PLACE);
+}
+
+/// B1 B3
+#[test]
+fn random_seeds_with_other_strategies_break_no_promise() {
+    run_random(RANDOM_SEEDS, Extras::STRATEGIES);
 }
 
 fn run_random(count: usize, extras: Extras) {

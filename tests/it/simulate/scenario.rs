@@ -49,7 +49,7 @@ impl Scenario {
     pub fn new(seed: u64, is_undisturbed: bool, extras: Extras) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let (mut own, mut deeds_rng, mut faults_rng) = (rng.fork(), rng.fork(), rng.fork());
-        let (mut listeners_rng, mut pins_rng, mut in_place_rng) = (rng.fork(), rng.fork(), rng.fork());
+        let (mut listeners_rng, mut pins_rng, mut ways_rng) = (rng.fork(), rng.fork(), rng.fork());
         let last = if own.u8(0..10) < 7 { draw(&mut own, &GOOD) } else { draw(&mut own, &BAD) };
         let is_patient = own.bool();
         let mut rollout = rollout(&mut own, last);
@@ -62,8 +62,12 @@ impl Scenario {
         }
         if extras.in_place {
             let strategy = &mut rollout["spec"]["strategy"];
-            let update = if in_place_rng.bool() { "InPlaceIfPossible" } else { "InPlaceOnly" };
+            let update = if ways_rng.bool() { "InPlaceIfPossible" } else { "InPlaceOnly" };
             strategy["update"] = json!(if strategy["maxUnavailable"] == 0 { "InPlaceIfPossible" } else { update });
+        }
+        if extras.strategies {
+            rollout["spec"]["strategy"] = all_at_once(&mut ways_rng, &rollout["spec"]["strategy"]);
+            deeds = with_keys_taken(&mut ways_rng, deeds);
         }
         let skews = [0; 3].map(|_| skew(&mut own));
         let count = if is_undisturbed { 1 } else { own.usize(2..=3) };
@@ -181,6 +185,34 @@ fn rollout(rng: &mut fastrand::Rng, last: Behaviour) -> Value {
             "template": template(&draw(rng, &GOOD).tag(0), draw(rng, &[2, 10, 30])),
         },
     })
+}
+
+/// Recreate, or BlueGreen with a Service of the Rollout's name; what it does upon failures stays.
+fn all_at_once(rng: &mut fastrand::Rng, batched: &Value) -> Value {
+    let mut strategy = batched.clone();
+    for field in ["batches", "batchSize"] {
+        strategy.as_object_mut().expect("a strategy").remove(field);
+    }
+    strategy["type"] = json!("Recreate");
+    if rng.u8(0..3) > 0 {
+        strategy["type"] = json!("BlueGreen");
+        let delay = draw(rng, &[0, 2, 30]);
+        let promote = draw(rng, &["Auto", "Auto", "Manual"]);
+        strategy["blueGreen"] = json!({"activeService": ROLLOUT.1, "promote": promote, "scaleDownDelaySeconds": delay});
+    }
+    strategy
+}
+
+/// The same deeds, and between them somebody who takes the key away that the Service is switched by.
+fn with_keys_taken(rng: &mut fastrand::Rng, deeds: Vec<Deed>) -> Vec<Deed> {
+    let mut all = Vec::new();
+    for (number, deed) in deeds.into_iter().enumerate() {
+        if number > 0 && rng.u8(0..6) == 0 {
+            all.push(Deed { pause: pause(rng), act: Act::TakeKey });
+        }
+        all.push(deed);
+    }
+    all
 }
 
 fn template(tag: &str, grace_seconds: i64) -> Value {

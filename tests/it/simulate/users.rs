@@ -10,7 +10,7 @@ use super::{
 use crate::fake_apiserver::{
     actor::Actor,
     delete::{DeleteOptions, Propagation},
-    kinds::{CONTROLLER_REVISIONS, PODS, ROLLOUTS},
+    kinds::{CONTROLLER_REVISIONS, PODS, ROLLOUTS, SERVICES},
     object::Object,
 };
 
@@ -33,6 +33,8 @@ pub enum Act {
     Pin(String, Option<String>),
     /// Takes back all pins.
     Unpin,
+    /// Has the Service select Pods of any revision.
+    TakeKey,
     /// Deletes the Rollout (in the background, its Pods first, or leaving them), and creates it again after this time.
     Recreate(Duration, u8),
     DeletePod,
@@ -98,6 +100,7 @@ impl User {
         let now = self.clock.now();
         match act {
             Act::Create => {
+                self.create_service(scenario);
                 let created = self.actor.create(&ROLLOUTS, ROLLOUT.0, scenario.rollout.clone());
                 created.expect("a Rollout as a user writes it");
             }
@@ -114,6 +117,10 @@ impl User {
             }
             Act::Pin(instances, differs) => self.pin(instances, differs.as_deref()),
             Act::Unpin => self.edit(|rollout| rollout["spec"]["pins"] = json!([])),
+            Act::TakeKey => {
+                let take = |service: &mut Value| service["spec"]["selector"] = json!({"app": ROLLOUT.1});
+                let _ = self.actor.edit(&SERVICES, ROLLOUT.0, ROLLOUT.1, take);
+            }
             Act::Recreate(pause, how) => self.recreate(*pause, *how).await,
             Act::DeletePod => self.touch_pod(|user, pod| {
                 let _ = user.actor.delete(&PODS, ROLLOUT.0, pod.name(), &DeleteOptions::default());
@@ -134,6 +141,16 @@ impl User {
                     rollout["spec"].as_object_mut().expect("a spec").remove(answer);
                 }
             }),
+        }
+    }
+
+    /// The one that the Rollout names, if it names one.
+    fn create_service(&self, scenario: &Scenario) {
+        if scenario.rollout["spec"]["strategy"]["blueGreen"].is_object() {
+            let ports = json!([{"port": 80}]);
+            let spec = json!({"selector": {"app": ROLLOUT.1}, "ports": ports});
+            let service = json!({"metadata": {"name": ROLLOUT.1}, "spec": spec});
+            self.actor.create(&SERVICES, ROLLOUT.0, service).expect("a Service as a user writes it");
         }
     }
 

@@ -9,7 +9,10 @@ use serde_json::json;
 use crate::{
     api::{Rollout, RolloutStatus, status::BatchStatus},
     plan::{Change, Plan, RevisionMark, revision, rollout::plan},
-    snapshot::{Container, ContainerState, Pod, PodPhase, Revision, Snapshot, TemplateCheck, listener_set::PodEnds},
+    snapshot::{
+        Container, ContainerState, Pod, PodPhase, Revision, Service, ServiceSeen, Services, Snapshot, TemplateCheck,
+        listener_set::PodEnds,
+    },
 };
 
 pub(crate) fn at(second: i64) -> Timestamp {
@@ -96,9 +99,29 @@ impl Fixture {
             create_refusal: None,
             change_refusals: [].into(),
             agents: crate::snapshot::Agents::NotAsked,
+            services: Services::default(),
             now: at(0),
         };
         Self { snapshot }
+    }
+
+    /// Service `web` selects this revision, or any; `web-preview`, where the spec names one, selects any.
+    pub fn serving(mut self, revision: Option<char>) -> Self {
+        let service = |name: &str, revision: Option<char>| {
+            let key = revision.map(|letter| ("baton.dev/revision".to_owned(), letter.to_string()));
+            ServiceSeen::Seen(Service {
+                name: name.into(),
+                uid: format!("uid-{name}"),
+                resource_version: "5".into(),
+                selector: [("app".to_owned(), "web".to_owned())].into_iter().chain(key).collect(),
+                switched: None,
+            })
+        };
+        let names_preview = self.snapshot.rollout.spec.strategy.blue_green.as_ref();
+        let names_preview = names_preview.is_some_and(|settings| settings.preview_service.is_some());
+        let preview = if names_preview { service("web-preview", None) } else { ServiceSeen::Unknown };
+        self.snapshot.services = Services { active: service("web", revision), preview, claimed_by: None };
+        self
     }
 
     /// A run towards the wanted revision is on, with so many instances opened.
@@ -157,6 +180,10 @@ fn say_change(change: &Change) -> String {
         Change::CreatePod { name, reason, .. } => format!("+{name} {}", reason.as_str()),
         Change::DeletePod { name, reason, .. } => format!("-{name} {}", reason.as_str()),
         Change::ChangeInPlace { name, revision, reason, .. } => format!("{name} to {revision} {}", reason.as_str()),
+        Change::SwitchService { name, revision, switched, .. } => {
+            let from = switched.as_ref().map(|switched| format!("{} → ", switched.from)).unwrap_or_default();
+            format!("Service {name}: {from}{revision}")
+        }
         Change::SetInService { name, in_service, .. } => format!("{name} in service: {in_service}"),
         Change::SetDrained { name, busy, .. } if busy.is_empty() => format!("{name} drained"),
         Change::SetDrained { name, busy, .. } => format!("{name} has {busy}"),

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// One line per step that does something: seconds since the start, batch, changes.
-fn tell(world: &mut World) -> (String, End) {
+pub(super) fn tell(world: &mut World) -> (String, End) {
     let mut story = String::new();
     let end = world.run(|_, step| {
         let changes: Vec<String> = step
@@ -33,12 +33,12 @@ fn tell(world: &mut World) -> (String, End) {
     (story, end)
 }
 
-fn world(slots: &str, want: char, spec: serde_json::Value) -> World {
+pub(super) fn world(slots: &str, want: char, spec: serde_json::Value) -> World {
     World::new(Fixture::new(slots, want, spec).snapshot, 5)
 }
 
 /// Every slot runs exactly one available Pod of this revision.
-fn assert_all_at(world: &World, letter: char) {
+pub(super) fn assert_all_at(world: &World, letter: char) {
     let spec = &world.snapshot.rollout.spec;
     let slots: Vec<(i32, &str)> = world.snapshot.pods.iter().map(|p| (p.slot, p.revision.as_str())).collect();
     let wanted: Vec<(i32, String)> = (0..spec.replicas).map(|slot| (slot, letter.to_string())).collect();

@@ -55,6 +55,10 @@ fn world(class: PodReason) -> (Fixture, &'static str) {
             .opened(2),
             "b",
         ),
+        PodReason::Superseded => {
+            let strategy = json!({"strategy": {"type": "BlueGreen", "blueGreen": {"activeService": "web"}}});
+            (Fixture::new("ac a a a", 'b', strategy).serving(Some('a')).opened(4), "b")
+        }
         PodReason::Surplus => (Fixture::new("b bb a a", 'b', budget(json!({}))).opened(2), "b"),
         PodReason::Finished => (Fixture::new("b b a ax", 'b', budget(json!({}))).opened(2), "b"),
         PodReason::Back => (Fixture::new("b b a a", 'a', budget(json!({}))).settled(), "a"),
@@ -79,6 +83,7 @@ fn a_row_per_class_and_gate() {
     let table = [
         (PodReason::Refill, "|......"),
         (PodReason::Scale, "|......"),
+        (PodReason::Superseded, "|......"),
         (PodReason::Surplus, "|......"),
         (PodReason::Finished, "|......"),
         (PodReason::Back, "|.|..|."),

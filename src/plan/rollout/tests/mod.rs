@@ -1,4 +1,5 @@
 //! Text fixtures, folds to completion, property tests.
+mod blue_green;
 mod faults;
 pub(crate) mod fixture;
 mod folds;
@@ -10,5 +11,6 @@ mod looks;
 mod packages;
 mod pins;
 mod properties;
+mod recreate;
 mod restarts;
 pub(crate) mod worlds;

@@ -8,7 +8,8 @@ use super::{
     fixture::Fixture,
     worlds::{
         available_instances, bounds, check_plan, check_rest, coins, give_images, has_another_package, look, pinned_to,
-        run_partly, skew_seconds, total, world, world_in_place, world_with_packages, world_with_pins,
+        run_partly, selected, skew_seconds, total, world, world_in_place, world_of_blue_green, world_to_recreate,
+        world_with_packages, world_with_pins,
     },
 };
 use crate::{
@@ -366,6 +367,121 @@ mod with_packages {
         fn every_world_comes_to_rest_within_the_bounds(snapshot in world_with_packages(), skew in skew_seconds(), seed in any::<u64>()) {
             comes_to_rest(snapshot, skew, seed)?;
         }
+    }
+}
+
+/// The same with strategy Recreate; and never is a Pod made beside one of another revision.
+mod to_recreate {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, max_global_rejects: 50_000, ..ProptestConfig::default() })]
+
+        /// B1 R2 R4 R10
+        #[test]
+        fn one_plan_makes_no_second_revision(snapshot in world_to_recreate(), skew in skew_seconds()) {
+            keeps_the_bounds(snapshot, skew)?;
+        }
+
+        /// B1 R2 R6 R7 R15 R19
+        #[test]
+        fn every_world_comes_to_rest_with_one_revision(snapshot in world_to_recreate(), skew in skew_seconds(), seed in any::<u64>()) {
+            comes_to_rest(snapshot, skew, seed)?;
+        }
+
+        /// B1 R8 R13
+        #[test]
+        fn a_revert_completes(snapshot in world_to_recreate(), seed in any::<u64>()) {
+            completes_a_revert(snapshot, seed)?;
+        }
+
+        /// B1 R16
+        #[test]
+        fn scale_and_roll_together(snapshot in world_to_recreate(), seed in any::<u64>(), scales in proptest::collection::vec(0..8i32, 1..4)) {
+            scales_and_rolls(snapshot, seed, scales)?;
+        }
+
+        /// B1 R5
+        #[test]
+        fn lost_pods_come_back(snapshot in world_to_recreate(), seed in any::<u64>()) {
+            brings_back_what_is_lost(snapshot, seed)?;
+        }
+
+        /// B1 R20
+        #[test]
+        fn a_stale_controller_keeps_the_bounds(snapshot in world_to_recreate(), seed in any::<u64>(), early in 0..20usize, later in 1..20usize) {
+            stands_a_stale_controller(snapshot, seed, early, later)?;
+        }
+    }
+}
+
+/// The same with strategy BlueGreen: bounds are those of the Pods that clients use.
+mod of_blue_green {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, max_global_rejects: 50_000, ..ProptestConfig::default() })]
+
+        /// B3 R1 R2 R4 R10
+        #[test]
+        fn one_plan_keeps_the_bounds(snapshot in world_of_blue_green(), skew in skew_seconds()) {
+            keeps_the_bounds(snapshot, skew)?;
+        }
+
+        /// B3 R1 R2 R6 R7 R15 R19
+        #[test]
+        fn every_world_comes_to_rest_within_the_bounds(snapshot in world_of_blue_green(), skew in skew_seconds(), seed in any::<u64>()) {
+            comes_to_rest(snapshot, skew, seed)?;
+        }
+
+        /// B3 R8 R13
+        #[test]
+        fn a_revert_completes(snapshot in world_of_blue_green(), seed in any::<u64>()) {
+            completes_a_revert(snapshot, seed)?;
+        }
+
+        /// B3 R16
+        #[test]
+        fn scale_and_roll_together(snapshot in world_of_blue_green(), seed in any::<u64>(), scales in proptest::collection::vec(0..8i32, 1..4)) {
+            scales_and_rolls(snapshot, seed, scales)?;
+        }
+
+        /// B3 R5
+        #[test]
+        fn lost_pods_come_back(snapshot in world_of_blue_green(), seed in any::<u64>()) {
+            keeps_clients_served(snapshot, seed)?;
+        }
+
+        /// B3 R12
+        #[test]
+        fn the_order_of_inputs_does_not_matter(snapshot in world_of_blue_green(), seed in any::<u64>()) {
+            is_the_same_in_any_order(&snapshot, seed)?;
+        }
+
+        /// B3 R20
+        #[test]
+        fn a_stale_controller_keeps_the_bounds(snapshot in world_of_blue_green(), seed in any::<u64>(), early in 0..20usize, later in 1..20usize) {
+            stands_a_stale_controller(snapshot, seed, early, later)?;
+        }
+    }
+
+    /// Whatever is lost while nothing may begin, each instance comes back at the revision that clients get.
+    fn keeps_clients_served(snapshot: Snapshot, seed: u64) -> Result<(), TestCaseError> {
+        let mut world = World::new(snapshot, 3);
+        run_partly(&mut world, 0, coins(seed), 30)?;
+        world.snapshot.rollout.spec.paused = true;
+        world.snapshot.pods.clear();
+        prop_assert!(run_partly(&mut world, 0, coins(seed), 2_000)?);
+        let Some(selected) = selected(&world.snapshot) else { return Ok(()) };
+        let at_it = world.snapshot.pods.iter().filter(|pod| pod.revision == selected && pod.is_ready());
+        let slots: Vec<i32> = at_it.map(|pod| pod.slot).collect();
+        prop_assert_eq!(
+            slots,
+            (0..world.snapshot.rollout.spec.replicas).collect::<Vec<_>>(),
+            "{:?}",
+            plan(&world.snapshot)
+        );
+        Ok(())
     }
 }
 

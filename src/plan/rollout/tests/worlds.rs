@@ -1,5 +1,5 @@
 //! Arbitrary worlds, and what must hold of any plan for them.
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -9,13 +9,13 @@ use super::fixture::{Fixture, at};
 use crate::{
     api::{
         Time,
-        rollout::{OnFailure, Pin, UpdateMethod},
+        rollout::{BlueGreen, OnFailure, Pin, Promote, StrategyType, UpdateMethod},
     },
     plan::{
         Change, HoldReason, Plan, revision,
         rollout::{budget::TERMINATING_COUNTS_SECONDS, fold::World, plan, restarted_at},
     },
-    snapshot::{Fetched, Pod, Ranges, Snapshot},
+    snapshot::{Fetched, Pod, Ranges, ServiceSeen, Snapshot, Switched},
 };
 
 fn slot() -> impl Strategy<Value = String> {
@@ -142,6 +142,39 @@ pub(super) fn has_another_package(snapshot: &Snapshot, pod: &Pod) -> bool {
     matches!((noted, &pod.package), (Some(noted), Some(Fetched::Unpacked { sha256 })) if noted != sha256)
 }
 
+/// The same with strategy Recreate.
+pub(super) fn world_to_recreate() -> impl Strategy<Value = Snapshot> {
+    world().prop_map(|mut snapshot| {
+        let strategy = &mut snapshot.rollout.spec.strategy;
+        strategy.type_ = StrategyType::Recreate;
+        (strategy.batches, strategy.batch_size) = (None, None);
+        snapshot
+    })
+}
+
+/// The same with strategy BlueGreen, whose Services select any revision that is there.
+pub(super) fn world_of_blue_green() -> impl Strategy<Value = Snapshot> {
+    let service = || prop_oneof![4 => Just(Some('a')), 2 => Just(Some('b')), 1 => Just(Some('c')), 1 => Just(None)];
+    let switched = prop::option::of((prop_oneof![Just("a"), Just("b"), Just("c")], -40..0i64));
+    (world(), service(), switched, any::<bool>(), 0..40i32).prop_map(|(snapshot, serves, switched, manual, delay)| {
+        let mut fixture = Fixture { snapshot };
+        let strategy = &mut fixture.snapshot.rollout.spec.strategy;
+        strategy.type_ = StrategyType::BlueGreen;
+        (strategy.batches, strategy.batch_size) = (None, None);
+        strategy.blue_green = Some(BlueGreen {
+            active_service: "web".into(),
+            preview_service: Some("web-preview".into()),
+            promote: if manual { Promote::Manual } else { Promote::Auto },
+            scale_down_delay_seconds: delay,
+        });
+        fixture = fixture.serving(serves);
+        if let ServiceSeen::Seen(active) = &mut fixture.snapshot.services.active {
+            active.switched = switched.map(|(from, second)| Switched { from: from.into(), at: at(second) });
+        }
+        fixture.snapshot
+    })
+}
+
 /// What this slot is pinned to.
 pub(crate) fn pinned_to(snapshot: &Snapshot, slot: i32) -> Option<&String> {
     let pins = &snapshot.rollout.spec.pins;
@@ -151,6 +184,12 @@ pub(crate) fn pinned_to(snapshot: &Snapshot, slot: i32) -> Option<&String> {
 /// Bounds as a Deployment has them: (fewest available, most Pods).
 pub(super) fn bounds(snapshot: &Snapshot) -> (i32, i32) {
     let spec = &snapshot.rollout.spec;
+    if spec.strategy.type_ == StrategyType::Recreate {
+        return (0, spec.replicas);
+    }
+    if spec.strategy.type_ == StrategyType::BlueGreen {
+        return (spec.replicas, 2 * spec.replicas);
+    }
     let surge = spec.strategy.max_surge.rounded_up(spec.replicas);
     let unavailable = spec.strategy.max_unavailable.rounded_down(spec.replicas);
     let unavailable = if surge == 0 { unavailable.max(1) } else { unavailable };
@@ -176,14 +215,27 @@ pub(super) fn is_available(snapshot: &Snapshot, pod: &Pod, skew_seconds: i64) ->
     pod.is_available(snapshot.rollout.spec.min_ready_seconds.saturating_sub(ahead), snapshot.now)
 }
 
-/// Available Pods of slots for which `of` is true.
+/// The one that they got before the last switch.
+fn got_before(snapshot: &Snapshot) -> Option<&str> {
+    let switched = snapshot.services.active.seen().and_then(|service| service.switched.as_ref());
+    switched.map(|switched| switched.from.as_str())
+}
+
+/// Available Pods, of those that clients may use, of slots for which `of` is true.
 fn available_pods<'s>(
     snapshot: &'s Snapshot,
     skew_seconds: i64,
     of: impl Fn(i32) -> bool + 's,
 ) -> impl Iterator<Item = &'s Pod> {
     let pods = snapshot.pods.iter().map(|pod| &**pod);
-    pods.filter(move |pod| is_available(snapshot, pod, skew_seconds) && of(pod.slot))
+    let is_in_use = |pod: &&Pod| selected(snapshot).is_none_or(|selected| pod.revision == selected);
+    pods.filter(is_in_use).filter(move |pod| is_available(snapshot, pod, skew_seconds) && of(pod.slot))
+}
+
+/// The revision that clients get, with strategy BlueGreen.
+pub(super) fn selected(snapshot: &Snapshot) -> Option<&str> {
+    let is_blue_green = snapshot.rollout.spec.strategy.type_ == StrategyType::BlueGreen;
+    snapshot.services.active.seen().filter(|_| is_blue_green)?.revision()
 }
 
 /// Instances, slots below replicas, that have an available Pod other than those in `without` (uids).
@@ -211,10 +263,13 @@ fn check_availability(snapshot: &Snapshot, skew_seconds: i64, deleted: &[&str]) 
 
 /// Pods, Terminating ones included as long as they count: by the clock of the operator, who cannot know better.
 pub(super) fn total(snapshot: &Snapshot, skew_seconds: i64) -> i32 {
+    snapshot.pods.iter().filter(|pod| is_alive(snapshot, pod, skew_seconds)).count() as i32
+}
+
+fn is_alive(snapshot: &Snapshot, pod: &Pod, skew_seconds: i64) -> bool {
     let now = snapshot.now + SignedDuration::from_secs(skew_seconds.max(0));
     let given_up = |at: Timestamp| at + SignedDuration::from_secs(TERMINATING_COUNTS_SECONDS) <= now;
-    let counts = |pod: &Pod| !pod.is_finished() && !pod.deletion.is_some_and(given_up);
-    snapshot.pods.iter().filter(|pod| counts(pod)).count() as i32
+    !pod.is_finished() && !pod.deletion.is_some_and(given_up)
 }
 
 /// R1, R2, R4, R10 of one plan, whatever part of it is carried out.
@@ -250,7 +305,12 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
                 let known = [&memory.update, &memory.stable, &memory.effective];
                 let is_right = match pinned_to(snapshot, *slot) {
                     Some(pinned) => pinned == revision,
-                    None => known.contains(&&Some(revision.clone())),
+                    // BlueGreen: also what clients get, and what they got before.
+                    None => {
+                        known.contains(&&Some(revision.clone()))
+                            || selected(snapshot) == Some(revision)
+                            || got_before(snapshot) == Some(revision)
+                    }
                 };
                 prop_assert!(is_right, "R4: {name} is of {revision}");
                 prop_assert!((0..spec.replicas).contains(slot), "{name} is beyond replicas");
@@ -260,11 +320,44 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
         }
     }
     check_availability(snapshot, skew_seconds, &deleted)?;
+    match spec.strategy.type_ {
+        StrategyType::Batched => {}
+        StrategyType::Recreate => check_alone(snapshot, planned, skew_seconds)?,
+        StrategyType::BlueGreen => check_switch(snapshot, planned, skew_seconds)?,
+    }
     prop_assert!(
         created == 0 || total(snapshot, skew_seconds) + created <= total_max,
         "R2: {} + {created} > {total_max}",
         total(snapshot, skew_seconds)
     );
+    Ok(())
+}
+
+/// Recreate: whatever part of a plan is carried out, no Pod is made beside one of another revision.
+fn check_alone(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result<(), TestCaseError> {
+    let created = planned.changes.iter().filter_map(|change| match change {
+        Change::CreatePod { revision, .. } => Some(revision.as_str()),
+        _ => None,
+    });
+    let created: BTreeSet<&str> = created.collect();
+    let alive =
+        snapshot.pods.iter().filter(|pod| is_alive(snapshot, pod, skew_seconds)).map(|pod| pod.revision.as_str());
+    let alive: BTreeSet<&str> = alive.collect();
+    prop_assert!(created.is_empty() || created.union(&alive).count() == 1, "{created:?} beside {alive:?}");
+    Ok(())
+}
+
+/// BlueGreen: clients get a revision only once every instance runs it, available; or, where they get any, the stable one.
+fn check_switch(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result<(), TestCaseError> {
+    let replicas = snapshot.rollout.spec.replicas;
+    for change in &planned.changes {
+        let Change::SwitchService { name, revision, .. } = change else { continue };
+        let at_it = |pod: &&Arc<Pod>| pod.revision == *revision && is_available(snapshot, pod, skew_seconds);
+        let slots: BTreeSet<i32> = snapshot.pods.iter().filter(at_it).map(|pod| pod.slot).collect();
+        let is_whole = (0..replicas).all(|slot| slots.contains(&slot));
+        let is_first_key = selected(snapshot).is_none() && Some(revision) == planned.memory.stable.as_ref();
+        prop_assert!(is_whole || is_first_key, "Service {name} selects {revision}, which runs in {slots:?}");
+    }
     Ok(())
 }
 
@@ -344,7 +437,8 @@ impl Seen {
         prop_assert!(self.remaining <= before.remaining, "R6: {} to do after {}", self.remaining, before.remaining);
         let memory = &planned.memory;
         let forward = memory.effective != memory.stable && memory.stable.is_some();
-        if self.opened == before.opened || !forward {
+        let has_batches = snapshot.rollout.spec.strategy.type_ == StrategyType::Batched;
+        if self.opened == before.opened || !forward || !has_batches {
             return Ok(());
         }
         let tolerated = memory.failed.as_ref().map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
@@ -413,6 +507,7 @@ pub(super) fn check_rest(world: &World, skew_seconds: i64) -> Result<(), TestCas
     };
     prop_assert!(snapshot.pods.iter().all(|pod| right(pod)), "R15: {:?}", super::fixture::say(&planned));
     prop_assert_eq!(&planned.memory.batch, &None, "R15: the run has not ended");
+    prop_assert!(selected(snapshot).is_none_or(|selected| Some(selected) == planned.memory.effective.as_deref()));
     Ok(())
 }
 

@@ -27,6 +27,8 @@ pub struct Worst {
     pub available_min: Option<usize>,
     /// Most Pods at once, terminating ones included, finished ones not.
     pub total_max: usize,
+    /// Most revisions at once, of the same Pods.
+    pub revisions_max: usize,
     /// Names of the Pods that were created since the beginning, once a uid.
     pub created: Vec<String>,
 }
@@ -159,6 +161,7 @@ impl Seen {
         let known = || self.known.iter().flat_map(BTreeMap::values);
         let ready = known().filter(|pod| is_ready(pod)).count();
         let total = known().filter(|pod| !is_finished(pod)).count();
+        let revisions: BTreeSet<_> = known().filter(|pod| !is_finished(pod)).map(revision).collect();
         let worst = &mut self.worst;
         if let Some(fewest) = &mut worst.available_min {
             *fewest = ready.min(*fewest);
@@ -166,7 +169,13 @@ impl Seen {
             worst.available_min = Some(ready);
         }
         worst.total_max = worst.total_max.max(total);
+        worst.revisions_max = worst.revisions_max.max(revisions.len());
     }
+}
+
+/// Name of its ControllerRevision.
+pub fn revision(pod: &Pod) -> Option<&String> {
+    pod.metadata.labels.as_ref()?.get("baton.dev/revision")
 }
 
 /// resourceVersion, in the order of time.

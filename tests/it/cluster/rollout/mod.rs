@@ -1,4 +1,5 @@
 //! Rollouts on a real control plane, as a user sees them: one namespace and one namespaced operator a test.
+mod blue_green;
 mod bounds;
 pub mod faults;
 mod helm;
@@ -6,6 +7,7 @@ mod in_place;
 mod packages;
 mod pins;
 mod plugin;
+mod recreate;
 mod refusals;
 mod requests;
 mod rolls;

@@ -15,14 +15,14 @@ use super::stage::{Stage, program, real};
 use crate::{cluster::support::TESTBED, sources, testbed::web};
 
 /// Requests to the Service `web` that never pause.
-struct Load {
+pub struct Load {
     process: Child,
     report: PathBuf,
 }
 
 impl Load {
     /// Returns once requests are answered.
-    fn start(stage: &Stage) -> Self {
+    pub fn start(stage: &Stage) -> Self {
         let report = stage.cluster.dir.join(format!("{}-load.json", stage.namespace));
         let mut command = stage.cluster.enter(TESTBED);
         command.args(["load", "--service", "web", "--namespace", &stage.namespace, "--stream"]);
@@ -40,7 +40,7 @@ impl Load {
         load
     }
 
-    fn finish(mut self) -> Value {
+    pub fn finish(mut self) -> Value {
         kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM).unwrap();
         assert!(self.process.wait().unwrap().success());
         serde_json::from_slice(&std::fs::read(&self.report).unwrap()).unwrap()

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use baton::{
-    api::{IntOrPercent, Rollout, rollout::UpdateMethod},
+    api::{
+        IntOrPercent, Rollout,
+        rollout::{StrategyType, UpdateMethod},
+    },
     snapshot::Pod,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -26,13 +29,15 @@ pub struct Glass {
 
 /// R1: an instance becomes unavailable by an act of ours only while the others keep the bound; a Pod beyond replicas goes
 /// only while enough Pods are available. `uid` is the Pod that is being deleted; `rollout` what its operator had read;
-/// `knows` the deletions it must have known of: its own, and what was committed before it sent this one. A request that
+/// `is_in_use` whether clients may
+/// use a Pod; `knows` the deletions it must have known of: its own, and what was committed before it sent this one. A request that
 /// leaves late meets what the next leader has done meanwhile, and no client can prevent that.
 pub fn deletion(
     story: &Story,
     uid: &str,
     rollout: &Rollout,
     knows: impl Fn(&Ended) -> bool,
+    is_in_use: impl Fn(&Pod) -> bool,
     glass: Glass,
 ) -> Result<(), String> {
     let (replicas, min) = (rollout.spec.replicas, fewest_available(rollout));
@@ -44,9 +49,9 @@ pub fn deletion(
         let is_ended = |pod: &Pod| story.ended.get(&pod.uid).is_some_and(&knows);
         let others = || {
             let others = moment.pods.values().map(|pod| &**pod).filter(|other| other.uid != uid);
-            others.filter(|other| !is_ended(other) && self::is_available(other, rollout, glass))
+            others.filter(|other| is_in_use(other) && !is_ended(other) && self::is_available(other, rollout, glass))
         };
-        let is_available = is_available(pod, rollout, glass);
+        let is_available = is_in_use(pod) && is_available(pod, rollout, glass);
         let slots: BTreeSet<i32> = others().map(|other| other.slot).filter(|slot| *slot < replicas).collect();
         let instances = slots.len() as i32;
         let beside = slots.contains(&pod.slot);
@@ -72,6 +77,11 @@ pub fn deletion(
 /// bounds are reckoned here once more, from what the documentation says: an error of the planner's must not be ours.
 fn fewest_available(rollout: &Rollout) -> i32 {
     let (replicas, strategy) = (rollout.spec.replicas, &rollout.spec.strategy);
+    match strategy.type_ {
+        StrategyType::Batched => {}
+        StrategyType::Recreate => return 0,
+        StrategyType::BlueGreen => return replicas,
+    }
     let unavailable = part(&strategy.max_unavailable, replicas).floor() as i32;
     let nothing_moves = unavailable == 0 && part(&strategy.max_surge, replicas) <= 0.0;
     let is_explicit = [IntOrPercent::Count(0), IntOrPercent::Percent("0%".into())].contains(&strategy.max_unavailable);
@@ -82,7 +92,32 @@ fn fewest_available(rollout: &Rollout) -> i32 {
 
 /// maxSurge above replicas, a percentage rounded up.
 fn most_pods(rollout: &Rollout) -> i32 {
-    rollout.spec.replicas + part(&rollout.spec.strategy.max_surge, rollout.spec.replicas).ceil() as i32
+    let (replicas, strategy) = (rollout.spec.replicas, &rollout.spec.strategy);
+    match strategy.type_ {
+        StrategyType::Batched => replicas + part(&strategy.max_surge, replicas).ceil() as i32,
+        StrategyType::Recreate => replicas,
+        StrategyType::BlueGreen => 2 * replicas,
+    }
+}
+
+/// Strategy Recreate: a Pod is made where no other revision is alive. The Pod just made is part of the present.
+pub fn is_alone(story: &Story, uid: &str, glass: Glass) -> Result<(), String> {
+    let is_asked = |rollout: &Rollout| rollout.spec.strategy.type_ == StrategyType::Recreate;
+    let Some(made) = story.now().pods.get(uid).filter(|_| story.rollout().is_some_and(|rollout| is_asked(rollout)))
+    else {
+        return Ok(());
+    };
+    let lost: BTreeSet<&BTreeSet<String>> = story.moments_seen(glass.age).map(|moment| &*moment.lost_nodes).collect();
+    let is_free = |moment: &super::story::Moment| {
+        let others =
+            moment.pods.values().filter(|pod| pod.revision != made.revision && !story.strays.contains(&pod.uid));
+        let others: Vec<_> = others.collect();
+        lost.iter().any(|lost| others.iter().all(|pod| !counts(pod, lost, glass)))
+    };
+    if story.moments_seen(glass.age).any(is_free) {
+        return Ok(());
+    }
+    Err(format!("{} is made while Pods of another revision than {} are alive", made.name, made.revision))
 }
 
 fn part(of: &IntOrPercent, replicas: i32) -> f64 {

@@ -65,7 +65,11 @@ pub fn is_at_rest(server: &ApiServer) -> bool {
             && pod["metadata"]["labels"][LABEL_INSTANCE].is_string()
             && ["Failed", "Succeeded"].contains(&text(&pod["status"]["phase"]))
     };
-    is_settled(&rollout) && !actor.list(&PODS, ROLLOUT.0).iter().any(is_to_be_cleared)
+    // With strategy BlueGreen the old set stays for a while; where the new one has failed and nothing goes back, for ever.
+    let is_there = |end: &End| ["Complete", "RolledBack", "Aborted"].contains(&end.reason.as_str());
+    let has_two_sets =
+        || of(server).filter(is_there).is_some_and(|end| end.images.values().any(|images| images.len() > 1));
+    is_settled(&rollout) && !actor.list(&PODS, ROLLOUT.0).iter().any(is_to_be_cleared) && !has_two_sets()
 }
 
 /// Whether the end is one that the last word explains.

@@ -37,7 +37,7 @@ use super::{
 use crate::fake_apiserver::{
     Commit,
     faults::{Request, Verb},
-    kinds::{CONTROLLER_REVISIONS, EVENTS, LEASES, LISTENER_SETS, NODES, PODS, ROLLOUTS},
+    kinds::{CONTROLLER_REVISIONS, EVENTS, LEASES, LISTENER_SETS, NODES, PODS, ROLLOUTS, SERVICES},
     object::Object,
     store::Store,
 };
@@ -65,6 +65,8 @@ pub struct Docket {
     lost_nodes: Arc<BTreeSet<String>>,
     revisions: BTreeMap<String, Revisions>,
     holder: Option<String>,
+    /// The revision that the Service selects.
+    selected: Option<String>,
     /// What each process has read last of a Rollout, past its cache.
     read: BTreeMap<(String, String), Arc<Rollout>>,
     /// Processes that have read a ListenerSet since: they are about to delete a Pod that does not let go of a listener.
@@ -87,6 +89,8 @@ struct Sent {
     revision: u64,
     /// For what.
     read: Option<Read>,
+    /// What the Service selected then.
+    selected: Option<String>,
 }
 
 /// What was read before a Pod is deleted.
@@ -110,6 +114,7 @@ impl Judge {
             lost_nodes: Arc::default(),
             revisions: BTreeMap::new(),
             holder: None,
+            selected: None,
             read: BTreeMap::new(),
             kill: BTreeSet::new(),
             sent: BTreeMap::new(),
@@ -146,7 +151,10 @@ impl Docket {
                 store.get(&PODS, &request.namespace, &request.name).and_then(|pod| owner(pod).map(str::to_owned));
             let read = owner.and_then(|uid| self.read.get(&(request.who.to_string(), uid)).cloned()).map(Read::Rollout);
             let read = if self.kill.contains(&*request.who) { Some(Read::ListenerSet) } else { read };
-            self.sent.insert(request.id, Sent { at: Instant::now(), revision: store.revision(), read });
+            self.sent.insert(
+                request.id,
+                Sent { at: Instant::now(), revision: store.revision(), read, selected: self.selected.clone() },
+            );
         }
         if *request.kind == PODS && request.verb == Verb::Delete {
             self.check_preconditions(request);
@@ -220,6 +228,14 @@ impl Docket {
                     self.judge_cleaning(&owner, &name);
                 }
                 self.revisions.entry(owner).or_default().written(name, change.is_gone, is_ours);
+            }
+        } else if *change.kind == SERVICES {
+            self.selected = change
+                .after()
+                .and_then(|service| service["spec"]["selector"][LABEL_REVISION].as_str())
+                .map(str::to_owned);
+            if let Some(selected) = &self.selected {
+                self.revisions.values_mut().for_each(|revisions| revisions.selected(selected));
             }
         } else if *change.kind == NODES {
             self.node_written(commit);
@@ -354,7 +370,13 @@ impl Docket {
     fn judge_deletion(&mut self, commit: &Commit, owner: &str) {
         let object = &commit.change.object;
         let glass = self.glass();
-        let sent = self.sent.get(&commit.request).and_then(|sent| Some((sent.read.as_ref()?, sent.revision)));
+        let sent = self.sent.get(&commit.request);
+        // Where another operator has switched the Service meanwhile, no client can prevent what it did not know of.
+        let selected = [self.selected.as_ref(), sent.and_then(|sent| sent.selected.as_ref())];
+        let is_in_use = |pod: &baton::snapshot::Pod| {
+            selected.iter().all(|selected| selected.is_none_or(|selected| pod.revision == *selected))
+        };
+        let sent = sent.and_then(|sent| Some((sent.read.as_ref()?, sent.revision)));
         let Some(story) = self.stories.get_mut(owner) else { return };
         let verdict = match sent {
             None => {
@@ -366,7 +388,7 @@ impl Docket {
             }
             Some((Read::Rollout(read), until)) => {
                 let knows = |ended: &Ended| ended.by == commit.who || ended.revision <= until;
-                bounds::deletion(story, object.uid(), read, knows, glass).map_err(|how| ("R1", how))
+                bounds::deletion(story, object.uid(), read, knows, is_in_use, glass).map_err(|how| ("R1", how))
             }
         };
         let ended = Ended { by: commit.who.clone(), revision: commit.change.revision };
@@ -391,6 +413,7 @@ impl Docket {
         }
         let verdicts = [
             ("R2", bounds::creation(story, glass)),
+            ("B1", bounds::is_alone(story, object.uid(), glass)),
             ("R4", revisions::is_assigned(story, object, &known, glass)),
             ("R9", revisions::is_alone(story, object)),
             ("R17", story.is_wanted(glass)),

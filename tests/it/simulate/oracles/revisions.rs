@@ -21,6 +21,8 @@ pub struct Revisions {
     made: BTreeSet<String>,
     /// There was one that a user deleted; and when it was made again.
     deleted: BTreeMap<String, Option<Instant>>,
+    /// A Service has selected it.
+    used: BTreeSet<String>,
 }
 
 impl Revisions {
@@ -32,6 +34,11 @@ impl Revisions {
         } else if !is_ours {
             self.deleted.insert(name, None);
         }
+    }
+
+    /// A Service selects it.
+    pub fn selected(&mut self, name: &str) {
+        self.used.insert(name.to_owned());
     }
 
     /// Whether somebody may see that it names a revision that is not there.
@@ -54,6 +61,9 @@ pub fn is_assigned(story: &Story, object: &Object, revisions: &Revisions, glass:
         return Err(format!("{}: there was never a revision {}", pod.name, pod.revision));
     }
     let is_of = |revision: Option<&str>| revision == Some(pod.revision.as_str());
+    if revisions.used.contains(&pod.revision) {
+        return Ok(()); // clients get it, or got it
+    }
     let image = object["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
     let is_assigned = |rollout: &Rollout| {
         let Some(status) = rollout.status.as_ref() else { return false };
@@ -108,7 +118,13 @@ pub fn is_alone(story: &Story, object: &Object) -> Result<(), String> {
     let Some(pod) = super::story::pod(object) else { return Ok(()) };
     let is_counted = |other: &&std::sync::Arc<Pod>| other.is_live() && !story.strays.contains(&other.uid);
     let live = story.now().pods.values().filter(|other| other.slot == pod.slot).filter(is_counted).count();
-    if live <= 2 { Ok(()) } else { Err(format!("slot {} has {live} live Pods with {}", pod.slot, pod.name)) }
+    // With strategy BlueGreen beside the Pod of another set, too.
+    let is_blue_green = story.rollout().is_some_and(|rollout| rollout.spec.strategy.blue_green.is_some());
+    if live <= 2 + usize::from(is_blue_green) {
+        Ok(())
+    } else {
+        Err(format!("slot {} has {live} live Pods with {}", pod.slot, pod.name))
+    }
 }
 
 impl Story {

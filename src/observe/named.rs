@@ -1,9 +1,9 @@
-//! Watches on the ConfigMaps that ListenerSets name: one each, by name, so that an edit is known at once and no other
-//! ConfigMap is ever read.
+//! Watches on the objects that others name, such as the ConfigMap of a ListenerSet: one each, by name, so that an edit is known
+//! at once and no other object of the kind is ever read.
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, Client};
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
 use tokio::{
     sync::watch,
     task::{AbortHandle, JoinSet},
@@ -11,25 +11,25 @@ use tokio::{
 
 use super::{
     Sink,
-    watch::{Refresher, Selection, Settings, Watch},
+    watch::{Refresher, Selection, Settings, Watch, Watchable},
 };
-use crate::snapshot::index::{Index, ObjectKey};
+use crate::snapshot::index::{Event, Index, ObjectKey, Touched};
 
-/// Says which ConfigMaps are to be watched.
+/// Says which objects are to be watched.
 #[derive(Clone, Debug)]
-pub(super) struct ConfigMaps(watch::Sender<BTreeSet<ObjectKey>>);
+pub(super) struct Names(watch::Sender<BTreeSet<ObjectKey>>);
 
 /// Watches them.
 #[derive(Debug)]
 pub(super) struct Wanted(watch::Receiver<BTreeSet<ObjectKey>>);
 
 /// Both ends.
-pub(super) fn channel() -> (ConfigMaps, Wanted) {
+pub(super) fn channel() -> (Names, Wanted) {
     let (sender, receiver) = watch::channel(BTreeSet::new());
-    (ConfigMaps(sender), Wanted(receiver))
+    (Names(sender), Wanted(receiver))
 }
 
-impl ConfigMaps {
+impl Names {
     /// These, and no others.
     pub(super) fn want(&self, wanted: BTreeSet<ObjectKey>) {
         self.0.send_if_modified(|present| {
@@ -40,9 +40,24 @@ impl ConfigMaps {
     }
 }
 
+/// What is followed: the kind, for people, and where its events go.
+pub(super) struct Followed<K> {
+    pub name: &'static str,
+    pub take: fn(&mut Index, &ObjectKey, Event<K>) -> Touched,
+}
+
 impl Wanted {
     /// Runs until dropped.
-    pub(super) async fn follow(mut self, client: Client, settings: Settings, mut rng: fastrand::Rng, sink: Sink) {
+    pub(super) async fn follow<K>(
+        mut self,
+        followed: Followed<K>,
+        client: Client,
+        settings: Settings,
+        mut rng: fastrand::Rng,
+        sink: Sink,
+    ) where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Watchable,
+    {
         let mut watches = JoinSet::new();
         let mut running: BTreeMap<ObjectKey, AbortHandle> = BTreeMap::new();
         loop {
@@ -59,22 +74,22 @@ impl Wanted {
                     continue;
                 }
                 let watch = Watch {
-                    api: Api::<ConfigMap>::namespaced(client.clone(), &key.namespace),
-                    name: "ConfigMap",
+                    api: Api::<K>::namespaced(client.clone(), &key.namespace),
+                    name: followed.name,
                     selection: Selection::name(&key.name),
                     settings: settings.clone(),
-                    // Nobody asks for a new list: what is written is not ours.
+                    // Nobody asks for a new list: what is written is not ours, or is waited for by its version.
                     refresh: Refresher::default().subscribe(),
                     rng: rng.fork(),
                     required: false,
                 };
-                let (sink, of) = (sink.clone(), key.clone());
-                let take = move |index: &mut Index, event| index.on_config_map(&of, event);
+                let (sink, of, take) = (sink.clone(), key.clone(), followed.take);
+                let take = move |index: &mut Index, event| take(index, &of, event);
                 running.insert(key, watches.spawn(watch.run(move |event| sink.take(event, &take))));
             }
             tokio::select! {
                 changed = self.0.changed() => if changed.is_err() {
-                    // The watch on ListenerSets is gone: the process is ending.
+                    // The watch on those who name them is gone: the process is ending.
                     return std::future::pending().await;
                 },
                 // One that was aborted; none ends by itself.

@@ -1,0 +1,48 @@
+//! Services that a Rollout switches: one key of the selector, and what is noted of it.
+use k8s_openapi::api::core::v1::Service as ApiService;
+use serde_json::json;
+
+use super::{CallError, Calls, Target, answer, call::Written};
+use crate::{
+    api::names,
+    plan::Applied,
+    snapshot::{Service, Switched},
+};
+
+/// Has a Service select the Pods of this revision, if it is still the one we looked at.
+pub(super) async fn switch(
+    target: &Target<'_>,
+    name: &str,
+    uid: &str,
+    resource_version: &str,
+    revision: &str,
+    switched: Option<&Switched>,
+) -> Applied {
+    let mut patch = json!({
+        "metadata": {"uid": uid, "resourceVersion": resource_version},
+        "spec": {"selector": {names::LABEL_REVISION: revision}},
+    });
+    if let Some(Switched { from, at }) = switched {
+        patch["metadata"]["annotations"] =
+            json!({names::ANNOTATION_SWITCHED_FROM: from, names::ANNOTATION_SWITCHED_AT: at.to_string()});
+    }
+    match target.calls.merge::<ApiService>(&target.namespace, name, &patch).await {
+        Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
+        Err(error) => answer::of_change(&error),
+    }
+}
+
+/// Whether this Service is still what was seen, past every cache.
+///
+/// # Errors
+/// Without an answer.
+pub async fn is_latest(calls: &Calls, namespace: &str, seen: &Service) -> Result<bool, CallError> {
+    match calls.get::<ApiService, Written>(namespace, &seen.name).await {
+        Ok(found) => {
+            Ok((found.metadata.uid, found.metadata.resource_version)
+                == (seen.uid.clone(), seen.resource_version.clone()))
+        }
+        Err(error) if error.code() == 404 => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,242 @@
+//! Strategy BlueGreen: a whole second set of Pods beside the one that clients use, and one switch of a Service.
+//!
+//! | set | of which revision | in |
+//! |---|---|---|
+//! | assigned | what slots are assigned, as with any strategy | [`Slot::live`] |
+//! | kept | the one in use, while that is another; after a switch the one before, for scaleDownDelaySeconds | [`Slot::kept`] |
+//! | others | all else: a preview that was superseded or given up, an old set whose time is over | [`Slot::others`] |
+//!
+//! Which set is in use, the Service says: its selector is read, and nothing is remembered beside it.
+//!
+//! [`Slot::live`]: super::Slot::live
+//! [`Slot::kept`]: super::Slot::kept
+//! [`Slot::others`]: super::Slot::others
+use jiff::Timestamp;
+
+use super::{Alarm, View, after, budget::counts, gates, lineage::Lineage, recreate};
+use crate::{
+    api::{
+        names::LABEL_ROLLOUT,
+        rollout::{BlueGreen, Promote, StrategyType},
+    },
+    plan::change::{Change, Hold, HoldReason},
+    snapshot::{Pod, Revision, Service, ServiceSeen, Snapshot, Switched},
+};
+
+/// Which sets of Pods there should be.
+#[derive(Clone, Copy, Debug)]
+pub struct Sets<'a> {
+    /// Revision that slots are assigned.
+    pub target: Option<&'a str>,
+    /// Revision that clients get: as the Service says, else the stable one.
+    pub active: Option<&'a str>,
+    /// Revision of the set that stays beside the assigned one.
+    pub kept: Option<&'a str>,
+    /// Until when it stays; None: as long as it is in use.
+    pub kept_until: Option<Timestamp>,
+    /// What the Service selects. None: not known, or Pods of any revision.
+    pub selected: Option<&'a str>,
+    /// The same as status has told it last, where the Service has not been read yet: not to act upon.
+    pub told: Option<&'a str>,
+}
+
+/// The strategy's settings.
+pub(super) fn settings(snapshot: &Snapshot) -> Option<&BlueGreen> {
+    let strategy = &snapshot.rollout.spec.strategy;
+    strategy.blue_green.as_ref().filter(|_| strategy.type_ == StrategyType::BlueGreen)
+}
+
+impl<'a> Sets<'a> {
+    /// None with another strategy.
+    pub(super) fn of(snapshot: &'a Snapshot, lineage: &Lineage<'a>, assigned: Option<&'a str>) -> Option<Self> {
+        let delay_seconds = settings(snapshot)?.scale_down_delay_seconds;
+        let name = |revision: Option<&'a Revision>| revision.map(|revision| revision.name.as_str());
+        let target = assigned.or(name(lineage.effective));
+        let service = snapshot.services.active.seen();
+        // Also one whose ControllerRevision somebody has deleted: clients use its Pods.
+        let exists = |name: &&str| {
+            snapshot.revisions.iter().any(|revision| revision.name == *name && !revision.deleting)
+                || snapshot.pods.iter().any(|pod| pod.revision == *name && pod.is_live())
+        };
+        let selected = service.and_then(Service::revision).filter(exists);
+        let active = selected.or(name(lineage.stable));
+        let before = || {
+            let Switched { from, at } = service?.switched.as_ref()?;
+            let until = after(*at, i64::from(delay_seconds));
+            let stays = until > snapshot.now && Some(from.as_str()) != target && exists(&from.as_str());
+            stays.then_some((from.as_str(), Some(until)))
+        };
+        let in_use = active.filter(|active| Some(*active) != target).map(|active| (active, None));
+        let kept = in_use.or_else(before);
+        Some(Self {
+            target,
+            active,
+            kept: kept.map(|(kept, _)| kept),
+            kept_until: kept.and_then(|(_, until)| until),
+            selected,
+            told: match snapshot.services.active {
+                ServiceSeen::Unknown => {
+                    snapshot.rollout.status.as_ref().and_then(|status| status.active_revision.as_deref())
+                }
+                _ => selected,
+            },
+        })
+    }
+
+    /// Whether clients may use Pods of this revision.
+    pub fn is_in_use(&self, revision: &str) -> bool {
+        self.selected.is_none_or(|selected| selected == revision)
+    }
+
+    /// The Service selects the assigned set.
+    pub fn is_switched(&self) -> bool {
+        self.selected.is_some() && self.selected == self.target
+    }
+}
+
+/// The kept set's revision, where a Pod that it lost comes back: what has failed since clients used it does not.
+pub(super) fn refills<'a>(view: &View<'a>) -> Option<&'a Revision> {
+    let sets = view.slots.sets()?;
+    let kept = view.snapshot.revisions.iter().find(|revision| Some(revision.name.as_str()) == sets.kept)?;
+    let has_failed = kept.failed_at.is_some_and(|failed| kept.completed_at.is_none_or(|completed| completed < failed));
+    (sets.kept == sets.active || !has_failed).then_some(kept)
+}
+
+/// What holds the making of a set that clients do not use: they must be known to use another, and what is in no set must have
+/// ended. Before anything has completed there is nobody to protect.
+pub(super) fn preview_held(view: &View<'_>) -> Option<Hold> {
+    let sets = view.slots.sets().filter(|sets| sets.active != sets.target && !view.lineage.is_first())?;
+    if let Some(hold) = trouble(view) {
+        return Some(hold);
+    }
+    let is_other = |pod: &&Pod| {
+        let is_of = |set: Option<&str>| set == Some(pod.revision.as_str());
+        !is_of(sets.target) && !is_of(sets.kept) && counts(view.snapshot, pod)
+    };
+    match sets.active.filter(|active| sets.selected.is_none() && serves(view, active)) {
+        Some(active) => {
+            let message = format!("clients get Pods of any revision until the Service selects {active}");
+            Some(Hold { reason: HoldReason::ServiceUnread, message, until: None })
+        }
+        None => recreate::hold(view.snapshot.pods.iter().map(|pod| &**pod).filter(is_other), view.lineage.effective?),
+    }
+}
+
+/// What to do with the Services, and what holds the switch.
+#[derive(Default)]
+pub(super) struct Switch {
+    pub changes: Vec<Change>,
+    pub hold: Option<Hold>,
+}
+
+/// Has the Services select what they should.
+pub(super) fn switch(view: &View<'_>, alarm: &mut Alarm) -> Switch {
+    let Some(sets) = view.slots.sets() else { return Switch::default() };
+    if let Some(until) = sets.kept_until {
+        alarm.passed(until);
+    }
+    if let Some(hold) = trouble(view) {
+        return Switch { changes: Vec::new(), hold: Some(hold) };
+    }
+    let is_ready = view.slots.wanted().all(|slot| view.slots.is_in_place(slot));
+    let hold = if is_ready && !sets.is_switched() { held(view) } else { None };
+    let to = match sets.target.filter(|_| is_ready && hold.is_none()) {
+        // Without the key clients would get Pods of any set.
+        None if sets.selected.is_none() && sets.active.is_some_and(|active| serves(view, active)) => sets.active,
+        to => to,
+    };
+    let services = &view.snapshot.services;
+    let active = services.active.seen().zip(to).and_then(|(service, to)| point(service, to, Some(view.now())));
+    let preview = services.preview.seen().zip(sets.target.filter(|_| is_ready));
+    let preview = preview.and_then(|(service, to)| point(service, to, None));
+    Switch { changes: active.into_iter().chain(preview).collect(), hold }
+}
+
+/// It has an available Pod.
+fn serves(view: &View<'_>, revision: &str) -> bool {
+    let available = |pod: &Pod| pod.is_available(view.spec().min_ready_seconds, view.now());
+    view.snapshot.pods.iter().any(|pod| pod.revision == revision && available(pod))
+}
+
+/// Has this Service select Pods of this revision. With `now` the switch is noted on it.
+fn point(service: &Service, to: &str, now: Option<Timestamp>) -> Option<Change> {
+    let from = service.revision();
+    let switched = now.zip(from).map(|(at, from)| Switched { from: from.to_owned(), at });
+    (from != Some(to)).then(|| Change::SwitchService {
+        name: service.name.clone(),
+        uid: service.uid.clone(),
+        resource_version: service.resource_version.clone(),
+        revision: to.to_owned(),
+        switched,
+    })
+}
+
+/// What holds the switch to a set that is available.
+fn held(view: &View<'_>) -> Option<Hold> {
+    let paused = if view.lineage.is_back() { gates::paused_revert(view) } else { gates::paused(view) };
+    gates::failed(view).or(paused).or_else(|| awaiting_approval(view))
+}
+
+/// A version that clients have used before needs nobody's word, nor does the first.
+fn awaiting_approval(view: &View<'_>) -> Option<Hold> {
+    let settings = settings(view.snapshot).filter(|settings| settings.promote == Promote::Manual)?;
+    let target = view.lineage.effective.filter(|target| target.completed_at.is_none())?;
+    if view.lineage.is_first() || gates::is_approved(view, 1) {
+        return None;
+    }
+    let preview = settings.preview_service.as_ref().map(|name| format!(" as Service {name}")).unwrap_or_default();
+    let message = format!(
+        "{} is available{preview}; waiting for approval: set spec.approve to {{run: {}, batch: 1}} to switch Service {} to it",
+        crate::plan::revision::version(&target.data),
+        view.memory.run,
+        settings.active_service
+    );
+    Some(Hold { reason: HoldReason::AwaitingApproval, message, until: None })
+}
+
+/// Why the Services cannot be switched.
+pub(super) fn trouble(view: &View<'_>) -> Option<Hold> {
+    let settings = settings(view.snapshot)?;
+    let services = &view.snapshot.services;
+    let active = (&settings.active_service, "activeService", &services.active);
+    let preview = settings.preview_service.as_ref().map(|name| (name, "previewService", &services.preview));
+    let found = std::iter::once(active).chain(preview).find_map(|(name, field, seen)| match seen {
+        ServiceSeen::Unknown => {
+            let message = format!("reading Service {name}: the operator has yet to see it, or may not");
+            // At rest there is nothing that waits for it.
+            view.memory.batch.is_some().then_some((HoldReason::ServiceUnread, message))
+        }
+        ServiceSeen::Missing => {
+            let message =
+                format!("there is no Service {name}: create it, or name another in spec.strategy.blueGreen.{field}");
+            Some((HoldReason::ServiceMissing, message))
+        }
+        ServiceSeen::Seen(service) => Some((HoldReason::ServiceInvalid, misfit(view, service)?)),
+    });
+    let claimed = services.claimed_by.as_ref().map(|other| {
+        let message = format!(
+            "Rollout {other} names the same Service: a Service belongs to one Rollout; name others in spec.strategy.blueGreen"
+        );
+        (HoldReason::ServiceInvalid, message)
+    });
+    let (reason, message) = found.or(claimed)?;
+    Some(Hold { reason, message, until: None })
+}
+
+/// Why this Service does not select the assigned set.
+fn misfit(view: &View<'_>, service: &Service) -> Option<String> {
+    let target = view.slots.sets()?.target?;
+    let revision = view.snapshot.revisions.iter().find(|revision| revision.name == target)?;
+    let labels = revision.data.pointer("/template/metadata/labels");
+    let is_of_pods = |key: &str, value: &str| {
+        let own = (key == LABEL_ROLLOUT).then_some(view.snapshot.rollout.metadata.name.as_deref()).flatten();
+        own.or_else(|| labels?.get(key)?.as_str()) == Some(value)
+    };
+    let mut others = service.selector.iter().filter(|(key, _)| *key != crate::api::names::LABEL_REVISION).peekable();
+    let name = &service.name;
+    if others.peek().is_none() {
+        return Some(format!("Service {name} has no selector: it must select labels of spec.template"));
+    }
+    let (key, value) = others.find(|(key, value)| !is_of_pods(key, value))?;
+    Some(format!("Service {name} selects {key}={value}, which Pods of spec.template do not have: make them agree"))
+}

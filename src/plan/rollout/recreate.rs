@@ -1,0 +1,58 @@
+//! Strategy Recreate: no Pod is created while one of another revision is alive.
+use std::collections::BTreeSet;
+
+use super::budget::counts;
+use crate::{
+    api::rollout::StrategyType,
+    plan::change::{Hold, HoldReason},
+    snapshot::{Pod, Revision, Snapshot},
+};
+
+/// The revisions that are alive, or will be by what is planned.
+pub(super) struct Alive<'a>(BTreeSet<&'a str>);
+
+impl<'a> Alive<'a> {
+    /// None where revisions may live side by side.
+    pub fn of(snapshot: &'a Snapshot) -> Option<Self> {
+        let alive = || snapshot.pods.iter().filter(|pod| counts(snapshot, pod)).map(|pod| pod.revision.as_str());
+        is_asked_for(snapshot).then(|| Self(alive().collect()))
+    }
+
+    /// Notes a Pod of this revision as planned; false when others are alive.
+    pub fn admit(&mut self, revision: &'a str) -> bool {
+        let is_alone = self.0.iter().all(|alive| *alive == revision);
+        if is_alone {
+            self.0.insert(revision);
+        }
+        is_alone
+    }
+}
+
+pub(super) fn is_asked_for(snapshot: &Snapshot) -> bool {
+    snapshot.rollout.spec.strategy.type_ == StrategyType::Recreate
+}
+
+/// Pods that must end before one of this revision is created.
+pub(super) fn in_the_way<'s>(snapshot: &'s Snapshot, revision: &'s str) -> impl Iterator<Item = &'s Pod> {
+    let pods = snapshot.pods.iter().filter(|_| is_asked_for(snapshot)).map(|pod| &**pod);
+    pods.filter(move |pod| pod.revision != revision && counts(snapshot, pod))
+}
+
+/// Pods that were told to end, and whose end nobody waits for any more although it was not seen.
+pub fn unconfirmed(snapshot: &Snapshot) -> impl Iterator<Item = &Pod> {
+    let pods = snapshot.pods.iter().filter(|_| is_asked_for(snapshot)).map(|pod| &**pod);
+    pods.filter(|pod| pod.deletion.is_some() && !pod.is_finished() && !counts(snapshot, pod))
+}
+
+/// What people read while these Pods end.
+pub(super) fn hold<'p>(pods: impl Iterator<Item = &'p Pod>, revision: &Revision) -> Option<Hold> {
+    let pods: Vec<&Pod> = pods.collect();
+    let first = pods.iter().min_by_key(|pod| (pod.slot, &pod.name))?;
+    let others = match pods.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let version = crate::plan::revision::version(&revision.data);
+    let message = format!("{} ({}){others} must end before {version} starts", first.name, first.version);
+    Some(Hold { reason: HoldReason::OldPods, message, until: None })
+}

@@ -1,0 +1,222 @@
+//! Strategy BlueGreen: a second set, one switch, and what stays how long.
+use serde_json::json;
+
+use super::{
+    fixture::{Fixture, at, say},
+    folds::tell,
+};
+use crate::{
+    api::{Time, rollout::Abort},
+    plan::{
+        Plan,
+        rollout::{
+            fold::{End, World},
+            plan,
+        },
+    },
+    snapshot::{ServiceSeen, Snapshot, Switched},
+};
+
+fn spec(more: &serde_json::Value) -> serde_json::Value {
+    let mut settings = json!({"activeService": "web"});
+    settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({"progressDeadlineSeconds": 60, "strategy": {"type": "BlueGreen", "blueGreen": settings}})
+}
+
+fn blue_green(slots: &str, want: char) -> Fixture {
+    Fixture::new(slots, want, spec(&json!({}))).serving(Some('a'))
+}
+
+fn begun(slots: &str) -> Fixture {
+    let opened = slots.split_whitespace().count() as i32;
+    blue_green(slots, 'b').opened(opened).settled()
+}
+
+/// What is done, without what holds.
+fn does(fixture: &Fixture) -> String {
+    say(&Plan { hold: None, ..plan(&fixture.snapshot) })
+}
+
+fn selects(snapshot: &Snapshot) -> Option<&str> {
+    snapshot.services.active.seen().and_then(|service| service.revision())
+}
+
+fn switched_from(fixture: &mut Fixture, from: char, second: i64) {
+    let ServiceSeen::Seen(service) = &mut fixture.snapshot.services.active else { unreachable!() };
+    service.switched = Some(Switched { from: from.to_string(), at: at(second) });
+}
+
+/// B3: the second set, the switch, and the old set half a minute later.
+#[test]
+fn a_whole_second_set_then_one_switch() {
+    let snapshot =
+        Fixture::new("a a", 'b', spec(&json!({"previewService": "web-preview"}))).serving(Some('a')).snapshot;
+    let mut world = World::new(snapshot, 5);
+    let (story, end) = tell(&mut world);
+    assert_eq!(end, End::Done);
+    assert_eq!(selects(&world.snapshot), Some("b"));
+    insta::assert_snapshot!("blue_green", story);
+}
+
+/// B3 C1: within the delay the way back is one switch: no Pod is made, none has gone.
+#[test]
+fn the_way_back_is_one_switch() {
+    let mut world = World::new(blue_green("a a", 'b').snapshot, 5);
+    while selects(&world.snapshot) != Some("b") || world.snapshot.rollout.status.as_ref().unwrap().batch.is_some() {
+        let planned = plan(&world.snapshot);
+        if world.is_quiet(&planned) {
+            let next = world.next_event(planned.wake_at).unwrap();
+            world.advance(next);
+        }
+        world.apply(&planned, &planned.changes);
+    }
+    let back = Fixture::new("", 'a', json!({})).snapshot.rollout;
+    world.snapshot.rollout.spec.version = back.spec.version;
+    let (story, end) = tell(&mut world);
+    assert_eq!(end, End::Done);
+    assert_eq!(selects(&world.snapshot), Some("a"));
+    insta::assert_snapshot!("blue_green_back", story);
+}
+
+/// B3 B7: clients never see a version that does not come up.
+#[test]
+fn a_broken_set_is_never_switched_to() {
+    let mut world = World::new(blue_green("a a", 'b').snapshot, 5);
+    world.broken = vec!["b".into()];
+    let (story, end) = tell(&mut world);
+    assert_eq!((end, selects(&world.snapshot)), (End::Done, Some("a")));
+    insta::assert_snapshot!("blue_green_broken", story);
+}
+
+/// B3: with nothing to go back to it switches as soon as it can, also where a person decides later.
+#[test]
+fn the_first_version_is_switched_to_by_itself() {
+    let mut snapshot = Fixture::new(". .", 'b', spec(&json!({"promote": "Manual"}))).serving(None).snapshot;
+    snapshot.revisions.retain(|revision| revision.name == "b");
+    let mut world = World::new(snapshot, 5);
+    let mut held = Vec::new();
+    let end = world.run(|_, step| held.extend(step.hold.as_ref().map(|hold| hold.reason.as_str())));
+    assert_eq!((end, selects(&world.snapshot)), (End::Done, Some("b")));
+    assert!(!held.contains(&"AwaitingApproval"), "{held:?}");
+}
+
+/// B3: a person says when.
+#[test]
+fn a_person_decides_when_to_switch() {
+    let manual = spec(&json!({"promote": "Manual", "previewService": "web-preview"}));
+    let mut fixture = Fixture::new("ab ab", 'b', manual).serving(Some('a')).opened(2).settled();
+    let message = "hold AwaitingApproval: b is available as Service web-preview; waiting for approval: set spec.approve to {run: 1, batch: 1} to switch Service web to it";
+    assert_eq!(fixture.looks(), format!("Service web-preview: b; {message}"));
+    fixture.snapshot.rollout.spec.approve = Some(crate::api::rollout::Approve { run: 1, batch: 1 });
+    assert_eq!(does(&fixture), "Service web: a → b; Service web-preview: b");
+    // Clients have used it before.
+    fixture.snapshot.rollout.spec.approve = None;
+    fixture.snapshot.revisions.iter_mut().find(|revision| revision.name == "b").unwrap().completed_at = Some(at(-2000));
+    assert_eq!(does(&fixture), "Service web: a → b; Service web-preview: b");
+    fixture.snapshot.rollout.spec.paused = true;
+    assert!(fixture.looks().ends_with("hold Paused: spec.paused is true"), "{}", fixture.looks());
+}
+
+#[test]
+fn it_is_switched_when_every_instance_is_available() {
+    assert_eq!(does(&begun("a a")), "+web-0-b Forward; +web-1-b Forward");
+    assert_eq!(does(&begun("ab ab~")), "");
+    assert_eq!(does(&begun("ab ab")), "Service web: a → b");
+}
+
+/// B3 R5: what either set loses comes back at its own revision; clients' Pods first.
+#[test]
+fn both_sets_are_kept_whole() {
+    assert_eq!(does(&begun("a b")), "+web-1-a Refill; +web-0-b Forward");
+    assert_eq!(does(&begun("ab b~")), "+web-1-a Refill");
+    let mut grown = begun("ab ab");
+    grown.snapshot.rollout.spec.replicas = 3;
+    assert_eq!(does(&grown.settled()), "+web-2-a Refill; +web-2-b Forward");
+    let mut shrunk = begun("ab ab ab");
+    shrunk.snapshot.rollout.spec.replicas = 2;
+    assert_eq!(does(&shrunk.settled()), "Service web: a → b; -web-2-a Scale; -web-2-b Scale");
+    let mut broken = begun("ab a~b ab");
+    broken.snapshot.rollout.spec.replicas = 2;
+    assert_eq!(does(&broken.settled()), "Service web: a → b; -web-2-b Scale", "clients need the other one");
+}
+
+/// B3: a preview that is superseded ends before the next one is made; what clients use stays.
+#[test]
+fn a_superseded_preview_ends_first() {
+    assert_eq!(does(&begun("ac ac")), "-web-0-c Superseded; -web-1-c Superseded");
+    let ending = begun("ac- a");
+    assert_eq!(does(&ending), "");
+    assert!(ending.looks().contains("hold OldPods: web-0-c (c) must end before b starts"), "{}", ending.looks());
+    let lost = begun("c .");
+    assert_eq!(does(&lost), "-web-0-c Superseded; +web-0-a Refill; +web-1-a Refill", "clients wait for nothing");
+}
+
+/// B3: given up before the switch, the new set goes at once; clients notice nothing.
+#[test]
+fn an_abort_before_the_switch_ends_the_new_set() {
+    let mut fixture = begun("ab ab~");
+    fixture.snapshot.rollout.spec.abort = Some(Abort { run: 1 });
+    assert_eq!(does(&fixture), "b failed (Aborted: run 1 was aborted)");
+    let mut world = World::new(fixture.snapshot, 5);
+    assert_eq!(world.run(|_, _| {}), End::Done);
+    assert_eq!(selects(&world.snapshot), Some("a"));
+    assert!(world.snapshot.pods.iter().all(|pod| pod.revision == "a") && world.snapshot.pods.len() == 2);
+}
+
+/// The old set stays until its time is over, whoever leads by then: the Service says when it was switched.
+#[test]
+fn the_old_set_stays_for_a_while() {
+    let mut fixture = Fixture::new("ab ab", 'b', spec(&json!({}))).serving(Some('b'));
+    fixture.snapshot.revisions.iter_mut().find(|revision| revision.name == "b").unwrap().completed_at = Some(at(-20));
+    switched_from(&mut fixture, 'a', -20);
+    let mut fixture = fixture.settled();
+    assert_eq!((does(&fixture).as_str(), plan(&fixture.snapshot).wake_at), ("", Some(at(10))));
+    fixture.snapshot.now = at(10);
+    assert_eq!(does(&fixture), "-web-0-a Superseded; -web-1-a Superseded");
+}
+
+/// An operator that does not know the Service ends no Pod that clients may use, and begins nothing.
+#[test]
+fn without_a_service_nothing_is_begun() {
+    let looks = |seen: ServiceSeen, opened: i32| {
+        let mut fixture = blue_green("ac ac", 'b').opened(opened);
+        fixture.snapshot.services.active = seen;
+        fixture.settled().looks()
+    };
+    for opened in [0, 2] {
+        let unknown = looks(ServiceSeen::Unknown, opened);
+        assert!(!unknown.contains("+web") && !unknown.contains("-web"), "{unknown}");
+    }
+    let missing = "hold ServiceMissing: there is no Service web: create it, or name another in spec.strategy.blueGreen.activeService";
+    assert_eq!(looks(ServiceSeen::Missing, 0), missing);
+    let mut fixture = begun("ab ab");
+    let mut invalid = |key: &str, value: Option<&str>| {
+        let ServiceSeen::Seen(service) = &mut fixture.snapshot.services.active else { unreachable!() };
+        service.selector = value.map(|value| (key.to_owned(), value.to_owned())).into_iter().collect();
+        fixture.looks()
+    };
+    let other =
+        "hold ServiceInvalid: Service web selects app=other, which Pods of spec.template do not have: make them agree";
+    assert_eq!(invalid("app", Some("other")), other);
+    assert!(invalid("app", None).starts_with("hold ServiceInvalid: Service web has no selector"));
+    assert_eq!(invalid("baton.dev/rollout", Some("web")), "Service web: b", "it says which Rollout's");
+    fixture.snapshot.services.claimed_by = Some("shop".into());
+    assert!(fixture.looks().starts_with("hold ServiceInvalid: Rollout shop names the same Service"));
+}
+
+/// Somebody has taken the key away: clients get no Pod of the new set before its time.
+#[test]
+fn a_key_that_is_gone_is_set_again() {
+    let mut fixture = begun("ab ab~");
+    fixture = fixture.serving(None).settled();
+    assert_eq!(does(&fixture), "Service web: a");
+    assert_eq!(does(&Fixture::new("a a", 'a', spec(&json!({}))).serving(None).settled()), "Service web: a");
+}
+
+/// A restart: a new Pod beside each old one, within the set that clients use.
+#[test]
+fn a_restart_goes_with_surge() {
+    let mut fixture = blue_green("a a", 'a');
+    fixture.snapshot.rollout.spec.restart_at = Some(Time(at(-1)));
+    assert_eq!(does(&fixture.settled()), "+web-0-a-1 Restart; +web-1-a-1 Restart");
+}
