@@ -1,6 +1,4 @@
 //! `undo`, `unpin`: what all instances, or chosen ones, are to run.
-use std::collections::BTreeMap;
-
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -48,7 +46,7 @@ pub(super) struct Undo {
     /// Only the instances that have failed.
     #[arg(long)]
     failed: bool,
-    /// With the images that it ran then, by their digests, whatever their tags mean now.
+    /// With the images, and the package, that it ran then: by their digests, whatever tags and URL give now.
     #[arg(long)]
     digests: bool,
     /// Why; recorded in the history.
@@ -90,7 +88,7 @@ impl Undo {
         let request = Request { id: None, by: who(&cluster).await, reason: self.reason.clone() };
         let said = change(&cluster, &name, |snapshot| {
             let to = undo::revision(snapshot, self.to.as_deref()).map_err(|why| anyhow!("{name}: {why}"))?;
-            let to = self.differing(to).map_err(|why| anyhow!("{name}: {why}"))?;
+            let to = self.again(to).map_err(|why| anyhow!("{name}: {why}"))?;
             let chosen = if self.failed { Some(undo::failed(snapshot)) } else { self.instances.clone() };
             match chosen {
                 None => whole(snapshot, &to, &request),
@@ -101,42 +99,25 @@ impl Undo {
         Ok(())
     }
 
-    /// What runs again: this revision, or it with other images.
-    fn differing<'a>(&self, to: &'a Revision) -> Result<To<'a>, String> {
-        let images = if self.digests { undo::images_then(to)? } else { BTreeMap::new() };
-        To::of(to, images)
+    fn again<'a>(&self, to: &'a Revision) -> Result<Again<'a>, String> {
+        Again::of(to, if self.digests { undo::as_it_ran(to)? } else { undo::as_it_is(to) })
     }
 }
 
 /// What is to run again.
-struct To<'a> {
+struct Again<'a> {
     revision: &'a Revision,
+    /// Of no instances yet.
+    pin: Pin,
     version: String,
-    /// In place of those of the revision.
-    images: BTreeMap<String, String>,
-    /// Of a revision with these.
+    /// Of the revision that the pin comes to.
     data: Value,
 }
 
-impl<'a> To<'a> {
-    fn of(revision: &'a Revision, images: BTreeMap<String, String>) -> Result<Self, String> {
-        let version = revision::version(&revision.data);
-        let mut to = Self { revision, version, images, data: revision.data.clone() };
-        if !to.images.is_empty() {
-            to.data = revision::differing(&revision.data, &to.pin())?;
-        }
-        Ok(to)
-    }
-
-    /// Of no instances yet.
-    fn pin(&self) -> Pin {
-        let name = Some(self.revision.name.clone());
-        if self.images.is_empty() {
-            return Pin { revision: name, ..Pin::default() };
-        }
-        // A version that is taken from an image would be that of the digest.
-        let (version, images) = (Some(self.version.clone()), Some(self.images.clone()));
-        Pin { base: name, version, images, ..Pin::default() }
+impl<'a> Again<'a> {
+    fn of(revision: &'a Revision, pin: Pin) -> Result<Self, String> {
+        let data = revision::differing(&revision.data, &pin)?;
+        Ok(Self { revision, pin, version: revision::version(&revision.data), data })
     }
 }
 
@@ -159,7 +140,7 @@ impl Unpin {
 }
 
 /// The whole Rollout runs this revision again: the spec asks for it.
-fn whole(snapshot: &Snapshot, to: &To<'_>, request: &Request) -> Result<(Vec<Value>, String)> {
+fn whole(snapshot: &Snapshot, to: &Again<'_>, request: &Request) -> Result<(Vec<Value>, String)> {
     let (name, version) = (snapshot.rollout.name_any(), &to.version);
     if to.data == revision::data(&snapshot.rollout.spec) {
         bail!("{name}: the spec asks for {version} ({}) already", to.revision.name);
@@ -174,7 +155,7 @@ fn whole(snapshot: &Snapshot, to: &To<'_>, request: &Request) -> Result<(Vec<Val
 }
 
 /// These instances run this revision, until they are unpinned.
-fn pin(snapshot: &Snapshot, to: &To<'_>, chosen: &Ranges, request: &Request) -> Result<(Vec<Value>, String)> {
+fn pin(snapshot: &Snapshot, to: &Again<'_>, chosen: &Ranges, request: &Request) -> Result<(Vec<Value>, String)> {
     let (name, version) = (snapshot.rollout.name_any(), &to.version);
     if chosen.is_empty() {
         bail!("{name}: no instance has failed; --instances chooses others");
@@ -184,7 +165,7 @@ fn pin(snapshot: &Snapshot, to: &To<'_>, chosen: &Ranges, request: &Request) -> 
         bail!("there is no {beyond}: {name} has {} instances, from 0", snapshot.rollout.spec.replicas);
     }
     let request = (*request != Request::default()).then(|| request.clone());
-    let pin = Pin { request, ..to.pin() };
+    let pin = Pin { request, ..to.pin.clone() };
     let pins = undo::pinned(&snapshot.rollout.spec.pins, chosen, &pin);
     let said = format!(
         "rollout.baton.dev/{name} pinned: instances {chosen} to {version}; `kubectl baton unpin {name} --instances {chosen}` ends it"
@@ -249,29 +230,41 @@ mod tests {
         Request { by: Some("ann".into()), ..Request::default() }
     }
 
-    fn again<'a>(snapshot: &'a Snapshot, word: Option<&str>) -> To<'a> {
-        To::of(undo::revision(snapshot, word).unwrap(), BTreeMap::new()).unwrap()
+    fn again<'a>(snapshot: &'a Snapshot, word: Option<&str>) -> Again<'a> {
+        let to = undo::revision(snapshot, word).unwrap();
+        Again::of(to, undo::as_it_is(to)).unwrap()
     }
 
-    /// C6: as it ran, whatever its tags mean now.
+    /// C6 C8: as it ran, whatever its tags and its URL give now.
     #[test]
-    fn images_go_back_by_the_digests_that_were_noted() {
+    fn what_ran_goes_back_by_the_digests_that_were_noted() {
         let mut snapshot = Fixture::new("b b", 'b', json!({})).snapshot;
-        let revision = |snapshot: &mut Snapshot| snapshot.revisions.iter_mut().position(|r| r.name == "a").unwrap();
-        let at = revision(&mut snapshot);
-        let error = undo::images_then(&snapshot.revisions[at]).unwrap_err();
+        let at = snapshot.revisions.iter().position(|revision| revision.name == "a").unwrap();
+        let error = undo::as_it_ran(&snapshot.revisions[at]).unwrap_err();
         assert_eq!(error, "which image container web of a ran is not known");
         snapshot.revisions[at].image_digests = Some([("web".to_owned(), "sha256:0f".to_owned())].into());
-        let images = || undo::images_then(&snapshot.revisions[at]).unwrap();
-        let to = To::of(&snapshot.revisions[at], images()).unwrap();
+        let again = |snapshot: &Snapshot| {
+            let to = snapshot.revisions[at].clone();
+            let to = Again::of(&to, undo::as_it_ran(&to).unwrap()).unwrap();
+            let pinned = pin(snapshot, &to, &Ranges::parse("1"), &Request::default()).unwrap().0;
+            (whole(snapshot, &to, &ann()).unwrap(), pinned[0]["value"][0].clone())
+        };
         let image = json!("example.local/web:1@sha256:0f");
-        let (patch, said) = whole(&snapshot, &to, &ann()).unwrap();
+        let ((patch, said), pinned) = again(&snapshot);
         assert_eq!(patch[0]["value"]["spec"]["containers"][0]["image"], image);
         assert_eq!(patch[1], json!({"op": "add", "path": "/spec/version", "value": "a"}));
         assert!(said.contains("goes back to a;"), "{said}");
-        let (patch, _) = pin(&snapshot, &to, &Ranges::parse("1"), &Request::default()).unwrap();
-        let pins = json!([{"instances": "1", "base": "a", "version": "a", "images": {"web": image}}]);
-        assert_eq!(patch[0]["value"], pins);
+        assert_eq!(pinned, json!({"instances": "1", "base": "a", "version": "a", "images": {"web": image}}));
+
+        let mut package = json!({"url": "https://a.b/latest.zip", "mountPath": "/opt/app"});
+        snapshot.revisions[at].data["package"] = package.clone();
+        let error = undo::as_it_ran(&snapshot.revisions[at]).unwrap_err();
+        assert_eq!(error, "which package of a ran is not known");
+        snapshot.revisions[at].package_sha256 = Some("0f".repeat(32));
+        package["sha256"] = json!("0f".repeat(32));
+        let ((patch, _), pinned) = again(&snapshot);
+        assert_eq!(patch[2], json!({"op": "add", "path": "/spec/package", "value": package}));
+        assert_eq!(pinned["package"], package);
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     api::{bounds::INSTANCES_CHARS_MAX, rollout::Pin},
-    plan::{Memory, revision},
+    plan::{Memory, package, revision},
     snapshot::{Ranges, Revision, Snapshot},
 };
 
@@ -34,19 +34,35 @@ pub fn revision<'a>(snapshot: &'a Snapshot, word: Option<&str>) -> Result<&'a Re
     })
 }
 
-/// The images that a revision names by tags, as its first Pod ran them: by name of the container.
+/// A pin, of no instances yet, to this revision: with what its tags and URL give today.
+pub fn as_it_is(revision: &Revision) -> Pin {
+    Pin { revision: Some(revision.name.clone()), ..Pin::default() }
+}
+
+/// A pin, of no instances yet, to what its first Pod ran: images and package by their digests.
 ///
 /// # Errors
 /// A sentence: that was not noted of one of them.
-pub fn images_then(revision: &Revision) -> Result<BTreeMap<String, String>, String> {
+pub fn as_it_ran(revision: &Revision) -> Result<Pin, String> {
+    let unknown = |what: &str| format!("which {what} of {} ran is not known", revision.name);
     let tagged = revision::images(&revision.data).filter(|(_, image)| !image.contains('@'));
     let then = tagged.map(|(name, image)| {
         let noted = revision.image_digests.as_ref().and_then(|digests| digests.get(name));
-        let digest =
-            noted.ok_or_else(|| format!("which image container {name} of {} ran is not known", revision.name))?;
+        let digest = noted.ok_or_else(|| unknown(&format!("image container {name}")))?;
         Ok((name.to_owned(), format!("{image}@{digest}")))
     });
-    then.collect()
+    let images: BTreeMap<_, _> = then.collect::<Result<_, String>>()?;
+    let mut package = package::of(&revision.data).filter(|package| package.sha256.is_none());
+    if let Some(package) = &mut package {
+        package.sha256 = Some(revision.package_sha256.clone().ok_or_else(|| unknown("package"))?);
+    }
+    if images.is_empty() && package.is_none() {
+        return Ok(as_it_is(revision));
+    }
+    // A version that is taken from an image would be that of the digest.
+    let version = Some(revision::version(&revision.data));
+    let images = Some(images).filter(|images| !images.is_empty());
+    Ok(Pin { base: Some(revision.name.clone()), version, images, package, ..Pin::default() })
 }
 
 /// Instances that have failed in the present run, or in the one that was given up.
