@@ -323,6 +323,7 @@ pub enum UpdateMethod {
 }
 
 impl UpdateMethod {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -86,18 +86,18 @@ impl Pod {
     }
 
     fn transit_of<'a>(&self, name: &'a str, before: &Before, now: Timestamp) -> Option<Transit<'a>> {
-        let until = self.unproven(name, before)?;
-        until.is_none_or(|until| until > now).then_some(Transit { container: name, until })
+        self.unproven(name, before).filter(|transit| transit.until.is_none_or(|until| until > now))
     }
 
     /// No status proves that this container runs what it was given; with the time from which on that is believed.
-    fn unproven(&self, name: &str, before: &Before) -> Option<Option<Timestamp>> {
+    fn unproven<'a>(&self, name: &'a str, before: &Before) -> Option<Transit<'a>> {
         let ran = before.ran.as_ref()?;
+        let transit = |until| Some(Transit { container: name, until });
         let found = self.containers.iter().find(|container| container.name == name && !container.id.is_empty());
-        let Some(container) = found.filter(|_| self.is_observed) else { return Some(None) };
+        let Some(container) = found.filter(|_| self.is_observed) else { return transit(None) };
         if container.id == ran.id {
             let is_taken_back = ran.image == container.given;
-            return (!is_taken_back && !mutant!(OldContainerBelieved)).then_some(None);
+            return if is_taken_back || mutant!(OldContainerBelieved) { None } else { transit(None) };
         }
         let is_other_than_before = match &ran.image_id {
             Some(before) => !container.image_id.is_empty() && container.image_id != *before,
@@ -111,7 +111,7 @@ impl Pod {
         }
         let patience = self.grace_seconds.unwrap_or(GRACE_SECONDS).saturating_add(RETAG_SECONDS);
         let since = container.started_at.filter(|_| container.state == ContainerState::Running);
-        Some(since.and_then(|at| at.saturating_add(SignedDuration::from_secs(patience)).ok()))
+        transit(since.and_then(|at| at.saturating_add(SignedDuration::from_secs(patience)).ok()))
     }
 
     /// How often this container has been restarted since the Pod was made, or changed in place; that change's own restart

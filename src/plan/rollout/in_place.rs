@@ -114,10 +114,10 @@ pub(super) fn leave_service(
     changes: &mut Vec<Change>,
     alarm: &mut Alarm,
 ) -> (BTreeSet<String>, Vec<Change>) {
-    let (mut changed, mut says) = (BTreeSet::new(), Vec::new());
+    let (mut leaving, mut says) = (BTreeSet::new(), Vec::new());
     changes.retain(|change| {
         let Change::ChangeInPlace { name, uid, resource_version, restarts: true, .. } = change else { return true };
-        changed.insert(name.clone());
+        leaving.insert(name.clone());
         let Some(pod) = snapshot.pods.iter().find(|pod| pod.uid == *uid) else { return false };
         // A clock that was set back makes nobody wait.
         let since = pod.in_service_since.filter(|since| *since <= snapshot.now);
@@ -140,7 +140,7 @@ pub(super) fn leave_service(
         }
         has_left
     });
-    (changed, says)
+    (leaving, says)
 }
 
 /// What differs between the data of two revisions.
@@ -148,9 +148,8 @@ pub(super) fn leave_service(
 /// # Errors
 /// The field that no Pod can be given another value of.
 pub fn difference(from: &Value, to: &Value) -> Result<Difference, String> {
-    let mut found = Difference::default();
-    found.labels = texts(from, to, "labels");
-    found.annotations = texts(from, to, "annotations");
+    let (labels, annotations) = (texts(from, to, "labels"), texts(from, to, "annotations"));
+    let mut found = Difference { labels, annotations, ..Difference::default() };
     // The API server refuses changes of the last two.
     let fixed = |key: &&String| {
         *key == names::ANNOTATION_HAS_AGENT

@@ -325,11 +325,11 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                 Way::InPlace { restarts } => return self.change_in_place(slot, pod, to, restarts, reason),
                 Way::None(message) => {
                     let hold = Hold { reason: HoldReason::NotInPlace, message, until: None };
-                    return if slot.pin.is_some() {
-                        self.aside = self.aside.take().or(Some(gates::of_pins(&hold)))
-                    } else {
-                        self.note(hold)
-                    };
+                    match slot.pin {
+                        Some(_) => drop(self.aside.get_or_insert_with(|| gates::of_pins(&hold))),
+                        None => self.note(hold),
+                    }
+                    return;
                 }
                 Way::Replace => {}
             }

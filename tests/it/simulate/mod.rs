@@ -51,6 +51,7 @@ const FAILURES_MAX: usize = 5;
 
 /// What is in a history beside a Rollout and its versions: the same number means another history with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 struct Extras {
     /// ListenerSets, and the agents.
     listeners: bool,

@@ -194,7 +194,9 @@ mod tests {
         let now = Timestamp::from_second(100).unwrap();
         let steps = |policy: RestartPolicy, text: &str| {
             let mut containers = sketch(text);
-            containers.iter_mut().for_each(|container| container.give("example.local/sh:2.0"));
+            for container in &mut containers {
+                container.give("example.local/sh:2.0");
+            }
             containers[0].crashes.advance(now, now);
             next(policy, &containers, false, now).steps
         };
