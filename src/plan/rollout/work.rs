@@ -158,13 +158,14 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                 sets.selected.is_some() || never_came_up || is_beside(*place, pod)
             };
             let others = slot.others.iter().enumerate().filter(leaves);
-            let others: Vec<_> = others.map(|(_, pod)| delete(pod, PodReason::Superseded)).collect();
-            self.changes.extend(others);
+            let mut leaving: Vec<_> = others.map(|(_, pod)| (*pod, PodReason::Superseded)).collect();
             if let Some((best, surplus)) = slot.kept.split_first() {
                 let leaves = |pod: &&&Pod| !pod.is_ready() || self.available(best);
-                let surplus: Vec<_> =
-                    surplus.iter().filter(leaves).map(|pod| delete(pod, PodReason::Surplus)).collect();
-                self.changes.extend(surplus);
+                leaving.extend(surplus.iter().filter(leaves).map(|pod| (*pod, PodReason::Surplus)));
+            }
+            for (pod, reason) in leaving {
+                self.budget.leave_beside(view.slots.is_in_use(pod) && self.available(pod));
+                self.changes.push(delete(pod, reason));
             }
         }
     }
