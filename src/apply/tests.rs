@@ -17,7 +17,7 @@ use crate::{
     plan::{PodReason, RevisionMark},
     scripted::{self, Answer, Call},
     snapshot::{
-        RefusalReason, Revision, TemplateCheck,
+        RefusalReason, Revision, Switched, TemplateCheck,
         index::{Event, Index, ObjectKey, Recollection},
         wire,
     },
@@ -297,6 +297,28 @@ async fn deletes_and_marks_carry_preconditions() {
     assert_eq!(of("DELETE", "/pods/web-0-abc").body.get("gracePeriodSeconds"), None);
     let mark = &of("PATCH", "/controllerrevisions/web-abc").body["metadata"];
     assert_eq!((&mark["uid"], &mark["resourceVersion"]), (&json!("r1"), &json!("4")));
+}
+
+/// B3: of a Service one key and two annotations are written, if it is still the one that was seen.
+#[tokio::test(start_paused = true)]
+async fn a_switch_writes_one_key() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    let calls = calls(move |call| {
+        sink.lock().unwrap().push(call);
+        Answer::ok(json!({"metadata": {"resourceVersion": "99"}}))
+    });
+    let switched = Some(Switched { from: "web-abc".into(), at: NOW.parse().unwrap() });
+    let (name, uid, resource_version) = ("web".to_owned(), "s1".to_owned(), "7".to_owned());
+    let switch = Change::SwitchService { name, uid, resource_version, revision: "web-bcd".into(), switched };
+    let outcomes = apply(&calls, &snapshot(), &[switch]).await;
+    assert_eq!(outcomes[0].result, Applied::Done { resource_version: "99".into() });
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen[0].line(), "PATCH /api/v1/namespaces/shop/services/web");
+    let annotations = json!({"baton.dev/switched-from": "web-abc", "baton.dev/switched-at": NOW});
+    let metadata = json!({"uid": "s1", "resourceVersion": "7", "annotations": annotations});
+    let spec = json!({"selector": {"baton.dev/revision": "web-bcd"}});
+    assert_eq!(seen[0].body, json!({"metadata": metadata, "spec": spec}));
 }
 
 fn existing_pod(owner_uid: &str, slot: &str, watched: bool) -> Value {

@@ -135,6 +135,20 @@ mod tests {
         assert_eq!(told(&rolling.snapshot).0, ["0a Leaves", "0c Target", "1a Stays", "2c Target", "3a Stays"]);
     }
 
+    /// B3 X8: before the switch the new set gets nothing; with it, all.
+    #[test]
+    fn listeners_are_where_clients_are() {
+        let strategy = json!({"strategy": {"type": "BlueGreen", "blueGreen": {"activeService": "web"}}});
+        let rolling = |serving| Fixture::new("ab ab", 'b', strategy.clone()).serving(Some(serving)).opened(2).snapshot;
+        assert_eq!(told(&rolling('a')).0, ["0a Stays", "0b Leaves", "1a Stays", "1b Leaves"]);
+        assert_eq!(told(&rolling('b')).0, ["0a Leaves", "0b Target", "1a Leaves", "1b Target"]);
+        // An operator that has just started has yet to read the Service: nothing moves for that.
+        let mut unread = rolling('a');
+        unread.services.active = crate::snapshot::ServiceSeen::Unknown;
+        unread.rollout.status.as_mut().unwrap().active_revision = Some("a".into());
+        assert_eq!(told(&unread).0, ["0a Stays", "0b Leaves", "1a Stays", "1b Leaves"]);
+    }
+
     /// L4: the revision that the slots beyond the opened ones are assigned was deleted. Their Pods can take what others hand
     /// over all the same.
     #[test]

@@ -38,7 +38,7 @@ impl Budget {
             available_pods: snapshot.pods.iter().filter(|pod| available(pod) && slots.is_in_use(pod)).count() as i32,
             available_instances: slots.wanted().filter(|slot| slot.live.iter().any(|pod| available(pod))).count()
                 as i32,
-            total_max: total_max(spec),
+            total_max: total_max(spec).saturating_add(beyond(snapshot, slots)),
             total: snapshot.pods.iter().filter(|pod| counts(snapshot, pod)).count() as i32,
         }
     }
@@ -95,6 +95,14 @@ pub fn total_max(spec: &RolloutSpec) -> i32 {
         StrategyType::Recreate => replicas,
         StrategyType::BlueGreen => replicas.saturating_mul(2),
     }
+}
+
+/// With strategy BlueGreen: Pods beyond replicas that clients use, and that wait until the others suffice. They take no room
+/// from the set that is to come: where the others never suffice, that one is the remedy.
+fn beyond(snapshot: &Snapshot, slots: &Slots<'_>) -> i32 {
+    let waits = |pod: &Pod| pod.is_ready() && slots.is_in_use(pod);
+    let unwanted = slots.unwanted().filter(|_| snapshot.rollout.spec.strategy.type_ == StrategyType::BlueGreen);
+    unwanted.flat_map(|slot| &slot.live).filter(|pod| waits(pod)).count() as i32
 }
 
 /// Fewest instances that are to be available, and with strategy Batched stay so while Pods are replaced.

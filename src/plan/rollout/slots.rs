@@ -141,6 +141,7 @@ impl<'a> Slots<'a> {
             let fresh = |pod: &Pod| Some(pod.revision.as_str()) == assigned && !renewal.is_due(pod);
             slot.live.sort_by_key(|pod| (!fresh(pod), rank(pod), &pod.name));
             slot.kept.sort_by_key(|pod| (rank(pod), &pod.name));
+            slot.others.sort_by_key(|pod| (rank(pod), &pod.name));
             slot.finished.sort_by_key(|pod| &pod.name);
             slot.terminating.sort_by_key(|pod| &pod.name);
             slot.fresh = slot.live.first().is_some_and(|best| fresh(best));

@@ -153,15 +153,23 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let view = self.view;
         let Some(sets) = view.slots.sets() else { return };
         for slot in view.slots.wanted() {
-            // While nobody knows what clients use, only what never came up goes.
-            let leaves = |pod: &&&Pod| sets.selected.is_some() || (view.lineage.is_first() && !pod.is_ready());
-            let others = slot.others.iter().filter(leaves).map(|pod| delete(pod, PodReason::Superseded));
-            self.changes.extend(others);
+            // Where clients get Pods of any revision, only what stands beside a better one goes, and what never came up.
+            let is_any = view.snapshot.services.active.seen().is_some();
+            let is_beside =
+                |place: usize, pod: &Pod| is_any && place > 0 && (!pod.is_ready() || self.available(slot.others[0]));
+            let leaves = |(place, pod): &(usize, &&Pod)| {
+                let never_came_up = view.lineage.is_first() && !pod.is_ready();
+                sets.selected.is_some() || never_came_up || is_beside(*place, pod)
+            };
+            let others = slot.others.iter().enumerate().filter(leaves);
+            let mut leaving: Vec<_> = others.map(|(_, pod)| (*pod, PodReason::Superseded)).collect();
             if let Some((best, surplus)) = slot.kept.split_first() {
                 let leaves = |pod: &&&Pod| !pod.is_ready() || self.available(best);
-                let surplus: Vec<_> =
-                    surplus.iter().filter(leaves).map(|pod| delete(pod, PodReason::Surplus)).collect();
-                self.changes.extend(surplus);
+                leaving.extend(surplus.iter().filter(leaves).map(|pod| (*pod, PodReason::Surplus)));
+            }
+            for (pod, reason) in leaving {
+                self.budget.leave_beside(view.slots.is_in_use(pod) && self.available(pod));
+                self.changes.push(delete(pod, reason));
             }
         }
     }

@@ -97,3 +97,84 @@ impl Index {
         touched
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::snapshot::guard::DeserializeGuard;
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey { namespace: "shop".into(), name: name.into() }
+    }
+
+    fn rollout(name: &str, strategy: &Value) -> Event<DeserializeGuard<Rollout>> {
+        let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app"}]}});
+        let spec = json!({"selector": {"matchLabels": {"app": "web"}}, "template": template, "strategy": strategy});
+        let metadata = json!({"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "resourceVersion": "1"});
+        Event::Applied(serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap())
+    }
+
+    fn blue_green(service: &str) -> Value {
+        json!({"type": "BlueGreen", "blueGreen": {"activeService": service}})
+    }
+
+    fn service(resource_version: &str, revision: &str) -> Event<ServiceView> {
+        let metadata = json!({"name": "web", "namespace": "shop", "uid": "s", "resourceVersion": resource_version, "annotations": {
+            "baton.dev/switched-from": "web-a", "baton.dev/switched-at": "2026-01-01T10:00:00Z",
+        }});
+        let selector = json!({"app": "web", "baton.dev/revision": revision});
+        Event::Applied(serde_json::from_value(json!({"metadata": metadata, "spec": {"selector": selector}})).unwrap())
+    }
+
+    fn seen(index: &Index, recollection: &Recollection) -> service::Services {
+        index.snapshot(&key("web"), recollection, Timestamp::UNIX_EPOCH).unwrap().services
+    }
+
+    /// B3
+    #[test]
+    fn a_service_is_known_once_it_is_read_and_only_while_it_is_named() {
+        let mut index = Index::default();
+        index.on_rollout(&None, rollout("web", &blue_green("web")));
+        assert_eq!(index.services_wanted(), [key("web")].into());
+        assert_eq!(seen(&index, &Recollection::default()).active, ServiceSeen::Unknown);
+        let none = Event::Listed { objects: vec![], resource_version: "4".into() };
+        assert_eq!(index.on_service(&key("web"), none), [key("web")].into());
+        assert_eq!(seen(&index, &Recollection::default()).active, ServiceSeen::Missing);
+        assert_eq!(index.on_service(&key("web"), service("5", "web-b")), [key("web")].into());
+        assert!(index.on_service(&key("web"), service("5", "web-b")).is_empty(), "nothing new");
+        let ServiceSeen::Seen(active) = seen(&index, &Recollection::default()).active else { panic!("not seen") };
+        let switched = active.switched.clone().unwrap();
+        assert_eq!((active.revision(), switched.from.as_str()), (Some("web-b"), "web-a"));
+        index.on_rollout(&None, rollout("web", &json!({"type": "Recreate"})));
+        assert!(index.services_wanted().is_empty() && index.services.known.is_empty());
+    }
+
+    /// A view that is older than our own last write to the Service is none.
+    #[test]
+    fn what_is_older_than_our_own_write_does_not_count() {
+        let mut index = Index::default();
+        index.on_rollout(&None, rollout("web", &blue_green("web")));
+        index.on_service(&key("web"), service("5", "web-b"));
+        let written = Recollection { services: [("web".into(), "7".into())].into(), ..Recollection::default() };
+        assert_eq!(seen(&index, &written).active, ServiceSeen::Unknown);
+        index.on_service(&key("web"), service("7", "web-c"));
+        assert!(seen(&index, &written).active.seen().is_some());
+    }
+
+    /// Two Rollouts that name one Service hear of each other, and again when one lets go.
+    #[test]
+    fn a_service_that_two_name_is_claimed() {
+        let mut index = Index::default();
+        index.on_rollout(&None, rollout("web", &blue_green("web")));
+        assert_eq!(seen(&index, &Recollection::default()).claimed_by, None);
+        let touched = index.on_rollout(&None, rollout("other", &blue_green("web")));
+        assert_eq!(touched, [key("other"), key("web")].into());
+        assert_eq!(seen(&index, &Recollection::default()).claimed_by, Some("other".into()));
+        let touched = index.on_rollout(&None, rollout("other", &blue_green("shop")));
+        assert_eq!(touched, [key("other"), key("web")].into());
+        assert_eq!(seen(&index, &Recollection::default()).claimed_by, None);
+    }
+}

@@ -188,7 +188,8 @@ pub(super) fn bounds(snapshot: &Snapshot) -> (i32, i32) {
         return (0, spec.replicas);
     }
     if spec.strategy.type_ == StrategyType::BlueGreen {
-        return (spec.replicas, 2 * spec.replicas);
+        let beyond = snapshot.pods.iter().filter(|pod| pod.slot >= spec.replicas).count() as i32;
+        return (spec.replicas, 2 * spec.replicas + beyond);
     }
     let surge = spec.strategy.max_surge.rounded_up(spec.replicas);
     let unavailable = spec.strategy.max_unavailable.rounded_down(spec.replicas);

@@ -155,7 +155,14 @@ pub fn creation(story: &Story, glass: Glass) -> Result<(), String> {
         });
         let made_since = made_since.count();
         for lost in &lost {
-            let seen = moment.pods.values().filter(|pod| counts(pod, lost, glass) && !story.strays.contains(&pod.uid));
+            // With strategy BlueGreen those beyond replicas take no room.
+            let is_beside = |pod: &Pod| {
+                story.rollout().is_some_and(|rollout| {
+                    rollout.spec.strategy.blue_green.is_some() && pod.slot >= rollout.spec.replicas
+                })
+            };
+            let seen = moment.pods.values().filter(|pod| !is_beside(pod));
+            let seen = seen.filter(|pod| counts(pod, lost, glass) && !story.strays.contains(&pod.uid));
             least = least.min(seen.count() + made_since);
         }
     }
