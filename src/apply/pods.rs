@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Calls, Target, answer, is_taken};
 use crate::{
     api::{names, rollout::UpdateMethod},
-    plan::{Applied, revision, rollout::in_place},
+    plan::{Applied, in_place, revision},
     snapshot::{
         RefusalReason, TemplateCheck,
         template::Verdict,

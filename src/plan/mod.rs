@@ -5,6 +5,7 @@
 
 mod agent;
 pub mod change;
+pub mod in_place;
 pub mod lease;
 pub mod listener_set;
 pub mod outcome;

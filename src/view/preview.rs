@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     api::rollout::{Pause, UpdateMethod},
     plan::{
-        Change, Hold, Memory, PodReason, RevisionMark, revision,
+        Change, Hold, Memory, PodReason, RevisionMark, in_place, revision,
         rollout::{
             self, fewest_available,
             fold::{End, Step, World},
-            in_place, total_max,
+            total_max,
         },
     },
     snapshot::{Ranges, Snapshot},

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{after, failure_of, in_place, plan};
+use super::{after, failure_of, plan};
 use crate::{
     api::{
         Rollout, RolloutStatus,
@@ -14,7 +14,7 @@ use crate::{
     },
     plan::{
         change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark},
-        revision,
+        in_place, revision,
     },
     snapshot::{Pod, PodPhase, Revision, ServiceSeen, Snapshot, TemplateCheck, listener_set::PodEnds},
 };

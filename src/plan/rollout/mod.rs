@@ -21,7 +21,7 @@ mod digests;
 mod failure;
 pub mod fold;
 mod gates;
-pub mod in_place;
+mod in_place;
 mod lineage;
 mod memory;
 mod package;

@@ -9,11 +9,11 @@ use super::{
 use crate::{
     api::{names, rollout::UpdateMethod},
     plan::{
-        Change, HoldReason,
+        Change, HoldReason, in_place,
         rollout::{
             failure_of,
             fold::{End, World},
-            in_place, plan,
+            plan,
         },
     },
     snapshot::{Agents, ChangeRefusal, Container, ContainerState, Pod, Revision},

@@ -5,6 +5,7 @@ pub(crate) mod fixture;
 mod folds;
 mod gates;
 mod in_place;
+mod laws;
 mod leftovers;
 mod listeners;
 mod looks;

@@ -1,0 +1,168 @@
+//! What differs between two revisions, where a Pod can be given it as it is: images, labels and annotations.
+//!
+//! Revisions are compared, never live Pods: what a webhook or a person has added to a Pod is left alone.
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::revision;
+use crate::{
+    api::names,
+    snapshot::{Pod, Revision},
+};
+
+/// What differs between two revisions, where a Pod can be given it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Images, by name of the container.
+    pub images: BTreeMap<String, String>,
+    labels: Texts,
+    annotations: Texts,
+}
+
+/// Other values; None: taken away.
+type Texts = BTreeMap<String, Option<String>>;
+
+impl Difference {
+    /// A container ends, and starts with another image.
+    pub fn restarts(&self) -> bool {
+        !self.images.is_empty()
+    }
+
+    /// Names of the containers that do.
+    pub fn restarted(&self) -> BTreeSet<&str> {
+        self.images.keys().map(String::as_str).collect()
+    }
+}
+
+/// What differs between the data of two revisions.
+///
+/// # Errors
+/// The field that no Pod can be given another value of.
+pub fn difference(from: &Value, to: &Value) -> Result<Difference, String> {
+    let (labels, annotations) = (texts(from, to, "labels"), texts(from, to, "annotations"));
+    let mut found = Difference { labels, annotations, ..Difference::default() };
+    // The API server refuses changes of the last two.
+    let fixed = |key: &&String| {
+        *key == names::ANNOTATION_HAS_AGENT
+            || *key == "kubernetes.io/config.mirror"
+            || key.starts_with("container.apparmor.security.beta.kubernetes.io/")
+    };
+    if let Some(key) = found.annotations.keys().find(fixed) {
+        return Err(cannot(&format!("spec.template.metadata.annotations[{key}]")));
+    }
+    let rest = |data: &Value| {
+        let mut data = data.clone();
+        for known in ["/template/metadata/labels", "/template/metadata/annotations", "/template/spec/containers"] {
+            if let Some(value) = data.pointer_mut(known) {
+                *value = Value::Null;
+            }
+        }
+        if let Some(data) = data.as_object_mut() {
+            data.remove("version");
+        }
+        data
+    };
+    if let Some(field) = first_difference("spec", &rest(from), &rest(to)) {
+        return Err(cannot(&field));
+    }
+    let none = Vec::new();
+    let containers = |data: &Value| data.pointer("/template/spec/containers").and_then(Value::as_array).cloned();
+    let (before, after) = (containers(from).unwrap_or(none.clone()), containers(to).unwrap_or(none));
+    if !before.iter().map(|container| &container["name"]).eq(after.iter().map(|container| &container["name"])) {
+        return Err(cannot("spec.template.spec.containers"));
+    }
+    for (mut before, mut after) in before.into_iter().zip(after) {
+        let name = after["name"].as_str().unwrap_or_default().to_owned();
+        let (image_before, image) = (take(&mut before, "image"), take(&mut after, "image"));
+        // It was filled in by the tag when the Pod was made, and stays.
+        if after.get("imagePullPolicy").is_none() && is_latest(image_before.as_ref()) != is_latest(image.as_ref()) {
+            return Err(cannot(&format!(
+                "spec.template.spec.containers[{name}].imagePullPolicy, which is Always for the tag latest and not for others,"
+            )));
+        }
+        if let Some(field) = first_difference(&format!("spec.template.spec.containers[{name}]"), &before, &after) {
+            return Err(cannot(&field));
+        }
+        match image.as_ref().and_then(Value::as_str) {
+            _ if image == image_before => {}
+            Some(image) => drop(found.images.insert(name, image.to_owned())),
+            None => return Err(cannot(&format!("spec.template.spec.containers[{name}].image"))),
+        }
+    }
+    Ok(found)
+}
+
+fn cannot(field: &str) -> String {
+    format!("{field} differs, which a Pod cannot be given in place")
+}
+
+fn is_latest(image: Option<&Value>) -> bool {
+    let image = image.and_then(Value::as_str).unwrap_or_default();
+    let last = image.rsplit('/').next().unwrap_or_default();
+    last.ends_with(":latest") || !last.contains([':', '@'])
+}
+
+fn take(value: &mut Value, key: &str) -> Option<Value> {
+    value.as_object_mut()?.remove(key)
+}
+
+/// Labels or annotations of the template that differ.
+fn texts(from: &Value, to: &Value, which: &str) -> Texts {
+    let none = Map::new();
+    let all = |data: &Value| {
+        let found = data.pointer(&format!("/template/metadata/{which}")).and_then(Value::as_object);
+        found.unwrap_or(&none).clone()
+    };
+    let (from, to) = (all(from), all(to));
+    let gone = from.keys().filter(|key| !to.contains_key(*key)).map(|key| (key.clone(), None));
+    let other = to.iter().filter(|(key, value)| from.get(*key) != Some(value));
+    let other = other.map(|(key, value)| (key.clone(), value.as_str().map(str::to_owned)));
+    gone.chain(other).collect()
+}
+
+/// The first field, in the order of names, that is not the same in both.
+fn first_difference(path: &str, from: &Value, to: &Value) -> Option<String> {
+    match (from, to) {
+        _ if from == to => None,
+        (Value::Object(from), Value::Object(to)) => {
+            let keys: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
+            keys.into_iter().find_map(|key| match (from.get(key), to.get(key)) {
+                (Some(from), Some(to)) => first_difference(&format!("{path}.{key}"), from, to),
+                _ => Some(format!("{path}.{key}")),
+            })
+        }
+        _ => Some(path.to_owned()),
+    }
+}
+
+/// What is written on a Pod of `from` to bring it to `to`, as a strategic merge patch: containers are merged by their names.
+///
+/// # Errors
+/// See [`difference`].
+pub fn patch(pod: &Pod, from: &Revision, to: &Revision, now: Timestamp) -> Result<Value, String> {
+    let difference = difference(&from.data, &to.data)?;
+    let remembered = json!(pod.remember(&difference.restarted(), now)).to_string();
+    let mut labels = difference.labels;
+    labels.insert(names::LABEL_REVISION.into(), Some(to.name.clone()));
+    labels.insert(names::LABEL_REVISION_HASH.into(), Some(to.hash.clone()));
+    let mut annotations = difference.annotations;
+    annotations.insert(names::ANNOTATION_REVISION.into(), Some(to.name.clone()));
+    annotations.insert(names::ANNOTATION_VERSION.into(), Some(revision::version(&to.data)));
+    annotations.insert(names::ANNOTATION_IN_PLACE.into(), Some(remembered));
+    let mut patch = json!({
+        "metadata": {
+            "uid": pod.uid,
+            "resourceVersion": pod.resource_version,
+            "labels": labels,
+            "annotations": annotations,
+        },
+    });
+    if !difference.images.is_empty() {
+        let containers: Vec<Value> =
+            difference.images.iter().map(|(name, image)| json!({"name": name, "image": image})).collect();
+        patch["spec"] = json!({"containers": containers});
+    }
+    Ok(patch)
+}

@@ -1,0 +1,119 @@
+//! Worlds with more in them than batches: pins, changes in place, packages, other strategies. Apart from [`super::world`], whose
+//! saved cases depend on how it is drawn.
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::{coins, world};
+use crate::{
+    api::rollout::{BlueGreen, OnFailure, Pin, Promote, StrategyType, UpdateMethod},
+    plan::{
+        revision,
+        rollout::tests::fixture::{Fixture, at},
+    },
+    snapshot::{Fetched, Pod, ServiceSeen, Snapshot, Switched},
+};
+
+/// The same with pins of single instances, to revisions that work there.
+pub(crate) fn world_with_pins() -> impl Strategy<Value = Snapshot> {
+    let pin = (0..7i32, prop_oneof![Just("a"), Just("b"), Just("c")]);
+    (world(), proptest::collection::vec(pin, 1..4)).prop_map(|(mut snapshot, pins)| {
+        let works = |(slot, letter): &(i32, &str)| {
+            let mut pods = snapshot.pods.iter().filter(|pod| pod.slot == *slot && pod.revision == *letter);
+            pods.all(|pod| pod.containers.is_empty())
+        };
+        let pins = pins.into_iter().filter(works).map(|(slot, letter)| Pin {
+            instances: slot.to_string(),
+            revision: Some(letter.to_owned()),
+            ..Pin::default()
+        });
+        snapshot.rollout.spec.pins = pins.collect();
+        if snapshot.rollout.spec.pins.len() == 2 {
+            snapshot.rollout.spec.strategy.on_failure = OnFailure::RollbackFailed;
+        }
+        snapshot
+    })
+}
+
+/// The same with revisions of other images, that Pods are given in place; some Pods without gate.
+pub(crate) fn world_in_place() -> impl Strategy<Value = Snapshot> {
+    (world_with_pins(), any::<u64>()).prop_map(|(mut snapshot, seed)| {
+        give_images(&mut snapshot);
+        let mut coin = coins(seed);
+        for pod in snapshot.pods_mut() {
+            pod.in_service = coin().then_some(pod.ready_since.is_some());
+        }
+        snapshot
+    })
+}
+
+/// Revisions differ in their images, and Pods are changed in place.
+pub(crate) fn give_images(snapshot: &mut Snapshot) {
+    for pod in snapshot.pods_mut() {
+        pod.in_service = Some(pod.ready_since.is_some());
+    }
+    let image = |name: &str| json!(format!("example.local/web:{name}"));
+    for revision in &mut snapshot.revisions {
+        revision.data["template"]["spec"]["containers"][0]["image"] = image(&revision.name);
+    }
+    let spec = &mut snapshot.rollout.spec;
+    let wanted = spec.version.clone().unwrap_or_default();
+    spec.template.0["spec"]["containers"][0]["image"] = image(&wanted);
+    spec.strategy.update = UpdateMethod::InPlaceIfPossible;
+}
+
+/// The same with a package of the wanted revision, of which the Pods that are there have fetched this or that.
+pub(crate) fn world_with_packages() -> impl Strategy<Value = Snapshot> {
+    let fetched = prop::option::of(prop_oneof![3 => Just("one"), 1 => Just("another")]);
+    (world(), proptest::collection::vec(fetched, 14)).prop_map(|(mut snapshot, fetched)| {
+        let before = revision::data(&snapshot.rollout.spec);
+        let package = json!({"url": "https://packages.example.com/web.zip", "mountPath": "/opt/app"});
+        snapshot.rollout.spec.package = serde_json::from_value(package).unwrap();
+        let wanted = snapshot.revisions.iter_mut().find(|revision| revision.data == before).unwrap();
+        wanted.data = revision::data(&snapshot.rollout.spec);
+        let name = wanted.name.clone();
+        for (pod, fetched) in snapshot.pods_mut().zip(fetched).filter(|(pod, _)| pod.revision == name) {
+            pod.package = fetched.map(|sha256| Fetched::Unpacked { sha256: sha256.into() });
+        }
+        snapshot
+    })
+}
+
+/// It has fetched another package than was noted on its revision.
+pub(crate) fn has_another_package(snapshot: &Snapshot, pod: &Pod) -> bool {
+    let revision = snapshot.revisions.iter().find(|revision| revision.name == pod.revision);
+    let noted = revision.and_then(|revision| revision.package_sha256.as_ref());
+    matches!((noted, &pod.package), (Some(noted), Some(Fetched::Unpacked { sha256 })) if noted != sha256)
+}
+
+/// The same with strategy Recreate.
+pub(crate) fn world_to_recreate() -> impl Strategy<Value = Snapshot> {
+    world().prop_map(|mut snapshot| {
+        let strategy = &mut snapshot.rollout.spec.strategy;
+        strategy.type_ = StrategyType::Recreate;
+        (strategy.batches, strategy.batch_size) = (None, None);
+        snapshot
+    })
+}
+
+/// The same with strategy BlueGreen, whose Services select any revision that is there.
+pub(crate) fn world_of_blue_green() -> impl Strategy<Value = Snapshot> {
+    let service = || prop_oneof![4 => Just(Some('a')), 2 => Just(Some('b')), 1 => Just(Some('c')), 1 => Just(None)];
+    let switched = prop::option::of((prop_oneof![Just("a"), Just("b"), Just("c")], -40..0i64));
+    (world(), service(), switched, any::<bool>(), 0..40i32).prop_map(|(snapshot, serves, switched, manual, delay)| {
+        let mut fixture = Fixture { snapshot };
+        let strategy = &mut fixture.snapshot.rollout.spec.strategy;
+        strategy.type_ = StrategyType::BlueGreen;
+        (strategy.batches, strategy.batch_size) = (None, None);
+        strategy.blue_green = Some(BlueGreen {
+            active_service: "web".into(),
+            preview_service: Some("web-preview".into()),
+            promote: if manual { Promote::Manual } else { Promote::Auto },
+            scale_down_delay_seconds: delay,
+        });
+        fixture = fixture.serving(serves);
+        if let ServiceSeen::Seen(active) = &mut fixture.snapshot.services.active {
+            active.switched = switched.map(|(from, second)| Switched { from: from.into(), at: at(second) });
+        }
+        fixture.snapshot
+    })
+}

@@ -1,0 +1,156 @@
+//! Slots whose Pod is not what they are assigned: what holds each, and how it changes.
+use super::{Planner, delete};
+use crate::{
+    api::rollout::UpdateMethod,
+    plan::{
+        change::{Change, Hold, HoldReason, PodReason},
+        rollout::{
+            failure::broken_at,
+            gates,
+            in_place::{self, Way},
+            slots::Slot,
+        },
+    },
+    snapshot::{Pod, Revision},
+};
+
+impl<'a> Planner<'_, 'a, '_> {
+    /// Slots whose best Pod is not what they are assigned.
+    pub(super) fn replace(&mut self) {
+        let view = self.view;
+        let lineage = view.lineage;
+        let is_due = |slot: &&Slot<'_>| !slot.live.is_empty() && !slot.fresh && self.assigned(slot).is_some();
+        let mut due: Vec<_> = view.slots.wanted().filter(is_due).collect();
+        // What was taken out of service for it is changed before another is; then what others wait for.
+        due.sort_by_key(|slot| (slot.live[0].in_service != Some(false), slot.pin.is_some()));
+        if due.is_empty() {
+            return;
+        }
+        let restart_end = self.restart_end();
+        let forward = gates::forward(view, self.alarm);
+        let renew = gates::renew(view, self.alarm);
+        let back = gates::back(view, self.alarm);
+        for slot in due {
+            let pod = slot.live[0];
+            let reason = self.reason_of_change(slot);
+            let opened = slot.index < view.slots.opened();
+            if let (PodReason::Pin, true, Some(to)) = (reason, slot.pin.is_some(), self.assigned(slot)) {
+                match gates::pin(view, to, self.alarm) {
+                    Some(hold) => drop(self.aside.get_or_insert(hold)),
+                    None => self.change(slot, pod, reason),
+                }
+                continue;
+            }
+            let gate = match reason {
+                PodReason::Restart if !pod.is_ready() && slot.pin.is_none() => &forward, // a retry
+                PodReason::Restart if slot.index >= restart_end => continue,
+                PodReason::Pin if slot.index >= restart_end && pod.is_ready() => continue,
+                PodReason::Restart => &renew,
+                PodReason::Pin => {
+                    let to = self.assigned(slot).and_then(|to| gates::template_of(view, to, self.alarm));
+                    &renew.clone().or(to)
+                }
+                // Beyond the opened slots `stable` is for refill, and for broken Pods of a third revision: they would use
+                // up the budget for ever. Without it they go forward, if anything may.
+                _ if !opened => {
+                    let effective = lineage.effective.map(|effective| &effective.name);
+                    let known = [view.memory.stable.as_ref(), effective].contains(&Some(&pod.revision));
+                    let broken_at = broken_at(pod).filter(|_| !known && !self.available(pod));
+                    if !broken_at.is_some_and(|at| self.alarm.passed(at)) {
+                        continue;
+                    }
+                    if slot.assigned.is_some() { &None } else { &forward }
+                }
+                PodReason::Forward => &forward,
+                // Of failed instances alone: it is the stable revision whose Pods must be accepted.
+                _ if !lineage.is_back() => &self.assigned(slot).and_then(|to| gates::refused(view, to)),
+                _ => &back,
+            };
+            match gate {
+                Some(hold) => self.note(hold.clone()),
+                None => self.change(slot, pod, reason),
+            }
+        }
+    }
+
+    /// With surge: create the partner, the old Pod leaves once that is available. Without: retire, then create. In place:
+    /// the Pod stays.
+    fn change(&mut self, slot: &Slot<'a>, pod: &Pod, reason: PodReason) {
+        let only = self.view.spec().strategy.update == UpdateMethod::InPlaceOnly;
+        if let Some(to) = self.assigned(slot).filter(|_| slot.live.len() == 1 && reason != PodReason::Restart) {
+            match self.way(pod, to) {
+                // It would serve on until its container is gone, and be missing for as long as the image is pulled.
+                Way::InPlace { restarts: true } if !in_place::can_leave_service(pod) && !only => {}
+                Way::InPlace { restarts } => return self.change_in_place(slot, pod, to, restarts, reason),
+                Way::None(message) => {
+                    let hold = Hold { reason: HoldReason::NotInPlace, message, until: None };
+                    match slot.pin {
+                        Some(_) => drop(self.aside.get_or_insert_with(|| gates::of_pins(&hold))),
+                        None => self.note(hold),
+                    }
+                    return;
+                }
+                Way::Replace => {}
+            }
+        }
+        if slot.live.len() > 1 {
+            // The surplus leaves first. Its turn is kept: were a slot behind it taken now, and this one at the next look, a
+            // controller that acts late on this look and one that acts on the next would take an instance each.
+            if pod.is_ready() && (self.creates_held.is_some() || !self.budget.take_create()) {
+                self.budget.take_instance(self.available(pod));
+            }
+        } else if self.alive.is_some() || !pod.is_ready() || !self.view.slots.is_in_use(pod) {
+            self.changes.push(delete(pod, reason)); // costs no availability, and may free what the new one needs
+        } else if self.creates_held.is_none() && self.budget.total < self.budget.total_max {
+            self.create(slot, reason);
+        } else if self.budget.take_instance(self.available(pod)) {
+            self.changes.push(delete(pod, reason));
+        } else if let Some(refused) = self.creates_held.clone() {
+            self.note(refused);
+        } else {
+            self.hold_for_budget(slot.index);
+        }
+    }
+
+    /// A Pod of which no container is started anew costs no availability.
+    fn change_in_place(&mut self, slot: &Slot<'a>, pod: &Pod, to: &Revision, restarts: bool, reason: PodReason) {
+        let costs = restarts && pod.is_ready();
+        if costs && !self.budget.take_instance_in_place(self.available(pod)) {
+            return self.hold_for(slot.index, self.budget.available_min_in_place);
+        }
+        self.changes.push(Change::ChangeInPlace {
+            name: pod.name.clone(),
+            slot: slot.index,
+            uid: pod.uid.clone(),
+            resource_version: pod.resource_version.clone(),
+            revision: to.name.clone(),
+            restarts,
+            reason,
+        });
+    }
+
+    fn way(&mut self, pod: &Pod, to: &Revision) -> Way {
+        let snapshot = self.view.snapshot;
+        if let Some(refusal) = snapshot.change_refusals.get(&to.name) {
+            self.alarm.passed(refusal.retry_at);
+        }
+        let key = (pod.revision.clone(), to.name.clone());
+        self.ways.entry(key).or_insert_with(|| in_place::way(snapshot, &pod.revision, to)).clone()
+    }
+
+    /// Restarts go batch by batch without memory: up to the end of the batch of the first slot not restarted yet. Slots
+    /// that an earlier run has left at a third revision wait for their batch, not the restart for them.
+    fn restart_end(&self) -> i32 {
+        let view = self.view;
+        let replicas = view.replicas();
+        let left_behind = |slot: &Slot<'_>| {
+            slot.index >= view.slots.opened()
+                && !slot.live.is_empty()
+                && slot.live.iter().all(|pod| Some(pod.revision.as_str()) != slot.assigned)
+        };
+        let first = view.slots.unpinned().find(|slot| !view.slots.is_done(slot) && !left_behind(slot));
+        let first = first.map_or(replicas, |slot| slot.index);
+        let ends = view.slots.boundaries();
+        ends.iter().map(|boundary| boundary.up_to).find(|end| *end > first).unwrap_or(replicas)
+    }
+}
