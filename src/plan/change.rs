@@ -204,11 +204,15 @@ impl Change {
         }
     }
 
-    /// It takes an instance, or a container of it, out of service.
+    /// It takes an instance, or a container of it, out of service, or gives clients another set: only by the latest word of
+    /// the Rollout.
     pub fn interrupts(&self) -> bool {
         matches!(
             self,
-            Self::DeletePod { .. } | Self::ChangeInPlace { .. } | Self::SetInService { in_service: false, .. }
+            Self::DeletePod { .. }
+                | Self::ChangeInPlace { .. }
+                | Self::SwitchService { .. }
+                | Self::SetInService { in_service: false, .. }
         )
     }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::revision;
+use super::{package, revision};
 use crate::{
     api::names,
     snapshot::{Pod, Revision},
@@ -51,6 +51,10 @@ pub fn difference(from: &Value, to: &Value) -> Result<Difference, String> {
     };
     if let Some(key) = found.annotations.keys().find(fixed) {
         return Err(cannot(&format!("spec.template.metadata.annotations[{key}]")));
+    }
+    // What a Pod has fetched once it has for good; what the URL gives now, only another Pod finds out.
+    if package::is_bound_by_fetch(to) {
+        return Err(cannot("spec.package, which has no sha256 and so may be another one now,"));
     }
     let rest = |data: &Value| {
         let mut data = data.clone();

@@ -172,10 +172,10 @@ pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Result<Value, String> {
         annotations.insert(names::ANNOTATION_RESTARTED_AT.to_owned(), json!(at.to_string()));
     }
     let mut spec = object_at(&template, "/spec");
+    let asked = annotations.get(names::ANNOTATION_HAS_AGENT);
     if let Some(wanted) = package::of(recipe.data) {
         package::add(&mut spec, &wanted, recipe.package_sha256, recipe.agent_image)?;
     }
-    let asked = annotations.get(names::ANNOTATION_HAS_AGENT);
     if let Some(asked) = asked {
         agent::add(&mut spec, asked.as_str().unwrap_or_default(), recipe.agent_image)?;
     }

@@ -34,6 +34,9 @@ pub fn revision<'a>(snapshot: &'a Snapshot, word: Option<&str>) -> Result<&'a Re
     })
 }
 
+/// Characters of a version that a pin may say; a tag may have more.
+const VERSION_CHARS_MAX: usize = 63;
+
 /// A pin, of no instances yet, to this revision: with what its tags and URL give today.
 pub fn as_it_is(revision: &Revision) -> Pin {
     Pin { revision: Some(revision.name.clone()), ..Pin::default() }
@@ -60,7 +63,8 @@ pub fn as_it_ran(revision: &Revision) -> Result<Pin, String> {
         return Ok(as_it_is(revision));
     }
     // A version that is taken from an image would be that of the digest.
-    let version = Some(revision::version(&revision.data));
+    let version = revision::version(&revision.data);
+    let version = Some(version.chars().take(VERSION_CHARS_MAX).collect());
     let images = Some(images).filter(|images| !images.is_empty());
     Ok(Pin { base: Some(revision.name.clone()), version, images, package, ..Pin::default() })
 }

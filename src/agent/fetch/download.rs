@@ -7,8 +7,8 @@ use std::{
 
 use reqwest::{
     Client, Response, StatusCode, Url,
-    header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE},
-    redirect::{Attempt, Policy},
+    header::{CONTENT_RANGE, ETAG, IF_RANGE, LOCATION, RANGE},
+    redirect::Policy,
 };
 use tokio::time::{Instant, sleep};
 
@@ -72,11 +72,10 @@ impl Download<'_> {
             .user_agent(concat!("baton-agent/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
-            .redirect(Policy::custom(follow))
-            .referer(false) // the URL is for its own server
+            .redirect(Policy::none()) // see `ask`
             .tls_certs_merge(self.secret.authorities.iter().cloned());
         client.build().map_err(|error| match self.secret.authorities.as_slice() {
-            [] => Problem::Local(causes(&error)),
+            [] => Problem::Local(causes(&error.without_url())),
             _ => no_certificate(),
         })
     }
@@ -87,13 +86,9 @@ impl Download<'_> {
     }
 
     async fn attempt(&self, client: &Client) -> Result<(), Problem> {
-        let mut request = self.secret.sign(client.get(self.url.clone()));
         // Without a version of which the server says that it is the same byte by byte, all is fetched again.
         let known = fs::read_to_string(self.place.etag()).ok().filter(|_| self.length() > 0);
-        if let Some(etag) = &known {
-            request = request.header(RANGE, format!("bytes={}-", self.length())).header(IF_RANGE, etag);
-        }
-        let response = request.send().await.map_err(|error| unanswered(&error))?;
+        let response = self.ask(client, known.as_deref()).await?;
         let file = match response.status() {
             StatusCode::PARTIAL_CONTENT if known.is_some() && starts_at(&response) == Some(self.length()) => {
                 self.resume()
@@ -107,6 +102,27 @@ impl Download<'_> {
             status => return Err(answered(status)),
         };
         self.receive(response, file.map_err(local("cannot write the archive"))?).await
+    }
+
+    /// The answer of the server that the URL's own one redirects to, if it does. Only the URL's own is told the credentials:
+    /// the client would send them again where a foreign server redirects within itself.
+    async fn ask(&self, client: &Client, known: Option<&str>) -> Result<Response, Problem> {
+        let mut url = self.url.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            let mut request = client.get(url.clone());
+            if url.origin() == self.url.origin() {
+                request = self.secret.sign(request);
+            }
+            if let Some(etag) = known {
+                request = request.header(RANGE, format!("bytes={}-", self.length())).header(IF_RANGE, etag);
+            }
+            let response = request.send().await.map_err(unanswered)?;
+            match redirect(&url, &response)? {
+                None => return Ok(response),
+                Some(next) => url = next,
+            }
+        }
+        Err(rejected("redirected more than ten times"))
     }
 
     fn resume(&self) -> io::Result<File> {
@@ -131,7 +147,7 @@ impl Download<'_> {
         self.check(total.unwrap_or(length))?;
         let mut said_at = Instant::now();
         println!("downloading: {}{of_total} MiB are here", mebibytes(length));
-        while let Some(piece) = response.chunk().await.map_err(|error| unanswered(&error))? {
+        while let Some(piece) = response.chunk().await.map_err(unanswered)? {
             length = length.saturating_add(piece.len() as u64);
             self.check(length)?;
             file.write_all(&piece).map_err(local("cannot write the archive"))?;
@@ -153,15 +169,18 @@ impl Download<'_> {
     }
 }
 
-/// Credentials do not follow to another server: reqwest sees to that.
-fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    if attempt.previous().len() > REDIRECTS_MAX {
-        return attempt.error("redirected more than ten times");
+/// Where an answer sends us, if it does: from https to nothing less.
+fn redirect(from: &Url, response: &Response) -> Result<Option<Url>, Problem> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
     }
-    if attempt.url().scheme() != "https" && attempt.previous().iter().any(|url| url.scheme() == "https") {
-        return attempt.error("redirected from https to another scheme");
+    let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+    let to = location.and_then(|location| from.join(location).ok());
+    let to = to.ok_or_else(|| rejected("the server redirects to nowhere"))?;
+    if to.scheme() != "https" && (from.scheme() == "https" || to.scheme() != "http") {
+        return Err(rejected("redirected from https to another scheme"));
     }
-    attempt.follow()
+    Ok(Some(to))
 }
 
 fn starts_at(response: &Response) -> Option<u64> {
@@ -169,9 +188,11 @@ fn starts_at(response: &Response) -> Option<u64> {
     range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
 
-fn unanswered(error: &reqwest::Error) -> Problem {
-    let why = causes(error);
-    if error.is_redirect() || error.is_builder() { rejected(why) } else { Problem::Unavailable(why) }
+/// Without the address: there may be a signature in it.
+fn unanswered(error: reqwest::Error) -> Problem {
+    let error = error.without_url();
+    let why = causes(&error);
+    if error.is_builder() { rejected(why) } else { Problem::Unavailable(why) }
 }
 
 fn answered(status: StatusCode) -> Problem {

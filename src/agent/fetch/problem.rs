@@ -26,13 +26,18 @@ pub fn local<E: Display>(what: &str) -> impl Fn(E) -> Problem {
 
 /// An archive that cannot be read on.
 pub fn damaged(error: impl Display) -> Problem {
-    rejected(format!("the archive is damaged: {}", clipped(&error.to_string(), PATH_CHARS_MAX)))
+    rejected(format!("the archive is damaged: {}", clipped(&printable(&error.to_string()), PATH_CHARS_MAX)))
 }
 
 /// What is wrong with an entry of an archive.
 pub fn refused(path: &[u8], why: &str) -> Problem {
     let path = clipped(&String::from_utf8_lossy(path), PATH_CHARS_MAX);
     rejected(format!("the archive is refused: {path:?} {why}"))
+}
+
+/// Whoever wrote the archive may have written some of this, and terminals obey control characters.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// The causes of an error, without the address that they happened at: the last two say it all.

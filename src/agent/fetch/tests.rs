@@ -237,6 +237,31 @@ async fn what_may_pass_is_tried_again_and_what_cannot_is_not() {
     let server = Server::start(|_, _| response(302).header("location", "/again").body(Body::empty()).unwrap()).await;
     let said = message(fetched(&server.url).await.1);
     assert!(said.starts_with("rejected: ") && said.contains("redirected more than ten times"), "{said}");
+    for (location, why) in [("", "redirects to nowhere"), ("ftp://a.b/c?key=hidden", "to another scheme")] {
+        let server = Server::start(move |_, _| match location {
+            "" => response(302).body(Body::empty()).unwrap(),
+            location => response(302).header("location", location).body(Body::empty()).unwrap(),
+        })
+        .await;
+        let said = message(fetched(&server.url).await.1);
+        assert!(said.starts_with("rejected: ") && said.ends_with(why) && !said.contains("hidden"), "{said}");
+    }
+}
+
+/// C8: a signature in the URL is nobody's business but the server's, also where that takes the request and says nothing.
+#[tokio::test(start_paused = true)]
+async fn a_silent_server_gets_no_signature_told() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/web.tar.gz?key=hidden", listener.local_addr().unwrap());
+    let silent = tokio::spawn(async move {
+        let mut taken = Vec::new();
+        while let Ok(connection) = listener.accept().await {
+            taken.push(connection);
+        }
+    });
+    let said = message(fetched(&url).await.1);
+    assert!(said.starts_with("unavailable: ") && said.contains("timed out") && !said.contains("hidden"), "{said}");
+    silent.abort();
 }
 
 /// C8: a dead server.
@@ -277,7 +302,12 @@ async fn an_archive_that_is_too_large_is_not_fetched_to_its_end() {
 #[tokio::test]
 async fn credentials_go_to_the_server_of_the_url_alone() {
     let content = archive("1.4");
-    let elsewhere = Server::start(move |_, _| whole(&content)).await;
+    // It redirects within itself: still another server.
+    let elsewhere = Server::start(move |number, _| match number {
+        0 => response(307).header("location", "/moved-again").body(Body::empty()).unwrap(),
+        _ => whole(&content),
+    })
+    .await;
     let to = elsewhere.url.clone();
     let server = Server::start(move |number, headers| match (number, headers.get("authorization")) {
         (_, None) => response(401).body(Body::empty()).unwrap(),
@@ -295,7 +325,10 @@ async fn credentials_go_to_the_server_of_the_url_alone() {
     assert!(matches!(fetched, Fetched::Unpacked { .. }), "{fetched:?}");
     assert_eq!(server.header(0, "authorization").as_deref(), Some("Basic YW5uOnBhc3M="));
     assert_eq!(server.header(1, "authorization").as_deref(), Some("Basic YW5uOnBhc3M="));
-    assert_eq!((elsewhere.header(0, "authorization"), elsewhere.header(0, "referer")), (None, None));
+    for number in 0..2 {
+        let told = (elsewhere.header(number, "authorization"), elsewhere.header(number, "referer"));
+        assert_eq!(told, (None, None), "{number}");
+    }
 }
 
 #[tokio::test]

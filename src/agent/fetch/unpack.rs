@@ -68,6 +68,9 @@ fn entries(tree: &mut Tree, plain: impl Read, header_left: &Cell<u64>) -> Result
         let Some(entry) = entry else { return Ok(()) };
         let mut entry = entry.map_err(damaged)?;
         let path = entry.path_bytes().into_owned();
+        if is_sparse(&mut entry)? {
+            return Err(refused(&path, "is a sparse file as pax has them: pack it without"));
+        }
         let target = |entry: &tar::Entry<'_, _>| entry.link_name_bytes().map(Cow::into_owned).unwrap_or_default();
         match entry.header().entry_type() {
             EntryType::Directory => tree.folder(&path)?,
@@ -83,6 +86,12 @@ fn entries(tree: &mut Tree, plain: impl Read, header_left: &Cell<u64>) -> Result
             _ => return Err(refused(&path, "is neither a file, a folder nor a link")),
         }
     }
+}
+
+/// Its content is a map first, and its name stands elsewhere: nothing here knows that.
+fn is_sparse(entry: &mut tar::Entry<'_, impl Read>) -> Result<bool, Problem> {
+    let Some(extensions) = entry.pax_extensions().map_err(damaged)? else { return Ok(false) };
+    Ok(extensions.flatten().any(|extension| extension.key_bytes().starts_with(b"GNU.sparse.")))
 }
 
 fn zip(tree: &mut Tree, file: impl Read + Seek) -> Result<(), Problem> {

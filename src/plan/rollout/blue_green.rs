@@ -135,21 +135,31 @@ pub(super) fn switch(view: &View<'_>, alarm: &mut Alarm) -> Switch {
     if let Some(until) = sets.kept_until {
         alarm.passed(until);
     }
-    if let Some(hold) = trouble(view) {
+    if let Some(hold) = trouble_of_active(view) {
         return Switch { changes: Vec::new(), hold: Some(hold) };
     }
-    let is_ready = view.slots.wanted().all(|slot| view.slots.is_in_place(slot));
-    let hold = if is_ready && !sets.is_switched() { held(view) } else { None };
+    // A version that nobody has tried is not given to clients where it cannot be; the way back needs no preview.
+    let unseen = trouble_of_preview(view);
+    let is_new = || view.lineage.effective.is_some_and(|target| target.completed_at.is_none());
+    // Between two versions, before the batch of the later one is opened, there is nothing to switch to.
+    let is_opened = view.slots.opened() >= view.replicas();
+    let is_ready = is_opened && view.slots.wanted().all(|slot| view.slots.is_in_place(slot));
+    let hold =
+        if is_ready && !sets.is_switched() { unseen.clone().filter(|_| is_new()).or_else(|| held(view)) } else { None };
     let to = match sets.target.filter(|_| is_ready && hold.is_none()) {
         // Without the key clients would get Pods of any set.
         None if sets.selected.is_none() && sets.active.is_some_and(|active| serves(view, active)) => sets.active,
         to => to,
     };
     let services = &view.snapshot.services;
-    let active = services.active.seen().zip(to).and_then(|(service, to)| point(service, to, Some(view.now())));
-    let preview = services.preview.seen().zip(sets.target.filter(|_| is_ready));
+    let from = |service: &Service| service.revision().or(sets.active).map(str::to_owned);
+    let active = services.active.seen().zip(to).and_then(|(service, to)| {
+        let from = from(service).filter(|from| from != to);
+        point(service, to, from.map(|from| Switched { from, at: view.now() }))
+    });
+    let preview = services.preview.seen().zip(sets.target.filter(|_| is_ready && unseen.is_none()));
     let preview = preview.and_then(|(service, to)| point(service, to, None));
-    Switch { changes: active.into_iter().chain(preview).collect(), hold }
+    Switch { changes: active.into_iter().chain(preview).collect(), hold: hold.or(unseen) }
 }
 
 /// It has an available Pod.
@@ -158,11 +168,9 @@ fn serves(view: &View<'_>, revision: &str) -> bool {
     view.snapshot.pods.iter().any(|pod| pod.revision == revision && available(pod))
 }
 
-/// Has this Service select Pods of this revision. With `now` the switch is noted on it.
-fn point(service: &Service, to: &str, now: Option<Timestamp>) -> Option<Change> {
-    let from = service.revision();
-    let switched = now.zip(from).map(|(at, from)| Switched { from: from.to_owned(), at });
-    (from != Some(to)).then(|| Change::SwitchService {
+/// Has this Service select Pods of this revision, and notes on it that clients have been `switched`.
+fn point(service: &Service, to: &str, switched: Option<Switched>) -> Option<Change> {
+    (service.revision() != Some(to)).then(|| Change::SwitchService {
         name: service.name.clone(),
         uid: service.uid.clone(),
         resource_version: service.resource_version.clone(),
@@ -194,32 +202,43 @@ fn awaiting_approval(view: &View<'_>) -> Option<Hold> {
     Some(Hold { reason: HoldReason::AwaitingApproval, message, until: None })
 }
 
-/// Why the Services cannot be switched.
+/// Why a version that clients have not used cannot be given to them.
 pub(super) fn trouble(view: &View<'_>) -> Option<Hold> {
-    let settings = settings(view.snapshot)?;
+    trouble_of_active(view).or_else(|| trouble_of_preview(view))
+}
+
+fn trouble_of_active(view: &View<'_>) -> Option<Hold> {
+    let name = &settings(view.snapshot)?.active_service;
     let services = &view.snapshot.services;
-    let active = (&settings.active_service, "activeService", &services.active);
-    let preview = settings.preview_service.as_ref().map(|name| (name, "previewService", &services.preview));
-    let found = std::iter::once(active).chain(preview).find_map(|(name, field, seen)| match seen {
-        ServiceSeen::Unknown => {
-            let message = format!("reading Service {name}: the operator has yet to see it, or may not");
-            // At rest there is nothing that waits for it.
-            view.memory.batch.is_some().then_some((HoldReason::ServiceUnread, message))
-        }
-        ServiceSeen::Missing => {
-            let message =
-                format!("there is no Service {name}: create it, or name another in spec.strategy.blueGreen.{field}");
-            Some((HoldReason::ServiceMissing, message))
-        }
-        ServiceSeen::Seen(service) => Some((HoldReason::ServiceInvalid, misfit(view, service)?)),
-    });
     let claimed = services.claimed_by.as_ref().map(|other| {
         let message = format!(
             "Rollout {other} names the same Service: a Service belongs to one Rollout; name others in spec.strategy.blueGreen"
         );
-        (HoldReason::ServiceInvalid, message)
+        Hold { reason: HoldReason::ServiceInvalid, message, until: None }
     });
-    let (reason, message) = found.or(claimed)?;
+    trouble_of(view, name, "activeService", &services.active).or(claimed)
+}
+
+fn trouble_of_preview(view: &View<'_>) -> Option<Hold> {
+    let name = settings(view.snapshot)?.preview_service.as_ref()?;
+    trouble_of(view, name, "previewService", &view.snapshot.services.preview)
+}
+
+fn trouble_of(view: &View<'_>, name: &str, field: &str, seen: &ServiceSeen) -> Option<Hold> {
+    let (reason, message) = match seen {
+        // At rest there is nothing that waits for it.
+        ServiceSeen::Unknown => {
+            view.memory.batch.as_ref()?;
+            let message = format!("reading Service {name}: the operator has yet to see it, or may not");
+            (HoldReason::ServiceUnread, message)
+        }
+        ServiceSeen::Missing => {
+            let message =
+                format!("there is no Service {name}: create it, or name another in spec.strategy.blueGreen.{field}");
+            (HoldReason::ServiceMissing, message)
+        }
+        ServiceSeen::Seen(service) => (HoldReason::ServiceInvalid, misfit(view, service)?),
+    };
     Some(Hold { reason, message, until: None })
 }
 

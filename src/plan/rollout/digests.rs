@@ -10,19 +10,32 @@ use crate::{
     snapshot::{Pod, Revision, Snapshot},
 };
 
+/// What packages came to: before the revision may complete, because what has completed is gone back to.
+pub(super) fn packages(snapshot: &Snapshot, changes: &[Change]) -> Vec<Change> {
+    notes(snapshot, changes, package::to_note)
+}
+
+/// What images came to.
+pub(super) fn images(snapshot: &Snapshot, changes: &[Change]) -> Vec<Change> {
+    notes(snapshot, changes, ran)
+}
+
 /// Notes, one a revision at a time. What is written on a revision anyhow goes first: of two writes at once one would be in
 /// vain.
-pub(super) fn notes(snapshot: &Snapshot, changes: &[Change]) -> Vec<Change> {
+fn notes(
+    snapshot: &Snapshot,
+    changes: &[Change],
+    due: fn(&Snapshot, &Revision) -> Option<RevisionMark>,
+) -> Vec<Change> {
     let is_written = |revision: &&Revision| changes.iter().any(|change| change.name() == revision.name);
     let revisions = snapshot.revisions.iter().filter(|revision| !revision.deleting && !is_written(revision));
-    let due = |revision| package::to_note(snapshot, revision).or_else(|| images(snapshot, revision));
-    let mut notes: Vec<_> = revisions.filter_map(|revision| Some(mark(revision, due(revision)?))).collect();
+    let mut notes: Vec<_> = revisions.filter_map(|revision| Some(mark(revision, due(snapshot, revision)?))).collect();
     notes.sort_by(|a, b| a.name().cmp(b.name()));
     notes
 }
 
 /// Digests of what its first ready Pod runs, of the images that it names by tags.
-fn images(snapshot: &Snapshot, revision: &Revision) -> Option<RevisionMark> {
+fn ran(snapshot: &Snapshot, revision: &Revision) -> Option<RevisionMark> {
     if revision.image_digests.is_some() {
         return None;
     }

@@ -66,8 +66,9 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     view.memory.attempts = work.attempts;
 
     let mut changes = lineage.changes(snapshot, &view.memory);
-    changes.extend(digests::notes(snapshot, &changes));
+    changes.extend(digests::packages(snapshot, &changes));
     changes.extend(lineage.conclude(&view).filter(|end| !changes.iter().any(|change| change.name() == end.name())));
+    changes.extend(digests::images(snapshot, &changes));
     changes.extend(switch.changes);
     changes.extend(work.changes);
     let mut leaving = Some(work.leaving);

@@ -81,6 +81,7 @@ fn the_chart_runs_an_operator_that_does_its_work_with_exactly_its_rights() {
     assert_eq!(pods(&cluster, "default").len(), 4);
 
     scales_and_rolls(&cluster);
+    changes_in_place(&cluster);
     meets_taken_names_and_cleans_up(&cluster);
     gives_listeners_to_pods(&cluster);
     switches_a_service(&cluster);
@@ -104,6 +105,21 @@ fn scales_and_rolls(cluster: &TestCluster) {
     wait_ready(cluster, "default");
     let events = cluster.kubectl(&["get", "events.events.k8s.io", "-o", "jsonpath={.items[*].reportingController}"]);
     assert!(events.contains("baton-operator"), "no event about the roll: {events}");
+}
+
+/// B4: another label is given to the Pods that are there.
+fn changes_in_place(cluster: &TestCluster) {
+    let told = |what: &str| cluster.kubectl(&["get", "pods", "-l", "app=web", "-o", &format!("jsonpath={what}")]);
+    let uids = || told("{.items[*].metadata.uid}");
+    let before = uids();
+    let patch = json!({"spec": {
+        "strategy": {"update": "InPlaceIfPossible", "maxUnavailable": 1},
+        "template": {"metadata": {"labels": {"tier": "gold"}}},
+    }});
+    cluster.kubectl(&["patch", "rollouts.baton.dev", "web", "--type=merge", "-p", &patch.to_string()]);
+    eventually(60, "six Pods with another label", || told("{.items[*].metadata.labels.tier}") == ["gold"; 6].join(" "));
+    wait_ready(cluster, "default");
+    assert_eq!(uids(), before);
 }
 
 /// Objects of others under the names that it would choose, and revisions beyond the limit: what uses its rarest rights.

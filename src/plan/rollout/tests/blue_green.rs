@@ -199,7 +199,7 @@ fn without_a_service_nothing_is_begun() {
         "hold ServiceInvalid: Service web selects app=other, which Pods of spec.template do not have: make them agree";
     assert_eq!(invalid("app", Some("other")), other);
     assert!(invalid("app", None).starts_with("hold ServiceInvalid: Service web has no selector"));
-    assert_eq!(invalid("baton.dev/rollout", Some("web")), "Service web: b", "it says which Rollout's");
+    assert_eq!(invalid("baton.dev/rollout", Some("web")), "Service web: a → b", "it says which Rollout's");
     fixture.snapshot.services.claimed_by = Some("shop".into());
     assert!(fixture.looks().starts_with("hold ServiceInvalid: Rollout shop names the same Service"));
 }

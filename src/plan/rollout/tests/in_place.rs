@@ -374,6 +374,11 @@ fn what_differs_is_named() {
             "spec.template.metadata.annotations[baton.dev/agent]",
         ),
         (|to| to["template"]["metadata"]["finalizers"] = json!(["x"]), "spec.template.metadata.finalizers"),
+        (|to| to["package"] = json!({"url": "https://a.b/c.zip", "mountPath": "/opt/app"}), "spec.package"),
+        (
+            |to| to["template"]["spec"]["containers"][0]["image"] = json!("web:latest"),
+            "spec.template.spec.containers[web].imagePullPolicy",
+        ),
     ] {
         let why = field(change);
         assert!(why.starts_with(named), "{why}");

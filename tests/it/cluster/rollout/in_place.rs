@@ -28,7 +28,7 @@ fn containers(pods: &[Pod]) -> Vec<(String, String, i32)> {
 async fn pods_stay_and_run_another_image() {
     let stage = Stage::new(real(), "in-place").await;
     let said =
-        "#!/bin/sh\ntrap 'exit 0' TERM\necho \"I am $BATON_VERSION of $BATON_REVISION\"\nwhile :; do sleep 0.1; done\n";
+        "#!/bin/sh\ntrap 'exit 0' TERM\necho \"I am $BATON_VERSION of $BATON_REVISION\"\nsleep infinity & wait\n";
     image(stage.cluster, "sleeper", "in-place", said);
     let spec = json!({"replicas": 4, "strategy": {"update": "InPlaceIfPossible", "maxUnavailable": 1, "batchSize": 2}});
     stage.roll("1", spec.clone()).await;

@@ -22,8 +22,9 @@ use crate::cluster::support::{TestCluster, output_of};
 
 const OPERATOR: &str = env!("CARGO_BIN_EXE_baton-operator");
 
-/// A program that runs until it is told to end.
-pub const SLEEPER: &str = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n";
+/// A program that runs until it is told to end. Hundreds of them stand about at the end of a run: a loop of short sleeps in
+/// each takes a core.
+pub const SLEEPER: &str = "#!/bin/sh\ntrap 'exit 0' TERM\nsleep infinity & wait\n";
 
 /// The cluster of tests with simulated nodes. Its API server is never stopped.
 pub fn simulated() -> &'static TestCluster {
