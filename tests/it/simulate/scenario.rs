@@ -62,7 +62,9 @@ impl Scenario {
         }
         if extras.in_place {
             let strategy = &mut rollout["spec"]["strategy"];
-            let update = if ways_rng.bool() { "InPlaceIfPossible" } else { "InPlaceOnly" };
+            // What Pods of a deleted revision can be given nobody knows: InPlaceOnly then waits for a person, and says so.
+            let is_known = !deeds.iter().any(|deed| matches!(deed.act, Act::DeleteRevision));
+            let update = if ways_rng.bool() || !is_known { "InPlaceIfPossible" } else { "InPlaceOnly" };
             strategy["update"] = json!(if strategy["maxUnavailable"] == 0 { "InPlaceIfPossible" } else { update });
         }
         if extras.strategies {
