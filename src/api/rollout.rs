@@ -323,6 +323,11 @@ pub enum UpdateMethod {
 }
 
 impl UpdateMethod {
+    /// Pods may be changed as they are.
+    pub fn is_in_place(self) -> bool {
+        self != Self::Replace
+    }
+
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
     fn is_default(&self) -> bool {
         *self == Self::default()

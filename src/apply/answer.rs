@@ -1,7 +1,7 @@
 //! What an answer of the API server means for a write.
 use jiff::SignedDuration;
 
-use super::call::CallError;
+use super::call::{CallError, Written};
 use crate::{plan::Applied, snapshot::RefusalReason};
 
 /// Pause after a 429 whose answer names none: the API server's flow control always asks for one second, but in a header
@@ -17,6 +17,14 @@ pub(super) fn of_create(error: &CallError) -> Applied {
         (_, 409) => Applied::Unknown { message: error.message(), retry_after: Some(AFTER_RACE) },
         (_, 404) => refused(error), // the namespace is gone
         _ => of_write(error),
+    }
+}
+
+/// What a patch with preconditions came to.
+pub(super) fn of_patch(answer: Result<Written, CallError>) -> Applied {
+    match answer {
+        Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
+        Err(error) => of_change(&error),
     }
 }
 

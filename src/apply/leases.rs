@@ -220,10 +220,7 @@ fn drop_nulls(value: &mut Value) {
 }
 
 async fn merge(target: &Target<'_>, lease: &str, patch: &Value) -> Applied {
-    match target.calls.merge::<Lease>(&target.namespace, lease, patch).await {
-        Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
-        Err(error) => answer::of_change(&error),
-    }
+    answer::of_patch(target.calls.merge::<Lease>(&target.namespace, lease, patch).await)
 }
 
 /// Whose a Lease is whose name was taken.

@@ -20,7 +20,7 @@ mod tests;
 
 use futures::future::{join, join_all};
 use k8s_openapi::api::{apps::v1::ControllerRevision, coordination::v1::Lease, core::v1::Pod};
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 
 use self::call::Written;
 pub use self::{
@@ -46,14 +46,21 @@ pub async fn version_of(
     namespace: &str,
     name: &str,
 ) -> Result<Option<(String, String)>, CallError> {
-    let found: Result<Written, CallError> = match kind {
-        Kind::Rollout => calls.get::<Rollout, _>(namespace, name).await,
-        Kind::Pod | Kind::AgentPod => calls.get::<Pod, _>(namespace, name).await,
-        Kind::Revision => calls.get::<ControllerRevision, _>(namespace, name).await,
-        Kind::ListenerSet => calls.get::<ListenerSet, _>(namespace, name).await,
-        Kind::Lease => calls.get::<Lease, _>(namespace, name).await,
-    };
-    match found {
+    match kind {
+        Kind::Rollout => version::<Rollout>(calls, namespace, name).await,
+        Kind::Pod | Kind::AgentPod => version::<Pod>(calls, namespace, name).await,
+        Kind::Revision => version::<ControllerRevision>(calls, namespace, name).await,
+        Kind::ListenerSet => version::<ListenerSet>(calls, namespace, name).await,
+        Kind::Lease => version::<Lease>(calls, namespace, name).await,
+    }
+}
+
+async fn version<K: Resource<DynamicType = ()>>(
+    calls: &Calls,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<(String, String)>, CallError> {
+    match calls.get::<K, Written>(namespace, name).await {
         Ok(object) => Ok(Some((object.metadata.uid, object.metadata.resource_version))),
         Err(error) if error.code() == 404 => Ok(None),
         Err(error) => Err(error),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Calls, Target, answer, is_taken};
 use crate::{
-    api::{names, rollout::UpdateMethod},
+    api::names,
     plan::{Applied, in_place, revision},
     snapshot::{
         RefusalReason, TemplateCheck,
@@ -43,7 +43,7 @@ fn recipe(
         package_sha256: known.package_sha256.as_deref(),
         agent_image: target.calls.agent_image(),
         // Out of service while it is changed.
-        is_gated: target.snapshot.rollout.spec.strategy.update != UpdateMethod::Replace,
+        is_gated: target.snapshot.rollout.spec.strategy.update.is_in_place(),
     };
     let name = name(&revision::pod_name_of(&recipe, 0));
     Some(revision::pod(&recipe, &name))
@@ -108,10 +108,7 @@ pub(super) async fn change_in_place(target: &Target<'_>, uid: &str, revision: &s
         Some((pod, patch.ok()?))
     });
     let Some((pod, patch)) = patch else { return Applied::Stale };
-    match target.calls.merge_lists::<ApiPod>(&target.namespace, &pod.name, &patch).await {
-        Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
-        Err(error) => answer::of_change(&error),
-    }
+    answer::of_patch(target.calls.merge_lists::<ApiPod>(&target.namespace, &pod.name, &patch).await)
 }
 
 /// What is said on a Pod about its service.
@@ -171,10 +168,7 @@ async fn set_conditions(
 ) -> Applied {
     let metadata = json!({"uid": uid, "resourceVersion": resource_version});
     let patch = json!({"metadata": metadata, "status": {"conditions": conditions}});
-    match target.calls.merge_status::<ApiPod>(&target.namespace, name, &patch).await {
-        Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
-        Err(error) => answer::of_change(&error),
-    }
+    answer::of_patch(target.calls.merge_status::<ApiPod>(&target.namespace, name, &patch).await)
 }
 
 /// The object must be this very one, unchanged.

@@ -86,10 +86,7 @@ pub(super) async fn mark(
             patch["metadata"]["annotations"] = json!({names::ANNOTATION_IMAGE_DIGESTS: json!(images).to_string()});
         }
     }
-    match target.calls.merge::<ControllerRevision>(&target.namespace, name, &patch).await {
-        Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
-        Err(error) => answer::of_change(&error),
-    }
+    answer::of_patch(target.calls.merge::<ControllerRevision>(&target.namespace, name, &patch).await)
 }
 
 /// Deletes it, if it is still the one we looked at.

@@ -2,7 +2,7 @@
 use k8s_openapi::api::core::v1::Service as ApiService;
 use serde_json::json;
 
-use super::{CallError, Calls, Target, answer, call::Written};
+use super::{CallError, Calls, Target, answer};
 use crate::{
     api::names,
     plan::Applied,
@@ -26,10 +26,7 @@ pub(super) async fn switch(
         patch["metadata"]["annotations"] =
             json!({names::ANNOTATION_SWITCHED_FROM: from, names::ANNOTATION_SWITCHED_AT: at.to_string()});
     }
-    match target.calls.merge::<ApiService>(&target.namespace, name, &patch).await {
-        Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
-        Err(error) => answer::of_change(&error),
-    }
+    answer::of_patch(target.calls.merge::<ApiService>(&target.namespace, name, &patch).await)
 }
 
 /// Whether this Service is still what was seen, past every cache.
@@ -37,12 +34,6 @@ pub(super) async fn switch(
 /// # Errors
 /// Without an answer.
 pub async fn is_latest(calls: &Calls, namespace: &str, seen: &Service) -> Result<bool, CallError> {
-    match calls.get::<ApiService, Written>(namespace, &seen.name).await {
-        Ok(found) => {
-            Ok((found.metadata.uid, found.metadata.resource_version)
-                == (seen.uid.clone(), seen.resource_version.clone()))
-        }
-        Err(error) if error.code() == 404 => Ok(false),
-        Err(error) => Err(error),
-    }
+    let latest = super::version::<ApiService>(calls, namespace, &seen.name).await?;
+    Ok(latest.is_some_and(|(uid, resource_version)| uid == seen.uid && resource_version == seen.resource_version))
 }

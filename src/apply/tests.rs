@@ -92,6 +92,11 @@ fn change_in_place() -> Change {
     Change::ChangeInPlace { name, slot: 0, uid, resource_version, revision, restarts: true, reason }
 }
 
+fn switch_service() -> Change {
+    let (name, uid, resource_version) = ("web".into(), "s1".into(), "7".into());
+    Change::SwitchService { name, uid, resource_version, revision: "web-abc".into(), switched: None }
+}
+
 fn set_drained() -> Change {
     let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
     Change::SetDrained { name, uid, resource_version, busy: "3 of bots".into() }
@@ -179,8 +184,15 @@ async fn creating_a_pod() {
 
 #[tokio::test(start_paused = true)]
 async fn changing_what_exists() {
-    for change in [delete_pod(), change_in_place(), set_in_service(), set_drained(), mark_revision(), delete_revision()]
-    {
+    for change in [
+        delete_pod(),
+        change_in_place(),
+        switch_service(),
+        set_in_service(),
+        set_drained(),
+        mark_revision(),
+        delete_revision(),
+    ] {
         table(
             change,
             &[

@@ -27,19 +27,7 @@ fn seen(mut fixture: Fixture) -> Snapshot {
     for pod in snapshot.pods_mut().filter(|pod| pod.containers.is_empty()) {
         let running = ContainerState::Running;
         let ready = pod.ready_since.is_some();
-        pod.containers = vec![Container {
-            name: "web".into(),
-            init: false,
-            ready,
-            restarts: 0,
-            state: running,
-            last_exit: None,
-            id: String::new(),
-            given: String::new(),
-            image: String::new(),
-            image_id: String::new(),
-            started_at: None,
-        }];
+        pod.containers = vec![Container { name: "web".into(), ready, state: running, ..Container::default() }];
     }
     let written = status(snapshot, &plan(snapshot), &[]);
     snapshot.rollout.status = Some(written);
@@ -65,19 +53,7 @@ fn in_mid_roll() {
     pulling.started_at = Some(at(-12));
     pulling.initialized_at = Some(at(-12));
     let waiting = ContainerState::Waiting { reason: "ImagePullBackOff".into(), message: "no such image".into() };
-    pulling.containers = vec![Container {
-        name: "web".into(),
-        init: false,
-        ready: false,
-        restarts: 0,
-        state: waiting,
-        last_exit: None,
-        id: String::new(),
-        given: String::new(),
-        image: String::new(),
-        image_id: String::new(),
-        started_at: None,
-    }];
+    pulling.containers = vec![Container { name: "web".into(), state: waiting, ..Container::default() }];
     insta::assert_snapshot!("in_mid_roll", look(&seen(fixture), false));
 }
 

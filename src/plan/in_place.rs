@@ -71,9 +71,8 @@ pub fn difference(from: &Value, to: &Value) -> Result<Difference, String> {
     if let Some(field) = first_difference("spec", &rest(from), &rest(to)) {
         return Err(cannot(&field));
     }
-    let none = Vec::new();
     let containers = |data: &Value| data.pointer("/template/spec/containers").and_then(Value::as_array).cloned();
-    let (before, after) = (containers(from).unwrap_or(none.clone()), containers(to).unwrap_or(none));
+    let (before, after) = (containers(from).unwrap_or_default(), containers(to).unwrap_or_default());
     if !before.iter().map(|container| &container["name"]).eq(after.iter().map(|container| &container["name"])) {
         return Err(cannot("spec.template.spec.containers"));
     }
@@ -103,9 +102,7 @@ fn cannot(field: &str) -> String {
 }
 
 fn is_latest(image: Option<&Value>) -> bool {
-    let image = image.and_then(Value::as_str).unwrap_or_default();
-    let last = image.rsplit('/').next().unwrap_or_default();
-    last.ends_with(":latest") || !last.contains([':', '@'])
+    revision::image_version(image.and_then(Value::as_str).unwrap_or_default()) == "latest"
 }
 
 fn take(value: &mut Value, key: &str) -> Option<Value> {

@@ -113,7 +113,7 @@ pub fn version(data: &Value) -> String {
 }
 
 /// `registry:5000/web:1.4` → `1.4`; `web@sha256:0123456789abcdef…` → `0123456789ab`; `web` → `latest`.
-fn image_version(image: &str) -> String {
+pub(super) fn image_version(image: &str) -> String {
     if let Some((_, digest)) = image.split_once('@') {
         let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
         return hex.chars().take(12).collect();

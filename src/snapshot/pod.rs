@@ -87,7 +87,7 @@ pub enum PodPhase {
 }
 
 /// One container's state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
     /// Its name.
     pub name: String,
@@ -156,6 +156,13 @@ pub struct ContainerEnd {
     pub finished_at: Option<Timestamp>,
 }
 
+/// A container without a state waits: that is what the API means by absence.
+impl Default for ContainerState {
+    fn default() -> Self {
+        Self::Waiting { reason: String::new(), message: String::new() }
+    }
+}
+
 impl Pod {
     /// Neither terminating nor finished.
     pub fn is_live(&self) -> bool {
@@ -195,15 +202,19 @@ impl Pod {
     /// Ready for `min_ready_seconds` at `now`, with the images that it was given. Where these are 0 no clock is asked: the
     /// node's may be ahead of ours, and Ready is a fact.
     pub fn is_available(&self, min_ready_seconds: i32, now: Timestamp) -> bool {
-        self.is_ready() && self.in_transit(now).is_none() && self.available_later(min_ready_seconds, now).is_none()
+        self.is_ready() && self.in_transit(now).is_none() && self.ripe_later(min_ready_seconds, now).is_none()
     }
 
     /// When a Pod that is Ready, or out of service until it is believed to run what it was given, gets further by itself, where
     /// that is later than `now`.
     pub fn available_later(&self, min_ready_seconds: i32, now: Timestamp) -> Option<Timestamp> {
-        if let Some(transit) = self.in_transit(now) {
-            return transit.until;
+        match self.in_transit(now) {
+            Some(transit) => transit.until,
+            None => self.ripe_later(min_ready_seconds, now),
         }
+    }
+
+    fn ripe_later(&self, min_ready_seconds: i32, now: Timestamp) -> Option<Timestamp> {
         if min_ready_seconds <= 0 {
             return None;
         }

@@ -2,7 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    api::rollout::{Pause, UpdateMethod},
+    api::rollout::Pause,
     plan::{
         Change, Hold, Memory, PodReason, RevisionMark, in_place, revision,
         rollout::{
@@ -82,6 +82,14 @@ pub enum Way {
     Untouched,
 }
 
+impl Action {
+    /// Whatever the instances.
+    fn is_the_same(&self, other: &Self) -> bool {
+        let what = |action: &Self| (action.verb, action.way);
+        what(self) == what(other) && self.version == other.version && self.why == other.why
+    }
+}
+
 impl Preview {
     /// Nothing would be created, deleted, replaced or switched.
     pub fn is_empty(&self) -> bool {
@@ -101,33 +109,26 @@ pub fn preview(snapshot: Snapshot) -> Preview {
     };
     let mut fewest = available(&snapshot);
     let mut most = count(&snapshot);
-    let mut scribe = Scribe { before: present(&snapshot), ..Scribe::default() };
+    let pods = snapshot.pods.iter().map(|pod| pod.uid.clone()).collect();
+    let mut scribe = Scribe { before: present(&snapshot), pods, ..Scribe::default() };
     // How long a Pod takes is not known; pauses and deadlines are told in their own seconds, not in these.
-    let mut interrupted = BTreeSet::new();
-    let now: BTreeSet<String> = snapshot.pods.iter().map(|pod| pod.uid.clone()).collect();
     let mut world = World::new(snapshot, 1);
     let end = world.run(|world, step| {
         fewest = fewest.min(available(&world.snapshot));
         most = most.max(count(&world.snapshot));
         scribe.write(world, step);
-        let ended = step.changes.iter().filter_map(|change| match change {
-            Change::DeletePod { name, uid, .. } | Change::ChangeInPlace { name, uid, restarts: true, .. } => {
-                now.contains(uid).then(|| name.clone())
-            }
-            _ => None,
-        });
-        interrupted.extend(ended);
     });
     let ends = end != End::Endless;
     let held = if let End::Held(hold) = end { Some(hold) } else { None };
+    let pinned = rollout::pinned(&world.snapshot);
     Preview {
         from,
         to,
-        phases: scribe.phases(&world),
+        phases: scribe.phases(&world, &pinned),
         available: (fewest, fewest_available(&spec)),
         pods: (most, total_max(&spec)),
-        pinned: rollout::pinned(&world.snapshot),
-        interrupted,
+        pinned,
+        interrupted: scribe.interrupted,
         held,
         ends,
     }
@@ -159,6 +160,10 @@ type Place = (i64, i32, i32);
 struct Scribe {
     /// Slots with a live Pod at the beginning.
     before: Ranges,
+    /// uids of the Pods of then.
+    pods: BTreeSet<String>,
+    /// Of these, names of those that leave or whose containers are started anew.
+    interrupted: BTreeSet<String>,
     /// In order of their first change.
     places: Vec<Place>,
     /// (place, slot) → what was done to it.
@@ -192,14 +197,18 @@ impl Scribe {
                     done.created = Some(revision.clone());
                     done.reason = Some(*reason);
                 }
-                Change::DeletePod { slot, reason, uid, .. } => {
+                Change::DeletePod { name, slot, reason, uid, .. } => {
+                    self.interrupt(name, uid);
                     let pod = world.snapshot.pods.iter().find(|pod| pod.uid == *uid);
                     let done = self.done_at(place, *slot);
                     done.deleted = Some(pod.map(|pod| pod.revision.clone()).unwrap_or_default());
                     done.is_ungated |= pod.is_some_and(|pod| pod.in_service.is_none());
                     done.reason = done.reason.or(Some(*reason));
                 }
-                Change::ChangeInPlace { slot, revision, restarts, reason, .. } => {
+                Change::ChangeInPlace { name, uid, slot, revision, restarts, reason, .. } => {
+                    if *restarts {
+                        self.interrupt(name, uid);
+                    }
                     let done = self.done_at(place, *slot);
                     done.changed = Some((revision.clone(), *restarts));
                     done.reason = Some(*reason);
@@ -215,6 +224,12 @@ impl Scribe {
         }
     }
 
+    fn interrupt(&mut self, name: &str, uid: &str) {
+        if self.pods.contains(uid) {
+            self.interrupted.insert(name.to_owned());
+        }
+    }
+
     fn visit(&mut self, place: Place) {
         if !self.places.contains(&place) {
             self.places.push(place);
@@ -226,7 +241,7 @@ impl Scribe {
         self.done.entry((place, slot)).or_default()
     }
 
-    fn phases(&self, world: &World) -> Vec<Phase> {
+    fn phases(&self, world: &World, pinned: &Ranges) -> Vec<Phase> {
         let slots = rollout::slots(&world.snapshot, &Memory::of(world.snapshot.rollout.status.as_ref()));
         let ends = slots.boundaries();
         let phase = |place: &Place| {
@@ -235,7 +250,7 @@ impl Scribe {
             let boundary = boundary.and_then(|index| ends.get(index.checked_sub(1)?));
             Phase {
                 batch: (count > 0).then_some((index, count)),
-                actions: self.actions(*place, world),
+                actions: self.actions(*place, world, pinned),
                 switches: self
                     .switches
                     .iter()
@@ -250,14 +265,12 @@ impl Scribe {
     }
 
     /// Slots to which the same was done, together.
-    fn actions(&self, place: Place, world: &World) -> Vec<Action> {
+    fn actions(&self, place: Place, world: &World, pinned: &Ranges) -> Vec<Action> {
         let mut actions: Vec<Action> = Vec::new();
         let at_place = self.done.iter().filter(|((at, _), _)| *at == place);
         for (slot, done) in at_place.map(|((_, slot), done)| (*slot, done)) {
-            let action = self.action(slot, done, world);
-            let is_same =
-                |known: &&mut Action| Action { instances: action.instances.clone(), ..(**known).clone() } == action;
-            match actions.iter_mut().find(is_same) {
+            let action = self.action(slot, done, world, pinned.0.contains(&slot));
+            match actions.iter_mut().find(|known| known.is_the_same(&action)) {
                 Some(known) => drop(known.instances.0.insert(slot)),
                 None => actions.push(action),
             }
@@ -265,7 +278,7 @@ impl Scribe {
         actions
     }
 
-    fn action(&self, slot: i32, done: &Done, world: &World) -> Action {
+    fn action(&self, slot: i32, done: &Done, world: &World, is_pinned: bool) -> Action {
         let snapshot = &world.snapshot;
         let way = match done {
             Done { changed: Some((_, true)), .. } => Way::InPlace,
@@ -275,7 +288,6 @@ impl Scribe {
             }
             _ => Way::Alone,
         };
-        let is_pinned = rollout::pinned(snapshot).0.contains(&slot);
         let verb = match (done.reason, way) {
             (Some(PodReason::Restart), _) => "restart",
             (Some(PodReason::Pin), _) if is_pinned => "pin",
@@ -288,7 +300,7 @@ impl Scribe {
         let data = |name: &String| snapshot.revisions.iter().find(|r| r.name == *name).map(|r| &r.data);
         let to = done.changed.as_ref().map(|(to, _)| to).or(done.created.as_ref()).and_then(data);
         let from = done.deleted.as_ref().and_then(data);
-        let asks = snapshot.rollout.spec.strategy.update != UpdateMethod::Replace && verb != "restart";
+        let asks = snapshot.rollout.spec.strategy.update.is_in_place() && verb != "restart";
         let difference = from.zip(to).filter(|_| asks).map(|(from, to)| in_place::difference(from, to));
         Action {
             verb,

@@ -152,10 +152,9 @@ pub(super) fn switch(view: &View<'_>, alarm: &mut Alarm) -> Switch {
         to => to,
     };
     let services = &view.snapshot.services;
-    let from = |service: &Service| service.revision().or(sets.active).map(str::to_owned);
     let active = services.active.seen().zip(to).and_then(|(service, to)| {
-        let from = from(service).filter(|from| from != to);
-        point(service, to, from.map(|from| Switched { from, at: view.now() }))
+        let from = service.revision().or(sets.active).filter(|from| *from != to);
+        point(service, to, from.map(|from| Switched { from: from.to_owned(), at: view.now() }))
     });
     let preview = services.preview.seen().zip(sets.target.filter(|_| is_ready && unseen.is_none()));
     let preview = preview.and_then(|(service, to)| point(service, to, None));

@@ -66,8 +66,8 @@ fn deadline(view: &View<'_>) -> Option<Timestamp> {
     Some(after(progress.map_or(from, |at| at.max(from)), seconds_allowed(view)))
 }
 
-/// The opened slots that are not available in time. A Pod has this time from its own creation, or change in place, on, whatever became of the
-/// one before it, and a slot whose old Pod is ending has it from that end on; who runs on a lost node is not late but lost.
+/// The opened slots that are not available in time. A Pod has this time from its own creation, or change in place, on,
+/// whatever became of the one before it, and a slot whose old Pod is ending has it from that end on; who runs on a lost node is not late but lost.
 pub(super) fn late(view: &View<'_>, alarm: &mut super::Alarm) -> Vec<i32> {
     let Done::Not(mut undone) = view.slots.done() else { return Vec::new() };
     if !deadline(view).is_some_and(|at| alarm.passed(at)) {

@@ -6,12 +6,7 @@ use jiff::Timestamp;
 
 use super::{after, failure_of, plan};
 use crate::{
-    api::{
-        Rollout, RolloutStatus,
-        names::LABEL_REVISION,
-        rollout::{Approve, UpdateMethod},
-        status::BatchStatus,
-    },
+    api::{Rollout, RolloutStatus, names::LABEL_REVISION, rollout::Approve, status::BatchStatus},
     plan::{
         change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark},
         in_place, revision,
@@ -257,7 +252,7 @@ impl World {
         self.created += 1;
         let uid = format!("new-{}", self.created);
         let data = self.snapshot.revisions.iter().find(|known| known.name == revision).map(|known| &known.data);
-        let is_gated = self.snapshot.rollout.spec.strategy.update != UpdateMethod::Replace;
+        let is_gated = self.snapshot.rollout.spec.strategy.update.is_in_place();
         let pod = Pod {
             name: name.to_owned(),
             uid: uid.clone(),

@@ -1,5 +1,5 @@
 //! Changes in place, one by one: whether, at what pace, and out of service meanwhile.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Alarm, after, replicas};
 use crate::{
@@ -86,10 +86,14 @@ pub(super) fn leave_service(
     alarm: &mut Alarm,
 ) -> (BTreeSet<String>, Vec<Change>) {
     let (mut leaving, mut says) = (BTreeSet::new(), Vec::new());
+    if !changes.iter().any(|change| matches!(change, Change::ChangeInPlace { .. })) {
+        return (leaving, says);
+    }
+    let pods: BTreeMap<&str, &Pod> = snapshot.pods.iter().map(|pod| (pod.uid.as_str(), &**pod)).collect();
     changes.retain(|change| {
         let Change::ChangeInPlace { name, uid, resource_version, restarts: true, .. } = change else { return true };
         leaving.insert(name.clone());
-        let Some(pod) = snapshot.pods.iter().find(|pod| pod.uid == *uid) else { return false };
+        let Some(pod) = pods.get(uid.as_str()) else { return false };
         // A clock that was set back makes nobody wait.
         let since = pod.in_service_since.filter(|since| *since <= snapshot.now);
         let has_left = match pod.in_service {

@@ -59,7 +59,7 @@ struct Planner<'v, 'a, 'm> {
     aside: Option<Hold>,
     creates_held: Option<Hold>,
     /// How Pods of one revision come to another, by their names: as thousands of Pods do it.
-    ways: BTreeMap<(String, String), Way>,
+    ways: BTreeMap<(&'a str, &'a str), Way>,
     /// With strategy Recreate.
     alive: Option<Alive<'a>>,
     /// With strategy BlueGreen: holds Pods of the assigned set, as long as clients use another.

@@ -58,16 +58,8 @@ fn a_batch_names_its_worst_instance() {
     pulling.initialized_at = Some(at(-5));
     pulling.containers = vec![Container {
         name: "web".into(),
-        init: false,
-        ready: false,
-        restarts: 0,
         state: ContainerState::Waiting { reason: "ImagePullBackOff".into(), message: "no such image".into() },
-        last_exit: None,
-        id: String::new(),
-        given: String::new(),
-        image: String::new(),
-        image_id: String::new(),
-        started_at: None,
+        ..Container::default()
     }];
     check(&fixture, "InProgress RollingOut: batch 1/2: web-1 (ImagePullBackOff) and 1 more");
     let status = status_of(&fixture.snapshot);

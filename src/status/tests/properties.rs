@@ -125,19 +125,8 @@ fn distort(snapshot: &mut Snapshot, planned: &mut Plan, text: &str, seed: u64) -
                 ContainerState::Terminated { reason, exit_code: 1 }
             };
             pod.ready_since = None;
-            pod.containers = vec![Container {
-                name: text.into(),
-                init: coin(),
-                ready: false,
-                restarts: 3,
-                state,
-                last_exit: None,
-                id: String::new(),
-                given: String::new(),
-                image: String::new(),
-                image_id: String::new(),
-                started_at: None,
-            }];
+            pod.containers =
+                vec![Container { name: text.into(), init: coin(), restarts: 3, state, ..Container::default() }];
         }
         if !coin() {
             pod.unschedulable = Some(text.into());

@@ -56,19 +56,7 @@ pub(super) fn waiting(reason: &str) -> ContainerState {
 }
 
 pub(super) fn container(init: bool, restarts: i32, state: ContainerState) -> Container {
-    Container {
-        name: "web".into(),
-        init,
-        ready: false,
-        restarts,
-        state,
-        last_exit: None,
-        id: String::new(),
-        given: String::new(),
-        image: String::new(),
-        image_id: String::new(),
-        started_at: None,
-    }
+    Container { name: "web".into(), init, restarts, state, ..Container::default() }
 }
 
 const ONE_BY_ONE: fn(serde_json::Value) -> serde_json::Value = |more| {

@@ -220,16 +220,10 @@ fn ready(pod: Option<&mut Pod>, since: Option<Timestamp>) {
 fn crashing() -> Container {
     Container {
         name: "web".into(),
-        init: false,
-        ready: false,
         restarts: 1,
         state: ContainerState::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off".into() },
         last_exit: Some(("Error".into(), 1)),
-        id: String::new(),
-        given: String::new(),
-        image: String::new(),
-        image_id: String::new(),
-        started_at: None,
+        ..Container::default()
     }
 }
 

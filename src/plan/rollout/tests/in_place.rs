@@ -212,16 +212,13 @@ fn a_pod_is_changed_once_the_kubelet_has_followed_its_gate() {
 fn running(id: &str, image: &str, started: i64) -> Container {
     Container {
         name: "web".into(),
-        init: false,
         ready: true,
         restarts: 4,
         state: ContainerState::Running,
-        last_exit: None,
         id: id.into(),
-        given: String::new(),
         image: image.into(),
-        image_id: String::new(),
         started_at: Some(at(started)),
+        ..Container::default()
     }
 }
 

@@ -132,16 +132,10 @@ fn sha(digit: usize) -> String {
 fn ran(name: &str, digit: Option<usize>) -> Container {
     Container {
         name: name.into(),
-        init: false,
         ready: true,
-        restarts: 0,
         state: ContainerState::Running,
-        last_exit: None,
-        id: String::new(),
-        given: String::new(),
-        image: String::new(),
         image_id: digit.map(|digit| format!("example.local/web@{}", sha(digit))).unwrap_or_default(),
-        started_at: None,
+        ..Container::default()
     }
 }
 

@@ -75,7 +75,7 @@ impl<'a> Planner<'_, 'a, '_> {
 
     /// With surge: create the partner, the old Pod leaves once that is available. Without: retire, then create. In place:
     /// the Pod stays.
-    fn change(&mut self, slot: &Slot<'a>, pod: &Pod, reason: PodReason) {
+    fn change(&mut self, slot: &Slot<'a>, pod: &'a Pod, reason: PodReason) {
         let only = self.view.spec().strategy.update == UpdateMethod::InPlaceOnly;
         if let Some(to) = self.assigned(slot).filter(|_| slot.live.len() == 1 && reason != PodReason::Restart) {
             match self.way(pod, to) {
@@ -129,12 +129,12 @@ impl<'a> Planner<'_, 'a, '_> {
         });
     }
 
-    fn way(&mut self, pod: &Pod, to: &Revision) -> Way {
+    fn way(&mut self, pod: &'a Pod, to: &'a Revision) -> Way {
         let snapshot = self.view.snapshot;
         if let Some(refusal) = snapshot.change_refusals.get(&to.name) {
             self.alarm.passed(refusal.retry_at);
         }
-        let key = (pod.revision.clone(), to.name.clone());
+        let key = (pod.revision.as_str(), to.name.as_str());
         self.ways.entry(key).or_insert_with(|| in_place::way(snapshot, &pod.revision, to)).clone()
     }
 
