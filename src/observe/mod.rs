@@ -23,6 +23,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, Resource};
 use tokio::{task::JoinSet, time::Instant};
+use tracing::Instrument;
 
 pub use self::barrier::{Barrier, Doubt};
 use self::{
@@ -291,7 +292,7 @@ impl Start<'_> {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + watch::Watchable,
     {
         let (client, settings, sink) = (self.client.clone(), self.settings.clone(), self.sink());
-        self.tasks.spawn(wanted.follow(followed, client, settings, self.rng.fork(), sink));
+        self.tasks.spawn(wanted.follow(followed, client, settings, self.rng.fork(), sink).in_current_span());
     }
 
     fn sink(&self) -> Sink {
@@ -310,7 +311,7 @@ impl Start<'_> {
         let sink = self.sink();
         let watch =
             Watch { api, name, selection, settings: self.settings.clone(), refresh, rng: self.rng.fork(), required };
-        self.tasks.spawn(watch.run(move |event| sink.take(event, &take)));
+        self.tasks.spawn(watch.run(move |event| sink.take(event, &take)).in_current_span());
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::{
     sync::watch,
     task::{AbortHandle, JoinSet},
 };
+use tracing::Instrument;
 
 use super::{
     Sink,
@@ -85,7 +86,7 @@ impl Wanted {
                 };
                 let (sink, of, take) = (sink.clone(), key.clone(), followed.take);
                 let take = move |index: &mut Index, event| take(index, &of, event);
-                running.insert(key, watches.spawn(watch.run(move |event| sink.take(event, &take))));
+                running.insert(key, watches.spawn(watch.run(move |event| sink.take(event, &take)).in_current_span()));
             }
             tokio::select! {
                 changed = self.0.changed() => if changed.is_err() {

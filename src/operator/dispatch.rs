@@ -5,6 +5,7 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures::FutureExt;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     queue::Queue,
@@ -28,10 +29,11 @@ pub async fn dispatch<K: Managed>(shell: Arc<Shell>, queue: Arc<Queue>, concurre
                 let again_at = Some(Instant::now() + AFTER_UNTOLD_PANIC);
                 let running = Running { queue: queue.clone(), key, again_at, rest: Duration::ZERO };
                 let shell = shell.clone();
-                looks.spawn(async move {
+                let looking = async move {
                     let looked = look::<K>(&running.key, &shell).await;
                     running.ended(looked);
-                });
+                };
+                looks.spawn(looking.in_current_span());
             }
         }
     }

@@ -13,6 +13,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::PostParams};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tracing::Instrument;
 
 use super::clock::Clock;
 use crate::{
@@ -394,7 +395,7 @@ impl Election {
             rng: self.candidate.rng.fork(),
             required: false,
         };
-        Aborting(tokio::spawn(watch.run(sink)))
+        Aborting(tokio::spawn(watch.run(sink).in_current_span()))
     }
 }
 

@@ -57,8 +57,8 @@ pub struct Outcome {
 /// Runs a scenario. Panics of operators are theirs to catch; ours fail the seed.
 pub fn run(scenario: &Scenario, with_logs: bool) -> Outcome {
     let scenario = scenario.clone();
-    let running = std::thread::Builder::new().name(format!("seed {}", scenario.seed)).spawn(move || {
-        randomness::seed_thread(scenario.seed);
+    let running = std::thread::Builder::new().name(format!("seed {}", scenario.numbers)).spawn(move || {
+        randomness::seed_thread(scenario.numbers);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.expect("a runtime").block_on(async {
             let trace = Trace::new();
@@ -94,7 +94,7 @@ impl<'s> History<'s> {
     fn new(scenario: &'s Scenario, trace: Trace) -> Self {
         let epoch: Timestamp = "2026-01-01T10:00:00Z".parse().expect("a time");
         let clock = Skew::NONE.clock(epoch, trace.start());
-        let server = ApiServer::new(Options::new(scenario.seed, clock.clone()));
+        let server = ApiServer::new(Options::new(scenario.numbers, clock.clone()));
         let skews: Vec<Skew> = scenario.operators.iter().map(|(skew, _)| *skew).chain([Skew::NONE]).collect();
         let judge = Judge::new(&trace, clock.clone(), skews, scenario.faults.oldest_view());
         Self {
@@ -104,7 +104,7 @@ impl<'s> History<'s> {
             judge,
             clock,
             epoch,
-            rng: fastrand::Rng::with_seed(scenario.seed ^ 0x5eed),
+            rng: fastrand::Rng::with_seed(scenario.numbers ^ 0x5eed),
             weather: Weather::new(),
             alive: Alive::default(),
             blows: BTreeMap::new(),
@@ -199,7 +199,7 @@ impl<'s> History<'s> {
 
     /// Random numbers that nothing else in this history depends on.
     fn numbers_of(&self, whose: u64) -> fastrand::Rng {
-        fastrand::Rng::with_seed(self.scenario.seed ^ (whose << 48))
+        fastrand::Rng::with_seed(self.scenario.numbers ^ (whose << 48))
     }
 
     fn start_operators(&mut self) {

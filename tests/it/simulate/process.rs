@@ -17,6 +17,7 @@ use baton::{
 use jiff::{SignedDuration, Timestamp};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::trace::Trace;
 use crate::fake_apiserver::ApiServer;
@@ -110,7 +111,8 @@ impl Operator {
             let stop = CancellationToken::new();
             self.alive.bear(&who);
             self.trace.say(&who, format_args!("starts; its clock: {:?}", self.skew));
-            let mut process = tokio::spawn(run(self.environment(&who), self.options(&who, boot), stop.clone()));
+            let running = run(self.environment(&who), self.options(&who, boot), stop.clone());
+            let mut process = tokio::spawn(running.instrument(tracing::info_span!("operator", who)));
             let pause = tokio::select! {
                 biased;
                 ended = &mut process => {

@@ -14,10 +14,20 @@ use super::{
     versions::{BAD, Behaviour, GOOD},
 };
 
+/// So many seeds in a row share a story: Rollout, versions, users and clocks. What goes wrong, and what is left to chance, is
+/// each one's own. One undisturbed run stands beside all of them, which takes as long as one that is disturbed.
+pub const TELLINGS: u64 = 4;
+
+/// The story that a seed tells.
+pub fn story(seed: u64) -> u64 {
+    seed / TELLINGS
+}
+
 /// A seed, spelled out.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    pub seed: u64,
+    /// What all random numbers of the history follow from.
+    pub numbers: u64,
     /// As a user first applies it.
     pub rollout: Value,
     /// What users do, in this order; the last deed is the one that must come true.
@@ -45,9 +55,12 @@ pub const ROLLOUT: (&str, &str) = ("shop", "web");
 
 impl Scenario {
     /// Of a seed. Undisturbed: one operator with an exact clock, and nothing goes wrong; users
-    /// do the same.
+    /// do the same, whichever seed of the story it is.
     pub fn new(seed: u64, is_undisturbed: bool, extras: Extras) -> Self {
-        let mut rng = fastrand::Rng::with_seed(seed);
+        let (story, telling) = (story(seed), if is_undisturbed { 0 } else { seed % TELLINGS });
+        let numbers = story ^ (telling << 56);
+        let retold = (telling > 0).then(|| fastrand::Rng::with_seed(numbers));
+        let mut rng = fastrand::Rng::with_seed(story);
         let (mut own, mut deeds_rng, mut faults_rng) = (rng.fork(), rng.fork(), rng.fork());
         let (mut listeners_rng, mut pins_rng, mut ways_rng) = (rng.fork(), rng.fork(), rng.fork());
         let last = if own.u8(0..10) < 7 { draw(&mut own, &GOOD) } else { draw(&mut own, &BAD) };
@@ -79,8 +92,12 @@ impl Scenario {
         // Patient users take longer; what happens late meets them.
         let thinking: Duration = deeds.iter().map(|deed| deed.pause).sum();
         let duration = thinking + Duration::from_secs(20) * if is_patient { deeds.len() as u32 } else { 1 };
+        if let Some(retold) = &retold {
+            faults_rng = retold.clone();
+        }
+        let draw_listeners = || listeners::plan::Plan::draw(&mut listeners_rng, retold, duration);
         let mut scenario = Self {
-            seed,
+            numbers,
             rollout,
             deeds,
             is_patient,
@@ -88,7 +105,7 @@ impl Scenario {
             operators,
             node_skew,
             faults: Plan::swarm(&mut faults_rng, duration),
-            listeners: extras.listeners.then(|| listeners::plan::Plan::draw(&mut listeners_rng, duration)),
+            listeners: extras.listeners.then(draw_listeners),
         };
         if scenario.listeners.is_some() {
             scenario.rollout["spec"]["template"]["metadata"]["annotations"] = json!({ANNOTATION_HAS_AGENT: AGENT_OWN});

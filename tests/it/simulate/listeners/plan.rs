@@ -84,11 +84,11 @@ pub enum Mishap {
 
 impl Plan {
     /// Of a history that lasts so long.
-    pub fn draw(rng: &mut fastrand::Rng, duration: Duration) -> Self {
+    pub fn draw(rng: &mut fastrand::Rng, retold: Option<fastrand::Rng>, duration: Duration) -> Self {
         rng.u8(..); // nothing any more; but without it every seed would be another history
         let mut own = rng.fork();
         let mut deeds_rng = rng.fork();
-        let mut faults_rng = rng.fork();
+        let mut faults_rng = retold.map_or_else(|| rng.fork(), |mut retold| retold.fork());
         let count = if own.u8(0..4) == 0 { 2 } else { 1 };
         let sets = (0..count).map(|number| (millis(&mut own, 30_000), set(&mut own, number))).collect();
         let machines = (0..NODES_MAX).map(|_| pace(&mut own)).collect();
