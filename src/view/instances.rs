@@ -98,7 +98,7 @@ fn of_pod(snapshot: &Snapshot, slot: Option<&Slot<'_>>, pod: &Pod) -> Instance {
         .map_or(("Available", String::new(), String::new()), |(state, reason, message)| {
             (state.as_str(), reason, message)
         });
-    let exits = pod.containers.iter().filter_map(|container| {
+    let mut exits = pod.containers.iter().filter_map(|container| {
         let (reason, code) = container.last_exit.as_ref()?;
         Some(format!("{}: {reason} (exit code {code})", container.name))
     });
@@ -110,7 +110,7 @@ fn of_pod(snapshot: &Snapshot, slot: Option<&Slot<'_>>, pod: &Pod) -> Instance {
         reason,
         message,
         restarts: pod.containers.iter().map(|container| container.restarts.max(0)).sum(),
-        last_exit: exits.last(),
+        last_exit: exits.next_back(),
         node: pod.node.clone(),
         ip: pod.ip.clone(),
         created: Some(pod.created.to_string()),
