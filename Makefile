@@ -129,7 +129,7 @@ cluster-down: testbed ## End the cluster and everything in it
 demo_kubeconfig := $(if $(filter command line,$(origin KUBECONFIG)),$(KUBECONFIG))
 
 .PHONY: demo
-demo: control-plane ## Roll out, roll back, kill and scale real processes under load (KEEP=1: leave it running)
+demo: control-plane ## Roll out, roll back (all, one), kill, scale and switch real processes under load (KEEP=1: leave it running)
 	$(CARGO) build $(cargo_flags) --bins --examples
 	@$(TESTBED) demo $(if $(KEEP),--keep) $(if $(demo_kubeconfig),--kubeconfig $(demo_kubeconfig))
 

@@ -30,6 +30,9 @@ pub const ANNOTATION_VERSION: &str = "baton.dev/version";
 pub const ANNOTATION_RESTARTED_AT: &str = "baton.dev/restarted-at";
 /// Annotation on Pods: what their containers were before the last change in place ([`crate::snapshot::InPlace`]), JSON.
 pub const ANNOTATION_IN_PLACE: &str = "baton.dev/in-place";
+/// Annotation on Pods: the resourceVersion that a write named whose answer was lost. With it the Pod has another one, and what
+/// comes late finds that.
+pub const ANNOTATION_OVERTAKEN: &str = "baton.dev/overtaken";
 
 /// Annotation on a Pod template: the Pod has an agent, and the readiness gate [`CONDITION_IN_SERVICE`]. Where the agent comes
 /// from, the value says.

@@ -66,6 +66,10 @@ pub struct RolloutStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub versions: Vec<VersionRange>,
+    /// Number of further revisions that instances run, the oldest ones.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub versions_omitted: i32,
     /// The batch in work.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<BatchStatus>,
@@ -118,10 +122,18 @@ pub struct VersionRange {
     /// Instances with a live Pod at it, as ranges such as "0-2,7".
     #[schemars(length(max = 8192))]
     pub instances: String,
-    /// Of these, the ready ones.
+    /// Number of further instances, the highest ones: the ranges of all versions share 20,480 characters.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub instances_omitted: i32,
+    /// Of the instances, the ready ones.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 8192))]
     pub ready: String,
+    /// Number of further ready ones.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub ready_omitted: i32,
 }
 
 /// The batch in work.

@@ -27,6 +27,7 @@ pub use self::{
     call::{CallError, Calls},
     fence::Fence,
     leases::delete as delete_lease,
+    pods::overtake,
     services::is_latest as is_latest_service,
     sets::apply as apply_set,
 };

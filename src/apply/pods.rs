@@ -99,6 +99,14 @@ pub(super) async fn delete(calls: &Calls, namespace: &str, name: &str, uid: &str
     }
 }
 
+/// Gives a Pod that is still at this version another one. A write that named the old one, and whose answer was lost, cannot be
+/// done after that: it would come on top of what is planned since, as if that had not been.
+pub async fn overtake(calls: &Calls, namespace: &str, name: &str, (uid, resource_version): (&str, &str)) -> Applied {
+    let annotations = json!({names::ANNOTATION_OVERTAKEN: resource_version});
+    let metadata = json!({"uid": uid, "resourceVersion": resource_version, "annotations": annotations});
+    answer::of_patch(calls.merge::<ApiPod>(namespace, name, &json!({"metadata": metadata})).await)
+}
+
 /// Gives a Pod what another revision says, if it is still the one we looked at.
 pub(super) async fn change_in_place(target: &Target<'_>, uid: &str, revision: &str) -> Applied {
     let known = |name: &str| target.snapshot.revisions.iter().find(|known| known.name == name);

@@ -18,6 +18,7 @@ use crate::{
     api::{ListenerSet, Rollout},
     snapshot::{Snapshot, listener_set::SetSnapshot},
     view::{
+        instances::instances,
         listener_set::{self, LISTENERS_LISTED_MAX},
         rollout::{self, PODS_LISTED_MAX},
     },
@@ -35,7 +36,8 @@ pub(super) struct Get {
     /// Follow it until Ctrl-C. Drawn in place on a terminal; elsewhere a line for each change.
     #[arg(short, long)]
     watch: bool,
-    /// Another form: wide adds nodes, addresses and images, or lists every listener; json and yaml print the object.
+    /// Another form: wide adds nodes, addresses and images, or lists every listener; json and yaml print the object, a Rollout
+    /// with all its instances.
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -120,6 +122,12 @@ impl Get {
                 print(&snapshot, wide);
                 Ok(())
             }
+            (Target::Rollout(name), Some(Output::Json | Output::Yaml)) if !self.watch => {
+                let rollout = cluster.rollout(name).await?;
+                let mut object = serde_json::to_value(&rollout)?;
+                object["instances"] = serde_json::to_value(instances(&cluster.snapshot(rollout).await?))?;
+                self.print_value(object)
+            }
             (Target::Rollout(name), Some(output)) => self.print_object::<Rollout>(&cluster, name, output).await,
             (Target::ListenerSet(name), Some(output)) => self.print_object::<ListenerSet>(&cluster, name, output).await,
         }
@@ -137,11 +145,14 @@ impl Get {
             anstream::println!("{}.baton.dev/{name}", K::kind(&()).to_lowercase());
             return Ok(());
         }
-        let mut object = serde_json::to_value(object)?;
+        self.print_value(serde_json::to_value(object)?)
+    }
+
+    fn print_value(&self, mut object: Value) -> Result<()> {
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields"); // as kubectl does
         }
-        let text = if output == Output::Json {
+        let text = if self.output == Some(Output::Json) {
             serde_json::to_string_pretty(&object)? + "\n"
         } else {
             serde_saphyr::to_string(&object)?

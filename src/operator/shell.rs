@@ -237,20 +237,39 @@ impl Shell {
     /// Reads what became of writes without an answer. Those that cannot be read now are left for the next look.
     async fn settle<T: Own>(&self, key: &ObjectKey, memory: &mut ObjectMemory<T>) {
         let doubts: Vec<Doubt> = memory.barrier.doubts().cloned().collect();
-        let reads = doubts.iter().map(|of| apply::version_of(&self.calls, of.kind, &key.namespace, &of.name));
-        let reads = join_all(reads).await;
+        let found = join_all(doubts.iter().map(|doubt| self.what_became(&key.namespace, doubt))).await;
         let mut has_failed = false;
-        for (doubt, read) in doubts.iter().zip(reads) {
-            match read {
+        for (doubt, found) in doubts.iter().zip(found) {
+            match found {
                 Ok(found) => memory.barrier.settle(doubt, found),
                 Err(error) => {
-                    tracing::debug!(name = doubt.name, error = error.message(), "cannot tell whether it was written");
+                    tracing::debug!(name = doubt.name, error, "cannot tell whether it was written");
                     has_failed = true;
                 }
             }
         }
         if has_failed {
             self.with_rng(|rng| memory.fail(rng));
+        }
+    }
+
+    /// (uid, resourceVersion) of the object, once the write can no longer be done. Of most kinds a late write does no harm; one
+    /// to a Pod takes an instance.
+    async fn what_became(
+        &self,
+        namespace: &str,
+        doubt: &Doubt,
+    ) -> std::result::Result<Option<(String, String)>, String> {
+        let Doubt { kind, name, version } = doubt;
+        let found = apply::version_of(&self.calls, *kind, namespace, name).await.map_err(|error| error.message())?;
+        let Some((uid, seen)) = version.as_ref().filter(|seen| *kind == Kind::Pod && found.as_ref() == Some(*seen))
+        else {
+            return Ok(found);
+        };
+        match apply::overtake(&self.calls, namespace, name, (uid, seen)).await {
+            Applied::Done { resource_version } => Ok(Some((uid.clone(), resource_version))),
+            Applied::Refused { .. } => Ok(found), // somebody keeps us from writing to Pods: a read must do
+            other => Err(format!("not overtaken: {other:?}")),
         }
     }
 

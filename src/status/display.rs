@@ -3,14 +3,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     look::Look,
-    text::{clip, ranges},
+    text::{clip, share},
 };
 use crate::{
     api::{
         bounds, names,
         status::{BatchStatus, Display, RolloutStatus, VersionRange},
     },
-    snapshot::Pod,
+    snapshot::{Pod, Ranges},
 };
 
 /// Pods by state, as a Deployment counts them.
@@ -50,21 +50,40 @@ pub(super) fn selector(look: &Look<'_>) -> Option<String> {
     (!text.is_empty() && text.len() <= bounds::SELECTOR_CHARS_MAX).then_some(text)
 }
 
-/// Which instances run which revision, oldest revision first.
-pub(super) fn versions(look: &Look<'_>) -> Vec<VersionRange> {
-    let mut by_revision: BTreeMap<(i64, &str), Vec<&Pod>> = BTreeMap::new();
+/// Which instances run which revision, oldest revision first, and how many revisions are left out.
+pub(super) fn versions(look: &Look<'_>) -> (Vec<VersionRange>, i32) {
+    let mut by_revision: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
     for pod in look.snapshot.pods.iter().filter(|pod| pod.is_live()) {
-        let number = look.revision(Some(&pod.revision)).map_or(0, |revision| revision.number);
-        by_revision.entry((number, pod.revision.as_str())).or_default().push(pod);
+        by_revision.entry(pod.revision.as_str()).or_default().push(pod);
     }
-    let omitted = by_revision.len().saturating_sub(bounds::VERSIONS_MAX);
-    let shown = by_revision.into_iter().skip(omitted).map(|((_, revision), pods)| VersionRange {
-        revision: clip(revision, 63),
-        version: clip(&version_of(look, pods[0]), 128),
-        instances: ranges(pods.iter().map(|pod| pod.slot)),
-        ready: ranges(pods.iter().filter(|pod| pod.is_ready()).map(|pod| pod.slot)),
+    let mut known: Vec<(&str, Vec<&Pod>)> = by_revision.into_iter().collect();
+    known.sort_by_key(|(_, pods)| look.revision(Some(&pods[0].revision)).map_or(0, |revision| revision.number));
+    let omitted = known.len().saturating_sub(bounds::VERSIONS_MAX);
+    let shown = &known[omitted..];
+    let told = |pods: &[&Pod], is: fn(&Pod) -> bool| {
+        let numbers: Ranges = pods.iter().filter(|pod| is(pod)).map(|pod| pod.slot).collect();
+        let text = numbers.to_string();
+        (numbers, text)
+    };
+    let told: Vec<_> = shown.iter().map(|(_, pods)| [told(pods, |_| true), told(pods, Pod::is_ready)]).collect();
+    let lengths = told.iter().flatten().map(|(_, text)| text.len()).collect();
+    let share = share(lengths, bounds::VERSIONS_RANGES_CHARS_MAX).min(bounds::RANGES_CHARS_MAX);
+    let versions = shown.iter().zip(told).map(|((revision, pods), [all, ready])| {
+        let ((instances, instances_omitted), (ready, ready_omitted)) = (within(all, share), within(ready, share));
+        let (revision, version) = (clip(revision, 63), clip(&version_of(look, pods[0]), 128));
+        VersionRange { revision, version, instances, instances_omitted, ready, ready_omitted }
     });
-    shown.collect()
+    (versions.collect(), omitted as i32)
+}
+
+/// Numbers, told within so many characters, and how many that leaves out.
+fn within((numbers, text): (Ranges, String), chars_max: usize) -> (String, i32) {
+    if text.len() <= chars_max {
+        return (text, 0);
+    }
+    let text = numbers.within(chars_max);
+    let omitted = numbers.0.len() - Ranges::parse(&text).0.len();
+    (text, omitted as i32)
 }
 
 /// What the Pod says of itself, else what its revision says.

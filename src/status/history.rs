@@ -39,6 +39,7 @@ pub(super) fn history(look: &Look<'_>, verdict: &Verdict) -> Vec<HistoryEntry> {
     restarts(look, verdict, &mut entries);
     pins(look, &mut entries);
     forget_the_oldest(&mut entries, run);
+    shorten_the_oldest(&mut entries);
     entries
 }
 
@@ -54,6 +55,23 @@ fn forget_the_oldest(entries: &mut Vec<HistoryEntry>, run: i64) {
         let ended = entries.iter().rposition(|entry| may_go(entry) && entry.result != IN_PROGRESS);
         let oldest = ended.or_else(|| entries.iter().rposition(may_go));
         entries.remove(oldest.unwrap_or(entries.len() - 1));
+    }
+}
+
+/// Newest first, each takes what it needs of the words that all have together. What is in progress keeps its instances: they
+/// say when it is over.
+fn shorten_the_oldest(entries: &mut [HistoryEntry]) {
+    const WORDS_MIN: usize = 80;
+    let mut left = bounds::HISTORY_WORDS_CHARS_MAX;
+    for entry in entries {
+        if let Some(reason) = &mut entry.reason {
+            *reason = clip(reason, left.max(WORDS_MIN));
+            left = left.saturating_sub(reason.chars().count());
+        }
+        if entry.result != IN_PROGRESS && entry.instances.len() > left.max(WORDS_MIN) {
+            entry.instances = Ranges::parse(&entry.instances).within(left.max(WORDS_MIN));
+        }
+        left = left.saturating_sub(entry.instances.len());
     }
 }
 

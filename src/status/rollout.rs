@@ -15,11 +15,13 @@ pub fn status(snapshot: &Snapshot, plan: &Plan, outcomes: &[Outcome]) -> Rollout
     let (exceptions, exceptions_omitted) = instances::exceptions(&look.troubles, &before.exceptions, &look.now());
     let done = verdict.kind == verdict::Kind::Current;
     let history = history::history(&look, &verdict);
+    let (versions, versions_omitted) = display::versions(&look);
     let mut status = RolloutStatus {
         observed_generation: snapshot.rollout.metadata.generation,
         selector: display::selector(&look),
         active_revision: look.active.clone(),
-        versions: display::versions(&look),
+        versions,
+        versions_omitted,
         exceptions,
         exceptions_omitted,
         waiting_for: if done { String::new() } else { clip(&verdict.message, bounds::MESSAGE_CHARS_MAX) },

@@ -1,7 +1,7 @@
 //! Sentences within the bounds of the schema.
 use jiff::Timestamp;
 
-use crate::{api::Time, api::bounds::RANGES_CHARS_MAX, snapshot::Ranges};
+use crate::api::Time;
 
 /// The text, cut to `chars_max` characters; the last one then is an ellipsis.
 pub(super) fn clip(text: &str, chars_max: usize) -> String {
@@ -11,14 +11,20 @@ pub(super) fn clip(text: &str, chars_max: usize) -> String {
     text.chars().take(chars_max.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// Ranges as text, cut after the last range that fits.
-pub(super) fn ranges(numbers: impl IntoIterator<Item = i32>) -> String {
-    let text = numbers.into_iter().collect::<Ranges>().to_string();
-    if text.len() <= RANGES_CHARS_MAX {
-        return text;
+/// How long each of several texts may be, so that together they have at most `total` characters: what short ones do not need
+/// is the long ones'.
+pub(super) fn share(mut lengths: Vec<usize>, total: usize) -> usize {
+    lengths.sort_unstable();
+    let (mut left, mut sharers) = (total, lengths.len());
+    for length in lengths {
+        let share = left / sharers;
+        if length > share {
+            return share;
+        }
+        left -= length;
+        sharers -= 1;
     }
-    let end = text[..=RANGES_CHARS_MAX].rfind(',').unwrap_or(0);
-    text[..end].to_owned()
+    total
 }
 
 /// `at` as the API stores it: whole seconds.
@@ -39,9 +45,14 @@ mod tests {
     fn texts_fit_their_bounds() {
         assert_eq!(clip("ready", 5), "ready");
         assert_eq!(clip("→→→→", 3), "→→…");
-        let odd = ranges((0..10_000).filter(|n| n % 2 == 1));
-        assert!(odd.len() <= RANGES_CHARS_MAX && odd.starts_with("1,3,5") && !odd.ends_with(','), "{}", odd.len());
-        assert_eq!(Ranges::parse(&odd).to_string(), odd, "no number is cut in two");
-        assert_eq!(ranges([3, 1, 2]), "1-3");
+    }
+
+    #[test]
+    fn short_texts_leave_their_share_to_long_ones() {
+        assert_eq!(share(vec![], 10), 10);
+        assert_eq!(share(vec![3, 3, 3], 9), 9, "all fit");
+        assert_eq!(share(vec![4, 4, 4], 9), 3);
+        assert_eq!(share(vec![100, 1, 4], 15), 10);
+        assert_eq!(share(vec![100, 1, 100], 15), 7);
     }
 }

@@ -68,18 +68,20 @@ impl<'a> Attempts<'a> {
         attempt
     }
 
-    /// As status remembers them: sorted by (revision, attempt).
+    /// As status remembers them: sorted by (revision, attempt). Their instances share one list's room. What does not fit is
+    /// chosen anew from the names that are there: the same again, unless one of them went meanwhile.
     pub fn remembered(self) -> Vec<Attempt> {
         let mut grouped: BTreeMap<(&str, u32), Vec<i32>> = BTreeMap::new();
         for ((revision, slot), attempt) in self.by_slot {
             grouped.entry((revision, attempt)).or_default().push(slot);
         }
-        let attempts = grouped.into_iter().take(ATTEMPTS_MAX).map(|((revision, attempt), slots)| Attempt {
-            revision: revision.to_owned(),
-            attempt: i32::try_from(attempt).unwrap_or(i32::MAX),
-            instances: slots.into_iter().collect::<Ranges>().within(RANGES_CHARS_MAX),
+        let mut left = RANGES_CHARS_MAX;
+        let attempts = grouped.into_iter().take(ATTEMPTS_MAX).map(|((revision, attempt), slots)| {
+            let instances = slots.into_iter().collect::<Ranges>().within(left);
+            left -= instances.len();
+            Attempt { revision: revision.to_owned(), attempt: i32::try_from(attempt).unwrap_or(i32::MAX), instances }
         });
-        attempts.collect()
+        attempts.filter(|attempt| !attempt.instances.is_empty()).collect()
     }
 }
 

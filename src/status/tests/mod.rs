@@ -1,6 +1,7 @@
 //! Looks of single worlds, stories of whole rollouts, and properties of all.
 mod looks;
 mod properties;
+mod scale;
 mod stories;
 
 use crate::{

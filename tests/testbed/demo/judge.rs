@@ -123,7 +123,8 @@ impl Judge {
         }
     }
 
-    fn pods(&self) -> Vec<Facts> {
+    /// The present Pods, sorted by instance, then name.
+    pub fn pods(&self) -> Vec<Facts> {
         let mut pods: Vec<_> = self.lock().pods.values().cloned().collect();
         pods.sort_by(|a, b| (a.instance, &a.name).cmp(&(b.instance, &b.name)));
         pods

@@ -1,4 +1,6 @@
 //! The scenes, one after the other, under load that never pauses.
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, bail, ensure};
 use baton::api::{ConditionType, IntOrPercent, Rollout};
 use jiff::{SignedDuration, Timestamp};
@@ -25,6 +27,9 @@ const FIRST: &str = "1.0";
 const SECOND: &str = "1.1";
 const BROKEN: &str = "1.2-broken";
 const THIRD: &str = "1.2";
+const FOURTH: &str = "2.0";
+/// The instance that goes back alone.
+const ALONE: i32 = 3;
 /// The manifest's minReadySeconds; also what gives a person time to watch.
 const MIN_READY_SECONDS: i32 = 2;
 /// In which equal parts the instances are replaced.
@@ -35,7 +40,7 @@ const SCENE_SECONDS: u64 = 180;
 /// Plays all scenes and measures them.
 pub async fn play(stage: &Stage) -> Result<Summary> {
     heading("A cluster, with Baton in it");
-    stage.make_images(&[FIRST, SECOND, THIRD], BROKEN)?;
+    stage.make_images(&[FIRST, SECOND, THIRD, FOURTH], BROKEN)?;
     stage.install().await?;
     let client = stage.client().await?;
     let actors = Actors::gather(stage, client).await?;
@@ -43,12 +48,18 @@ pub async fn play(stage: &Stage) -> Result<Summary> {
 
     let load = Load::start(stage).await?;
     println!("  load runs: {}", load.words());
-    let scenes =
-        vec![actors.roll().await?, actors.roll_back().await?, actors.roll_with_a_kill().await?, actors.scale().await?];
+    let scenes = vec![
+        actors.roll().await?,
+        actors.roll_back().await?,
+        actors.roll_with_a_kill().await?,
+        actors.roll_back_one().await?,
+        actors.scale().await?,
+        actors.switch().await?,
+    ];
     let load = load.finish(stage).await?;
     heading("Twelve listeners on four Pods");
     let listeners = listeners::play(stage, stage.client().await?).await?;
-    Ok(Summary { scenes, load, listeners, good: vec![FIRST, SECOND, THIRD], broken: BROKEN })
+    Ok(Summary { scenes, load, listeners, good: vec![FIRST, SECOND, THIRD, FOURTH], broken: BROKEN })
 }
 
 struct Actors<'a> {
@@ -154,6 +165,45 @@ impl<'a> Actors<'a> {
         Ok(scene)
     }
 
+    /// One instance goes back, and comes again; nothing happens to the others.
+    async fn roll_back_one(&self) -> Result<Scene> {
+        let title = format!("{THIRD} → {SECOND} → {THIRD}, instance {ALONE} alone");
+        let scene = self.begin(title, REPLICAS).await?;
+        let others = || self.judge.pods().into_iter().filter(|pod| pod.instance != ALONE).map(|pod| pod.uid);
+        let before: BTreeSet<String> = others().collect();
+        let instance = ALONE.to_string();
+        let undo = ["baton", "undo", ROLLOUT, "--instances", &instance, "--reason", "one client sees old prices"];
+        self.stage.show(&[&undo[..], &["-n", NAMESPACE]].concat()).await?;
+        self.follower.until_complete(self.generation().await?, SCENE_SECONDS).await?;
+        self.expect_of_one(SECOND).await?;
+        self.stage.show(&["baton", "get", "rollout", ROLLOUT, "-n", NAMESPACE]).await?;
+        self.stage.show(&["baton", "unpin", ROLLOUT, "--instances", &instance, "-n", NAMESPACE]).await?;
+        self.follower.until_complete(self.generation().await?, SCENE_SECONDS).await?;
+        self.expect_version(THIRD).await?;
+        ensure!(others().collect::<BTreeSet<_>>() == before, "other Pods than that of instance {ALONE} were replaced");
+        scene.end(None)
+    }
+
+    /// A whole second set beside the first, and one write that has all requests go there.
+    async fn switch(&self) -> Result<Scene> {
+        let strategy = r#"{"spec": {"strategy": {"type": "BlueGreen", "batchSize": null,
+            "blueGreen": {"activeService": "web", "scaleDownDelaySeconds": 5}}}}"#;
+        let strategy = strategy.split_whitespace().collect::<Vec<_>>().join(" ");
+        let title = format!("{THIRD} → {FOURTH}, BlueGreen, one switch");
+        let scene = self.begin_within(title, Bounds { available_min: SCALED as usize, pods_max: 2 * SCALED as usize });
+        let patch = ["patch", "rollouts.baton.dev", ROLLOUT, "-n", NAMESPACE, "--type=merge", "-p", &strategy];
+        self.stage.show(&patch).await?;
+        self.follower.until_complete(self.generation().await?, SCENE_SECONDS).await?;
+        let generation = self.set_image(FOURTH).await?;
+        let live = Live::start(self.stage)?;
+        self.follower.until_complete(generation, SCENE_SECONDS).await?;
+        let scene = scene.end(Some(THIRD))?;
+        live.stop().await?;
+        self.stage.show(&["get", "services", ROLLOUT, "-o", "wide", "-n", NAMESPACE]).await?;
+        self.expect_version(FOURTH).await?;
+        Ok(scene)
+    }
+
     async fn scale(&self) -> Result<Scene> {
         let mut scene = self.begin(format!("{REPLICAS} → {SCALED} instances"), SCALED).await?;
         // Nothing is replaced: none of those in service may go.
@@ -172,7 +222,6 @@ impl<'a> Actors<'a> {
 
     /// A scene in which `replicas` instances are replaced, within the budget of the spec.
     async fn begin(&self, title: String, replicas: i32) -> Result<Running<'_>> {
-        heading(&title);
         let spec = self.rollouts.get(ROLLOUT).await?.spec;
         ensure!(spec.min_ready_seconds == MIN_READY_SECONDS, "the judge counts with another minReadySeconds");
         let strategy = spec.strategy;
@@ -182,8 +231,13 @@ impl<'a> Actors<'a> {
             available_min: (replicas - count(&strategy.max_unavailable, false)) as usize,
             pods_max: (replicas + count(&strategy.max_surge, true)) as usize,
         };
+        Ok(self.begin_within(title, bounds))
+    }
+
+    fn begin_within(&self, title: String, bounds: Bounds) -> Running<'_> {
+        heading(&title);
         self.judge.begin(bounds);
-        Ok(Running { stage: self.stage, judge: &self.judge, title, began: Timestamp::now(), bounds, kill: None })
+        Running { stage: self.stage, judge: &self.judge, title, began: Timestamp::now(), bounds, kill: None }
     }
 
     /// Asks for another version, as a person would. Answers the spec's new generation.
@@ -199,6 +253,15 @@ impl<'a> Actors<'a> {
 
     async fn generation(&self) -> Result<i64> {
         self.rollouts.get(ROLLOUT).await?.metadata.generation.context("a Rollout without generation")
+    }
+
+    /// Fails unless the one instance is in service with this version.
+    async fn expect_of_one(&self, version: &str) -> Result<()> {
+        let what = format!("instance {ALONE} alone runs version {version}");
+        let is_it = |pod: &Facts| (pod.instance == ALONE) == (pod.version == version);
+        self.judge
+            .until(SCENE_SECONDS, &what, |pods| pods.iter().filter(|pod| pod.in_service()).all(is_it).then_some(()))
+            .await
     }
 
     /// Fails unless every Pod in service is of this version.

@@ -72,3 +72,26 @@ fn a_broken_pod_of_a_third_revision_makes_room_also_when_the_stable_one_was_dele
     assert_eq!(world.run(|_, _| ()), End::Done);
     assert_eq!(revisions_run(&world), "bbbb");
 }
+
+/// Found by a property: what a lost status or a pin has left at the very version that is rolled out is no better.
+///
+/// R15
+#[test]
+fn a_broken_pod_of_the_present_revision_makes_room_before_its_turn() {
+    let spec = json!({"strategy": {"maxSurge": 0, "maxUnavailable": 1, "batchSize": 1, "failureThreshold": 2}});
+    let fixture = Fixture::new("b a b!", 'b', spec).opened(2).settled();
+    assert!(fixture.looks().starts_with("-web-2-b Back; hold"), "{}", fixture.looks());
+    let mut world = World::new(fixture.snapshot, 5);
+    assert_eq!(world.run(|_, _| ()), End::Done);
+    assert_eq!(revisions_run(&world), "bbb");
+}
+
+/// Found by a property: a restart that becomes due because something before it is done does not overtake what was due.
+///
+/// R20
+#[test]
+fn a_restart_waits_for_what_comes_to_another_revision() {
+    let spec = json!({"restartAt": at(0).to_string(), "strategy": {"maxSurge": 0, "maxUnavailable": 1}});
+    let fixture = Fixture::new("a a b", 'a', spec);
+    assert!(say(&plan(&fixture.settled().snapshot)).starts_with("-web-2-b Back; hold"));
+}

@@ -21,8 +21,14 @@ impl<'a> Planner<'_, 'a, '_> {
         let lineage = view.lineage;
         let is_due = |slot: &&Slot<'_>| !slot.live.is_empty() && !slot.fresh && self.assigned(slot).is_some();
         let mut due: Vec<_> = view.slots.wanted().filter(is_due).collect();
-        // What was taken out of service for it is changed before another is; then what others wait for.
-        due.sort_by_key(|slot| (slot.live[0].in_service != Some(false), slot.pin.is_some()));
+        // What was taken out of service for it is changed before another is; then what others wait for. What becomes due only
+        // when something before it is done comes last: were it taken before what is due already, a controller that acts late on
+        // this look and one that acts on a later one would take an instance each.
+        due.sort_by_key(|slot| {
+            let by_batch =
+                slot.pin.is_none() && matches!(self.reason_of_change(slot), PodReason::Restart | PodReason::Pin);
+            (slot.live[0].in_service != Some(false), by_batch, slot.pin.is_some())
+        });
         if due.is_empty() {
             return;
         }
@@ -50,11 +56,11 @@ impl<'a> Planner<'_, 'a, '_> {
                     let to = self.assigned(slot).and_then(|to| gates::template_of(view, to, self.alarm));
                     &renew.clone().or(to)
                 }
-                // Beyond the opened slots `stable` is for refill, and for broken Pods of a third revision: they would use
+                // Beyond the opened slots `stable` is for refill, and for broken Pods of another revision: they would use
                 // up the budget for ever. Without it they go forward, if anything may.
                 _ if !opened => {
                     let effective = lineage.effective.map(|effective| &effective.name);
-                    let known = [view.memory.stable.as_ref(), effective].contains(&Some(&pod.revision));
+                    let known = slot.assigned.is_none() && effective == Some(&pod.revision);
                     let broken_at = broken_at(pod).filter(|_| !known && !self.available(pod));
                     if !broken_at.is_some_and(|at| self.alarm.passed(at)) {
                         continue;
