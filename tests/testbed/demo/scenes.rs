@@ -168,8 +168,10 @@ impl<'a> Actors<'a> {
     /// One instance goes back, and comes again; nothing happens to the others.
     async fn roll_back_one(&self) -> Result<Scene> {
         let title = format!("{THIRD} → {SECOND} → {THIRD}, instance {ALONE} alone");
-        let scene = self.begin(title, REPLICAS).await?;
-        let others = || self.judge.pods().into_iter().filter(|pod| pod.instance != ALONE).map(|pod| pod.uid);
+        let mut scene = self.begin(title, REPLICAS).await?;
+        scene.again = Some(SECOND);
+        let is_other = |pod: &Facts| pod.instance != ALONE && pod.in_service();
+        let others = || self.judge.pods().into_iter().filter(is_other).map(|pod| pod.uid);
         let before: BTreeSet<String> = others().collect();
         let instance = ALONE.to_string();
         let undo = ["baton", "undo", ROLLOUT, "--instances", &instance, "--reason", "one client sees old prices"];
@@ -181,7 +183,7 @@ impl<'a> Actors<'a> {
         self.follower.until_complete(self.generation().await?, SCENE_SECONDS).await?;
         self.expect_version(THIRD).await?;
         ensure!(others().collect::<BTreeSet<_>>() == before, "other Pods than that of instance {ALONE} were replaced");
-        scene.end(None)
+        scene.end(Some(SECOND))
     }
 
     /// A whole second set beside the first, and one write that has all requests go there.
@@ -237,7 +239,15 @@ impl<'a> Actors<'a> {
     fn begin_within(&self, title: String, bounds: Bounds) -> Running<'_> {
         heading(&title);
         self.judge.begin(bounds);
-        Running { stage: self.stage, judge: &self.judge, title, began: Timestamp::now(), bounds, kill: None }
+        Running {
+            stage: self.stage,
+            judge: &self.judge,
+            title,
+            began: Timestamp::now(),
+            bounds,
+            kill: None,
+            again: None,
+        }
     }
 
     /// Asks for another version, as a person would. Answers the spec's new generation.
@@ -283,6 +293,7 @@ struct Running<'a> {
     began: Timestamp,
     bounds: Bounds,
     kill: Option<Kill>,
+    again: Option<&'static str>,
 }
 
 impl Running<'_> {
@@ -292,8 +303,8 @@ impl Running<'_> {
         let observed = self.judge.end();
         let log = self.stage.audit_log.as_deref();
         let writes = log.map(|log| writes::of(log, &[OPERATOR_USER], self.began, ended)).transpose()?;
-        let Self { title, began, bounds, kill, .. } = self;
-        Ok(Scene { title, began, ended, bounds, observed, kill, writes, gone })
+        let Self { title, began, bounds, kill, again, .. } = self;
+        Ok(Scene { title, began, ended, bounds, observed, kill, writes, again, gone })
     }
 }
 

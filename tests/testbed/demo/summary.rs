@@ -30,7 +30,9 @@ pub struct Scene {
     pub kill: Option<Kill>,
     /// By the operator, if the API server notes who writes.
     pub writes: Option<Writes>,
-    /// A version that must not answer once the scene has ended.
+    /// A version that answers again from its beginning on.
+    pub again: Option<&'static str>,
+    /// A version that must not answer once the scene has ended, until another one has it again.
     pub gone: Option<&'static str>,
 }
 
@@ -92,7 +94,10 @@ impl Summary {
     /// Answers of a version that had gone.
     fn stragglers(&self, scene: &Scene) -> Option<String> {
         let gone = scene.gone?;
-        let late = self.load.seconds.iter().filter(|second| second.at >= scene.ended + FAREWELL);
+        let again = self.scenes.iter().filter(|later| later.began >= scene.ended && later.again == Some(gone));
+        let until = again.map(|later| later.began).min().unwrap_or(Timestamp::MAX);
+        let is_late = |at: Timestamp| at >= scene.ended + FAREWELL && at.as_second() < until.as_second();
+        let late = self.load.seconds.iter().filter(|second| is_late(second.at));
         let answers: u64 = late.filter_map(|second| second.counts.versions.get(gone)).sum();
         (answers > 0).then(|| format!("{}: version {gone} gave {answers} answers after it had gone", scene.title))
     }

@@ -56,6 +56,7 @@ fn good() -> Summary {
         observed: Observed { lowest_available: 6, most_pods: 10, created: 8, problems: vec![] },
         kill: Some(Kill { pod: "web-0-abc".into(), at: at(3_000), seen_at: at(3_150), back_at: at(4_000) }),
         writes: Some([("create pods".to_owned(), 8), ("update rollouts/status".to_owned(), 12)].into()),
+        again: None,
         gone: Some("1.0"),
     };
     Summary { scenes: vec![scene], load, listeners: listeners(), good: vec!["1.0", "1.1"], broken: "1.2-broken" }
@@ -126,6 +127,19 @@ fn whatever_is_wrong_is_told() {
     check(|it| it.load.seconds[8].counts.versions.extend([("1.0".into(), 2)]), "version 1.0 gave 2 answers after");
     check(|it| it.load.seconds[4].counts.ok = 0, "no request was answered in second 4");
     check(|it| drop(it.load.seconds.remove(6)), "no request was answered in second 6");
+}
+
+/// One instance that goes back has its version answer again; once it has come forward, no more.
+#[test]
+fn a_version_may_answer_again_where_a_scene_says_so() {
+    let mut summary = good();
+    let back =
+        Scene { began: at(7_000), ended: at(8_000), again: Some("1.0"), kill: None, ..summary.scenes[0].clone() };
+    summary.scenes.push(back);
+    summary.load.seconds[7].counts.versions.extend([("1.0".into(), 2)]);
+    assert_eq!(summary.problems(), [] as [&str; 0]);
+    summary.scenes[1].began = at(8_000);
+    assert_eq!(summary.problems().len(), 1, "{:?}", summary.problems());
 }
 
 #[test]
