@@ -15,7 +15,7 @@ use std::{
 use baton::{
     api::{
         Rollout,
-        names::{CONDITION_IN_SERVICE, LABEL_REVISION, RESERVED_PREFIX},
+        names::{ANNOTATION_OVERTAKEN, CONDITION_IN_SERVICE, LABEL_REVISION, RESERVED_PREFIX},
     },
     operator::clock::Clock,
     snapshot::wire::NodeView,
@@ -321,7 +321,7 @@ impl Docket {
             self.judge_deletion(commit, &uid);
         } else if let Some(before) = before.filter(|_| is_ours && !change.is_gone) {
             match what_is_changed(before, object) {
-                Changed::Service => {}
+                Changed::Service | Changed::Overtaken => {}
                 Changed::OutOfService | Changed::InPlace => self.judge_interruption(commit, &uid),
                 Changed::InService => self.forgive(commit, &uid),
                 Changed::Other => self.accuse("R10", format_args!("{} changes {}", commit.who, object.name())),
@@ -448,6 +448,8 @@ enum Changed {
     OutOfService,
     /// Images, labels, annotations, with the revision that says so.
     InPlace,
+    /// Nothing but its version.
+    Overtaken,
     Other,
 }
 
@@ -475,6 +477,9 @@ fn what_is_changed(before: &Object, after: &Object) -> Changed {
     if revision(before) != revision(after) && without(before, true) == without(after, true) {
         return Changed::InPlace;
     }
+    if is_overtaken(before, after) {
+        return Changed::Overtaken;
+    }
     if !before["spec"]["readinessGates"].is_array() || without(before, false) != without(after, false) {
         return Changed::Other;
     }
@@ -483,6 +488,20 @@ fn what_is_changed(before: &Object, after: &Object) -> Changed {
         (false, true) => Changed::InService,
         _ => Changed::Service,
     }
+}
+
+/// It was given another version, and a note of the one that it had.
+fn is_overtaken(before: &Object, after: &Object) -> bool {
+    let without = |object: &Object| {
+        let mut value = object.value().clone();
+        let annotations = value["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
+        let others = annotations.into_iter().filter(|(key, _)| key != ANNOTATION_OVERTAKEN).collect();
+        value["metadata"]["annotations"] = Value::Object(others);
+        value["metadata"]["resourceVersion"] = Value::Null;
+        value
+    };
+    let noted = &after["metadata"]["annotations"][ANNOTATION_OVERTAKEN];
+    *noted == before["metadata"]["resourceVersion"] && without(before) == without(after)
 }
 
 /// Processes of operators are called `a.1`.
