@@ -221,7 +221,7 @@ fn unconfirmed(look: &Look<'_>) -> Option<(&'static str, String)> {
 fn template_valid(look: &Look<'_>) -> Statement {
     use ConditionStatus::{False, True, Unknown};
     let say = |status, reason, message: &str| say(ConditionType::TemplateValid, status, reason, message);
-    let update = look.memory().update.as_ref().filter(|_| look.is_recorded());
+    let update = look.memory().update.as_ref().filter(|_| look.is_recorded);
     let answered = look.outcomes.iter().find_map(|outcome| match (&outcome.change, &outcome.result) {
         (Change::CheckTemplate { revision }, Applied::Checked(check)) if Some(revision) == update => Some(check),
         _ => None,

@@ -23,8 +23,7 @@ pub(super) fn counts(look: &Look<'_>, status: &mut RolloutStatus) {
     status.ready_replicas = in_use(&Pod::is_ready);
     status.available_replicas = in_use(&|pod| pod.is_available(look.spec().min_ready_seconds, snapshot.now));
     // Before the present spec has a revision, nothing runs it: else an old count would seem to be about the new generation.
-    status.updated_replicas =
-        if look.is_recorded() { live(&|pod| Some(pod.revision.as_str()) == effective) } else { 0 };
+    status.updated_replicas = if look.is_recorded { live(&|pod| Some(pod.revision.as_str()) == effective) } else { 0 };
     status.terminating_replicas =
         snapshot.pods.iter().filter(|pod| pod.deletion.is_some() && !pod.is_finished()).count() as i32;
 }

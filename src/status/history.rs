@@ -135,7 +135,7 @@ fn conclude(look: &Look<'_>, verdict: &Verdict, entries: &mut [HistoryEntry]) {
         (IN_PROGRESS, _) if verdict.reason == PARTLY_ROLLED_BACK => PARTLY_ROLLED_BACK,
         (IN_PROGRESS, Kind::Failed) if verdict.reason != "InvalidSpec" => FAILED,
         // What had stopped it was lifted: a larger threshold, an instance that came back.
-        (FAILED | PARTLY_ROLLED_BACK, Kind::InProgress) if look.memory().batch.is_some() && look.is_recorded() => {
+        (FAILED | PARTLY_ROLLED_BACK, Kind::InProgress) if look.memory().batch.is_some() && look.is_recorded => {
             IN_PROGRESS
         }
         _ => return,

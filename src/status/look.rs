@@ -23,6 +23,8 @@ pub(super) struct Look<'a> {
     pub active: Option<String>,
     /// Instances that are not as they should be, most important first.
     pub troubles: Vec<Trouble>,
+    /// The ControllerRevision of the present spec exists and is what status calls `updateRevision`.
+    pub is_recorded: bool,
 }
 
 impl<'a> Look<'a> {
@@ -30,7 +32,9 @@ impl<'a> Look<'a> {
         let slots = crate::plan::rollout::slots(snapshot, &plan.memory);
         let troubles = instances::troubles(snapshot, &slots, &plan.memory);
         let active = slots.sets().and_then(|sets| sets.told).map(str::to_owned);
-        Self { snapshot, plan, outcomes, before, slots, active, troubles }
+        let update = snapshot.revisions.iter().find(|known| Some(&known.name) == plan.memory.update.as_ref());
+        let is_recorded = update.is_some_and(|update| update.data == revision::data(&snapshot.rollout.spec));
+        Self { snapshot, plan, outcomes, before, slots, active, troubles, is_recorded }
     }
 
     /// An instance has a Pod that clients use, of which this is true.
@@ -79,11 +83,6 @@ impl<'a> Look<'a> {
     pub fn version_in_words(&self, name: Option<&String>) -> String {
         let version = self.version(name);
         if version.bytes().all(|byte| byte.is_ascii_digit()) { format!("version {version}") } else { version }
-    }
-
-    /// The ControllerRevision of the present spec exists and is what status calls `updateRevision`.
-    pub fn is_recorded(&self) -> bool {
-        self.revision(self.memory().update.as_ref()).is_some_and(|update| update.data == revision::data(self.spec()))
     }
 
     /// The wanted revision failed or was aborted: another one is worked towards.

@@ -96,7 +96,7 @@ fn spec_invalid(look: &Look<'_>) -> Option<Verdict> {
 
 /// Until the present spec has its ControllerRevision, all else would be about the spec before.
 fn not_recorded(look: &Look<'_>) -> Option<Verdict> {
-    (!look.is_recorded()).then(|| in_progress("RollingOut", "recording the revision of the present spec".into()))
+    (!look.is_recorded).then(|| in_progress("RollingOut", "recording the revision of the present spec".into()))
 }
 
 fn template_refused(look: &Look<'_>) -> Option<Verdict> {
