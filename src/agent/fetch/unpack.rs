@@ -10,7 +10,7 @@ use std::{
 
 use flate2::bufread::MultiGzDecoder;
 use tar::EntryType;
-use zip::ZipArchive;
+use zip::{ZipReadOptions, read::Config, unstable::read::ZipIterable};
 
 use super::{
     problem::{Problem, damaged, local, refused, rejected},
@@ -94,10 +94,13 @@ fn is_sparse(entry: &mut tar::Entry<'_, impl Read>) -> Result<bool, Problem> {
     Ok(extensions.flatten().any(|extension| extension.key_bytes().starts_with(b"GNU.sparse.")))
 }
 
+/// An entry at a time, as its directory names them: what reads that as a whole needs memory for all, and keeps one of each name.
 fn zip(tree: &mut Tree, file: impl Read + Seek) -> Result<(), Problem> {
-    let mut archive = ZipArchive::new(file).map_err(damaged)?;
-    for index in 0..archive.len() {
-        let mut entry = archive.by_index(index).map_err(damaged)?;
+    let mut archive = ZipIterable::try_new(file, Config::default()).map_err(damaged)?;
+    let entries = archive.files().map_err(damaged)?;
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(damaged)?;
+        let mut entry = entry.with_reader(entries.reader_mut(), ZipReadOptions::new()).map_err(damaged)?;
         let (path, mode) = (entry.name_raw().to_vec(), entry.unix_mode().unwrap_or(0));
         match mode & KIND {
             _ if entry.is_dir() => tree.folder(&path)?,
