@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! archive, archive.etag   what was fetched so far: a restarted container goes on from there
+//! archive.sha256          what that came to: one that was ended while it unpacked fetches nothing again
 //! unpacking/              not whole yet
 //! package/files           what containers see
 //! package/sha256          of the archive that it came from: it is fetched once a Pod
@@ -121,9 +122,12 @@ impl Fetch {
             println!("{} is there already", shown(url));
             return Ok(sha256);
         }
-        let secret = self.secret.as_deref().map(Secret::read).transpose()?.unwrap_or_default();
-        let download = Download { url, secret: &secret, place: &place, patience, limits };
-        download.run().await?;
+        let (kept, wanted) = (place.clone(), self.sha256.clone());
+        let is_whole = spawn_blocking(move || kept.is_whole(wanted.as_deref()));
+        if !is_whole.await.map_err(local("cannot read the archive"))? {
+            let secret = self.secret.as_deref().map(Secret::read).transpose()?.unwrap_or_default();
+            Download { url, secret: &secret, place: &place, patience, limits }.run().await?;
+        }
         println!("verifying and unpacking");
         let wanted = self.sha256.clone();
         spawn_blocking(move || place.take(wanted.as_deref(), limits)).await.map_err(local("cannot unpack"))?
@@ -154,6 +158,11 @@ impl Place {
         self.0.join("archive.etag")
     }
 
+    /// What the archive came to, once it was whole.
+    fn sha256(&self) -> PathBuf {
+        self.0.join("archive.sha256")
+    }
+
     fn unpacking(&self) -> PathBuf {
         self.0.join(format!("{}.part", package::FOLDER))
     }
@@ -167,11 +176,18 @@ impl Place {
         fs::read_to_string(self.package().join(package::SHA256)).ok()
     }
 
+    /// All of the archive is here, as its checksum proves.
+    fn is_whole(&self, wanted: Option<&str>) -> bool {
+        let noted = fs::read_to_string(self.sha256()).ok();
+        let proof = wanted.or(noted.as_deref());
+        proof.is_some_and(|proof| sha256_of(&self.archive()).is_ok_and(|found| found == proof))
+    }
+
     /// Verifies the archive that was fetched, and unpacks it.
     fn take(&self, wanted: Option<&str>, limits: Limits) -> Result<String, Problem> {
         let taken = self.verify(wanted).and_then(|sha256| self.unpack(sha256, limits));
         // Whatever became of it, the space is of use to others.
-        let _ = (fs::remove_file(self.archive()), fs::remove_file(self.etag()));
+        let _ = [self.archive(), self.etag(), self.sha256()].map(fs::remove_file);
         if taken.is_err() {
             let _ = fs::remove_dir_all(self.unpacking());
         }
@@ -182,7 +198,7 @@ impl Place {
         let found = sha256_of(&self.archive()).map_err(local("cannot read the archive"))?;
         match wanted.filter(|wanted| *wanted != found) {
             Some(wanted) => Err(rejected(format!("sha256 is {found}, and should be {wanted}"))),
-            None => Ok(found),
+            None => fs::write(self.sha256(), &found).map(|()| found).map_err(local("cannot write")),
         }
     }
 

@@ -198,6 +198,58 @@ async fn a_restarted_container_goes_on_and_a_changed_archive_begins_anew() {
     assert_eq!(server.requests(), 2);
 }
 
+/// A server may give less than it was asked for, and a proxy may break off where only this header tells.
+#[tokio::test]
+async fn a_part_is_not_taken_for_the_rest() {
+    let content = archive(&"1.4".repeat(10_000));
+    let half = content.len() / 2;
+    for (last, given) in [(half + 99, 100), (content.len() - 1, 100)] {
+        let served = content.clone();
+        let server = Server::start(move |number, headers| {
+            let range = format!("bytes {half}-{last}/{}", served.len());
+            let part = || futures::stream::iter([Ok::<_, std::io::Error>(served.slice(half..half + given))]);
+            match number {
+                0 => self::half(&served, "\"1\""),
+                // Without a length, as a proxy gives it.
+                1 => response(206).header("content-range", range).body(Body::from_stream(part())).unwrap(),
+                _ => rest(&served, headers),
+            }
+        })
+        .await;
+        let (_folder, fetched) = fetched(&server.url).await;
+        assert_eq!(fetched, Fetched::Unpacked { sha256: sha256(&content) }, "to {last}");
+        let range = format!("bytes={}-", half + given);
+        assert_eq!((server.requests(), server.header(2, "range")), (3, Some(range)));
+    }
+}
+
+/// C8: ended while it unpacked, by a lack of memory or its node: all of the archive is there.
+#[tokio::test]
+async fn a_whole_archive_is_not_fetched_again() {
+    let content = archive("1.4");
+    let given = content.clone();
+    let server = Server::start(move |_, _| whole(&given)).await;
+    let damaged = [&content[..content.len() - 1], b"x"].concat();
+    for (wanted, noted, kept, requests) in [
+        (true, false, content.to_vec(), 0),
+        (false, true, content.to_vec(), 0),
+        (true, true, damaged.clone(), 1),
+        (false, true, damaged, 2),
+        (false, false, content.to_vec(), 3),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("archive"), kept).unwrap();
+        if noted {
+            fs::write(folder.path().join("archive.sha256"), sha256(&content)).unwrap();
+        }
+        fs::create_dir_all(folder.path().join("package.part/files/leftover")).unwrap();
+        let fetch = Fetch { sha256: wanted.then(|| sha256(&content)), ..fetch(&server.url, &folder) };
+        assert_eq!(fetch.fetch(PATIENCE, LIMITS).await, Fetched::Unpacked { sha256: sha256(&content) });
+        assert_eq!((server.requests(), files(&folder)), (requests, vec!["package".to_owned()]), "{wanted} {noted}");
+        assert_eq!(fs::read_dir(folder.path().join("package/files")).unwrap().count(), 1);
+    }
+}
+
 /// A weak ETag, or none, says nothing about bytes.
 #[tokio::test]
 async fn without_a_strong_etag_all_is_fetched_again() {
