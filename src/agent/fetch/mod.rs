@@ -53,10 +53,10 @@ use crate::{
 const TERMINATION_LOG: &str = "/dev/termination-log";
 /// How long the server may give nothing before the package counts as unavailable: as long as an image may be.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Characters of a URL in messages.
-const URL_CHARS_MAX: usize = 200;
-/// Characters of what is said: the kubelet cuts off what is longer than 1 KiB, where a Pod has twelve containers.
-const MESSAGE_CHARS_MAX: usize = 600;
+/// Bytes of a URL in messages.
+const URL_BYTES_MAX: usize = 200;
+/// Bytes of what is said: the kubelet cuts off what is longer than 1 KiB, where a Pod has twelve containers.
+const MESSAGE_BYTES_MAX: usize = 600;
 /// Of every package.
 const LIMITS: Limits = Limits { archive_bytes: 2 << 30, bytes: 8 << 30, entries: 200_000 };
 
@@ -107,7 +107,7 @@ impl Fetch {
             Ok(url) => url,
             Err(why) => return Fetched::Rejected { message: format!("package.url cannot be read: {why}") },
         };
-        let named = |why: String| problem::clipped(&format!("package {}: {why}", shown(&url)), MESSAGE_CHARS_MAX);
+        let named = |why: String| problem::clipped(&format!("package {}: {why}", shown(&url)), MESSAGE_BYTES_MAX);
         match self.steps(&url, patience, limits).await {
             Ok(sha256) => Fetched::Unpacked { sha256 },
             Err(Problem::Rejected(why)) => Fetched::Rejected { message: named(why) },
@@ -141,7 +141,7 @@ fn shown(url: &Url) -> String {
     url.set_fragment(None);
     // Neither fails for http.
     let _ = (url.set_username(""), url.set_password(None));
-    problem::clipped(url.as_str(), URL_CHARS_MAX)
+    problem::clipped(url.as_str(), URL_BYTES_MAX)
 }
 
 /// The folder that everything is in.
