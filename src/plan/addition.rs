@@ -49,7 +49,8 @@ impl Addition {
     }
 
     /// Adds it, before the template's own init containers: these may need it. `sees` is told the list that a container is in.
-    pub fn add(self, spec: &mut Map<String, Value>, sees: impl Fn(&str, &Value) -> bool) {
+    pub fn add(mut self, spec: &mut Map<String, Value>, sees: impl Fn(&str, &Value) -> bool) {
+        keep_class(spec, &mut self.container);
         for field in FIELDS {
             let containers = spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten();
             for container in containers.filter(|container| sees(field, container)) {
@@ -64,6 +65,28 @@ impl Addition {
         let inits = [self.container].into_iter().chain(list(spec, "initContainers")).collect();
         spec.insert("initContainers".into(), Value::Array(inits));
     }
+}
+
+/// Where each container asks for exactly what it may use, the Pod is of the class Guaranteed: it stays so. One that ends before
+/// the others start asks for no more CPU than they, so that the Pod does not grow by it; its memory it needs.
+fn keep_class(spec: &Map<String, Value>, added: &mut Value) {
+    let is_exact = |container: &Value| {
+        let Value::Object(limits) = &container["resources"]["limits"] else { return false };
+        let requests = &container["resources"]["requests"];
+        let is_asked = |resource| requests.get(resource).is_none_or(|request| Some(request) == limits.get(resource));
+        ["cpu", "memory"].into_iter().all(|resource| limits.contains_key(resource) && is_asked(resource))
+    };
+    let own: Vec<_> = containers(spec).map(|(.., container)| container).collect();
+    let Some(first) = own.first().filter(|_| own.iter().all(is_exact)) else { return };
+    if !is_sidecar(added) {
+        added["resources"]["limits"]["cpu"] = first["resources"]["limits"]["cpu"].clone();
+    }
+    added["resources"]["requests"] = added["resources"]["limits"].clone();
+}
+
+/// A native one: an init container that goes on running.
+pub(super) fn is_sidecar(container: &Value) -> bool {
+    container["restartPolicy"] == "Always"
 }
 
 const FIELDS: [&str; 2] = ["containers", "initContainers"];

@@ -9,7 +9,7 @@
 //! Like the variables that every Pod gets, this is in no hash and no comparison: another version of the agent replaces no Pod.
 use serde_json::{Map, Value, json};
 
-use super::addition::{Addition, container, containers};
+use super::addition::{Addition, container, containers, is_sidecar};
 use crate::api::names;
 
 /// The volume that holds the agent, and what it must not forget while its container is restarted.
@@ -86,11 +86,6 @@ fn taken_port(container: &Value) -> Option<(usize, u16)> {
         let taken = [PORT_LOCAL, PORT_PROBES].into_iter().find(|taken| port["containerPort"] == *taken)?;
         Some((at, taken))
     })
-}
-
-/// A native one: an init container that goes on running.
-fn is_sidecar(container: &Value) -> bool {
-    container["restartPolicy"] == "Always"
 }
 
 fn own_mount() -> Value {

@@ -180,6 +180,29 @@ mod tests {
         assert!(why.starts_with("spec.template.spec.initContainers[0].name: baton.dev/agent: install adds"), "{why}");
     }
 
+    /// The kubelet gives a Pod the class Guaranteed where each container asks for exactly what it may use.
+    #[test]
+    fn a_guaranteed_pod_stays_one_and_grows_by_no_init_containers_cpu() {
+        let exact = json!({"limits": {"cpu": "100m", "memory": "1Gi"}, "requests": {"cpu": "100m"}});
+        let more = json!({"limits": {"cpu": "100m", "memory": "1Gi"}, "requests": {"cpu": "50m"}});
+        for (asked, cpu) in [("install", "100m"), ("sidecar", "200m")] {
+            for (last, is_guaranteed) in [(&exact, true), (&more, false), (&json!({}), false)] {
+                let mut spec = template();
+                for (container, resources) in
+                    [("/initContainers/0", &exact), ("/containers/0", &exact), ("/containers/1", last)]
+                {
+                    spec.pointer_mut(container).unwrap()["resources"] = resources.clone();
+                }
+                let pod = pod_with_agent(asked, &spec).unwrap();
+                for (added, cpu) in [(0, cpu), (1, "100m")] {
+                    let resources = &pod["initContainers"][added]["resources"];
+                    assert_eq!(resources["requests"] == resources["limits"], is_guaranteed, "{asked} {last}");
+                    assert_eq!(resources["limits"]["cpu"] == cpu, is_guaranteed || cpu == "200m", "{resources}");
+                }
+            }
+        }
+    }
+
     /// R14: reckoned by another program, in another language.
     #[test]
     fn the_hash_of_a_revision_with_a_package_never_changes() {
