@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::addition::{self, Addition};
 use crate::{
     api::{names, rollout::Package},
-    snapshot,
+    snapshot::package::{ARCHIVE_BYTES_MAX, BYTES_MAX, ENTRIES_MAX, FILES, FOLDER as PACKAGE},
 };
 
 /// The volume of what is fetched and unpacked.
@@ -49,7 +49,7 @@ pub(super) fn add(
          --agent-image (chart: agent.image.repository)",
     )?;
     let mount = json!({"name": VOLUME, "mountPath": package.mount_path, "subPath": files(), "readOnly": true});
-    let mut volumes = vec![json!({"name": VOLUME, "emptyDir": {}})];
+    let mut volumes = vec![json!({"name": VOLUME, "emptyDir": {"sizeLimit": size_limit()}})];
     if let Some(secret) = &package.secret_ref {
         volumes.push(json!({"name": SECRET.0, "secret": {"secretName": secret.name}}));
     }
@@ -60,9 +60,16 @@ pub(super) fn add(
     Ok(())
 }
 
+/// As much as the agent takes at most: an archive, what is in it, and a block of the node's disk that each entry fills in part.
+fn size_limit() -> String {
+    const BLOCK_BYTES: u64 = 4_096;
+    let bytes = ARCHIVE_BYTES_MAX + BYTES_MAX + ENTRIES_MAX * BLOCK_BYTES;
+    format!("{}Gi", bytes.div_ceil(1 << 30))
+}
+
 /// What is unpacked, within the volume; there once it is whole.
 fn files() -> String {
-    format!("{}/{}", snapshot::package::FOLDER, snapshot::package::FILES)
+    format!("{PACKAGE}/{FILES}")
 }
 
 fn container(package: &Package, bound: Option<&str>, image: &str) -> Value {
@@ -127,7 +134,7 @@ mod tests {
         let fetch = &spec["initContainers"][0];
         assert_eq!((&fetch["name"], &fetch["image"]), (&json!("baton-package"), &json!("registry/agent:1")));
         assert_eq!(fetch["volumeMounts"], json!([{"name": "baton-package", "mountPath": "/baton-package"}]));
-        assert_eq!(spec["volumes"][1], json!({"name": "baton-package", "emptyDir": {}}));
+        assert_eq!(spec["volumes"][1], json!({"name": "baton-package", "emptyDir": {"sizeLimit": "11Gi"}}));
         let url = "https://packages.example.com/web.tar.gz?v=$$(V)";
         assert_eq!(arguments(&spec), ["fetch", "--url", url, "--to", "/baton-package"]);
     }

@@ -58,7 +58,8 @@ const URL_BYTES_MAX: usize = 200;
 /// Bytes of what is said: the kubelet cuts off what is longer than 1 KiB, where a Pod has twelve containers.
 const MESSAGE_BYTES_MAX: usize = 600;
 /// Of every package.
-const LIMITS: Limits = Limits { archive_bytes: 2 << 30, bytes: 8 << 30, entries: 200_000 };
+const LIMITS: Limits =
+    Limits { archive_bytes: package::ARCHIVE_BYTES_MAX, bytes: package::BYTES_MAX, entries: package::ENTRIES_MAX };
 
 /// Downloads the package of a Rollout, verifies and unpacks it: tar.gz, tar.zst or zip.
 ///

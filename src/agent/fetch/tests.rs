@@ -204,15 +204,15 @@ async fn a_part_is_not_taken_for_the_rest() {
     let content = archive(&"1.4".repeat(10_000));
     let half = content.len() / 2;
     for (last, given) in [(half + 99, 100), (content.len() - 1, 100)] {
-        let served = content.clone();
+        let all = content.clone();
         let server = Server::start(move |number, headers| {
-            let range = format!("bytes {half}-{last}/{}", served.len());
-            let part = || futures::stream::iter([Ok::<_, std::io::Error>(served.slice(half..half + given))]);
+            let range = format!("bytes {half}-{last}/{}", all.len());
+            let part = || futures::stream::iter([Ok::<_, std::io::Error>(all.slice(half..half + given))]);
             match number {
-                0 => self::half(&served, "\"1\""),
+                0 => self::half(&all, "\"1\""),
                 // Without a length, as a proxy gives it.
                 1 => response(206).header("content-range", range).body(Body::from_stream(part())).unwrap(),
-                _ => rest(&served, headers),
+                _ => rest(&all, headers),
             }
         })
         .await;
