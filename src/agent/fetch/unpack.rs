@@ -33,7 +33,8 @@ pub fn unpack(archive: &Path, root: &Path, limits: Limits) -> Result<Tree, Probl
     let mut begin = Vec::new();
     (&mut file).take(4).read_to_end(&mut begin).map_err(local("cannot read the archive"))?;
     file.rewind().map_err(local("cannot read the archive"))?;
-    let (mut tree, file) = (Tree::new(root, limits)?, BufReader::with_capacity(1 << 16, file));
+    // A small buffer: who reads a zip goes to and fro, and each time it is filled anew.
+    let (mut tree, file) = (Tree::new(root, limits)?, BufReader::new(file));
     match begin.as_slice() {
         [0x1f, 0x8b, ..] => tar(&mut tree, MultiGzDecoder::new(file), limits)?,
         [0x28, 0xb5, 0x2f, 0xfd] => {
