@@ -9,6 +9,7 @@
 //! Like the variables that every Pod gets, this is in no hash and no comparison: another version of the agent replaces no Pod.
 use serde_json::{Map, Value, json};
 
+use super::addition::{Addition, container, containers, is_sidecar};
 use crate::api::names;
 
 /// The volume that holds the agent, and what it must not forget while its container is restarted.
@@ -25,11 +26,16 @@ const PORT_LOCAL: u16 = 9464;
 /// Processor time that it may use at most.
 const CPU: &str = "200m";
 
-/// Adds to the specification of a Pod what this value of the annotation asks for.
+/// Adds to the specification of a Pod what this value of the annotation asks for. `own` is what the template says of it.
 ///
 /// # Errors
 /// A sentence that names the field and the remedy; then nothing was added.
-pub(super) fn add(spec: &mut Map<String, Value>, asked: &str, image: Option<&str>) -> Result<(), String> {
+pub(super) fn add(
+    spec: &mut Map<String, Value>,
+    own: &Map<String, Value>,
+    asked: &str,
+    image: Option<&str>,
+) -> Result<(), String> {
     let container = match asked {
         names::AGENT_OWN => return Ok(()),
         names::AGENT_INSTALL => install as fn(&str) -> Value,
@@ -48,58 +54,24 @@ pub(super) fn add(spec: &mut Map<String, Value>, asked: &str, image: Option<&str
             names::ANNOTATION_HAS_AGENT
         )
     })?;
-    let container = container(image);
-    check(spec, asked, &container)?;
-    let mount = own_mount();
-    for (field, all) in [("containers", true), ("initContainers", false)] {
-        let Some(containers) = spec.get_mut(field).and_then(Value::as_array_mut) else { continue };
-        for container in containers.iter_mut().filter(|container| all || is_sidecar(container)) {
-            push(container, "volumeMounts", mount.clone());
-        }
+    let by = format!("{}: {asked}", names::ANNOTATION_HAS_AGENT);
+    let volumes = vec![json!({"name": VOLUME, "emptyDir": {}})];
+    let addition = Addition { by, container: container(image), volumes, mount: own_mount() };
+    addition.check(own)?;
+    if is_sidecar(&addition.container) {
+        check_ports(own, &addition.by)?;
     }
-    let mut volumes = list(spec, "volumes");
-    volumes.push(json!({"name": VOLUME, "emptyDir": {}}));
-    spec.insert("volumes".into(), Value::Array(volumes));
-    // Before the template's own: these may be sidecars that need it.
-    let mut inits = list(spec, "initContainers");
-    inits.insert(0, container);
-    spec.insert("initContainers".into(), Value::Array(inits));
+    addition.add(spec, |field, container| field == "containers" || is_sidecar(container));
     Ok(())
 }
 
-/// Nothing of the template's own has a name or a place that is taken.
-fn check(spec: &Map<String, Value>, asked: &str, added: &Value) -> Result<(), String> {
-    let annotation = names::ANNOTATION_HAS_AGENT;
-    if list(spec, "volumes").iter().any(|volume| volume["name"] == VOLUME) {
-        return Err(format!(
-            "spec.template.spec.volumes: {annotation}: {asked} adds the emptyDir {VOLUME} itself; remove or rename the one \
-             that is there, with its mounts"
-        ));
-    }
-    for field in ["containers", "initContainers"] {
-        for (index, container) in list(spec, field).iter().enumerate() {
-            if container["name"] == added["name"] {
-                return Err(format!(
-                    "spec.template.spec.{field}[{index}].name: {annotation}: {asked} adds the container {} itself; remove or \
-                     rename this one, or use own",
-                    added["name"].as_str().unwrap_or_default()
-                ));
-            }
-            let mounts = container["volumeMounts"].as_array();
-            let is_there =
-                |mount: &&Value| mount["mountPath"].as_str().map(|path| path.trim_end_matches('/')) == Some(FOLDER);
-            if mounts.into_iter().flatten().any(|mount| is_there(&mount)) {
-                return Err(format!(
-                    "spec.template.spec.{field}[{index}].volumeMounts: {annotation}: {asked} mounts its volume at {FOLDER}; \
-                     mount this one elsewhere"
-                ));
-            }
-            if let Some((at, port)) = taken_port(container).filter(|_| is_sidecar(added)) {
-                return Err(format!(
-                    "spec.template.spec.{field}[{index}].ports[{at}].containerPort: {annotation}: {asked} adds an agent that \
-                     listens on {port} itself; use another port here, or own and an agent with --port and --probes"
-                ));
-            }
+fn check_ports(own: &Map<String, Value>, by: &str) -> Result<(), String> {
+    for (field, index, container) in containers(own) {
+        if let Some((at, port)) = taken_port(&container) {
+            return Err(format!(
+                "spec.template.spec.{field}[{index}].ports[{at}].containerPort: {by} adds an agent that listens on {port} \
+                 itself; use another port here, or own and an agent with --port and --probes"
+            ));
         }
     }
     Ok(())
@@ -113,52 +85,6 @@ fn taken_port(container: &Value) -> Option<(usize, u16)> {
     ports.find_map(|(at, port)| {
         let taken = [PORT_LOCAL, PORT_PROBES].into_iter().find(|taken| port["containerPort"] == *taken)?;
         Some((at, taken))
-    })
-}
-
-/// A native one: an init container that goes on running.
-fn is_sidecar(container: &Value) -> bool {
-    container["restartPolicy"] == "Always"
-}
-
-pub(super) fn list(spec: &Map<String, Value>, field: &str) -> Vec<Value> {
-    spec.get(field).and_then(Value::as_array).cloned().unwrap_or_default()
-}
-
-pub(super) fn push(container: &mut Value, field: &str, entry: Value) {
-    match container.get_mut(field).and_then(Value::as_array_mut) {
-        Some(entries) => entries.push(entry),
-        None => container[field] = json!([entry]),
-    }
-}
-
-/// Starts under Pod security "restricted", whatever the template says of its own containers; and under a ResourceQuota, which
-/// refuses a Pod of which any container says less than it counts.
-pub(super) fn container(
-    name: &str,
-    image: &str,
-    arguments: &[String],
-    (cpu, memory): (&str, &str),
-    mounts: &[Value],
-) -> Value {
-    json!({
-        "name": name,
-        "image": image,
-        "command": ["baton-agent"],
-        "args": arguments,
-        "resources": {
-            "requests": {"cpu": "5m", "memory": "16Mi"},
-            "limits": {"cpu": cpu, "memory": memory},
-        },
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": true,
-            "runAsNonRoot": true,
-            "runAsUser": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "volumeMounts": mounts,
     })
 }
 
@@ -207,9 +133,9 @@ mod tests {
     }
 
     fn added(asked: &str) -> Value {
-        let mut spec = spec();
-        add(&mut spec, asked, Some("registry/agent:1")).unwrap();
-        Value::Object(spec)
+        let mut after = spec();
+        add(&mut after, &spec(), asked, Some("registry/agent:1")).unwrap();
+        Value::Object(after)
     }
 
     /// Names of the volumes that each container mounts.
@@ -284,7 +210,8 @@ mod tests {
         let with = |asked: &str, field: &str, at: usize, port: Value| {
             let mut spec = Value::Object(spec());
             spec[field][at]["ports"] = json!([{"containerPort": 8080}, port]);
-            add(spec.as_object_mut().unwrap(), asked, Some("registry/agent:1"))
+            let own = spec.as_object().unwrap();
+            add(&mut own.clone(), own, asked, Some("registry/agent:1"))
         };
         let why = with("sidecar", "containers", 1, json!({"containerPort": 9465})).unwrap_err();
         assert!(why.starts_with("spec.template.spec.containers[1].ports[1].containerPort: "), "{why}");
@@ -298,9 +225,9 @@ mod tests {
 
     #[test]
     fn own_adds_nothing_and_needs_no_image() {
-        let mut own = spec();
-        add(&mut own, "own", None).unwrap();
-        assert_eq!(own, spec());
+        let mut after = spec();
+        add(&mut after, &spec(), "own", None).unwrap();
+        assert_eq!(after, spec());
     }
 
     #[test]
@@ -309,7 +236,7 @@ mod tests {
             let mut spec = Value::Object(spec());
             *spec.pointer_mut(pointer).unwrap() = value;
             let mut after = spec.as_object().unwrap().clone();
-            let why = add(&mut after, asked, image).unwrap_err();
+            let why = add(&mut after, spec.as_object().unwrap(), asked, image).unwrap_err();
             assert_eq!(Value::Object(after), spec, "{why}");
             why
         };
@@ -319,14 +246,14 @@ mod tests {
         let other = refused("inject", image, "/volumes", json!([]));
         assert!(other.contains("\"inject\" is none of own, install and sidecar"), "{other}");
         for (asked, pointer, value, field) in [
-            ("install", "/volumes", json!([{"name": "baton"}]), "spec.template.spec.volumes: "),
+            ("install", "/volumes", json!([{"name": "baton"}]), "spec.template.spec.volumes[0].name: "),
             ("install", "/containers/1/name", json!("baton-install"), "spec.template.spec.containers[1].name: "),
             ("sidecar", "/initContainers/0/name", json!("baton-agent"), "spec.template.spec.initContainers[0].name: "),
             (
                 "sidecar",
                 "/containers/0/volumeMounts/0/mountPath",
                 json!("/baton/"),
-                "spec.template.spec.containers[0].volumeMounts: ",
+                "spec.template.spec.containers[0].volumeMounts[0].mountPath: ",
             ),
         ] {
             let why = refused(asked, image, pointer, value);

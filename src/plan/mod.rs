@@ -3,6 +3,7 @@
 //! rollout. Broken input gives a [`Hold`] with a reason, never an error or a panic.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod addition;
 mod agent;
 pub mod change;
 pub mod in_place;

@@ -8,10 +8,10 @@
 //! Like the agent, this is in no hash and no comparison: only `spec.package` itself is.
 use serde_json::{Map, Value, json};
 
-use super::agent::{self, list, push};
+use super::addition::{self, Addition};
 use crate::{
     api::{names, rollout::Package},
-    snapshot,
+    snapshot::package::{ARCHIVE_BYTES_MAX, BYTES_MAX, ENTRIES_MAX, FILES, FOLDER as PACKAGE},
 };
 
 /// The volume of what is fetched and unpacked.
@@ -37,7 +37,7 @@ pub(super) fn is_bound_by_fetch(data: &Value) -> bool {
 /// Adds the package to the specification of a Pod, before the agent is: what that needs in each container is not for this one.
 ///
 /// # Errors
-/// There is no image to fetch it with: a sentence that names the field and the remedy.
+/// A sentence that names the field and the remedy; then nothing was added.
 pub(super) fn add(
     spec: &mut Map<String, Value>,
     package: &Package,
@@ -49,26 +49,27 @@ pub(super) fn add(
          --agent-image (chart: agent.image.repository)",
     )?;
     let mount = json!({"name": VOLUME, "mountPath": package.mount_path, "subPath": files(), "readOnly": true});
-    for field in ["initContainers", "containers"] {
-        let containers = spec.get_mut(field).and_then(Value::as_array_mut);
-        containers.into_iter().flatten().for_each(|container| push(container, "volumeMounts", mount.clone()));
-    }
-    let mut volumes = list(spec, "volumes");
-    volumes.push(json!({"name": VOLUME, "emptyDir": {}}));
+    let mut volumes = vec![json!({"name": VOLUME, "emptyDir": {"sizeLimit": size_limit()}})];
     if let Some(secret) = &package.secret_ref {
         volumes.push(json!({"name": SECRET.0, "secret": {"secretName": secret.name}}));
     }
-    spec.insert("volumes".into(), Value::Array(volumes));
-    // Before the template's own, which may be part of the application.
-    let mut inits = list(spec, "initContainers");
-    inits.insert(0, container(package, bound, image));
-    spec.insert("initContainers".into(), Value::Array(inits));
+    let container = container(package, bound, image);
+    let addition = Addition { by: "spec.package".into(), container, volumes, mount };
+    addition.check(spec)?;
+    addition.add(spec, |_, _| true);
     Ok(())
+}
+
+/// As much as the agent takes at most: an archive, what is in it, and a block of the node's disk that each entry fills in part.
+fn size_limit() -> String {
+    const BLOCK_BYTES: u64 = 4_096;
+    let bytes = ARCHIVE_BYTES_MAX + BYTES_MAX + ENTRIES_MAX * BLOCK_BYTES;
+    format!("{}Gi", bytes.div_ceil(1 << 30))
 }
 
 /// What is unpacked, within the volume; there once it is whole.
 fn files() -> String {
-    format!("{}/{}", snapshot::package::FOLDER, snapshot::package::FILES)
+    format!("{PACKAGE}/{FILES}")
 }
 
 fn container(package: &Package, bound: Option<&str>, image: &str) -> Value {
@@ -81,7 +82,7 @@ fn container(package: &Package, bound: Option<&str>, image: &str) -> Value {
         arguments.extend(["--secret", SECRET.1]);
         mounts.push(json!({"name": SECRET.0, "mountPath": SECRET.1, "readOnly": true}));
     }
-    agent::container(names::CONTAINER_PACKAGE, image, &escaped(&arguments), LIMITS, &mounts)
+    addition::container(names::CONTAINER_PACKAGE, image, &escaped(&arguments), LIMITS, &mounts)
 }
 
 /// Kubernetes expands `$(NAME)` in arguments: a URL may contain it, and means itself.
@@ -102,13 +103,16 @@ mod tests {
         of(&json!({"package": package})).unwrap()
     }
 
-    fn added(package: &Package, bound: Option<&str>) -> Value {
-        let spec = json!({
+    fn template() -> Value {
+        json!({
             "initContainers": [{"name": "migrate"}],
             "containers": [{"name": "web", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}, {"name": "log"}],
             "volumes": [{"name": "data", "emptyDir": {}}],
-        });
-        let mut spec = spec.as_object().unwrap().clone();
+        })
+    }
+
+    fn added(package: &Package, bound: Option<&str>) -> Value {
+        let mut spec = template().as_object().unwrap().clone();
         add(&mut spec, package, bound, IMAGE).unwrap();
         Value::Object(spec)
     }
@@ -130,7 +134,7 @@ mod tests {
         let fetch = &spec["initContainers"][0];
         assert_eq!((&fetch["name"], &fetch["image"]), (&json!("baton-package"), &json!("registry/agent:1")));
         assert_eq!(fetch["volumeMounts"], json!([{"name": "baton-package", "mountPath": "/baton-package"}]));
-        assert_eq!(spec["volumes"][1], json!({"name": "baton-package", "emptyDir": {}}));
+        assert_eq!(spec["volumes"][1], json!({"name": "baton-package", "emptyDir": {"sizeLimit": "11Gi"}}));
         let url = "https://packages.example.com/web.tar.gz?v=$$(V)";
         assert_eq!(arguments(&spec), ["fetch", "--url", url, "--to", "/baton-package"]);
     }
@@ -154,6 +158,58 @@ mod tests {
         assert_eq!(spec.to_string().matches("/baton-package-secret").count(), 2);
     }
 
+    /// The Pod of a template with this agent and a package.
+    fn pod_with_agent(asked: &str, spec: &Value) -> Result<Value, String> {
+        let template = json!({"metadata": {"annotations": {"baton.dev/agent": asked}}, "spec": spec});
+        let package = package(&json!({}));
+        let recipe = revision::PodRecipe {
+            rollout: "web",
+            namespace: "shop",
+            rollout_uid: "u",
+            slot: 0,
+            revision: "web-b",
+            hash: "b",
+            data: &json!({"package": package, "template": template}),
+            restarted_at: None,
+            package_sha256: None,
+            agent_image: IMAGE,
+            is_gated: false,
+        };
+        revision::pod(&recipe, "web-0-b").map(|mut pod| pod["spec"].take())
+    }
+
+    /// Its first init container is not the Pod's: the package's is.
+    #[test]
+    fn what_the_agent_cannot_be_added_to_is_named_as_the_template_has_it() {
+        let mut spec = template();
+        spec["initContainers"][0]["name"] = json!("baton-install");
+        let why = pod_with_agent("install", &spec).unwrap_err();
+        assert!(why.starts_with("spec.template.spec.initContainers[0].name: baton.dev/agent: install adds"), "{why}");
+    }
+
+    /// The kubelet gives a Pod the class Guaranteed where each container asks for exactly what it may use.
+    #[test]
+    fn a_guaranteed_pod_stays_one_and_grows_by_no_init_containers_cpu() {
+        let exact = json!({"limits": {"cpu": "100m", "memory": "1Gi"}, "requests": {"cpu": "100m"}});
+        let more = json!({"limits": {"cpu": "100m", "memory": "1Gi"}, "requests": {"cpu": "50m"}});
+        for (asked, cpu) in [("install", "100m"), ("sidecar", "200m")] {
+            for (last, is_guaranteed) in [(&exact, true), (&more, false), (&json!({}), false)] {
+                let mut spec = template();
+                for (container, resources) in
+                    [("/initContainers/0", &exact), ("/containers/0", &exact), ("/containers/1", last)]
+                {
+                    spec.pointer_mut(container).unwrap()["resources"] = resources.clone();
+                }
+                let pod = pod_with_agent(asked, &spec).unwrap();
+                for (added, cpu) in [(0, cpu), (1, "100m")] {
+                    let resources = &pod["initContainers"][added]["resources"];
+                    assert_eq!(resources["requests"] == resources["limits"], is_guaranteed, "{asked} {last}");
+                    assert_eq!(resources["limits"]["cpu"] == cpu, is_guaranteed || cpu == "200m", "{resources}");
+                }
+            }
+        }
+    }
+
     /// R14: reckoned by another program, in another language.
     #[test]
     fn the_hash_of_a_revision_with_a_package_never_changes() {
@@ -169,6 +225,38 @@ mod tests {
         spec["package"]["sha256"] = json!("0".repeat(64));
         spec["package"]["secretRef"] = json!({"name": "packages"});
         assert_eq!(hash(&spec), "plq2smdzms");
+    }
+
+    /// The API server would refuse each Pod, for a volume or a mount that the template does not have.
+    #[test]
+    fn what_the_template_has_itself_is_said_with_its_field_and_the_remedy() {
+        for (pointer, value, said) in [
+            ("/volumes/0/name", "baton-package", "volumes[0].name: spec.package adds the volume baton-package itself"),
+            (
+                "/volumes/0/name",
+                "baton-package-secret",
+                "volumes[0].name: spec.package adds the volume baton-package-s",
+            ),
+            (
+                "/containers/1/name",
+                "baton-package",
+                "containers[1].name: spec.package adds the container baton-package",
+            ),
+            ("/initContainers/0/name", "baton-package", "initContainers[0].name: spec.package adds the container"),
+            (
+                "/containers/0/volumeMounts/0/mountPath",
+                "/opt/app/",
+                "containers[0].volumeMounts[0].mountPath: spec.package",
+            ),
+        ] {
+            let mut spec = template();
+            *spec.pointer_mut(pointer).unwrap() = json!(value);
+            let mut after = spec.as_object().unwrap().clone();
+            let package = package(&json!({"secretRef": {"name": "packages"}}));
+            let why = add(&mut after, &package, None, IMAGE).unwrap_err();
+            assert!(why.starts_with(&format!("spec.template.spec.{said}")), "{why}");
+            assert_eq!(Value::Object(after), spec, "{why}");
+        }
     }
 
     #[test]

@@ -171,13 +171,14 @@ pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Result<Value, String> {
     if let Some(at) = recipe.restarted_at {
         annotations.insert(names::ANNOTATION_RESTARTED_AT.to_owned(), json!(at.to_string()));
     }
-    let mut spec = object_at(&template, "/spec");
+    let own = object_at(&template, "/spec");
+    let mut spec = own.clone();
     let asked = annotations.get(names::ANNOTATION_HAS_AGENT);
     if let Some(wanted) = package::of(recipe.data) {
         package::add(&mut spec, &wanted, recipe.package_sha256, recipe.agent_image)?;
     }
     if let Some(asked) = asked {
-        agent::add(&mut spec, asked.as_str().unwrap_or_default(), recipe.agent_image)?;
+        agent::add(&mut spec, &own, asked.as_str().unwrap_or_default(), recipe.agent_image)?;
     }
     if asked.is_some() || recipe.is_gated {
         let mut gates = spec.get("readinessGates").and_then(Value::as_array).cloned().unwrap_or_default();

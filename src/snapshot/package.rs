@@ -10,6 +10,13 @@ pub const FILES: &str = "files";
 /// Below [`FOLDER`]: a file with the SHA-256 of the archive.
 pub const SHA256: &str = "sha256";
 
+/// Of an archive.
+pub const ARCHIVE_BYTES_MAX: u64 = 2 << 30;
+/// Of all files that are in it.
+pub const BYTES_MAX: u64 = 8 << 30;
+/// Files, folders and links that are in it.
+pub const ENTRIES_MAX: u64 = 200_000;
+
 /// Digits of a SHA-256.
 const SHA256_DIGITS: usize = 64;
 

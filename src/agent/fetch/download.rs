@@ -89,19 +89,21 @@ impl Download<'_> {
         // Without a version of which the server says that it is the same byte by byte, all is fetched again.
         let known = fs::read_to_string(self.place.etag()).ok().filter(|_| self.length() > 0);
         let response = self.ask(client, known.as_deref()).await?;
-        let file = match response.status() {
-            StatusCode::PARTIAL_CONTENT if known.is_some() && starts_at(&response) == Some(self.length()) => {
-                self.resume()
-            }
-            StatusCode::OK => self.begin(&response),
+        let part = part(&response).filter(|(first, _)| known.is_some() && *first == self.length());
+        let (file, total) = match (response.status(), part) {
+            (StatusCode::PARTIAL_CONTENT, Some((_, total))) => (self.resume(), Some(total)),
+            (StatusCode::OK, _) => (self.begin(&response), response.content_length()),
             // Not what was asked for: it may have been asked for too much.
-            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
+            (StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, _) => {
                 let _ = fs::remove_file(self.place.etag());
                 return Err(Problem::Unavailable("the server cannot go on where it broke off".into()));
             }
-            status => return Err(answered(status)),
+            (status, _) => return Err(answered(status)),
         };
-        self.receive(response, file.map_err(local("cannot write the archive"))?).await
+        self.receive(response, file.map_err(local("cannot write the archive"))?, total).await?;
+        // A part may be less than what was asked for, and end early without a length of its own.
+        let is_whole = total.is_none_or(|total| total == self.length());
+        is_whole.then_some(()).ok_or_else(|| Problem::Unavailable("the server broke off".into()))
     }
 
     /// The answer of the server that the URL's own one redirects to, if it does. Only the URL's own is told the credentials:
@@ -140,9 +142,8 @@ impl Download<'_> {
     }
 
     /// Writes what comes, and says how far it is.
-    async fn receive(&self, mut response: Response, mut file: File) -> Result<(), Problem> {
+    async fn receive(&self, mut response: Response, mut file: File, total: Option<u64>) -> Result<(), Problem> {
         let mut length = self.length();
-        let total = response.content_length().map(|rest| length.saturating_add(rest));
         let of_total = total.map(|total| format!(" of {}", mebibytes(total))).unwrap_or_default();
         self.check(total.unwrap_or(length))?;
         let mut said_at = Instant::now();
@@ -183,9 +184,13 @@ fn redirect(from: &Url, response: &Response) -> Result<Option<Url>, Problem> {
     Ok(Some(to))
 }
 
-fn starts_at(response: &Response) -> Option<u64> {
+/// Where a part begins, and how much all is: its own end, where the server does not say.
+fn part(response: &Response) -> Option<(u64, u64)> {
     let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
-    range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
+    let (range, total) = range.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let end = last.parse::<u64>().ok()?.checked_add(1)?;
+    Some((first.parse().ok()?, total.parse().unwrap_or(end)))
 }
 
 /// Without the address: there may be a signature in it.

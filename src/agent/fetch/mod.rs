@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! archive, archive.etag   what was fetched so far: a restarted container goes on from there
+//! archive.sha256          what that came to: one that was ended while it unpacked fetches nothing again
 //! unpacking/              not whole yet
 //! package/files           what containers see
 //! package/sha256          of the archive that it came from: it is fetched once a Pod
@@ -52,12 +53,13 @@ use crate::{
 const TERMINATION_LOG: &str = "/dev/termination-log";
 /// How long the server may give nothing before the package counts as unavailable: as long as an image may be.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Characters of a URL in messages.
-const URL_CHARS_MAX: usize = 200;
-/// Characters of what is said: the kubelet cuts off what is longer than 1 KiB, where a Pod has twelve containers.
-const MESSAGE_CHARS_MAX: usize = 600;
+/// Bytes of a URL in messages.
+const URL_BYTES_MAX: usize = 200;
+/// Bytes of what is said: the kubelet cuts off what is longer than 1 KiB, where a Pod has twelve containers.
+const MESSAGE_BYTES_MAX: usize = 600;
 /// Of every package.
-const LIMITS: Limits = Limits { archive_bytes: 2 << 30, bytes: 8 << 30, entries: 200_000 };
+const LIMITS: Limits =
+    Limits { archive_bytes: package::ARCHIVE_BYTES_MAX, bytes: package::BYTES_MAX, entries: package::ENTRIES_MAX };
 
 /// Downloads the package of a Rollout, verifies and unpacks it: tar.gz, tar.zst or zip.
 ///
@@ -106,7 +108,7 @@ impl Fetch {
             Ok(url) => url,
             Err(why) => return Fetched::Rejected { message: format!("package.url cannot be read: {why}") },
         };
-        let named = |why: String| problem::clipped(&format!("package {}: {why}", shown(&url)), MESSAGE_CHARS_MAX);
+        let named = |why: String| problem::clipped(&format!("package {}: {why}", shown(&url)), MESSAGE_BYTES_MAX);
         match self.steps(&url, patience, limits).await {
             Ok(sha256) => Fetched::Unpacked { sha256 },
             Err(Problem::Rejected(why)) => Fetched::Rejected { message: named(why) },
@@ -121,9 +123,12 @@ impl Fetch {
             println!("{} is there already", shown(url));
             return Ok(sha256);
         }
-        let secret = self.secret.as_deref().map(Secret::read).transpose()?.unwrap_or_default();
-        let download = Download { url, secret: &secret, place: &place, patience, limits };
-        download.run().await?;
+        let (kept, wanted) = (place.clone(), self.sha256.clone());
+        let is_whole = spawn_blocking(move || kept.is_whole(wanted.as_deref()));
+        if !is_whole.await.map_err(local("cannot read the archive"))? {
+            let secret = self.secret.as_deref().map(Secret::read).transpose()?.unwrap_or_default();
+            Download { url, secret: &secret, place: &place, patience, limits }.run().await?;
+        }
         println!("verifying and unpacking");
         let wanted = self.sha256.clone();
         spawn_blocking(move || place.take(wanted.as_deref(), limits)).await.map_err(local("cannot unpack"))?
@@ -137,7 +142,7 @@ fn shown(url: &Url) -> String {
     url.set_fragment(None);
     // Neither fails for http.
     let _ = (url.set_username(""), url.set_password(None));
-    problem::clipped(url.as_str(), URL_CHARS_MAX)
+    problem::clipped(url.as_str(), URL_BYTES_MAX)
 }
 
 /// The folder that everything is in.
@@ -154,6 +159,11 @@ impl Place {
         self.0.join("archive.etag")
     }
 
+    /// What the archive came to, once it was whole.
+    fn sha256(&self) -> PathBuf {
+        self.0.join("archive.sha256")
+    }
+
     fn unpacking(&self) -> PathBuf {
         self.0.join(format!("{}.part", package::FOLDER))
     }
@@ -167,11 +177,18 @@ impl Place {
         fs::read_to_string(self.package().join(package::SHA256)).ok()
     }
 
+    /// All of the archive is here, as its checksum proves.
+    fn is_whole(&self, wanted: Option<&str>) -> bool {
+        let noted = fs::read_to_string(self.sha256()).ok();
+        let proof = wanted.or(noted.as_deref());
+        proof.is_some_and(|proof| sha256_of(&self.archive()).is_ok_and(|found| found == proof))
+    }
+
     /// Verifies the archive that was fetched, and unpacks it.
     fn take(&self, wanted: Option<&str>, limits: Limits) -> Result<String, Problem> {
         let taken = self.verify(wanted).and_then(|sha256| self.unpack(sha256, limits));
         // Whatever became of it, the space is of use to others.
-        let _ = (fs::remove_file(self.archive()), fs::remove_file(self.etag()));
+        let _ = [self.archive(), self.etag(), self.sha256()].map(fs::remove_file);
         if taken.is_err() {
             let _ = fs::remove_dir_all(self.unpacking());
         }
@@ -182,7 +199,7 @@ impl Place {
         let found = sha256_of(&self.archive()).map_err(local("cannot read the archive"))?;
         match wanted.filter(|wanted| *wanted != found) {
             Some(wanted) => Err(rejected(format!("sha256 is {found}, and should be {wanted}"))),
-            None => Ok(found),
+            None => fs::write(self.sha256(), &found).map(|()| found).map_err(local("cannot write")),
         }
     }
 

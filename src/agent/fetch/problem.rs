@@ -1,8 +1,8 @@
 //! What may go wrong with a package.
 use std::{error::Error, fmt::Display};
 
-/// Characters of a path in messages.
-const PATH_CHARS_MAX: usize = 200;
+/// Bytes of a path in messages.
+const PATH_BYTES_MAX: usize = 200;
 
 /// Why there is no package: a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +26,12 @@ pub fn local<E: Display>(what: &str) -> impl Fn(E) -> Problem {
 
 /// An archive that cannot be read on.
 pub fn damaged(error: impl Display) -> Problem {
-    rejected(format!("the archive is damaged: {}", clipped(&printable(&error.to_string()), PATH_CHARS_MAX)))
+    rejected(format!("the archive is damaged: {}", clipped(&printable(&error.to_string()), PATH_BYTES_MAX)))
 }
 
 /// What is wrong with an entry of an archive.
 pub fn refused(path: &[u8], why: &str) -> Problem {
-    let path = clipped(&String::from_utf8_lossy(path), PATH_CHARS_MAX);
+    let path = clipped(&String::from_utf8_lossy(path), PATH_BYTES_MAX);
     rejected(format!("the archive is refused: {path:?} {why}"))
 }
 
@@ -51,10 +51,20 @@ pub fn causes(error: &dyn Error) -> String {
     all.split_off(all.len().saturating_sub(2)).join(": ")
 }
 
-/// At most so many characters, the last one `…` where there were more.
-pub fn clipped(text: &str, chars_max: usize) -> String {
-    match text.char_indices().nth(chars_max) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(chars_max - 1).chain(['…']).collect(),
+/// At most so many bytes as JSON has them, the last character `…` where there were more.
+pub fn clipped(text: &str, bytes_max: usize) -> String {
+    if text.chars().map(bytes_in_json).sum::<usize>() <= bytes_max {
+        return text.to_owned();
+    }
+    let mut left = bytes_max.saturating_sub('…'.len_utf8());
+    let fits = |char: &char| left.checked_sub(bytes_in_json(*char)).inspect(|rest| left = *rest).is_some();
+    text.chars().take_while(fits).chain(['…']).collect()
+}
+
+fn bytes_in_json(char: char) -> usize {
+    match char {
+        '"' | '\\' => 2,
+        char if char.is_control() => r"\u0000".len(),
+        char => char.len_utf8(),
     }
 }

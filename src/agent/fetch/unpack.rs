@@ -10,7 +10,7 @@ use std::{
 
 use flate2::bufread::MultiGzDecoder;
 use tar::EntryType;
-use zip::ZipArchive;
+use zip::{ZipReadOptions, read::Config, unstable::read::ZipIterable};
 
 use super::{
     problem::{Problem, damaged, local, refused, rejected},
@@ -33,7 +33,8 @@ pub fn unpack(archive: &Path, root: &Path, limits: Limits) -> Result<Tree, Probl
     let mut begin = Vec::new();
     (&mut file).take(4).read_to_end(&mut begin).map_err(local("cannot read the archive"))?;
     file.rewind().map_err(local("cannot read the archive"))?;
-    let (mut tree, file) = (Tree::new(root, limits)?, BufReader::with_capacity(1 << 16, file));
+    // A small buffer: who reads a zip goes to and fro, and each time it is filled anew.
+    let (mut tree, file) = (Tree::new(root, limits)?, BufReader::new(file));
     match begin.as_slice() {
         [0x1f, 0x8b, ..] => tar(&mut tree, MultiGzDecoder::new(file), limits)?,
         [0x28, 0xb5, 0x2f, 0xfd] => {
@@ -94,10 +95,13 @@ fn is_sparse(entry: &mut tar::Entry<'_, impl Read>) -> Result<bool, Problem> {
     Ok(extensions.flatten().any(|extension| extension.key_bytes().starts_with(b"GNU.sparse.")))
 }
 
+/// An entry at a time, as its directory names them: what reads that as a whole needs memory for all, and keeps one of each name.
 fn zip(tree: &mut Tree, file: impl Read + Seek) -> Result<(), Problem> {
-    let mut archive = ZipArchive::new(file).map_err(damaged)?;
-    for index in 0..archive.len() {
-        let mut entry = archive.by_index(index).map_err(damaged)?;
+    let mut archive = ZipIterable::try_new(file, Config::default()).map_err(damaged)?;
+    let entries = archive.files().map_err(damaged)?;
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(damaged)?;
+        let mut entry = entry.with_reader(entries.reader_mut(), ZipReadOptions::new()).map_err(damaged)?;
         let (path, mode) = (entry.name_raw().to_vec(), entry.unix_mode().unwrap_or(0));
         match mode & KIND {
             _ if entry.is_dir() => tree.folder(&path)?,

@@ -211,6 +211,25 @@ fn what_is_small_when_packed_is_bounded_when_unpacked() {
     }
 }
 
+/// Its directory is read an entry at a time: one of millions would not fit into memory. Here its last entry is damaged.
+#[test]
+fn a_zips_directory_is_read_no_further_than_its_bound() {
+    let files: Vec<Entry> = (0..150).map(|number| file(&number.to_string(), "")).collect();
+    let mut many = zip(&files);
+    let last = many.windows(4).rposition(|bytes| bytes == b"PK\x01\x02").unwrap();
+    many[last] = b'x';
+    assert_eq!(refusal(&many), "the archive has more than 100 entries");
+}
+
+#[test]
+fn a_zip_has_no_file_twice() {
+    let mut twice = zip(&[file("aa", "one"), file("ab", "two")]);
+    while let Some(at) = twice.windows(2).position(|bytes| bytes == b"ab") {
+        twice[at + 1] = b'a';
+    }
+    assert_eq!(refusal(&twice), r#"the archive is refused: "aa" is there twice"#);
+}
+
 #[test]
 fn what_is_no_archive_or_damaged_is_said_to_be() {
     let good = gz(&tar(&[file("a", &"content".repeat(1_000))]));

@@ -232,3 +232,29 @@ async fn a_package_without_a_checksum_stays_what_it_was_first() {
     stage.complete(90).await;
     assert_eq!(stage.found().await.into_values().collect::<Vec<_>>(), ["first", "first"]);
 }
+
+/// C8: the class is the API server's word; what it would refuse is said before, with the field.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_takes_no_class_from_a_pod_and_no_place_that_is_taken() {
+    let stage = stage("packages-class").await;
+    let container = |mount: &str| {
+        json!({
+            "name": "web",
+            "image": "example.local/sleeper:1",
+            "command": ["sleeper"],
+            "resources": {"limits": {"cpu": "50m", "memory": "32Mi"}},
+            "volumeMounts": [{"name": "data", "mountPath": mount}],
+        })
+    };
+    let template = |mount: &str| json!({"spec": {"containers": [container(mount)], "volumes": [{"name": "data", "emptyDir": {}}]}});
+    let package = json!({"url": "http://127.0.0.1:1/web.tar.gz", "mountPath": "/opt/app"});
+    stage.roll("1", json!({"replicas": 1, "package": package, "template": template("/opt/app/")})).await;
+    let said = "spec.template.spec.containers[0].volumeMounts[0].mountPath: spec.package mounts its volume at /opt/app; mount \
+                this one elsewhere";
+    let is_said = |rollout: &Rollout| rollout.status.as_ref().is_some_and(|status| status.waiting_for.contains(said));
+    stage.until(30, said, is_said).await;
+
+    stage.roll("1", json!({"replicas": 1, "package": package, "template": template("/opt/data")})).await;
+    let pod = stage.live_are(30, 1).await.remove(0);
+    assert_eq!(pod.status.unwrap().qos_class.as_deref(), Some("Guaranteed"), "{:?}", pod.spec);
+}
