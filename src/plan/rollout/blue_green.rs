@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | assigned | what slots are assigned, as with any strategy | [`Slot::live`] |
 //! | kept | the one in use, while that is another; after a switch the one before, for scaleDownDelaySeconds | [`Slot::kept`] |
-//! | others | all else: a preview that was superseded or given up, an old set whose time is over | [`Slot::others`] |
+//! | others | all else: a preview that was superseded or given up; an old set whose time is over, or in whose time a third version came | [`Slot::others`] |
 //!
 //! Which set is in use, the Service says: its selector is read, and nothing is remembered beside it.
 //!
@@ -13,7 +13,7 @@
 //! [`Slot::others`]: super::Slot::others
 use jiff::Timestamp;
 
-use super::{Alarm, View, after, budget::counts, gates, lineage::Lineage, recreate};
+use super::{Alarm, View, after, budget::counts, failure::seconds, gates, lineage::Lineage, recreate};
 use crate::{
     api::{
         names::LABEL_ROLLOUT,
@@ -32,8 +32,8 @@ pub struct Sets<'a> {
     pub active: Option<&'a str>,
     /// Revision of the set that stays beside the assigned one.
     pub kept: Option<&'a str>,
-    /// Until when it stays; None: as long as it is in use.
-    pub kept_until: Option<Timestamp>,
+    /// Revision that clients used before the last switch, and until when its Pods stay, whether they are kept or not.
+    pub before: Option<(&'a str, Timestamp)>,
     /// What the Service selects. None: not known, or Pods of any revision.
     pub selected: Option<&'a str>,
     /// The same as status has told it last, where the Service has not been read yet: not to act upon.
@@ -60,19 +60,17 @@ impl<'a> Sets<'a> {
         };
         let selected = service.and_then(Service::revision).filter(exists);
         let active = selected.or(name(lineage.stable));
-        let before = || {
-            let Switched { from, at } = service?.switched.as_ref()?;
+        let before = service.and_then(|service| service.switched.as_ref()).and_then(|Switched { from, at }| {
             let until = after(*at, i64::from(delay_seconds));
-            let stays = until > snapshot.now && Some(from.as_str()) != target && exists(&from.as_str());
-            stays.then_some((from.as_str(), Some(until)))
-        };
-        let in_use = active.filter(|active| Some(*active) != target).map(|active| (active, None));
-        let kept = in_use.or_else(before);
+            let stays = until > snapshot.now && Some(from.as_str()) != selected && exists(&from.as_str());
+            stays.then_some((from.as_str(), until))
+        });
+        let mut used = [active, before.map(|(before, _)| before)].into_iter().flatten();
         Some(Self {
             target,
             active,
-            kept: kept.map(|(kept, _)| kept),
-            kept_until: kept.and_then(|(_, until)| until),
+            kept: used.find(|used| Some(*used) != target),
+            before,
             selected,
             told: match snapshot.services.active {
                 ServiceSeen::Unknown => {
@@ -118,8 +116,23 @@ pub(super) fn preview_held(view: &View<'_>) -> Option<Hold> {
             let message = format!("clients get Pods of any revision until the Service selects {active}");
             Some(Hold { reason: HoldReason::ServiceUnread, message, until: None })
         }
-        None => recreate::hold(view.snapshot.pods.iter().map(|pod| &**pod).filter(is_other), view.lineage.effective?),
+        None => {
+            let mut others = view.snapshot.pods.iter().map(|pod| &**pod).filter(is_other);
+            let hold = recreate::hold(others.clone(), view.lineage.effective?)?;
+            Some(if others.any(|pod| view.slots.was_in_use(pod)) { until_they_go(hold, sets) } else { hold })
+        }
     }
+}
+
+/// What waits for Pods that clients used a moment ago can be told until when.
+fn until_they_go(hold: Hold, sets: &Sets<'_>) -> Hold {
+    let Some((_, until)) = sets.before else { return hold };
+    let message = format!(
+        "{}; clients used them until a moment ago, they stay until {} (spec.strategy.blueGreen.scaleDownDelaySeconds)",
+        hold.message,
+        seconds(until).0
+    );
+    Hold { message, until: Some(until), ..hold }
 }
 
 /// What to do with the Services, and what holds the switch.
@@ -132,7 +145,7 @@ pub(super) struct Switch {
 /// Has the Services select what they should.
 pub(super) fn switch(view: &View<'_>, alarm: &mut Alarm) -> Switch {
     let Some(sets) = view.slots.sets() else { return Switch::default() };
-    if let Some(until) = sets.kept_until {
+    if let Some((_, until)) = sets.before {
         alarm.passed(until);
     }
     if let Some(hold) = trouble_of_active(view) {

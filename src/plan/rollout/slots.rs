@@ -217,7 +217,13 @@ impl<'a> Slots<'a> {
         self.sets.is_none_or(|sets| sets.is_in_use(&pod.revision))
     }
 
-    /// The same for people and listeners, also where nothing may be done upon it.
+    /// They used it until a moment ago: some, and what leads them, have yet to hear of the switch.
+    pub fn was_in_use(&self, pod: &Pod) -> bool {
+        let before = self.sets.and_then(|sets| sets.before);
+        pod.is_ready() && before.is_some_and(|(before, _)| before == pod.revision)
+    }
+
+    /// The same as [`Self::is_in_use`] for people and listeners, also where nothing may be done upon it.
     pub fn is_told_in_use(&self, pod: &Pod) -> bool {
         self.sets.and_then(|sets| sets.told).is_none_or(|told| pod.revision == told)
     }

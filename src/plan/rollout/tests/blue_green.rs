@@ -140,6 +140,40 @@ fn both_sets_are_kept_whole() {
     assert_eq!(does(&broken.settled()), "Service web: a → b; -web-2-b Scale", "clients need the other one");
 }
 
+/// Clients use `b`, which has completed, since 20 s; before it was `a`.
+fn switched(slots: &str, want: char) -> Fixture {
+    let mut fixture = Fixture::new(slots, want, spec(&json!({}))).serving(Some('b'));
+    fixture.snapshot.revisions.iter_mut().find(|revision| revision.name == "b").unwrap().completed_at = Some(at(-20));
+    switched_from(&mut fixture, 'a', -20);
+    fixture
+}
+
+/// B3: what clients used a moment ago stays for its time, whoever supersedes it, and also beyond replicas.
+#[test]
+fn what_clients_used_a_moment_ago_stays_for_its_time() {
+    let mut third = switched("ab ab", 'c').opened(2).settled();
+    let held = "hold OldPods: web-0-a (a) and 1 more must end before c starts; clients used them until a moment ago, they stay until 1970-01-12T13:46:50Z (spec.strategy.blueGreen.scaleDownDelaySeconds)";
+    assert_eq!((third.looks().as_str(), plan(&third.snapshot).wake_at), (held, Some(at(10))));
+    third.snapshot.now = at(10);
+    assert_eq!(does(&third), "-web-0-a Superseded; -web-1-a Superseded");
+    let broken = switched("a~b ab", 'c').opened(2).settled();
+    assert_eq!(does(&broken), "-web-0-a Superseded", "nobody uses it");
+    let mut shrunk = switched("ab ab ab", 'b');
+    shrunk.snapshot.rollout.spec.replicas = 2;
+    let mut shrunk = shrunk.settled();
+    assert_eq!((does(&shrunk).as_str(), plan(&shrunk.snapshot).wake_at), ("-web-2-b Scale", Some(at(10))));
+    shrunk.snapshot.pods.retain(|pod| pod.name != "web-1-b");
+    assert!(does(&shrunk).contains("+web-1-b"), "they take no room from what clients use: {}", shrunk.looks());
+    shrunk.snapshot.now = at(10);
+    assert!(does(&shrunk).contains("-web-2-a Scale"), "{}", shrunk.looks());
+    let mut back = switched("ab ab", 'a').opened(2);
+    back.snapshot.rollout.spec.restart_at = Some(Time(at(-1)));
+    let mut back = back.settled();
+    assert_eq!(does(&back), "", "a restart is no reason to end them either");
+    back.snapshot.now = at(10);
+    assert_eq!(does(&back.settled()), "-web-0-a Restart; -web-1-a Restart");
+}
+
 /// B3: a preview that is superseded ends before the next one is made; what clients use stays.
 #[test]
 fn a_superseded_preview_ends_first() {
@@ -166,10 +200,7 @@ fn an_abort_before_the_switch_ends_the_new_set() {
 /// The old set stays until its time is over, whoever leads by then: the Service says when it was switched.
 #[test]
 fn the_old_set_stays_for_a_while() {
-    let mut fixture = Fixture::new("ab ab", 'b', spec(&json!({}))).serving(Some('b'));
-    fixture.snapshot.revisions.iter_mut().find(|revision| revision.name == "b").unwrap().completed_at = Some(at(-20));
-    switched_from(&mut fixture, 'a', -20);
-    let mut fixture = fixture.settled();
+    let mut fixture = switched("ab ab", 'b').settled();
     assert_eq!((does(&fixture).as_str(), plan(&fixture.snapshot).wake_at), ("", Some(at(10))));
     fixture.snapshot.now = at(10);
     assert_eq!(does(&fixture), "-web-0-a Superseded; -web-1-a Superseded");
