@@ -157,9 +157,10 @@ pub(super) fn switch(view: &View<'_>, alarm: &mut Alarm) -> Switch {
     // Between two versions, before the batch of the later one is opened, there is nothing to switch to.
     let is_opened = view.slots.opened() >= view.replicas();
     let is_ready = is_opened && view.slots.wanted().all(|slot| view.slots.is_in_place(slot));
+    let is_due = is_ready || (is_opened && !is_new() && is_rescue(view, sets));
     let hold =
-        if is_ready && !sets.is_switched() { unseen.clone().filter(|_| is_new()).or_else(|| held(view)) } else { None };
-    let to = match sets.target.filter(|_| is_ready && hold.is_none()) {
+        if is_due && !sets.is_switched() { unseen.clone().filter(|_| is_new()).or_else(|| held(view)) } else { None };
+    let to = match sets.target.filter(|_| is_due && hold.is_none()) {
         // Without the key clients would get Pods of any set.
         None if sets.selected.is_none() && sets.active.is_some_and(|active| serves(view, active)) => sets.active,
         to => to,
@@ -172,6 +173,12 @@ pub(super) fn switch(view: &View<'_>, alarm: &mut Alarm) -> Switch {
     let preview = services.preview.seen().zip(sets.target.filter(|_| is_ready && unseen.is_none()));
     let preview = preview.and_then(|(service, to)| point(service, to, None));
     Switch { changes: active.into_iter().chain(preview).collect(), hold: hold.or(unseen) }
+}
+
+/// Nobody answers in the set that clients use, and somebody would in the assigned one.
+fn is_rescue(view: &View<'_>, sets: &Sets<'_>) -> bool {
+    let answers = |revision: &str| view.snapshot.pods.iter().any(|pod| pod.revision == revision && pod.is_ready());
+    sets.selected.is_some_and(|selected| !answers(selected)) && sets.target.is_some_and(|target| serves(view, target))
 }
 
 /// It has an available Pod.

@@ -174,6 +174,19 @@ fn what_clients_used_a_moment_ago_stays_for_its_time() {
     assert_eq!(does(&back.settled()), "-web-0-a Restart; -web-1-a Restart");
 }
 
+/// B3 C1: while nobody of the set in use answers, going back waits for no second instance; a version that clients have
+/// not used is another matter.
+#[test]
+fn the_way_back_is_not_made_to_wait_while_clients_get_nothing() {
+    assert_eq!(does(&switched("ab! a~b!", 'a').opened(2).settled()), "Service web: b → a");
+    assert_eq!(does(&switched("ab a~b!", 'a').opened(2).settled()), "", "one of them answers");
+    assert_eq!(does(&switched("a~b! a~b!", 'a').opened(2).settled()), "", "nobody answers either");
+    assert_eq!(does(&switched("cb! c~b!", 'c').opened(2).settled()), "", "nobody has tried it");
+    let mut paused = switched("ab! a~b!", 'a').opened(2).settled();
+    paused.snapshot.rollout.spec.paused = true;
+    assert_eq!(does(&paused.settled()), "");
+}
+
 /// B3: a preview that is superseded ends before the next one is made; what clients use stays.
 #[test]
 fn a_superseded_preview_ends_first() {
