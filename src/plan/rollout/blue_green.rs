@@ -6,11 +6,13 @@
 //! | kept | the one in use, while that is another; after a switch the one before, for scaleDownDelaySeconds | [`Slot::kept`] |
 //! | others | all else: a preview that was superseded or given up; an old set whose time is over, or in whose time a third version came | [`Slot::others`] |
 //!
-//! Which set is in use, the Service says: its selector is read, and nothing is remembered beside it.
+//! Which set is in use, the Service says: its selector is read. Only while somebody has taken the key away status says it.
 //!
 //! [`Slot::live`]: super::Slot::live
 //! [`Slot::kept`]: super::Slot::kept
 //! [`Slot::others`]: super::Slot::others
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::{Alarm, View, after, budget::counts, failure::seconds, gates, lineage::Lineage, recreate};
@@ -28,7 +30,7 @@ use crate::{
 pub struct Sets<'a> {
     /// Revision that slots are assigned.
     pub target: Option<&'a str>,
-    /// Revision that clients get: as the Service says, else the stable one.
+    /// Revision that clients get: as the Service says, else as status has told last, else what most available Pods run.
     pub active: Option<&'a str>,
     /// Revision of the set that stays beside the assigned one.
     pub kept: Option<&'a str>,
@@ -36,7 +38,7 @@ pub struct Sets<'a> {
     pub before: Option<(&'a str, Timestamp)>,
     /// What the Service selects. None: not known, or Pods of any revision.
     pub selected: Option<&'a str>,
-    /// The same as status has told it last, where the Service has not been read yet: not to act upon.
+    /// The same, or as status has told it last.
     pub told: Option<&'a str>,
 }
 
@@ -59,26 +61,17 @@ impl<'a> Sets<'a> {
                 || snapshot.pods.iter().any(|pod| pod.revision == *name && pod.is_live())
         };
         let selected = service.and_then(Service::revision).filter(exists);
-        let active = selected.or(name(lineage.stable));
+        let status = snapshot.rollout.status.as_ref();
+        let told = selected.or_else(|| status?.active_revision.as_deref().filter(exists));
+        let stable = name(lineage.stable);
+        let active = told.or_else(|| most_available(snapshot, stable?)).or(stable);
         let before = service.and_then(|service| service.switched.as_ref()).and_then(|Switched { from, at }| {
             let until = after(*at, i64::from(delay_seconds));
             let stays = until > snapshot.now && Some(from.as_str()) != selected && exists(&from.as_str());
             stays.then_some((from.as_str(), until))
         });
         let mut used = [active, before.map(|(before, _)| before)].into_iter().flatten();
-        Some(Self {
-            target,
-            active,
-            kept: used.find(|used| Some(*used) != target),
-            before,
-            selected,
-            told: match snapshot.services.active {
-                ServiceSeen::Unknown => {
-                    snapshot.rollout.status.as_ref().and_then(|status| status.active_revision.as_deref())
-                }
-                _ => selected,
-            },
-        })
+        Some(Self { target, active, kept: used.find(|used| Some(*used) != target), before, selected, told })
     }
 
     /// Whether clients may use Pods of this revision.
@@ -92,10 +85,24 @@ impl<'a> Sets<'a> {
     }
 }
 
-/// The kept set's revision, where a Pod that it lost comes back: what has failed since clients used it does not.
+/// Where a Service selects none and nobody remembers: selecting this one takes least from clients. In doubt the stable one.
+fn most_available<'a>(snapshot: &'a Snapshot, stable: &str) -> Option<&'a str> {
+    snapshot.services.active.seen()?;
+    let min_ready_seconds = snapshot.rollout.spec.min_ready_seconds;
+    let mut available: BTreeMap<&str, usize> = BTreeMap::new();
+    for pod in snapshot.pods.iter().filter(|pod| pod.is_available(min_ready_seconds, snapshot.now)) {
+        *available.entry(&pod.revision).or_default() += 1;
+    }
+    available.into_iter().max_by_key(|(revision, pods)| (*pods, *revision == stable)).map(|(revision, _)| revision)
+}
+
+/// The kept set's revision, where a Pod that it lost comes back: what has failed since clients used it does not, nor what nobody
+/// has told them to use.
 pub(super) fn refills<'a>(view: &View<'a>) -> Option<&'a Revision> {
     let sets = view.slots.sets()?;
-    let kept = view.snapshot.revisions.iter().find(|revision| Some(revision.name.as_str()) == sets.kept)?;
+    let is_told = |kept: &&Revision| sets.told.is_some() || view.lineage.is_stable(&kept.name);
+    let kept = view.snapshot.revisions.iter().find(|revision| Some(revision.name.as_str()) == sets.kept);
+    let kept = kept.filter(is_told)?;
     let has_failed = kept.failed_at.is_some_and(|failed| kept.completed_at.is_none_or(|completed| completed < failed));
     (sets.kept == sets.active || !has_failed).then_some(kept)
 }

@@ -255,6 +255,16 @@ fn a_key_that_is_gone_is_set_again() {
     fixture = fixture.serving(None).settled();
     assert_eq!(does(&fixture), "Service web: a");
     assert_eq!(does(&Fixture::new("a a", 'a', spec(&json!({}))).serving(None).settled()), "Service web: a");
+    // What clients used, as far as anybody remembers; else what takes least from them.
+    fixture.snapshot.rollout.status.as_mut().unwrap().active_revision = Some("b".into());
+    assert_eq!(does(&fixture.settled()), "Service web: b");
+    let most = |slots| does(&begun(slots).serving(None).settled());
+    assert_eq!(most("a~b a~b ab~"), "Service web: b");
+    assert_eq!(most("ab a~b ab~"), "Service web: a", "as many of both");
+    let mut gone = begun("ab ab~").serving(Some('x')).settled();
+    assert_eq!(does(&gone), "Service web: x → a", "it selects what does not exist");
+    gone.snapshot.rollout.status.as_mut().unwrap().active_revision = Some("x".into());
+    assert_eq!(does(&gone), "Service web: x → a");
 }
 
 /// A restart: a new Pod beside each old one, within the set that clients use.

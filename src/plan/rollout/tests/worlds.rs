@@ -249,8 +249,8 @@ fn check_alone(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result
     Ok(())
 }
 
-/// BlueGreen: clients get a revision only once every instance runs it, available; or, where they get any, the stable one; or one
-/// that they have used before, where nobody answers them.
+/// BlueGreen: clients get a revision only once every instance runs it, available; or, where they get any, what most Pods run; or
+/// one that they have used before, where nobody answers them.
 fn check_switch(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result<(), TestCaseError> {
     let replicas = snapshot.rollout.spec.replicas;
     for change in &planned.changes {
@@ -258,7 +258,18 @@ fn check_switch(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Resul
         let at_it = |pod: &&Arc<Pod>| pod.revision == *revision && is_available(snapshot, pod, skew_seconds);
         let slots: BTreeSet<i32> = snapshot.pods.iter().filter(at_it).map(|pod| pod.slot).collect();
         let is_whole = (0..replicas).all(|slot| slots.contains(&slot));
-        let is_first_key = selected(snapshot).is_none() && Some(revision) == planned.memory.stable.as_ref();
+        let exists = |name: &str| {
+            snapshot.revisions.iter().any(|known| known.name == name)
+                || snapshot.pods.iter().any(|pod| pod.revision == name)
+        };
+        let available = |name: &str| {
+            let pods = snapshot.pods.iter().filter(|pod| is_available(snapshot, pod, skew_seconds));
+            pods.filter(|pod| pod.revision == name).count()
+        };
+        let most = snapshot.pods.iter().map(|pod| available(&pod.revision)).max();
+        // A clock that is behind knows less of who is available.
+        let is_most = available(revision) > 0 && (skew_seconds != 0 || Some(available(revision)) == most);
+        let is_first_key = !selected(snapshot).is_some_and(exists) && is_most;
         let has_completed =
             snapshot.revisions.iter().any(|known| known.name == *revision && known.completed_at.is_some());
         let answers = |pod: &&Arc<Pod>| selected(snapshot) == Some(&pod.revision) && pod.is_ready();
