@@ -233,9 +233,19 @@ impl<'a> Slots<'a> {
         self.renewal.is_due(pod)
     }
 
-    /// Runs exactly what it is assigned, it is available, and the listeners that it holds run.
+    /// Runs exactly what it is assigned, it is available, and the listeners that it should hold run.
     pub fn is_done(&self, slot: &Slot<'_>) -> bool {
-        self.is_in_place(slot) && agents::are_listeners_settled(self.snapshot, slot.live[0])
+        self.is_in_place(slot)
+            && agents::are_listeners_settled(self.snapshot, slot.live[0])
+            && !self.awaits_listeners(slot)
+    }
+
+    /// Since the switch its old Pod has yet to give its listeners to the new one: they are where clients are.
+    fn awaits_listeners(&self, slot: &Slot<'_>) -> bool {
+        let is_switched = self.sets.is_some_and(|sets| sets.is_switched());
+        let mut old = slot.kept.iter().chain(&slot.others).filter(|_| is_switched);
+        let is_heir = |pod: &&Pod| agents::is_heir(self.snapshot, pod);
+        slot.live.first().is_some_and(is_heir) && old.any(|pod| agents::holds(self.snapshot, pod))
     }
 
     /// [`Self::is_done`], whatever its listeners do.
@@ -260,6 +270,7 @@ impl<'a> Slots<'a> {
         }
         match best.available_later(self.min_ready_seconds, self.now) {
             Some(at) => format!("ready, available at {}", failure::seconds(at).0),
+            None if self.awaits_listeners(slot) => "its listeners move".into(),
             None if best.is_ready() && slot.live.len() == 1 => "its listeners start".into(),
             None if best.is_ready() => "old Pod leaves".into(),
             None => "not ready".into(),

@@ -14,7 +14,7 @@ use crate::{
             plan,
         },
     },
-    snapshot::{ServiceSeen, Snapshot, Switched},
+    snapshot::{ServiceSeen, SessionState, Snapshot, Switched},
 };
 
 fn spec(more: &serde_json::Value) -> serde_json::Value {
@@ -185,6 +185,30 @@ fn the_way_back_is_not_made_to_wait_while_clients_get_nothing() {
     let mut paused = switched("ab! a~b!", 'a').opened(2).settled();
     paused.snapshot.rollout.spec.paused = true;
     assert_eq!(does(&paused.settled()), "");
+}
+
+/// B3 X8: it completes once the listeners have come with the clients; one that fails in the new set takes all back.
+#[test]
+fn a_run_is_over_when_its_listeners_have_moved() {
+    let holding = |old, new| {
+        let mut fixture = begun("ab ab").serving(Some('b'));
+        switched_from(&mut fixture, 'a', 0);
+        fixture.holding(&[("web-0-a", old, old), ("web-1-a", 0, 0), ("web-0-b", new, new), ("web-1-b", 0, 0)])
+    };
+    let mut moving = holding(2, 0);
+    assert_eq!(moving.looks(), "hold PreviousBatchNotHealthy: batch 1/1: web-0 (its listeners move)");
+    assert_eq!(holding(0, 2).looks(), "b completed");
+    moving.agent("web-0-b").failing = Some((3, "feed-1".into(), "ConnectTimeout".into()));
+    let moving = moving.settled();
+    assert_eq!(
+        does(&moving),
+        "b failed (ListenerFailed: web-0: listener feed-1 has failed 3 times in a row: ConnectTimeout)"
+    );
+    let mut world = World::new(moving.snapshot, 5);
+    assert_eq!((world.run(|_, _| {}), selects(&world.snapshot)), (End::Done, Some("a")));
+    let mut nobody = holding(2, 0);
+    nobody.agent("web-0-b").session = SessionState::Unclaimed;
+    assert_eq!(nobody.looks(), "b completed", "there is nobody who could take them");
 }
 
 /// B3: a preview that is superseded ends before the next one is made; what clients use stays.
