@@ -11,7 +11,7 @@ use super::{
     lineage::Lineage,
     package::Bound,
     pins::Target,
-    reached, replicas,
+    reached, recreate, replicas,
 };
 use crate::{
     api::rollout::{OnFailure, Pin},
@@ -96,7 +96,7 @@ impl<'a> Slots<'a> {
         let replicas = replicas(spec);
         let opened = opened(lineage, memory, replicas, spec.strategy.type_.is_at_once());
         let effective = lineage.effective.map(|revision| revision.name.as_str());
-        let stable = lineage.stable.map(|revision| revision.name.as_str());
+        let stable = recreate::alone(snapshot).or_else(|| lineage.stable.map(|revision| revision.name.as_str()));
         let retried = effective.filter(|_| memory.batch.is_some() && !lineage.is_back());
         let renewal = Renewal {
             restart_at: reached(spec.restart_at.as_ref(), snapshot.now),

@@ -123,6 +123,12 @@ fn got_before(snapshot: &Snapshot) -> Option<&str> {
     switched.map(|switched| switched.from.as_str())
 }
 
+/// Strategy Recreate, and nothing else is alive.
+fn runs_alone(snapshot: &Snapshot, revision: &str, skew_seconds: i64) -> bool {
+    let mut pods = snapshot.pods.iter().filter(|pod| is_alive(snapshot, pod, skew_seconds));
+    snapshot.rollout.spec.strategy.type_ == StrategyType::Recreate && pods.all(|pod| pod.revision == revision)
+}
+
 /// Available Pods, of those that clients may use, of slots for which `of` is true.
 fn available_pods<'s>(
     snapshot: &'s Snapshot,
@@ -207,11 +213,12 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
                 let known = [&memory.update, &memory.stable, &memory.effective];
                 let is_right = match pinned_to(snapshot, *slot) {
                     Some(pinned) => pinned == revision,
-                    // BlueGreen: also what clients get, and what they got before.
+                    // BlueGreen: also what clients get, and what they got before. Recreate: also what runs.
                     None => {
                         known.contains(&&Some(revision.clone()))
                             || selected(snapshot) == Some(revision)
                             || got_before(snapshot) == Some(revision)
+                            || runs_alone(snapshot, revision, skew_seconds)
                     }
                 };
                 prop_assert!(is_right, "R4: {name} is of {revision}");
