@@ -285,8 +285,8 @@ pub struct BlueGreen {
     /// completed before needs no approval.
     #[serde(default)]
     pub promote: Promote,
-    /// How long the old set stays after the switch: connections end, and the way back is one switch. With less than what
-    /// kube-proxy and load balancers take to follow (a few seconds) requests may fail.
+    /// How long the old set stays after the switch: connections end, and the way back is one switch. A third version waits for
+    /// it. With less than what kube-proxy and load balancers take to follow (a few seconds) requests may fail.
     #[serde(default = "defaults::scale_down_delay_seconds")]
     #[schemars(range(min = 0, max = 604_800))]
     pub scale_down_delay_seconds: i32,

@@ -58,7 +58,7 @@ pub struct RolloutStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub effective_revision: Option<String>,
-    /// With strategy BlueGreen: the revision that activeService selects.
+    /// With strategy BlueGreen: the revision that activeService selects, or did last.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub active_revision: Option<String>,

@@ -166,13 +166,21 @@ impl Cluster {
         snapshot.context("the Rollout cannot be read")
     }
 
-    /// The Services that this Rollout names, whether it is there yet or not.
+    /// The Services that this Rollout names, whether it is there yet or not, and who else names them.
     pub async fn services(&self, rollout: &Rollout) -> Result<Services> {
         let mut index = Index::default();
         let mut rollout = rollout.clone();
         rollout.metadata.namespace = Some(self.namespace.clone());
         let key = ObjectKey::of(&rollout);
-        index.on_rollout(&Some(self.namespace.clone()), listed(vec![DeserializeGuard(Ok(rollout))]));
+        let mut rollouts = Vec::new();
+        if rollout.spec.strategy.blue_green.is_some() {
+            let all: Api<DeserializeGuard<Rollout>> = Api::namespaced(self.client.clone(), &self.namespace);
+            // Who may see one Rollout may not list them: the rest is shown all the same.
+            let found = in_time(all.list(&ListParams::default())).await?;
+            rollouts.extend(found.into_iter().flatten().filter(|other| ObjectKey::of(other) != key));
+        }
+        rollouts.push(DeserializeGuard(Ok(rollout)));
+        index.on_rollout(&Some(self.namespace.clone()), listed(rollouts));
         self.read_services(&mut index).await?;
         let snapshot = index.snapshot(&key, &Recollection::default(), Timestamp::now());
         Ok(snapshot.map(|snapshot| snapshot.services).unwrap_or_default())
@@ -248,5 +256,43 @@ mod tests {
             error.message.contains("User \"ann\" cannot get") && error.message.contains("it takes get"),
             "{error:?}"
         );
+    }
+
+    fn blue_green(name: &str, service: &str) -> Value {
+        let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app"}]}});
+        let strategy = json!({"type": "BlueGreen", "blueGreen": {"activeService": service}});
+        json!({
+            "apiVersion": "baton.dev/v1alpha1", "kind": "Rollout",
+            "metadata": {"name": name, "namespace": "shop", "uid": name, "resourceVersion": "5"},
+            "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template, "strategy": strategy},
+        })
+    }
+
+    /// B3: also before it is there, a Rollout is told who names its Service already; as far as the caller may list Rollouts.
+    #[tokio::test]
+    async fn a_service_of_another_rollout_is_known() {
+        for (code, claimed_by) in [(200, Some("shop")), (403, None)] {
+            let client = scripted::client(move |call| match call.line().as_str() {
+                "GET /apis/baton.dev/v1alpha1/namespaces/shop/rollouts" if code == 200 => {
+                    let all = [
+                        blue_green("web", "other"),
+                        blue_green("shop", "web"),
+                        json!({"metadata": {"name": "unreadable"}, "spec": 1}),
+                    ];
+                    Answer::ok(json!({"metadata": {"resourceVersion": "9"}, "items": all}))
+                }
+                "GET /apis/baton.dev/v1alpha1/namespaces/shop/rollouts" => Answer::failure(code, "", "no"),
+                "GET /api/v1/namespaces/shop/services/web" => {
+                    let metadata = json!({"name": "web", "namespace": "shop", "uid": "s", "resourceVersion": "7"});
+                    Answer::ok(json!({"metadata": metadata, "spec": {"selector": {"app": "web"}}}))
+                }
+                other if other.contains("/services/") => Answer::failure(404, "NotFound", "there is none"),
+                other => panic!("{other}"),
+            });
+            let cluster = Cluster { client, namespace: "shop".into() };
+            let services = cluster.services(&serde_json::from_value(blue_green("web", "web")).unwrap()).await.unwrap();
+            assert!(services.active.seen().is_some());
+            assert_eq!(services.claimed_by.as_deref(), claimed_by);
+        }
     }
 }

@@ -276,10 +276,10 @@ fn phases(phases: &[Phase]) -> Vec<Vec<String>> {
             let instances = action.instances.to_string();
             rows.push(vec![batch, action.verb.into(), instances, action.version.clone(), how(action)]);
         }
-        for (index, (service, version)) in phase.switches.iter().enumerate() {
+        for (index, switch) in phase.switches.iter().enumerate() {
             let batch = if index == 0 && phase.actions.is_empty() { batch.clone() } else { String::new() };
-            let what =
-                ["switch".into(), format!("Service {service}"), version.clone(), "when all are available".into()];
+            let when = if switch.awaits_approval { "when approved" } else { "when all are available" };
+            let what = ["switch".into(), format!("Service {}", switch.service), switch.version.clone(), when.into()];
             rows.push([batch].into_iter().chain(what).collect());
         }
         if let Some(pause) = &phase.pause {

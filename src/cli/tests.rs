@@ -179,3 +179,19 @@ fn plan_tells_what_is_changed_in_place_and_what_is_pinned() {
     let preview = preview(snapshot);
     assert_eq!(preview.interrupted.into_iter().collect::<Vec<_>>(), ["web-0-a", "web-1-a", "web-2-a"]);
 }
+
+/// B3: what a person is asked for before clients get it.
+#[test]
+fn plan_tells_who_decides_on_the_switch() {
+    let world = |promote| {
+        let settings = json!({"activeService": "web", "previewService": "web-preview", "promote": promote});
+        let spec = json!({"strategy": {"type": "BlueGreen", "blueGreen": settings}});
+        foretold(Fixture::new("a a", 'b', spec).serving(Some('a')))
+    };
+    insta::assert_snapshot!("plan_blue_green", [world("Auto"), world("Manual")].join("\n\n"));
+    let spec = json!({"strategy": {"type": "BlueGreen", "blueGreen": {"activeService": "web"}}});
+    let mut claimed = Fixture::new("a a", 'b', spec).serving(Some('a'));
+    claimed.snapshot.services.claimed_by = Some("shop".into());
+    let told = foretold(claimed);
+    assert!(told.ends_with("It waits: Rollout shop names the same Service: a Service belongs to one Rollout; name others in spec.strategy.blueGreen"), "{told}");
+}

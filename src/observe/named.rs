@@ -18,15 +18,23 @@ use crate::snapshot::index::{Event, Index, ObjectKey, Touched};
 
 /// Says which objects are to be watched.
 #[derive(Clone, Debug)]
-pub(super) struct Names(watch::Sender<BTreeSet<ObjectKey>>);
+pub(super) struct Names(watch::Sender<Named>);
 
 /// Watches them.
 #[derive(Debug)]
-pub(super) struct Wanted(watch::Receiver<BTreeSet<ObjectKey>>);
+pub(super) struct Wanted(watch::Receiver<Named>);
+
+/// The objects, each with the number of the change that it has been named since: what is forgotten with its last name and
+/// named again before anybody has looked is to be read anew.
+#[derive(Debug, Default)]
+struct Named {
+    since: BTreeMap<ObjectKey, u64>,
+    changes: u64,
+}
 
 /// Both ends.
 pub(super) fn channel() -> (Names, Wanted) {
-    let (sender, receiver) = watch::channel(BTreeSet::new());
+    let (sender, receiver) = watch::channel(Named::default());
     (Names(sender), Wanted(receiver))
 }
 
@@ -34,8 +42,14 @@ impl Names {
     /// These, and no others.
     pub(super) fn want(&self, wanted: BTreeSet<ObjectKey>) {
         self.0.send_if_modified(|present| {
-            let differs = *present != wanted;
-            *present = wanted;
+            let differs = !present.since.keys().eq(&wanted);
+            if differs {
+                present.changes += 1;
+                present.since.retain(|key, _| wanted.contains(key));
+                for key in wanted {
+                    present.since.entry(key).or_insert(present.changes);
+                }
+            }
             differs
         });
     }
@@ -60,17 +74,17 @@ impl Wanted {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Watchable,
     {
         let mut watches = JoinSet::new();
-        let mut running: BTreeMap<ObjectKey, AbortHandle> = BTreeMap::new();
+        let mut running: BTreeMap<ObjectKey, (u64, AbortHandle)> = BTreeMap::new();
         loop {
-            let wanted = self.0.borrow_and_update().clone();
-            running.retain(|key, watch| {
-                let stays = wanted.contains(key);
+            let wanted = self.0.borrow_and_update().since.clone();
+            running.retain(|key, (since, watch)| {
+                let stays = wanted.get(key) == Some(since);
                 if !stays {
                     watch.abort();
                 }
                 stays
             });
-            for key in wanted {
+            for (key, since) in wanted {
                 if running.contains_key(&key) {
                     continue;
                 }
@@ -86,7 +100,8 @@ impl Wanted {
                 };
                 let (sink, of, take) = (sink.clone(), key.clone(), followed.take);
                 let take = move |index: &mut Index, event| take(index, &of, event);
-                running.insert(key, watches.spawn(watch.run(move |event| sink.take(event, &take)).in_current_span()));
+                let watching = watch.run(move |event| sink.take(event, &take)).in_current_span();
+                running.insert(key, (since, watches.spawn(watching)));
             }
             tokio::select! {
                 changed = self.0.changed() => if changed.is_err() {
@@ -97,5 +112,54 @@ impl Wanted {
                 Some(_) = watches.join_next() => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Duration,
+    };
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    use super::*;
+    use crate::scripted::{self, Answer};
+
+    /// What is forgotten with its last name and named again at once is listed again: nothing else would ever tell of it.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_named_again_is_read_again() {
+        let lists = Arc::new(AtomicUsize::new(0));
+        let counted = lists.clone();
+        let client = scripted::client(move |call| {
+            if call.is_watch() {
+                return Answer::Never;
+            }
+            counted.fetch_add(1, Ordering::Relaxed);
+            Answer::ok(json!({"metadata": {"resourceVersion": "5"}, "items": []}))
+        });
+        let sink = Sink { state: Arc::default(), trigger: Arc::new(|_| ()) };
+        let followed = Followed::<ConfigMap> { name: "ConfigMap", take: |_, _, _| Touched::default() };
+        let (names, wanted) = channel();
+        let rng = fastrand::Rng::with_seed(1);
+        let follower = tokio::spawn(wanted.follow(followed, client, Settings::default(), rng, sink));
+        let key = |name: &str| ObjectKey { namespace: "shop".into(), name: name.into() };
+        let after_a_while = async |lists: &AtomicUsize| {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            lists.load(Ordering::Relaxed)
+        };
+        names.want([key("web")].into());
+        assert_eq!(after_a_while(&lists).await, 1);
+        names.want([key("web"), key("shop")].into());
+        assert_eq!(after_a_while(&lists).await, 2, "the one that stays is left alone");
+        names.want([key("shop")].into());
+        names.want([key("web"), key("shop")].into());
+        assert_eq!(after_a_while(&lists).await, 3);
+        follower.abort();
     }
 }

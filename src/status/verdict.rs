@@ -242,7 +242,7 @@ fn runs(look: &Look<'_>) -> String {
         let others = count(usize::try_from(look.replicas()).unwrap_or_default() - pinned, "instance");
         return format!("{others} run {version}, {pinned} {} pinned", if pinned == 1 { "is" } else { "are" });
     }
-    let kept = look.slots.sets().and_then(|sets| Some((sets.kept?, sets.kept_until?)));
+    let kept = look.slots.sets().and_then(|sets| sets.before.filter(|(before, _)| sets.kept == Some(before)));
     let kept = kept.map(|(kept, until)| {
         let kept = look.version_in_words(Some(&kept.to_owned()));
         format!("; those of {kept} stay until {}", seconds(until).0)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     api::rollout::Pause,
     plan::{
-        Change, Hold, Memory, PodReason, RevisionMark, in_place, revision,
+        Change, Hold, HoldReason, Memory, PodReason, RevisionMark, in_place, revision,
         rollout::{
             self, fewest_available,
             fold::{End, Step, World},
@@ -44,12 +44,23 @@ pub struct Phase {
     pub batch: Option<(i32, i32)>,
     /// What happens to which instances.
     pub actions: Vec<Action>,
-    /// Services that are switched after that, each with the version that it selects then (strategy BlueGreen).
-    pub switches: Vec<(String, String)>,
+    /// Services that are switched after that (strategy BlueGreen).
+    pub switches: Vec<Switch>,
     /// The pause after it.
     pub pause: Option<Pause>,
     /// The version is noted as completed when it is done.
     pub completes: bool,
+}
+
+/// A Service is switched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switch {
+    /// Its name.
+    pub service: String,
+    /// The version that it selects then.
+    pub version: String,
+    /// A person has to approve it.
+    pub awaits_approval: bool,
 }
 
 /// What happens to some instances.
@@ -169,8 +180,9 @@ struct Scribe {
     /// (place, slot) → what was done to it.
     done: BTreeMap<(Place, i32), Done>,
     completed: Vec<Place>,
-    /// Service and version.
-    switches: Vec<(Place, (String, String))>,
+    switches: Vec<(Place, Switch)>,
+    /// Where a person has been asked.
+    asked: Option<Place>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -213,14 +225,19 @@ impl Scribe {
                     done.changed = Some((revision.clone(), *restarts));
                     done.reason = Some(*reason);
                 }
-                Change::SwitchService { name, revision, .. } => {
+                Change::SwitchService { name, revision, switched, .. } => {
                     let data = world.snapshot.revisions.iter().find(|r| r.name == *revision).map(|r| &r.data);
+                    let version = data.map(revision::version).unwrap_or_default();
+                    let awaits_approval = switched.is_some() && self.asked == Some(place);
                     self.visit(place);
-                    self.switches.push((place, (name.clone(), data.map(revision::version).unwrap_or_default())));
+                    self.switches.push((place, Switch { service: name.clone(), version, awaits_approval }));
                 }
                 Change::MarkRevision { mark: RevisionMark::Completed { .. }, .. } => self.completed.push(place),
                 _ => {}
             }
+        }
+        if step.hold.as_ref().is_some_and(|hold| hold.reason == HoldReason::AwaitingApproval) {
+            self.asked = Some(place);
         }
     }
 

@@ -147,6 +147,9 @@ mod tests {
         unread.services.active = crate::snapshot::ServiceSeen::Unknown;
         unread.rollout.status.as_mut().unwrap().active_revision = Some("a".into());
         assert_eq!(told(&unread).0, ["0a Stays", "0b Leaves", "1a Stays", "1b Leaves"]);
+        // Nor for a key that somebody has taken away.
+        unread.services = Fixture::new("", 'b', json!({})).serving(None).snapshot.services;
+        assert_eq!(told(&unread).0, ["0a Stays", "0b Leaves", "1a Stays", "1b Leaves"]);
     }
 
     /// L4: the revision that the slots beyond the opened ones are assigned was deleted. Their Pods can take what others hand

@@ -19,6 +19,17 @@ pub(super) fn are_listeners_settled(snapshot: &Snapshot, pod: &Pod) -> bool {
     snapshot.agents.of(&pod.name).is_none_or(|agent| agent.running >= agent.held)
 }
 
+/// It has listeners that it could hand over.
+pub(super) fn holds(snapshot: &Snapshot, pod: &Pod) -> bool {
+    pod.is_ready() && snapshot.agents.of(&pod.name).is_some_and(|agent| agent.held > 0)
+}
+
+/// It could take them.
+pub(super) fn is_heir(snapshot: &Snapshot, pod: &Pod) -> bool {
+    let is_fit = |agent: &AgentSeen| agent.session == SessionState::Held && !agent.draining;
+    pod.is_ready() && snapshot.agents.of(&pod.name).is_some_and(is_fit)
+}
+
 /// How far a node's clock may be ahead of ours: what it says of later is not believed.
 const AHEAD_MAX: SignedDuration = SignedDuration::from_secs(60);
 
@@ -41,17 +52,11 @@ pub(super) fn failure(snapshot: &Snapshot, pod: &Pod) -> Option<Failure> {
 /// Takes out what ends the containers of Pods that hold listeners while there is a Pod that could take these; returns the Pods'
 /// names. One that is not Ready does not wait: its agent, if it has one that works, hands over when it is told to end.
 pub(super) fn hold_back(snapshot: &Snapshot, changes: &mut Vec<Change>) -> BTreeSet<String> {
-    let Agents::Seen(agents) = &snapshot.agents else { return BTreeSet::new() };
     let deleted: BTreeSet<String> = changes.iter().filter_map(ended_by).map(str::to_owned).collect();
-    let is_heir = |pod: &Pod| {
-        let is_fit = |agent: &AgentSeen| agent.session == SessionState::Held && !agent.draining;
-        pod.is_ready() && !deleted.contains(&pod.name) && agents.get(&pod.name).is_some_and(is_fit)
-    };
-    if !snapshot.pods.iter().any(|pod| is_heir(pod)) {
+    if !snapshot.pods.iter().any(|pod| !deleted.contains(&pod.name) && is_heir(snapshot, pod)) {
         return BTreeSet::new();
     }
-    let holds = |pod: &Pod| pod.is_ready() && agents.get(&pod.name).is_some_and(|agent| agent.held > 0);
-    let pods = snapshot.pods.iter().filter(|pod| deleted.contains(&pod.name) && holds(pod));
+    let pods = snapshot.pods.iter().filter(|pod| deleted.contains(&pod.name) && holds(snapshot, pod));
     let leaving: BTreeSet<String> = pods.map(|pod| pod.name.clone()).collect();
     changes.retain(|change| ended_by(change).is_none_or(|name| !leaving.contains(name)));
     leaving

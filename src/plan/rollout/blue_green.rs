@@ -4,16 +4,18 @@
 //! |---|---|---|
 //! | assigned | what slots are assigned, as with any strategy | [`Slot::live`] |
 //! | kept | the one in use, while that is another; after a switch the one before, for scaleDownDelaySeconds | [`Slot::kept`] |
-//! | others | all else: a preview that was superseded or given up, an old set whose time is over | [`Slot::others`] |
+//! | others | all else: a preview that was superseded or given up; an old set whose time is over, or in whose time a third version came | [`Slot::others`] |
 //!
-//! Which set is in use, the Service says: its selector is read, and nothing is remembered beside it.
+//! Which set is in use, the Service says: its selector is read. Only while somebody has taken the key away status says it.
 //!
 //! [`Slot::live`]: super::Slot::live
 //! [`Slot::kept`]: super::Slot::kept
 //! [`Slot::others`]: super::Slot::others
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
-use super::{Alarm, View, after, budget::counts, gates, lineage::Lineage, recreate};
+use super::{Alarm, View, after, budget::counts, failure::seconds, gates, lineage::Lineage, recreate};
 use crate::{
     api::{
         names::LABEL_ROLLOUT,
@@ -28,15 +30,15 @@ use crate::{
 pub struct Sets<'a> {
     /// Revision that slots are assigned.
     pub target: Option<&'a str>,
-    /// Revision that clients get: as the Service says, else the stable one.
+    /// Revision that clients get: as the Service says, else as status has told last, else what most available Pods run.
     pub active: Option<&'a str>,
     /// Revision of the set that stays beside the assigned one.
     pub kept: Option<&'a str>,
-    /// Until when it stays; None: as long as it is in use.
-    pub kept_until: Option<Timestamp>,
+    /// Revision that clients used before the last switch, and until when its Pods stay, whether they are kept or not.
+    pub before: Option<(&'a str, Timestamp)>,
     /// What the Service selects. None: not known, or Pods of any revision.
     pub selected: Option<&'a str>,
-    /// The same as status has told it last, where the Service has not been read yet: not to act upon.
+    /// The same, or as status has told it last.
     pub told: Option<&'a str>,
 }
 
@@ -59,28 +61,17 @@ impl<'a> Sets<'a> {
                 || snapshot.pods.iter().any(|pod| pod.revision == *name && pod.is_live())
         };
         let selected = service.and_then(Service::revision).filter(exists);
-        let active = selected.or(name(lineage.stable));
-        let before = || {
-            let Switched { from, at } = service?.switched.as_ref()?;
+        let status = snapshot.rollout.status.as_ref();
+        let told = selected.or_else(|| status?.active_revision.as_deref().filter(exists));
+        let stable = name(lineage.stable);
+        let active = told.or_else(|| most_available(snapshot, stable?)).or(stable);
+        let before = service.and_then(|service| service.switched.as_ref()).and_then(|Switched { from, at }| {
             let until = after(*at, i64::from(delay_seconds));
-            let stays = until > snapshot.now && Some(from.as_str()) != target && exists(&from.as_str());
-            stays.then_some((from.as_str(), Some(until)))
-        };
-        let in_use = active.filter(|active| Some(*active) != target).map(|active| (active, None));
-        let kept = in_use.or_else(before);
-        Some(Self {
-            target,
-            active,
-            kept: kept.map(|(kept, _)| kept),
-            kept_until: kept.and_then(|(_, until)| until),
-            selected,
-            told: match snapshot.services.active {
-                ServiceSeen::Unknown => {
-                    snapshot.rollout.status.as_ref().and_then(|status| status.active_revision.as_deref())
-                }
-                _ => selected,
-            },
-        })
+            let stays = until > snapshot.now && Some(from.as_str()) != selected && exists(&from.as_str());
+            stays.then_some((from.as_str(), until))
+        });
+        let mut used = [active, before.map(|(before, _)| before)].into_iter().flatten();
+        Some(Self { target, active, kept: used.find(|used| Some(*used) != target), before, selected, told })
     }
 
     /// Whether clients may use Pods of this revision.
@@ -94,10 +85,24 @@ impl<'a> Sets<'a> {
     }
 }
 
-/// The kept set's revision, where a Pod that it lost comes back: what has failed since clients used it does not.
+/// Where a Service selects none and nobody remembers: selecting this one takes least from clients. In doubt the stable one.
+fn most_available<'a>(snapshot: &'a Snapshot, stable: &str) -> Option<&'a str> {
+    snapshot.services.active.seen()?;
+    let min_ready_seconds = snapshot.rollout.spec.min_ready_seconds;
+    let mut available: BTreeMap<&str, usize> = BTreeMap::new();
+    for pod in snapshot.pods.iter().filter(|pod| pod.is_available(min_ready_seconds, snapshot.now)) {
+        *available.entry(&pod.revision).or_default() += 1;
+    }
+    available.into_iter().max_by_key(|(revision, pods)| (*pods, *revision == stable)).map(|(revision, _)| revision)
+}
+
+/// The kept set's revision, where a Pod that it lost comes back: what has failed since clients used it does not, nor what nobody
+/// has told them to use.
 pub(super) fn refills<'a>(view: &View<'a>) -> Option<&'a Revision> {
     let sets = view.slots.sets()?;
-    let kept = view.snapshot.revisions.iter().find(|revision| Some(revision.name.as_str()) == sets.kept)?;
+    let is_told = |kept: &&Revision| sets.told.is_some() || view.lineage.is_stable(&kept.name);
+    let kept = view.snapshot.revisions.iter().find(|revision| Some(revision.name.as_str()) == sets.kept);
+    let kept = kept.filter(is_told)?;
     let has_failed = kept.failed_at.is_some_and(|failed| kept.completed_at.is_none_or(|completed| completed < failed));
     (sets.kept == sets.active || !has_failed).then_some(kept)
 }
@@ -118,8 +123,23 @@ pub(super) fn preview_held(view: &View<'_>) -> Option<Hold> {
             let message = format!("clients get Pods of any revision until the Service selects {active}");
             Some(Hold { reason: HoldReason::ServiceUnread, message, until: None })
         }
-        None => recreate::hold(view.snapshot.pods.iter().map(|pod| &**pod).filter(is_other), view.lineage.effective?),
+        None => {
+            let mut others = view.snapshot.pods.iter().map(|pod| &**pod).filter(is_other);
+            let hold = recreate::hold(others.clone(), view.lineage.effective?)?;
+            Some(if others.any(|pod| view.slots.was_in_use(pod)) { until_they_go(hold, sets) } else { hold })
+        }
     }
+}
+
+/// What waits for Pods that clients used a moment ago can be told until when.
+fn until_they_go(hold: Hold, sets: &Sets<'_>) -> Hold {
+    let Some((_, until)) = sets.before else { return hold };
+    let message = format!(
+        "{}; clients used them until a moment ago, they stay until {} (spec.strategy.blueGreen.scaleDownDelaySeconds)",
+        hold.message,
+        seconds(until).0
+    );
+    Hold { message, until: Some(until), ..hold }
 }
 
 /// What to do with the Services, and what holds the switch.
@@ -132,7 +152,7 @@ pub(super) struct Switch {
 /// Has the Services select what they should.
 pub(super) fn switch(view: &View<'_>, alarm: &mut Alarm) -> Switch {
     let Some(sets) = view.slots.sets() else { return Switch::default() };
-    if let Some(until) = sets.kept_until {
+    if let Some((_, until)) = sets.before {
         alarm.passed(until);
     }
     if let Some(hold) = trouble_of_active(view) {
@@ -144,9 +164,10 @@ pub(super) fn switch(view: &View<'_>, alarm: &mut Alarm) -> Switch {
     // Between two versions, before the batch of the later one is opened, there is nothing to switch to.
     let is_opened = view.slots.opened() >= view.replicas();
     let is_ready = is_opened && view.slots.wanted().all(|slot| view.slots.is_in_place(slot));
+    let is_due = is_ready || (is_opened && !is_new() && is_rescue(view, sets));
     let hold =
-        if is_ready && !sets.is_switched() { unseen.clone().filter(|_| is_new()).or_else(|| held(view)) } else { None };
-    let to = match sets.target.filter(|_| is_ready && hold.is_none()) {
+        if is_due && !sets.is_switched() { unseen.clone().filter(|_| is_new()).or_else(|| held(view)) } else { None };
+    let to = match sets.target.filter(|_| is_due && hold.is_none()) {
         // Without the key clients would get Pods of any set.
         None if sets.selected.is_none() && sets.active.is_some_and(|active| serves(view, active)) => sets.active,
         to => to,
@@ -159,6 +180,12 @@ pub(super) fn switch(view: &View<'_>, alarm: &mut Alarm) -> Switch {
     let preview = services.preview.seen().zip(sets.target.filter(|_| is_ready && unseen.is_none()));
     let preview = preview.and_then(|(service, to)| point(service, to, None));
     Switch { changes: active.into_iter().chain(preview).collect(), hold: hold.or(unseen) }
+}
+
+/// Nobody answers in the set that clients use, and somebody would in the assigned one.
+fn is_rescue(view: &View<'_>, sets: &Sets<'_>) -> bool {
+    let answers = |revision: &str| view.snapshot.pods.iter().any(|pod| pod.revision == revision && pod.is_ready());
+    sets.selected.is_some_and(|selected| !answers(selected)) && sets.target.is_some_and(|target| serves(view, target))
 }
 
 /// It has an available Pod.

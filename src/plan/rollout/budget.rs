@@ -97,10 +97,10 @@ pub fn total_max(spec: &RolloutSpec) -> i32 {
     }
 }
 
-/// With strategy BlueGreen: Pods beyond replicas that clients use, and that wait until the others suffice. They take no room
-/// from the set that is to come: where the others never suffice, that one is the remedy.
+/// With strategy BlueGreen: Pods beyond replicas that clients use, and that wait until the others suffice; or used a moment ago.
+/// They take no room from the sets: where the others never suffice, the one that is to come is the remedy.
 fn beyond(snapshot: &Snapshot, slots: &Slots<'_>) -> i32 {
-    let waits = |pod: &Pod| pod.is_ready() && slots.is_in_use(pod);
+    let waits = |pod: &Pod| pod.is_ready() && (slots.is_in_use(pod) || slots.was_in_use(pod));
     let unwanted = slots.unwanted().filter(|_| snapshot.rollout.spec.strategy.type_ == StrategyType::BlueGreen);
     unwanted.flat_map(|slot| &slot.live).filter(|pod| waits(pod)).count() as i32
 }

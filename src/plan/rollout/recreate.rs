@@ -32,6 +32,15 @@ pub(super) fn is_asked_for(snapshot: &Snapshot) -> bool {
     snapshot.rollout.spec.strategy.type_ == StrategyType::Recreate
 }
 
+/// The only revision that is alive, if it serves: beside it no other can be made. While the next one is held, lost Pods come back at
+/// it, whichever it is.
+pub(super) fn alone(snapshot: &Snapshot) -> Option<&str> {
+    let min_ready_seconds = snapshot.rollout.spec.min_ready_seconds;
+    let mut serving = snapshot.pods.iter().filter(|pod| pod.is_available(min_ready_seconds, snapshot.now));
+    let revision = serving.next()?.revision.as_str();
+    (is_asked_for(snapshot) && in_the_way(snapshot, revision).next().is_none()).then_some(revision)
+}
+
 /// Pods that must end before one of this revision is created.
 pub(super) fn in_the_way<'s>(snapshot: &'s Snapshot, revision: &'s str) -> impl Iterator<Item = &'s Pod> {
     let pods = snapshot.pods.iter().filter(|_| is_asked_for(snapshot)).map(|pod| &**pod);

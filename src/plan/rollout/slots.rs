@@ -11,7 +11,7 @@ use super::{
     lineage::Lineage,
     package::Bound,
     pins::Target,
-    reached, replicas,
+    reached, recreate, replicas,
 };
 use crate::{
     api::rollout::{OnFailure, Pin},
@@ -96,7 +96,7 @@ impl<'a> Slots<'a> {
         let replicas = replicas(spec);
         let opened = opened(lineage, memory, replicas, spec.strategy.type_.is_at_once());
         let effective = lineage.effective.map(|revision| revision.name.as_str());
-        let stable = lineage.stable.map(|revision| revision.name.as_str());
+        let stable = recreate::alone(snapshot).or_else(|| lineage.stable.map(|revision| revision.name.as_str()));
         let retried = effective.filter(|_| memory.batch.is_some() && !lineage.is_back());
         let renewal = Renewal {
             restart_at: reached(spec.restart_at.as_ref(), snapshot.now),
@@ -217,7 +217,13 @@ impl<'a> Slots<'a> {
         self.sets.is_none_or(|sets| sets.is_in_use(&pod.revision))
     }
 
-    /// The same for people and listeners, also where nothing may be done upon it.
+    /// They used it until a moment ago: some, and what leads them, have yet to hear of the switch.
+    pub fn was_in_use(&self, pod: &Pod) -> bool {
+        let before = self.sets.and_then(|sets| sets.before);
+        pod.is_ready() && before.is_some_and(|(before, _)| before == pod.revision)
+    }
+
+    /// The same as [`Self::is_in_use`] for people and listeners, also where nothing may be done upon it.
     pub fn is_told_in_use(&self, pod: &Pod) -> bool {
         self.sets.and_then(|sets| sets.told).is_none_or(|told| pod.revision == told)
     }
@@ -227,9 +233,19 @@ impl<'a> Slots<'a> {
         self.renewal.is_due(pod)
     }
 
-    /// Runs exactly what it is assigned, it is available, and the listeners that it holds run.
+    /// Runs exactly what it is assigned, it is available, and the listeners that it should hold run.
     pub fn is_done(&self, slot: &Slot<'_>) -> bool {
-        self.is_in_place(slot) && agents::are_listeners_settled(self.snapshot, slot.live[0])
+        self.is_in_place(slot)
+            && agents::are_listeners_settled(self.snapshot, slot.live[0])
+            && !self.awaits_listeners(slot)
+    }
+
+    /// Since the switch its old Pod has yet to give its listeners to the new one: they are where clients are.
+    fn awaits_listeners(&self, slot: &Slot<'_>) -> bool {
+        let is_switched = self.sets.is_some_and(|sets| sets.is_switched());
+        let mut old = slot.kept.iter().chain(&slot.others).filter(|_| is_switched);
+        let is_heir = |pod: &&Pod| agents::is_heir(self.snapshot, pod);
+        slot.live.first().is_some_and(is_heir) && old.any(|pod| agents::holds(self.snapshot, pod))
     }
 
     /// [`Self::is_done`], whatever its listeners do.
@@ -254,6 +270,7 @@ impl<'a> Slots<'a> {
         }
         match best.available_later(self.min_ready_seconds, self.now) {
             Some(at) => format!("ready, available at {}", failure::seconds(at).0),
+            None if self.awaits_listeners(slot) => "its listeners move".into(),
             None if best.is_ready() && slot.live.len() == 1 => "its listeners start".into(),
             None if best.is_ready() => "old Pod leaves".into(),
             None => "not ready".into(),

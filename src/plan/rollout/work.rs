@@ -160,7 +160,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                 |place: usize, pod: &Pod| is_any && place > 0 && (!pod.is_ready() || self.available(slot.others[0]));
             let leaves = |(place, pod): &(usize, &&Pod)| {
                 let never_came_up = view.lineage.is_first() && !pod.is_ready();
-                sets.selected.is_some() || never_came_up || is_beside(*place, pod)
+                let is_over = sets.selected.is_some() && !view.slots.was_in_use(pod);
+                is_over || never_came_up || is_beside(*place, pod)
             };
             let others = slot.others.iter().enumerate().filter(leaves);
             let mut leaving: Vec<_> = others.map(|(_, pod)| (*pod, PodReason::Superseded)).collect();
@@ -205,7 +206,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             }
         }
         for slot in view.slots.unwanted() {
-            for pod in &slot.live {
+            for pod in slot.live.iter().filter(|pod| !view.slots.was_in_use(pod)) {
                 if !pod.is_ready() || !view.slots.is_in_use(pod) || self.budget.take_beyond(self.available(pod)) {
                     self.changes.push(delete(pod, PodReason::Scale));
                 } else {

@@ -14,7 +14,7 @@ use crate::{
             plan,
         },
     },
-    snapshot::{ServiceSeen, Snapshot, Switched},
+    snapshot::{ServiceSeen, SessionState, Snapshot, Switched},
 };
 
 fn spec(more: &serde_json::Value) -> serde_json::Value {
@@ -140,6 +140,77 @@ fn both_sets_are_kept_whole() {
     assert_eq!(does(&broken.settled()), "Service web: a → b; -web-2-b Scale", "clients need the other one");
 }
 
+/// Clients use `b`, which has completed, since 20 s; before it was `a`.
+fn switched(slots: &str, want: char) -> Fixture {
+    let mut fixture = Fixture::new(slots, want, spec(&json!({}))).serving(Some('b'));
+    fixture.snapshot.revisions.iter_mut().find(|revision| revision.name == "b").unwrap().completed_at = Some(at(-20));
+    switched_from(&mut fixture, 'a', -20);
+    fixture
+}
+
+/// B3: what clients used a moment ago stays for its time, whoever supersedes it, and also beyond replicas.
+#[test]
+fn what_clients_used_a_moment_ago_stays_for_its_time() {
+    let mut third = switched("ab ab", 'c').opened(2).settled();
+    let held = "hold OldPods: web-0-a (a) and 1 more must end before c starts; clients used them until a moment ago, they stay until 1970-01-12T13:46:50Z (spec.strategy.blueGreen.scaleDownDelaySeconds)";
+    assert_eq!((third.looks().as_str(), plan(&third.snapshot).wake_at), (held, Some(at(10))));
+    third.snapshot.now = at(10);
+    assert_eq!(does(&third), "-web-0-a Superseded; -web-1-a Superseded");
+    let broken = switched("a~b ab", 'c').opened(2).settled();
+    assert_eq!(does(&broken), "-web-0-a Superseded", "nobody uses it");
+    let mut shrunk = switched("ab ab ab", 'b');
+    shrunk.snapshot.rollout.spec.replicas = 2;
+    let mut shrunk = shrunk.settled();
+    assert_eq!((does(&shrunk).as_str(), plan(&shrunk.snapshot).wake_at), ("-web-2-b Scale", Some(at(10))));
+    shrunk.snapshot.pods.retain(|pod| pod.name != "web-1-b");
+    assert!(does(&shrunk).contains("+web-1-b"), "they take no room from what clients use: {}", shrunk.looks());
+    shrunk.snapshot.now = at(10);
+    assert!(does(&shrunk).contains("-web-2-a Scale"), "{}", shrunk.looks());
+    let mut back = switched("ab ab", 'a').opened(2);
+    back.snapshot.rollout.spec.restart_at = Some(Time(at(-1)));
+    let mut back = back.settled();
+    assert_eq!(does(&back), "", "a restart is no reason to end them either");
+    back.snapshot.now = at(10);
+    assert_eq!(does(&back.settled()), "-web-0-a Restart; -web-1-a Restart");
+}
+
+/// B3 C1: while nobody of the set in use answers, going back waits for no second instance; a version that clients have
+/// not used is another matter.
+#[test]
+fn the_way_back_is_not_made_to_wait_while_clients_get_nothing() {
+    assert_eq!(does(&switched("ab! a~b!", 'a').opened(2).settled()), "Service web: b → a");
+    assert_eq!(does(&switched("ab a~b!", 'a').opened(2).settled()), "", "one of them answers");
+    assert_eq!(does(&switched("a~b! a~b!", 'a').opened(2).settled()), "", "nobody answers either");
+    assert_eq!(does(&switched("cb! c~b!", 'c').opened(2).settled()), "", "nobody has tried it");
+    let mut paused = switched("ab! a~b!", 'a').opened(2).settled();
+    paused.snapshot.rollout.spec.paused = true;
+    assert_eq!(does(&paused.settled()), "");
+}
+
+/// B3 X8: it completes once the listeners have come with the clients; one that fails in the new set takes all back.
+#[test]
+fn a_run_is_over_when_its_listeners_have_moved() {
+    let holding = |old, new| {
+        let mut fixture = begun("ab ab").serving(Some('b'));
+        switched_from(&mut fixture, 'a', 0);
+        fixture.holding(&[("web-0-a", old, old), ("web-1-a", 0, 0), ("web-0-b", new, new), ("web-1-b", 0, 0)])
+    };
+    let mut moving = holding(2, 0);
+    assert_eq!(moving.looks(), "hold PreviousBatchNotHealthy: batch 1/1: web-0 (its listeners move)");
+    assert_eq!(holding(0, 2).looks(), "b completed");
+    moving.agent("web-0-b").failing = Some((3, "feed-1".into(), "ConnectTimeout".into()));
+    let moving = moving.settled();
+    assert_eq!(
+        does(&moving),
+        "b failed (ListenerFailed: web-0: listener feed-1 has failed 3 times in a row: ConnectTimeout)"
+    );
+    let mut world = World::new(moving.snapshot, 5);
+    assert_eq!((world.run(|_, _| {}), selects(&world.snapshot)), (End::Done, Some("a")));
+    let mut nobody = holding(2, 0);
+    nobody.agent("web-0-b").session = SessionState::Unclaimed;
+    assert_eq!(nobody.looks(), "b completed", "there is nobody who could take them");
+}
+
 /// B3: a preview that is superseded ends before the next one is made; what clients use stays.
 #[test]
 fn a_superseded_preview_ends_first() {
@@ -166,10 +237,7 @@ fn an_abort_before_the_switch_ends_the_new_set() {
 /// The old set stays until its time is over, whoever leads by then: the Service says when it was switched.
 #[test]
 fn the_old_set_stays_for_a_while() {
-    let mut fixture = Fixture::new("ab ab", 'b', spec(&json!({}))).serving(Some('b'));
-    fixture.snapshot.revisions.iter_mut().find(|revision| revision.name == "b").unwrap().completed_at = Some(at(-20));
-    switched_from(&mut fixture, 'a', -20);
-    let mut fixture = fixture.settled();
+    let mut fixture = switched("ab ab", 'b').settled();
     assert_eq!((does(&fixture).as_str(), plan(&fixture.snapshot).wake_at), ("", Some(at(10))));
     fixture.snapshot.now = at(10);
     assert_eq!(does(&fixture), "-web-0-a Superseded; -web-1-a Superseded");
@@ -211,6 +279,16 @@ fn a_key_that_is_gone_is_set_again() {
     fixture = fixture.serving(None).settled();
     assert_eq!(does(&fixture), "Service web: a");
     assert_eq!(does(&Fixture::new("a a", 'a', spec(&json!({}))).serving(None).settled()), "Service web: a");
+    // What clients used, as far as anybody remembers; else what takes least from them.
+    fixture.snapshot.rollout.status.as_mut().unwrap().active_revision = Some("b".into());
+    assert_eq!(does(&fixture.settled()), "Service web: b");
+    let most = |slots| does(&begun(slots).serving(None).settled());
+    assert_eq!(most("a~b a~b ab~"), "Service web: b");
+    assert_eq!(most("ab a~b ab~"), "Service web: a", "as many of both");
+    let mut gone = begun("ab ab~").serving(Some('x')).settled();
+    assert_eq!(does(&gone), "Service web: x → a", "it selects what does not exist");
+    gone.snapshot.rollout.status.as_mut().unwrap().active_revision = Some("x".into());
+    assert_eq!(does(&gone), "Service web: x → a");
 }
 
 /// A restart: a new Pod beside each old one, within the set that clients use.

@@ -15,7 +15,7 @@ fn surging(slots: &str, opened: i32) -> Fixture {
 
 impl Fixture {
     /// These Pods' agents hold so many listeners, of which so many run.
-    fn holding(mut self, held: &[(&str, u32, u32)]) -> Self {
+    pub(super) fn holding(mut self, held: &[(&str, u32, u32)]) -> Self {
         let busy = |held| if held > 0 { vec![("bots".to_owned(), held)] } else { Vec::new() };
         let seen = |held, running| AgentSeen {
             session: SessionState::Held,
@@ -29,7 +29,7 @@ impl Fixture {
         self
     }
 
-    fn agent(&mut self, pod: &str) -> &mut AgentSeen {
+    pub(super) fn agent(&mut self, pod: &str) -> &mut AgentSeen {
         let Agents::Seen(agents) = &mut self.snapshot.agents else { panic!("nobody asks for agents") };
         agents.entry(pod.to_owned()).or_default()
     }

@@ -77,6 +77,19 @@ fn a_lost_pod_comes_back_at_its_own_revision() {
     assert_eq!(looks("b .", 2), "+web-1-b Forward; hold PreviousBatchNotHealthy: batch 1/1: web-1 (not created yet)");
 }
 
+/// B1 R5: nothing may be made beside what runs: while the next version is held, what is lost comes back as that.
+#[test]
+fn what_is_lost_while_the_next_version_is_held_comes_back_as_what_runs() {
+    let held = |slots| {
+        let spec = json!({"paused": true, "strategy": {"type": "Recreate"}});
+        Fixture::new(slots, 'c', spec).opened(0).settled().looks()
+    };
+    assert_eq!(held("b b ."), "+web-2-b Refill; hold Paused: spec.paused is true");
+    assert_eq!(held("b b! ."), "+web-2-b Refill; hold Paused: spec.paused is true", "one of them works");
+    assert_eq!(held("b! b! ."), "-web-0-b Back; -web-1-b Back; hold Paused: spec.paused is true", "none does");
+    assert_eq!(held(". . ."), "+web-0-a Refill; +web-1-a Refill; +web-2-a Refill; hold Paused: spec.paused is true");
+}
+
 /// What is new by scaling joins the run; its revision is never in doubt.
 #[test]
 fn scaling_joins_the_run() {

@@ -123,6 +123,12 @@ fn got_before(snapshot: &Snapshot) -> Option<&str> {
     switched.map(|switched| switched.from.as_str())
 }
 
+/// Strategy Recreate, and nothing else is alive.
+fn runs_alone(snapshot: &Snapshot, revision: &str, skew_seconds: i64) -> bool {
+    let mut pods = snapshot.pods.iter().filter(|pod| is_alive(snapshot, pod, skew_seconds));
+    snapshot.rollout.spec.strategy.type_ == StrategyType::Recreate && pods.all(|pod| pod.revision == revision)
+}
+
 /// Available Pods, of those that clients may use, of slots for which `of` is true.
 fn available_pods<'s>(
     snapshot: &'s Snapshot,
@@ -207,11 +213,12 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
                 let known = [&memory.update, &memory.stable, &memory.effective];
                 let is_right = match pinned_to(snapshot, *slot) {
                     Some(pinned) => pinned == revision,
-                    // BlueGreen: also what clients get, and what they got before.
+                    // BlueGreen: also what clients get, and what they got before. Recreate: also what runs.
                     None => {
                         known.contains(&&Some(revision.clone()))
                             || selected(snapshot) == Some(revision)
                             || got_before(snapshot) == Some(revision)
+                            || runs_alone(snapshot, revision, skew_seconds)
                     }
                 };
                 prop_assert!(is_right, "R4: {name} is of {revision}");
@@ -249,7 +256,8 @@ fn check_alone(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result
     Ok(())
 }
 
-/// BlueGreen: clients get a revision only once every instance runs it, available; or, where they get any, the stable one.
+/// BlueGreen: clients get a revision only once every instance runs it, available; or, where they get any, what most Pods run; or
+/// one that they have used before, where nobody answers them.
 fn check_switch(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result<(), TestCaseError> {
     let replicas = snapshot.rollout.spec.replicas;
     for change in &planned.changes {
@@ -257,8 +265,26 @@ fn check_switch(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Resul
         let at_it = |pod: &&Arc<Pod>| pod.revision == *revision && is_available(snapshot, pod, skew_seconds);
         let slots: BTreeSet<i32> = snapshot.pods.iter().filter(at_it).map(|pod| pod.slot).collect();
         let is_whole = (0..replicas).all(|slot| slots.contains(&slot));
-        let is_first_key = selected(snapshot).is_none() && Some(revision) == planned.memory.stable.as_ref();
-        prop_assert!(is_whole || is_first_key, "Service {name} selects {revision}, which runs in {slots:?}");
+        let exists = |name: &str| {
+            snapshot.revisions.iter().any(|known| known.name == name)
+                || snapshot.pods.iter().any(|pod| pod.revision == name)
+        };
+        let available = |name: &str| {
+            let pods = snapshot.pods.iter().filter(|pod| is_available(snapshot, pod, skew_seconds));
+            pods.filter(|pod| pod.revision == name).count()
+        };
+        let most = snapshot.pods.iter().map(|pod| available(&pod.revision)).max();
+        // A clock that is behind knows less of who is available.
+        let is_most = available(revision) > 0 && (skew_seconds != 0 || Some(available(revision)) == most);
+        let is_first_key = !selected(snapshot).is_some_and(exists) && is_most;
+        let has_completed =
+            snapshot.revisions.iter().any(|known| known.name == *revision && known.completed_at.is_some());
+        let answers = |pod: &&Arc<Pod>| selected(snapshot) == Some(&pod.revision) && pod.is_ready();
+        let is_rescue = has_completed && !slots.is_empty() && !snapshot.pods.iter().any(|pod| answers(&pod));
+        prop_assert!(
+            is_whole || is_first_key || is_rescue,
+            "Service {name} selects {revision}, which runs in {slots:?}"
+        );
     }
     Ok(())
 }

@@ -99,13 +99,14 @@ impl<'a> Planner<'_, 'a, '_> {
                 Way::Replace => {}
             }
         }
+        let serves = |pod: &Pod| self.view.slots.is_in_use(pod) || self.view.slots.was_in_use(pod);
         if slot.live.len() > 1 {
             // The surplus leaves first. Its turn is kept: were a slot behind it taken now, and this one at the next look, a
             // controller that acts late on this look and one that acts on the next would take an instance each.
             if pod.is_ready() && (self.creates_held.is_some() || !self.budget.take_create()) {
                 self.budget.take_instance(self.available(pod));
             }
-        } else if self.alive.is_some() || !pod.is_ready() || !self.view.slots.is_in_use(pod) {
+        } else if self.alive.is_some() || !pod.is_ready() || !serves(pod) {
             self.changes.push(delete(pod, reason)); // costs no availability, and may free what the new one needs
         } else if self.creates_held.is_none() && self.budget.total < self.budget.total_max {
             self.create(slot, reason);

@@ -184,7 +184,8 @@ async fn rollback_failed_leaves_healthy_ones_at_the_new_version() {
         "#!/bin/sh\n[ $BATON_INSTANCE = 1 ] && exit 1\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n",
     );
     let strategy = json!({"onFailure": "RollbackFailed", "batchSize": 3, "maxSurge": 3, "maxUnavailable": 0});
-    let spec = json!({"replicas": 6, "strategy": strategy});
+    // What ends at once is Ready until the kubelet has seen that.
+    let spec = json!({"replicas": 6, "minReadySeconds": 1, "strategy": strategy});
     stage.roll("1", spec.clone()).await;
     stage.complete(60).await;
     stage.roll("one-fails", spec).await;
