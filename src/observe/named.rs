@@ -147,7 +147,7 @@ mod tests {
         let followed = Followed::<ConfigMap> { name: "ConfigMap", take: |_, _, _| Touched::default() };
         let (names, wanted) = channel();
         let rng = fastrand::Rng::with_seed(1);
-        let follower = tokio::spawn(wanted.follow(followed, client, Settings::default(), rng, sink));
+        let task = tokio::spawn(wanted.follow(followed, client, Settings::default(), rng, sink));
         let key = |name: &str| ObjectKey { namespace: "shop".into(), name: name.into() };
         let after_a_while = async |lists: &AtomicUsize| {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -160,6 +160,6 @@ mod tests {
         names.want([key("shop")].into());
         names.want([key("web"), key("shop")].into());
         assert_eq!(after_a_while(&lists).await, 3);
-        follower.abort();
+        task.abort();
     }
 }

@@ -118,17 +118,13 @@ pub(super) fn preview_held(view: &View<'_>) -> Option<Hold> {
         let is_of = |set: Option<&str>| set == Some(pod.revision.as_str());
         !is_of(sets.target) && !is_of(sets.kept) && counts(view.snapshot, pod)
     };
-    match sets.active.filter(|active| sets.selected.is_none() && serves(view, active)) {
-        Some(active) => {
-            let message = format!("clients get Pods of any revision until the Service selects {active}");
-            Some(Hold { reason: HoldReason::ServiceUnread, message, until: None })
-        }
-        None => {
-            let mut others = view.snapshot.pods.iter().map(|pod| &**pod).filter(is_other);
-            let hold = recreate::hold(others.clone(), view.lineage.effective?)?;
-            Some(if others.any(|pod| view.slots.was_in_use(pod)) { until_they_go(hold, sets) } else { hold })
-        }
+    if let Some(active) = sets.active.filter(|active| sets.selected.is_none() && serves(view, active)) {
+        let message = format!("clients get Pods of any revision until the Service selects {active}");
+        return Some(Hold { reason: HoldReason::ServiceUnread, message, until: None });
     }
+    let mut others = view.snapshot.pods.iter().map(|pod| &**pod).filter(is_other);
+    let hold = recreate::hold(others.clone(), view.lineage.effective?)?;
+    Some(if others.any(|pod| view.slots.was_in_use(pod)) { until_they_go(hold, sets) } else { hold })
 }
 
 /// What waits for Pods that clients used a moment ago can be told until when.

@@ -144,7 +144,7 @@ async fn a_person_decides_when_clients_get_it() {
     println!("{told}{complaint}");
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     let lines: Vec<String> = told.lines().map(words).collect();
-    for line in ["1/1 create 0-2 1.1", "switch Service web 1.1 when all are available", "delete 0-2"] {
+    for line in ["1/1 create 0-2 1.1", "switch Service web 1.1 when approved", "delete 0-2"] {
         assert!(lines.iter().any(|told| told == line), "{line}\n{told}");
     }
     stage.roll("1.1", at(spec, "1.1")).await;
