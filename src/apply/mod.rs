@@ -16,6 +16,8 @@ mod services;
 mod sets;
 pub mod status;
 #[cfg(test)]
+mod status_tests;
+#[cfg(test)]
 mod tests;
 
 use futures::future::{join, join_all};

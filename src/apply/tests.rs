@@ -25,7 +25,7 @@ use crate::{
 
 const NOW: &str = "2026-01-01T10:00:00Z";
 
-fn snapshot() -> Snapshot {
+pub(super) fn snapshot() -> Snapshot {
     let template =
         json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app", "image": "web:1"}]}});
     let rollout: Rollout = serde_json::from_value(json!({
@@ -67,7 +67,7 @@ fn open_fence() -> Fence {
     fence
 }
 
-fn calls(answer: impl Fn(Call) -> Answer + Send + Sync + 'static) -> Calls {
+pub(super) fn calls(answer: impl Fn(Call) -> Answer + Send + Sync + 'static) -> Calls {
     Calls::new(scripted::client(answer), open_fence(), call::CALL_TIMEOUT)
 }
 
@@ -442,31 +442,18 @@ async fn outcomes_come_in_the_order_of_the_changes() {
     assert_eq!(order, changes.iter().collect::<Vec<_>>());
 }
 
-#[tokio::test(start_paused = true)]
-async fn status_is_put_at_the_version_it_was_decided_from() {
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let sink = seen.clone();
-    let calls = calls(move |call| {
-        sink.lock().unwrap().push(call);
-        Answer::ok(json!({"metadata": {"resourceVersion": "6"}}))
-    });
-    let rollout = snapshot().rollout;
-    let status = crate::api::RolloutStatus { replicas: 3, ..crate::api::RolloutStatus::default() };
-    let written = status::write(&calls, &rollout, &status).await;
-    assert!(matches!(written, status::StatusWrite::Done { resource_version } if resource_version == "6"));
-    let call = seen.lock().unwrap().remove(0);
-    assert_eq!(call.line(), "PUT /apis/baton.dev/v1alpha1/namespaces/shop/rollouts/web/status");
-    assert_eq!(call.body["metadata"]["resourceVersion"], "5");
-    assert_eq!(call.body["status"]["replicas"], 3);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_status_of_an_outdated_look_is_not_forced() {
-    for code in [404, 409] {
-        let calls = calls(move |_| Answer::failure(code, "Conflict", "modified"));
-        let written = status::write(&calls, &snapshot().rollout, &crate::api::RolloutStatus::default()).await;
-        assert!(matches!(written, status::StatusWrite::Stale));
-    }
+/// A Pod that a lost write may still reach: the same one, at another version.
+#[tokio::test]
+async fn a_lost_write_is_overtaken_by_its_own_preconditions() {
+    let client = |call: Call| {
+        assert_eq!(call.line(), "PATCH /api/v1/namespaces/shop/pods/web-0-abc");
+        let annotations = json!({"baton.dev/overtaken": "7"});
+        assert_eq!(call.body, json!({"metadata": {"uid": "p1", "resourceVersion": "7", "annotations": annotations}}));
+        Answer::ok(json!({"metadata": {"resourceVersion": "8"}}))
+    };
+    assert_eq!(word(&overtake(&calls(client), "shop", "web-0-abc", ("p1", "7")).await), "done");
+    let modified = |_| Answer::failure(409, "Conflict", "modified");
+    assert_eq!(word(&overtake(&calls(modified), "shop", "web-0-abc", ("p1", "7")).await), "stale");
 }
 
 /// C8: what the first instance has fetched is written once, on the revision that was seen, and asked of all later Pods.

@@ -8,6 +8,7 @@ use super::{
     attempts::Attempts,
     blue_green,
     budget::TERMINATING_COUNTS_SECONDS,
+    failure::failure_of,
     gates,
     in_place::{self, Way},
     recreate::{self, Alive},
@@ -338,11 +339,27 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         }
         let rollout = self.view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
         let name = crate::api::names::instance_name(rollout, slot);
-        let message = format!(
+        let mut message = format!(
             "{name} waits: {} available of at least {}, {} Pods of at most {}",
             self.budget.available_instances, available_min, self.budget.total, self.budget.total_max
         );
-        self.note(Hold { reason: HoldReason::Budget, message, until: None });
+        let mut reason = HoldReason::Budget;
+        if let Some(failed) = self.failed_pin() {
+            // It stays so until a person says otherwise, and what waits with it.
+            let pinned = crate::api::names::instance_name(rollout, failed.index);
+            let remedy = if failed.fresh { "unpin it" } else { "its change waits until spec.paused is false" };
+            message.push_str(&format!("; {pinned} is pinned and has failed: {remedy}"));
+            reason = HoldReason::Pinned;
+        }
+        self.note(Hold { reason, message, until: None });
+    }
+
+    /// An instance that is kept as it is, by its pin or on the way there by a pause, and takes what may be unavailable.
+    fn failed_pin(&self) -> Option<&Slot<'a>> {
+        let is_kept = |slot: &Slot<'_>| slot.pin.is_some() && (slot.fresh || self.view.spec().paused);
+        let now = self.view.now();
+        let has_failed = |pod: &&Pod| failure_of(pod).is_some_and(|failure| failure.at.is_none_or(|at| at <= now));
+        self.view.slots.wanted().find(|slot| is_kept(slot) && slot.live.first().is_some_and(has_failed))
     }
 
     /// Pods that become available, or stop counting, without an event.

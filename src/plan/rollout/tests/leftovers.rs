@@ -86,6 +86,20 @@ fn a_broken_pod_of_the_present_revision_makes_room_before_its_turn() {
     assert_eq!(revisions_run(&world), "bbb");
 }
 
+/// Found by a property: nobody but a person ends that, so it is said.
+///
+/// R15
+#[test]
+fn a_pinned_instance_that_has_failed_is_named_by_what_waits_for_the_budget() {
+    let pins = json!([{"instances": "2", "revision": "b"}]);
+    let spec = json!({"pins": pins, "strategy": {"maxSurge": 0, "maxUnavailable": 1}});
+    let looks = Fixture::new("a c b!", 'a', spec).settled().looks();
+    assert_eq!(
+        looks,
+        "hold Pinned: web-1 waits: 2 available of at least 2, 3 Pods of at most 3; web-2 is pinned and has failed: unpin it"
+    );
+}
+
 /// Found by a property: a restart that becomes due because something before it is done does not overtake what was due.
 ///
 /// R20
