@@ -339,18 +339,16 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         }
         let rollout = self.view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
         let name = crate::api::names::instance_name(rollout, slot);
-        let mut message = format!(
+        let message = format!(
             "{name} waits: {} available of at least {}, {} Pods of at most {}",
             self.budget.available_instances, available_min, self.budget.total, self.budget.total_max
         );
-        let mut reason = HoldReason::Budget;
-        if let Some(failed) = self.failed_pin() {
-            // It stays so until a person says otherwise, and what waits with it.
+        // What failed by a pin stays so until a person says otherwise, and what waits with it.
+        let (reason, message) = self.failed_pin().map_or((HoldReason::Budget, message.clone()), |failed| {
             let pinned = crate::api::names::instance_name(rollout, failed.index);
             let remedy = if failed.fresh { "unpin it" } else { "its change waits until spec.paused is false" };
-            message.push_str(&format!("; {pinned} is pinned and has failed: {remedy}"));
-            reason = HoldReason::Pinned;
-        }
+            (HoldReason::Pinned, format!("{message}; {pinned} is pinned and has failed: {remedy}"))
+        });
         self.note(Hold { reason, message, until: None });
     }
 
