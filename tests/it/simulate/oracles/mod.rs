@@ -1,5 +1,6 @@
 //! What must hold of every commit and of every request that operators send.
 mod bounds;
+mod changed;
 pub mod end;
 mod revisions;
 pub mod story;
@@ -13,20 +14,17 @@ use std::{
 };
 
 use baton::{
-    api::{
-        Rollout,
-        names::{ANNOTATION_OVERTAKEN, CONDITION_IN_SERVICE, LABEL_REVISION, RESERVED_PREFIX},
-    },
+    api::{Rollout, names::LABEL_REVISION},
     operator::clock::Clock,
     snapshot::wire::NodeView,
 };
 use jiff::SignedDuration;
 use serde::Deserialize;
-use serde_json::Value;
 use tokio::time::Instant;
 
 use self::{
     bounds::Glass,
+    changed::{Changed, what_is_changed},
     revisions::Revisions,
     story::{Ended, Story, owner, pod},
 };
@@ -436,72 +434,6 @@ impl Docket {
     fn accuse(&self, property: &str, how: impl std::fmt::Display) {
         self.trace.break_promise(property, how);
     }
-}
-
-/// What an operator has changed on a Pod.
-enum Changed {
-    /// Conditions of ours.
-    Service,
-    /// The Pod is in service now.
-    InService,
-    /// It is no more.
-    OutOfService,
-    /// Images, labels, annotations, with the revision that says so.
-    InPlace,
-    /// Nothing but its version.
-    Overtaken,
-    Other,
-}
-
-fn what_is_changed(before: &Object, after: &Object) -> Changed {
-    let conditions = |object: &Object| object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let is_ours =
-        |condition: &Value| condition["type"].as_str().is_some_and(|type_| type_.starts_with(RESERVED_PREFIX));
-    let without = |object: &Object, in_place: bool| {
-        let mut value = object.value().clone();
-        value["metadata"]["resourceVersion"] = Value::Null;
-        let others: Vec<Value> = conditions(object).into_iter().filter(|condition| !is_ours(condition)).collect();
-        value["status"]["conditions"] = Value::Array(others);
-        if in_place {
-            for field in ["labels", "annotations", "generation"] {
-                value["metadata"][field] = Value::Null;
-            }
-            value["spec"]["containers"][0]["image"] = Value::Null;
-        }
-        value
-    };
-    let revision = |object: &Object| object["metadata"]["labels"][LABEL_REVISION].clone();
-    let serves = |object: &Object| {
-        conditions(object).iter().any(|it| it["type"] == CONDITION_IN_SERVICE && it["status"] == "True")
-    };
-    if revision(before) != revision(after) && without(before, true) == without(after, true) {
-        return Changed::InPlace;
-    }
-    if is_overtaken(before, after) {
-        return Changed::Overtaken;
-    }
-    if !before["spec"]["readinessGates"].is_array() || without(before, false) != without(after, false) {
-        return Changed::Other;
-    }
-    match (serves(before), serves(after)) {
-        (true, false) => Changed::OutOfService,
-        (false, true) => Changed::InService,
-        _ => Changed::Service,
-    }
-}
-
-/// It was given another version, and a note of the one that it had.
-fn is_overtaken(before: &Object, after: &Object) -> bool {
-    let without = |object: &Object| {
-        let mut value = object.value().clone();
-        let annotations = value["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
-        let others = annotations.into_iter().filter(|(key, _)| key != ANNOTATION_OVERTAKEN).collect();
-        value["metadata"]["annotations"] = Value::Object(others);
-        value["metadata"]["resourceVersion"] = Value::Null;
-        value
-    };
-    let noted = &after["metadata"]["annotations"][ANNOTATION_OVERTAKEN];
-    *noted == before["metadata"]["resourceVersion"] && without(before) == without(after)
 }
 
 /// Processes of operators are called `a.1`.
