@@ -18,8 +18,8 @@ pub const ATTEMPTS_MAX: usize = 50;
 pub const VERSIONS_MAX: usize = 100;
 /// Characters of all instance ranges of `status.versions` together: with what else is in it, status stays below 64 KiB.
 pub const VERSIONS_RANGES_CHARS_MAX: usize = 20 * 1_024;
-/// Characters of the reasons and instances of `status.history` together; each entry may have some beyond that.
-pub const HISTORY_WORDS_CHARS_MAX: usize = 12 * 1_024;
+/// Bytes of the reasons and instances of `status.history` together; each entry may have some beyond that.
+pub const HISTORY_WORDS_BYTES_MAX: usize = 12 * 1_024;
 /// Characters of any sentence in status.
 pub const MESSAGE_CHARS_MAX: usize = 1_024;
 /// Characters of a list of instance ranges.

@@ -118,7 +118,8 @@ pub struct RolloutSpec {
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub pins: Vec<Pin>,
 
-    /// Who asked for the present spec, and why; recorded in the history.
+    /// Who asked for the present spec, and why; recorded in the history. With an id it counts for one change: what comes later and
+    /// still bears that id is told without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Request>,
 }
@@ -429,7 +430,16 @@ pub struct Pin {
     pub request: Option<Request>,
 }
 
-/// Who asked for the present spec, and why.
+impl Rollout {
+    /// `spec.request`, once: what bears the id of an entry of the history is about that, and who has asked since has not said.
+    pub fn new_request(&self) -> Option<&Request> {
+        let history = self.status.as_ref().map(|status| status.history.as_slice()).unwrap_or_default();
+        let is_told = |request: &&Request| request.id.is_some() && history.iter().any(|entry| entry.id == request.id);
+        self.spec.request.as_ref().filter(|request| !is_told(request))
+    }
+}
+
+/// Who asked for the present spec, and why. With an id it counts for the first change that bears it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {

@@ -1,6 +1,7 @@
 //! `undo`, `unpin`: what all instances, or chosen ones, are to run.
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
+use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::{
     Api, ResourceExt,
@@ -85,7 +86,9 @@ impl Undo {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
         let name = name_of(&self.target)?;
         let cluster = Cluster::connect(connection).await?;
-        let request = Request { id: None, by: who(&cluster).await, reason: self.reason.clone() };
+        // With an id it counts for this change alone: whoever changes the spec next need not take it out.
+        let id = format!("undo-{}", Timestamp::now().as_millisecond());
+        let request = Request { id: Some(id), by: who(&cluster).await, reason: self.reason.clone() };
         let said = change(&cluster, &name, |snapshot| {
             let to = undo::revision(snapshot, self.to.as_deref()).map_err(|why| anyhow!("{name}: {why}"))?;
             let to = self.again(to).map_err(|why| anyhow!("{name}: {why}"))?;
@@ -164,7 +167,7 @@ fn pin(snapshot: &Snapshot, to: &Again<'_>, chosen: &Ranges, request: &Request) 
         let beyond = instance_name(&name, *beyond);
         bail!("there is no {beyond}: {name} has {} instances, from 0", snapshot.rollout.spec.replicas);
     }
-    let request = (*request != Request::default()).then(|| request.clone());
+    let request = Some(Request { id: None, ..request.clone() }).filter(|request| *request != Request::default());
     let pin = Pin { request, ..to.pin.clone() };
     let pins = undo::pinned(&snapshot.rollout.spec.pins, chosen, &pin);
     let said = format!(

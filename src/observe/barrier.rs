@@ -16,6 +16,10 @@ use crate::snapshot::index::{Index, Kind, ObjectKey};
 /// How long an own write may take to come back before the kind is listed anew.
 pub const ECHO_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// After this a write without an answer is not done any more: `--request-timeout` of the API server is a minute, and an answer
+/// that never came was waited for.
+const LATE_WRITES_WITHIN: Duration = Duration::from_mins(2);
+
 /// What must be seen before the next decision about one Rollout.
 #[derive(Debug, Default)]
 pub struct Barrier {
@@ -23,8 +27,8 @@ pub struct Barrier {
     reached: BTreeSet<(Kind, String)>,
     /// (kind, name) → (uid, resourceVersion) that must be superseded, by a newer version or the object's end.
     superseded: BTreeMap<(Kind, String), (String, String)>,
-    /// Writes that may or may not have happened.
-    doubts: BTreeSet<Doubt>,
+    /// Writes that may or may not have happened, and since when that is not known.
+    doubts: BTreeMap<Doubt, Instant>,
     /// A list of this number, or a later one, must have been taken.
     lists: BTreeMap<Kind, u64>,
     /// When to ask for a list because the above is not met.
@@ -59,12 +63,12 @@ impl Barrier {
 
     /// After a write that may or may not have happened: nothing is decided until [`Self::settle`].
     pub fn doubt(&mut self, doubt: Doubt) {
-        self.doubts.insert(doubt);
+        self.doubts.entry(doubt).or_insert_with(Instant::now);
     }
 
-    /// What is to be settled.
-    pub fn doubts(&self) -> impl Iterator<Item = &Doubt> {
-        self.doubts.iter()
+    /// What is to be settled, and whether the write can still be done: an API server ends a request that takes longer.
+    pub fn doubts(&self) -> impl Iterator<Item = (&Doubt, bool)> {
+        self.doubts.iter().map(|(doubt, since)| (doubt, since.elapsed() < LATE_WRITES_WITHIN))
     }
 
     /// A read after the write has found the object at this (uid, resourceVersion), or not at all: the watches must tell
@@ -210,6 +214,19 @@ mod tests {
         assert!(!barrier.is_met(&stale, "shop", |_, number| number <= 4));
         assert!(barrier.is_met(&stale, "shop", |_, number| number <= 5), "a list asked for after the write shows it");
         assert_eq!(barrier.overdue_at(), None);
+    }
+
+    /// What cannot be overtaken must not hold up everything for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_write_without_an_answer_is_not_waited_for_longer_than_it_can_take() {
+        let mut barrier = Barrier::default();
+        let doubt = Doubt { kind: Kind::Pod, name: "a".into(), version: None };
+        barrier.doubt(doubt.clone());
+        tokio::time::advance(LATE_WRITES_WITHIN / 2).await;
+        barrier.doubt(doubt);
+        assert!(barrier.doubts().all(|(_, may_come)| may_come));
+        tokio::time::advance(LATE_WRITES_WITHIN / 2).await;
+        assert!(barrier.doubts().all(|(_, may_come)| !may_come), "counted from the first");
     }
 
     #[tokio::test]

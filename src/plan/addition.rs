@@ -68,7 +68,7 @@ impl Addition {
 }
 
 /// Where each container asks for exactly what it may use, the Pod is of the class Guaranteed: it stays so. One that ends before
-/// the others start asks for no more CPU than they, so that the Pod does not grow by it; its memory it needs.
+/// the others start asks for no more CPU than they, so that the Pod does not grow by it: it may have what the largest of them has; its memory it needs.
 fn keep_class(spec: &Map<String, Value>, added: &mut Value) {
     let is_exact = |container: &Value| {
         let Value::Object(limits) = &container["resources"]["limits"] else { return false };
@@ -77,11 +77,24 @@ fn keep_class(spec: &Map<String, Value>, added: &mut Value) {
         ["cpu", "memory"].into_iter().all(|resource| limits.contains_key(resource) && is_asked(resource))
     };
     let own: Vec<_> = containers(spec).map(|(.., container)| container).collect();
-    let Some(first) = own.first().filter(|_| own.iter().all(is_exact)) else { return };
+    if !own.iter().all(is_exact) {
+        return;
+    }
+    let limits = own.iter().map(|container| &container["resources"]["limits"]["cpu"]);
+    let Some(most) = limits.max_by_key(|cpu| millis(cpu)) else { return };
     if !is_sidecar(added) {
-        added["resources"]["limits"]["cpu"] = first["resources"]["limits"]["cpu"].clone();
+        added["resources"]["limits"]["cpu"] = most.clone();
     }
     added["resources"]["requests"] = added["resources"]["limits"].clone();
+}
+
+/// Thousandths of a CPU, as far as it is written as people write it; only to find the largest.
+fn millis(cpu: &Value) -> u64 {
+    let text = cpu.as_str().map_or_else(|| cpu.to_string(), str::to_owned);
+    match text.strip_suffix('m') {
+        Some(millis) => millis.parse().unwrap_or_default(),
+        None => text.parse::<f64>().map_or(0, |cpus| (cpus * 1_000.0) as u64),
+    }
 }
 
 /// A native one: an init container that goes on running.

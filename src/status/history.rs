@@ -58,18 +58,33 @@ fn forget_the_oldest(entries: &mut Vec<HistoryEntry>, run: i64) {
     }
 }
 
-/// Newest first, each takes what it needs of the words that all have together. What is in progress keeps its instances: they
-/// say when it is over.
+/// For tests.
+#[cfg(test)]
+pub(super) fn shortened(mut entries: Vec<HistoryEntry>) -> Vec<HistoryEntry> {
+    shorten_the_oldest(&mut entries);
+    entries
+}
+
+/// Newest first, each takes what it needs of the room that all have together. What is in progress stays as it is: its instances
+/// say when it is over, and by its reason it is known again.
 fn shorten_the_oldest(entries: &mut [HistoryEntry]) {
-    const WORDS_MIN: usize = 80;
-    let mut left = bounds::HISTORY_WORDS_CHARS_MAX;
+    /// Of each, whatever the others need.
+    const BYTES_MIN: usize = 80;
+    /// Of one character.
+    const BYTES_MAX: usize = 4;
+    let mut left = bounds::HISTORY_WORDS_BYTES_MAX;
     for entry in entries {
+        let is_over = entry.result != IN_PROGRESS;
         if let Some(reason) = &mut entry.reason {
-            *reason = clip(reason, left.max(WORDS_MIN));
-            left = left.saturating_sub(reason.chars().count());
+            let room = left.max(BYTES_MIN);
+            if is_over && reason.len() > room {
+                *reason = clip(reason, room / BYTES_MAX);
+            }
+            left = left.saturating_sub(reason.len());
         }
-        if entry.result != IN_PROGRESS && entry.instances.len() > left.max(WORDS_MIN) {
-            entry.instances = Ranges::parse(&entry.instances).within(left.max(WORDS_MIN));
+        let room = left.max(BYTES_MIN);
+        if is_over && entry.instances.len() > room {
+            entry.instances = Ranges::parse(&entry.instances).within(room);
         }
         left = left.saturating_sub(entry.instances.len());
     }
@@ -93,7 +108,7 @@ fn result_of_the_run_before(look: &Look<'_>) -> &'static str {
 
 fn begun(look: &Look<'_>) -> HistoryEntry {
     let memory = look.memory();
-    let request = asked(look.spec().request.as_ref());
+    let request = asked(look.snapshot.rollout.new_request());
     let was_elsewhere = look.before.effective_revision.is_some() && look.before.effective_revision != memory.effective;
     let automatic = look.is_given_up() && !verdict::is_aborted(look);
     let reason = if look.is_given_up() { Some(verdict::cause(look)) } else { request.reason };
@@ -164,7 +179,7 @@ fn restarts(look: &Look<'_>, verdict: &Verdict, entries: &mut Vec<HistoryEntry>)
         return;
     }
     let memory = look.memory();
-    let request = asked(look.spec().request.as_ref());
+    let request = asked(look.snapshot.rollout.new_request());
     let entry = HistoryEntry {
         kind: RESTART.into(),
         run: memory.run,

@@ -111,7 +111,7 @@ impl<'a> Look<'a> {
         self.is_back()
             && self.memory().batch.is_none()
             && self.slots.wanted().all(|slot| self.slots.is_in_place(slot))
-            && self.slots.unwanted().all(|slot| slot.live.is_empty())
+            && self.slots.are_unwanted_gone()
     }
 
     /// An instance runs, or still runs beside its new Pod, what it should not: another revision, or a Pod to be restarted.

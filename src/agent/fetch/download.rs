@@ -184,13 +184,12 @@ fn redirect(from: &Url, response: &Response) -> Result<Option<Url>, Problem> {
     Ok(Some(to))
 }
 
-/// Where a part begins, and how much all is: its own end, where the server does not say.
+/// Where a part begins, and how much all is. None where the server does not say: what follows it nobody knows.
 fn part(response: &Response) -> Option<(u64, u64)> {
     let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     let (range, total) = range.strip_prefix("bytes ")?.split_once('/')?;
-    let (first, last) = range.split_once('-')?;
-    let end = last.parse::<u64>().ok()?.checked_add(1)?;
-    Some((first.parse().ok()?, total.parse().unwrap_or(end)))
+    let (first, _) = range.split_once('-')?;
+    Some((first.parse().ok()?, total.parse().ok()?))
 }
 
 /// Without the address: there may be a signature in it.

@@ -126,7 +126,7 @@ impl Lineage<'_> {
     /// Writes that make the ControllerRevisions say what the spec asks for, and clear away old ones.
     pub fn changes(&self, snapshot: &Snapshot, memory: &Memory) -> Vec<Change> {
         let highest = snapshot.revisions.iter().map(|revision| revision.number).max().unwrap_or(0);
-        let change_cause = snapshot.rollout.spec.request.as_ref().and_then(change_cause);
+        let change_cause = snapshot.rollout.new_request().and_then(change_cause);
         match self.update {
             None => vec![create(snapshot, &self.data, highest + 1, change_cause)],
             Some(update) if update.number < highest => {
@@ -196,7 +196,7 @@ fn create(snapshot: &Snapshot, data: &serde_json::Value, number: i64, change_cau
 }
 
 fn abort_reason(view: &View<'_>) -> String {
-    let request = view.spec().request.as_ref();
+    let request = view.snapshot.rollout.new_request();
     let by = request.and_then(|request| request.by.as_deref()).map(|by| format!(" by {by}")).unwrap_or_default();
     format!("{ABORTED}: run {} was aborted{by}", view.memory.run)
 }

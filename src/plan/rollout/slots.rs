@@ -223,6 +223,11 @@ impl<'a> Slots<'a> {
         pod.is_ready() && before.is_some_and(|(before, _)| before == pod.revision)
     }
 
+    /// Nothing is left beyond replicas but what stays for clients who have yet to hear of a switch.
+    pub fn are_unwanted_gone(&self) -> bool {
+        self.unwanted().flat_map(|slot| &slot.live).all(|pod| self.was_in_use(pod))
+    }
+
     /// The same as [`Self::is_in_use`] for people and listeners, also where nothing may be done upon it.
     pub fn is_told_in_use(&self, pod: &Pod) -> bool {
         self.sets.and_then(|sets| sets.told).is_none_or(|told| pod.revision == told)
@@ -287,8 +292,7 @@ impl<'a> Slots<'a> {
         if !undone.is_empty() {
             return Done::Not(undone);
         }
-        let rest_gone =
-            self.all().all(|slot| slot.others.is_empty()) && self.unwanted().all(|slot| slot.live.is_empty());
+        let rest_gone = self.all().all(|slot| slot.others.is_empty()) && self.are_unwanted_gone();
         let is_in_use = self.sets.is_none_or(|sets| sets.is_switched());
         if self.opened >= self.replicas && rest_gone && is_in_use { Done::All } else { Done::Opened }
     }

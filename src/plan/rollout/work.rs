@@ -150,7 +150,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         }
     }
 
-    /// With strategy BlueGreen: Pods of no set, and those beside a better one of the kept set. Nobody uses the first.
+    /// With strategy BlueGreen: Pods of no set, and those beside a better one of the kept set. Nobody uses the first, once the time
+    /// of those is over that clients used before.
     fn retire_sets(&mut self) {
         let view = self.view;
         let Some(sets) = view.slots.sets() else { return };
@@ -357,7 +358,11 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let is_kept = |slot: &Slot<'_>| slot.pin.is_some() && (slot.fresh || self.view.spec().paused);
         let now = self.view.now();
         let has_failed = |pod: &&Pod| failure_of(pod).is_some_and(|failure| failure.at.is_none_or(|at| at <= now));
-        self.view.slots.wanted().find(|slot| is_kept(slot) && slot.live.first().is_some_and(has_failed))
+        let mut failed =
+            self.view.slots.wanted().filter(|slot| is_kept(slot) && slot.live.first().is_some_and(has_failed));
+        // While others are on their way the budget comes back by itself.
+        let comes_back = |slot: &Slot<'_>| !slot.live.first().is_some_and(|pod| self.available(pod)) && !is_kept(slot);
+        failed.next().filter(|_| !self.view.slots.wanted().any(comes_back))
     }
 
     /// Pods that become available, or stop counting, without an event.

@@ -212,6 +212,7 @@ impl Index {
                 others.extend(self.services.note(key, known.and_then(Result::ok)));
             }
         }
+        self.services.forget_unnamed();
         touched.append(&mut others);
         touched
     }

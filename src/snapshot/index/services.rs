@@ -47,9 +47,14 @@ impl Services {
             };
             others.extend(rollouts.iter().filter(|name| **name != key.name).cloned());
         }
+        others.into_iter().map(|name| ObjectKey { namespace: key.namespace.clone(), name }).collect()
+    }
+
+    /// Forgets what nobody names any more. After all that one event has changed: what one Rollout names no more another may name
+    /// from now on, and nobody would ask for it anew.
+    pub(super) fn forget_unnamed(&mut self) {
         self.named_by.retain(|_, rollouts| !rollouts.is_empty());
         self.known.retain(|service, _| self.named_by.contains_key(service));
-        others.into_iter().map(|name| ObjectKey { namespace: key.namespace.clone(), name }).collect()
     }
 
     /// What this Rollout is to know of them.

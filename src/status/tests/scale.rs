@@ -48,7 +48,7 @@ fn long_entry(run: i64) -> HistoryEntry {
         version: "1.4.1".into(),
         instances: (0..1_000).map(|number| number * 2).collect::<Ranges>().within(bounds::INSTANCES_CHARS_MAX),
         by: Some("system:serviceaccount:deployments:pipeline".into()),
-        reason: Some("reason ".repeat(bounds::MESSAGE_CHARS_MAX / 7)),
+        reason: Some("原因 ".repeat(bounds::MESSAGE_CHARS_MAX / 3)),
         started_at: Some(crate::api::Time(at(run))),
         completed_at: Some(crate::api::Time(at(run + 1))),
         result: "Succeeded".into(),
@@ -105,11 +105,24 @@ fn old_entries_of_the_history_lose_words_first() {
     before.history.extend((0..40).map(|run| long_entry(-run)));
     let history = status_of(&snapshot).history;
     let long = |entry: &&HistoryEntry| entry.kind == "InstanceRollback";
-    let words: Vec<usize> =
-        history.iter().filter(long).map(|entry| entry.reason.as_deref().unwrap().chars().count()).collect();
+    let words: Vec<usize> = history.iter().filter(long).map(|entry| entry.reason.as_deref().unwrap().len()).collect();
     assert_eq!(words.len(), 40);
-    assert_eq!((words[0], words[39]), (long_entry(0).reason.unwrap().chars().count(), 80));
-    assert!(words.is_sorted_by(|newer, older| newer >= older), "{words:?}");
+    assert_eq!(words[0], long_entry(0).reason.unwrap().len());
+    assert!(words[39] < 80 && words.is_sorted_by(|newer, older| newer >= older), "{words:?}");
     let oldest = &history.last().unwrap().instances;
     assert!(oldest.starts_with("0,2,4,") && oldest.len() <= 80 && !oldest.ends_with(','), "{oldest}");
+}
+
+/// What is known again by its words keeps them, or it would begin anew with every look.
+#[test]
+fn what_is_in_progress_keeps_its_words() {
+    let mut snapshot = Fixture::new("a a", 'a', json!({})).settled().snapshot;
+    let before = snapshot.rollout.status.as_mut().unwrap();
+    let going_on = |run| HistoryEntry { result: "InProgress".into(), completed_at: None, ..long_entry(run) };
+    before.history.extend((0..20).map(|run| if run % 2 == 0 { going_on(-run) } else { long_entry(-run) }));
+    let told = crate::status::history::shortened(before.history.clone());
+    let kept = |entry: &&HistoryEntry| entry.result == "InProgress" && entry.kind == "InstanceRollback";
+    let whole = long_entry(0);
+    assert_eq!(told.iter().filter(kept).count(), 10);
+    assert!(told.iter().filter(kept).all(|entry| entry.reason == whole.reason && entry.instances == whole.instances));
 }

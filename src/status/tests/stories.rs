@@ -153,6 +153,29 @@ fn a_life_with_pins() {
     insta::assert_snapshot!("a_life_with_pins", story);
 }
 
+/// X10: a request with an id is about the change that it came with: what comes without one is nobody's.
+#[test]
+fn a_request_counts_once() {
+    let mut world = World::new(Fixture::new("a", 'a', json!({})).snapshot, 1);
+    tell(&mut world);
+    let mut entry = |version: &str, request: Option<Request>| {
+        world.snapshot.rollout.spec.version = Some(version.into());
+        world.snapshot.rollout.spec.request = request.or(world.snapshot.rollout.spec.request.take());
+        tell(&mut world);
+        let newest = world.snapshot.rollout.status.as_ref().unwrap().history[0].clone();
+        let wanted = world.snapshot.revisions.iter().max_by_key(|revision| revision.number).unwrap();
+        (newest.version, newest.by, wanted.change_cause.clone())
+    };
+    let undo = asked("undo-1", "carol", "as before");
+    let (version, by, cause) = entry("b", Some(undo));
+    assert_eq!((&*version, by.as_deref()), ("b", Some("carol")));
+    assert!(cause.is_some_and(|cause| cause.contains("as before")));
+    assert_eq!(entry("c", None), ("c".into(), None, None), "who asked for c has not said");
+    let without_id = Request { id: None, ..asked("", "dave", "prices") };
+    assert_eq!(entry("d", Some(without_id)).1.as_deref(), Some("dave"));
+    assert_eq!(entry("e", None).1.as_deref(), Some("dave"), "without an id it stands for whatever comes");
+}
+
 /// R7: what is stored of a time are its whole seconds.
 #[test]
 fn a_restart_at_a_fraction_of_a_second_is_told_once() {

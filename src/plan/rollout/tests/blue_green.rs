@@ -8,10 +8,11 @@ use super::{
 use crate::{
     api::{Time, rollout::Abort},
     plan::{
-        Plan,
+        Memory, Plan,
         rollout::{
+            Done,
             fold::{End, World},
-            plan,
+            plan, slots,
         },
     },
     snapshot::{ServiceSeen, SessionState, Snapshot, Switched},
@@ -162,6 +163,12 @@ fn what_clients_used_a_moment_ago_stays_for_its_time() {
     shrunk.snapshot.rollout.spec.replicas = 2;
     let mut shrunk = shrunk.settled();
     assert_eq!((does(&shrunk).as_str(), plan(&shrunk.snapshot).wake_at), ("-web-2-b Scale", Some(at(10))));
+    shrunk.snapshot.pods.retain(|pod| pod.name != "web-2-b");
+    let memory = Memory::of(shrunk.snapshot.rollout.status.as_ref());
+    assert!(
+        slots(&shrunk.snapshot, &memory).done() == Done::All,
+        "what stays for clients keeps nothing from being complete"
+    );
     shrunk.snapshot.pods.retain(|pod| pod.name != "web-1-b");
     assert!(does(&shrunk).contains("+web-1-b"), "they take no room from what clients use: {}", shrunk.looks());
     shrunk.snapshot.now = at(10);

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     api::Time,
     plan::rollout::{fold::End, plan},
-    snapshot::{AgentSeen, Agents, SessionState},
+    snapshot::{AgentSeen, Agents, SessionState, TemplateCheck},
 };
 
 fn recreate() -> serde_json::Value {
@@ -127,4 +127,15 @@ fn listeners_stop_with_their_pods() {
     let fixture = fixture.settled();
     assert!(fixture.looks().starts_with("-web-0-a Forward; -web-1-a Forward"), "{}", fixture.looks());
     assert_eq!(plan(&fixture.snapshot).leaving, Some(["web-0-a", "web-1-a"].map(str::to_owned).into()));
+}
+
+/// All would end at once, and come back as what was complete before: an older version.
+#[test]
+fn a_restart_is_no_reason_to_go_back_while_the_next_version_is_held() {
+    let spec = json!({"restartAt": at(-1).to_string(), "strategy": {"type": "Recreate"}});
+    let mut fixture = Fixture::new("b b", 'c', spec).opened(0);
+    let refused = TemplateCheck::Refused { message: "denied".into(), recheck_at: at(60) };
+    fixture.snapshot.template_checks.insert("c".into(), refused);
+    let looks = fixture.settled().looks();
+    assert!(!looks.contains("-web"), "{looks}");
 }

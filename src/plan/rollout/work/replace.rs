@@ -50,6 +50,8 @@ impl<'a> Planner<'_, 'a, '_> {
             let gate = match reason {
                 PodReason::Restart if !pod.is_ready() && slot.pin.is_none() => &forward, // a retry
                 PodReason::Restart if slot.index >= restart_end => continue,
+                // With Recreate all would end at once, and come back at the stable revision: an older one.
+                PodReason::Restart if self.alive.is_some() && !opened && !lineage.is_stable(&pod.revision) => continue,
                 PodReason::Pin if slot.index >= restart_end && pod.is_ready() => continue,
                 PodReason::Restart => &renew,
                 PodReason::Pin => {

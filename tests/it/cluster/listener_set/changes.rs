@@ -43,6 +43,9 @@ async fn listeners_are_stopped_started_configured_and_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_set_leaves_nothing_running() {
     let listeners = two_pods("change-delete").await;
+    for feed in ["feed-0", "feed-1", "feed-2"] {
+        listeners.flows(30, feed).await;
+    }
     listeners.sets().delete("bots", &DeleteParams::default()).await.unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
     loop {
