@@ -430,15 +430,6 @@ pub struct Pin {
     pub request: Option<Request>,
 }
 
-impl Rollout {
-    /// `spec.request`, once: what bears the id of an entry of the history is about that, and who has asked since has not said.
-    pub fn new_request(&self) -> Option<&Request> {
-        let history = self.status.as_ref().map(|status| status.history.as_slice()).unwrap_or_default();
-        let is_told = |request: &&Request| request.id.is_some() && history.iter().any(|entry| entry.id == request.id);
-        self.spec.request.as_ref().filter(|request| !is_told(request))
-    }
-}
-
 /// Who asked for the present spec, and why. With an id it counts for the first change that bears it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -4,7 +4,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::condition::Condition;
+use super::{
+    condition::Condition,
+    rollout::{Request, Rollout},
+};
 
 /// Words of `exceptions[].state`. Strings in the code, an enum in the CRD: an object that a newer operator wrote is read all
 /// the same, what is written is checked by the API server.
@@ -286,6 +289,15 @@ impl HistoryEntry {
     pub fn is_same(&self, other: &Self) -> bool {
         (&self.kind, self.run, &self.revision, &self.started_at)
             == (&other.kind, other.run, &other.revision, &other.started_at)
+    }
+}
+
+impl Rollout {
+    /// `spec.request`, once: what bears the id of an entry of the history is about that, and who has asked since has not said.
+    pub fn new_request(&self) -> Option<&Request> {
+        let history = self.status.as_ref().map(|status| status.history.as_slice()).unwrap_or_default();
+        let is_told = |request: &&Request| request.id.is_some() && history.iter().any(|entry| entry.id == request.id);
+        self.spec.request.as_ref().filter(|request| !is_told(request))
     }
 }
 
