@@ -1,5 +1,8 @@
 //! A `kube::Client` over a function: answers only, no memory of its own and no opinion about the order of calls.
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -74,6 +77,19 @@ pub fn failure(code: u16, reason: &str, message: &str) -> Value {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code,
     })
+}
+
+/// The same answer to every call, and the calls.
+pub fn recorded(
+    answer: impl Fn() -> Answer + Send + Sync + 'static,
+) -> (impl Fn(Call) -> Answer + Send + Sync + 'static, Arc<Mutex<Vec<Call>>>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    let answering = move |call| {
+        sink.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+        answer()
+    };
+    (answering, seen)
 }
 
 /// A client whose every request is answered by `answer`.

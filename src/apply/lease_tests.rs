@@ -1,7 +1,6 @@
 //! Each change of a ListenerSet against each answer of the API server.
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -15,7 +14,7 @@ use crate::{
         death::Proof,
         ownership::Write,
     },
-    scripted::{self, Answer, Call},
+    scripted::{self, Answer, Call, recorded},
     snapshot::{
         lease::{Holder, Letter, Order},
         listener::Settings,
@@ -132,13 +131,8 @@ async fn result(change: SetChange, answer: impl Fn(Call) -> Answer + Send + Sync
 
 /// What the API server was asked.
 async fn request(change: SetChange) -> Call {
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let sink = seen.clone();
-    let done = result(change, move |call| {
-        sink.lock().unwrap().push(call);
-        Answer::ok(json!({"metadata": {"resourceVersion": "99"}}))
-    })
-    .await;
+    let (answer, seen) = recorded(|| Answer::ok(json!({"metadata": {"resourceVersion": "99"}})));
+    let done = result(change, answer).await;
     assert!(matches!(done, Applied::Done { .. }), "{done:?}");
     seen.lock().unwrap().remove(0)
 }

@@ -1,22 +1,19 @@
 //! The status write against the answers of the API server.
-use std::sync::{Arc, Mutex};
-
 use serde_json::json;
 
 use super::{
     status,
     tests::{calls, snapshot},
 };
-use crate::{api::RolloutStatus, scripted::Answer};
+use crate::{
+    api::RolloutStatus,
+    scripted::{Answer, recorded},
+};
 
 #[tokio::test(start_paused = true)]
 async fn status_is_put_at_the_version_it_was_decided_from() {
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let sink = seen.clone();
-    let calls = calls(move |call| {
-        sink.lock().unwrap().push(call);
-        Answer::ok(json!({"metadata": {"resourceVersion": "6"}}))
-    });
+    let (answer, seen) = recorded(|| Answer::ok(json!({"metadata": {"resourceVersion": "6"}})));
+    let calls = calls(answer);
     let rollout = snapshot().rollout;
     let status = RolloutStatus { replicas: 3, ..RolloutStatus::default() };
     let written = status::write(&calls, &rollout, &status).await;

@@ -1,7 +1,7 @@
 //! Each change against each answer of the API server.
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     api::Rollout,
     plan::{PodReason, RevisionMark},
-    scripted::{self, Answer, Call},
+    scripted::{self, Answer, Call, recorded},
     snapshot::{
         RefusalReason, Revision, Switched, TemplateCheck,
         index::{Event, Index, ObjectKey, Recollection},
@@ -265,12 +265,8 @@ async fn checking_a_template() {
 
 #[tokio::test(start_paused = true)]
 async fn a_check_leaves_nothing_behind_and_is_asked_again_after_a_while() {
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let sink = seen.clone();
-    let calls = calls(move |call| {
-        sink.lock().unwrap().push(call);
-        Answer::failure(422, "Invalid", "no")
-    });
+    let (answer, seen) = recorded(|| Answer::failure(422, "Invalid", "no"));
+    let calls = calls(answer);
     let outcomes = apply(&calls, &snapshot(), &[check_template()]).await;
     let call = seen.lock().unwrap().remove(0);
     assert_eq!((call.line().as_str(), call.query["dryRun"].as_str()), ("POST /api/v1/namespaces/shop/pods", "All"));
@@ -291,12 +287,8 @@ async fn a_timed_out_call_ends_after_ten_seconds() {
 /// R10
 #[tokio::test(start_paused = true)]
 async fn deletes_and_marks_carry_preconditions() {
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let sink = seen.clone();
-    let calls = calls(move |call| {
-        sink.lock().unwrap().push(call);
-        Answer::ok(json!({"metadata": {"resourceVersion": "99"}}))
-    });
+    let (answer, seen) = recorded(|| Answer::ok(json!({"metadata": {"resourceVersion": "99"}})));
+    let calls = calls(answer);
     let outcomes = apply(&calls, &snapshot(), &[delete_pod(), delete_revision(), mark_revision()]).await;
     assert!(outcomes.iter().all(|outcome| word(&outcome.result) == "done"), "{outcomes:?}");
     let seen = seen.lock().unwrap();
@@ -314,12 +306,8 @@ async fn deletes_and_marks_carry_preconditions() {
 /// B3: of a Service one key and two annotations are written, if it is still the one that was seen.
 #[tokio::test(start_paused = true)]
 async fn a_switch_writes_one_key() {
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let sink = seen.clone();
-    let calls = calls(move |call| {
-        sink.lock().unwrap().push(call);
-        Answer::ok(json!({"metadata": {"resourceVersion": "99"}}))
-    });
+    let (answer, seen) = recorded(|| Answer::ok(json!({"metadata": {"resourceVersion": "99"}})));
+    let calls = calls(answer);
     let switched = Some(Switched { from: "web-abc".into(), at: NOW.parse().unwrap() });
     let (name, uid, resource_version) = ("web".to_owned(), "s1".to_owned(), "7".to_owned());
     let switch = Change::SwitchService { name, uid, resource_version, revision: "web-bcd".into(), switched };

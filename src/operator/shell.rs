@@ -237,9 +237,9 @@ impl Shell {
     /// Reads what became of writes without an answer. Those that cannot be read now are left for the next look.
     async fn settle<T: Own>(&self, key: &ObjectKey, memory: &mut ObjectMemory<T>) {
         let doubts: Vec<(Doubt, bool)> =
-            memory.barrier.doubts().map(|(doubt, is_young)| (doubt.clone(), is_young)).collect();
+            memory.barrier.doubts().map(|(doubt, may_come)| (doubt.clone(), may_come)).collect();
         let found =
-            join_all(doubts.iter().map(|(doubt, is_young)| self.what_became(&key.namespace, doubt, *is_young))).await;
+            join_all(doubts.iter().map(|(doubt, may_come)| self.what_became(&key.namespace, doubt, *may_come))).await;
         let mut has_failed = false;
         for ((doubt, _), found) in doubts.iter().zip(found) {
             match found {

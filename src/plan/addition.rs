@@ -60,15 +60,16 @@ impl Addition {
                 }
             }
         }
-        let volumes = list(spec, "volumes").into_iter().chain(self.volumes).collect();
+        let volumes = list(spec, "volumes").iter().cloned().chain(self.volumes).collect();
         spec.insert("volumes".into(), Value::Array(volumes));
-        let inits = [self.container].into_iter().chain(list(spec, "initContainers")).collect();
+        let inits = [self.container].into_iter().chain(list(spec, "initContainers").iter().cloned()).collect();
         spec.insert("initContainers".into(), Value::Array(inits));
     }
 }
 
 /// Where each container asks for exactly what it may use, the Pod is of the class Guaranteed: it stays so. One that ends before
-/// the others start asks for no more CPU than they, so that the Pod does not grow by it: it may have what the largest of them has; its memory it needs.
+/// the others start asks for no more CPU than they, so that the Pod does not grow by it: it may have what the largest of them
+/// has. Its memory it needs.
 fn keep_class(spec: &Map<String, Value>, added: &mut Value) {
     let is_exact = |container: &Value| {
         let Value::Object(limits) = &container["resources"]["limits"] else { return false };
@@ -77,7 +78,7 @@ fn keep_class(spec: &Map<String, Value>, added: &mut Value) {
         ["cpu", "memory"].into_iter().all(|resource| limits.contains_key(resource) && is_asked(resource))
     };
     let own: Vec<_> = containers(spec).map(|(.., container)| container).collect();
-    if !own.iter().all(is_exact) {
+    if !own.iter().all(|container| is_exact(container)) {
         return;
     }
     let limits = own.iter().map(|container| &container["resources"]["limits"]["cpu"]);
@@ -105,14 +106,14 @@ pub(super) fn is_sidecar(container: &Value) -> bool {
 const FIELDS: [&str; 2] = ["containers", "initContainers"];
 
 /// All containers of a template, with the list that each is in, and where.
-pub(super) fn containers(spec: &Map<String, Value>) -> impl Iterator<Item = (&'static str, usize, Value)> {
-    FIELDS.into_iter().flat_map(|field| {
-        list(spec, field).into_iter().enumerate().map(move |(index, container)| (field, index, container))
-    })
+pub(super) fn containers(spec: &Map<String, Value>) -> impl Iterator<Item = (&'static str, usize, &Value)> {
+    FIELDS
+        .into_iter()
+        .flat_map(|field| list(spec, field).iter().enumerate().map(move |(index, container)| (field, index, container)))
 }
 
-fn list(spec: &Map<String, Value>, field: &str) -> Vec<Value> {
-    spec.get(field).and_then(Value::as_array).cloned().unwrap_or_default()
+fn list<'a>(spec: &'a Map<String, Value>, field: &str) -> &'a [Value] {
+    spec.get(field).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 fn text(value: &Value) -> &str {

@@ -67,7 +67,7 @@ pub(super) fn add(
 
 fn check_ports(own: &Map<String, Value>, by: &str) -> Result<(), String> {
     for (field, index, container) in containers(own) {
-        if let Some((at, port)) = taken_port(&container) {
+        if let Some((at, port)) = taken_port(container) {
             return Err(format!(
                 "spec.template.spec.{field}[{index}].ports[{at}].containerPort: {by} adds an agent that listens on {port} \
                  itself; use another port here, or own and an agent with --port and --probes"

@@ -114,6 +114,11 @@ impl Pod {
         transit(since.and_then(|at| at.saturating_add(SignedDuration::from_secs(patience)).ok()))
     }
 
+    /// How often its containers have been restarted since it was made.
+    pub fn restarts(&self) -> i32 {
+        self.containers.iter().map(|container| container.restarts.max(0)).sum()
+    }
+
     /// How often this container has been restarted since the Pod was made, or changed in place; that change's own restart
     /// does not count.
     pub fn restarts_of(&self, container: &Container) -> i32 {

@@ -58,16 +58,9 @@ fn forget_the_oldest(entries: &mut Vec<HistoryEntry>, run: i64) {
     }
 }
 
-/// For tests.
-#[cfg(test)]
-pub(super) fn shortened(mut entries: Vec<HistoryEntry>) -> Vec<HistoryEntry> {
-    shorten_the_oldest(&mut entries);
-    entries
-}
-
 /// Newest first, each takes what it needs of the room that all have together. What is in progress stays as it is: its instances
 /// say when it is over, and by its reason it is known again.
-fn shorten_the_oldest(entries: &mut [HistoryEntry]) {
+pub(super) fn shorten_the_oldest(entries: &mut [HistoryEntry]) {
     /// Of each, whatever the others need.
     const BYTES_MIN: usize = 80;
     /// Of one character.

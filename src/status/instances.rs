@@ -154,7 +154,7 @@ pub fn pod_state(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<(S
         return Some(leaving_state(pod, now));
     }
     if let Some(failure) = failure_of(pod) {
-        let state = if failure.at.is_none_or(|at| at <= now) { State::Failed } else { State::NotReady };
+        let state = if failure.counts(now) { State::Failed } else { State::NotReady };
         return Some((state, failure.reason, failure.message));
     }
     if let Some(message) = &pod.unschedulable {

@@ -109,7 +109,7 @@ fn of_pod(snapshot: &Snapshot, slot: Option<&Slot<'_>>, pod: &Pod) -> Instance {
         state,
         reason,
         message,
-        restarts: pod.containers.iter().map(|container| container.restarts.max(0)).sum(),
+        restarts: pod.restarts(),
         last_exit: exits.next_back(),
         node: pod.node.clone(),
         ip: pod.ip.clone(),

@@ -288,7 +288,7 @@ impl Painter<'_> {
         if main().next().is_some() {
             words.push(format!("ready {}/{}", main().filter(|c| c.ready).count(), main().count()));
         }
-        let restarts: i32 = pod.containers.iter().map(|container| container.restarts.max(0)).sum();
+        let restarts = pod.restarts();
         if restarts > 0 {
             words.push(format!("restarts {restarts}"));
         }

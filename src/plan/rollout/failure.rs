@@ -26,6 +26,13 @@ pub struct Failure {
     pub at: Option<Timestamp>,
 }
 
+impl Failure {
+    /// The Pod is failed by now.
+    pub fn counts(&self, now: Timestamp) -> bool {
+        self.at.is_none_or(|at| at <= now)
+    }
+}
+
 /// What is wrong with this Pod by itself (deadlines of the run aside).
 pub fn failure_of(pod: &Pod) -> Option<Failure> {
     if pod.phase == PodPhase::Failed {

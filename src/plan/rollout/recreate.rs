@@ -35,10 +35,13 @@ pub(super) fn is_asked_for(snapshot: &Snapshot) -> bool {
 /// The only revision that is alive, if it serves: beside it no other can be made. While the next one is held, lost Pods come back at
 /// it, whichever it is.
 pub(super) fn alone(snapshot: &Snapshot) -> Option<&str> {
+    if !is_asked_for(snapshot) {
+        return None;
+    }
     let min_ready_seconds = snapshot.rollout.spec.min_ready_seconds;
-    let mut serving = snapshot.pods.iter().filter(|pod| pod.is_available(min_ready_seconds, snapshot.now));
-    let revision = serving.next()?.revision.as_str();
-    (is_asked_for(snapshot) && in_the_way(snapshot, revision).next().is_none()).then_some(revision)
+    let serving = snapshot.pods.iter().find(|pod| pod.is_available(min_ready_seconds, snapshot.now))?;
+    let revision = serving.revision.as_str();
+    in_the_way(snapshot, revision).next().is_none().then_some(revision)
 }
 
 /// Pods that must end before one of this revision is created.

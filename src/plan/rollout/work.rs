@@ -345,11 +345,14 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             self.budget.available_instances, available_min, self.budget.total, self.budget.total_max
         );
         // What failed by a pin stays so until a person says otherwise, and what waits with it.
-        let (reason, message) = self.failed_pin().map_or((HoldReason::Budget, message.clone()), |failed| {
-            let pinned = crate::api::names::instance_name(rollout, failed.index);
-            let remedy = if failed.fresh { "unpin it" } else { "its change waits until spec.paused is false" };
-            (HoldReason::Pinned, format!("{message}; {pinned} is pinned and has failed: {remedy}"))
-        });
+        let (reason, message) = match self.failed_pin() {
+            None => (HoldReason::Budget, message),
+            Some(failed) => {
+                let pinned = crate::api::names::instance_name(rollout, failed.index);
+                let remedy = if failed.fresh { "unpin it" } else { "its change waits until spec.paused is false" };
+                (HoldReason::Pinned, format!("{message}; {pinned} is pinned and has failed: {remedy}"))
+            }
+        };
         self.note(Hold { reason, message, until: None });
     }
 
@@ -357,7 +360,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     fn failed_pin(&self) -> Option<&Slot<'a>> {
         let is_kept = |slot: &Slot<'_>| slot.pin.is_some() && (slot.fresh || self.view.spec().paused);
         let now = self.view.now();
-        let has_failed = |pod: &&Pod| failure_of(pod).is_some_and(|failure| failure.at.is_none_or(|at| at <= now));
+        let has_failed = |pod: &&Pod| failure_of(pod).is_some_and(|failure| failure.counts(now));
         let mut failed =
             self.view.slots.wanted().filter(|slot| is_kept(slot) && slot.live.first().is_some_and(has_failed));
         // While others are on their way the budget comes back by itself.

@@ -120,7 +120,8 @@ fn what_is_in_progress_keeps_its_words() {
     let before = snapshot.rollout.status.as_mut().unwrap();
     let going_on = |run| HistoryEntry { result: "InProgress".into(), completed_at: None, ..long_entry(run) };
     before.history.extend((0..20).map(|run| if run % 2 == 0 { going_on(-run) } else { long_entry(-run) }));
-    let told = crate::status::history::shortened(before.history.clone());
+    let mut told = before.history.clone();
+    crate::status::history::shorten_the_oldest(&mut told);
     let kept = |entry: &&HistoryEntry| entry.result == "InProgress" && entry.kind == "InstanceRollback";
     let whole = long_entry(0);
     assert_eq!(told.iter().filter(kept).count(), 10);

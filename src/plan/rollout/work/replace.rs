@@ -20,13 +20,13 @@ impl<'a> Planner<'_, 'a, '_> {
         let view = self.view;
         let lineage = view.lineage;
         let is_due = |slot: &&Slot<'_>| !slot.live.is_empty() && !slot.fresh && self.assigned(slot).is_some();
-        let mut due: Vec<_> = view.slots.wanted().filter(is_due).collect();
+        let due = view.slots.wanted().filter(is_due);
+        let mut due: Vec<_> = due.map(|slot| (slot, self.reason_of_change(slot))).collect();
         // What was taken out of service for it is changed before another is; then what others wait for. What becomes due only
         // when something before it is done comes last: were it taken before what is due already, a controller that acts late on
         // this look and one that acts on a later one would take an instance each.
-        due.sort_by_key(|slot| {
-            let by_batch =
-                slot.pin.is_none() && matches!(self.reason_of_change(slot), PodReason::Restart | PodReason::Pin);
+        due.sort_by_key(|(slot, reason)| {
+            let by_batch = slot.pin.is_none() && matches!(reason, PodReason::Restart | PodReason::Pin);
             (slot.live[0].in_service != Some(false), by_batch, slot.pin.is_some())
         });
         if due.is_empty() {
@@ -36,9 +36,8 @@ impl<'a> Planner<'_, 'a, '_> {
         let forward = gates::forward(view, self.alarm);
         let renew = gates::renew(view, self.alarm);
         let back = gates::back(view, self.alarm);
-        for slot in due {
+        for (slot, reason) in due {
             let pod = slot.live[0];
-            let reason = self.reason_of_change(slot);
             let opened = slot.index < view.slots.opened();
             if let (PodReason::Pin, true, Some(to)) = (reason, slot.pin.is_some(), self.assigned(slot)) {
                 match gates::pin(view, to, self.alarm) {
