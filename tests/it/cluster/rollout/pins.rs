@@ -85,11 +85,11 @@ async fn one_instance_of_eight_is_rolled_back() {
 async fn three_that_have_failed_are_rolled_back() {
     let stage = Stage::new(real(), "pins-failed").await;
     // Its instances 1, 4 and 5 fail at this version.
-    let fails =
-        "#!/bin/sh\ncase $BATON_INSTANCE in 1|4|5) exit 1;; esac\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n";
+    let fails = "#!/bin/sh\ncase $BATON_INSTANCE in 1|4|5) exit 1;; esac\ntrap 'exit 0' TERM\nsleep infinity & wait\n";
     image(stage.cluster, "sleeper", "partly", fails);
     let strategy = json!({"onFailure": "Pause", "failureThreshold": 3, "maxSurge": 6, "maxUnavailable": 0});
-    let spec = json!({"replicas": 6, "strategy": strategy});
+    // What ends at once is Ready until the kubelet has seen that.
+    let spec = json!({"replicas": 6, "minReadySeconds": 2, "strategy": strategy});
     stage.roll("1", spec.clone()).await;
     stage.complete(60).await;
     stage.roll("partly", spec).await;
@@ -181,11 +181,11 @@ async fn rollback_failed_leaves_healthy_ones_at_the_new_version() {
         stage.cluster,
         "sleeper",
         "one-fails",
-        "#!/bin/sh\n[ $BATON_INSTANCE = 1 ] && exit 1\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n",
+        "#!/bin/sh\n[ $BATON_INSTANCE = 1 ] && exit 1\ntrap 'exit 0' TERM\nsleep infinity & wait\n",
     );
     let strategy = json!({"onFailure": "RollbackFailed", "batchSize": 3, "maxSurge": 3, "maxUnavailable": 0});
     // What ends at once is Ready until the kubelet has seen that.
-    let spec = json!({"replicas": 6, "minReadySeconds": 1, "strategy": strategy});
+    let spec = json!({"replicas": 6, "minReadySeconds": 2, "strategy": strategy});
     stage.roll("1", spec.clone()).await;
     stage.complete(60).await;
     stage.roll("one-fails", spec).await;

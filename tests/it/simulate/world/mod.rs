@@ -76,6 +76,8 @@ struct Pod {
     crashes: bool,
     /// The image that its kubelet has seen last.
     image: String,
+    /// The image that its stages are of: what its container is started from.
+    starting: String,
     seen: Seen,
     /// Its container runs.
     runs: bool,
@@ -207,6 +209,7 @@ impl World {
                 is_ending: false,
                 crashes: behaviour == Behaviour::Crash,
                 seen: Seen { image: image.clone(), ..Seen::default() },
+                starting: image.clone(),
                 image,
                 runs: false,
                 life: 0,
@@ -291,7 +294,7 @@ impl World {
             let runs = matches!(stage, Stage::Running | Stage::Ready);
             if runs && !pod.runs && counts {
                 pod.seen.container += 1;
-                pod.seen.image.clone_from(&pod.image);
+                pod.seen.image.clone_from(&pod.starting);
             }
             pod.runs = runs;
         }
@@ -352,6 +355,7 @@ impl World {
         let had_run = pod.seen.container > 0;
         pod.seen.exchanged += u32::from(had_run);
         (pod.runs, pod.settled, pod.life) = (false, None, pod.life + 1);
+        pod.starting.clone_from(&pod.image);
         pod.stages = life(Behaviour::of_image(&pod.image), &mut self.rng).into_iter();
         if pod.node.is_some() {
             self.next_stage(uid);
