@@ -108,7 +108,7 @@ fn trouble_of(snapshot: &Snapshot, slots: &Slots<'_>, slot: &Slot<'_>) -> Option
     if let Some(problem) = pod_state(best, snapshot.rollout.spec.min_ready_seconds, snapshot.now) {
         return Some(trouble(problem));
     }
-    if slot.index >= slots.opened() && slot.pin.is_none() {
+    if !slot.opened && slot.pin.is_none() {
         return None; // changes when its batch comes
     }
     let message = if slot.fresh && slot.live.len() > 1 {

@@ -155,7 +155,7 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         let mut failed = before.filter(|failed| failed.run == view.memory.run && failed.at.is_some()).or_else(noted)?;
         // Where status was lost, nothing else has brought opened ones to the stable revision.
         let has_gone_back = |slot: &&Slot<'_>| slot.live.iter().any(|pod| view.lineage.is_stable(&pod.revision));
-        let opened = || view.slots.unpinned().filter(|slot| slot.index < view.slots.opened());
+        let opened = || view.slots.unpinned().filter(|slot| slot.opened);
         let mut slots = match failed.slots.as_str() {
             "" => opened().filter(has_gone_back).map(|slot| slot.index).collect(),
             known => Ranges::parse(known),
@@ -201,8 +201,9 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
     }
     let threshold = usize::try_from(view.spec().strategy.failure_threshold.max(1)).unwrap_or(1);
     // More than there are would never be reached, and a run that leads nowhere never given up.
-    let all_have = view.slots.unpinned().next().is_some()
-        && view.slots.unpinned().all(|slot| slots.0.contains(&slot.index) && !view.slots.is_done(slot));
+    let mut members = view.slots.unpinned().filter(|slot| !slot.joins_later).peekable();
+    let all_have =
+        members.peek().is_some() && members.all(|slot| slots.0.contains(&slot.index) && !view.slots.is_done(slot));
     if (slots.0.len() >= threshold || all_have) && failed.at.is_none() {
         failed.at = Some(Time(lineage::failed_at(view.now(), effective)));
     }
@@ -227,7 +228,7 @@ pub(super) fn noted_on(revision: &crate::snapshot::Revision, run: i64) -> Option
 fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> {
     let effective = view.lineage.effective.map(|revision| revision.name.as_str());
     let retried_at = reached(view.spec().retry_at.as_ref(), view.now());
-    let opened = view.slots.unpinned().filter(|slot| slot.index < view.slots.opened());
+    let opened = view.slots.unpinned().filter(|slot| slot.opened);
     let (mut found, mut late) = (Vec::new(), Vec::new());
     for slot in opened {
         let changed = slot.live.iter().chain(&slot.finished).filter(|pod| Some(pod.revision.as_str()) == effective);
