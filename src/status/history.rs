@@ -140,7 +140,7 @@ fn conclude(look: &Look<'_>, verdict: &Verdict, entries: &mut [HistoryEntry]) {
     let arrived = verdict.kind == Kind::Current || ["RolledBack", "Aborted"].contains(&verdict.reason);
     let result = match (entry.result.as_str(), verdict.kind) {
         (IN_PROGRESS | FAILED | PARTLY_ROLLED_BACK, _) if arrived => SUCCEEDED,
-        (IN_PROGRESS, _) if verdict.reason == PARTLY_ROLLED_BACK => PARTLY_ROLLED_BACK,
+        (IN_PROGRESS | FAILED, _) if verdict.reason == PARTLY_ROLLED_BACK => PARTLY_ROLLED_BACK,
         (IN_PROGRESS, Kind::Failed) if verdict.reason != "InvalidSpec" => FAILED,
         // What had stopped it was lifted: a larger threshold, an instance that came back.
         (FAILED | PARTLY_ROLLED_BACK, Kind::InProgress) if look.memory().batch.is_some() && look.is_recorded => {

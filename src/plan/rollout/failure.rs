@@ -11,7 +11,7 @@ use crate::{
 /// How long an image may be unpullable, or a ConfigMap or Secret missing, before the instance counts as failed:
 /// registries blink, and what is applied together need not arrive in order. And how long a Pod that no batch waits for may
 /// take to get ready.
-const PATIENCE_SECONDS: i64 = 60;
+pub(super) const PATIENCE_SECONDS: i64 = 60;
 /// Restarts since creation, or since a change in place, at which an instance counts as failed, even while it happens to run.
 const RESTARTS_MAX: i32 = 3;
 
@@ -92,11 +92,11 @@ fn tells_of(state: &ContainerState, image: &str) -> bool {
 }
 
 /// From when on a Pod that no batch waits for counts as broken: deadlines are those of a batch, so one that has never
-/// become ready has the same patience whatever keeps it. One that blinks is left alone. None: it is not broken, as far as
+/// become ready has so many seconds, whatever keeps it. One that blinks is left alone. None: it is not broken, as far as
 /// one can see.
-pub(super) fn broken_at(pod: &Pod) -> Option<Timestamp> {
+pub fn broken_at(pod: &Pod, patience_seconds: i64) -> Option<Timestamp> {
     let failure = failure_of(pod).map(|failure| failure.at.unwrap_or(pod.created));
-    let never_ready = has_never_been_ready(pod).then(|| after(pod.given_at(), PATIENCE_SECONDS));
+    let never_ready = has_never_been_ready(pod).then(|| after(pod.given_at(), patience_seconds));
     failure.into_iter().chain(never_ready).min()
 }
 
@@ -167,6 +167,10 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         };
         slots.0.extend(failures(view, alarm).into_iter().map(|(slot, _)| slot).filter(has_changed));
         slots.0.retain(|slot| *slot < view.replicas());
+        // Status tells of one that does not come up there either.
+        for pod in slots.0.iter().filter_map(|slot| view.slots.wanted_at(*slot)?.live.first()) {
+            broken_at(pod, i64::from(view.spec().progress_deadline_seconds)).map(|at| alarm.passed(at));
+        }
         failed.slots = slots.within(RANGES_CHARS_MAX);
         return Some(failed);
     }

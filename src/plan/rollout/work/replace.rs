@@ -5,7 +5,7 @@ use crate::{
     plan::{
         change::{Change, Hold, HoldReason, PodReason},
         rollout::{
-            failure::broken_at,
+            failure::{PATIENCE_SECONDS, broken_at},
             gates,
             in_place::{self, Way},
             slots::Slot,
@@ -62,7 +62,7 @@ impl<'a> Planner<'_, 'a, '_> {
                 _ if !opened => {
                     let effective = lineage.effective.map(|effective| &effective.name);
                     let known = slot.assigned.is_none() && effective == Some(&pod.revision);
-                    let broken_at = broken_at(pod).filter(|_| !known && !self.available(pod));
+                    let broken_at = broken_at(pod, PATIENCE_SECONDS).filter(|_| !known && !self.available(pod));
                     if !broken_at.is_some_and(|at| self.alarm.passed(at)) {
                         continue;
                     }
