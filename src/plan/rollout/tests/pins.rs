@@ -250,6 +250,20 @@ fn rollback_failed_takes_back_what_fails_later() {
     }
 }
 
+#[test]
+fn a_failed_instance_that_goes_back_is_not_told_to_go_forward() {
+    let mut world = world("a a a", 'b', surging(&json!({"maxSurge": 0, "maxUnavailable": 1, "onFailure": "RollbackFailed"})));
+    live(&mut world, 2);
+    crash(&mut world, 0);
+    let mut made = Vec::new();
+    world.run(|_, step| {
+        let created = step.changes.iter().filter(|change| matches!(change, Change::CreatePod { .. }));
+        made.extend(created.map(|change| (change.name().to_owned(), change.reason())));
+    });
+    assert_eq!(revisions_run(&world), "aaa");
+    assert_eq!(made, [("web-0-a".to_owned(), "Back")]);
+}
+
 /// Whatever is pinned or unpinned meanwhile, the pause after a batch is passed by its approval alone.
 #[test]
 fn pins_open_no_batch() {
