@@ -171,7 +171,8 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         for pod in slots.0.iter().filter_map(|slot| view.slots.wanted_at(*slot)?.live.first()) {
             broken_at(pod, i64::from(view.spec().progress_deadline_seconds)).map(|at| alarm.passed(at));
         }
-        failed.slots = slots.within(RANGES_CHARS_MAX);
+        // Whoever is left out would go forward again.
+        failed.slots = slots.covering(RANGES_CHARS_MAX);
         return Some(failed);
     }
     if lineage::has_failed(view.snapshot, effective) {
