@@ -193,9 +193,9 @@ mod tests {
         let exact = json!({"limits": {"cpu": "100m", "memory": "1Gi"}, "requests": {"cpu": "100m"}});
         let more = json!({"limits": {"cpu": "100m", "memory": "1Gi"}, "requests": {"cpu": "50m"}});
         for (asked, cpu) in [("install", "100m"), ("sidecar", "200m")] {
-            let in_other_words = json!({"limits": {"cpu": 0.1, "memory": "1024Mi"}, "requests": {"cpu": "100m", "memory": "1Gi"}});
-            for (last, is_guaranteed) in
-                [(&exact, true), (&in_other_words, true), (&more, false), (&json!({}), false)]
+            let in_other_words =
+                json!({"limits": {"cpu": 0.1, "memory": "1024Mi"}, "requests": {"cpu": "100m", "memory": "1Gi"}});
+            for (last, is_guaranteed) in [(&exact, true), (&in_other_words, true), (&more, false), (&json!({}), false)]
             {
                 let mut spec = template();
                 for (container, resources) in

@@ -107,7 +107,7 @@ impl<'a> Slots<'a> {
             retry: retried.zip(reached(spec.retry_at.as_ref(), snapshot.now)),
             packages: Bound::of(snapshot),
         };
-        let (rolled_back, left_out) = (rolled_back(snapshot, lineage, memory), left_out(lineage, memory));
+        let (rolled_back, left_out) = (rolled_back(snapshot, lineage, memory), left_out(snapshot, lineage, memory));
         let mut slots: BTreeMap<i32, Slot<'a>> = BTreeMap::new();
         for index in 0..replicas {
             let joins_later = left_out.0.contains(&index) && lineage.pins.get(index).is_none();
@@ -290,11 +290,8 @@ impl<'a> Slots<'a> {
 
     /// How far the opened slots are.
     pub fn done(&self) -> Done {
-        let undone: Vec<i32> = self
-            .unpinned()
-            .filter(|slot| slot.opened && !self.is_done(slot))
-            .map(|slot| slot.index)
-            .collect();
+        let undone: Vec<i32> =
+            self.unpinned().filter(|slot| slot.opened && !self.is_done(slot)).map(|slot| slot.index).collect();
         if !undone.is_empty() {
             return Done::Not(undone);
         }
@@ -334,9 +331,12 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// What is pinned in mid-run moves the end of no batch: nobody is to take the place of one whose canary was taken back.
-fn left_out(lineage: &Lineage<'_>, memory: &Memory) -> Ranges {
-    memory.batch.as_ref().map_or_else(|| lineage.pins.slots(), |batch| Ranges::parse(&batch.pinned))
+/// What is pinned in mid-run moves the end of no batch: nobody is to take the place of one whose canary was taken back. Where all
+/// change at once there are no batches.
+fn left_out(snapshot: &Snapshot, lineage: &Lineage<'_>, memory: &Memory) -> Ranges {
+    let has_batches = !snapshot.rollout.spec.strategy.type_.is_at_once();
+    let batch = memory.batch.as_ref().filter(|_| has_batches);
+    batch.map_or_else(|| lineage.pins.slots(), |batch| Ranges::parse(&batch.pinned))
 }
 
 /// The failed instances of this run, which alone go back with onFailure RollbackFailed.

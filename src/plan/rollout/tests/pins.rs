@@ -252,7 +252,8 @@ fn rollback_failed_takes_back_what_fails_later() {
 
 #[test]
 fn a_failed_instance_that_goes_back_is_not_told_to_go_forward() {
-    let mut world = world("a a a", 'b', surging(&json!({"maxSurge": 0, "maxUnavailable": 1, "onFailure": "RollbackFailed"})));
+    let mut world =
+        world("a a a", 'b', surging(&json!({"maxSurge": 0, "maxUnavailable": 1, "onFailure": "RollbackFailed"})));
     live(&mut world, 2);
     crash(&mut world, 0);
     let mut made = Vec::new();

@@ -103,3 +103,12 @@ fn a_run_in_which_all_have_failed_is_given_up_whoever_waits_for_it() {
     assert_eq!(revisions_run(&world), "aaaa", "{}", say(&plan(&world.snapshot)));
     assert_eq!(world.snapshot.rollout.status.unwrap().effective_revision.as_deref(), Some("a"));
 }
+
+#[test]
+fn a_strategy_that_changes_all_at_once_knows_no_later() {
+    let mut world = canary(json!({}));
+    pin(&mut world, "");
+    world.snapshot.rollout.spec.strategy = serde_json::from_value(json!({"type": "Recreate"})).unwrap();
+    live(&mut world, 600);
+    assert_eq!(revisions_run(&world), "bbbbbbbb", "{}", say(&plan(&world.snapshot)));
+}
