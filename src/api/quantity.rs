@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn amounts_are_the_same_in_other_words() {
-        for (a, b) in [("1", "1000m"), ("0.5", "500m"), ("1Gi", "1024Mi"), ("1e3", "1k"), ("1E", "1000P"), ("1.0", "1")] {
+        for (a, b) in [("1", "1000m"), ("0.5", "500m"), ("1Gi", "1024Mi"), ("1e3", "1k"), ("1E", "1000P"), ("1.0", "1")]
+        {
             assert!(billionths(a).is_some() && billionths(a) == billionths(b), "{a} {b}");
         }
         assert!(billionths("1G") < billionths("1Gi"));

@@ -284,8 +284,7 @@ fn goal<'l>(look: &'l Look<'_>, slot: &Slot<'l>) -> Option<&'l str> {
 
 /// What instances were pinned to in the present run, as far as its history tells.
 fn pinned_in_run<'l>(look: &'l Look<'_>) -> Vec<(&'l str, Ranges)> {
-    let is_of_run =
-        |entry: &&HistoryEntry| (entry.kind.as_str(), entry.run) == (INSTANCE_ROLLBACK, look.memory().run);
+    let is_of_run = |entry: &&HistoryEntry| (entry.kind.as_str(), entry.run) == (INSTANCE_ROLLBACK, look.memory().run);
     let entries = look.before.history.iter().filter(is_of_run);
     entries.map(|entry| (entry.revision.as_str(), Ranges::parse(&entry.instances))).collect()
 }

@@ -2,7 +2,10 @@
 use jiff::Timestamp;
 
 use crate::{
-    api::{Time, bounds, names, status::{Failed, InstanceException}},
+    api::{
+        Time, bounds, names,
+        status::{Failed, InstanceException},
+    },
     plan::{
         Memory,
         rollout::{Slot, Slots, failure_of},

@@ -175,7 +175,10 @@ fn what_is_unpinned_in_mid_run_is_told() {
     assert_eq!(unpins(&world), [""; 0]);
     world.snapshot.rollout.spec.pins.truncate(1);
     let story = tell(&mut world);
-    assert!(story.contains("UnpinStarted: instances 1: a → b") && story.contains("UnpinCompleted: instances 1"), "{story}");
+    assert!(
+        story.contains("UnpinStarted: instances 1: a → b") && story.contains("UnpinCompleted: instances 1"),
+        "{story}"
+    );
     world.snapshot.rollout.spec.pins.clear();
     tell(&mut world);
     assert_eq!(unpins(&world), ["0: c → b InProgress", "1: a → b Succeeded"]);
