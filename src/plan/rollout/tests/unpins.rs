@@ -24,7 +24,7 @@ fn approve(world: &mut World) {
 }
 
 /// Eight instances at `a`, the first five pinned there; the sixth is the canary of `b`.
-fn canary(strategy: Value) -> World {
+fn canary(strategy: &Value) -> World {
     let mut spec = json!({"strategy": {"maxSurge": 8, "batches": [{"upTo": 1, "pause": {}}]}});
     spec["strategy"].as_object_mut().unwrap().extend(strategy.as_object().unwrap().clone());
     let mut world = world("a a a a a a a a", 'b', spec);
@@ -37,7 +37,7 @@ fn canary(strategy: Value) -> World {
 /// Nobody has approved of more than the canary.
 #[test]
 fn what_is_unpinned_in_mid_run_follows_once_that_has_completed() {
-    let mut world = canary(json!({}));
+    let mut world = canary(&json!({}));
     pin(&mut world, "");
     live(&mut world, 100);
     assert_eq!(revisions_run(&world), "aaaaabaa", "{}", say(&plan(&world.snapshot)));
@@ -61,7 +61,7 @@ fn what_is_unpinned_in_mid_run_follows_once_that_has_completed() {
 /// With all of the run pinned by now there is nobody else to begin with.
 #[test]
 fn those_who_are_unpinned_take_the_place_of_a_run_that_all_have_left() {
-    let mut world = canary(json!({}));
+    let mut world = canary(&json!({}));
     pin(&mut world, "3-7");
     live(&mut world, 100);
     assert_eq!(revisions_run(&world), "baaaaaaa", "{}", say(&plan(&world.snapshot)));
@@ -76,7 +76,7 @@ fn those_who_are_unpinned_take_the_place_of_a_run_that_all_have_left() {
 /// The way back knows no batches.
 #[test]
 fn what_is_unpinned_on_the_way_back_goes_with_the_others() {
-    let mut world = canary(json!({"maxSurge": 1, "maxUnavailable": 0}));
+    let mut world = canary(&json!({"maxSurge": 1, "maxUnavailable": 0}));
     pin(&mut world, "");
     world.snapshot.rollout.spec.pins =
         serde_json::from_value(json!([{"instances": "1", "revision": "c"}, {"instances": "2", "revision": "b"}]))
@@ -106,7 +106,7 @@ fn a_run_in_which_all_have_failed_is_given_up_whoever_waits_for_it() {
 
 #[test]
 fn a_strategy_that_changes_all_at_once_knows_no_later() {
-    let mut world = canary(json!({}));
+    let mut world = canary(&json!({}));
     pin(&mut world, "");
     world.snapshot.rollout.spec.strategy = serde_json::from_value(json!({"type": "Recreate"})).unwrap();
     live(&mut world, 600);
