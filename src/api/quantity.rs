@@ -1,4 +1,5 @@
-//! A count or a percentage of the instances, as `maxUnavailable` of a Deployment.
+//! Numbers as people write them: a count or a percentage of the instances, as `maxUnavailable` of a Deployment; an amount of CPU or
+//! memory.
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -60,6 +61,36 @@ impl JsonSchema for IntOrPercent {
     }
 }
 
+/// An amount of CPU or memory, as Kubernetes reads it, in its smallest unit, rounded up: `1` and `1000m` come to the same. None:
+/// it is none.
+pub fn billionths(text: &str) -> Option<i128> {
+    let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let power = |base: i128, letters: &str| {
+        let at = letters.find(unit.get(..1)?)?;
+        base.checked_pow(u32::try_from(at).ok()? + 1)?.checked_mul(BILLION)
+    };
+    let unit = match unit {
+        "" => BILLION,
+        "n" => 1,
+        "u" => 1_000,
+        "m" => 1_000_000,
+        _ if unit.len() == 2 && unit.ends_with('i') => power(1_024, "KMGTPE")?,
+        _ if unit.len() == 1 => power(1_000, "kMGTPE")?,
+        _ => {
+            let exponent: u32 = unit.strip_prefix(['e', 'E'])?.parse().ok()?;
+            10_i128.checked_pow(exponent)?.checked_mul(BILLION)?
+        }
+    };
+    let scale = 10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let scaled = digits.checked_mul(unit)?;
+    Some(scaled / scale + i128::from(scaled % scale != 0))
+}
+
+const BILLION: i128 = 1_000_000_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +102,18 @@ mod tests {
         assert_eq!((quarter.rounded_up(0), quarter.rounded_down(0)), (0, 0));
         assert_eq!((quarter.rounded_up(8), quarter.rounded_down(8)), (2, 2));
         assert_eq!(IntOrPercent::Percent("100%".into()).rounded_down(10_000), 10_000);
+    }
+
+    #[test]
+    fn amounts_are_the_same_in_other_words() {
+        for (a, b) in [("1", "1000m"), ("0.5", "500m"), ("1Gi", "1024Mi"), ("1e3", "1k"), ("1E", "1000P"), ("1.0", "1")]
+        {
+            assert!(billionths(a).is_some() && billionths(a) == billionths(b), "{a} {b}");
+        }
+        assert!(billionths("1G") < billionths("1Gi"));
+        for none in ["", "many", "i", "1x", "1Ki2", "-1", "1e", "99999999999999999999999999999999Ei"] {
+            assert_eq!(billionths(none), None, "{none}");
+        }
     }
 
     #[test]

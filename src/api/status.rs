@@ -150,10 +150,11 @@ pub struct BatchStatus {
     #[schemars(range(min = 0))]
     pub count: i32,
     /// Instances 0 to opened - 1 are assigned the revision that is worked towards. Never shrinks within a run, except by
-    /// scaling down below it.
+    /// scaling down below it, and where all of them were pinned away.
     #[schemars(range(min = 0))]
     pub opened: i32,
-    /// Instances that were pinned when the run began, as ranges: its batches count the others.
+    /// Instances that were pinned when the run began, as ranges: its batches count the others. What is unpinned meanwhile follows
+    /// once the run has completed.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub pinned: String,

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::view::{
     Header, Node, Preview, RolloutView, SetHeader, SetView, Tone,
     age::age,
+    instances::Instance,
     preview::{Action, Phase, Way},
     tree::Thing,
 };
@@ -156,6 +157,18 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+/// A line for each, with what is wrong with it.
+pub(super) fn instances(all: &[Instance], wide: bool) -> Vec<String> {
+    let row = |cells: [&str; 8]| cells.into_iter().take(if wide { 8 } else { 6 }).map(str::to_owned).collect();
+    let heading = row(["INSTANCE", "POD", "VERSION", "TARGET", "STATE", "REASON", "NODE", "IP"]);
+    let of = |one: &Instance| {
+        let [pod, version, target, node, ip] = [&one.pod, &one.version, &one.target_version, &one.node, &one.ip]
+            .map(|text| text.as_deref().unwrap_or_default());
+        row([&one.name, pod, version, target, one.state, &one.reason, node, ip])
+    };
+    columns(&[heading].into_iter().chain(all.iter().map(of)).collect::<Vec<_>>())
 }
 
 fn table(tree: &Node, options: Options) -> Vec<String> {

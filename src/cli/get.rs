@@ -1,10 +1,10 @@
-//! `get rollout NAME`, `get listenerset NAME`.
+//! `get rollout NAME`, `get instances NAME`, `get listenerset NAME`.
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Connection,
@@ -30,14 +30,14 @@ const REDRAW_SECONDS: u64 = 1;
 /// `kubectl baton get rollout web -w`
 #[derive(Args, Debug)]
 pub(super) struct Get {
-    /// `rollout NAME` or `listenerset NAME`.
+    /// `rollout NAME`, `instances NAME` (of that Rollout), or `listenerset NAME`.
     #[arg(required = true, num_args = 1..=2, value_name = "KIND NAME")]
     target: Vec<String>,
     /// Follow it until Ctrl-C. Drawn in place on a terminal; elsewhere a line for each change.
     #[arg(short, long)]
     watch: bool,
-    /// Another form: wide adds nodes, addresses and images, or lists every listener; json and yaml print the object, a Rollout
-    /// with all its instances, which are not a part of it.
+    /// Another form: wide adds nodes, addresses and images, or lists every listener; json and yaml print the object as it is, or
+    /// all there is to know of each instance.
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }
@@ -122,19 +122,24 @@ impl Get {
                 print(&snapshot, wide);
                 Ok(())
             }
-            (Target::Rollout(name), Some(Output::Json | Output::Yaml)) if !self.watch => {
-                let rollout = cluster.rollout(name).await?;
-                let mut object = serde_json::to_value(&rollout)?;
-                // Who may read the Rollout need not be allowed to read its Pods.
-                match cluster.snapshot(rollout).await {
-                    Ok(snapshot) => object["instances"] = serde_json::to_value(instances(&snapshot))?,
-                    Err(why) => anstream::eprintln!("without its instances: {why:#}"),
-                }
-                self.print_value(object)
-            }
+            (Target::Instances(name), _) => self.print_instances(&cluster, name).await,
             (Target::Rollout(name), Some(output)) => self.print_object::<Rollout>(&cluster, name, output).await,
             (Target::ListenerSet(name), Some(output)) => self.print_object::<ListenerSet>(&cluster, name, output).await,
         }
+    }
+
+    async fn print_instances(&self, cluster: &Cluster, name: &str) -> Result<()> {
+        if self.watch {
+            bail!("instances are listed once; `kubectl baton get rollout {name} -w` follows them");
+        }
+        let snapshot = cluster.snapshot(cluster.rollout(name).await?).await?;
+        let all = instances(&snapshot);
+        match self.output {
+            Some(Output::Json | Output::Yaml) => self.print_value(json!({"items": all}))?,
+            Some(Output::Name) => all.iter().for_each(|one| anstream::println!("{}", one.name)),
+            output => draw::instances(&all, output.is_some()).iter().for_each(|line| anstream::println!("{line}")),
+        }
+        Ok(())
     }
 
     async fn print_object<K: Ours>(&self, cluster: &Cluster, name: &str, output: Output) -> Result<()> {

@@ -49,7 +49,7 @@ struct Connection {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Show a Rollout with its revisions, batches and Pods, or a ListenerSet with who holds its listeners.
+    /// Show a Rollout with its revisions, batches and Pods, each of its instances, or a ListenerSet with who holds its listeners.
     Get(get::Get),
     /// Wait until a Rollout is done; exit 1 when it fails.
     Status(status::Status),

@@ -1,14 +1,18 @@
-//! `rollout web`, `rollout/web`, `web`, `listenerset bots`: the object a verb is about.
+//! `rollout web`, `rollout/web`, `web`, `instances web`, `listenerset bots`: the object a verb is about.
 use anyhow::{Result, bail};
 
 /// Words for the kinds, as `kubectl` knows them.
 const ROLLOUT: [&str; 4] = ["rollout", "rollouts", "bro", "rollouts.baton.dev"];
 const LISTENER_SET: [&str; 4] = ["listenerset", "listenersets", "bls", "listenersets.baton.dev"];
 
+const INSTANCES: [&str; 2] = ["instances", "instance"];
+
 /// An object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Rollout(String),
+    /// Of the Rollout of this name.
+    Instances(String),
     ListenerSet(String),
 }
 
@@ -16,15 +20,20 @@ pub(super) enum Target {
 pub(super) fn target_of(words: &[String]) -> Result<Target> {
     let words: Vec<&str> = words.iter().flat_map(|word| word.split('/')).collect();
     match words.as_slice() {
-        [kind] if ROLLOUT.contains(kind) => bail!("name a Rollout; `kubectl get rollouts.baton.dev` lists them"),
+        [kind] if ROLLOUT.contains(kind) || INSTANCES.contains(kind) => {
+            bail!("name a Rollout; `kubectl get rollouts.baton.dev` lists them")
+        }
         [kind] if LISTENER_SET.contains(kind) => {
             bail!("name a ListenerSet; `kubectl get listenersets.baton.dev` lists them")
         }
         [name] => Ok(Target::Rollout((*name).to_owned())),
         [kind, name] if ROLLOUT.contains(kind) => Ok(Target::Rollout((*name).to_owned())),
+        [kind, name] if INSTANCES.contains(kind) => Ok(Target::Instances((*name).to_owned())),
         [kind, name] if LISTENER_SET.contains(kind) => Ok(Target::ListenerSet((*name).to_owned())),
-        [kind, _] => bail!("this plugin knows no \"{kind}\": write `rollout NAME` or `listenerset NAME`"),
-        _ => bail!("one object at a time: write `rollout NAME` or `listenerset NAME`"),
+        [kind, _] => {
+            bail!("this plugin knows no \"{kind}\": write `rollout NAME`, `instances NAME` or `listenerset NAME`")
+        }
+        _ => bail!("one object at a time: write `rollout NAME`, `instances NAME` or `listenerset NAME`"),
     }
 }
 
@@ -32,6 +41,7 @@ pub(super) fn target_of(words: &[String]) -> Result<Target> {
 pub(super) fn name_of(words: &[String]) -> Result<String> {
     match target_of(words)? {
         Target::Rollout(name) => Ok(name),
+        Target::Instances(name) => bail!("this is about whole Rollouts: write `rollout {name}`"),
         Target::ListenerSet(name) => {
             bail!("this is about Rollouts only; `kubectl baton get listenerset {name}` shows a ListenerSet")
         }
@@ -55,7 +65,14 @@ mod tests {
         assert!(name(&["rollout"]).unwrap_err().to_string().contains("kubectl get rollouts.baton.dev"));
         assert!(name(&["deployment", "web"]).unwrap_err().to_string().contains("deployment"));
         assert!(name(&["rollout", "web", "api"]).is_err());
+        assert!(name(&["instances", "web"]).unwrap_err().to_string().contains("write `rollout web`"));
         assert!(name(&["bls", "bots"]).unwrap_err().to_string().contains("get listenerset bots"));
+    }
+
+    #[test]
+    fn instances_are_named_by_their_rollout() {
+        assert_eq!(target_of(&owned(&["instances", "web"])).unwrap(), Target::Instances("web".into()));
+        assert!(target_of(&owned(&["instances"])).is_err());
     }
 
     #[test]

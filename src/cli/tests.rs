@@ -40,6 +40,20 @@ fn look(snapshot: &Snapshot, wide: bool) -> String {
     anstream::adapter::strip_str(&lines).to_string()
 }
 
+#[test]
+fn each_instance_has_a_line() {
+    let fixture = Fixture::new("b ab! .", 'b', strategy(2, 1, 1)).opened(2);
+    let told = draw::instances(&crate::view::instances::instances(&seen(fixture)), false);
+    let expected = [
+        "INSTANCE  POD      VERSION  TARGET  STATE      REASON",
+        "web-0     web-0-b  b        b       Available",
+        "web-1     web-1-a  a        b       Available",
+        "web-1     web-1-b  b        b       Failed     CrashLoopBackOff",
+        "web-2                       a       Missing",
+    ];
+    assert_eq!(told, expected);
+}
+
 fn strategy(batch: i32, surge: i32, unavailable: i32) -> serde_json::Value {
     json!({"strategy": {"batchSize": batch, "maxSurge": surge, "maxUnavailable": unavailable}})
 }

@@ -134,7 +134,8 @@ impl Unpin {
             if left == *pins {
                 bail!("{name}: none of these instances is pinned; `kubectl baton get {name}` shows which are");
             }
-            let said = format!("rollout.baton.dev/{name} unpinned, these instances run the present version again");
+            let said =
+                format!("rollout.baton.dev/{name} unpinned, these instances go to the present version in batches");
             Ok((vec![set_pins(&left)], said))
         });
         anstream::println!("{}", Box::pin(said).await?);

@@ -1,6 +1,8 @@
 //! What Baton adds to a Pod beside what its template says: the agent, a package.
 use serde_json::{Map, Value, json};
 
+use crate::api::quantity::billionths;
+
 /// A container with its volumes, and where others see them.
 pub(super) struct Addition {
     /// The field that asks for it, as messages name it.
@@ -74,7 +76,7 @@ fn keep_class(spec: &Map<String, Value>, added: &mut Value) {
     let is_exact = |container: &Value| {
         let Value::Object(limits) = &container["resources"]["limits"] else { return false };
         let requests = &container["resources"]["requests"];
-        let is_asked = |resource| requests.get(resource).is_none_or(|request| Some(request) == limits.get(resource));
+        let is_asked = |resource| requests.get(resource).is_none_or(|request| is_same(request, &limits[resource]));
         ["cpu", "memory"].into_iter().all(|resource| limits.contains_key(resource) && is_asked(resource))
     };
     let own: Vec<_> = containers(spec).map(|(.., container)| container).collect();
@@ -82,20 +84,20 @@ fn keep_class(spec: &Map<String, Value>, added: &mut Value) {
         return;
     }
     let limits = own.iter().map(|container| &container["resources"]["limits"]["cpu"]);
-    let Some(most) = limits.max_by_key(|cpu| millis(cpu)) else { return };
+    let Some(most) = limits.max_by_key(|cpu| amount(cpu)) else { return };
     if !is_sidecar(added) {
         added["resources"]["limits"]["cpu"] = most.clone();
     }
     added["resources"]["requests"] = added["resources"]["limits"].clone();
 }
 
-/// Thousandths of a CPU, as far as it is written as people write it; only to find the largest.
-fn millis(cpu: &Value) -> u64 {
-    let text = cpu.as_str().map_or_else(|| cpu.to_string(), str::to_owned);
-    match text.strip_suffix('m') {
-        Some(millis) => millis.parse().unwrap_or_default(),
-        None => text.parse::<f64>().map_or(0, |cpus| (cpus * 1_000.0) as u64),
-    }
+/// `1` is `1000m`.
+fn is_same(a: &Value, b: &Value) -> bool {
+    a == b || (amount(a).is_some() && amount(a) == amount(b))
+}
+
+fn amount(quantity: &Value) -> Option<i128> {
+    billionths(&quantity.as_str().map_or_else(|| quantity.to_string(), str::to_owned))
 }
 
 /// A native one: an init container that goes on running.

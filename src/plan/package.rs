@@ -193,7 +193,10 @@ mod tests {
         let exact = json!({"limits": {"cpu": "100m", "memory": "1Gi"}, "requests": {"cpu": "100m"}});
         let more = json!({"limits": {"cpu": "100m", "memory": "1Gi"}, "requests": {"cpu": "50m"}});
         for (asked, cpu) in [("install", "100m"), ("sidecar", "200m")] {
-            for (last, is_guaranteed) in [(&exact, true), (&more, false), (&json!({}), false)] {
+            let in_other_words =
+                json!({"limits": {"cpu": 0.1, "memory": "1024Mi"}, "requests": {"cpu": "100m", "memory": "1Gi"}});
+            for (last, is_guaranteed) in [(&exact, true), (&in_other_words, true), (&more, false), (&json!({}), false)]
+            {
                 let mut spec = template();
                 for (container, resources) in
                     [("/initContainers/0", &exact), ("/containers/0", &exact), ("/containers/1", last)]
@@ -204,7 +207,8 @@ mod tests {
                 for (added, cpu) in [(0, cpu), (1, "100m")] {
                     let resources = &pod["initContainers"][added]["resources"];
                     assert_eq!(resources["requests"] == resources["limits"], is_guaranteed, "{asked} {last}");
-                    assert_eq!(resources["limits"]["cpu"] == cpu, is_guaranteed || cpu == "200m", "{resources}");
+                    let is_as_much = [json!(cpu), json!(0.1)].contains(&resources["limits"]["cpu"]);
+                    assert_eq!(is_as_much, is_guaranteed || cpu == "200m", "{resources}");
                 }
             }
         }

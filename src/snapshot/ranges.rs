@@ -39,6 +39,21 @@ impl Ranges {
         text
     }
 
+    /// As text of at most `chars_max` characters that leaves none out: where they do not fit, those between them come in, where
+    /// there are the fewest first.
+    pub fn covering(&self, chars_max: usize) -> String {
+        let mut covering = self.clone();
+        for gap in 2..crate::api::bounds::REPLICAS_MAX {
+            if covering.to_string().len() <= chars_max {
+                break;
+            }
+            let numbers: Vec<i32> = covering.0.iter().copied().collect();
+            let narrow = numbers.windows(2).filter(|pair| pair[1] - pair[0] == gap);
+            covering.0.extend(narrow.flat_map(|pair| pair[0]..pair[1]));
+        }
+        covering.to_string()
+    }
+
     /// True when no number is in it.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -80,6 +95,7 @@ mod tests {
         assert_eq!(set.to_string(), "0-2,7,9-10");
         assert_eq!(Ranges::parse("0-2,7, 9-10"), set);
         assert_eq!(["0-2,7,9-10", "0-2,7", "0-2,7", "0-2", ""], [10, 9, 5, 4, 2].map(|chars| set.within(chars)));
+        assert_eq!(["0-2,7,9-10", "0-2,7-10", "0-10"], [10, 9, 7].map(|chars| set.covering(chars)));
         assert_eq!(Ranges::parse("x,5-3,-4"), Ranges::default());
         assert_eq!(Ranges::parse("9990-999999").0.len(), 10);
         assert_eq!(Ranges::intervals("7,0-9999,3-5,0-9999"), [(0, 9_999)]);

@@ -140,7 +140,7 @@ fn conclude(look: &Look<'_>, verdict: &Verdict, entries: &mut [HistoryEntry]) {
     let arrived = verdict.kind == Kind::Current || ["RolledBack", "Aborted"].contains(&verdict.reason);
     let result = match (entry.result.as_str(), verdict.kind) {
         (IN_PROGRESS | FAILED | PARTLY_ROLLED_BACK, _) if arrived => SUCCEEDED,
-        (IN_PROGRESS, _) if verdict.reason == PARTLY_ROLLED_BACK => PARTLY_ROLLED_BACK,
+        (IN_PROGRESS | FAILED, _) if verdict.reason == PARTLY_ROLLED_BACK => PARTLY_ROLLED_BACK,
         (IN_PROGRESS, Kind::Failed) if verdict.reason != "InvalidSpec" => FAILED,
         // What had stopped it was lifted: a larger threshold, an instance that came back.
         (FAILED | PARTLY_ROLLED_BACK, Kind::InProgress) if look.memory().batch.is_some() && look.is_recorded => {
@@ -201,9 +201,9 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
         }
         let named = Ranges::parse(&entry.instances);
         let slots = look.slots.wanted().filter(|slot| named.0.contains(&slot.index));
-        let is_meant = |slot: &&Slot<'_>| slot.assigned == Some(&entry.revision) && slot.pin.is_some() == is_pin;
+        let is_meant = |slot: &&Slot<'_>| goal(look, slot) == Some(&entry.revision) && slot.pin.is_some() == is_pin;
         let meant: Vec<_> = slots.filter(is_meant).collect();
-        if meant.iter().all(|slot| look.slots.is_done(slot)) {
+        if meant.iter().all(|slot| look.slots.is_done(slot) && !slot.joins_later) {
             entry.result = if meant.is_empty() { SUPERSEDED } else { SUCCEEDED }.into();
             entry.completed_at = Some(now.clone());
         }
@@ -225,9 +225,8 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
         if in_progress + 2 > bounds::HISTORY_MAX {
             continue; // it would push out another one, and that this one in turn
         }
-        let is_pin = kind == INSTANCE_ROLLBACK;
-        let others = look.slots.wanted().filter(|other| other.assigned == Some(to) && other.pin.is_some() == is_pin);
-        let pods = others.flat_map(|slot| slot.live.iter().chain(&slot.terminating)).copied();
+        let changed = look.slots.wanted().filter(|slot| slots.0.contains(&slot.index));
+        let pods = changed.flat_map(|slot| slot.live.iter().chain(&slot.terminating)).copied();
         let entry = HistoryEntry {
             kind: kind.into(),
             run: look.memory().run,
@@ -250,8 +249,16 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
 fn changing<'l>(look: &'l Look<'_>) -> Vec<(&'static str, &'l str, Option<&'l Request>, Ranges)> {
     let outside_a_run = look.is_back() && look.memory().batch.is_none();
     let mut groups: Vec<(&str, &str, Option<&Request>, Ranges)> = Vec::new();
-    for slot in look.slots.wanted().filter(|slot| slot.pin.is_some() || outside_a_run) {
-        let Some(to) = slot.assigned else { continue };
+    let pinned = pinned_in_run(look);
+    // In mid-run it runs what it is not pinned to any more: since before the run, or since a moment ago.
+    let was_pinned = |slot: &Slot<'_>| {
+        let is_at = |to: &str| slot.live.iter().any(|pod| pod.revision == to);
+        let mut of_it = pinned.iter().filter(|(_, slots)| slot.opened && slots.0.contains(&slot.index));
+        slot.joins_later || of_it.any(|(to, _)| is_at(to))
+    };
+    let concerns = |slot: &&Slot<'_>| slot.pin.is_some() || outside_a_run || was_pinned(slot);
+    for slot in look.slots.wanted().filter(concerns) {
+        let Some(to) = goal(look, slot) else { continue };
         // Status is not written at each look: it may be far on its way by then.
         let is_other = |pod: &&Pod| pod.revision != to;
         let last = || slot.terminating.iter().chain(&slot.finished).max_by_key(|pod| pod.created);
@@ -268,6 +275,18 @@ fn changing<'l>(look: &'l Look<'_>) -> Vec<(&'static str, &'l str, Option<&'l Re
         }
     }
     groups
+}
+
+/// The revision that an instance is to run in the end, as far as is known now.
+fn goal<'l>(look: &'l Look<'_>, slot: &Slot<'l>) -> Option<&'l str> {
+    if slot.joins_later { look.memory().effective.as_deref() } else { slot.assigned }
+}
+
+/// What instances were pinned to in the present run, as far as its history tells.
+fn pinned_in_run<'l>(look: &'l Look<'_>) -> Vec<(&'l str, Ranges)> {
+    let is_of_run = |entry: &&HistoryEntry| (entry.kind.as_str(), entry.run) == (INSTANCE_ROLLBACK, look.memory().run);
+    let entries = look.before.history.iter().filter(is_of_run);
+    entries.map(|entry| (entry.revision.as_str(), Ranges::parse(&entry.instances))).collect()
 }
 
 /// Versions of these Pods, the most common first.

@@ -2,7 +2,10 @@
 use jiff::Timestamp;
 
 use crate::{
-    api::{Time, bounds, names, status::InstanceException},
+    api::{
+        Time, bounds, names,
+        status::{Failed, InstanceException},
+    },
     plan::{
         Memory,
         rollout::{Slot, Slots, failure_of},
@@ -72,7 +75,9 @@ pub(super) fn troubles(snapshot: &Snapshot, slots: &Slots<'_>, memory: &Memory) 
     let mut found: Vec<Trouble> = slots.wanted().filter_map(|slot| trouble_of(snapshot, slots, slot)).collect();
     if let Some(failed) = memory.failed.as_ref().filter(|failed| failed.run == memory.run) {
         let counted = Ranges::parse(&failed.slots);
-        for trouble in found.iter_mut().filter(|trouble| counted.0.contains(&trouble.instance)) {
+        let is_back = |slot: i32| slots.wanted_at(slot).is_some_and(|slot| has_gone_back(slot, failed));
+        let has_failed = |trouble: &&mut Trouble| counted.0.contains(&trouble.instance) && !is_back(trouble.instance);
+        for trouble in found.iter_mut().filter(has_failed) {
             // It only came too late: that says more than how far it has come.
             let says_less = failed.reason == "ProgressDeadlineExceeded" || trouble.reason.is_empty();
             if trouble.state != State::Failed && says_less {
@@ -84,6 +89,11 @@ pub(super) fn troubles(snapshot: &Snapshot, slots: &Slots<'_>, memory: &Memory) 
     // What the kubelet can name comes before what it cannot.
     found.sort_by_key(|trouble| (trouble.state, says_little(&trouble.reason), trouble.instance));
     found
+}
+
+/// It runs no more what has failed in it (onFailure RollbackFailed): what is wrong with it since is another matter.
+pub(super) fn has_gone_back(slot: &Slot<'_>, failed: &Failed) -> bool {
+    slot.assigned.is_some_and(|to| to != failed.revision && slot.live.iter().all(|pod| pod.revision == to))
 }
 
 /// Whether a reason only says that a Pod is not ready.
@@ -108,7 +118,7 @@ fn trouble_of(snapshot: &Snapshot, slots: &Slots<'_>, slot: &Slot<'_>) -> Option
     if let Some(problem) = pod_state(best, snapshot.rollout.spec.min_ready_seconds, snapshot.now) {
         return Some(trouble(problem));
     }
-    if slot.index >= slots.opened() && slot.pin.is_none() {
+    if !slot.opened && slot.pin.is_none() {
         return None; // changes when its batch comes
     }
     let message = if slot.fresh && slot.live.len() > 1 {

@@ -116,7 +116,7 @@ impl<'a> Look<'a> {
 
     /// An instance runs, or still runs beside its new Pod, what it should not: another revision, or a Pod to be restarted.
     pub fn is_changing(&self) -> bool {
-        let is_due = |slot: &&Slot<'_>| slot.index < self.slots.opened() || slot.pin.is_some();
+        let is_due = |slot: &&Slot<'_>| slot.opened || slot.pin.is_some();
         if let Some(sets) = self.slots.sets() {
             return !sets.is_switched() || self.slots.all().any(|slot| !slot.others.is_empty());
         }

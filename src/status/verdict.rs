@@ -14,14 +14,17 @@
 //!
 //! Before the first look the CRD's default says Ready=Unknown, `Pending`.
 use super::{
-    instances::{State, Trouble},
+    instances::{State, Trouble, has_gone_back},
     look::Look,
     text::{count, seconds},
 };
 use crate::{
-    api::rollout::OnFailure,
-    plan::{HoldReason, rollout::Slot},
-    snapshot::{Ranges, RefusalReason, TemplateCheck, template::refusal},
+    api::{rollout::OnFailure, status::Failed},
+    plan::{
+        HoldReason,
+        rollout::{Slot, broken_at},
+    },
+    snapshot::{Pod, Ranges, RefusalReason, TemplateCheck, template::refusal},
 };
 
 /// What a person can do about a revision that failed for good.
@@ -177,7 +180,7 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
         return Some(failed("RollbackStuck", format!("{cause}; {why}: {TRY_AGAIN}")));
     }
     if on_failure == OnFailure::RollbackFailed && !is_aborted(look) {
-        return Some(partly_rolled_back(look, &cause));
+        return Some(partly_rolled_back(look, failure, &cause));
     }
     if rolls_back {
         return Some(in_progress("RollingBack", format!("{cause}: going back")));
@@ -192,14 +195,18 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
 }
 
 /// The failed instances go back, the others stay.
-fn partly_rolled_back(look: &Look<'_>, cause: &str) -> Verdict {
-    let counted = look.memory().failed.as_ref().map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
+fn partly_rolled_back(look: &Look<'_>, failure: &Failed, cause: &str) -> Verdict {
+    let counted = Ranges::parse(&failure.slots);
     let to = look.version_in_words(look.memory().stable.as_ref());
-    let slots = look.slots.unpinned().filter(|slot| counted.0.contains(&slot.index));
+    let slots: Vec<_> = look.slots.unpinned().filter(|slot| counted.0.contains(&slot.index)).collect();
+    if let Some(why) = stuck(look, &slots) {
+        return failed("RollbackStuck", format!("{cause}; going back to {to} does not get on: {why}: {TRY_AGAIN}"));
+    }
+    if let Some(refused) = create_refused(look).filter(|_| slots.iter().any(|slot| slot.live.is_empty())) {
+        return refused;
+    }
     // One that has gone back and blinks, or was lost, goes nowhere.
-    let has_gone_back =
-        |slot: &&Slot<'_>| slot.live.iter().all(|pod| Some(&pod.revision) == look.memory().stable.as_ref());
-    let (back, on_their_way): (Vec<_>, Vec<_>) = slots.partition(has_gone_back);
+    let (back, on_their_way): (Vec<_>, Vec<_>) = slots.into_iter().partition(|slot| has_gone_back(slot, failure));
     if let Some(first) = on_their_way.first() {
         let first = look.instance(first.index);
         let message = match on_their_way.len() {
@@ -213,6 +220,25 @@ fn partly_rolled_back(look: &Look<'_>, cause: &str) -> Verdict {
     let back =
         if back.is_empty() { String::new() } else { format!("; instances {back} run {to} again, the others stay") };
     failed("PartlyRolledBack", format!("{cause}{back}: {remedy}"))
+}
+
+/// Why instances that go back one by one do not run the stable revision, where waiting does not help.
+fn stuck(look: &Look<'_>, slots: &[&Slot<'_>]) -> Option<String> {
+    let stable = look.memory().stable.as_ref()?;
+    let check = look.snapshot.template_checks.get(stable).filter(|_| slots.iter().any(|slot| !slot.fresh));
+    if let Some(TemplateCheck::Refused { message, .. }) = check {
+        return Some(refusal(message));
+    }
+    let patience_seconds = i64::from(look.spec().progress_deadline_seconds);
+    let is_broken = |pod: &Pod| broken_at(pod, patience_seconds).is_some_and(|at| at <= look.snapshot.now);
+    let mut broken = slots.iter().filter(|slot| slot.fresh && slot.live.first().is_some_and(|pod| is_broken(pod)));
+    let first = broken.next()?.index;
+    let word = look.troubles.iter().find(|trouble| trouble.instance == first).map_or("", Trouble::word);
+    let others = match broken.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!("{} ({word}){others}", look.instance(first)))
 }
 
 /// All else is done, and a pinned instance has failed: only a person can change what it is pinned to.

@@ -26,7 +26,8 @@ pub(super) fn eta_seconds(snapshot: &Snapshot, status: &RolloutStatus, slots: &S
     let pauses: i64 =
         ahead.iter().filter_map(|b| b.pause.as_ref()?.seconds).map(|seconds| i64::from(seconds.max(0))).sum();
     let (done, elapsed) = pace(snapshot, batch, slots)?;
-    let left = slots.unpinned().filter(|slot| slot.index >= slots.opened() || !slots.is_done(slot)).count() as i64;
+    let members = slots.unpinned().filter(|slot| !slot.joins_later);
+    let left = members.filter(|slot| !slot.opened || !slots.is_done(slot)).count() as i64;
     Some(elapsed.saturating_mul(left) / done + pauses)
 }
 
@@ -37,7 +38,7 @@ fn pace(snapshot: &Snapshot, batch: &BatchStatus, slots: &Slots<'_>) -> Option<(
     }
     let opened = batch.started_at.as_ref()?.0;
     let min_ready_seconds = snapshot.rollout.spec.min_ready_seconds;
-    let done = slots.unpinned().filter(|slot| slot.index < slots.opened() && slots.is_done(slot));
+    let done = slots.unpinned().filter(|slot| slot.opened && slots.is_done(slot));
     let done: Vec<_> = done.filter_map(|slot| slot.live[0].available_at(min_ready_seconds)).collect();
     let since: Vec<_> = done.into_iter().filter(|at| *at >= opened).collect();
     let newest = since.iter().max()?;

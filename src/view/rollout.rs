@@ -212,7 +212,7 @@ impl Painter<'_> {
     fn batch(&self, first: usize, last: usize, count: usize, slots: std::ops::Range<i32>, pods: &[&Pod]) -> Node {
         let name =
             if first == last { format!("batch {first}/{count}") } else { format!("batches {first}-{last}/{count}") };
-        let members = || self.slots.unpinned().filter(|slot| slots.contains(&slot.index));
+        let members = || self.slots.unpinned().filter(|slot| slots.contains(&slot.index) && !slot.joins_later);
         let failed = members().any(|slot| {
             slot.live.first().is_some_and(|best| matches!(self.state_of(best), Some((State::Failed, _, _))))
         });

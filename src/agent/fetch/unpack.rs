@@ -3,7 +3,7 @@ use std::{
     borrow::Cow,
     cell::Cell,
     fs::File,
-    io::{self, BufReader, Read, Seek},
+    io::{self, BufReader, Read, Seek, SeekFrom},
     path::Path,
     rc::Rc,
 };
@@ -97,7 +97,7 @@ fn is_sparse(entry: &mut tar::Entry<'_, impl Read>) -> Result<bool, Problem> {
 
 /// An entry at a time, as its directory names them: what reads that as a whole needs memory for all, and keeps one of each name.
 fn zip(tree: &mut Tree, file: impl Read + Seek) -> Result<(), Problem> {
-    let mut archive = ZipIterable::try_new(file, Config::default()).map_err(damaged)?;
+    let mut archive = ZipIterable::try_new(Sips(file), Config::default()).map_err(damaged)?;
     let entries = archive.files().map_err(damaged)?;
     while let Some(entry) = entries.next() {
         let entry = entry.map_err(damaged)?;
@@ -115,6 +115,25 @@ fn zip(tree: &mut Tree, file: impl Read + Seek) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// Gives little at a time. Nothing in a zip is asked for in one piece but what follows its end record, which may be as long as
+/// the archive.
+struct Sips<R>(R);
+
+impl<R: Read> Read for Sips<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.len() as u64 > HEADER_BYTES_MAX {
+            return Err(io::Error::other("its end record is too long"));
+        }
+        self.0.read(buffer)
+    }
+}
+
+impl<R: Seek> Seek for Sips<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
 }
 
 /// Gives so many bytes and no more: what is packed small may be large.

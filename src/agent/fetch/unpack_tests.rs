@@ -221,6 +221,22 @@ fn a_zips_directory_is_read_no_further_than_its_bound() {
     assert_eq!(refusal(&many), "the archive has more than 100 entries");
 }
 
+/// What follows its end record is of no use to anybody, and would be read into memory.
+#[test]
+fn a_zips_end_record_is_read_no_further_than_its_bound() {
+    let with = |bytes: usize| {
+        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+        writer.set_raw_zip64_extensible_data_sector(vec![0; bytes].into_boxed_slice());
+        writer.start_file("a", SimpleFileOptions::default()).unwrap();
+        let mut archive = writer.finish().unwrap().into_inner();
+        let short = archive.len() - 22;
+        archive[short + 8..short + 12].fill(0xff); // how many files there are, the long record says
+        archive
+    };
+    assert!(unpacked(&with(1 << 10)).1.is_ok());
+    assert_eq!(refusal(&with(1 << 20)), "the archive is damaged: i/o error: its end record is too long");
+}
+
 #[test]
 fn a_zip_has_no_file_twice() {
     let mut twice = zip(&[file("aa", "one"), file("ab", "two")]);

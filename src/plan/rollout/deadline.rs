@@ -57,7 +57,7 @@ fn deadline(view: &View<'_>) -> Option<Timestamp> {
     let progress = view
         .slots
         .unpinned()
-        .filter(|slot| slot.index < view.slots.opened())
+        .filter(|slot| slot.opened)
         .flat_map(|slot| at_effective(view, slot))
         .filter(|pod| pod.in_transit(view.now()).is_none())
         .filter_map(|pod| pod.available_at(min_ready_seconds).filter(|at| *at <= view.now()))

@@ -11,7 +11,7 @@ use crate::{
 /// How long an image may be unpullable, or a ConfigMap or Secret missing, before the instance counts as failed:
 /// registries blink, and what is applied together need not arrive in order. And how long a Pod that no batch waits for may
 /// take to get ready.
-const PATIENCE_SECONDS: i64 = 60;
+pub(super) const PATIENCE_SECONDS: i64 = 60;
 /// Restarts since creation, or since a change in place, at which an instance counts as failed, even while it happens to run.
 const RESTARTS_MAX: i32 = 3;
 
@@ -92,11 +92,11 @@ fn tells_of(state: &ContainerState, image: &str) -> bool {
 }
 
 /// From when on a Pod that no batch waits for counts as broken: deadlines are those of a batch, so one that has never
-/// become ready has the same patience whatever keeps it. One that blinks is left alone. None: it is not broken, as far as
+/// become ready has so many seconds, whatever keeps it. One that blinks is left alone. None: it is not broken, as far as
 /// one can see.
-pub(super) fn broken_at(pod: &Pod) -> Option<Timestamp> {
+pub fn broken_at(pod: &Pod, patience_seconds: i64) -> Option<Timestamp> {
     let failure = failure_of(pod).map(|failure| failure.at.unwrap_or(pod.created));
-    let never_ready = has_never_been_ready(pod).then(|| after(pod.given_at(), PATIENCE_SECONDS));
+    let never_ready = has_never_been_ready(pod).then(|| after(pod.given_at(), patience_seconds));
     failure.into_iter().chain(never_ready).min()
 }
 
@@ -155,7 +155,7 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         let mut failed = before.filter(|failed| failed.run == view.memory.run && failed.at.is_some()).or_else(noted)?;
         // Where status was lost, nothing else has brought opened ones to the stable revision.
         let has_gone_back = |slot: &&Slot<'_>| slot.live.iter().any(|pod| view.lineage.is_stable(&pod.revision));
-        let opened = || view.slots.unpinned().filter(|slot| slot.index < view.slots.opened());
+        let opened = || view.slots.unpinned().filter(|slot| slot.opened);
         let mut slots = match failed.slots.as_str() {
             "" => opened().filter(has_gone_back).map(|slot| slot.index).collect(),
             known => Ranges::parse(known),
@@ -167,7 +167,12 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         };
         slots.0.extend(failures(view, alarm).into_iter().map(|(slot, _)| slot).filter(has_changed));
         slots.0.retain(|slot| *slot < view.replicas());
-        failed.slots = slots.within(RANGES_CHARS_MAX);
+        // Status tells of one that does not come up there either.
+        for pod in slots.0.iter().filter_map(|slot| view.slots.wanted_at(*slot)?.live.first()) {
+            broken_at(pod, i64::from(view.spec().progress_deadline_seconds)).map(|at| alarm.passed(at));
+        }
+        // Whoever is left out would go forward again.
+        failed.slots = slots.covering(RANGES_CHARS_MAX);
         return Some(failed);
     }
     if lineage::has_failed(view.snapshot, effective) {
@@ -201,8 +206,9 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
     }
     let threshold = usize::try_from(view.spec().strategy.failure_threshold.max(1)).unwrap_or(1);
     // More than there are would never be reached, and a run that leads nowhere never given up.
-    let all_have = view.slots.unpinned().next().is_some()
-        && view.slots.unpinned().all(|slot| slots.0.contains(&slot.index) && !view.slots.is_done(slot));
+    let mut members = view.slots.unpinned().filter(|slot| !slot.joins_later).peekable();
+    let all_have =
+        members.peek().is_some() && members.all(|slot| slots.0.contains(&slot.index) && !view.slots.is_done(slot));
     if (slots.0.len() >= threshold || all_have) && failed.at.is_none() {
         failed.at = Some(Time(lineage::failed_at(view.now(), effective)));
     }
@@ -227,7 +233,7 @@ pub(super) fn noted_on(revision: &crate::snapshot::Revision, run: i64) -> Option
 fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> {
     let effective = view.lineage.effective.map(|revision| revision.name.as_str());
     let retried_at = reached(view.spec().retry_at.as_ref(), view.now());
-    let opened = view.slots.unpinned().filter(|slot| slot.index < view.slots.opened());
+    let opened = view.slots.unpinned().filter(|slot| slot.opened);
     let (mut found, mut late) = (Vec::new(), Vec::new());
     for slot in opened {
         let changed = slot.live.iter().chain(&slot.finished).filter(|pod| Some(pod.revision.as_str()) == effective);

@@ -136,7 +136,7 @@ fn not_in_place(view: &View<'_>) -> Option<Hold> {
         return None;
     }
     let to = view.lineage.effective?;
-    let opened = view.slots.unpinned().filter(|slot| slot.index < view.slots.opened());
+    let opened = view.slots.unpinned().filter(|slot| slot.opened);
     let runs: BTreeSet<&str> = opened.flat_map(|slot| &slot.live).map(|pod| pod.revision.as_str()).collect();
     let mut ways = runs.into_iter().filter(|from| *from != to.name).map(|from| in_place::way(view.snapshot, from, to));
     let until = view.snapshot.change_refusals.get(&to.name).map(|refusal| refusal.retry_at);

@@ -16,7 +16,7 @@ use crate::{
         status::{BatchStatus, Failed},
     },
     plan::change::{Hold, HoldReason, Memory},
-    snapshot::Snapshot,
+    snapshot::{Ranges, Snapshot},
 };
 
 impl Memory {
@@ -80,6 +80,9 @@ pub(super) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
         if let Some(batch) = memory.batch.as_mut().filter(|batch| batch.opened == 0) {
             batch.pinned = lineage.pins.slots().within(INSTANCES_CHARS_MAX); // no batch rests on it yet
         }
+        if memory.batch.as_ref().is_some_and(|old| !lineage.is_back() && is_deserted(lineage, old, replicas(spec))) {
+            memory.batch = Some(batch(snapshot, lineage, 0, false));
+        }
         if memory.batch.is_none() && lineage.is_revert() {
             memory.failed = None; // nobody asks for what failed any more
         }
@@ -110,6 +113,13 @@ pub(super) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
     memory
 }
 
+/// All that its batches were made of are pinned by now, and others are not any more: its batches begin anew, with these.
+fn is_deserted(lineage: &Lineage<'_>, batch: &BatchStatus, replicas: i32) -> bool {
+    let left_out = Ranges::parse(&batch.pinned).0;
+    let mut unpinned = (0..replicas).filter(|slot| lineage.pins.get(*slot).is_none()).peekable();
+    unpinned.peek().is_some() && unpinned.all(|slot| left_out.contains(&slot))
+}
+
 /// After a loss of status: the end of the batch of the highest slot that already runs the effective revision.
 fn observed_opened(snapshot: &Snapshot, lineage: &Lineage<'_>) -> i32 {
     let effective = lineage.effective.map(|revision| revision.name.as_str());
@@ -128,7 +138,8 @@ fn batch(snapshot: &Snapshot, lineage: &Lineage<'_>, opened: i32, all: bool) -> 
     let ends = boundaries_around(&spec.strategy, replicas(spec), &pinned);
     let (index, count) = if all { (1, 1) } else { (index_of(&ends, opened) as i32, ends.len() as i32) };
     let started_at = (all || opened > 0).then(|| seconds(snapshot.now));
-    let pinned = pinned.within(INSTANCES_CHARS_MAX);
+    // Where all are assigned it at once, those that are unpinned in between are, too.
+    let pinned = if all { String::new() } else { pinned.within(INSTANCES_CHARS_MAX) };
     BatchStatus {
         index,
         count,
@@ -220,7 +231,7 @@ pub(super) fn behind(view: &View<'_>) -> Option<Vec<i32>> {
 /// A batch may leave behind failed instances, fewer than the threshold.
 fn within_threshold(view: &View<'_>, undone: &[i32]) -> bool {
     let failed = view.memory.failed.as_ref().filter(|failed| failed.at.is_none());
-    let slots = failed.map(|failed| crate::snapshot::Ranges::parse(&failed.slots)).unwrap_or_default();
+    let slots = failed.map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
     undone.iter().all(|slot| slots.0.contains(slot))
 }
 

@@ -65,6 +65,10 @@ pub struct Slot<'a> {
     pub assigned: Option<&'a str>,
     /// The pin that assigns it: the slot is in no batch.
     pub pin: Option<&'a Pin>,
+    /// Below [`Slots::opened`], and the batches reckon with it: not unpinned since they were made.
+    pub opened: bool,
+    /// Unpinned since the batches of the present run were made: it joins once that has completed.
+    pub joins_later: bool,
     /// Live Pods, the best first: by (fresh, available, ready, older, name). With strategy BlueGreen those of the assigned set.
     pub live: Vec<&'a Pod>,
     /// Live Pods of the set that is kept beside it, the best first.
@@ -103,10 +107,12 @@ impl<'a> Slots<'a> {
             retry: retried.zip(reached(spec.retry_at.as_ref(), snapshot.now)),
             packages: Bound::of(snapshot),
         };
-        let (rolled_back, left_out) = (rolled_back(snapshot, lineage, memory), left_out(lineage, memory));
+        let (rolled_back, left_out) = (rolled_back(snapshot, lineage, memory), left_out(snapshot, lineage, memory));
         let mut slots: BTreeMap<i32, Slot<'a>> = BTreeMap::new();
         for index in 0..replicas {
-            let is_forward = index < opened && !rolled_back.0.contains(&index);
+            let joins_later = left_out.0.contains(&index) && lineage.pins.get(index).is_none();
+            let is_opened = index < opened && !joins_later;
+            let is_forward = is_opened && !rolled_back.0.contains(&index);
             let unpinned = if is_forward { effective } else { stable };
             let (assigned, pin) = match lineage.pins.get(index) {
                 None => (unpinned, None),
@@ -115,7 +121,7 @@ impl<'a> Slots<'a> {
                 // It stays what it runs, if it runs something; where nothing has completed yet, the first revision has it.
                 Some((pin, Target::Invalid(_))) => (stable.or(effective), Some(pin).filter(|_| !lineage.is_first())),
             };
-            slots.insert(index, Slot::empty(index, assigned, pin));
+            slots.insert(index, Slot { opened: is_opened, joins_later, ..Slot::empty(index, assigned, pin) });
         }
         // With that strategy all slots are assigned the same.
         let sets = Sets::of(snapshot, lineage, if opened < replicas { stable } else { effective });
@@ -284,11 +290,8 @@ impl<'a> Slots<'a> {
 
     /// How far the opened slots are.
     pub fn done(&self) -> Done {
-        let undone: Vec<i32> = self
-            .unpinned()
-            .filter(|slot| slot.index < self.opened && !self.is_done(slot))
-            .map(|slot| slot.index)
-            .collect();
+        let undone: Vec<i32> =
+            self.unpinned().filter(|slot| slot.opened && !self.is_done(slot)).map(|slot| slot.index).collect();
         if !undone.is_empty() {
             return Done::Not(undone);
         }
@@ -308,7 +311,8 @@ impl<'a> Slot<'a> {
 
     fn empty(index: i32, assigned: Option<&'a str>, pin: Option<&'a Pin>) -> Self {
         let [live, kept, others, finished, terminating] = [const { Vec::new() }; 5];
-        Self { index, assigned, pin, live, kept, others, finished, terminating, fresh: false }
+        let [opened, joins_later, fresh] = [false; 3];
+        Self { index, assigned, pin, opened, joins_later, live, kept, others, finished, terminating, fresh }
     }
 
     /// Puts a live Pod where it belongs.
@@ -327,9 +331,12 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// What is pinned in mid-run moves the end of no batch: nobody is to take the place of one whose canary was taken back.
-fn left_out(lineage: &Lineage<'_>, memory: &Memory) -> Ranges {
-    memory.batch.as_ref().map_or_else(|| lineage.pins.slots(), |batch| Ranges::parse(&batch.pinned))
+/// What is pinned in mid-run moves the end of no batch: nobody is to take the place of one whose canary was taken back. Where all
+/// change at once there are no batches.
+fn left_out(snapshot: &Snapshot, lineage: &Lineage<'_>, memory: &Memory) -> Ranges {
+    let has_batches = !snapshot.rollout.spec.strategy.type_.is_at_once();
+    let batch = memory.batch.as_ref().filter(|_| has_batches);
+    batch.map_or_else(|| lineage.pins.slots(), |batch| Ranges::parse(&batch.pinned))
 }
 
 /// The failed instances of this run, which alone go back with onFailure RollbackFailed.

@@ -42,7 +42,6 @@ pub(super) fn pods(view: &View<'_>, alarm: &mut Alarm) -> Work {
     planner.clear_finished();
     planner.retire_sets();
     planner.retire_surplus();
-    planner.refill_kept();
     planner.refill();
     planner.replace();
     planner.wake_for_pods();
@@ -225,15 +224,32 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             PodReason::Restart
         } else if slot.pin.is_some() || (lineage.is_back() && self.view.memory.batch.is_none()) {
             PodReason::Pin // outside a run nothing but a pin that is gone leaves another revision behind
-        } else if lineage.is_back() || slot.assigned.is_some_and(|to| lineage.effective.is_none_or(|r| r.name != to)) {
-            PodReason::Back
         } else {
-            PodReason::Forward
+            self.reason_in_run(slot)
+        }
+    }
+
+    /// Where a slot that is in no pin's hands goes in a run.
+    fn reason_in_run(&self, slot: &Slot<'_>) -> PodReason {
+        let lineage = self.view.lineage;
+        let is_elsewhere = |to: &str| lineage.effective.is_none_or(|effective| effective.name != to);
+        if lineage.is_back() || slot.assigned.is_some_and(is_elsewhere) { PodReason::Back } else { PodReason::Forward }
+    }
+
+    /// What is missing; of two sets first in the one that clients use.
+    fn refill(&mut self) {
+        let is_kept_in_use = self.view.slots.sets().is_some_and(|sets| sets.kept == sets.active);
+        if is_kept_in_use {
+            self.refill_kept();
+            self.refill_assigned();
+        } else {
+            self.refill_assigned();
+            self.refill_kept();
         }
     }
 
     /// Slots without a live Pod.
-    fn refill(&mut self) {
+    fn refill_assigned(&mut self) {
         let view = self.view;
         let missing: Vec<&Slot<'_>> = view.slots.wanted().filter(|slot| slot.live.is_empty()).collect();
         for slot in missing {
@@ -256,16 +272,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
 
     /// Why an empty slot is filled: in the middle of its change; else it is new, or its Pod was lost.
     fn reason_of_refill(&self, slot: &Slot<'_>) -> PodReason {
-        let view = self.view;
-        let lineage = view.lineage;
-        if view.memory.batch.is_none() || lineage.is_first() || slot.index >= view.slots.opened() || slot.pin.is_some()
-        {
-            PodReason::Refill
-        } else if lineage.is_back() {
-            PodReason::Back
-        } else {
-            PodReason::Forward
-        }
+        let is_in_run = self.view.memory.batch.is_some() && !self.view.lineage.is_first();
+        if is_in_run && slot.opened && slot.pin.is_none() { self.reason_in_run(slot) } else { PodReason::Refill }
     }
 
     /// Plans the create of a slot's Pod; false when the budget or a refusal stops all further ones.

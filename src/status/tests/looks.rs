@@ -177,6 +177,57 @@ fn on_failure_pause_waits_for_a_person() {
     assert_eq!(status.history[0].result, "Failed");
 }
 
+/// A run in which web-0 has failed and goes back alone; what its instances run by now.
+fn partly(pods: &str) -> Fixture {
+    let spec = json!({"progressDeadlineSeconds": 60, "strategy": {"onFailure": "RollbackFailed", "batchSize": 3, "maxSurge": 1, "maxUnavailable": 0}});
+    let mut fixture = Fixture::new("b! b b a", 'b', spec.clone()).opened(3).settled();
+    let b = fixture.snapshot.revisions.iter_mut().find(|revision| revision.name == "b").unwrap();
+    (b.failed_at, b.failed_reason) = (Some(at(0)), Some("CrashLoopBackOff: web-0: container web: Error".into()));
+    fixture.snapshot.pods = Fixture::new(pods, 'b', spec).snapshot.pods;
+    fixture.settled()
+}
+
+/// B10 X4
+#[test]
+fn what_goes_back_alone_and_does_not_get_there_is_stuck_and_told() {
+    let says = |fixture: &Fixture| state(&status_of(&fixture.snapshot));
+    assert!(says(&partly("a b b a")).starts_with("Failed PartlyRolledBack"), "{}", says(&partly("a b b a")));
+    assert!(says(&partly("b! b b a")).starts_with("InProgress RollingBack"));
+    let mut starting = partly("a~ b b a");
+    starting.snapshot.pods_mut().filter(|pod| pod.slot == 0).for_each(|pod| pod.created = at(-20));
+    assert!(says(&starting).starts_with("Failed PartlyRolledBack"), "{}", says(&starting));
+    assert_eq!(plan(&starting.snapshot).wake_at, Some(at(40)));
+    starting.snapshot.now = at(40);
+    let stuck = "Failed RollbackStuck: b failed (CrashLoopBackOff: web-0: container web: Error, exit code 1); going back to a does not get on: ";
+    let remedy = ": change the spec, or set spec.retryAt to try it again";
+    assert_eq!(says(&starting), format!("{stuck}web-0 (ReadinessGatesNotReady){remedy}"));
+    assert_eq!(says(&partly("a! b b a")), format!("{stuck}web-0 (CrashLoopBackOff){remedy}"));
+    let mut refused = partly("b! b b a");
+    let check = TemplateCheck::Refused { message: "no".into(), recheck_at: at(60) };
+    refused.snapshot.template_checks.insert("a".into(), check);
+    assert_eq!(says(&refused), format!("{stuck}spec.template: the API server refuses its Pods: no{remedy}"));
+    let mut full = partly(". b b a");
+    full.snapshot.create_refusal = Some(CreateRefusal {
+        reason: RefusalReason::QuotaExceeded,
+        message: "exceeded quota: pods".into(),
+        since: at(-5),
+        retry_at: at(5),
+    });
+    assert_eq!(says(&full), "InProgress QuotaExceeded: Pods cannot be created: exceeded quota: pods");
+}
+
+/// It has failed at another version.
+#[test]
+fn what_has_gone_back_and_blinks_has_not_failed() {
+    let mut blinking = partly("a~ b b a");
+    blinking.snapshot.pods_mut().filter(|pod| pod.slot == 0).for_each(|pod| pod.unready_since = Some(at(-3)));
+    let status = status_of(&blinking.snapshot);
+    assert!(state(&status).starts_with("Failed PartlyRolledBack"), "{}", state(&status));
+    let told = &status.exceptions[0];
+    assert_eq!((told.state.as_str(), told.reason.as_str()), ("NotReady", "ReadinessGatesNotReady"));
+    assert_eq!(condition(&status, ConditionType::Degraded), None);
+}
+
 #[test]
 fn a_refused_template_is_an_invalid_spec() {
     let mut fixture = Fixture::new("a a", 'b', json!({}));

@@ -153,6 +153,40 @@ fn a_life_with_pins() {
     insta::assert_snapshot!("a_life_with_pins", story);
 }
 
+/// X10: what is unpinned in mid-run is told, whether it was pinned before the run or within it.
+#[test]
+fn what_is_unpinned_in_mid_run_is_told() {
+    let spec = json!({"strategy": {"batches": [{"upTo": 1, "pause": {}}], "maxSurge": 4}});
+    let mut world = World::new(Fixture::new("a a a a", 'b', spec).snapshot, 5);
+    let pin = |instances: &str, revision: &str| Pin {
+        instances: instances.into(),
+        revision: Some(revision.into()),
+        ..Pin::default()
+    };
+    let unpins = |world: &World| -> Vec<_> {
+        let history = &world.snapshot.rollout.status.as_ref().unwrap().history;
+        let unpins = history.iter().filter(|entry| entry.kind == "Unpin");
+        unpins.map(|e| format!("{}: {} → {} {}", e.instances, e.from_version, e.version, e.result)).collect()
+    };
+    world.snapshot.rollout.spec.pins = vec![pin("0", "c")];
+    tell(&mut world);
+    world.snapshot.rollout.spec.pins.push(pin("1", "a"));
+    tell(&mut world);
+    assert_eq!(unpins(&world), [""; 0]);
+    world.snapshot.rollout.spec.pins.truncate(1);
+    let story = tell(&mut world);
+    assert!(
+        story.contains("UnpinStarted: instances 1: a → b") && story.contains("UnpinCompleted: instances 1"),
+        "{story}"
+    );
+    world.snapshot.rollout.spec.pins.clear();
+    tell(&mut world);
+    assert_eq!(unpins(&world), ["0: c → b InProgress", "1: a → b Succeeded"]);
+    world.snapshot.rollout.spec.approve = Some(crate::api::rollout::Approve { run: 1, batch: 1 });
+    tell(&mut world);
+    assert_eq!(unpins(&world), ["0: c → b Succeeded", "1: a → b Succeeded"]);
+}
+
 /// X10: a request with an id is about the change that it came with: what comes without one is nobody's.
 #[test]
 fn a_request_counts_once() {

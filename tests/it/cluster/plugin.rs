@@ -87,6 +87,28 @@ fn a_rollout_that_no_operator_has_seen_reads_pending() {
     let object: serde_json::Value =
         serde_json::from_str(&says(&["get", "bro", "web", "-n", namespace, "-o", "json"], "")).unwrap();
     assert_eq!(object["spec"]["replicas"], 4);
+    // What is shown can be applied: nothing is in it that the API server does not know.
+    let file = cluster().dir.join("plugin-pending.yaml");
+    std::fs::write(&file, says(&["get", "bro", "web", "-n", namespace, "-o", "yaml"], "")).unwrap();
+    let applied = cluster().kubectl(&["apply", "-n", namespace, "-f", file.to_str().unwrap()]);
+    assert!(applied.starts_with("rollout.baton.dev/web "), "{applied}");
+    for unknown in ["instances", "status.instances"] {
+        let mut object = object.clone();
+        match unknown.split_once('.') {
+            Some((status, field)) => object[status][field] = serde_json::json!([]),
+            None => object[unknown] = serde_json::json!([]),
+        }
+        let refused = super::api::kubectl_with(&["apply", "-n", namespace, "-f", "-"], &object);
+        let why = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && why.contains(&format!("unknown field \"{unknown}\"")), "{why}");
+    }
+    let instances = says(&["get", "instances", "web", "-n", namespace], "");
+    let lines: Vec<&str> = instances.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (5, "INSTANCE  POD  VERSION  TARGET  STATE    REASON"), "{instances}");
+    assert!(lines[4].starts_with("web-3") && lines[4].ends_with("Missing"), "{instances}");
+    let all: serde_json::Value =
+        serde_json::from_str(&says(&["get", "instances/web", "-n", namespace, "-o", "json"], "")).unwrap();
+    assert_eq!((all["items"].as_array().unwrap().len(), &all["items"][3]["name"]), (4, &serde_json::json!("web-3")));
     let line = "Waiting for rollout spec update to be observed...\n";
     assert_eq!(says(&["status", "web", "-n", namespace, "--watch=false"], ""), line);
     let given_up = complains(&["status", "rollout", "web", "-n", namespace, "--timeout", "1s"], "");

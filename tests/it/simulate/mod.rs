@@ -67,6 +67,7 @@ struct Extras {
 impl Extras {
     const NONE: Self = Self { listeners: false, pins: false, in_place: false, strategies: false };
     const LISTENERS: Self = Self { listeners: true, ..Self::NONE };
+    const LISTENERS_IN_PLACE: Self = Self { in_place: true, ..Self::LISTENERS };
     const PINS: Self = Self { pins: true, ..Self::NONE };
     const IN_PLACE: Self = Self { in_place: true, ..Self::PINS };
     const STRATEGIES: Self = Self { strategies: true, ..Self::NONE };
@@ -198,6 +199,11 @@ fn random_seeds_break_no_promise() {
 #[test]
 fn random_seeds_with_listeners_break_no_promise() {
     run_random(RANDOM_SEEDS_WITH_LISTENERS, Extras::LISTENERS);
+}
+
+#[test]
+fn random_seeds_with_listeners_in_place_break_no_promise() {
+    run_random(RANDOM_SEEDS_WITH_LISTENERS, Extras::LISTENERS_IN_PLACE);
 }
 
 #[test]

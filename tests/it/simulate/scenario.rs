@@ -36,6 +36,8 @@ pub struct Scenario {
     pub is_patient: bool,
     /// How the last version behaves.
     pub last: Behaviour,
+    /// The last word leaves pins: those of versions that work, of other instances than the first.
+    pub keeps_pins: bool,
     /// Operators: clock, and whether they restart within their Pod.
     pub operators: Vec<(Skew, bool)>,
     /// Offset of the nodes' clock.
@@ -67,11 +69,13 @@ impl Scenario {
         let is_patient = own.bool();
         let mut rollout = rollout(&mut own, last);
         let mut deeds = deeds(&mut deeds_rng, last);
+        let mut keeps_pins = false;
         if extras.pins {
             deeds = with_pins(&mut pins_rng, deeds);
             if pins_rng.u8(0..3) == 0 {
                 rollout["spec"]["strategy"]["onFailure"] = json!("RollbackFailed");
             }
+            keeps_pins = pins_rng.bool();
         }
         if extras.in_place {
             let strategy = &mut rollout["spec"]["strategy"];
@@ -102,6 +106,7 @@ impl Scenario {
             deeds,
             is_patient,
             last,
+            keeps_pins,
             operators,
             node_skew,
             faults: Plan::swarm(&mut faults_rng, duration),
@@ -150,12 +155,13 @@ impl Scenario {
             && self.rollout["spec"]["strategy"]["maxUnavailable"] == 0
     }
 
-    /// Whether the end must be that of the undisturbed run: where it does not depend on who was faster.
+    /// Whether the end must be that of the undisturbed run: where it does not depend on who was faster, nor on which revisions there
+    /// were to pin to.
     pub fn is_confluent(&self) -> bool {
         let is_simple = |deed: &Deed| {
             matches!(deed.act, Act::Deploy(_) | Act::Scale(_) | Act::Restart | Act::DeletePod | Act::LastWord(_))
         };
-        self.last.works() || (self.is_patient && self.deeds.iter().all(is_simple))
+        !self.keeps_pins && (self.last.works() || (self.is_patient && self.deeds.iter().all(is_simple)))
     }
 }
 
@@ -257,7 +263,7 @@ fn deeds(rng: &mut fastrand::Rng, last: Behaviour) -> Vec<Deed> {
     deeds
 }
 
-/// The same deeds, and pins between the first and the last, which takes all pins back.
+/// The same deeds, and pins between the first and the last.
 fn with_pins(rng: &mut fastrand::Rng, deeds: Vec<Deed>) -> Vec<Deed> {
     let mut all = Vec::new();
     let last = deeds.len() - 1;

@@ -1,11 +1,13 @@
 //! People and their tools: what they ask for, and what they do to objects that are not theirs to touch.
 use std::time::Duration;
 
+use baton::snapshot::Ranges;
 use serde_json::{Value, json};
 
 use super::{
     scenario::{ROLLOUT, Scenario},
     trace::Trace,
+    versions::Behaviour,
 };
 use crate::fake_apiserver::{
     actor::Actor,
@@ -43,7 +45,7 @@ pub enum Act {
     Relabel,
     /// The same by the owner reference.
     Orphan,
-    /// A version, with everything taken back that could hold it.
+    /// A version, with everything taken back that could hold it; pins of other instances may stay.
     LastWord(String),
 }
 
@@ -134,13 +136,19 @@ impl User {
                 let take = |pod: &mut Value| pod["metadata"]["ownerReferences"] = json!([]);
                 let _ = user.actor.edit(&PODS, ROLLOUT.0, pod.name(), take);
             }),
-            Act::LastWord(tag) => self.edit(|rollout| {
-                deploy(rollout, tag);
-                rollout["spec"]["paused"] = json!(false);
-                for answer in ["abort", "approve", "pins"] {
-                    rollout["spec"].as_object_mut().expect("a spec").remove(answer);
-                }
-            }),
+            Act::LastWord(tag) => {
+                let pins = if scenario.keeps_pins { self.pins_that_work() } else { Vec::new() };
+                self.edit(|rollout| {
+                    deploy(rollout, tag);
+                    rollout["spec"]["paused"] = json!(false);
+                    for answer in ["abort", "approve", "pins"] {
+                        rollout["spec"].as_object_mut().expect("a spec").remove(answer);
+                    }
+                    if !pins.is_empty() {
+                        rollout["spec"]["pins"] = json!(pins);
+                    }
+                });
+            }
         }
     }
 
@@ -173,6 +181,17 @@ impl User {
             pins.insert(0, pin.clone());
             rollout["spec"]["pins"] = Value::Array(pins);
         });
+    }
+
+    /// Those that let a run complete, and do so themselves.
+    fn pins_that_work(&self) -> Vec<Value> {
+        let Some(rollout) = self.rollout() else { return Vec::new() };
+        let works = |pin: &&Value| {
+            let image = image_of_pin(&self.actor, &rollout, pin);
+            image.is_some_and(|image| Behaviour::of_image(&image).works())
+                && !Ranges::parse(pin["instances"].as_str().unwrap_or_default()).0.contains(&0)
+        };
+        rollout["spec"]["pins"].as_array().into_iter().flatten().filter(works).cloned().collect()
     }
 
     /// Some Pod with the Rollout's label.
@@ -222,6 +241,15 @@ pub async fn approve_everything(actor: Actor) {
             let _ = actor.edit(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1, approve);
         }
     }
+}
+
+/// What a pin comes to; None: its revision is not there.
+pub fn image_of_pin(actor: &Actor, rollout: &Object, pin: &Value) -> Option<String> {
+    let name = pin["revision"].as_str().or(pin["base"].as_str())?;
+    let revision = actor.get(&CONTROLLER_REVISIONS, ROLLOUT.0, name)?;
+    let is_ours = revision["metadata"]["ownerReferences"][0]["uid"] == rollout.uid() && !revision.is_terminating();
+    let own = revision["data"]["template"]["spec"]["containers"][0]["image"].as_str();
+    pin["images"]["app"].as_str().or(own).filter(|_| is_ours).map(str::to_owned)
 }
 
 fn deploy(rollout: &mut Value, tag: &str) {

@@ -136,6 +136,8 @@ fn both_sets_are_kept_whole() {
     let mut shrunk = begun("ab ab ab");
     shrunk.snapshot.rollout.spec.replicas = 2;
     assert_eq!(does(&shrunk.settled()), "Service web: a → b; -web-2-a Scale; -web-2-b Scale");
+    // After the switch it is the other set that they use.
+    assert_eq!(does(&switched("b a", 'b').settled()), "+web-1-b Back; +web-0-a Refill");
     let mut broken = begun("ab a~b ab");
     broken.snapshot.rollout.spec.replicas = 2;
     assert_eq!(does(&broken.settled()), "Service web: a → b; -web-2-b Scale", "clients need the other one");
@@ -155,6 +157,9 @@ fn what_clients_used_a_moment_ago_stays_for_its_time() {
     let mut third = switched("ab ab", 'c').opened(2).settled();
     let held = "hold OldPods: web-0-a (a) and 1 more must end before c starts; clients used them until a moment ago, they stay until 1970-01-12T13:46:50Z (spec.strategy.blueGreen.scaleDownDelaySeconds)";
     assert_eq!((third.looks().as_str(), plan(&third.snapshot).wake_at), (held, Some(at(10))));
+    let mut hurried = switched("ab ab", 'c').opened(2).settled();
+    hurried.snapshot.rollout.spec.strategy.blue_green.as_mut().unwrap().scale_down_delay_seconds = 5;
+    assert_eq!(does(&hurried), "-web-0-a Superseded; -web-1-a Superseded", "who cannot wait says so");
     third.snapshot.now = at(10);
     assert_eq!(does(&third), "-web-0-a Superseded; -web-1-a Superseded");
     let broken = switched("a~b ab", 'c').opened(2).settled();

@@ -85,6 +85,16 @@ pub(super) fn scales_and_rolls(snapshot: Snapshot, seed: u64, scales: Vec<i32>) 
     Ok(())
 }
 
+/// R15: pins that are taken away at any moment of a roll keep every plan within the bounds, and it completes.
+pub(super) fn unpins_and_rolls(snapshot: Snapshot, seed: u64, early: usize, kept: usize) -> Result<(), TestCaseError> {
+    let mut world = World::new(snapshot, 3);
+    run_partly(&mut world, 0, coins(seed), early)?;
+    world.snapshot.rollout.spec.pins.truncate(kept);
+    prop_assert!(run_partly(&mut world, 0, coins(seed.rotate_left(9)), 2_000)?);
+    check_rest(&world, 0)?;
+    Ok(())
+}
+
 /// R5: whatever is lost comes back at the revision its slot is assigned, also while paused.
 pub(super) fn brings_back_what_is_lost(snapshot: Snapshot, seed: u64) -> Result<(), TestCaseError> {
     let mut world = World::new(snapshot, 3);

@@ -14,4 +14,5 @@ mod pins;
 mod properties;
 mod recreate;
 mod restarts;
+mod unpins;
 pub(crate) mod worlds;

@@ -6,7 +6,7 @@ use super::{
     fixture::Fixture,
     laws::{
         brings_back_what_is_lost, comes_to_rest, completes_a_revert, is_the_same_in_any_order, keeps_the_bounds,
-        scales_and_rolls, stands_a_stale_controller,
+        scales_and_rolls, stands_a_stale_controller, unpins_and_rolls,
     },
     worlds::{
         coins, run_partly, selected, skew_seconds, world, world_in_place, world_of_blue_green, world_to_recreate,
@@ -140,6 +140,12 @@ mod with_pins {
         #[test]
         fn scale_and_roll_together(snapshot in world_with_pins(), seed in any::<u64>(), scales in proptest::collection::vec(0..8i32, 1..4)) {
             scales_and_rolls(snapshot, seed, scales)?;
+        }
+
+        /// R15
+        #[test]
+        fn unpin_and_roll_together(snapshot in world_with_pins(), seed in any::<u64>(), early in 0..40usize, kept in 0..2usize) {
+            unpins_and_rolls(snapshot, seed, early, kept)?;
         }
 
         /// R5

@@ -371,7 +371,8 @@ impl Seen {
         }
         let tolerated = memory.failed.as_ref().map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
         prop_assert!(tolerated.0.len() < snapshot.rollout.spec.strategy.failure_threshold as usize, "R3: threshold");
-        let unpinned = |slot: &i32| pinned_to(snapshot, *slot).is_none();
+        let left_out = memory.batch.as_ref().map(|batch| Ranges::parse(&batch.pinned)).unwrap_or_default();
+        let unpinned = |slot: &i32| pinned_to(snapshot, *slot).is_none() && !left_out.0.contains(slot);
         for slot in (0..before.opened).filter(unpinned).filter(|slot| !tolerated.0.contains(slot)) {
             let live: Vec<&Pod> =
                 snapshot.pods.iter().map(|pod| &**pod).filter(|pod| pod.slot == slot && pod.is_live()).collect();

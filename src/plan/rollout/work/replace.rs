@@ -5,7 +5,7 @@ use crate::{
     plan::{
         change::{Change, Hold, HoldReason, PodReason},
         rollout::{
-            failure::broken_at,
+            failure::{PATIENCE_SECONDS, broken_at},
             gates,
             in_place::{self, Way},
             slots::Slot,
@@ -38,7 +38,7 @@ impl<'a> Planner<'_, 'a, '_> {
         let back = gates::back(view, self.alarm);
         for (slot, reason) in due {
             let pod = slot.live[0];
-            let opened = slot.index < view.slots.opened();
+            let opened = slot.opened;
             if let (PodReason::Pin, true, Some(to)) = (reason, slot.pin.is_some(), self.assigned(slot)) {
                 match gates::pin(view, to, self.alarm) {
                     Some(hold) => drop(self.aside.get_or_insert(hold)),
@@ -62,7 +62,7 @@ impl<'a> Planner<'_, 'a, '_> {
                 _ if !opened => {
                     let effective = lineage.effective.map(|effective| &effective.name);
                     let known = slot.assigned.is_none() && effective == Some(&pod.revision);
-                    let broken_at = broken_at(pod).filter(|_| !known && !self.available(pod));
+                    let broken_at = broken_at(pod, PATIENCE_SECONDS).filter(|_| !known && !self.available(pod));
                     if !broken_at.is_some_and(|at| self.alarm.passed(at)) {
                         continue;
                     }
@@ -152,7 +152,7 @@ impl<'a> Planner<'_, 'a, '_> {
         let view = self.view;
         let replicas = view.replicas();
         let left_behind = |slot: &Slot<'_>| {
-            slot.index >= view.slots.opened()
+            !slot.opened
                 && !slot.live.is_empty()
                 && slot.live.iter().all(|pod| Some(pod.revision.as_str()) != slot.assigned)
         };

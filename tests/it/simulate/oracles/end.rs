@@ -1,7 +1,10 @@
 //! What must hold at the end, when nothing goes wrong any more.
 use std::{collections::BTreeMap, sync::Arc};
 
-use baton::{api::names::LABEL_INSTANCE, snapshot::PodPhase};
+use baton::{
+    api::names::LABEL_INSTANCE,
+    snapshot::{PodPhase, Ranges},
+};
 use serde_json::Value;
 
 use crate::{
@@ -13,7 +16,7 @@ use crate::{
     simulate::{
         oracles::story,
         scenario::{ROLLOUT, Scenario},
-        users::{is_settled, reason},
+        users::{image_of_pin, is_settled, reason},
         versions::Behaviour,
     },
 };
@@ -79,9 +82,21 @@ pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
     let rollout = actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1).ok_or("there is no Rollout")?;
     let replicas = rollout["spec"]["replicas"].as_i64().unwrap_or_default() as i32;
     let wanted = text(&rollout["spec"]["template"]["spec"]["containers"][0]["image"]);
+    let pin_of = |slot: i32| {
+        let mut pins = rollout["spec"]["pins"].as_array().into_iter().flatten();
+        pins.find(|pin| Ranges::parse(text(&pin["instances"])).0.contains(&slot))
+    };
+    // Of a revision that an operator had begun to clear away before it saw the pin, what is there stays.
+    let is_elsewhere =
+        |pin: &Value, images: &[String]| image_of_pin(&actor, &rollout, pin).is_some_and(|image| images != [image]);
+    let mut pinned = end.images.iter().filter_map(|(slot, images)| Some((*slot, pin_of(*slot)?, images)));
+    if let Some((slot, pin, images)) = pinned.find(|(_, pin, images)| is_elsewhere(pin, images)) {
+        return Err(format!("instance {slot} runs {images:?}, and is pinned by {pin}"));
+    }
     let runs = |image: &str| {
         let slots: Vec<i32> = end.images.keys().copied().collect();
-        slots == (0..replicas).collect::<Vec<_>>() && end.images.values().all(|images| images.as_slice() == [image])
+        let mut others = end.images.iter().filter(|(slot, _)| pin_of(**slot).is_none());
+        slots == (0..replicas).collect::<Vec<_>>() && others.all(|(_, images)| images.as_slice() == [image])
     };
     if scenario.last.works() || replicas == 0 {
         let is_complete = end.reason == "Complete" && runs(wanted);

@@ -87,7 +87,7 @@ pub fn is_assigned(story: &Story, object: &Object, revisions: &Revisions, glass:
 
 /// The pin that counts for a slot.
 fn pin_of(rollout: &Rollout, slot: i32) -> Option<&Pin> {
-    rollout.spec.pins.iter().find(|pin| Ranges::parse(&pin.instances).0.contains(&slot))
+    rollout.spec.pins.iter().find(|pin| is_among(&pin.instances, slot))
 }
 
 /// Whether a Pod is what its pin asks for.
@@ -98,17 +98,22 @@ fn is_meant(pin: &Pin, revision: &str, image: &str) -> bool {
     }
 }
 
+fn is_among(ranges: &str, slot: i32) -> bool {
+    Ranges::parse(ranges).0.contains(&slot)
+}
+
 /// Opened slots are assigned what is worked towards, the others what was there before.
 fn assigned<'a>(spec: &RolloutSpec, status: &'a RolloutStatus, slot: i32) -> Option<&'a str> {
     let failed = status.failed.as_ref().filter(|failed| failed.at.is_some() && Some(failed.run) == status.run);
     if spec.strategy.on_failure == OnFailure::RollbackFailed
-        && failed.is_some_and(|failed| Ranges::parse(&failed.slots).0.contains(&slot))
+        && failed.is_some_and(|failed| is_among(&failed.slots, slot))
     {
         return status.current_revision.as_deref();
     }
     let effective = status.effective_revision.as_deref();
     match (&status.batch, &status.current_revision) {
-        (Some(batch), Some(stable)) if slot >= batch.opened => Some(stable),
+        // What is unpinned in mid-run joins later.
+        (Some(batch), Some(stable)) if slot >= batch.opened || is_among(&batch.pinned, slot) => Some(stable),
         _ => effective,
     }
 }

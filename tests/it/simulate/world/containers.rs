@@ -51,6 +51,18 @@ struct Container {
     is_over: bool,
     /// Its Pod's course says when it starts and ends.
     is_staged: bool,
+    exchange: Exchange,
+}
+
+/// How far a container is on its way to another image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Exchange {
+    /// It is to run what it runs.
+    None,
+    /// It has been told to end.
+    Ending,
+    /// It has ended, and the Pod's new course says when the next one starts.
+    Ended,
 }
 
 impl Container {
@@ -67,11 +79,11 @@ impl Container {
         if self.runs {
             status["state"] = json!({"running": {"startedAt": whole_seconds(self.started)}});
             status["containerID"] = json!(format!("sim://{}", self.number));
-        } else if let Some(last) = self.last.filter(|_| !self.is_staged) {
+        } else if let Some(last) = self.last.filter(|_| !self.is_of_course()) {
             status["state"] = ended(last);
             status["ready"] = json!(false);
         }
-        status["lastState"] = self.last.filter(|_| self.runs || self.is_staged).map_or_else(|| json!({}), ended);
+        status["lastState"] = self.last.filter(|_| self.runs || self.is_of_course()).map_or_else(|| json!({}), ended);
         if !self.is_staged {
             status["restartCount"] = json!((self.number - 1).min(RESTARTS_TOLD_MAX));
         }
@@ -123,11 +135,14 @@ impl World {
             last: None,
             is_over: false,
             is_staged,
+            exchange: Exchange::None,
         });
-        if container.runs || container.is_over || (container.last.is_some() && !is_staged) {
+        let is_of_course = is_staged || container.exchange == Exchange::Ended;
+        if container.runs || container.is_over || (container.last.is_some() && !is_of_course) {
             return;
         }
         (container.number, container.started, container.runs) = (container.number + 1, started, true);
+        (container.is_staged, container.exchange) = (is_staged, Exchange::None);
         containers.agents.launch(&object, node, container.number);
     }
 
@@ -137,6 +152,43 @@ impl World {
         let Some(container) = containers.all.get_mut(uid).filter(|container| container.runs) else { return };
         container.end(containers.agents.wall(container.node));
         containers.agents.kill_in(uid);
+    }
+
+    /// The same, if it is this one that runs.
+    pub(super) fn kill_container(&mut self, uid: &str, number: u32) {
+        let containers = self.containers.as_ref();
+        if containers.and_then(|containers| containers.all.get(uid)).is_some_and(|container| container.number == number)
+        {
+            self.stop_container(uid);
+        }
+    }
+
+    /// An agent has run in this Pod.
+    pub(super) fn has_container(&self, uid: &str) -> bool {
+        self.containers.as_ref().is_some_and(|containers| containers.all.contains_key(uid))
+    }
+
+    /// The container of an agent is to make room for one of another image: the agent is told to end. False: none lives there.
+    pub(super) fn ends_for_exchange(&mut self, uid: &str) -> bool {
+        let Some(pod) = self.pods.get(uid).filter(|_| self.has_container(uid)) else { return false };
+        if self.is_silent(pod) {
+            self.agents_after(500, 1_500, Due::Exchange(uid.to_owned()));
+            return true;
+        }
+        let object = self.kubelet.get(&PODS, &pod.namespace, &pod.name);
+        let grace = object.and_then(|object| object["spec"]["terminationGracePeriodSeconds"].as_u64());
+        let Some(containers) = &mut self.containers else { return false };
+        let Some(container) = containers.all.get_mut(uid) else { return false };
+        if containers.agents.lives_in(uid) {
+            container.exchange = Exchange::Ending;
+            self.terminate(uid, grace.unwrap_or_default());
+            return true;
+        }
+        if container.runs {
+            container.end(containers.agents.wall(container.node));
+        }
+        container.exchange = Exchange::Ended;
+        false
     }
 
     /// It will not be started again.
@@ -179,11 +231,13 @@ impl World {
         let is_this = |container: &&Container| container.number == number && !container.runs;
         let container = self.containers.as_ref().and_then(|containers| containers.all.get(uid)).filter(is_this);
         let Some(container) = container else { return };
-        let (is_over, is_staged) = (container.is_over, container.is_staged);
+        let (is_over, is_staged, exchange) = (container.is_over, container.is_staged, container.exchange);
         if self.is_silent(pod) {
             self.agents_after(500, 1_500, Due::Noticed(uid.to_owned(), number));
         } else if pod.is_ending {
             self.agents_after(10, 1_500, Due::End(uid.to_owned()));
+        } else if exchange == Exchange::Ending {
+            self.exchange(uid);
         } else if !is_over && !is_staged {
             let now = self.now_for(uid);
             self.write_status(uid, |object| self.tell_of_container(uid, object, now));
@@ -198,7 +252,8 @@ impl World {
             return self.agents_after(500, 1_500, Due::Restart(uid.to_owned()));
         }
         let Some(containers) = &mut self.containers else { return };
-        let Some(container) = containers.all.get_mut(uid).filter(|container| !container.is_over) else { return };
+        let may_start = |container: &&mut Container| !container.is_over && container.exchange == Exchange::None;
+        let Some(container) = containers.all.get_mut(uid).filter(may_start) else { return };
         let last = container.last.take();
         self.start_container(uid, false);
         if let Some(container) = self.containers.as_mut().and_then(|containers| containers.all.get_mut(uid)) {
@@ -243,7 +298,8 @@ impl World {
             return self.agents_after(500, 1_500, Due::Terminate(uid.to_owned(), grace));
         }
         containers.agents.terminate(uid);
-        self.after(Duration::from_secs(grace), Due::Kill(uid.to_owned()));
+        let number = container.number;
+        self.after(Duration::from_secs(grace), Due::Kill(uid.to_owned(), number));
     }
 
     /// The conditions that gates wait for have changed.
@@ -299,6 +355,11 @@ impl World {
 }
 
 impl Container {
+    /// What it is at, when it does not run, its Pod's course says.
+    fn is_of_course(&self) -> bool {
+        self.is_staged || self.exchange == Exchange::Ended
+    }
+
     fn end(&mut self, now: Timestamp) {
         (self.last, self.runs) = (Some((self.number, self.started, now)), false);
     }

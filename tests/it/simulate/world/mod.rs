@@ -102,8 +102,8 @@ enum Due {
     Restart(String),
     /// SIGTERM, with a grace in seconds.
     Terminate(String, u64),
-    /// SIGKILL.
-    Kill(String),
+    /// SIGKILL to this container.
+    Kill(String, u32),
     /// Conditions of readiness gates are seen.
     Gates(String),
 }
@@ -253,7 +253,7 @@ impl World {
             Due::Noticed(uid, number) => self.notice_end(&uid, number),
             Due::Restart(uid) => self.restart(&uid),
             Due::Terminate(uid, grace) => self.terminate(&uid, grace),
-            Due::Kill(uid) => self.stop_container(&uid),
+            Due::Kill(uid, number) => self.kill_container(&uid, number),
             Due::Gates(uid) => self.see_gates(&uid),
         }
     }
@@ -292,8 +292,8 @@ impl World {
         let counts = self.containers.is_none();
         if let Some(pod) = self.pods.get_mut(uid) {
             let runs = matches!(stage, Stage::Running | Stage::Ready);
-            if runs && !pod.runs && counts {
-                pod.seen.container += 1;
+            if runs && !pod.runs {
+                pod.seen.container += u32::from(counts);
                 pod.seen.image.clone_from(&pod.starting);
             }
             pod.runs = runs;
@@ -351,8 +351,12 @@ impl World {
     }
 
     fn exchange(&mut self, uid: &str) {
-        let Some(pod) = self.pods.get_mut(uid).filter(|pod| !pod.is_ending) else { return };
-        let had_run = pod.seen.container > 0;
+        if self.pods.get(uid).is_none_or(|pod| pod.is_ending) || self.ends_for_exchange(uid) {
+            return;
+        }
+        let had_run = self.has_container(uid);
+        let Some(pod) = self.pods.get_mut(uid) else { return };
+        let had_run = had_run || pod.seen.container > 0;
         pod.seen.exchanged += u32::from(had_run);
         (pod.runs, pod.settled, pod.life) = (false, None, pod.life + 1);
         pod.starting.clone_from(&pod.image);
