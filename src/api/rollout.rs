@@ -316,8 +316,9 @@ pub enum UpdateMethod {
     /// Another Pod takes its place.
     #[default]
     Replace,
-    /// Its Pod stays and is given other images, labels and annotations, at most maxUnavailable (at least one) at a time and
-    /// without surge Pods. Where anything else differs, or with maxUnavailable 0, another Pod takes its place.
+    /// Its Pod stays and is given other images, CPU and memory, labels and annotations; where a container starts anew for that, at
+    /// most maxUnavailable (at least one) at a time and without surge Pods. Where anything else differs, where its node has no
+    /// room for that, or with maxUnavailable 0, another Pod takes its place.
     InPlaceIfPossible,
     /// The same; where anything else differs, nothing moves forward.
     InPlaceOnly,

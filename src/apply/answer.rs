@@ -6,7 +6,7 @@ use crate::{plan::Applied, snapshot::RefusalReason};
 
 /// Pause after a 429 whose answer names none: the API server's flow control always asks for one second, but in a header
 /// that the client does not keep.
-const AFTER_TOO_MANY: SignedDuration = SignedDuration::from_secs(1);
+pub(super) const AFTER_TOO_MANY: SignedDuration = SignedDuration::from_secs(1);
 /// Pause after a create that lost a race for a counter, such as a ResourceQuota's.
 const AFTER_RACE: SignedDuration = SignedDuration::from_millis(100);
 
@@ -33,6 +33,15 @@ pub(super) fn of_change(error: &CallError) -> Applied {
     match error.code() {
         404 | 409 | 410 => Applied::Stale,
         _ => of_write(error),
+    }
+}
+
+/// A write to a subresource that a server may not know, or a dry run of it, that failed.
+pub(super) fn of_subresource(error: &CallError) -> Applied {
+    let names_object = |status: &kube::core::Status| status.details.as_ref().is_some_and(|it| !it.name.is_empty());
+    match error.code() {
+        404 if !error.status().is_some_and(names_object) => refused(error),
+        _ => of_change(error),
     }
 }
 

@@ -2,6 +2,7 @@
 //! a 504 creates twice; what is to be done again is planned again).
 use std::{sync::Arc, time::Duration};
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Client, Resource,
     core::{
@@ -181,6 +182,19 @@ impl Calls {
         let patch = Patch::Strategic(patch);
         let request = at::<K>(namespace).patch_subresource("status", name, &patch_params(), &patch)?;
         self.send(true, self.client.request(request)).await
+    }
+
+    /// Strategic merge patch of a Pod's subresource `resize`; a dry run changes nothing, and is not fenced.
+    pub async fn resize(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+        dry_run: bool,
+    ) -> Result<Written, CallError> {
+        let (patch, params) = (Patch::Strategic(patch), PatchParams { dry_run, ..patch_params() });
+        let request = at::<Pod>(namespace).patch_subresource("resize", name, &params, &patch)?;
+        self.send(!dry_run, self.client.request(request)).await
     }
 
     /// PUT of the status subresource.

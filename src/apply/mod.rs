@@ -11,6 +11,7 @@ pub mod fence;
 mod lease_tests;
 mod leases;
 mod pods;
+mod resize;
 mod revisions;
 mod services;
 mod sets;
@@ -152,6 +153,8 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
             pods::delete(target.calls, &target.namespace, name, uid, resource_version).await
         }
         Change::ChangeInPlace { uid, revision, .. } => pods::change_in_place(target, uid, revision).await,
+        Change::Resize { uid, .. } => resize::perform(target, uid).await,
+        Change::NoteResized { uid, .. } => resize::note_done(target, uid).await,
         Change::SwitchService { name, uid, resource_version, revision, switched } => {
             services::switch(target, name, uid, resource_version, revision, switched.as_ref()).await
         }

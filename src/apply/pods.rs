@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::core::params::{DeleteParams, Preconditions};
 use serde_json::{Value, json};
 
-use super::{Calls, Target, answer, is_taken};
+use super::{Calls, Target, answer, is_taken, resize};
 use crate::{
     api::names,
     plan::{Applied, in_place, revision},
@@ -107,7 +107,8 @@ pub async fn overtake(calls: &Calls, namespace: &str, name: &str, (uid, resource
     answer::of_patch(calls.merge::<ApiPod>(namespace, name, &json!({"metadata": metadata})).await)
 }
 
-/// Gives a Pod what another revision says, if it is still the one we looked at.
+/// Gives a Pod what another revision says, if it is still the one we looked at. What of it could be refused only afterwards is
+/// asked about first, while nothing is changed yet.
 pub(super) async fn change_in_place(target: &Target<'_>, uid: &str, revision: &str) -> Applied {
     let known = |name: &str| target.snapshot.revisions.iter().find(|known| known.name == name);
     let pod = target.snapshot.pods.iter().find(|pod| pod.uid == uid);
@@ -116,7 +117,10 @@ pub(super) async fn change_in_place(target: &Target<'_>, uid: &str, revision: &s
         Some((pod, patch.ok()?))
     });
     let Some((pod, patch)) = patch else { return Applied::Stale };
-    answer::of_patch(target.calls.merge_lists::<ApiPod>(&target.namespace, &pod.name, &patch).await)
+    if let Some(refused) = resize::check(target, &pod.name, patch.resize.as_ref()).await {
+        return refused;
+    }
+    answer::of_patch(target.calls.merge_lists::<ApiPod>(&target.namespace, &pod.name, &patch.pod).await)
 }
 
 /// What is said on a Pod about its service.

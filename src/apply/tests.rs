@@ -89,7 +89,7 @@ fn set_in_service() -> Change {
 fn change_in_place() -> Change {
     let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
     let (revision, reason) = ("web-abc".into(), PodReason::Forward);
-    Change::ChangeInPlace { name, slot: 0, uid, resource_version, revision, restarts: true, reason }
+    Change::ChangeInPlace { name, slot: 0, uid, resource_version, revision, restarts: true, resizes: false, reason }
 }
 
 fn switch_service() -> Change {

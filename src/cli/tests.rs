@@ -187,7 +187,13 @@ fn plan_tells_what_is_changed_in_place_and_what_is_pinned() {
         let pins = json!([{"instances": "1", "revision": "c"}]);
         fixture.snapshot.rollout.spec.pins = serde_json::from_value(pins).unwrap();
     };
-    let all = [world('b', |_| ()), world('b', template), world('a', pinned)].join("\n\n");
+    let resources = |fixture: &mut Fixture| {
+        let spec = &mut fixture.snapshot.rollout.spec;
+        spec.template.0["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": 2}});
+        spec.version = Some("bigger".into());
+    };
+    let worlds = [world('b', |_| ()), world('b', template), world('a', pinned), world('a', resources)];
+    let all = worlds.join("\n\n");
     insta::assert_snapshot!("plan_in_place", all);
     let snapshot = Fixture::new("a a a", 'b', json!({"strategy": {"batchSize": 2}})).snapshot;
     let preview = preview(snapshot);

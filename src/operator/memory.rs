@@ -155,7 +155,7 @@ impl ObjectMemory<RolloutMemory> {
         self.own.recollection.services.retain(|name, _| is_named(name));
         let known: BTreeSet<&str> = snapshot.revisions.iter().map(|revision| revision.name.as_str()).collect();
         self.own.recollection.template_checks.retain(|revision, _| known.contains(revision.as_str()));
-        self.own.recollection.change_refusals.retain(|revision, _| known.contains(revision.as_str()));
+        self.own.recollection.change_refusals.retain(|_, refusal| refusal.retry_at > now);
         self.note_all(&notes, rng)
     }
 
@@ -170,10 +170,9 @@ impl ObjectMemory<RolloutMemory> {
             Applied::Unknown { retry_after: None, .. } if mutant!(LostDelete) && deletes => {}
             // Creates of Pods have their own pause, so that all else goes on.
             Applied::Refused { .. } if matches!(change, Change::CreatePod { .. }) => {}
-            Applied::Refused { message, .. } if let Change::ChangeInPlace { revision, .. } = change => {
+            Applied::Refused { message, .. } if let Some(about) = changed_in_place(change) => {
                 let retry_at = now.saturating_add(REFUSED_CHANGE).unwrap_or(now);
-                let refusal = ChangeRefusal { message: message.clone(), retry_at };
-                recollection.change_refusals.insert(revision.clone(), refusal);
+                recollection.change_refusals.insert(about, ChangeRefusal { message: message.clone(), retry_at });
             }
             result => match (change, written(change)) {
                 (Change::SwitchService { name, .. }, _) => note_switch(recollection, name, result, notes),
@@ -204,6 +203,17 @@ impl ObjectMemory<RolloutMemory> {
         let since = self.own.recollection.create_refusal.as_ref().map_or(now, |refusal| refusal.since);
         let retry_at = now.saturating_add(pause).unwrap_or(now);
         self.own.recollection.create_refusal = Some(CreateRefusal { reason, message, since, retry_at });
+    }
+}
+
+/// What a refusal of this change is about, as a key of [`Snapshot::change_refusals`]; None: it changes no Pod in place.
+fn changed_in_place(change: &Change) -> Option<String> {
+    match change {
+        Change::ChangeInPlace { revision, resizes: false, .. } => Some(revision.clone()),
+        Change::ChangeInPlace { revision, uid, .. } | Change::Resize { revision, uid, .. } => {
+            Some(ChangeRefusal::key_of(revision, uid))
+        }
+        _ => None,
     }
 }
 
@@ -255,6 +265,8 @@ fn written(change: &Change) -> Option<Written<'_>> {
         Change::CheckTemplate { .. } | Change::CreatePod { .. } => (Kind::Pod, None),
         Change::DeletePod { uid, resource_version, .. }
         | Change::ChangeInPlace { uid, resource_version, .. }
+        | Change::Resize { uid, resource_version, .. }
+        | Change::NoteResized { uid, resource_version, .. }
         | Change::SetInService { uid, resource_version, .. }
         | Change::SetDrained { uid, resource_version, .. } => (Kind::Pod, Some((uid, resource_version))),
     };

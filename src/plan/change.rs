@@ -115,7 +115,8 @@ pub enum Change {
         /// Why.
         reason: PodReason,
     },
-    /// Give a Pod of ours what another revision says: images, labels, annotations (uid and resourceVersion preconditions).
+    /// Give a Pod of ours what another revision says: images, labels, annotations, and a note of resources (uid and
+    /// resourceVersion preconditions).
     ChangeInPlace {
         /// Object name.
         name: String,
@@ -129,8 +130,30 @@ pub enum Change {
         revision: String,
         /// Containers are started anew by that: others take its listeners over first.
         restarts: bool,
+        /// Containers get other resources: [`Change::Resize`] follows.
+        resizes: bool,
         /// Why.
         reason: PodReason,
+    },
+    /// Give the containers of a Pod of ours the resources that it is noted to get (uid and resourceVersion preconditions).
+    Resize {
+        /// Object name.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        resource_version: String,
+        /// Name of its ControllerRevision.
+        revision: String,
+    },
+    /// Take that note off a Pod that has them (uid and resourceVersion preconditions).
+    NoteResized {
+        /// Object name.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        resource_version: String,
     },
     /// Have a Service of the strategy BlueGreen select the Pods of a revision (uid and resourceVersion preconditions).
     SwitchService {
@@ -182,6 +205,8 @@ impl Change {
             Self::CreatePod { .. } => "CreatePod",
             Self::DeletePod { .. } => "DeletePod",
             Self::ChangeInPlace { .. } => "ChangeInPlace",
+            Self::Resize { .. } => "Resize",
+            Self::NoteResized { .. } => "NoteResized",
             Self::SwitchService { .. } => "SwitchService",
             Self::SetInService { .. } => "SetInService",
             Self::SetDrained { .. } => "SetDrained",
@@ -197,6 +222,8 @@ impl Change {
             | Self::CreatePod { name, .. }
             | Self::DeletePod { name, .. }
             | Self::ChangeInPlace { name, .. }
+            | Self::Resize { name, .. }
+            | Self::NoteResized { name, .. }
             | Self::SwitchService { name, .. }
             | Self::SetInService { name, .. }
             | Self::SetDrained { name, .. } => name,
@@ -211,6 +238,7 @@ impl Change {
             self,
             Self::DeletePod { .. }
                 | Self::ChangeInPlace { .. }
+                | Self::Resize { .. }
                 | Self::SwitchService { .. }
                 | Self::SetInService { in_service: false, .. }
         )

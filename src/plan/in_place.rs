@@ -1,4 +1,4 @@
-//! What differs between two revisions, where a Pod can be given it as it is: images, labels and annotations.
+//! What differs between two revisions, where a Pod can be given it as it is: images, resources, labels and annotations.
 //!
 //! Revisions are compared, never live Pods: what a webhook or a person has added to a Pod is left alone.
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{package, revision};
+use super::{package, resize, revision};
 use crate::{
     api::names,
-    snapshot::{Pod, Revision},
+    snapshot::{InPlace, Pod, Revision, resize::Amounts},
 };
 
 /// What differs between two revisions, where a Pod can be given it.
@@ -17,6 +17,10 @@ use crate::{
 pub struct Difference {
     /// Images, by name of the container.
     pub images: BTreeMap<String, String>,
+    /// Resources, by name of the container.
+    pub resources: BTreeMap<String, Amounts>,
+    /// Containers that are started anew by those.
+    anew: BTreeSet<String>,
     labels: Texts,
     annotations: Texts,
 }
@@ -25,14 +29,20 @@ pub struct Difference {
 type Texts = BTreeMap<String, Option<String>>;
 
 impl Difference {
-    /// A container ends, and starts with another image.
+    /// A container ends, and starts with another image or other resources.
     pub fn restarts(&self) -> bool {
-        !self.images.is_empty()
+        !self.images.is_empty() || !self.anew.is_empty()
     }
 
-    /// Names of the containers that do.
-    pub fn restarted(&self) -> BTreeSet<&str> {
-        self.images.keys().map(String::as_str).collect()
+    /// A container is given other resources.
+    pub fn resizes(&self) -> bool {
+        !self.resources.is_empty()
+    }
+
+    /// What a Pod remembers that is given it now.
+    pub fn remembered(&self, pod: &Pod, now: Timestamp) -> InPlace {
+        let imaged = self.images.keys().map(String::as_str).collect();
+        pod.remember(&imaged, now).resized(pod, &self.resources, &self.anew)
     }
 }
 
@@ -79,6 +89,7 @@ pub fn difference(from: &Value, to: &Value) -> Result<Difference, String> {
     for (mut before, mut after) in before.into_iter().zip(after) {
         let name = after["name"].as_str().unwrap_or_default().to_owned();
         let (image_before, image) = (take(&mut before, "image"), take(&mut after, "image"));
+        let resources = resize::difference(&resize::take(&mut before), &resize::take(&mut after));
         // It was filled in by the tag when the Pod was made, and stays.
         if after.get("imagePullPolicy").is_none() && is_latest(image_before.as_ref()) != is_latest(image.as_ref()) {
             return Err(cannot(&format!(
@@ -87,6 +98,10 @@ pub fn difference(from: &Value, to: &Value) -> Result<Difference, String> {
         }
         if let Some(field) = first_difference(&format!("spec.template.spec.containers[{name}]"), &before, &after) {
             return Err(cannot(&field));
+        }
+        if !resources.is_empty() {
+            found.anew.extend(resize::starts_anew(&after, &resources).then(|| name.clone()));
+            found.resources.insert(name.clone(), resources);
         }
         match image.as_ref().and_then(Value::as_str) {
             _ if image == image_before => {}
@@ -138,13 +153,24 @@ fn first_difference(path: &str, from: &Value, to: &Value) -> Option<String> {
     }
 }
 
-/// What is written on a Pod of `from` to bring it to `to`, as a strategic merge patch: containers are merged by their names.
+/// What is written on a Pod to bring it to another revision, as strategic merge patches: containers are merged by their names.
+#[derive(Clone, Debug)]
+pub struct Patch {
+    /// On the Pod, first.
+    pub pod: Value,
+    /// On its subresource `resize` then, where its resources differ.
+    pub resize: Option<Value>,
+}
+
+/// What is written on a Pod of `from` to bring it to `to`.
 ///
 /// # Errors
 /// See [`difference`].
-pub fn patch(pod: &Pod, from: &Revision, to: &Revision, now: Timestamp) -> Result<Value, String> {
+pub fn patch(pod: &Pod, from: &Revision, to: &Revision, now: Timestamp) -> Result<Patch, String> {
     let difference = difference(&from.data, &to.data)?;
-    let remembered = json!(pod.remember(&difference.restarted(), now)).to_string();
+    let remembered = difference.remembered(pod, now);
+    let resize = difference.resizes().then(|| resize::patch(pod, &remembered.resources));
+    let remembered = json!(remembered).to_string();
     let mut labels = difference.labels;
     labels.insert(names::LABEL_REVISION.into(), Some(to.name.clone()));
     labels.insert(names::LABEL_REVISION_HASH.into(), Some(to.hash.clone()));
@@ -165,5 +191,5 @@ pub fn patch(pod: &Pod, from: &Revision, to: &Revision, now: Timestamp) -> Resul
             difference.images.iter().map(|(name, image)| json!({"name": name, "image": image})).collect();
         patch["spec"] = json!({"containers": containers});
     }
-    Ok(patch)
+    Ok(Patch { pod: patch, resize })
 }

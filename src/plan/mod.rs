@@ -11,6 +11,7 @@ pub mod lease;
 pub mod listener_set;
 pub mod outcome;
 pub mod package;
+pub mod resize;
 pub mod revision;
 pub mod rollout;
 pub mod undo;

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Container, ContainerState, Pod};
+use super::{Container, ContainerState, Pod, resize::Amounts};
+use crate::api::names;
 
 /// Grace period of a Pod that does not say one.
-const GRACE_SECONDS: i64 = 30;
+pub(super) const GRACE_SECONDS: i64 = 30;
 /// See [`Pod::in_transit`]: added to the time in which a container of the old image would have been ended.
 const RETAG_SECONDS: i64 = 10;
 
@@ -17,9 +18,12 @@ const RETAG_SECONDS: i64 = 10;
 pub struct InPlace {
     /// When the Pod was patched, by the operator's clock.
     pub at: Timestamp,
-    /// By name: containers that had restarted before, and those that were given another image.
+    /// By name: containers that had restarted before, and those that are started anew by the change.
     #[serde(default)]
     pub containers: BTreeMap<String, Before>,
+    /// By name of the container: resources that it is given, until it is known to have them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: BTreeMap<String, Amounts>,
 }
 
 /// A container as it was before.
@@ -31,6 +35,9 @@ pub struct Before {
     /// What ran, where it was given another image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran: Option<Ran>,
+    /// It is started anew by other resources.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resized: bool,
 }
 
 /// What ran in a container.
@@ -45,7 +52,7 @@ pub struct Ran {
     pub image_id: Option<String>,
 }
 
-/// A container that was given another image and is not known to run it.
+/// A container that is started anew by a change, and is not known to run what it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transit<'a> {
     /// Its name.
@@ -55,21 +62,27 @@ pub struct Transit<'a> {
 }
 
 impl InPlace {
-    /// Some container was given another image.
+    /// What a Pod's annotation says. One that somebody else has written into is none.
+    pub(super) fn read(annotations: Option<&BTreeMap<String, String>>) -> Option<Self> {
+        serde_json::from_str(annotations?.get(names::ANNOTATION_IN_PLACE)?).ok()
+    }
+
+    /// Some container is started anew.
     pub fn restarts(&self) -> bool {
-        self.containers.values().any(|before| before.ran.is_some())
+        self.containers.values().any(|before| before.ran.is_some() || before.resized)
     }
 }
 
 impl Pod {
-    /// When one of its containers was last given another image.
+    /// When one of its containers was last given something that starts it anew.
     pub fn swapped_at(&self) -> Option<Timestamp> {
         self.in_place.as_ref().filter(|in_place| in_place.restarts()).map(|in_place| in_place.at)
     }
 
     /// When what it runs was last given to it: as it was made, or in place.
     pub fn given_at(&self) -> Timestamp {
-        self.swapped_at().map_or(self.created, |at| at.max(self.created))
+        let in_place = self.in_place.as_ref().filter(|in_place| in_place.restarts() || self.resize.is_some());
+        in_place.map_or(self.created, |in_place| in_place.at.max(self.created))
     }
 
     /// The first container that is not known to run what it was given. One of a Pod in service is: its gate was opened for that.
@@ -91,8 +104,11 @@ impl Pod {
 
     /// No status proves that this container runs what it was given; with the time from which on that is believed.
     fn unproven<'a>(&self, name: &'a str, before: &Before) -> Option<Transit<'a>> {
-        let ran = before.ran.as_ref()?;
         let transit = |until| Some(Transit { container: name, until });
+        if before.resized && self.resize.is_some() {
+            return transit(None);
+        }
+        let ran = before.ran.as_ref()?;
         let found = self.containers.iter().find(|container| container.name == name && !container.id.is_empty());
         let Some(container) = found.filter(|_| self.is_observed) else { return transit(None) };
         if container.id == ran.id {
@@ -123,7 +139,7 @@ impl Pod {
     /// does not count.
     pub fn restarts_of(&self, container: &Container) -> i32 {
         let Some(before) = self.before(container) else { return container.restarts };
-        let own = i32::from(before.ran.is_some());
+        let own = i32::from(before.ran.is_some()) + i32::from(before.resized);
         container.restarts.saturating_sub(before.restarts).saturating_sub(own).max(0)
     }
 
@@ -159,14 +175,14 @@ impl Pod {
                 }),
             };
             if ran.is_some() || container.restarts > 0 {
-                containers.insert(container.name.clone(), Before { restarts: container.restarts, ran });
+                containers.insert(container.name.clone(), Before { restarts: container.restarts, ran, resized: false });
             }
         }
         // No status tells of these yet: whatever comes is new.
         for name in changed.iter().filter(|name| !self.containers.iter().any(|container| container.name == **name)) {
-            containers.insert((*name).to_owned(), Before { restarts: 0, ran: Some(Ran::default()) });
+            containers.insert((*name).to_owned(), Before { ran: Some(Ran::default()), ..Before::default() });
         }
-        InPlace { at: now, containers }
+        InPlace { at: now, containers, resources: BTreeMap::new() }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod package;
 pub mod pod;
 pub mod ranges;
 pub mod report;
+pub mod resize;
 pub mod revision;
 pub mod service;
 pub mod template;
@@ -29,6 +30,7 @@ pub use in_place::InPlace;
 pub use package::Fetched;
 pub use pod::{Container, ContainerEnd, ContainerState, Pod, PodPhase};
 pub use ranges::Ranges;
+pub use resize::Resize;
 pub use revision::Revision;
 pub use service::{Service, ServiceSeen, Services, Switched};
 pub use template::TemplateCheck;
@@ -54,7 +56,8 @@ pub struct Snapshot {
     pub template_checks: BTreeMap<String, TemplateCheck>,
     /// The last refusal of a Pod create, until a create succeeds.
     pub create_refusal: Option<CreateRefusal>,
-    /// Refusals to give Pods a revision in place, by revision name.
+    /// Refusals to give Pods a revision in place, by revision name; by [`ChangeRefusal::key_of`] where resources are part of it,
+    /// which depends on the Pod's node.
     pub change_refusals: BTreeMap<String, ChangeRefusal>,
     /// What the agents of these Pods tell.
     pub agents: Agents,
@@ -152,6 +155,13 @@ pub struct ChangeRefusal {
     pub message: String,
     /// No try before this time.
     pub retry_at: Timestamp,
+}
+
+impl ChangeRefusal {
+    /// Where it is about this Pod alone.
+    pub fn key_of(revision: &str, uid: &str) -> String {
+        format!("{revision}/{uid}")
+    }
 }
 
 /// Why a create was refused.

@@ -1,7 +1,7 @@
 //! A Pod, reduced to what decisions need.
 use jiff::Timestamp;
 
-use super::{InPlace, listener_set::PodEnds, package::Fetched};
+use super::{InPlace, Resize, listener_set::PodEnds, package::Fetched};
 
 /// One Pod of ours.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,8 @@ pub struct Pod {
     pub restarted_at: Option<Timestamp>,
     /// What it remembers of its last change in place; None: it is as it was made.
     pub in_place: Option<InPlace>,
+    /// How far it is with the resources that this says; None: none are due.
+    pub resize: Option<Resize>,
     /// Its status is one of its present spec, as far as the kubelet says of which one it is.
     pub is_observed: bool,
     /// deletionTimestamp: the time at which the grace period ends.

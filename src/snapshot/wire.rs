@@ -13,7 +13,10 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Deserializer};
 
-use super::{Container, ContainerState, Fetched, Pod, PodPhase, Revision, Service, Switched, agent, index::Owner};
+use super::{
+    Container, ContainerState, Fetched, InPlace, Pod, PodPhase, Resize, Revision, Service, Switched, agent,
+    index::Owner,
+};
 use crate::api::names;
 
 /// A Pod as it comes over the wire, reduced to the fields that [`Pod`] is made from.
@@ -55,6 +58,8 @@ pub struct ContainerView {
     pub name: String,
     /// image.
     pub image: String,
+    /// resources.
+    pub resources: k8s_openapi::api::core::v1::ResourceRequirements,
 }
 
 /// What is read of an init container's spec.
@@ -247,10 +252,10 @@ pub fn pod(view: PodView) -> Option<Pod> {
     let containers_changed_at = statuses().flat_map(|container| [&container.state, &container.last_state]).flatten();
     let containers_changed_at = containers_changed_at.filter_map(changed_at).max();
     // Older servers count no generations of Pods, older kubelets do not tell.
-    let is_observed = status.observed_generation.is_none_or(|seen| seen >= metadata.generation.unwrap_or_default());
-    let in_place = annotation(metadata.annotations.as_ref(), names::ANNOTATION_IN_PLACE);
-    // One that somebody else has written into is none.
-    let in_place = in_place.and_then(|text| serde_json::from_str(&text).ok());
+    let generation = metadata.generation.unwrap_or_default();
+    let is_observed = status.observed_generation.is_none_or(|seen| seen >= generation);
+    let in_place = InPlace::read(metadata.annotations.as_ref());
+    let resize = in_place.as_ref().and_then(|in_place| Resize::of(in_place, generation, &spec, &status));
     let init = status.init_container_statuses.into_iter().map(|container| self::container(container, true));
     let main = status.container_statuses.into_iter().map(|container| self::container(container, false));
     let given = |mut container: Container| {
@@ -269,6 +274,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
         restarted_at: annotation(metadata.annotations.as_ref(), names::ANNOTATION_RESTARTED_AT)
             .and_then(|text| text.parse().ok()),
         in_place,
+        resize,
         is_observed,
         deletion: time(metadata.deletion_timestamp.as_ref()),
         phase: phase(status.phase.as_deref()),
@@ -377,7 +383,7 @@ fn annotation(map: Option<&BTreeMap<String, String>>, name: &str) -> Option<Stri
     map?.get(name).cloned()
 }
 
-fn since(condition: &PodCondition) -> Option<Timestamp> {
+pub(super) fn since(condition: &PodCondition) -> Option<Timestamp> {
     time(condition.last_transition_time.as_ref())
 }
 

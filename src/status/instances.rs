@@ -158,7 +158,7 @@ fn leaving_state(pod: &Pod, now: Timestamp) -> (State, String, String) {
     (State::Missing, reason, pod.message.clone().unwrap_or_default())
 }
 
-/// `(state, reason, message)` of a Pod that is not available; None when it is.
+/// `(state, reason, message)` of a Pod that is not available, or has yet to get its resources; else None.
 pub fn pod_state(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<(State, String, String)> {
     if !pod.is_live() {
         return Some(leaving_state(pod, now));
@@ -169,6 +169,9 @@ pub fn pod_state(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<(S
     }
     if let Some(message) = &pod.unschedulable {
         return Some((State::NotReady, "Unschedulable".into(), message.clone()));
+    }
+    if let Some((reason, message)) = pod.resizing() {
+        return Some((State::Starting, reason, message));
     }
     if let Some(transit) = pod.in_transit(now) {
         let message = format!("container {} has yet to run its new image", transit.container);

@@ -5,7 +5,7 @@ use super::{history, text::count};
 use crate::{
     api::{
         Condition, ConditionStatus, ConditionType, RolloutStatus, names,
-        status::{BatchStatus, HistoryEntry},
+        status::{BatchStatus, HistoryEntry, InstanceException},
     },
     snapshot::Ranges,
 };
@@ -14,6 +14,9 @@ use crate::{
 pub const NOTE_BYTES_MAX: usize = 1_024;
 /// Failed instances with an event of their own, of one status; the others are counted.
 const FAILED_INSTANCES_MAX: usize = 10;
+
+/// Reasons of instances that a kubelet has spoken about: see [`crate::snapshot::Resize`].
+const HELD: [&str; 3] = ["ResizeDeferred", "ResizeError", "ResizeInfeasible"];
 
 /// Whether a person should look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,7 @@ pub fn notices(name: &str, before: &RolloutStatus, after: &RolloutStatus) -> Vec
     found.extend(news.batch_completed());
     found.extend(news.batch_started());
     found.extend(news.failed_instances());
+    found.extend(news.resources_held());
     found.extend(news.state_reached());
     found.extend(news.template_refused());
     found.extend(news.paused());
@@ -136,6 +140,20 @@ impl News<'_> {
             found.push(warning("InstanceFailed", "RollOut", &format!("{others} failed")));
         }
         found
+    }
+
+    /// Instances whose nodes do not give them their resources, by the first: another Pod may take its place a moment later.
+    fn resources_held(&self) -> Option<Notice> {
+        let is_held = |known: &&InstanceException| HELD.contains(&known.reason.as_str());
+        let was_held = |instance: i32| self.before.exceptions.iter().filter(is_held).any(|it| it.instance == instance);
+        let mut held = self.after.exceptions.iter().filter(is_held).filter(|now| !was_held(now.instance));
+        let InstanceException { instance, reason, message, .. } = held.next()?;
+        let more = match held.count() {
+            0 => String::new(),
+            more => format!("; {} as well", count(more, "further instance")),
+        };
+        let name = names::instance_name(self.name, *instance);
+        Some(warning("ResourcesHeld", "RollOut", &format!("{name}: {reason}: {message}{more}")))
     }
 
     fn failed(&self, slot: i32) -> Notice {

@@ -91,6 +91,8 @@ pub enum Way {
     InPlace,
     /// It stays, and its containers run on.
     Untouched,
+    /// The same, with other resources.
+    Resized,
 }
 
 impl Action {
@@ -191,11 +193,13 @@ struct Done {
     deleted: Option<String>,
     created: Option<String>,
     created_first: bool,
-    /// Changed in place: the revision that its Pod has come to, and whether containers were started anew.
-    changed: Option<(String, bool)>,
+    /// Changed in place: the revision that its Pod has come to, and what that means for it.
+    changed: Option<(String, Way)>,
     reason: Option<PodReason>,
     /// A Pod of it cannot say that it leaves service.
     is_ungated: bool,
+    /// What keeps a Pod of it from getting its resources.
+    held: Option<String>,
 }
 
 impl Scribe {
@@ -215,14 +219,21 @@ impl Scribe {
                     let done = self.done_at(place, *slot);
                     done.deleted = Some(pod.map(|pod| pod.revision.clone()).unwrap_or_default());
                     done.is_ungated |= pod.is_some_and(|pod| pod.in_service.is_none());
+                    let held = pod.and_then(|pod| pod.resizing());
+                    done.held = held.map(|(reason, message)| format!("{reason}: {message}"));
                     done.reason = done.reason.or(Some(*reason));
                 }
-                Change::ChangeInPlace { name, uid, slot, revision, restarts, reason, .. } => {
+                Change::ChangeInPlace { name, uid, slot, revision, restarts, resizes, reason, .. } => {
                     if *restarts {
                         self.interrupt(name, uid);
                     }
+                    let way = match (restarts, resizes) {
+                        (true, _) => Way::InPlace,
+                        (false, true) => Way::Resized,
+                        (false, false) => Way::Untouched,
+                    };
                     let done = self.done_at(place, *slot);
-                    done.changed = Some((revision.clone(), *restarts));
+                    done.changed = Some((revision.clone(), way));
                     done.reason = Some(*reason);
                 }
                 Change::SwitchService { name, revision, switched, .. } => {
@@ -298,8 +309,7 @@ impl Scribe {
     fn action(&self, slot: i32, done: &Done, world: &World, is_pinned: bool) -> Action {
         let snapshot = &world.snapshot;
         let way = match done {
-            Done { changed: Some((_, true)), .. } => Way::InPlace,
-            Done { changed: Some((_, false)), .. } => Way::Untouched,
+            Done { changed: Some((_, way)), .. } => *way,
             Done { deleted: Some(_), created: Some(_), created_first, .. } => {
                 if *created_first && self.before.0.contains(&slot) { Way::Surge } else { Way::OldFirst }
             }
@@ -309,7 +319,7 @@ impl Scribe {
             (Some(PodReason::Restart), _) => "restart",
             (Some(PodReason::Pin), _) if is_pinned => "pin",
             (Some(PodReason::Pin), _) => "unpin",
-            (_, Way::InPlace | Way::Untouched) => "change",
+            (_, Way::InPlace | Way::Untouched | Way::Resized) => "change",
             (_, Way::Surge | Way::OldFirst) => "replace",
             (_, Way::Alone) if done.created.is_some() => "create",
             (_, Way::Alone) => "delete",
@@ -329,7 +339,7 @@ impl Scribe {
                 Some(Ok(_)) if done.is_ungated => {
                     "it was made without the readiness gate that changes in place need".into()
                 }
-                _ => String::new(),
+                _ => done.held.clone().unwrap_or_default(),
             },
         }
     }

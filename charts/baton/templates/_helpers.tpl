@@ -46,6 +46,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 - apiGroups:
   - ""
   resources:
+  - pods/resize
   - pods/status
   verbs:
   - patch

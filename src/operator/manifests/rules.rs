@@ -19,8 +19,8 @@ pub fn where_rollouts_are() -> Value {
         rule("baton.dev", &["rollouts/finalizers"], &["update"]),
         // `get` tells whose a name is that was taken before; `patch` changes Pods in place.
         rule("", &["pods"], &["get", "list", "watch", "create", "delete", "patch"]),
-        // Whether a Pod is in service: its readiness gate.
-        rule("", &["pods/status"], &["patch"]),
+        // Whether a Pod is in service, its readiness gate; and its resources, in place.
+        rule("", &["pods/resize", "pods/status"], &["patch"]),
         rule("apps", &["controllerrevisions"], &["get", "list", "watch", "create", "patch", "delete"]),
         // Sessions and ownerships. RBAC knows no prefixes of names: that others' Leases are left alone is the code's doing.
         rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "patch", "delete"]),

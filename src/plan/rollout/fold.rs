@@ -11,7 +11,7 @@ use crate::{
         change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark},
         in_place, revision,
     },
-    snapshot::{Pod, PodPhase, Revision, ServiceSeen, Snapshot, TemplateCheck, listener_set::PodEnds},
+    snapshot::{InPlace, Pod, PodPhase, Resize, Revision, ServiceSeen, Snapshot, TemplateCheck, listener_set::PodEnds},
 };
 
 /// Steps after which a fold gives up: ten writes a slot at the most slots, and some.
@@ -168,6 +168,13 @@ impl World {
             Change::ChangeInPlace { uid, resource_version, revision, .. } => {
                 self.change_in_place(uid, resource_version, revision);
             }
+            Change::Resize { uid, resource_version, .. } => self.resize(uid, resource_version),
+            Change::NoteResized { uid, resource_version, .. } => {
+                if let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) {
+                    pod.resize = None;
+                    pod.resource_version.push('n');
+                }
+            }
             Change::SetInService { uid, resource_version, in_service, .. } => {
                 // The kubelet follows at once.
                 let is_starting = self.ready_at.contains_key(uid);
@@ -216,13 +223,32 @@ impl World {
         let version = revision::version(wanted);
         (pod.revision, pod.version) = (to.to_owned(), version);
         pod.resource_version.push('i');
-        if difference.restarts() {
-            pod.in_place = Some(pod.remember(&difference.restarted(), now));
-            pod.containers.clear();
-            (pod.ready_since, pod.unready_since) = (None, Some(now));
-            if !self.broken.iter().any(|broken| broken == to) {
-                self.ready_at.insert(uid.to_owned(), after(now, self.ready_seconds));
-            }
+        if difference.restarts() || difference.resizes() {
+            pod.in_place = Some(difference.remembered(pod, now));
+        }
+        pod.resize = difference.resizes().then_some(Resize::Due).or(pod.resize.take());
+        if !difference.images.is_empty() {
+            self.start_anew(uid);
+        }
+    }
+
+    /// The node follows at once.
+    fn resize(&mut self, uid: &str, resource_version: &str) {
+        let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) else { return };
+        pod.resize = Some(Resize::Done);
+        pod.resource_version.push('z');
+        if pod.in_place.as_ref().is_some_and(InPlace::is_resized_anew) {
+            self.start_anew(uid);
+        }
+    }
+
+    fn start_anew(&mut self, uid: &str) {
+        let now = self.snapshot.now;
+        let Some(pod) = self.snapshot.pods.iter_mut().find(|pod| pod.uid == uid).map(Arc::make_mut) else { return };
+        pod.containers.clear();
+        (pod.ready_since, pod.unready_since) = (None, Some(now));
+        if !self.broken.contains(&pod.revision) {
+            self.ready_at.insert(uid.to_owned(), after(now, self.ready_seconds));
         }
     }
 
@@ -263,6 +289,7 @@ impl World {
             created: self.snapshot.now,
             restarted_at,
             in_place: None,
+            resize: None,
             is_observed: true,
             deletion: None,
             phase: PodPhase::Pending,

@@ -6,6 +6,7 @@ use super::{
     failure::seconds,
     in_place::{self, Way},
     memory::{behind, undone_in_words},
+    resize,
     slots::Done,
 };
 use crate::{
@@ -141,7 +142,16 @@ fn not_in_place(view: &View<'_>) -> Option<Hold> {
     let mut ways = runs.into_iter().filter(|from| *from != to.name).map(|from| in_place::way(view.snapshot, from, to));
     let until = view.snapshot.change_refusals.get(&to.name).map(|refusal| refusal.retry_at);
     let held = |why| Hold { until, ..hold(HoldReason::NotInPlace, why) };
-    ways.find_map(|way| if let Way::None(why) = way { Some(held(why)) } else { None })
+    let of_revision = ways.find_map(|way| if let Way::None(why) = way { Some(held(why)) } else { None });
+    of_revision.or_else(|| not_resized(view, to))
+}
+
+/// The API server refuses the resources of this revision to one of these Pods, where it is.
+fn not_resized(view: &View<'_>, to: &Revision) -> Option<Hold> {
+    let mut opened = view.slots.unpinned().filter(|slot| slot.index < view.slots.opened()).flat_map(|slot| &slot.live);
+    let refusal = opened.find_map(|pod| resize::refusal(view.snapshot, pod, &to.name))?;
+    let Way::None(why) = in_place::refused(&view.spec().strategy, refusal) else { return None };
+    Some(Hold { until: Some(refusal.retry_at), ..hold(HoldReason::NotInPlace, why) })
 }
 
 /// Until the dry run has answered, nothing new is begun. An answer that could not be had does not hold.

@@ -8,7 +8,7 @@ use crate::{
         rollout::{Strategy, StrategyType, UpdateMethod},
     },
     plan::{Change, in_place::difference},
-    snapshot::{Pod, Revision, Snapshot},
+    snapshot::{ChangeRefusal, Pod, Revision, Snapshot},
 };
 
 /// How the Pod of a slot comes to another revision.
@@ -16,8 +16,8 @@ use crate::{
 pub(super) enum Way {
     /// Another Pod takes its place.
     Replace,
-    /// It stays, and is changed; whether a container is started anew by that.
-    InPlace { restarts: bool },
+    /// It stays, and is changed; whether a container is started anew by that, and whether one gets other resources.
+    InPlace { restarts: bool, resizes: bool },
     /// By none that `spec.strategy.update` permits: a sentence that names the field.
     None(String),
 }
@@ -29,21 +29,26 @@ pub(super) fn way(snapshot: &Snapshot, from: &str, to: &Revision) -> Way {
         return Way::Replace;
     }
     if let Some(refusal) = snapshot.change_refusals.get(&to.name).filter(|refusal| refusal.retry_at > snapshot.now) {
-        return match strategy.update {
-            UpdateMethod::InPlaceOnly => {
-                Way::None(format!("the API server refuses the change of Pods in place: {}", refusal.message))
-            }
-            _ => Way::Replace,
-        };
+        return refused(strategy, refusal);
     }
     let known = snapshot.revisions.iter().rev().find(|revision| revision.name == from);
     let found = known.ok_or_else(|| format!("ControllerRevision {from} is gone, what differs is not known"));
     match found.and_then(|from| difference(&from.data, &to.data)) {
-        Ok(difference) => Way::InPlace { restarts: difference.restarts() },
+        Ok(difference) => Way::InPlace { restarts: difference.restarts(), resizes: difference.resizes() },
         Err(_) if strategy.update == UpdateMethod::InPlaceIfPossible => Way::Replace,
         Err(why) => Way::None(format!(
             "{why}; spec.strategy.update is InPlaceOnly: change it to InPlaceIfPossible, or that field back"
         )),
+    }
+}
+
+/// How Pods come to what the API server has just refused to give them.
+pub(super) fn refused(strategy: &Strategy, refusal: &ChangeRefusal) -> Way {
+    match strategy.update {
+        UpdateMethod::InPlaceOnly => {
+            Way::None(format!("the API server refuses the change of Pods in place: {}", refusal.message))
+        }
+        _ => Way::Replace,
     }
 }
 

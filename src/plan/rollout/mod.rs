@@ -5,7 +5,8 @@
 //! 4. [`memory`]: run, opened batches and attempts, as status must remember them;
 //! 5. [`gates`]: what holds each class of work;
 //! 6. [`work`]: Pods to create, delete and change within the budget; [`in_place`]: what a Pod can be given as it is;
-//!    [`recreate`]: never beside another revision; [`blue_green`]: a whole second set, and the switch of a Service to it;
+//!    [`resize`]: how it comes to other resources; [`recreate`]: never beside another revision; [`blue_green`]: a whole second
+//!    set, and the switch of a Service to it;
 //! 7. [`digests`], [`package`]: what a revision came to when it first ran, for those that run it later;
 //! 8. [`agents`]: which of these first hand their listeners over, and which Pods are in service.
 //!
@@ -27,6 +28,7 @@ mod memory;
 mod package;
 mod pins;
 mod recreate;
+mod resize;
 mod slots;
 #[cfg(test)]
 pub(crate) mod tests;

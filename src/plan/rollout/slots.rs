@@ -1,5 +1,5 @@
 //! Which Pods stand in which slot, and what each slot is assigned.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -11,7 +11,7 @@ use super::{
     lineage::Lineage,
     package::Bound,
     pins::Target,
-    reached, recreate, replicas,
+    reached, recreate, replicas, resize,
 };
 use crate::{
     api::rollout::{OnFailure, Pin},
@@ -46,6 +46,8 @@ struct Renewal<'a> {
     retry: Option<(&'a str, Timestamp)>,
     /// Those that have fetched another package than the first instance of their revision.
     packages: Bound<'a>,
+    /// Those that do not get the resources of their revision, by uid.
+    given_up: BTreeSet<&'a str>,
 }
 
 impl Renewal<'_> {
@@ -53,6 +55,7 @@ impl Renewal<'_> {
         let retry = self.retry.filter(|(revision, at)| pod.revision == *revision && pod.runs_since_before(*at));
         self.restart_at.is_some_and(|at| pod.precedes(at))
             || self.packages.differs_from(pod)
+            || self.given_up.contains(pod.uid.as_str())
             || (retry.is_some() && (!pod.is_ready() || failure::failure_of(pod).is_some()))
     }
 }
@@ -106,6 +109,7 @@ impl<'a> Slots<'a> {
             restart_at: reached(spec.restart_at.as_ref(), snapshot.now),
             retry: retried.zip(reached(spec.retry_at.as_ref(), snapshot.now)),
             packages: Bound::of(snapshot),
+            given_up: resize::given_up(snapshot),
         };
         let (rolled_back, left_out) = (rolled_back(snapshot, lineage, memory), left_out(snapshot, lineage, memory));
         let mut slots: BTreeMap<i32, Slot<'a>> = BTreeMap::new();
@@ -261,7 +265,8 @@ impl<'a> Slots<'a> {
 
     /// [`Self::is_done`], whatever its listeners do.
     pub fn is_in_place(&self, slot: &Slot<'_>) -> bool {
-        slot.fresh && slot.live.len() == 1 && slot.live[0].is_available(self.min_ready_seconds, self.now)
+        let is_there = |pod: &Pod| pod.is_available(self.min_ready_seconds, self.now) && pod.resize.is_none();
+        slot.fresh && slot.live.len() == 1 && is_there(slot.live[0])
     }
 
     /// In a word or two, why it is not done.
@@ -270,6 +275,9 @@ impl<'a> Slots<'a> {
             let leaving = slot.terminating.first().or(slot.finished.first());
             return leaving.map_or_else(|| "not created yet".into(), |pod| format!("waits for {} to end", pod.name));
         };
+        if let Some((reason, message)) = best.resizing().filter(|_| Some(best.revision.as_str()) == slot.assigned) {
+            return format!("{reason}: {message}");
+        }
         if !slot.fresh {
             return format!("still at {}", best.version);
         }
@@ -306,7 +314,8 @@ impl<'a> Slot<'a> {
     pub(super) fn cause(&self) -> Option<String> {
         let best = self.live.first()?;
         let unschedulable = best.unschedulable.is_some().then(|| "Unschedulable".to_owned());
-        failure::failure_of(best).map(|failure| failure.reason).or(unschedulable)
+        let resizing = || best.resizing().map(|(reason, _)| reason);
+        failure::failure_of(best).map(|failure| failure.reason).or(unschedulable).or_else(resizing)
     }
 
     fn empty(index: i32, assigned: Option<&'a str>, pin: Option<&'a Pin>) -> Self {

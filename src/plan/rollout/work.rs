@@ -12,6 +12,7 @@ use super::{
     gates,
     in_place::{self, Way},
     recreate::{self, Alive},
+    resize,
     slots::Slot,
 };
 use crate::{
@@ -402,8 +403,10 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         self.changes.extend(agents::in_service(self.view.snapshot, &changed));
         self.changes.extend(service);
         leaving.extend(changed);
+        leaving.extend(resize::interrupted(self.view.snapshot));
         let drained = agents::drained(self.view.snapshot, &leaving, &self.changes);
         self.changes.extend(drained);
+        resize::carry_on(self.view.snapshot, &mut self.changes, self.alarm);
         let (hold, aside) = (self.hold, self.aside);
         Work { changes: self.changes, attempts: self.attempts.remembered(), leaving, hold, aside }
     }

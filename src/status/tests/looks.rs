@@ -13,7 +13,7 @@ use crate::{
         rollout::tests::fixture::{Fixture, at},
     },
     snapshot::{
-        AgentSeen, Agents, Container, ContainerState, CreateRefusal, PodPhase, RefusalReason, SessionState,
+        AgentSeen, Agents, Container, ContainerState, CreateRefusal, PodPhase, RefusalReason, Resize, SessionState,
         TemplateCheck,
     },
     status::rollout::status,
@@ -320,6 +320,26 @@ fn pods_left_behind_by_a_namesake_are_shown() {
     let seen = status_of(&fixture.snapshot);
     assert_eq!(condition(&seen, ConditionType::Degraded), Some((ConditionStatus::True, "OrphansPresent")));
     assert_eq!(condition(&seen, ConditionType::Ready), Some((ConditionStatus::True, "Complete")));
+}
+
+/// B4: what an instance waits for that serves on with what it has.
+#[test]
+fn an_instance_whose_node_has_no_room_says_so() {
+    let mut fixture = Fixture::new("b b b", 'b', strategy(3, 0, 1)).opened(3);
+    let was = status_of(&fixture.snapshot);
+    for (slot, reason) in [(0, "Deferred"), (1, "Deferred"), (2, "")] {
+        let awaited = Resize::Awaited { reason: reason.into(), message: "no room".into(), since: None };
+        fixture.snapshot.pod_mut(slot).resize = Some(awaited);
+    }
+    let now = status_of(&fixture.snapshot);
+    let told = now.exceptions.iter().map(|it| (it.state.as_str(), it.reason.as_str(), it.message.as_str()));
+    let held = ("Starting", "ResizeDeferred", "no room");
+    assert_eq!(told.collect::<Vec<_>>(), [held, held, ("Starting", "Resizing", "it has yet to get its resources")]);
+    assert!(state(&now).ends_with("web-0 (ResizeDeferred) and 2 more"), "{}", state(&now));
+    let told = crate::status::notices("web", &was, &now);
+    let held = told.iter().find(|notice| notice.reason == "ResourcesHeld").unwrap();
+    assert_eq!(held.note, "web-0: ResizeDeferred: no room; 1 further instance as well");
+    assert!(!crate::status::notices("web", &now, &now).iter().any(|notice| notice.reason == "ResourcesHeld"));
 }
 
 /// B10

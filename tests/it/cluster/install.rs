@@ -107,7 +107,7 @@ fn scales_and_rolls(cluster: &TestCluster) {
     assert!(events.contains("baton-operator"), "no event about the roll: {events}");
 }
 
-/// B4: another label is given to the Pods that are there.
+/// B4: another label, and more CPU, is given to the Pods that are there.
 fn changes_in_place(cluster: &TestCluster) {
     let told = |what: &str| cluster.kubectl(&["get", "pods", "-l", "app=web", "-o", &format!("jsonpath={what}")]);
     let uids = || told("{.items[*].metadata.uid}");
@@ -118,6 +118,12 @@ fn changes_in_place(cluster: &TestCluster) {
     }});
     cluster.kubectl(&["patch", "rollouts.baton.dev", "web", "--type=merge", "-p", &patch.to_string()]);
     eventually(60, "six Pods with another label", || told("{.items[*].metadata.labels.tier}") == ["gold"; 6].join(" "));
+    wait_ready(cluster, "default");
+    let resources = "/spec/template/spec/containers/0/resources/requests/cpu";
+    let patch = json!([{"op": "replace", "path": resources, "value": "20m"}]);
+    cluster.kubectl(&["patch", "rollouts.baton.dev", "web", "--type=json", "-p", &patch.to_string()]);
+    let has = || told("{.items[*].status.containerStatuses[0].resources.requests.cpu}") == ["20m"; 6].join(" ");
+    eventually(60, "six Pods with other resources", has);
     wait_ready(cluster, "default");
     assert_eq!(uids(), before);
 }

@@ -5,6 +5,7 @@
 //! - [`compaction`]: what either forgets.
 //! - [`garbage`]: what becomes of dependents.
 //! - [`in_place`]: a Pod that is given another image.
+//! - [`resize`]: one that is given other resources.
 //! - [`refusals`]: the words that we read.
 //!
 //! What is not compared stands in [`not_compared`], each with its reason. Where they differ, the real one is right.
@@ -15,6 +16,7 @@ mod matrix;
 mod not_compared;
 mod objects;
 mod refusals;
+mod resize;
 mod sequences;
 mod side;
 mod step;

@@ -23,6 +23,7 @@ pub mod list;
 pub mod object;
 mod path;
 pub mod refusal;
+mod resize;
 mod rules;
 mod scale;
 mod schema;

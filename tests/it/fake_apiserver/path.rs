@@ -11,7 +11,7 @@ pub struct Path {
     pub namespace: String,
     /// Empty: the collection.
     pub name: String,
-    /// `status`, `scale` or empty.
+    /// `status`, `scale`, `resize` or empty.
     pub subresource: &'static str,
 }
 
@@ -43,6 +43,7 @@ impl Path {
         let subresource = match rest.get(2) {
             None => "",
             Some(&"status") => "status",
+            Some(&"resize") if kind.resource == "pods" => "resize",
             Some(&"scale") if kind.has_scale => "scale",
             Some(_) => return None,
         };

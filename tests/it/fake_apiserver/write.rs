@@ -13,6 +13,7 @@ use super::{
     kinds::{Kind, NAMESPACES, StatusRule},
     object::{Object, finalizers, is_terminating, meta_text, set_meta, whole_seconds},
     refusal::Refusal,
+    resize,
     store::key,
     upkeep::{
         check_body, check_name, check_version, grace_is_over, keep_all_but_status, keep_what_is_not_the_writers,
@@ -40,7 +41,7 @@ pub struct Target<'a> {
     /// Empty for what is in none.
     pub namespace: &'a str,
     pub name: &'a str,
-    /// `status` or empty.
+    /// `status`, `resize` or empty.
     pub subresource: &'a str,
 }
 
@@ -137,9 +138,15 @@ impl State {
         if subresource == "status" {
             keep_all_but_status(kind, &existing, &mut value);
         }
+        if subresource == "resize" {
+            resize::keep_all_but_resources(&existing, &mut value);
+        }
         (kind.default)(&mut value);
         keep_what_is_not_the_writers(kind, subresource, &existing, &mut value);
         refuse_if_wrong(kind, &value, Some(&existing))?;
+        if subresource == "resize" {
+            refuse_for(kind, &value, &resize::refusals(&existing, &value))?;
+        }
         self.admission.check(kind, verb, &value, &self.store)?;
         if is_terminating(&existing) && finalizers(&value).is_empty() && grace_is_over(&existing) {
             return Ok((self.end(caller, verb, kind, &existing, value), false));
@@ -327,5 +334,9 @@ pub(super) fn apply(patch: json_patch::Patch, value: &mut Value) -> Result<(), R
 fn refuse_if_wrong(kind: &Kind, value: &Value, old: Option<&Value>) -> Result<(), Refusal> {
     let mut causes = validate::metadata(value, old);
     causes.extend((kind.validate)(value, old));
-    if causes.is_empty() { Ok(()) } else { Err(Refusal::invalid(kind, meta_text(value, "name"), &causes)) }
+    refuse_for(kind, value, &causes)
+}
+
+fn refuse_for(kind: &Kind, value: &Value, causes: &[validate::Cause]) -> Result<(), Refusal> {
+    if causes.is_empty() { Ok(()) } else { Err(Refusal::invalid(kind, meta_text(value, "name"), causes)) }
 }

@@ -7,6 +7,7 @@ mod init;
 mod outages;
 mod probes;
 mod registration;
+mod resize;
 mod restarts;
 
 use std::{collections::BTreeSet, fs, path::Path};

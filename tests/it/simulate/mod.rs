@@ -7,7 +7,7 @@
 //! - [`history`]: one run; [`replay`], [`trace`]: what a person sees of it.
 //!
 //! `make simulate SEEDS=1000` runs random seeds, `make simulate SEED=17` prints one, both with PINS=1 with pinned instances,
-//! with IN_PLACE=1 with Pods that are changed in place, with STRATEGIES=1 with Recreate or BlueGreen,
+//! with IN_PLACE=1 with Pods that are changed in place, with RESOURCES=1 also by other resources, with STRATEGIES=1 with Recreate or BlueGreen,
 //! with LISTENERS=1 with listeners, which take ten times as long. What cannot be simulated: a process
 //! that stands still keeps its timers (its requests leave later, answers and events reach it later); all processes measure
 //! durations by one clock, only their times of day differ.
@@ -60,16 +60,19 @@ struct Extras {
     pins: bool,
     /// Pods are changed in place.
     in_place: bool,
+    /// The same, and versions differ in their resources.
+    resources: bool,
     /// Strategy Recreate or BlueGreen.
     strategies: bool,
 }
 
 impl Extras {
-    const NONE: Self = Self { listeners: false, pins: false, in_place: false, strategies: false };
+    const NONE: Self = Self { listeners: false, pins: false, in_place: false, resources: false, strategies: false };
     const LISTENERS: Self = Self { listeners: true, ..Self::NONE };
     const LISTENERS_IN_PLACE: Self = Self { in_place: true, ..Self::LISTENERS };
     const PINS: Self = Self { pins: true, ..Self::NONE };
     const IN_PLACE: Self = Self { in_place: true, ..Self::PINS };
+    const RESOURCES: Self = Self { resources: true, ..Self::IN_PLACE };
     const STRATEGIES: Self = Self { strategies: true, ..Self::NONE };
 
     /// What the command line asks for.
@@ -78,7 +81,8 @@ impl Extras {
         Self {
             listeners: is_set("LISTENERS"),
             pins: is_set("PINS"),
-            in_place: is_set("IN_PLACE"),
+            in_place: is_set("IN_PLACE") || is_set("RESOURCES"),
+            resources: is_set("RESOURCES"),
             strategies: is_set("STRATEGIES"),
         }
     }
@@ -89,6 +93,7 @@ impl Extras {
             (self.listeners, " LISTENERS=1"),
             (self.pins, " PINS=1"),
             (self.in_place, " IN_PLACE=1"),
+            (self.resources, " RESOURCES=1"),
             (self.strategies, " STRATEGIES=1"),
         ];
         words.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).collect()
@@ -175,7 +180,8 @@ fn seeds_that_found_bugs_find_none() {
         let extras = Extras {
             listeners: has("listeners"),
             pins: has("pins"),
-            in_place: has("in-place"),
+            in_place: has("in-place") || has("resources"),
+            resources: has("resources"),
             strategies: has("strategies"),
         };
         Some((number, extras))
@@ -215,6 +221,12 @@ fn random_seeds_with_pins_break_no_promise() {
 #[test]
 fn random_seeds_in_place_break_no_promise() {
     run_random(RANDOM_SEEDS, Extras::IN_PLACE);
+}
+
+/// B4
+#[test]
+fn random_seeds_with_resources_break_no_promise() {
+    run_random(RANDOM_SEEDS, Extras::RESOURCES);
 }
 
 /// B1 B3
@@ -257,7 +269,8 @@ fn print(seed: u64) {
 
 #[test]
 fn a_seed_gives_the_same_trace_twice() {
-    for (seed, extras) in [(1, Extras::NONE), (2, Extras::IN_PLACE), (3, Extras::LISTENERS), (4, Extras::LISTENERS)] {
+    let [none, resources, listeners] = [Extras::NONE, Extras::RESOURCES, Extras::LISTENERS];
+    for (seed, extras) in [(1, none), (2, resources), (3, listeners), (4, listeners)] {
         let [first, second] = [0; 2].map(|_| run(&Scenario::new(seed, false, extras), false));
         for (number, (first, second)) in first.lines.iter().zip(&second.lines).enumerate() {
             assert_eq!(first, second, "seed {seed}, line {number}");

@@ -12,6 +12,7 @@ use super::{
     process::Skew,
     users::{Act, Deed},
     versions::{BAD, Behaviour, GOOD},
+    world::MAY_BE_INFEASIBLE,
 };
 
 /// So many seeds in a row share a story: Rollout, versions, users and clocks. What goes wrong, and what is left to chance, is
@@ -83,6 +84,9 @@ impl Scenario {
             let is_known = !deeds.iter().any(|deed| matches!(deed.act, Act::DeleteRevision));
             let update = if ways_rng.bool() || !is_known { "InPlaceIfPossible" } else { "InPlaceOnly" };
             strategy["update"] = json!(if strategy["maxUnavailable"] == 0 { "InPlaceIfPossible" } else { update });
+        }
+        if extras.resources {
+            give_resources(&mut ways_rng, &mut rollout);
         }
         if extras.strategies {
             rollout["spec"]["strategy"] = all_at_once(&mut ways_rng, &rollout["spec"]["strategy"]);
@@ -226,6 +230,20 @@ fn all_at_once(rng: &mut fastrand::Rng, batched: &Value) -> Value {
         strategy["blueGreen"] = json!({"activeService": ROLLOUT.1, "promote": promote, "scaleDownDelaySeconds": delay});
     }
     strategy
+}
+
+/// Containers request cpu, of which each version gets another amount.
+fn give_resources(rng: &mut fastrand::Rng, rollout: &mut Value) {
+    // Where another Pod may not take the place, a version that works must not be late for want of room.
+    let may_be_infeasible = rollout["spec"]["strategy"]["update"] == "InPlaceIfPossible";
+    let template = &mut rollout["spec"]["template"];
+    if may_be_infeasible {
+        template["metadata"]["annotations"] = json!({MAY_BE_INFEASIBLE: "1"});
+    }
+    let policy = draw(rng, &["NotRequired", "NotRequired", "RestartContainer"]);
+    let container = &mut template["spec"]["containers"][0];
+    container["resources"] = json!({"requests": {"cpu": "1"}});
+    container["resizePolicy"] = json!([{"resourceName": "cpu", "restartPolicy": policy}]);
 }
 
 /// The same deeds, and between them somebody who takes the key away that the Service is switched by.

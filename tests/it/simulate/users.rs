@@ -255,6 +255,10 @@ pub fn image_of_pin(actor: &Actor, rollout: &Object, pin: &Value) -> Option<Stri
 fn deploy(rollout: &mut Value, tag: &str) {
     let container = &mut rollout["spec"]["template"]["spec"]["containers"][0];
     container["image"] = json!(format!("example.local/web:{tag}"));
+    if container["resources"].is_object() {
+        let number: u32 = tag.split('-').next().and_then(|number| number.parse().ok()).unwrap_or_default();
+        container["resources"] = json!({"requests": {"cpu": (number % 3 + 1).to_string()}});
+    }
 }
 
 /// The reason of a condition.

@@ -80,7 +80,7 @@ pub fn resource(pod: &Pod, container: Option<&Container>, selector: &ResourceFie
 }
 
 /// A quantity in thousandths.
-fn milli(quantity: &str) -> Result<u128> {
+pub fn milli(quantity: &str) -> Result<u128> {
     const UNITS: [(&str, u128); 12] = [
         ("Ki", 1000 << 10),
         ("Mi", 1000 << 20),

@@ -43,6 +43,7 @@ mod probe;
 mod process;
 mod publish;
 mod register;
+mod resize;
 mod rootfs;
 pub mod shim;
 mod sources;

@@ -1,9 +1,9 @@
 //! What a Pod worker knows of its containers, as values: no process handles, no I/O.
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container as ContainerSpec, Pod, PodSpec, ResourceRequirements};
 use serde::{Deserialize, Serialize};
 
-use super::backoff::BackOff;
+use super::{backoff::BackOff, resize};
 
 /// The reason of a container whose image could not be pulled just now.
 pub const PULL_ERROR: &str = "ErrImagePull";
@@ -71,6 +71,12 @@ pub struct Container {
     pub kind: Kind,
     /// The image that the Pod gives it now.
     pub image: String,
+    /// What the node has set aside for it.
+    pub allocated: ResourceRequirements,
+    /// What it runs with.
+    pub resources: ResourceRequirements,
+    /// It is to be started anew, to run with what is set aside.
+    pub anew: bool,
     /// The newest start.
     pub attempt: Option<Attempt>,
     /// The one before it.
@@ -95,6 +101,9 @@ impl Container {
             name: spec.name.clone(),
             kind,
             image: spec.image.clone().unwrap_or_default(),
+            allocated: spec.resources.clone().unwrap_or_default(),
+            resources: spec.resources.clone().unwrap_or_default(),
+            anew: false,
             attempt: None,
             previous: None,
             starting: false,
@@ -118,9 +127,29 @@ impl Container {
         (self.crashes, self.pulls) = (BackOff::default(), BackOff::default());
     }
 
-    /// It runs, or has run, another image than the Pod gives it now. Init containers have done their work with theirs.
+    /// The node sets aside for it what the Pod gives it now. What runs gets that at once, unless its policy is another one.
+    pub fn allocate(&mut self, spec: &ContainerSpec) {
+        let wanted = spec.resources.clone().unwrap_or_default();
+        if self.allocated == wanted || self.kind == Kind::Init {
+            return;
+        }
+        self.anew |= self.running() && resize::starts_anew(spec, &self.allocated, &wanted);
+        self.allocated = wanted;
+        if self.running() && !self.anew {
+            self.resources.clone_from(&self.allocated);
+        }
+    }
+
+    /// It is not what the Pod has given it by now.
+    pub fn awaits_resources(&self, spec: &ContainerSpec) -> bool {
+        self.kind != Kind::Init && spec.resources.clone().unwrap_or_default() != self.allocated
+    }
+
+    /// It runs, or has run, another image than the Pod gives it now, or is to start anew with other resources. Init containers
+    /// have done their work with theirs.
     pub fn is_outdated(&self) -> bool {
-        self.kind != Kind::Init && self.attempt.as_ref().is_some_and(|attempt| attempt.image != self.image)
+        let is_of_before = |attempt: &Attempt| self.anew || attempt.image != self.image;
+        self.kind != Kind::Init && self.attempt.as_ref().is_some_and(is_of_before)
     }
 
     pub fn end(&self) -> Option<&End> {

@@ -20,6 +20,7 @@ use super::{
     model::{self, Container, End, Kind, RestartPolicy, Waiting},
     probe::{Answer, Purpose},
     process::Process,
+    resize,
     status::{Situation, pod_status},
     store::PodDir,
     tell::Teller,
@@ -98,6 +99,7 @@ impl Worker {
         let Some((dir, address)) = settle(&host, &mut orders).await? else { return Ok(()) };
         let mut worker = Self::new(host, orders, dir, address);
         worker.recover().await?;
+        worker.allocate();
         worker.note_unsupported();
         while !worker.finished() {
             worker.act();
@@ -279,8 +281,18 @@ impl Worker {
         for (container, (spec, _)) in self.containers.iter_mut().zip(model::specs(&self.order.pod)) {
             container.give(spec.image.as_deref().unwrap_or_default());
         }
+        self.allocate();
         if let Err(error) = self.dir.write_pod(&self.order.pod) {
             tracing::error!("{error:#}");
+        }
+    }
+
+    /// Sets resources aside, if there is room for them.
+    fn allocate(&mut self) {
+        if resize::refusal(&self.order.pod).is_none() {
+            for (container, (spec, _)) in self.containers.iter_mut().zip(model::specs(&self.order.pod)) {
+                container.allocate(spec);
+            }
         }
     }
 

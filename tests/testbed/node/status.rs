@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{
     lifecycle::{Progress, progress},
     model::{Attempt, Container, Kind, RestartPolicy, specs},
+    resize,
 };
 
 /// Everything a status says.
@@ -121,6 +122,8 @@ fn container_status(container: &Container, image: String, progress: Progress) ->
         started: Some(container.started()),
         restart_count: container.restarts() as i32,
         state: Some(state),
+        resources: Some(if container.running() { &container.resources } else { &container.allocated }.clone()),
+        allocated_resources: container.allocated.requests.clone(),
         last_state: Some(last.filter(|attempt| attempt.end.is_some()).map(state_of).unwrap_or_default()),
         ..ContainerStatus::default()
     }
@@ -167,15 +170,25 @@ fn conditions(situation: &Situation<'_>, spec: &PodSpec, progress: Progress, pha
     };
     // True from the moment the Pod's surroundings exist until everything of it has ended.
     let surroundings = (situation.pod_ip.is_some() && !situation.ended, None, None);
-    [
+    let always = [
         ("PodReadyToStartContainers", surroundings),
         ("Initialized", initialized(situation, progress, phase)),
         ("Ready", ready),
         ("ContainersReady", containers_ready),
         ("PodScheduled", YES),
-    ]
-    .map(|(kind, verdict)| condition(situation, kind, verdict))
-    .into()
+    ];
+    always.into_iter().chain(resizing(situation)).map(|(kind, verdict)| condition(situation, kind, verdict)).collect()
+}
+
+/// While a Pod has not got the resources that its specification says.
+fn resizing(situation: &Situation<'_>) -> Option<(&'static str, Verdict)> {
+    let mut known = situation.containers.iter().zip(specs(situation.pod));
+    if known.any(|(container, (spec, _))| container.awaits_resources(spec)) {
+        let (reason, message) = resize::refusal(situation.pod)?;
+        return Some(("PodResizePending", (true, Some(reason), Some(message))));
+    }
+    let is_in_progress = situation.containers.iter().any(|container| container.anew && container.running());
+    is_in_progress.then_some(("PodResizeInProgress", YES))
 }
 
 fn condition(situation: &Situation<'_>, kind: &str, (holds, reason, message): Verdict) -> PodCondition {

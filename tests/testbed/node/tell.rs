@@ -18,6 +18,8 @@ use super::{
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(10);
+/// Conditions that a Pod has for a while only.
+const RESIZING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// What the API server shall know.
 #[derive(Clone, Debug, PartialEq)]
@@ -194,6 +196,13 @@ fn patch(uid: &str, status: &PodStatus) -> Value {
         for field in ["reason", "message"] {
             if condition.get(field).is_none() {
                 condition[field] = Value::Null;
+            }
+        }
+    }
+    if let Some(conditions) = status["conditions"].as_array_mut() {
+        for type_ in RESIZING {
+            if !conditions.iter().any(|told| told["type"] == type_) {
+                conditions.push(json!({ "$patch": "delete", "type": type_ }));
             }
         }
     }

@@ -180,6 +180,8 @@ fn say_change(change: &Change) -> String {
         Change::CreatePod { name, reason, .. } => format!("+{name} {}", reason.as_str()),
         Change::DeletePod { name, reason, .. } => format!("-{name} {}", reason.as_str()),
         Change::ChangeInPlace { name, revision, reason, .. } => format!("{name} to {revision} {}", reason.as_str()),
+        Change::Resize { name, revision, .. } => format!("{name} resized for {revision}"),
+        Change::NoteResized { name, .. } => format!("{name} has its resources"),
         Change::SwitchService { name, revision, switched, .. } => {
             let from = switched.as_ref().map(|switched| format!("{} → ", switched.from)).unwrap_or_default();
             format!("Service {name}: {from}{revision}")
@@ -238,6 +240,7 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         created: at(-500),
         restarted_at: None,
         in_place: None,
+        resize: None,
         is_observed: true,
         deletion: None,
         phase: PodPhase::Running,

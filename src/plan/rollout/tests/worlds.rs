@@ -1,8 +1,8 @@
 //! Arbitrary worlds, and what must hold of any plan for them.
 mod kinds;
 pub(crate) use kinds::{
-    give_images, has_another_package, world_in_place, world_of_blue_green, world_to_recreate, world_with_packages,
-    world_with_pins,
+    give_images, has_another_package, world_in_place, world_of_blue_green, world_resized, world_to_recreate,
+    world_with_packages, world_with_pins,
 };
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -326,8 +326,11 @@ impl Seen {
         let restart_at = restarted_at(spec, snapshot.now + SignedDuration::from_secs(skew_seconds));
         let arrived = |slot: i32| {
             let at_it = |pod: &&Pod| pod.slot == slot && Some(&pod.revision) == planned.memory.effective.as_ref();
-            let stays =
-                |pod: &&Pod| !restart_at.is_some_and(|at| pod.precedes(at)) && !has_another_package(snapshot, pod);
+            let stays = |pod: &&Pod| {
+                !restart_at.is_some_and(|at| pod.precedes(at))
+                    && !has_another_package(snapshot, pod)
+                    && pod.resize.is_none()
+            };
             let mut pods = snapshot.pods.iter().map(|pod| &**pod).filter(at_it).filter(stays);
             pods.any(|pod| is_available(snapshot, pod, skew_seconds))
         };

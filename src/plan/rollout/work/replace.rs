@@ -8,6 +8,7 @@ use crate::{
             failure::{PATIENCE_SECONDS, broken_at},
             gates,
             in_place::{self, Way},
+            resize,
             slots::Slot,
         },
     },
@@ -87,8 +88,13 @@ impl<'a> Planner<'_, 'a, '_> {
         if let Some(to) = self.assigned(slot).filter(|_| slot.live.len() == 1 && reason != PodReason::Restart) {
             match self.way(pod, to) {
                 // It would serve on until its container is gone, and be missing for as long as the image is pulled.
-                Way::InPlace { restarts: true } if !in_place::can_leave_service(pod) && !only => {}
-                Way::InPlace { restarts } => return self.change_in_place(slot, pod, to, restarts, reason),
+                Way::InPlace { restarts: true, .. } if !in_place::can_leave_service(pod) && !only => {}
+                // What has too little to run is not asked to run on.
+                Way::InPlace { resizes: true, .. }
+                    if pod.containers.iter().any(|it| !it.init && !it.ready) && !only => {}
+                Way::InPlace { restarts, resizes } => {
+                    return self.change_in_place(slot, pod, to, (restarts, resizes), reason);
+                }
                 Way::None(message) => {
                     let hold = Hold { reason: HoldReason::NotInPlace, message, until: None };
                     match slot.pin {
@@ -121,7 +127,14 @@ impl<'a> Planner<'_, 'a, '_> {
     }
 
     /// A Pod of which no container is started anew costs no availability.
-    fn change_in_place(&mut self, slot: &Slot<'a>, pod: &Pod, to: &Revision, restarts: bool, reason: PodReason) {
+    fn change_in_place(
+        &mut self,
+        slot: &Slot<'a>,
+        pod: &Pod,
+        to: &Revision,
+        (restarts, resizes): (bool, bool),
+        reason: PodReason,
+    ) {
         let costs = restarts && pod.is_ready();
         if costs && !self.budget.take_instance_in_place(self.available(pod)) {
             return self.hold_for(slot.index, self.budget.available_min_in_place);
@@ -133,6 +146,7 @@ impl<'a> Planner<'_, 'a, '_> {
             resource_version: pod.resource_version.clone(),
             revision: to.name.clone(),
             restarts,
+            resizes,
             reason,
         });
     }
@@ -141,6 +155,10 @@ impl<'a> Planner<'_, 'a, '_> {
         let snapshot = self.view.snapshot;
         if let Some(refusal) = snapshot.change_refusals.get(&to.name) {
             self.alarm.passed(refusal.retry_at);
+        }
+        if let Some(refusal) = resize::refusal(snapshot, pod, &to.name) {
+            self.alarm.passed(refusal.retry_at);
+            return in_place::refused(&snapshot.rollout.spec.strategy, refusal);
         }
         let key = (pod.revision.as_str(), to.name.as_str());
         self.ways.entry(key).or_insert_with(|| in_place::way(snapshot, &pod.revision, to)).clone()

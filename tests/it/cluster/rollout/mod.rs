@@ -10,5 +10,6 @@ mod plugin;
 mod recreate;
 mod refusals;
 mod requests;
+mod resize;
 mod rolls;
 pub mod stage;

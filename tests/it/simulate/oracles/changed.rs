@@ -1,5 +1,7 @@
 //! What a write of ours changes of a Pod.
-use baton::api::names::{ANNOTATION_OVERTAKEN, CONDITION_IN_SERVICE, LABEL_REVISION, RESERVED_PREFIX};
+use baton::api::names::{
+    ANNOTATION_IN_PLACE, ANNOTATION_OVERTAKEN, CONDITION_IN_SERVICE, LABEL_REVISION, RESERVED_PREFIX,
+};
 use serde_json::Value;
 
 use crate::fake_apiserver::object::Object;
@@ -14,6 +16,8 @@ pub(super) enum Changed {
     OutOfService,
     /// Images, labels, annotations, with the revision that says so.
     InPlace,
+    /// Its resources, or the note of them.
+    Resized,
     /// Nothing but its version.
     Overtaken,
     Other,
@@ -46,6 +50,9 @@ pub(super) fn what_is_changed(before: &Object, after: &Object) -> Changed {
     if is_overtaken(before, after) {
         return Changed::Overtaken;
     }
+    if is_resized(before, after) {
+        return Changed::Resized;
+    }
     if !before["spec"]["readinessGates"].is_array() || without(before, false) != without(after, false) {
         return Changed::Other;
     }
@@ -54,6 +61,23 @@ pub(super) fn what_is_changed(before: &Object, after: &Object) -> Changed {
         (false, true) => Changed::InService,
         _ => Changed::Service,
     }
+}
+
+/// It was given what it had noted, or has noted that it has that.
+fn is_resized(before: &Object, after: &Object) -> bool {
+    let without = |object: &Object| {
+        let mut value = object.value().clone();
+        value["spec"]["containers"][0]["resources"] = Value::Null;
+        value["metadata"]["annotations"][ANNOTATION_IN_PLACE] = Value::Null;
+        for field in ["generation", "resourceVersion"] {
+            value["metadata"][field] = Value::Null;
+        }
+        value
+    };
+    let resources = |object: &Object| object["spec"]["containers"][0]["resources"].clone();
+    let note = |object: &Object| object["metadata"]["annotations"][ANNOTATION_IN_PLACE].clone();
+    let is_one = (resources(before) != resources(after)) != (note(before) != note(after));
+    is_one && without(before) == without(after)
 }
 
 /// It was given another version, and a note of the one that it had.

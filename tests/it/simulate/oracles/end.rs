@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use baton::{
-    api::names::LABEL_INSTANCE,
+    api::names::{ANNOTATION_IN_PLACE, LABEL_INSTANCE},
     snapshot::{PodPhase, Ranges},
 };
 use serde_json::Value;
@@ -59,6 +59,14 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
+/// A Pod of ours has these resources by its specification and by its kubelet's word, and no note of them.
+fn has_cpu(pod: &Object, resources: &Value) -> bool {
+    let is_counted = pod["metadata"]["labels"][LABEL_INSTANCE].is_string();
+    let note = text(&pod["metadata"]["annotations"][ANNOTATION_IN_PLACE]);
+    let told = [&pod["spec"]["containers"][0]["resources"], &pod["status"]["containerStatuses"][0]["resources"]];
+    !is_counted || resources.is_null() || (told == [resources; 2] && !note.contains("\"resources\""))
+}
+
 /// Whether the Rollout has come to rest. Finished Pods of its own must have been cleared away.
 pub fn is_at_rest(server: &ApiServer) -> bool {
     let actor = server.actor("judge");
@@ -100,6 +108,14 @@ pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
     };
     if scenario.last.works() || replicas == 0 {
         let is_complete = end.reason == "Complete" && runs(wanted);
+        let cpu = &rollout["spec"]["template"]["spec"]["containers"][0]["resources"];
+        if let Some(pod) = actor
+            .list(&PODS, ROLLOUT.0)
+            .iter()
+            .find(|pod| is_complete && story::owner(pod) == Some(rollout.uid()) && !has_cpu(pod, cpu))
+        {
+            return Err(format!("{} has not got {cpu}: {}", pod.name(), pod.value()));
+        }
         return is_complete.then_some(()).ok_or_else(|| format!("{wanted} is not complete: {end:?}"));
     }
     // What a user deletes of it, status still remembers.

@@ -319,7 +319,7 @@ impl Docket {
             self.judge_deletion(commit, &uid);
         } else if let Some(before) = before.filter(|_| is_ours && !change.is_gone) {
             match what_is_changed(before, object) {
-                Changed::Service | Changed::Overtaken => {}
+                Changed::Service | Changed::Overtaken | Changed::Resized => {}
                 Changed::OutOfService | Changed::InPlace => self.judge_interruption(commit, &uid),
                 Changed::InService => self.forgive(commit, &uid),
                 Changed::Other => self.accuse("R10", format_args!("{} changes {}", commit.who, object.name())),

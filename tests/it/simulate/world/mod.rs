@@ -1,5 +1,6 @@
 //! Everything in a cluster but the operators and the users: scheduler, kubelets, the node controller, the garbage
 //! collector. They see every commit at once and act after times of their own.
+mod changes;
 mod containers;
 mod report;
 
@@ -12,7 +13,9 @@ use baton::operator::clock::Clock;
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::Instant};
 
+pub use self::changes::MAY_BE_INFEASIBLE;
 use self::{
+    changes::{cpu_of, image_of},
     containers::Containers,
     report::{Seen, report, report_eviction, report_silence, settle_gates},
 };
@@ -78,6 +81,10 @@ struct Pod {
     image: String,
     /// The image that its stages are of: what its container is started from.
     starting: String,
+    /// The same of its cpu.
+    cpu: String,
+    /// It gets another amount by a start anew.
+    starts_anew: bool,
     seen: Seen,
     /// Its container runs.
     runs: bool,
@@ -93,6 +100,10 @@ enum Due {
     Spec(String),
     /// The container of an earlier image has ended.
     Exchange(String),
+    /// The kubelet sees that the resources have changed.
+    Resources(String),
+    /// Its node has room for them.
+    Room(String),
     End(String),
     Garbage,
     Lost(String),
@@ -179,6 +190,7 @@ impl World {
             self.begin_end(object);
         } else if let Some(before) = commit.change.before.as_deref() {
             self.watch_gates(object.uid(), before, object);
+            self.watch_resources(before, object);
             if image_of(before) != image_of(object) {
                 self.after_millis(1, 1_500, Due::Spec(object.uid().to_owned()));
             }
@@ -194,6 +206,9 @@ impl World {
 
     fn meet(&mut self, object: &Object) {
         let image = image_of(object).to_owned();
+        let cpu = cpu_of(object).to_owned();
+        let policy = &object["spec"]["containers"][0]["resizePolicy"][0]["restartPolicy"];
+        let starts_anew = policy == "RestartContainer";
         let behaviour = Behaviour::of_image(&image);
         let stages = life(behaviour, &mut self.rng).into_iter();
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
@@ -208,9 +223,11 @@ impl World {
                 settled: None,
                 is_ending: false,
                 crashes: behaviour == Behaviour::Crash,
-                seen: Seen { image: image.clone(), ..Seen::default() },
+                seen: Seen { image: image.clone(), cpu: cpu.clone(), ..Seen::default() },
                 starting: image.clone(),
                 image,
+                cpu,
+                starts_anew,
                 runs: false,
                 life: 0,
             },
@@ -241,6 +258,8 @@ impl World {
             Due::Stage(uid, life, stage) => self.come_to(&uid, life, stage),
             Due::Spec(uid) => self.see_spec(&uid),
             Due::Exchange(uid) => self.exchange(&uid),
+            Due::Resources(uid) => self.see_resources(&uid),
+            Due::Room(uid) => self.make_room(&uid),
             Due::End(uid) => self.end(&uid),
             Due::Garbage => {
                 self.collects_garbage = false;
@@ -295,6 +314,9 @@ impl World {
             if runs && !pod.runs {
                 pod.seen.container += u32::from(counts);
                 pod.seen.image.clone_from(&pod.starting);
+                if pod.seen.held.is_none() {
+                    pod.seen.cpu.clone_from(&pod.cpu);
+                }
             }
             pod.runs = runs;
         }
@@ -311,7 +333,7 @@ impl World {
         let now = self.now_for(uid);
         let Some(pod) = self.pods.get_mut(uid) else { return };
         let object = self.kubelet.get(&PODS, &pod.namespace, &pod.name);
-        let generation = object.filter(|object| image_of(object) == pod.image);
+        let generation = object.filter(|object| image_of(object) == pod.image && cpu_of(object) == pod.cpu);
         let generation = generation.and_then(|object| object["metadata"]["generation"].as_i64());
         pod.seen.generation = generation.unwrap_or(pod.seen.generation);
         let seen = pod.seen.clone();
@@ -320,50 +342,10 @@ impl World {
                 Some(stage) => report(object, stage, &seen, now),
                 None => object["status"]["observedGeneration"] = json!(seen.generation),
             }
+            changes::tell_resources(object, &seen);
             self.tell_of_container(uid, object, now);
             settle_gates(object, now);
         });
-    }
-
-    /// The kubelet sees another image: it ends the container that it has, and may tell of the new spec before.
-    fn see_spec(&mut self, uid: &str) {
-        let Some(pod) = self.pods.get(uid).filter(|pod| !pod.is_ending) else { return };
-        if self.is_silent(pod) {
-            return self.after_millis(500, 1_500, Due::Spec(uid.to_owned()));
-        }
-        let Some(object) = self.kubelet.get(&PODS, &pod.namespace, &pod.name).filter(|object| object.uid() == uid)
-        else {
-            return;
-        };
-        let image = image_of(&object).to_owned();
-        let is_other = image != pod.image;
-        if let Some(pod) = self.pods.get_mut(uid) {
-            pod.crashes = Behaviour::of_image(&image) == Behaviour::Crash;
-            pod.image = image;
-        }
-        if is_other {
-            self.after_millis(1, 3_000, Due::Exchange(uid.to_owned()));
-        }
-        // Before it has come to anything its first status tells of this.
-        if object["status"]["startTime"].is_string() && (!is_other || self.rng.bool()) {
-            self.tell(uid, None);
-        }
-    }
-
-    fn exchange(&mut self, uid: &str) {
-        if self.pods.get(uid).is_none_or(|pod| pod.is_ending) || self.ends_for_exchange(uid) {
-            return;
-        }
-        let had_run = self.has_container(uid);
-        let Some(pod) = self.pods.get_mut(uid) else { return };
-        let had_run = had_run || pod.seen.container > 0;
-        pod.seen.exchanged += u32::from(had_run);
-        (pod.runs, pod.settled, pod.life) = (false, None, pod.life + 1);
-        pod.starting.clone_from(&pod.image);
-        pod.stages = life(Behaviour::of_image(&pod.image), &mut self.rng).into_iter();
-        if pod.node.is_some() {
-            self.next_stage(uid);
-        }
     }
 
     fn write_status(&self, uid: &str, mut write: impl FnMut(&mut Value)) {
@@ -451,6 +433,7 @@ impl World {
                 self.write_status(&uid, |pod| {
                     if pod["status"]["containerStatuses"][0]["ready"] == true {
                         report(pod, Stage::Ready, seen, now);
+                        changes::tell_resources(pod, seen);
                         self.tell_of_container(&uid, pod, now);
                         settle_gates(pod, now);
                     }
@@ -481,10 +464,6 @@ async fn next_end(ends: &mut Option<mpsc::UnboundedReceiver<Ended>>) -> Option<E
         Some(ends) => ends.recv().await,
         None => std::future::pending().await,
     }
-}
-
-fn image_of(pod: &Object) -> &str {
-    pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default()
 }
 
 fn node_name(number: usize) -> String {

@@ -13,8 +13,12 @@ pub struct Seen {
     pub image: String,
     /// Number of the newest container; 0 where they are not counted.
     pub container: u32,
-    /// Containers that were ended to give the Pod another image.
+    /// Containers that were ended to give the Pod another image, or other resources.
     pub exchanged: u32,
+    /// The cpu that the container has; empty where none is asked for.
+    pub cpu: String,
+    /// Why it has not got another, and since when.
+    pub held: Option<(&'static str, Value)>,
 }
 
 /// Writes that a Pod has come to this stage, as of `now` by the node's clock.

@@ -38,6 +38,10 @@ impl Worker {
                 told.container_id.as_ref() == container.attempt.as_ref().map(|attempt| &attempt.id)
             };
             let told = told.as_ref().filter(same);
+            if let Some(resources) = told.and_then(|told| told.resources.clone()) {
+                container.allocated.clone_from(&resources);
+                container.resources = resources;
+            }
             // The node may have died before it told anything; without a probe there is nothing to find out either.
             container.health = Health {
                 hook_runs: false,

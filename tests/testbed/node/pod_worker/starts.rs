@@ -53,6 +53,8 @@ impl Worker {
             Outcome::Attempted(attempt, process) => {
                 let problem = attempt.end.as_ref().map(|end| end.message.clone().unwrap_or_default());
                 container.not_before = None;
+                container.resources.clone_from(&container.allocated);
+                container.anew = false;
                 container.previous = container.attempt.replace(attempt);
                 container.waiting = problem.clone().map(|message| Waiting { reason: "RunContainerError", message });
                 match (process, problem) {

@@ -1,7 +1,7 @@
 //! Worlds with more in them than batches: pins, changes in place, packages, other strategies. Apart from [`super::world`], whose
 //! saved cases depend on how it is drawn.
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{coins, world};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
         revision,
         rollout::tests::fixture::{Fixture, at},
     },
-    snapshot::{Fetched, Pod, ServiceSeen, Snapshot, Switched},
+    snapshot::{Fetched, Pod, Resize, ServiceSeen, Snapshot, Switched},
 };
 
 /// The same with pins of single instances, to revisions that work there.
@@ -46,18 +46,59 @@ pub(crate) fn world_in_place() -> impl Strategy<Value = Snapshot> {
     })
 }
 
-/// Revisions differ in their images, and Pods are changed in place.
+/// The same with revisions of other resources alone; some Pods have yet to get what they were given, or never do.
+pub(crate) fn world_resized() -> impl Strategy<Value = Snapshot> {
+    let stage = || {
+        let awaited = |reason: &'static str| {
+            Just(Some(Resize::Awaited { reason: reason.into(), message: "no room".into(), since: Some(at(-30)) }))
+        };
+        prop_oneof![
+            4 => Just(None),
+            1 => Just(Some(Resize::Due)),
+            1 => Just(Some(Resize::Done)),
+            1 => awaited("Infeasible"),
+            1 => awaited("Deferred"),
+            1 => awaited(""),
+        ]
+    };
+    let stages = proptest::collection::vec(stage(), 14);
+    (world_with_pins(), any::<bool>(), stages).prop_map(|(mut snapshot, starts_anew, stages)| {
+        let policy = if starts_anew { "RestartContainer" } else { "NotRequired" };
+        let specs = snapshot.revisions.iter_mut().map(|revision| &mut revision.data["template"]["spec"]);
+        for spec in specs.chain([&mut snapshot.rollout.spec.template.0["spec"]]) {
+            let container = &mut spec["containers"][0];
+            container["resources"] = json!({});
+            container["resizePolicy"] = json!([{"resourceName": "cpu", "restartPolicy": policy}]);
+        }
+        give_images(&mut snapshot);
+        for (pod, stage) in snapshot.pods_mut().zip(stages) {
+            let note = json!({"at": at(-40), "resources": {"web": {"requests": {"cpu": "2"}}}});
+            pod.in_place = stage.is_some().then(|| serde_json::from_value(note).unwrap());
+            pod.resize = stage;
+        }
+        snapshot
+    })
+}
+
+/// Revisions differ in their images, or where they have resources in these, and Pods are changed in place.
 pub(crate) fn give_images(snapshot: &mut Snapshot) {
     for pod in snapshot.pods_mut() {
         pod.in_service = Some(pod.ready_since.is_some());
     }
-    let image = |name: &str| json!(format!("example.local/web:{name}"));
+    let give = |spec: &mut Value, name: &str| {
+        let container = &mut spec["containers"][0];
+        if container["resources"].is_null() {
+            container["image"] = json!(format!("example.local/web:{name}"));
+        } else {
+            container["resources"] = json!({"requests": {"cpu": name.bytes().map(u32::from).sum::<u32>()}});
+        }
+    };
     for revision in &mut snapshot.revisions {
-        revision.data["template"]["spec"]["containers"][0]["image"] = image(&revision.name);
+        give(&mut revision.data["template"]["spec"], &revision.name);
     }
     let spec = &mut snapshot.rollout.spec;
     let wanted = spec.version.clone().unwrap_or_default();
-    spec.template.0["spec"]["containers"][0]["image"] = image(&wanted);
+    give(&mut spec.template.0["spec"], &wanted);
     spec.strategy.update = UpdateMethod::InPlaceIfPossible;
 }
 

@@ -1,0 +1,64 @@
+//! Pods that were given other resources: what is still to be written on them, and which of their nodes cannot follow.
+//!
+//! A Pod first says which revision it is to be and what is due for that, then its specification is resized, then, once its
+//! node has followed, the note is taken off. Whatever ends the operator in between, the Pod says where it stands.
+use std::collections::BTreeSet;
+
+use super::Alarm;
+use crate::{
+    api::rollout::UpdateMethod,
+    plan::Change,
+    snapshot::{ChangeRefusal, InPlace, Pod, Resize, Snapshot},
+};
+
+/// The API server has refused to give this Pod that revision, or the resources of it.
+pub(super) fn refusal<'s>(snapshot: &'s Snapshot, pod: &Pod, revision: &str) -> Option<&'s ChangeRefusal> {
+    let known = snapshot.change_refusals.get(&ChangeRefusal::key_of(revision, &pod.uid));
+    known.filter(|refusal| refusal.retry_at > snapshot.now)
+}
+
+/// uids of Pods that do not get the resources of their revision where they are: others take their places, unless that must
+/// not be. What keeps a node from giving them says nothing of the version.
+pub(super) fn given_up(snapshot: &Snapshot) -> BTreeSet<&str> {
+    if snapshot.rollout.spec.strategy.update == UpdateMethod::InPlaceOnly {
+        return BTreeSet::new();
+    }
+    let has_failed = |pod: &Pod| {
+        pod.resize.is_some()
+            && (refusal(snapshot, pod, &pod.revision).is_some()
+                || pod.resize_fails_at().is_some_and(|at| at <= snapshot.now))
+    };
+    snapshot.pods.iter().filter(|pod| has_failed(pod)).map(|pod| pod.uid.as_str()).collect()
+}
+
+/// Names of Pods of which a container will be started anew.
+pub(super) fn interrupted(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    let anew = |pod: &Pod| pod.in_place.as_ref().is_some_and(InPlace::is_resized_anew);
+    let pods = snapshot.pods.iter().filter(move |pod| pod.is_live() && pod.resize.is_some() && anew(pod));
+    pods.map(|pod| pod.name.clone())
+}
+
+/// The next write for each Pod that nothing else is written on now.
+pub(super) fn carry_on(snapshot: &Snapshot, changes: &mut Vec<Change>, alarm: &mut Alarm) {
+    let written: BTreeSet<&str> = changes.iter().map(Change::name).collect();
+    let due = snapshot.pods.iter().filter(|pod| pod.is_live() && !written.contains(pod.name.as_str()));
+    let found: Vec<Change> = due.filter_map(|pod| next(snapshot, pod, alarm)).collect();
+    changes.extend(found);
+}
+
+fn next(snapshot: &Snapshot, pod: &Pod, alarm: &mut Alarm) -> Option<Change> {
+    let stage = pod.resize.as_ref()?;
+    if let Some(refusal) = refusal(snapshot, pod, &pod.revision) {
+        alarm.passed(refusal.retry_at);
+        return None;
+    }
+    if let Some(at) = pod.resize_fails_at() {
+        alarm.passed(at);
+    }
+    let (name, uid, resource_version) = (pod.name.clone(), pod.uid.clone(), pod.resource_version.clone());
+    match stage {
+        Resize::Due => Some(Change::Resize { name, uid, resource_version, revision: pod.revision.clone() }),
+        Resize::Awaited { .. } => None,
+        Resize::Done => Some(Change::NoteResized { name, uid, resource_version }),
+    }
+}

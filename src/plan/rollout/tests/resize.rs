@@ -1,0 +1,259 @@
+//! Pods that are given other resources: in which order, at what cost, and what becomes of those whose node has no room.
+use serde_json::{Value, json};
+
+use super::{
+    faults::{live, revisions_run, world},
+    fixture::{at, say},
+    worlds::give_images,
+};
+use crate::{
+    api::rollout::UpdateMethod,
+    plan::{
+        Change, HoldReason, Memory, Plan, in_place,
+        rollout::{
+            fold::{End, World},
+            plan,
+        },
+    },
+    snapshot::{ChangeRefusal, Container, Resize, Snapshot},
+};
+
+/// Revision `a` runs with one CPU, `b` is to run with two; of one image, `policy` for both.
+fn resized(slots: &str, want: char, spec: Value, policy: &str) -> World {
+    let mut world = world(slots, want, spec);
+    give_images(&mut world.snapshot);
+    let container = |name: &str| {
+        let cpu = if name == "b" { "2" } else { "1" };
+        json!([{
+            "name": "web", "image": "example.local/web:1", "resources": {"requests": {"cpu": cpu}},
+            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}],
+        }])
+    };
+    for revision in &mut world.snapshot.revisions {
+        revision.data["template"]["spec"]["containers"] = container(&revision.name);
+    }
+    world.snapshot.rollout.spec.template.0["spec"]["containers"] = container(&want.to_string());
+    world
+}
+
+fn uids(snapshot: &Snapshot) -> Vec<String> {
+    snapshot.pods.iter().map(|pod| pod.uid.clone()).collect()
+}
+
+fn verbs(world: &mut World) -> (End, Vec<String>) {
+    const OF_PODS: [&str; 6] = ["CreatePod", "DeletePod", "ChangeInPlace", "Resize", "NoteResized", "SetInService"];
+    let mut said = Vec::new();
+    let end = world.run(|_, step| {
+        let verbs: Vec<&str> = step.changes.iter().map(Change::verb).filter(|verb| OF_PODS.contains(verb)).collect();
+        said.extend((!verbs.is_empty()).then(|| verbs.join(" ")));
+    });
+    (end, said)
+}
+
+/// Looks and acts until one of its Pods is to be resized.
+fn until_due(world: &mut World) {
+    for _ in 0..30 {
+        let planned = plan(&world.snapshot);
+        if world.is_quiet(&planned) {
+            world.advance(world.next_event(planned.wake_at).unwrap());
+        }
+        world.apply(&planned, &planned.changes);
+        if world.snapshot.pods.iter().any(|pod| pod.resize.is_some()) {
+            return;
+        }
+    }
+    panic!("{}", say(&plan(&world.snapshot)));
+}
+
+/// What is planned once all is remembered that has to be.
+fn next(world: &mut World) -> Plan {
+    loop {
+        let planned = plan(&world.snapshot);
+        if planned.memory == Memory::of(world.snapshot.rollout.status.as_ref()) {
+            return planned;
+        }
+        world.apply(&planned, &[]);
+    }
+}
+
+/// The node says this of the Pod's new resources from now on.
+fn told(world: &mut World, slot: usize, reason: &str) {
+    let now = world.snapshot.now;
+    let pod = world.snapshot.pods_mut().nth(slot).unwrap();
+    pod.resize = Some(Resize::Awaited { reason: reason.into(), message: "no room".into(), since: Some(now) });
+}
+
+/// B4: nobody leaves service; and a batch is done once its Pods have what they were given.
+#[test]
+fn resources_are_given_to_pods_that_serve_on() {
+    let spec = json!({"strategy": {"batchSize": 2, "maxUnavailable": 1}});
+    let mut world = resized("a a a", 'b', spec, "NotRequired");
+    let before = uids(&world.snapshot);
+    let (end, said) = verbs(&mut world);
+    assert_eq!((end, revisions_run(&world).as_str(), uids(&world.snapshot)), (End::Done, "bbb", before));
+    let batch = |count: usize| ["ChangeInPlace", "Resize", "NoteResized"].map(|verb| vec![verb; count].join(" "));
+    assert_eq!(said, [batch(2), batch(1)].concat());
+    assert!(world.snapshot.pods.iter().all(|pod| pod.ready_since == Some(at(-400)) && pod.resize.is_none()));
+}
+
+/// B4: a container that has to start anew for them is out of service meanwhile, one instance at a time.
+#[test]
+fn a_container_that_starts_anew_for_them_leaves_service_first() {
+    let spec = json!({"strategy": {"maxUnavailable": 1}});
+    let mut world = resized("a a", 'b', spec, "RestartContainer");
+    let before = uids(&world.snapshot);
+    let (end, said) = verbs(&mut world);
+    assert_eq!((end, revisions_run(&world).as_str(), uids(&world.snapshot)), (End::Done, "bb", before));
+    assert_eq!(said, ["SetInService", "ChangeInPlace", "Resize", "NoteResized", "SetInService"].repeat(2));
+}
+
+/// Until its container has started anew it stays out of service, and what then counts as a restart is not that one.
+#[test]
+fn what_starts_anew_is_out_of_service_until_it_has_them() {
+    let mut world = resized("a a", 'b', json!({"strategy": {"maxUnavailable": 1}}), "RestartContainer");
+    world.snapshot.pods_mut().for_each(|pod| {
+        pod.containers = vec![Container { name: "web".into(), ready: true, restarts: 4, ..Container::default() }];
+    });
+    until_due(&mut world);
+    told(&mut world, 0, "");
+    let said = say(&next(&mut world));
+    assert!(
+        !said.contains("in service") && said.contains("web-0 (Resizing: it has yet to get its resources)"),
+        "{said}"
+    );
+    assert!(next(&mut world).leaving.unwrap().contains("web-0-a"), "nothing is handed to it");
+    let pod = &mut world.snapshot.pods_mut().next().unwrap();
+    pod.resize = None;
+    pod.containers = vec![Container { name: "web".into(), ready: true, restarts: 5, ..Container::default() }];
+    assert_eq!(pod.restarts_of(&pod.containers[0]), 0);
+    assert!(say(&next(&mut world)).contains("web-0-a in service: true"));
+}
+
+/// The node's capacity is not the version's fault: another Pod takes its place, and no run fails for it.
+#[test]
+fn where_a_node_has_no_room_another_pod_takes_the_place() {
+    for (reason, seconds) in [("Infeasible", 0), ("Deferred", 60), ("Error", 60)] {
+        let mut world = resized("a a", 'b', json!({"strategy": {"maxUnavailable": 1, "maxSurge": 1}}), "NotRequired");
+        let before = uids(&world.snapshot);
+        until_due(&mut world);
+        told(&mut world, 0, reason);
+        told(&mut world, 1, "");
+        if seconds > 0 {
+            let planned = next(&mut world);
+            assert!(planned.changes.is_empty(), "{reason}: {}", say(&planned));
+            let word = format!("web-0 (Resize{reason}: no room)");
+            assert!(say(&planned).contains(&word), "{}", say(&planned));
+            assert_eq!(planned.wake_at, Some(at(seconds)));
+        }
+        world.snapshot.now = at(seconds);
+        world.snapshot.pods_mut().nth(1).unwrap().resize = Some(Resize::Done);
+        let said = say(&next(&mut world));
+        assert!(said.contains("+web-0-b-1 Restart") && !said.contains("-web-0-a"), "{reason}: {said}");
+        live(&mut world, 30);
+        assert_eq!(revisions_run(&world), "bb");
+        let after = uids(&world.snapshot);
+        assert!(after[0] != before[0] && after[1] == before[1], "{reason}: {after:?}");
+        assert_eq!(world.snapshot.rollout.status.as_ref().unwrap().failed, None);
+    }
+}
+
+/// Where only changes in place are permitted it waits for its node, and its deadline goes by.
+#[test]
+fn in_place_only_waits_for_the_node() {
+    let spec = json!({"progressDeadlineSeconds": 600, "strategy": {"maxUnavailable": 1}});
+    let mut world = resized("a a", 'b', spec, "NotRequired");
+    world.snapshot.rollout.spec.strategy.update = UpdateMethod::InPlaceOnly;
+    let before = uids(&world.snapshot);
+    until_due(&mut world);
+    told(&mut world, 0, "Infeasible");
+    told(&mut world, 1, "Infeasible");
+    live(&mut world, 500);
+    assert_eq!(revisions_run(&world), "bb");
+    let said = say(&next(&mut world));
+    assert!(
+        said.contains("hold PreviousBatchNotHealthy") && said.contains("web-0 (ResizeInfeasible: no room)"),
+        "{said}"
+    );
+    live(&mut world, 200);
+    assert_eq!((revisions_run(&world).as_str(), uids(&world.snapshot)), ("aa", before), "they go back as they came");
+    assert!(world.snapshot.pods.iter().all(|pod| pod.resize.is_none()));
+}
+
+/// What the API server refuses depends on the Pod's node: only that Pod is replaced, or waits.
+#[test]
+fn what_is_refused_is_about_one_pod() {
+    let mut world = resized("a a", 'b', json!({"strategy": {"maxUnavailable": 1, "maxSurge": 0}}), "NotRequired");
+    let before = uids(&world.snapshot);
+    let refusal = ChangeRefusal { message: "resize: node is too small".into(), retry_at: at(60) };
+    world.snapshot.change_refusals = [(ChangeRefusal::key_of("b", &before[0]), refusal)].into();
+    let mut only = World::new(world.snapshot.clone(), 1);
+    live(&mut world, 30);
+    let after = uids(&world.snapshot);
+    assert_eq!(revisions_run(&world), "bb");
+    assert!(after[0] != before[0] && after[1] == before[1], "{after:?}");
+
+    only.snapshot.rollout.spec.strategy.update = UpdateMethod::InPlaceOnly;
+    live(&mut only, 50);
+    let hold = next(&mut only).hold.unwrap();
+    assert_eq!((hold.reason, hold.until), (HoldReason::NotInPlace, Some(at(60))));
+    assert!(hold.message.ends_with("resize: node is too small"), "{}", hold.message);
+    live(&mut only, 60);
+    assert_eq!((revisions_run(&only).as_str(), uids(&only.snapshot)), ("bb", before), "and is asked again");
+}
+
+/// A Pod that has too little to run is not asked to run on.
+#[test]
+fn what_does_not_run_is_replaced() {
+    let mut world = resized("a! a", 'b', json!({"strategy": {"maxUnavailable": 1, "maxSurge": 0}}), "NotRequired");
+    let before = uids(&world.snapshot);
+    live(&mut world, 60);
+    let after = uids(&world.snapshot);
+    assert_eq!(revisions_run(&world), "bb");
+    assert!(after[0] != before[0] && after[1] == before[1], "{after:?}");
+}
+
+fn of(container: Value) -> Value {
+    json!({"template": {"spec": {"containers": [container]}}})
+}
+
+fn difference(from: Value, to: Value) -> Result<Value, String> {
+    let container = |resources: Value| of(json!({"name": "web", "image": "web:1", "resources": resources}));
+    let found = in_place::difference(&container(from), &container(to))?;
+    Ok(json!(found.resources))
+}
+
+#[test]
+fn what_differs_of_resources() {
+    let cpu = |cpu: Value| json!({"requests": {"cpu": cpu}});
+    assert_eq!(difference(cpu(json!(1)), cpu(json!("1000m"))), Ok(json!({})), "in other words");
+    assert_eq!(difference(cpu(json!(1)), cpu(json!(2))), Ok(json!({"web": {"requests": {"cpu": "2"}}})));
+    let limited = json!({"limits": {"memory": "2Gi"}});
+    assert_eq!(
+        difference(json!({"limits": {"memory": "1Gi"}}), limited.clone()),
+        Ok(json!({"web": {"limits": {"memory": "2Gi"}, "requests": {"memory": "2Gi"}}})),
+        "what is limited and not requested is requested"
+    );
+    assert_eq!(
+        difference(limited, json!({})),
+        Ok(json!({"web": {"limits": {"memory": null}, "requests": {"memory": null}}}))
+    );
+    let other = difference(json!({}), json!({"requests": {"cpu": "1", "ephemeral-storage": "1Gi"}})).unwrap_err();
+    assert!(other.starts_with("spec.template.spec.containers[web].resources differs"), "{other}");
+    let claims = difference(cpu(json!(1)), json!({"requests": {"cpu": 1}, "claims": []})).unwrap_err();
+    assert!(claims.starts_with("spec.template.spec.containers[web].resources differs"), "{claims}");
+}
+
+#[test]
+fn the_policy_of_a_resource_that_changes_counts() {
+    let anew = |resource: &str, policy: Value| {
+        let container = |amount: &str| {
+            of(json!({"name": "web", "resizePolicy": policy, "resources": {"limits": {resource: amount}}}))
+        };
+        in_place::difference(&container("1"), &container("2")).map(|found| found.restarts())
+    };
+    let policy = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    assert_eq!(anew("memory", policy.clone()), Ok(true));
+    assert_eq!(anew("cpu", policy), Ok(false));
+    assert_eq!(anew("memory", json!([{"resourceName": "memory", "restartPolicy": "NotRequired"}])), Ok(false));
+    assert_eq!(anew("memory", Value::Null), Ok(false));
+}
