@@ -300,6 +300,7 @@ fn how(action: &Action) -> String {
         Way::OldFirst => "the old Pod leaves first",
         Way::InPlace => "in place: the Pod stays, its containers start anew",
         Way::Untouched => "in place: the Pod stays and runs on",
+        Way::Reloads => "in place: the Pod stays and runs on, its application is told to reload",
     };
     if action.why.is_empty() { how.to_owned() } else { format!("{how}; {}", action.why) }
 }

@@ -15,6 +15,7 @@ pub mod ranges;
 pub mod report;
 pub mod revision;
 pub mod service;
+pub mod telling;
 pub mod template;
 pub mod wire;
 
@@ -31,6 +32,7 @@ pub use pod::{Container, ContainerEnd, ContainerState, Pod, PodPhase};
 pub use ranges::Ranges;
 pub use revision::Revision;
 pub use service::{Service, ServiceSeen, Services, Switched};
+pub use telling::Telling;
 pub use template::TemplateCheck;
 
 use crate::api::Rollout;
@@ -56,6 +58,8 @@ pub struct Snapshot {
     pub create_refusal: Option<CreateRefusal>,
     /// Refusals to give Pods a revision in place, by revision name.
     pub change_refusals: BTreeMap<String, ChangeRefusal>,
+    /// What applications were told, by uid of their Pods.
+    pub tellings: BTreeMap<String, Telling>,
     /// What the agents of these Pods tell.
     pub agents: Agents,
     /// The Services that the Rollout switches.

@@ -11,7 +11,7 @@ use super::{
     lineage::Lineage,
     package::Bound,
     pins::Target,
-    reached, recreate, replicas,
+    reached, recreate, reload, replicas,
 };
 use crate::{
     api::rollout::{OnFailure, Pin},
@@ -53,7 +53,8 @@ impl Renewal<'_> {
         let retry = self.retry.filter(|(revision, at)| pod.revision == *revision && pod.runs_since_before(*at));
         self.restart_at.is_some_and(|at| pod.precedes(at))
             || self.packages.differs_from(pod)
-            || (retry.is_some() && (!pod.is_ready() || failure::failure_of(pod).is_some()))
+            || (retry.is_some()
+                && (!pod.is_ready() || failure::failure_of(pod).is_some() || pod.untold_since().is_some()))
     }
 }
 
@@ -255,7 +256,10 @@ impl<'a> Slots<'a> {
 
     /// [`Self::is_done`], whatever its listeners do.
     pub fn is_in_place(&self, slot: &Slot<'_>) -> bool {
-        slot.fresh && slot.live.len() == 1 && slot.live[0].is_available(self.min_ready_seconds, self.now)
+        slot.fresh
+            && slot.live.len() == 1
+            && slot.live[0].is_available(self.min_ready_seconds, self.now)
+            && reload::is_done(self.snapshot, slot.live[0])
     }
 
     /// In a word or two, why it is not done.
@@ -273,7 +277,11 @@ impl<'a> Slots<'a> {
         if let Some(transit) = best.in_transit(self.now) {
             return format!("container {} has yet to run its new image", transit.container);
         }
-        match best.available_later(self.min_ready_seconds, self.now) {
+        if let Some(reload) = reload::in_words(self.snapshot, best).filter(|_| best.is_ready()) {
+            return reload;
+        }
+        let ripe_later = || reload::ripe_later(self.snapshot, best);
+        match best.available_later(self.min_ready_seconds, self.now).or_else(ripe_later) {
             Some(at) => format!("ready, available at {}", failure::seconds(at).0),
             None if self.awaits_listeners(slot) => "its listeners move".into(),
             None if best.is_ready() && slot.live.len() == 1 => "its listeners start".into(),

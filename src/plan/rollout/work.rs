@@ -12,6 +12,7 @@ use super::{
     gates,
     in_place::{self, Way},
     recreate::{self, Alive},
+    reload,
     slots::Slot,
 };
 use crate::{
@@ -396,6 +397,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         leaving.extend(changed);
         let drained = agents::drained(self.view.snapshot, &leaving, &self.changes);
         self.changes.extend(drained);
+        let told = reload::tell(self.view.snapshot, &self.changes, self.alarm);
+        self.changes.extend(told);
         let (hold, aside) = (self.hold, self.aside);
         Work { changes: self.changes, attempts: self.attempts.remembered(), leaving, hold, aside }
     }

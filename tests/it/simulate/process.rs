@@ -7,6 +7,7 @@ use std::{
 };
 
 use baton::{
+    apply::applications::by_http,
     operator::{
         clock::Clock,
         metrics::Metrics,
@@ -145,6 +146,7 @@ impl Operator {
             clock: self.skew.clock(self.epoch, self.trace.start()),
             // A machine that sleeps is beyond a simulation whose processes share one clock for durations.
             time_since_boot: || Duration::ZERO,
+            post: by_http(),
             rng: self.rng.fork(),
             metrics: Metrics::default(),
         }

@@ -13,5 +13,6 @@ mod packages;
 mod pins;
 mod properties;
 mod recreate;
+mod reload;
 mod restarts;
 pub(crate) mod worlds;
