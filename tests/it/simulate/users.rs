@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{
     scenario::{ROLLOUT, Scenario},
     trace::Trace,
+    versions::{Behaviour, VERSION},
 };
 use crate::fake_apiserver::{
     actor::Actor,
@@ -224,9 +225,21 @@ pub async fn approve_everything(actor: Actor) {
     }
 }
 
+/// Where applications are told of versions, another image comes with each third.
 fn deploy(rollout: &mut Value, tag: &str) {
-    let container = &mut rollout["spec"]["template"]["spec"]["containers"][0];
-    container["image"] = json!(format!("example.local/web:{tag}"));
+    let version = json!(format!("example.local/web:{tag}"));
+    let is_told = rollout["spec"]["template"]["metadata"]["annotations"][VERSION].is_string();
+    let template = &mut rollout["spec"]["template"];
+    if !is_told {
+        template["spec"]["containers"][0]["image"] = version;
+        return;
+    }
+    let number: u32 = tag.split('-').next().and_then(|number| number.parse().ok()).unwrap_or_default();
+    if number % 3 == 2 {
+        template["spec"]["containers"][0]["image"] =
+            json!(format!("example.local/web:{}", Behaviour::Good.tag(number)));
+    }
+    template["metadata"]["annotations"][VERSION] = version;
 }
 
 /// The reason of a condition.

@@ -19,7 +19,7 @@ use self::{
 use super::{
     listeners::Ended,
     trace::Trace,
-    versions::{Behaviour, Stage, life},
+    versions::{Behaviour, Stage, behaviour_of, life},
 };
 use crate::fake_apiserver::{
     ApiServer, Commit,
@@ -192,7 +192,7 @@ impl World {
 
     fn meet(&mut self, object: &Object) {
         let image = image_of(object).to_owned();
-        let behaviour = Behaviour::of_image(&image);
+        let behaviour = behaviour_of(object);
         let stages = life(behaviour, &mut self.rng).into_iter();
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         let uid = object.uid().to_owned();
