@@ -18,6 +18,7 @@
 //! |---|---|
 //! | change what users may write | [`api`]; then `make generate` |
 //! | change when an instance is replaced, or why it is not | [`plan::rollout`]: one file a step, `gates.rs` for holds |
+//! | change what applications are told, when and how | `plan/rollout/reload.rs`, `apply/applications.rs` |
 //! | change what counts as failed | `plan/rollout/failure.rs` |
 //! | change who may run a listener, or take it | [`plan::listener_set`], [`snapshot::lease`] |
 //! | change what `kubectl get` and `kubectl baton get` show | [`status`], [`view`] |

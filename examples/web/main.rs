@@ -5,24 +5,30 @@
 //! GET /work?milliseconds=300   the same, after that time
 //! GET /healthz 200 while the process can answer (liveness)
 //! GET /readyz  200, or 503 once it is to end (readiness)
+//! POST /reload 200 once it greets as the revision in the body wants it (`update: HotReload`)
 //! ```
 //! What makes it replaceable: Kubernetes sends SIGTERM and takes the Pod out of its Services *at the same time*, and
 //! every proxy hears of the latter a little later. So this service goes on accepting connections for its drain time,
 //! asks its clients to leave (`Connection: close`), finishes what it has begun, and only then exits, with 0.
+//!
+//! What makes it reloadable: it reads its files again when it is told to, and says 200 only once these are of the revision that
+//! it is told of. The kubelet writes labels and annotations into a volume up to two minutes later, all of them at once.
 //!
 //! | environment | meaning | default |
 //! |---|---|---|
 //! | `POD_IP`, `PORT` | where it listens | `0.0.0.0`, `8080` |
 //! | `BATON_VERSION`, `BATON_INSTANCE`, `BATON_POD_NAME` | what it says of itself; Baton sets them | empty |
 //! | `WEB_DRAIN_SECONDS` | how long it goes on accepting after SIGTERM | 2 |
+//! | `WEB_CONFIG_DIR` | folder of a downward API volume, with the files `greeting` and `revision` | none: no greeting |
 //! | `WEB_FAIL` | `start`: exit with 1 at once, as a broken release does | |
 use std::{
     env, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
     process::ExitCode,
     str::FromStr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -34,7 +40,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::Response,
-    routing::get,
+    routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -57,8 +63,9 @@ async fn main() -> io::Result<ExitCode> {
     let address = SocketAddr::new(setting("POD_IP", IpAddr::V4(Ipv4Addr::UNSPECIFIED))?, setting("PORT", 8080)?);
     let drain = Duration::from_secs(setting("WEB_DRAIN_SECONDS", 2)?);
     let service = Arc::new(Service::from_environment());
+    service.read_greeting().await?;
     let listener = TcpListener::bind(address).await?;
-    println!("web {}: listening on {}", service.identity.version, listener.local_addr()?);
+    println!("web {}: listening on {}", service.identity().version, listener.local_addr()?);
     axum::serve(listener, routes(&service)).with_graceful_shutdown(drained(service, terminate, drain)).await?;
     println!("web: every request answered");
     Ok(ExitCode::SUCCESS)
@@ -68,6 +75,7 @@ fn routes(service: &Arc<Service>) -> Router {
     Router::new()
         .route("/", get(identity))
         .route("/work", get(work))
+        .route("/reload", post(reload))
         .layer(middleware::from_fn_with_state(service.clone(), count))
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
@@ -76,7 +84,9 @@ fn routes(service: &Arc<Service>) -> Router {
 
 /// What this process knows of itself and of its work.
 struct Service {
-    identity: Identity,
+    identity: Mutex<Identity>,
+    /// Where its configuration is.
+    config: Option<PathBuf>,
     /// True from SIGTERM on.
     draining: AtomicBool,
     /// Requests that are not answered yet.
@@ -89,6 +99,8 @@ struct Identity {
     version: String,
     instance: Option<u32>,
     pod: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    greeting: Option<String>,
 }
 
 impl Service {
@@ -98,8 +110,37 @@ impl Service {
             version: text("BATON_VERSION"),
             instance: text("BATON_INSTANCE").parse().ok(),
             pod: text("BATON_POD_NAME"),
+            greeting: None,
         };
-        Self { identity, draining: AtomicBool::new(false), in_flight: watch::Sender::new(0) }
+        let config = env::var_os("WEB_CONFIG_DIR").map(PathBuf::from);
+        Self {
+            identity: Mutex::new(identity),
+            config,
+            draining: AtomicBool::new(false),
+            in_flight: watch::Sender::new(0),
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A file of its configuration; None without one.
+    async fn file(&self, name: &str) -> io::Result<Option<String>> {
+        match &self.config {
+            Some(folder) => tokio::fs::read_to_string(folder.join(name)).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Greets as its configuration says from now on; what cannot be used changes nothing.
+    async fn read_greeting(&self) -> io::Result<()> {
+        let greeting = self.file("greeting").await?;
+        if greeting.as_ref().is_some_and(String::is_empty) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the greeting is empty"));
+        }
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).greeting = greeting;
+        Ok(())
     }
 }
 
@@ -140,7 +181,29 @@ impl Drop for InWork<'_> {
 }
 
 async fn identity(State(service): State<Arc<Service>>) -> Json<Identity> {
-    Json(service.identity.clone())
+    Json(service.identity())
+}
+
+/// What Baton says after it has given this Pod other labels and annotations.
+#[derive(Deserialize)]
+struct Reload {
+    revision: String,
+}
+
+/// Baton asks until it is answered 200, and may ask once more after that: to read the same again does no harm.
+async fn reload(State(service): State<Arc<Service>>, Json(wanted): Json<Reload>) -> (StatusCode, String) {
+    let answer = match service.file("revision").await {
+        Ok(Some(revision)) if revision != wanted.revision => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("the files are still of {revision}"))
+        }
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        Ok(_) => match service.read_greeting().await {
+            Ok(()) => (StatusCode::OK, "reloaded".to_owned()),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        },
+    };
+    println!("web: told to reload {}: {} {}", wanted.revision, answer.0.as_u16(), answer.1);
+    answer
 }
 
 #[derive(Deserialize)]
@@ -150,7 +213,7 @@ struct Work {
 
 async fn work(State(service): State<Arc<Service>>, Query(work): Query<Work>) -> Json<Identity> {
     tokio::time::sleep(Duration::from_millis(work.milliseconds.min(WORK_MILLISECONDS_MAX))).await;
-    Json(service.identity.clone())
+    Json(service.identity())
 }
 
 async fn ready(State(service): State<Arc<Service>>) -> (StatusCode, &'static str) {

@@ -14,6 +14,7 @@ pub mod rollout;
 pub mod session;
 pub mod status;
 pub mod template;
+pub mod update;
 
 pub use condition::{Condition, ConditionStatus, ConditionType};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

@@ -28,8 +28,8 @@ pub const ANNOTATION_VERSION: &str = "baton.dev/version";
 /// Annotation on Pods: the later of `spec.restartAt` and `spec.retryAt` that was reached when the Pod was made (RFC 3339).
 /// Such a Pod is not renewed for it again, whatever its creationTimestamp says: that is by another clock.
 pub const ANNOTATION_RESTARTED_AT: &str = "baton.dev/restarted-at";
-/// Annotation on Pods: what their containers were before the last change in place, and the resources that they have yet to get
-/// by it ([`crate::snapshot::InPlace`]), JSON.
+/// Annotation on Pods: what their containers were before the last change in place, the resources that they have yet to get by it,
+/// and whether their applications were told of it ([`crate::snapshot::InPlace`]), JSON.
 pub const ANNOTATION_IN_PLACE: &str = "baton.dev/in-place";
 /// Annotation on Pods: the resourceVersion that a write named whose answer was lost. With it the Pod has another one, and what
 /// comes late finds that.

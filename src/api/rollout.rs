@@ -6,6 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::update::{HotReload, HttpPost, UpdateMethod};
 use super::{quantity::IntOrPercent, status::RolloutStatus, template::PodTemplate};
 
 /// Instances in numbered slots, replaced in batches.
@@ -46,7 +47,9 @@ use super::{quantity::IntOrPercent, status::RolloutStatus, template::PodTemplate
     validation = Rule::new("self.progressDeadlineSeconds > self.minReadySeconds")
         .message("spec.progressDeadlineSeconds must exceed spec.minReadySeconds, no instance could become available in time: raise the first or lower the second"),
     validation = Rule::new("!has(self.pins) || size(self.pins) == 0 || self.strategy.type == 'Batched'")
-        .message("spec.pins needs spec.strategy.type Batched, with any other type all instances run one version: remove the pins or set type to Batched")
+        .message("spec.pins needs spec.strategy.type Batched, with any other type all instances run one version: remove the pins or set type to Batched"),
+    validation = Rule::new("!has(self.strategy.hotReload) || !has(self.template.spec.hostNetwork) || !self.template.spec.hostNetwork")
+        .message("spec.strategy: update HotReload tells each Pod at an address of its own, which a Pod with hostNetwork has not: remove spec.template.spec.hostNetwork, or set update to InPlaceIfPossible and remove hotReload")
 )]
 pub struct RolloutSpec {
     /// Number of instances, 0 to 10,000. Instance i is slot i, from 0 to replicas - 1. `kubectl scale` and
@@ -181,6 +184,8 @@ pub struct SecretRef {
         .message("spec.strategy: update changes Pods one by one and is for type Batched; set update to Replace or type to Batched"),
     validation = Rule::new("self.type == 'Batched' || !(has(self.batchSize) || has(self.batches))")
         .message("spec.strategy: batchSize and batches are for type Batched; remove them or set type to Batched"),
+    validation = Rule::new("(has(self.update) && self.update == 'HotReload') == has(self.hotReload)")
+        .message("spec.strategy: update HotReload and hotReload, which says where applications are told, belong together; set both, or neither"),
     validation = Rule::new("(self.type == 'BlueGreen') == has(self.blueGreen)")
         .message("spec.strategy: type BlueGreen and blueGreen belong together; set both, or neither"),
     validation = Rule::new("self.type == 'Batched' || self.onFailure != 'RollbackFailed'")
@@ -196,6 +201,10 @@ pub struct Strategy {
     /// How one instance changes.
     #[serde(default, skip_serializing_if = "UpdateMethod::is_default")]
     pub update: UpdateMethod,
+
+    /// With update HotReload: where applications are told, and for how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hot_reload: Option<HotReload>,
 
     /// Equal batches of this size: a count, or a percentage of replicas, rounded up. Absent, without batches: all in one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -234,6 +243,7 @@ impl Default for Strategy {
         Self {
             type_: StrategyType::Batched,
             update: UpdateMethod::Replace,
+            hot_reload: None,
             batch_size: None,
             batches: None,
             max_unavailable: defaults::quarter(),
@@ -308,32 +318,6 @@ pub enum Promote {
     Auto,
     /// A person, by spec.approve.
     Manual,
-}
-
-/// How one instance comes to another version.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum UpdateMethod {
-    /// Another Pod takes its place.
-    #[default]
-    Replace,
-    /// Its Pod stays and is given other images, CPU and memory, labels and annotations; where a container starts anew for that, at
-    /// most maxUnavailable (at least one) at a time and without surge Pods. Where anything else differs, where its node has no
-    /// room for that, or with maxUnavailable 0, another Pod takes its place.
-    InPlaceIfPossible,
-    /// The same; where anything else differs, nothing moves forward.
-    InPlaceOnly,
-}
-
-impl UpdateMethod {
-    /// Pods may be changed as they are.
-    pub fn is_in_place(self) -> bool {
-        self != Self::Replace
-    }
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// What happens when a run fails.

@@ -11,7 +11,7 @@ use super::{
 
 /// Words of `exceptions[].state`. Strings in the code, an enum in the CRD: an object that a newer operator wrote is read all
 /// the same, what is written is checked by the API server.
-pub const INSTANCE_STATES: [&str; 5] = ["Failed", "Missing", "NotReady", "Starting", "Terminating"];
+pub const INSTANCE_STATES: [&str; 6] = ["Failed", "Missing", "NotReady", "Reloading", "Starting", "Terminating"];
 /// Words of `history[].kind`; see [`INSTANCE_STATES`].
 pub const HISTORY_KINDS: [&str; 5] = ["Deploy", "Rollback", "InstanceRollback", "Unpin", "Restart"];
 /// Words of `history[].result`; see [`INSTANCE_STATES`].
@@ -222,7 +222,7 @@ pub struct InstanceException {
     /// Its number.
     #[schemars(range(min = 0))]
     pub instance: i32,
-    /// Failed, Missing, NotReady, Starting or Terminating.
+    /// Failed, Missing, NotReady, Reloading, Starting or Terminating.
     #[schemars(extend("enum" = INSTANCE_STATES))]
     pub state: String,
     /// One CamelCase word, Kubernetes' own where there is one.

@@ -111,6 +111,7 @@ impl JsonSchema for PodTemplate {
                     "properties": {
                         "containers": containers("Containers of the Pod.", 1),
                         "initContainers": containers("Init containers of the Pod.", 0),
+                        "hostNetwork": {"description": "The node's network. Not with update HotReload.", "type": "boolean"},
                         "restartPolicy": {"description": "Always, or absent.", "type": "string", "maxLength": 16}
                     },
                     "x-kubernetes-validations": [{

@@ -17,7 +17,10 @@ use serde::{
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::Fence;
+use super::{
+    Fence,
+    applications::{Applications, OnAnswer, Post, by_http},
+};
 use crate::api::names;
 
 /// Writes in flight at once, of all objects together.
@@ -96,6 +99,7 @@ pub struct Calls {
     timeout: Duration,
     permits: Arc<Semaphore>,
     agent_image: Option<Arc<str>>,
+    applications: Applications,
 }
 
 /// Which kind in which namespace.
@@ -106,7 +110,20 @@ fn at<K: Resource<DynamicType = ()>>(namespace: &str) -> Request {
 impl Calls {
     /// Calls through `client`, each at most `timeout` long, writes only while `fence` permits.
     pub fn new(client: Client, fence: Fence, timeout: Duration) -> Self {
-        Self { client, fence, timeout, permits: Arc::new(Semaphore::new(IN_FLIGHT_MAX)), agent_image: None }
+        let applications = Applications::new(fence.clone(), by_http(), Arc::new(|_| {}));
+        let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+        Self { client, fence, timeout, permits, agent_image: None, applications }
+    }
+
+    /// The same; applications in Pods are called so, and the ends of these calls are told.
+    #[must_use]
+    pub fn with_applications(self, post: Post, on_answer: OnAnswer) -> Self {
+        Self { applications: Applications::new(self.fence.clone(), post, on_answer), ..self }
+    }
+
+    /// What applications in Pods were told.
+    pub fn applications(&self) -> &Applications {
+        &self.applications
     }
 
     /// The same; Pods that ask for it get the agent of this image.

@@ -3,7 +3,9 @@
 //! Every call has a time-out, is sent once, and only while the controller lock outlives it ([`fence`]); at most
 //! [`call::IN_FLIGHT_MAX`] are in flight. Deletes and marks carry uid and resourceVersion as preconditions; a create whose
 //! name is taken looks whose it is. Nothing here decides: what an answer leads to is planned with the next look.
+//! Applications in Pods are called beside all that ([`applications`]).
 mod answer;
+pub mod applications;
 pub mod call;
 pub mod event;
 pub mod fence;
@@ -11,6 +13,7 @@ pub mod fence;
 mod lease_tests;
 mod leases;
 mod pods;
+mod post;
 mod resize;
 mod revisions;
 mod services;
@@ -161,6 +164,10 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
         Change::SetInService { name, uid, resource_version, in_service, session_ready } => {
             let says = pods::Service { in_service: *in_service, session_ready: *session_ready };
             pods::set_in_service(target, name, uid, resource_version, says).await
+        }
+        Change::TellApplication { uid, .. } => target.calls.applications().tell(target.snapshot, uid),
+        Change::NoteReloaded { name, uid, resource_version } => {
+            pods::note_reloaded(target, name, uid, resource_version).await
         }
         Change::SetDrained { name, uid, resource_version, busy } => {
             pods::set_drained(target, name, uid, resource_version, busy).await

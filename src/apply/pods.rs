@@ -1,4 +1,6 @@
 //! Pods: create, delete, change, and the question whether the API server would take one.
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::core::params::{DeleteParams, Preconditions};
@@ -6,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::{Calls, Target, answer, is_taken, resize};
 use crate::{
-    api::names,
+    api::{names, rollout::UpdateMethod},
     plan::{Applied, in_place, revision},
     snapshot::{
-        RefusalReason, TemplateCheck,
+        Pod, RefusalReason, TemplateCheck,
         template::Verdict,
         wire::{self, PodView},
     },
@@ -43,7 +45,7 @@ fn recipe(
         package_sha256: known.package_sha256.as_deref(),
         agent_image: target.calls.agent_image(),
         // Out of service while it is changed.
-        is_gated: target.snapshot.rollout.spec.strategy.update.is_in_place(),
+        is_gated: target.snapshot.rollout.spec.strategy.update.restarts(),
     };
     let name = name(&revision::pod_name_of(&recipe, 0));
     Some(revision::pod(&recipe, &name))
@@ -113,7 +115,8 @@ pub(super) async fn change_in_place(target: &Target<'_>, uid: &str, revision: &s
     let known = |name: &str| target.snapshot.revisions.iter().find(|known| known.name == name);
     let pod = target.snapshot.pods.iter().find(|pod| pod.uid == uid);
     let patch = pod.and_then(|pod| {
-        let patch = in_place::patch(pod, known(&pod.revision)?, known(revision)?, target.snapshot.now);
+        let reloads = target.snapshot.rollout.spec.strategy.update == UpdateMethod::HotReload;
+        let patch = in_place::patch(pod, known(&pod.revision)?, known(revision)?, reloads, target.snapshot.now);
         Some((pod, patch.ok()?))
     });
     let Some((pod, patch)) = patch else { return Applied::Stale };
@@ -121,6 +124,14 @@ pub(super) async fn change_in_place(target: &Target<'_>, uid: &str, revision: &s
         return refused;
     }
     answer::of_patch(target.calls.merge_lists::<ApiPod>(&target.namespace, &pod.name, &patch.pod).await)
+}
+
+/// Writes on a Pod that its application has reloaded what it was given, if it is still the one we looked at.
+pub(super) async fn note_reloaded(target: &Target<'_>, name: &str, uid: &str, resource_version: &str) -> Applied {
+    let is_it = |pod: &&Arc<Pod>| pod.uid == uid && pod.resource_version == resource_version;
+    let pod = target.snapshot.pods.iter().find(is_it);
+    let Some(patch) = pod.and_then(|pod| in_place::reloaded(pod, target.snapshot.now)) else { return Applied::Stale };
+    answer::of_patch(target.calls.merge::<ApiPod>(&target.namespace, name, &patch).await)
 }
 
 /// What is said on a Pod about its service.

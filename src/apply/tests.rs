@@ -55,7 +55,8 @@ pub(super) fn snapshot() -> Snapshot {
     });
     let pod = serde_json::from_value(json!({
         "metadata": {"name": "web-0-abc", "uid": "p1", "resourceVersion": "7",
-            "labels": {"baton.dev/instance": "0", "baton.dev/revision": "web-abc"}},
+            "labels": {"baton.dev/instance": "0", "baton.dev/revision": "web-abc"},
+            "annotations": {"baton.dev/in-place": r#"{"at": "2026-01-01T09:59:00Z", "reload": {}}"#}},
     }));
     snapshot.pods.extend(wire::pod(pod.unwrap()).map(Arc::new));
     snapshot
@@ -100,6 +101,11 @@ fn switch_service() -> Change {
 fn set_drained() -> Change {
     let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
     Change::SetDrained { name, uid, resource_version, busy: "3 of bots".into() }
+}
+
+fn note_reloaded() -> Change {
+    let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
+    Change::NoteReloaded { name, uid, resource_version }
 }
 
 fn create_revision() -> Change {
@@ -190,6 +196,7 @@ async fn changing_what_exists() {
         switch_service(),
         set_in_service(),
         set_drained(),
+        note_reloaded(),
         mark_revision(),
         delete_revision(),
     ] {

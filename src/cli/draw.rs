@@ -314,6 +314,7 @@ fn how(action: &Action) -> String {
         Way::InPlace => "in place: the Pod stays, its containers start anew",
         Way::Untouched => "in place: the Pod stays and runs on",
         Way::Resized => "in place: the Pod stays and runs on, with other resources",
+        Way::Reloads => "in place: the Pod stays and runs on, its application is told to reload",
     };
     if action.why.is_empty() { how.to_owned() } else { format!("{how}; {}", action.why) }
 }

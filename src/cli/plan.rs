@@ -89,6 +89,7 @@ async fn snapshot(cluster: &Cluster, rollout: Rollout) -> Result<Snapshot> {
             template_checks: [].into(),
             create_refusal: None,
             change_refusals: [].into(),
+            tellings: [].into(),
             agents: crate::snapshot::Agents::NotAsked,
             now: Timestamp::now(),
         }),

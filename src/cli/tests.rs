@@ -200,6 +200,19 @@ fn plan_tells_what_is_changed_in_place_and_what_is_pinned() {
     assert_eq!(preview.interrupted.into_iter().collect::<Vec<_>>(), ["web-0-a", "web-1-a", "web-2-a"]);
 }
 
+/// Where the application is told, and what keeps another change from that.
+#[test]
+fn plan_tells_what_is_reloaded() {
+    let spec = json!({"strategy": {"update": "HotReload", "hotReload": {"httpPost": {"path": "/reload", "port": 8080}},
+        "batchSize": 2, "maxUnavailable": 0, "maxSurge": 1}});
+    let reloaded = Fixture::new("a a a", 'b', spec.clone());
+    let mut replaced = Fixture::new("a a a", 'b', spec);
+    replaced.snapshot.rollout.spec.template.0["spec"]["containers"][0]["image"] = json!("example.local/web:2");
+    let preview = preview(reloaded.snapshot.clone());
+    assert!(preview.interrupted.is_empty(), "no listener moves: {:?}", preview.interrupted);
+    insta::assert_snapshot!("plan_reload", [foretold(reloaded), foretold(replaced)].join("\n\n"));
+}
+
 /// B3: what a person is asked for before clients get it.
 #[test]
 fn plan_tells_who_decides_on_the_switch() {

@@ -257,7 +257,7 @@ fn note_switch(recollection: &mut Recollection, name: &str, result: &Applied, no
 /// What the barrier waits for after it, if it does.
 fn written(change: &Change) -> Option<Written<'_>> {
     let (kind, version) = match change {
-        Change::SwitchService { .. } => return None,
+        Change::SwitchService { .. } | Change::TellApplication { .. } => return None,
         Change::CreateRevision { .. } => (Kind::Revision, None),
         Change::MarkRevision { uid, resource_version, .. } | Change::DeleteRevision { uid, resource_version, .. } => {
             (Kind::Revision, Some((uid, resource_version)))
@@ -268,6 +268,7 @@ fn written(change: &Change) -> Option<Written<'_>> {
         | Change::Resize { uid, resource_version, .. }
         | Change::NoteResized { uid, resource_version, .. }
         | Change::SetInService { uid, resource_version, .. }
+        | Change::NoteReloaded { uid, resource_version, .. }
         | Change::SetDrained { uid, resource_version, .. } => (Kind::Pod, Some((uid, resource_version))),
     };
     let version = version.map(|(uid, resource_version)| (uid.as_str(), resource_version.as_str()));

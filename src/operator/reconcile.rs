@@ -74,6 +74,7 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
         Ready::No(looked) => {
             if looked.result == Result::Gone {
                 shell.metrics.forget(key);
+                shell.calls.applications().forget(key);
             }
             return looked;
         }
@@ -82,7 +83,7 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     let now = shell.clock.now();
     let observed =
         shell.observe::<Rollout, _>(key, &uid, &mut memory, |index, own| index.snapshot(key, &own.recollection, now));
-    let snapshot = match observed {
+    let mut snapshot = match observed {
         Observed::Snapshot(snapshot) => snapshot,
         Observed::Stale => return Looked::early(Result::Stale, memory.barrier.overdue_at()),
         Observed::Unreadable { regarding, error } => {
@@ -91,6 +92,7 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
         }
     };
     let looked_at = Instant::now();
+    snapshot.tellings = shell.calls.applications().told(key, &snapshot.pods);
     let plan = plan::rollout::plan(&snapshot);
     let computed = began.elapsed();
     if let Some(leaving) = &plan.leaving {
@@ -215,3 +217,7 @@ fn take_note(
 #[cfg(test)]
 #[path = "reconcile_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "reload_tests.rs"]
+mod reload_tests;

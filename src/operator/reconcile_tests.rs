@@ -20,7 +20,7 @@ use crate::{
     scripted,
 };
 
-const ROLLOUT: &str = "/apis/baton.dev/v1alpha1/namespaces/shop/rollouts/web";
+pub(super) const ROLLOUT: &str = "/apis/baton.dev/v1alpha1/namespaces/shop/rollouts/web";
 const PODS: &str = "/api/v1/namespaces/shop/pods";
 
 type Shared = Arc<Mutex<World>>;
@@ -36,10 +36,10 @@ fn web(replicas: i32) -> Value {
 }
 
 /// An operator's shell over a world.
-struct Rig {
-    world: Shared,
-    shell: Arc<Shell>,
-    queue: Arc<Queue>,
+pub(super) struct Rig {
+    pub(super) world: Shared,
+    pub(super) shell: Arc<Shell>,
+    pub(super) queue: Arc<Queue>,
     _tasks: JoinSet<()>,
 }
 
@@ -78,7 +78,7 @@ impl Rig {
     }
 
     /// One that tells the time as it goes by.
-    async fn of(replicas: i32) -> Self {
+    pub(super) async fn of(replicas: i32) -> Self {
         let began = Instant::now();
         let start: Timestamp = "2026-01-01T10:00:00Z".parse().unwrap();
         Self::new(replicas, move || start + jiff::SignedDuration::try_from(began.elapsed()).unwrap()).await
@@ -89,24 +89,24 @@ impl Rig {
     }
 
     /// Lets the watches tell, and the index hear.
-    async fn tell(&self) {
+    pub(super) async fn tell(&self) {
         self.world.lock().unwrap().tell();
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap()
     }
 
-    fn object(&self, path: &str) -> Value {
+    pub(super) fn object(&self, path: &str) -> Value {
         self.world().objects[path].clone()
     }
 
-    fn pods(&self) -> Vec<String> {
+    pub(super) fn pods(&self) -> Vec<String> {
         self.world().objects.keys().filter(|path| path.starts_with(PODS)).cloned().collect()
     }
 
-    fn status(&self) -> Value {
+    pub(super) fn status(&self) -> Value {
         self.object(ROLLOUT)["status"].clone()
     }
 
@@ -122,7 +122,7 @@ impl Rig {
         self.world().refusal = Some((line.to_owned(), code, message.to_owned()));
     }
 
-    fn refuse_nothing(&self) {
+    pub(super) fn refuse_nothing(&self) {
         self.world().refusal = None;
     }
 
@@ -146,7 +146,7 @@ impl Rig {
     }
 
     /// Runs the operator's loop for so long.
-    async fn run(&self, time: Duration) {
+    pub(super) async fn run(&self, time: Duration) {
         self.world().tells = true;
         let stop = CancellationToken::new();
         let loop_ = tokio::spawn(dispatch::<Rollout>(self.shell.clone(), self.queue.clone(), 4, stop.clone()));

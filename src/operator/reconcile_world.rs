@@ -106,7 +106,11 @@ impl World {
             }
             "PATCH" => {
                 let mut object = self.objects[&call.path].clone();
-                object["metadata"]["annotations"] = call.body["metadata"]["annotations"].clone();
+                let named = &call.body["metadata"]["resourceVersion"];
+                if named.is_string() && object["metadata"]["resourceVersion"] != *named {
+                    return Answer::failure(409, "Conflict", "modified");
+                }
+                json_patch::merge(&mut object, &call.body);
                 Answer::ok(self.put(&call.path, object))
             }
             _ => {

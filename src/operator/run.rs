@@ -33,7 +33,10 @@ use super::{
 };
 use crate::{
     api::{ListenerSet, Rollout},
-    apply::{Calls, Fence},
+    apply::{
+        Calls, Fence,
+        applications::{OnAnswer, Post, by_http},
+    },
     observe::{Observer, watch},
     plan::lease::Identity,
     snapshot::index::{Index, Scope, Touched},
@@ -59,6 +62,8 @@ pub struct Environment {
     pub clock: Clock,
     /// Sleep of the machine included (see [`time_since_boot`]).
     pub time_since_boot: fn() -> Duration,
+    /// How applications in Pods are called.
+    pub post: Post,
     /// All randomness.
     pub rng: fastrand::Rng,
     /// What is counted.
@@ -146,6 +151,7 @@ async fn run_settings(settings: Settings, stop: CancellationToken) -> anyhow::Re
         lease_client: client(config, &metrics)?,
         clock: Clock::system(),
         time_since_boot,
+        post: by_http(),
         rng,
         metrics,
     };
@@ -178,7 +184,7 @@ fn stop_on_signals() -> anyhow::Result<CancellationToken> {
 /// # Errors
 /// The lock was lost; the probes' address is taken; a part ended that never should.
 pub async fn run(environment: Environment, options: Options, stop: CancellationToken) -> Result<(), Error> {
-    let Environment { client, lease_client, clock, time_since_boot, mut rng, metrics } = environment;
+    let Environment { client, lease_client, clock, time_since_boot, post, mut rng, metrics } = environment;
     let queues = Queues::default();
     let mut parts = JoinSet::new();
     let watches = watch::Settings {
@@ -224,9 +230,12 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
     }
     metrics.leads(&lease_name, true);
     let (notifier, publisher) = notify::channel();
+    let due = queues.rollouts.clone();
+    let on_answer: OnAnswer = Arc::new(move |key| due.add([key]));
+    let calls = Calls::new(client, fence, options.call_timeout);
     let shell = Arc::new(Shell {
         observer: observer.clone(),
-        calls: Calls::new(client, fence, options.call_timeout).with_agent_image(options.agent_image.as_deref()),
+        calls: calls.with_agent_image(options.agent_image.as_deref()).with_applications(post, on_answer),
         clock,
         rng: rng.into(),
         metrics: metrics.clone(),

@@ -82,6 +82,7 @@ fn start(world: &Shared, metrics: &Metrics, stop: &CancellationToken) -> tokio::
         lease_client: client,
         clock: Clock::system(),
         time_since_boot: || Duration::ZERO,
+        post: by_http(),
         rng: fastrand::Rng::with_seed(1),
         metrics: metrics.clone(),
     };

@@ -181,6 +181,22 @@ pub enum Change {
         /// Whether the Pod's agent holds its session; None where nobody asks for an agent.
         session_ready: Option<bool>,
     },
+    /// Tell the application of a Pod that the Pod was given other labels and annotations: a call to the Pod itself.
+    TellApplication {
+        /// Name of the Pod.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
+    /// Write on a Pod that its application has reloaded them (uid and resourceVersion preconditions).
+    NoteReloaded {
+        /// Object name.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        resource_version: String,
+    },
     /// Say on a Pod that leaves whether it is drained.
     SetDrained {
         /// Object name.
@@ -209,11 +225,13 @@ impl Change {
             Self::NoteResized { .. } => "NoteResized",
             Self::SwitchService { .. } => "SwitchService",
             Self::SetInService { .. } => "SetInService",
+            Self::TellApplication { .. } => "TellApplication",
+            Self::NoteReloaded { .. } => "NoteReloaded",
             Self::SetDrained { .. } => "SetDrained",
         }
     }
 
-    /// Name of the object it writes; for a check, of the revision checked.
+    /// Name of the object it writes, or whose application it tells; for a check, of the revision checked.
     pub fn name(&self) -> &str {
         match self {
             Self::CreateRevision { name, .. }
@@ -226,6 +244,8 @@ impl Change {
             | Self::NoteResized { name, .. }
             | Self::SwitchService { name, .. }
             | Self::SetInService { name, .. }
+            | Self::TellApplication { name, .. }
+            | Self::NoteReloaded { name, .. }
             | Self::SetDrained { name, .. } => name,
             Self::CheckTemplate { revision } => revision,
         }

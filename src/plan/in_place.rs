@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::{package, resize, revision};
 use crate::{
-    api::names,
-    snapshot::{InPlace, Pod, Revision, resize::Amounts},
+    api::{names, rollout::UpdateMethod},
+    snapshot::{InPlace, Pod, Revision, in_place::Reload, resize::Amounts},
 };
 
 /// What differs between two revisions, where a Pod can be given it.
@@ -112,6 +112,20 @@ pub fn difference(from: &Value, to: &Value) -> Result<Difference, String> {
     Ok(found)
 }
 
+/// The same, where `update` permits Pods to be given it.
+///
+/// # Errors
+/// The field that they cannot be given, or that an application cannot reload.
+pub fn permitted(update: UpdateMethod, from: &Value, to: &Value) -> Result<Difference, String> {
+    let found = difference(from, to)?;
+    let (labels, annotations) = (found.labels.clone(), found.annotations.clone());
+    if update != UpdateMethod::HotReload || found == (Difference { labels, annotations, ..Difference::default() }) {
+        return Ok(found);
+    }
+    let image = found.images.keys().next().map(|name| format!("[{name}].image")).unwrap_or_default();
+    Err(format!("spec.template.spec.containers{image} differs, which an application cannot reload"))
+}
+
 fn cannot(field: &str) -> String {
     format!("{field} differs, which a Pod cannot be given in place")
 }
@@ -162,13 +176,13 @@ pub struct Patch {
     pub resize: Option<Value>,
 }
 
-/// What is written on a Pod of `from` to bring it to `to`.
+/// What is written on a Pod of `from` to bring it to `to`. `reloads`: that its application is to be told, too.
 ///
 /// # Errors
 /// See [`difference`].
-pub fn patch(pod: &Pod, from: &Revision, to: &Revision, now: Timestamp) -> Result<Patch, String> {
+pub fn patch(pod: &Pod, from: &Revision, to: &Revision, reloads: bool, now: Timestamp) -> Result<Patch, String> {
     let difference = difference(&from.data, &to.data)?;
-    let remembered = difference.remembered(pod, now);
+    let remembered = InPlace { reload: reloads.then(Reload::default), ..difference.remembered(pod, now) };
     let resize = difference.resizes().then(|| resize::patch(pod, &remembered.resources));
     let remembered = json!(remembered).to_string();
     let mut labels = difference.labels;
@@ -192,4 +206,12 @@ pub fn patch(pod: &Pod, from: &Revision, to: &Revision, now: Timestamp) -> Resul
         patch["spec"] = json!({"containers": containers});
     }
     Ok(Patch { pod: patch, resize })
+}
+
+/// What is written on a Pod whose application has reloaded what it was given. None: there is nothing to note.
+pub fn reloaded(pod: &Pod, now: Timestamp) -> Option<Value> {
+    let in_place = pod.in_place.clone().filter(|in_place| in_place.reload.is_some())?;
+    let noted = json!(InPlace { reload: Some(Reload { told_at: Some(now) }), ..in_place }).to_string();
+    let annotations = json!({names::ANNOTATION_IN_PLACE: noted});
+    Some(json!({"metadata": {"uid": pod.uid, "resourceVersion": pod.resource_version, "annotations": annotations}}))
 }

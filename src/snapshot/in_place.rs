@@ -24,6 +24,17 @@ pub struct InPlace {
     /// By name of the container: resources that it is given, until it is known to have them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub resources: BTreeMap<String, Amounts>,
+    /// Its application is to reload what it was given (`update: HotReload`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload: Option<Reload>,
+}
+
+/// What has become of a change in place that an application is to reload.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// When it was written down that the application has answered that it has; None: it is to be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_at: Option<Timestamp>,
 }
 
 /// A container as it was before.
@@ -79,10 +90,27 @@ impl Pod {
         self.in_place.as_ref().filter(|in_place| in_place.restarts()).map(|in_place| in_place.at)
     }
 
+    /// When it was last given another image, or something to reload.
+    pub(super) fn changed_at(&self) -> Option<Timestamp> {
+        let is_it = |in_place: &&InPlace| in_place.restarts() || in_place.reload.is_some();
+        self.in_place.as_ref().filter(is_it).map(|in_place| in_place.at)
+    }
+
     /// When what it runs was last given to it: as it was made, or in place.
     pub fn given_at(&self) -> Timestamp {
-        let in_place = self.in_place.as_ref().filter(|in_place| in_place.restarts() || self.resize.is_some());
-        in_place.map_or(self.created, |in_place| in_place.at.max(self.created))
+        let resized_at = self.in_place.as_ref().filter(|_| self.resize.is_some()).map(|in_place| in_place.at);
+        self.changed_at().or(resized_at).map_or(self.created, |at| at.max(self.created))
+    }
+
+    /// Since when its application has to be told that it was changed; None: it need not be.
+    pub fn untold_since(&self) -> Option<Timestamp> {
+        let in_place = self.in_place.as_ref()?;
+        in_place.reload.as_ref().filter(|reload| reload.told_at.is_none()).map(|_| in_place.at)
+    }
+
+    /// When its application had reloaded what it was given last.
+    pub fn told_at(&self) -> Option<Timestamp> {
+        self.in_place.as_ref()?.reload.as_ref()?.told_at
     }
 
     /// The first container that is not known to run what it was given. One of a Pod in service is: its gate was opened for that.
@@ -182,7 +210,7 @@ impl Pod {
         for name in changed.iter().filter(|name| !self.containers.iter().any(|container| container.name == **name)) {
             containers.insert((*name).to_owned(), Before { ran: Some(Ran::default()), ..Before::default() });
         }
-        InPlace { at: now, containers, resources: BTreeMap::new() }
+        InPlace { at: now, containers, resources: BTreeMap::new(), reload: None }
     }
 }
 

@@ -16,6 +16,7 @@ pub mod report;
 pub mod resize;
 pub mod revision;
 pub mod service;
+pub mod telling;
 pub mod template;
 pub mod wire;
 
@@ -33,6 +34,7 @@ pub use ranges::Ranges;
 pub use resize::Resize;
 pub use revision::Revision;
 pub use service::{Service, ServiceSeen, Services, Switched};
+pub use telling::Telling;
 pub use template::TemplateCheck;
 
 use crate::api::Rollout;
@@ -59,6 +61,8 @@ pub struct Snapshot {
     /// Refusals to give Pods a revision in place, by revision name; by [`ChangeRefusal::key_of`] where resources are part of it,
     /// which depends on the Pod's node.
     pub change_refusals: BTreeMap<String, ChangeRefusal>,
+    /// What applications were told, by uid of their Pods.
+    pub tellings: BTreeMap<String, Telling>,
     /// What the agents of these Pods tell.
     pub agents: Agents,
     /// The Services that the Rollout switches.

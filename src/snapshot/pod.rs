@@ -62,6 +62,8 @@ pub struct Pod {
     pub node: Option<String>,
     /// status.podIP.
     pub ip: Option<String>,
+    /// Its address is its node's.
+    pub on_host_network: bool,
     /// When one of its containers last started or ended.
     pub containers_changed_at: Option<Timestamp>,
     /// Init containers first, then containers, in the status' order.
@@ -181,9 +183,9 @@ impl Pod {
         self.created < at && self.restarted_at.is_none_or(|restarted_at| restarted_at < at)
     }
 
-    /// The same, and given no other image since: what it runs is of before.
+    /// The same, and given no other image since, nor anything to reload: what it runs is of before.
     pub fn runs_since_before(&self, at: Timestamp) -> bool {
-        self.precedes(at) && self.swapped_at().is_none_or(|swapped_at| swapped_at < at)
+        self.precedes(at) && self.changed_at().is_none_or(|changed_at| changed_at < at)
     }
 
     /// Live and Ready, and nobody is about to take it out of service: the kubelet follows the gate a moment later.

@@ -40,6 +40,8 @@ pub struct PodView {
 pub struct PodSpecView {
     /// nodeName.
     pub node_name: Option<String>,
+    /// hostNetwork.
+    pub host_network: bool,
     /// readinessGates.
     pub readiness_gates: Vec<PodReadinessGate>,
     /// terminationGracePeriodSeconds.
@@ -293,6 +295,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
         disruption,
         node: spec.node_name,
         ip: status.pod_ip,
+        on_host_network: spec.host_network,
         containers_changed_at,
         containers: init.chain(main).map(given).collect(),
         package,

@@ -8,7 +8,7 @@ use crate::{
     },
     plan::{
         Memory,
-        rollout::{Slot, Slots, failure_of},
+        rollout::{Slot, Slots, failure_of, reload},
     },
     snapshot::{ContainerState, Pod, PodPhase, Ranges, RefusalReason, Snapshot},
 };
@@ -32,6 +32,8 @@ pub enum State {
     Terminating,
     /// Its Pod is starting, or not ready for minReadySeconds yet.
     Starting,
+    /// It serves, and its application has yet to reload what its Pod was given.
+    Reloading,
     /// It is well, and runs another revision than it should. Not an exception: it awaits its turn.
     Outdated,
 }
@@ -45,6 +47,7 @@ impl State {
             Self::NotReady => "NotReady",
             Self::Terminating => "Terminating",
             Self::Starting => "Starting",
+            Self::Reloading => "Reloading",
             Self::Outdated => "Outdated",
         }
     }
@@ -115,7 +118,7 @@ fn trouble_of(snapshot: &Snapshot, slots: &Slots<'_>, slot: &Slot<'_>) -> Option
         let leaving = slot.terminating.first().or(slot.finished.first());
         return Some(trouble(leaving.map_or_else(|| missing(snapshot), |pod| leaving_state(pod, snapshot.now))));
     };
-    if let Some(problem) = pod_state(best, snapshot.rollout.spec.min_ready_seconds, snapshot.now) {
+    if let Some(problem) = pod_state(snapshot, best) {
         return Some(trouble(problem));
     }
     if !slot.opened && slot.pin.is_none() {
@@ -158,14 +161,19 @@ fn leaving_state(pod: &Pod, now: Timestamp) -> (State, String, String) {
     (State::Missing, reason, pod.message.clone().unwrap_or_default())
 }
 
-/// `(state, reason, message)` of a Pod that is not available, or has yet to get its resources; else None.
-pub fn pod_state(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<(State, String, String)> {
+/// `(state, reason, message)` of a Pod that is not available, has yet to get its resources, or whose application has yet to reload;
+/// None when it is well.
+pub fn pod_state(snapshot: &Snapshot, pod: &Pod) -> Option<(State, String, String)> {
+    let (min_ready_seconds, now) = (snapshot.rollout.spec.min_ready_seconds, snapshot.now);
     if !pod.is_live() {
         return Some(leaving_state(pod, now));
     }
     if let Some(failure) = failure_of(pod) {
         let state = if failure.counts(now) { State::Failed } else { State::NotReady };
         return Some((state, failure.reason, failure.message));
+    }
+    if let Some(failure) = reload::failure(snapshot, pod).filter(|failure| failure.counts(now)) {
+        return Some((State::Failed, failure.reason, failure.message));
     }
     if let Some(message) = &pod.unschedulable {
         return Some((State::NotReady, "Unschedulable".into(), message.clone()));
@@ -177,7 +185,10 @@ pub fn pod_state(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<(S
         let message = format!("container {} has yet to run its new image", transit.container);
         return Some((State::Starting, "ChangedInPlace".into(), message));
     }
-    match pod.available_later(min_ready_seconds, now) {
+    if let Some(message) = reload::in_words(snapshot, pod).filter(|_| pod.is_ready()) {
+        return Some((State::Reloading, String::new(), message));
+    }
+    match pod.available_later(min_ready_seconds, now).or_else(|| reload::ripe_later(snapshot, pod)) {
         Some(at) => Some((State::Starting, "MinReadySeconds".into(), format!("ready; available at {}", seconds(at).0))),
         None if pod.is_ready() => None,
         None => Some(not_ready(pod)),

@@ -39,7 +39,7 @@ pub struct Instance {
     /// Whether spec.pins say so.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
-    /// Available, Starting, NotReady, Failed, Terminating or Missing.
+    /// Available, Starting, Reloading, NotReady, Failed, Terminating or Missing.
     pub state: &'static str,
     /// One CamelCase word, Kubernetes' own where there is one.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -93,7 +93,7 @@ fn of_slot(snapshot: &Snapshot, slot: Option<&Slot<'_>>, index: i32) -> Instance
 }
 
 fn of_pod(snapshot: &Snapshot, slot: Option<&Slot<'_>>, pod: &Pod) -> Instance {
-    let troubled = pod_state(pod, snapshot.rollout.spec.min_ready_seconds, snapshot.now);
+    let troubled = pod_state(snapshot, pod);
     let (state, reason, message) = troubled
         .map_or(("Available", String::new(), String::new()), |(state, reason, message)| {
             (state.as_str(), reason, message)
@@ -123,7 +123,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plan::rollout::tests::fixture::Fixture;
+    use crate::{
+        plan::rollout::tests::fixture::Fixture,
+        snapshot::{InPlace, in_place::Reload},
+    };
+
+    /// It serves, at what it should be, and its application has yet to answer.
+    #[test]
+    fn who_reloads_says_so() {
+        let settings = json!({"httpPost": {"path": "/reload", "port": 8080}});
+        let spec = json!({"strategy": {"update": "HotReload", "hotReload": settings}});
+        let mut snapshot = Fixture::new("b a", 'b', spec).snapshot;
+        let reload = Some(Reload::default());
+        snapshot.pod_mut(0).in_place =
+            Some(InPlace { at: snapshot.now, containers: [].into(), resources: [].into(), reload });
+        let told = instances(&snapshot);
+        assert_eq!((told[0].state, told[1].state), ("Reloading", "Available"));
+        assert_eq!(told[0].message, "its application has yet to answer POST :8080/reload with 200");
+    }
 
     /// X2: version, target, state and last error of each.
     #[test]

@@ -2,7 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    api::rollout::Pause,
+    api::rollout::{Pause, UpdateMethod},
     plan::{
         Change, Hold, HoldReason, Memory, PodReason, RevisionMark, in_place, revision,
         rollout::{
@@ -66,7 +66,7 @@ pub struct Switch {
 /// What happens to some instances.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
-    /// create, replace, change, delete, restart, pin or unpin.
+    /// create, replace, change, reload, delete, restart, pin or unpin.
     pub verb: &'static str,
     /// The instances.
     pub instances: Ranges,
@@ -93,6 +93,8 @@ pub enum Way {
     Untouched,
     /// The same, with other resources.
     Resized,
+    /// The same, and its application is told.
+    Reloads,
 }
 
 impl Action {
@@ -308,7 +310,9 @@ impl Scribe {
 
     fn action(&self, slot: i32, done: &Done, world: &World, is_pinned: bool) -> Action {
         let snapshot = &world.snapshot;
+        let update = snapshot.rollout.spec.strategy.update;
         let way = match done {
+            Done { changed: Some(_), .. } if update == UpdateMethod::HotReload => Way::Reloads,
             Done { changed: Some((_, way)), .. } => *way,
             Done { deleted: Some(_), created: Some(_), created_first, .. } => {
                 if *created_first && self.before.0.contains(&slot) { Way::Surge } else { Way::OldFirst }
@@ -320,6 +324,7 @@ impl Scribe {
             (Some(PodReason::Pin), _) if is_pinned => "pin",
             (Some(PodReason::Pin), _) => "unpin",
             (_, Way::InPlace | Way::Untouched | Way::Resized) => "change",
+            (_, Way::Reloads) => "reload",
             (_, Way::Surge | Way::OldFirst) => "replace",
             (_, Way::Alone) if done.created.is_some() => "create",
             (_, Way::Alone) => "delete",
@@ -327,8 +332,8 @@ impl Scribe {
         let data = |name: &String| snapshot.revisions.iter().find(|r| r.name == *name).map(|r| &r.data);
         let to = done.changed.as_ref().map(|(to, _)| to).or(done.created.as_ref()).and_then(data);
         let from = done.deleted.as_ref().and_then(data);
-        let asks = snapshot.rollout.spec.strategy.update.is_in_place() && verb != "restart";
-        let difference = from.zip(to).filter(|_| asks).map(|(from, to)| in_place::difference(from, to));
+        let asks = update.is_in_place() && verb != "restart";
+        let difference = from.zip(to).filter(|_| asks).map(|(from, to)| in_place::permitted(update, from, to));
         Action {
             verb,
             instances: [slot].into_iter().collect(),
@@ -336,7 +341,7 @@ impl Scribe {
             way,
             why: match difference {
                 Some(Err(why)) => why,
-                Some(Ok(_)) if done.is_ungated => {
+                Some(Ok(_)) if done.is_ungated && update.restarts() => {
                     "it was made without the readiness gate that changes in place need".into()
                 }
                 _ => done.held.clone().unwrap_or_default(),

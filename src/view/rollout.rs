@@ -7,7 +7,7 @@ use crate::{
     api::{Condition, ConditionStatus, ConditionType, RolloutStatus, names, status::Display},
     plan::{
         Memory, revision,
-        rollout::{Slot, Slots},
+        rollout::{Slot, Slots, reload},
     },
     snapshot::{Pod, Ranges, Revision, Snapshot},
     status::instances::{State, pod_state, says_little},
@@ -118,7 +118,9 @@ impl Painter<'_> {
             ..Display::default()
         });
         let effective = status.effective_revision.as_deref();
-        let at_it = |pod: &&Pod| Some(pod.revision.as_str()) == effective && self.is_available(pod);
+        let has_reloaded = |pod: &Pod| reload::in_words(self.snapshot, pod).is_none();
+        let at_it =
+            |pod: &&Pod| Some(pod.revision.as_str()) == effective && self.is_available(pod) && has_reloaded(pod);
         let is_done = |slot: &&Slot<'_>| match slot.pin {
             Some(_) => self.slots.is_in_place(slot),
             None => slot.live.first().is_some_and(at_it),
@@ -244,7 +246,7 @@ impl Painter<'_> {
     }
 
     fn state_of(&self, pod: &Pod) -> Option<(State, String, String)> {
-        pod_state(pod, self.snapshot.rollout.spec.min_ready_seconds, self.snapshot.now)
+        pod_state(self.snapshot, pod)
     }
 
     /// All Pods while there are few in the whole tree; else those that are not well, and how many are.
@@ -274,7 +276,7 @@ impl Painter<'_> {
             Some((state, reason, _)) => {
                 let tone = match (state, reason.as_str()) {
                     (State::NotReady, reason) if says_little(reason) => Tone::Working,
-                    (State::Starting, _) => Tone::Working,
+                    (State::Starting | State::Reloading, _) => Tone::Working,
                     (State::NotReady, "Unschedulable") | (State::Terminating, _) => Tone::Waiting,
                     (State::Outdated, _) => Tone::Neutral,
                     (State::Failed | State::NotReady | State::Missing, _) => Tone::Bad,

@@ -121,7 +121,7 @@ pub fn available_min(spec: &RolloutSpec) -> i32 {
 /// The same, also where Pods are changed in place: what people are told.
 pub fn fewest_available(spec: &RolloutSpec) -> i32 {
     let of_replacements = available_min(spec);
-    if in_place::is_chosen(&spec.strategy) {
+    if in_place::is_chosen(&spec.strategy) && spec.strategy.update.restarts() {
         of_replacements.min(in_place::available_min(spec))
     } else {
         of_replacements

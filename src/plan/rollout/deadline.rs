@@ -54,14 +54,14 @@ fn is_stopped(view: &View<'_>, behind: &[i32]) -> bool {
 fn deadline(view: &View<'_>) -> Option<Timestamp> {
     let from = view.memory.batch.as_ref()?.deadline_from.as_ref()?.0;
     let min_ready_seconds = view.spec().min_ready_seconds;
-    let progress = view
-        .slots
-        .unpinned()
-        .filter(|slot| slot.opened)
+    let opened = || view.slots.unpinned().filter(|slot| slot.opened);
+    let told = opened().flat_map(|slot| at_effective(view, slot)).filter_map(Pod::told_at);
+    let progress = opened()
         .flat_map(|slot| at_effective(view, slot))
         .filter(|pod| pod.in_transit(view.now()).is_none())
         .filter_map(|pod| pod.available_at(min_ready_seconds).filter(|at| *at <= view.now()))
         .chain(agents::handed_over_at(view.snapshot))
+        .chain(told)
         .max();
     Some(after(progress.map_or(from, |at| at.max(from)), seconds_allowed(view)))
 }

@@ -2,7 +2,7 @@
 //! are replaced and count for nothing.
 use jiff::Timestamp;
 
-use super::{Alarm, View, after, agents, deadline, lineage, package, reached, slots::Slot};
+use super::{Alarm, View, after, agents, deadline, lineage, package, reached, reload, slots::Slot};
 use crate::{
     api::{Time, bounds::RANGES_CHARS_MAX, rollout::OnFailure, status::Failed},
     snapshot::{ContainerState, Pod, PodPhase, Ranges},
@@ -238,7 +238,8 @@ fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> 
     for slot in opened {
         let changed = slot.live.iter().chain(&slot.finished).filter(|pod| Some(pod.revision.as_str()) == effective);
         let mut failures = changed.filter_map(|pod| {
-            let failure = failure_of(pod).or_else(|| agents::failure(view.snapshot, pod))?;
+            let told = || reload::failure(view.snapshot, pod).or_else(|| agents::failure(view.snapshot, pod));
+            let failure = failure_of(pod).or_else(told)?;
             let forgiven = retried_at.is_some_and(|at| pod.runs_since_before(at)); // it is being replaced
             let counts = !forgiven && failure.at.is_none_or(|at| alarm.passed(at));
             counts.then_some((slot.index, (failure.reason, named(view, slot.index, &failure.message))))
@@ -246,7 +247,8 @@ fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> 
         found.extend(failures.next());
     }
     for slot in deadline::late(view, alarm) {
-        let state = view.slots.wanted_at(slot).and_then(super::slots::Slot::cause);
+        let state = |slot: &Slot<'_>| slot.cause().or_else(|| reload::in_words(view.snapshot, slot.live.first()?));
+        let state = view.slots.wanted_at(slot).and_then(state);
         let state = state.map(|state| format!(" ({state})")).unwrap_or_default();
         let message = format!("not available within {} s{state}", view.spec().progress_deadline_seconds);
         if found.binary_search_by_key(&slot, |(known, _)| *known).is_err() {

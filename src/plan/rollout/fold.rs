@@ -6,12 +6,20 @@ use jiff::Timestamp;
 
 use super::{after, failure_of, plan};
 use crate::{
-    api::{Rollout, RolloutStatus, names::LABEL_REVISION, rollout::Approve, status::BatchStatus},
+    api::{
+        Rollout, RolloutStatus,
+        names::LABEL_REVISION,
+        rollout::{Approve, UpdateMethod},
+        status::BatchStatus,
+    },
     plan::{
         change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark},
         in_place, revision,
     },
-    snapshot::{InPlace, Pod, PodPhase, Resize, Revision, ServiceSeen, Snapshot, TemplateCheck, listener_set::PodEnds},
+    snapshot::{
+        InPlace, Pod, PodPhase, Resize, Revision, ServiceSeen, Snapshot, Telling, TemplateCheck, in_place::Reload,
+        listener_set::PodEnds,
+    },
 };
 
 /// Steps after which a fold gives up: ten writes a slot at the most slots, and some.
@@ -24,7 +32,7 @@ pub struct World {
     pub snapshot: Snapshot,
     /// Seconds from a Pod's creation to its readiness.
     pub ready_seconds: i64,
-    /// Pods named here never become ready by themselves (by revision name).
+    /// Pods named here never become ready by themselves, nor reload what they are given (by revision name).
     pub broken: Vec<String>,
     created: u64,
     ready_at: BTreeMap<String, Timestamp>,
@@ -197,6 +205,13 @@ impl World {
                     }
                 }
             }
+            Change::TellApplication { uid, .. } => self.tell(uid),
+            Change::NoteReloaded { uid, resource_version, .. } => {
+                if let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) {
+                    pod.in_place.iter_mut().for_each(|it| it.reload = Some(Reload { told_at: Some(now) }));
+                    pod.resource_version.push('t');
+                }
+            }
             Change::SetDrained { uid, resource_version, busy, .. } => {
                 if let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) {
                     pod.drained = Some(busy.is_empty());
@@ -223,8 +238,9 @@ impl World {
         let version = revision::version(wanted);
         (pod.revision, pod.version) = (to.to_owned(), version);
         pod.resource_version.push('i');
-        if difference.restarts() || difference.resizes() {
-            pod.in_place = Some(difference.remembered(pod, now));
+        let reload = (self.snapshot.rollout.spec.strategy.update == UpdateMethod::HotReload).then(Reload::default);
+        if reload.is_some() || difference.restarts() || difference.resizes() {
+            pod.in_place = Some(InPlace { reload, ..difference.remembered(pod, now) });
         }
         pod.resize = difference.resizes().then_some(Resize::Due).or(pod.resize.take());
         if !difference.images.is_empty() {
@@ -250,6 +266,18 @@ impl World {
         if !self.broken.contains(&pod.revision) {
             self.ready_at.insert(uid.to_owned(), after(now, self.ready_seconds));
         }
+    }
+
+    /// The application answers at once.
+    fn tell(&mut self, uid: &str) {
+        let now = self.snapshot.now;
+        let Some(pod) = self.snapshot.pods.iter().find(|pod| pod.uid == uid) else { return };
+        let Some(of) = pod.untold_since() else { return };
+        let tries = self.snapshot.tellings.get(uid).filter(|telling| telling.of == of).map_or(0, |it| it.tries) + 1;
+        let is_broken = self.broken.contains(&pod.revision);
+        let answer = Some(if is_broken { Err("answered 503".to_owned()) } else { Ok(()) });
+        let telling = Telling { of, began_at: now, tries, is_on: false, answer };
+        self.snapshot.tellings.insert(uid.to_owned(), telling);
     }
 
     fn mark(&mut self, name: &str, mark: &RevisionMark) {
@@ -278,7 +306,7 @@ impl World {
         self.created += 1;
         let uid = format!("new-{}", self.created);
         let data = self.snapshot.revisions.iter().find(|known| known.name == revision).map(|known| &known.data);
-        let is_gated = self.snapshot.rollout.spec.strategy.update.is_in_place();
+        let is_gated = self.snapshot.rollout.spec.strategy.update.restarts();
         let pod = Pod {
             name: name.to_owned(),
             uid: uid.clone(),
@@ -308,6 +336,7 @@ impl World {
             disruption: None,
             node: None,
             ip: None,
+            on_host_network: false,
             containers_changed_at: None,
             containers: Vec::new(),
             package: None,

@@ -7,7 +7,7 @@ use crate::{
         IntOrPercent, RolloutSpec,
         rollout::{Strategy, StrategyType, UpdateMethod},
     },
-    plan::{Change, in_place::difference},
+    plan::{Change, in_place::permitted},
     snapshot::{ChangeRefusal, Pod, Revision, Snapshot},
 };
 
@@ -33,9 +33,9 @@ pub(super) fn way(snapshot: &Snapshot, from: &str, to: &Revision) -> Way {
     }
     let known = snapshot.revisions.iter().rev().find(|revision| revision.name == from);
     let found = known.ok_or_else(|| format!("ControllerRevision {from} is gone, what differs is not known"));
-    match found.and_then(|from| difference(&from.data, &to.data)) {
+    match found.and_then(|from| permitted(strategy.update, &from.data, &to.data)) {
         Ok(difference) => Way::InPlace { restarts: difference.restarts(), resizes: difference.resizes() },
-        Err(_) if strategy.update == UpdateMethod::InPlaceIfPossible => Way::Replace,
+        Err(_) if strategy.update != UpdateMethod::InPlaceOnly => Way::Replace,
         Err(why) => Way::None(format!(
             "{why}; spec.strategy.update is InPlaceOnly: change it to InPlaceIfPossible, or that field back"
         )),
@@ -63,7 +63,7 @@ pub(super) fn is_chosen(strategy: &Strategy) -> bool {
         _ if strategy.type_ != StrategyType::Batched => false,
         UpdateMethod::Replace => false,
         UpdateMethod::InPlaceIfPossible => !none_may_miss,
-        UpdateMethod::InPlaceOnly => true,
+        UpdateMethod::InPlaceOnly | UpdateMethod::HotReload => true,
     }
 }
 

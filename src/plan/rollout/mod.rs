@@ -8,7 +8,8 @@
 //!    [`resize`]: how it comes to other resources; [`recreate`]: never beside another revision; [`blue_green`]: a whole second
 //!    set, and the switch of a Service to it;
 //! 7. [`digests`], [`package`]: what a revision came to when it first ran, for those that run it later;
-//! 8. [`agents`]: which of these first hand their listeners over, and which Pods are in service.
+//! 8. [`agents`]: which of these first hand their listeners over, and which Pods are in service;
+//! 9. [`reload`]: which applications are told that their Pods were changed.
 //!
 //! When what must be remembered differs from what status says, nothing else is done: the write comes first, what
 //! follows from it with the next look.
@@ -28,6 +29,7 @@ mod memory;
 mod package;
 mod pins;
 mod recreate;
+pub mod reload;
 mod resize;
 mod slots;
 #[cfg(test)]

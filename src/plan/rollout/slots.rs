@@ -11,7 +11,7 @@ use super::{
     lineage::Lineage,
     package::Bound,
     pins::Target,
-    reached, recreate, replicas, resize,
+    reached, recreate, reload, replicas, resize,
 };
 use crate::{
     api::rollout::{OnFailure, Pin},
@@ -56,7 +56,8 @@ impl Renewal<'_> {
         self.restart_at.is_some_and(|at| pod.precedes(at))
             || self.packages.differs_from(pod)
             || self.given_up.contains(pod.uid.as_str())
-            || (retry.is_some() && (!pod.is_ready() || failure::failure_of(pod).is_some()))
+            || (retry.is_some()
+                && (!pod.is_ready() || failure::failure_of(pod).is_some() || pod.untold_since().is_some()))
     }
 }
 
@@ -266,7 +267,7 @@ impl<'a> Slots<'a> {
     /// [`Self::is_done`], whatever its listeners do.
     pub fn is_in_place(&self, slot: &Slot<'_>) -> bool {
         let is_there = |pod: &Pod| pod.is_available(self.min_ready_seconds, self.now) && pod.resize.is_none();
-        slot.fresh && slot.live.len() == 1 && is_there(slot.live[0])
+        slot.fresh && slot.live.len() == 1 && is_there(slot.live[0]) && reload::is_done(self.snapshot, slot.live[0])
     }
 
     /// In a word or two, why it is not done.
@@ -287,7 +288,11 @@ impl<'a> Slots<'a> {
         if let Some(transit) = best.in_transit(self.now) {
             return format!("container {} has yet to run its new image", transit.container);
         }
-        match best.available_later(self.min_ready_seconds, self.now) {
+        if let Some(reload) = reload::in_words(self.snapshot, best).filter(|_| best.is_ready()) {
+            return reload;
+        }
+        let ripe_later = || reload::ripe_later(self.snapshot, best);
+        match best.available_later(self.min_ready_seconds, self.now).or_else(ripe_later) {
             Some(at) => format!("ready, available at {}", failure::seconds(at).0),
             None if self.awaits_listeners(slot) => "its listeners move".into(),
             None if best.is_ready() && slot.live.len() == 1 => "its listeners start".into(),

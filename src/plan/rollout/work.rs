@@ -12,7 +12,7 @@ use super::{
     gates,
     in_place::{self, Way},
     recreate::{self, Alive},
-    resize,
+    reload, resize,
     slots::Slot,
 };
 use crate::{
@@ -407,6 +407,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let drained = agents::drained(self.view.snapshot, &leaving, &self.changes);
         self.changes.extend(drained);
         resize::carry_on(self.view.snapshot, &mut self.changes, self.alarm);
+        let told = reload::tell(self.view.snapshot, &self.changes, self.alarm);
+        self.changes.extend(told);
         let (hold, aside) = (self.hold, self.aside);
         Work { changes: self.changes, attempts: self.attempts.remembered(), leaving, hold, aside }
     }

@@ -295,6 +295,7 @@ impl Index {
             template_checks: recollection.template_checks.clone(),
             create_refusal: recollection.create_refusal.clone(),
             change_refusals: recollection.change_refusals.clone(),
+            tellings: BTreeMap::new(),
             agents: Agents::Unknown,
             services: self.services.of(key, rollout, recollection),
             now,

@@ -223,6 +223,45 @@ fn blue_green_names_its_services() {
 }
 
 #[test]
+fn hot_reload_says_where_applications_are_told() {
+    let strategy = |strategy: Value| [("/spec/strategy", strategy)];
+    let settings = json!({"httpPost": {"path": "/reload", "port": 8080}});
+    let both = "spec.strategy: update HotReload and hotReload, which says where applications are told, belong together";
+    assert_refused(&strategy(json!({"update": "HotReload"})), &[both]);
+    assert_refused(&strategy(json!({"hotReload": settings})), &[both]);
+    assert_refused(&strategy(json!({"update": "InPlaceOnly", "maxUnavailable": 1, "hotReload": settings})), &[both]);
+    let of = |settings: &Value| strategy(json!({"update": "HotReload", "hotReload": settings}));
+    assert_refused(&of(&json!({})), &["spec.strategy.hotReload.httpPost: Required value"]);
+    for port in [0, 65_536] {
+        assert_refused(
+            &of(&json!({"httpPost": {"path": "/", "port": port}})),
+            &["spec.strategy.hotReload.httpPost.port"],
+        );
+    }
+    let path =
+        "spec.strategy.hotReload.httpPost.path must begin with / and be as it stands in a request, such as /reload";
+    for wrong in ["reload", "//a b", "/a#b", "http://elsewhere/"] {
+        assert_refused(&of(&json!({"httpPost": {"path": wrong, "port": 8080}})), &[path]);
+    }
+    let long = json!({"httpPost": {"path": format!("/{}", "a".repeat(1_024)), "port": 8080}});
+    assert_refused(&of(&long), &["spec.strategy.hotReload.httpPost.path"]);
+    let never = json!({"httpPost": {"path": "/", "port": 8080}, "timeoutSeconds": 0});
+    assert_refused(&of(&never), &["spec.strategy.hotReload.timeoutSeconds"]);
+    let type_ = "spec.strategy: update changes Pods one by one and is for type Batched";
+    assert_refused(&strategy(json!({"type": "Recreate", "update": "HotReload", "hotReload": settings})), &[type_]);
+    let [(strategy, value)] = of(&settings);
+    let network = "remove spec.template.spec.hostNetwork, or set update to InPlaceIfPossible and remove hotReload";
+    assert_refused(&[(strategy, value.clone()), ("/spec/template/spec/hostNetwork", json!(true))], &[network]);
+    let mut object = web();
+    object["spec"]["strategy"] = value;
+    object["spec"]["template"]["spec"]["hostNetwork"] = json!(false);
+    let output = kubectl_with(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &object);
+    assert!(output.status.success(), "{output:?}");
+    let made: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(made["spec"]["strategy"]["hotReload"]["timeoutSeconds"], 180);
+}
+
+#[test]
 fn names_that_leave_no_room_for_those_of_pods_are_refused() {
     let sentence = "metadata.name must be a DNS label that starts with a letter, of at most 40 characters";
     assert_refused(&[("/metadata/name", json!("a".repeat(41)))], &[sentence]);

@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use super::{
+    applications::Applications,
     faults::{Mishap, Network, Networks, Weather, orders},
     listeners::{self, Listeners},
     oracles::{
@@ -88,6 +89,7 @@ struct History<'s> {
     blows: BTreeMap<String, UnboundedSender<Blow>>,
     tasks: JoinSet<()>,
     listeners: Option<Listeners>,
+    applications: Applications,
 }
 
 impl<'s> History<'s> {
@@ -97,6 +99,8 @@ impl<'s> History<'s> {
         let server = ApiServer::new(Options::new(scenario.numbers, clock.clone()));
         let skews: Vec<Skew> = scenario.operators.iter().map(|(skew, _)| *skew).chain([Skew::NONE]).collect();
         let judge = Judge::new(&trace, clock.clone(), skews, scenario.faults.oldest_view());
+        // Numbers that nothing else depends on.
+        let applications = Applications::new(&trace, fastrand::Rng::with_seed(scenario.numbers ^ (5 << 48)));
         Self {
             scenario,
             trace,
@@ -110,6 +114,7 @@ impl<'s> History<'s> {
             blows: BTreeMap::new(),
             tasks: JoinSet::new(),
             listeners: None,
+            applications,
         }
     }
 
@@ -176,6 +181,9 @@ impl<'s> History<'s> {
             (self.listeners, ends) = (Some(agents), Some(ended));
             self.judge.docket().has_agents = true;
         }
+        let are_told = self.scenario.rollout["spec"]["strategy"]["update"] == "HotReload";
+        let applications = Some(self.applications.clone()).filter(|_| are_told);
+        self.judge.docket().applications.clone_from(&applications);
         let (commits, told) = mpsc::unbounded_channel();
         let (orders, ordered) = mpsc::unbounded_channel();
         let (judge, trace, agents) = (self.judge.clone(), self.trace.clone(), self.listeners.clone());
@@ -186,6 +194,9 @@ impl<'s> History<'s> {
             judge.docket().committed(commit);
             if let Some(agents) = &agents {
                 agents.committed(commit);
+            }
+            if let Some(applications) = &applications {
+                applications.committed(commit);
             }
             let _ = commits.send(commit.clone());
         });
@@ -214,6 +225,7 @@ impl<'s> History<'s> {
                 skew: *skew,
                 epoch: self.epoch,
                 rng: self.rng.fork(),
+                post: self.applications.post(),
                 restarts_in_place: *restarts_in_place,
                 alive: self.alive.clone(),
             };

@@ -2,15 +2,18 @@
 //! simulated world, users and everything that may go wrong. One seed is one history; the same seed gives the same trace.
 //!
 //! - [`scenario`]: what a seed decides; [`users`], [`faults`], [`world`], [`process`]: who makes it happen;
+//! - [`applications`]: what is told to Pods with `update: HotReload`;
 //! - [`listeners`]: ListenerSets and the real agents, for seeds with listeners;
 //! - [`oracles`]: what must hold of every request and write, and at the end;
 //! - [`history`]: one run; [`replay`], [`trace`]: what a person sees of it.
 //!
 //! `make simulate SEEDS=1000` runs random seeds, `make simulate SEED=17` prints one, both with PINS=1 with pinned instances,
 //! with IN_PLACE=1 with Pods that are changed in place, with RESOURCES=1 also by other resources, with STRATEGIES=1 with Recreate or BlueGreen,
+//! with HOT_RELOAD=1 with applications that are told of versions,
 //! with LISTENERS=1 with listeners, which take ten times as long. What cannot be simulated: a process
 //! that stands still keeps its timers (its requests leave later, answers and events reach it later); all processes measure
 //! durations by one clock, only their times of day differ.
+mod applications;
 mod faults;
 mod history;
 mod listeners;
@@ -39,7 +42,7 @@ use self::{
     scenario::{Scenario, TELLINGS, story},
 };
 
-/// Seeds that have found a bug: `seed  # bug`, or with `listeners`, `pins`, `in-place`, `strategies` before the `#`, one a line.
+/// Seeds that have found a bug: `seed  # bug`, or with `listeners`, `pins`, `in-place`, `strategies`, `hot-reload` before the `#`, one a line.
 const REGRESSIONS: &str = include_str!("seeds.txt");
 /// Random seeds, unless `SEEDS` says how many.
 const RANDOM_SEEDS: usize = 20;
@@ -64,16 +67,20 @@ struct Extras {
     resources: bool,
     /// Strategy Recreate or BlueGreen.
     strategies: bool,
+    /// Applications are told of other labels and annotations.
+    hot_reload: bool,
 }
 
 impl Extras {
-    const NONE: Self = Self { listeners: false, pins: false, in_place: false, resources: false, strategies: false };
+    const NONE: Self =
+        Self { listeners: false, pins: false, in_place: false, resources: false, strategies: false, hot_reload: false };
     const LISTENERS: Self = Self { listeners: true, ..Self::NONE };
     const LISTENERS_IN_PLACE: Self = Self { in_place: true, ..Self::LISTENERS };
     const PINS: Self = Self { pins: true, ..Self::NONE };
     const IN_PLACE: Self = Self { in_place: true, ..Self::PINS };
     const RESOURCES: Self = Self { resources: true, ..Self::IN_PLACE };
     const STRATEGIES: Self = Self { strategies: true, ..Self::NONE };
+    const HOT_RELOAD: Self = Self { hot_reload: true, ..Self::PINS };
 
     /// What the command line asks for.
     fn asked() -> Self {
@@ -84,6 +91,7 @@ impl Extras {
             in_place: is_set("IN_PLACE") || is_set("RESOURCES"),
             resources: is_set("RESOURCES"),
             strategies: is_set("STRATEGIES"),
+            hot_reload: is_set("HOT_RELOAD"),
         }
     }
 
@@ -95,6 +103,7 @@ impl Extras {
             (self.in_place, " IN_PLACE=1"),
             (self.resources, " RESOURCES=1"),
             (self.strategies, " STRATEGIES=1"),
+            (self.hot_reload, " HOT_RELOAD=1"),
         ];
         words.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).collect()
     }
@@ -183,6 +192,7 @@ fn seeds_that_found_bugs_find_none() {
             in_place: has("in-place") || has("resources"),
             resources: has("resources"),
             strategies: has("strategies"),
+            hot_reload: has("hot-reload"),
         };
         Some((number, extras))
     };
@@ -227,6 +237,11 @@ fn random_seeds_in_place_break_no_promise() {
 #[test]
 fn random_seeds_with_resources_break_no_promise() {
     run_random(RANDOM_SEEDS, Extras::RESOURCES);
+}
+
+#[test]
+fn random_seeds_with_hot_reload_break_no_promise() {
+    run_random(RANDOM_SEEDS, Extras::HOT_RELOAD);
 }
 
 /// B1 B3

@@ -7,6 +7,7 @@ use std::{
 };
 
 use baton::{
+    apply::applications::Post,
     operator::{
         clock::Clock,
         metrics::Metrics,
@@ -76,6 +77,8 @@ pub struct Operator {
     pub skew: Skew,
     pub epoch: Timestamp,
     pub rng: fastrand::Rng,
+    /// How applications are called.
+    pub post: Post,
     /// It restarts within its Pod, and knows that it is alone there; else each start is a Pod of its own.
     pub restarts_in_place: bool,
     /// Names of the processes that are alive.
@@ -145,6 +148,7 @@ impl Operator {
             clock: self.skew.clock(self.epoch, self.trace.start()),
             // A machine that sleeps is beyond a simulation whose processes share one clock for durations.
             time_since_boot: || Duration::ZERO,
+            post: self.post.clone(),
             rng: self.rng.fork(),
             metrics: Metrics::default(),
         }

@@ -11,7 +11,7 @@ use super::{
     listeners,
     process::Skew,
     users::{Act, Deed},
-    versions::{BAD, Behaviour, GOOD},
+    versions::{BAD, Behaviour, GOOD, VERSION, version_of},
     world::MAY_BE_INFEASIBLE,
 };
 
@@ -88,11 +88,25 @@ impl Scenario {
         if extras.resources {
             give_resources(&mut ways_rng, &mut rollout);
         }
+        if extras.hot_reload {
+            let strategy = &mut rollout["spec"]["strategy"];
+            strategy["update"] = json!("HotReload");
+            strategy["hotReload"] = json!({"httpPost": {"path": "/reload", "port": 80}, "timeoutSeconds": 90});
+            let template = &mut rollout["spec"]["template"];
+            let version = version_of(template).to_owned();
+            template["metadata"]["annotations"] = json!({VERSION: version});
+            template["spec"]["containers"][0]["image"] = json!(format!("example.local/web:{}", Behaviour::Good.tag(0)));
+        }
         if extras.strategies {
             rollout["spec"]["strategy"] = all_at_once(&mut ways_rng, &rollout["spec"]["strategy"]);
             deeds = with_keys_taken(&mut ways_rng, deeds);
         }
-        let skews = [0; 3].map(|_| skew(&mut own));
+        let mut skews = [0; 3].map(|_| skew(&mut own));
+        if extras.hot_reload {
+            // The time-out counts from what the clock of one operator said, by that of another.
+            skews =
+                skews.map(|it| Skew { offset_millis: it.offset_millis % 3_000, drift_micros: it.drift_micros % 200 });
+        }
         let count = if is_undisturbed { 1 } else { own.usize(2..=3) };
         let restarts = [0; 3].map(|_| own.bool());
         let node_skew = skew(&mut own);

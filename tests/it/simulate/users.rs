@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     scenario::{ROLLOUT, Scenario},
     trace::Trace,
-    versions::Behaviour,
+    versions::{Behaviour, VERSION},
 };
 use crate::fake_apiserver::{
     actor::Actor,
@@ -248,17 +248,29 @@ pub fn image_of_pin(actor: &Actor, rollout: &Object, pin: &Value) -> Option<Stri
     let name = pin["revision"].as_str().or(pin["base"].as_str())?;
     let revision = actor.get(&CONTROLLER_REVISIONS, ROLLOUT.0, name)?;
     let is_ours = revision["metadata"]["ownerReferences"][0]["uid"] == rollout.uid() && !revision.is_terminating();
-    let own = revision["data"]["template"]["spec"]["containers"][0]["image"].as_str();
-    pin["images"]["app"].as_str().or(own).filter(|_| is_ours).map(str::to_owned)
+    let template = &revision["data"]["template"];
+    let (told, own) = (&template["metadata"]["annotations"][VERSION], &template["spec"]["containers"][0]["image"]);
+    told.as_str().or(pin["images"]["app"].as_str()).or(own.as_str()).filter(|_| is_ours).map(str::to_owned)
 }
 
+/// Where applications are told of versions, another image comes with each third.
 fn deploy(rollout: &mut Value, tag: &str) {
-    let container = &mut rollout["spec"]["template"]["spec"]["containers"][0];
-    container["image"] = json!(format!("example.local/web:{tag}"));
+    let version = json!(format!("example.local/web:{tag}"));
+    let number: u32 = tag.split('-').next().and_then(|number| number.parse().ok()).unwrap_or_default();
+    let template = &mut rollout["spec"]["template"];
+    let container = &mut template["spec"]["containers"][0];
     if container["resources"].is_object() {
-        let number: u32 = tag.split('-').next().and_then(|number| number.parse().ok()).unwrap_or_default();
         container["resources"] = json!({"requests": {"cpu": (number % 3 + 1).to_string()}});
     }
+    if !template["metadata"]["annotations"][VERSION].is_string() {
+        template["spec"]["containers"][0]["image"] = version;
+        return;
+    }
+    if number % 3 == 2 {
+        template["spec"]["containers"][0]["image"] =
+            json!(format!("example.local/web:{}", Behaviour::Good.tag(number)));
+    }
+    template["metadata"]["annotations"][VERSION] = version;
 }
 
 /// The reason of a condition.

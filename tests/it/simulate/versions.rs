@@ -1,5 +1,17 @@
-//! How a Pod behaves is told by its image: `web:3-crash` is the third version, whose program crashes.
+//! How a Pod behaves is told by its image: `web:3-crash` is the third version, whose program crashes. Or by an annotation of
+//! that content, where applications are told of versions.
 use std::time::Duration;
+
+use serde_json::Value;
+
+/// The annotation.
+pub const VERSION: &str = "version";
+
+/// What tells the version of a Pod, or of a template.
+pub fn version_of(template: &Value) -> &str {
+    let annotation = template["metadata"]["annotations"][VERSION].as_str();
+    annotation.or(template["spec"]["containers"][0]["image"].as_str()).unwrap_or_default()
+}
 
 /// What becomes of a Pod of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +65,12 @@ impl Behaviour {
         let word = image.rsplit('-').next().unwrap_or_default();
         GOOD.into_iter().chain(BAD).find(|behaviour| behaviour.word() == word).unwrap_or(Self::Good)
     }
+}
+
+/// Of a Pod that is made so: by its image, and by what its application finds when it starts.
+pub fn behaviour_of(pod: &Value) -> Behaviour {
+    let of_image = Behaviour::of_image(pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default());
+    if of_image.works() { Behaviour::of_image(version_of(pod)) } else { of_image }
 }
 
 /// A state that a kubelet reports.

@@ -1,6 +1,8 @@
 //! `examples/web` as a process: it says what it is, and it ends without losing a request.
 use std::{
     env,
+    ffi::OsStr,
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
@@ -36,7 +38,12 @@ struct Web {
 impl Web {
     /// Started, and listening.
     fn start(drain_seconds: u32) -> Self {
+        Self::start_with(drain_seconds, &[])
+    }
+
+    fn start_with(drain_seconds: u32, more: &[(&str, &OsStr)]) -> Self {
         let mut process = Command::new(program())
+            .envs(more.iter().copied())
             .env("POD_IP", "127.0.0.1")
             .env("PORT", "0")
             .env("WEB_DRAIN_SECONDS", drain_seconds.to_string())
@@ -57,6 +64,17 @@ impl Web {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nhost: web\r\n\r\n").unwrap();
         stream
+    }
+
+    /// Tells it to reload what this revision says; status and answer.
+    fn reload(&self, revision: &str) -> (u16, String) {
+        let body = format!("{{\"version\": \"1.1\", \"revision\": \"{revision}\"}}");
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = format!("content-type: application/json\r\ncontent-length: {}", body.len());
+        write!(stream, "POST /reload HTTP/1.1\r\nhost: web\r\n{head}\r\n\r\n{body}").unwrap();
+        let (head, answer) = answer(&mut stream);
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), answer)
     }
 
     /// Sends SIGTERM, and returns once it says so.
@@ -110,6 +128,26 @@ fn it_says_who_it_is() {
     for path in ["/healthz", "/readyz"] {
         assert!(answer(&mut web.ask(path)).0.starts_with("http/1.1 200"), "{path}");
     }
+}
+
+/// It says 200 once its files are of the revision that it is told of, and it could use them.
+#[test]
+fn it_reloads_when_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let give = |revision: &str, greeting: &str| {
+        fs::write(folder.path().join("greeting"), greeting).unwrap();
+        fs::write(folder.path().join("revision"), revision).unwrap();
+    };
+    give("web-a", "hello");
+    let web = Web::start_with(0, &[("WEB_CONFIG_DIR", folder.path().as_os_str())]);
+    let greeting = || answer(&mut web.ask("/")).1.split("\"greeting\":\"").nth(1).unwrap().replace("\"}", "");
+    assert_eq!(greeting(), "hello");
+    assert_eq!(web.reload("web-b"), (503, "the files are still of web-a".into()));
+    give("web-b", "good day");
+    assert_eq!((web.reload("web-b"), greeting().as_str()), ((200, "reloaded".into()), "good day"));
+    assert_eq!(web.reload("web-b").0, 200, "and again");
+    give("web-c", "");
+    assert_eq!((web.reload("web-c"), greeting().as_str()), ((500, "the greeting is empty".into()), "good day"));
 }
 
 #[test]

@@ -98,6 +98,7 @@ impl Fixture {
             template_checks,
             create_refusal: None,
             change_refusals: [].into(),
+            tellings: [].into(),
             agents: crate::snapshot::Agents::NotAsked,
             services: Services::default(),
             now: at(0),
@@ -187,6 +188,8 @@ fn say_change(change: &Change) -> String {
             format!("Service {name}: {from}{revision}")
         }
         Change::SetInService { name, in_service, .. } => format!("{name} in service: {in_service}"),
+        Change::TellApplication { name, .. } => format!("tell {name}"),
+        Change::NoteReloaded { name, .. } => format!("{name} has reloaded"),
         Change::SetDrained { name, busy, .. } if busy.is_empty() => format!("{name} drained"),
         Change::SetDrained { name, busy, .. } => format!("{name} has {busy}"),
     }
@@ -259,6 +262,7 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         disruption: None,
         node: Some("node-1".into()),
         ip: None,
+        on_host_network: false,
         containers_changed_at: None,
         containers: vec![],
         package: None,

@@ -399,7 +399,7 @@ fn a_patch_says_what_differs_and_nothing_else() {
     };
     let mut pod = (*fixture.snapshot.pods[0]).clone();
     pod.containers = vec![Container { restarts: 0, given: "web:1".into(), ..running("id-1", "docker.io/web:1", -9) }];
-    let patch = in_place::patch(&pod, &revision("aaa", &from), &revision("bbb", &to), at(5)).unwrap().pod;
+    let patch = in_place::patch(&pod, &revision("aaa", &from), &revision("bbb", &to), false, at(5)).unwrap().pod;
     assert_eq!(patch["spec"], json!({"containers": [{"name": "web", "image": "web:2"}]}));
     let metadata = &patch["metadata"];
     assert_eq!((&metadata["uid"], &metadata["resourceVersion"]), (&json!(pod.uid), &json!("7")));

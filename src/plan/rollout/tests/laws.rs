@@ -59,7 +59,7 @@ pub(super) fn completes_a_revert(snapshot: Snapshot, seed: u64) -> Result<(), Te
     let back = Fixture::new("", 'a', json!({})).snapshot.rollout;
     prop_assume!(world.snapshot.revisions.iter().any(|r| r.name == "a" && r.completed_at.is_some()));
     world.snapshot.rollout.spec.version = back.spec.version;
-    if world.snapshot.rollout.spec.strategy.update.is_in_place() {
+    if world.snapshot.rollout.spec.strategy.update.restarts() {
         give_images(&mut world.snapshot);
     }
     world.snapshot.rollout.spec.paused = false;

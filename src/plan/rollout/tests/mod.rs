@@ -13,6 +13,7 @@ mod packages;
 mod pins;
 mod properties;
 mod recreate;
+mod reload;
 mod resize;
 mod restarts;
 mod unpins;

@@ -9,8 +9,8 @@ use super::{
         scales_and_rolls, stands_a_stale_controller, unpins_and_rolls,
     },
     worlds::{
-        coins, run_partly, selected, skew_seconds, world, world_in_place, world_of_blue_green, world_resized,
-        world_to_recreate, world_with_packages, world_with_pins,
+        coins, run_partly, selected, skew_seconds, world, world_in_place, world_of_blue_green, world_reloading,
+        world_resized, world_to_recreate, world_with_packages, world_with_pins,
     },
 };
 use crate::{
@@ -235,6 +235,38 @@ mod resized {
         /// R20
         #[test]
         fn a_stale_controller_keeps_the_bounds(snapshot in world_resized(), seed in any::<u64>(), early in 0..20usize, later in 1..20usize) {
+            stands_a_stale_controller(snapshot, seed, early, later)?;
+        }
+    }
+}
+
+mod reloading {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, max_global_rejects: 50_000, ..ProptestConfig::default() })]
+
+        /// R1 R2 R4 R10
+        #[test]
+        fn one_plan_keeps_the_bounds(snapshot in world_reloading(), skew in skew_seconds()) {
+            keeps_the_bounds(snapshot, skew)?;
+        }
+
+        /// R1 R2 R3 R6 R7 R15 R19
+        #[test]
+        fn every_world_comes_to_rest_within_the_bounds(snapshot in world_reloading(), skew in skew_seconds(), seed in any::<u64>()) {
+            comes_to_rest(snapshot, skew, seed)?;
+        }
+
+        /// R8 R13
+        #[test]
+        fn a_revert_completes(snapshot in world_reloading(), seed in any::<u64>()) {
+            completes_a_revert(snapshot, seed)?;
+        }
+
+        /// R20
+        #[test]
+        fn a_stale_controller_keeps_the_bounds(snapshot in world_reloading(), seed in any::<u64>(), early in 0..20usize, later in 1..20usize) {
             stands_a_stale_controller(snapshot, seed, early, later)?;
         }
     }

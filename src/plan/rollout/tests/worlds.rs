@@ -1,8 +1,8 @@
 //! Arbitrary worlds, and what must hold of any plan for them.
 mod kinds;
 pub(crate) use kinds::{
-    give_images, has_another_package, world_in_place, world_of_blue_green, world_resized, world_to_recreate,
-    world_with_packages, world_with_pins,
+    give_images, has_another_package, world_in_place, world_of_blue_green, world_reloading, world_resized,
+    world_to_recreate, world_with_packages, world_with_pins,
 };
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -435,7 +435,7 @@ pub(super) fn check_rest(world: &World, skew_seconds: i64) -> Result<(), TestCas
     prop_assert_eq!(slots, (0..snapshot.rollout.spec.replicas).collect::<Vec<_>>(), "R15: one Pod a slot");
     let right = |pod: &Pod| {
         let wanted = pinned_to(snapshot, pod.slot).or(planned.memory.effective.as_ref());
-        Some(&pod.revision) == wanted && is_available(snapshot, pod, skew_seconds)
+        Some(&pod.revision) == wanted && is_available(snapshot, pod, skew_seconds) && pod.untold_since().is_none()
     };
     prop_assert!(snapshot.pods.iter().all(|pod| right(pod)), "R15: {:?}", super::fixture::say(&planned));
     prop_assert_eq!(&planned.memory.batch, &None, "R15: the run has not ended");

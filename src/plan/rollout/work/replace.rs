@@ -84,7 +84,8 @@ impl<'a> Planner<'_, 'a, '_> {
     /// With surge: create the partner, the old Pod leaves once that is available. Without: retire, then create. In place:
     /// the Pod stays.
     fn change(&mut self, slot: &Slot<'a>, pod: &'a Pod, reason: PodReason) {
-        let only = self.view.spec().strategy.update == UpdateMethod::InPlaceOnly;
+        let update = self.view.spec().strategy.update;
+        let only = update == UpdateMethod::InPlaceOnly;
         if let Some(to) = self.assigned(slot).filter(|_| slot.live.len() == 1 && reason != PodReason::Restart) {
             match self.way(pod, to) {
                 // It would serve on until its container is gone, and be missing for as long as the image is pulled.
@@ -92,6 +93,8 @@ impl<'a> Planner<'_, 'a, '_> {
                 // What has too little to run is not asked to run on.
                 Way::InPlace { resizes: true, .. }
                     if pod.containers.iter().any(|it| !it.init && !it.ready) && !only => {}
+                // Who does not serve may never hear of it: a new one reads what it is to be as it starts.
+                Way::InPlace { .. } if update == UpdateMethod::HotReload && !pod.is_ready() => {}
                 Way::InPlace { restarts, resizes } => {
                     return self.change_in_place(slot, pod, to, (restarts, resizes), reason);
                 }

@@ -9,6 +9,7 @@ mod pins;
 mod plugin;
 mod recreate;
 mod refusals;
+mod reload;
 mod requests;
 mod resize;
 mod rolls;

@@ -83,7 +83,7 @@ fn fewest_available(rollout: &Rollout) -> i32 {
     let nothing_moves = unavailable == 0 && part(&strategy.max_surge, replicas) <= 0.0;
     let is_explicit = [IntOrPercent::Count(0), IntOrPercent::Percent("0%".into())].contains(&strategy.max_unavailable);
     // In place at least one is changed at a time, unless none may ever be missing.
-    let at_least_one = nothing_moves || (strategy.update.is_in_place() && !is_explicit);
+    let at_least_one = nothing_moves || (strategy.update.restarts() && !is_explicit);
     (replicas - if at_least_one { unavailable.max(1) } else { unavailable }).max(0)
 }
 

@@ -18,9 +18,20 @@ pub(super) enum Changed {
     InPlace,
     /// Its resources, or the note of them.
     Resized,
+    /// Labels and annotations alone, with that.
+    Relabelled,
+    /// What it remembers of that.
+    Noted,
     /// Nothing but its version.
     Overtaken,
     Other,
+}
+
+impl Changed {
+    /// It is another revision's Pod since.
+    pub fn is_of_revision(&self) -> bool {
+        matches!(self, Self::InPlace | Self::Relabelled)
+    }
 }
 
 pub(super) fn what_is_changed(before: &Object, after: &Object) -> Changed {
@@ -45,13 +56,18 @@ pub(super) fn what_is_changed(before: &Object, after: &Object) -> Changed {
         conditions(object).iter().any(|it| it["type"] == CONDITION_IN_SERVICE && it["status"] == "True")
     };
     if revision(before) != revision(after) && without(before, true) == without(after, true) {
-        return Changed::InPlace;
+        let image = |object: &Object| object["spec"]["containers"][0]["image"].clone();
+        return if image(before) == image(after) { Changed::Relabelled } else { Changed::InPlace };
     }
-    if is_overtaken(before, after) {
+    let noted = &after["metadata"]["annotations"][ANNOTATION_OVERTAKEN];
+    if *noted == before["metadata"]["resourceVersion"] && is_the_same_but(ANNOTATION_OVERTAKEN, before, after) {
         return Changed::Overtaken;
     }
     if is_resized(before, after) {
         return Changed::Resized;
+    }
+    if is_the_same_but(ANNOTATION_IN_PLACE, before, after) {
+        return Changed::Noted;
     }
     if !before["spec"]["readinessGates"].is_array() || without(before, false) != without(after, false) {
         return Changed::Other;
@@ -80,16 +96,15 @@ fn is_resized(before: &Object, after: &Object) -> bool {
     is_one && without(before) == without(after)
 }
 
-/// It was given another version, and a note of the one that it had.
-fn is_overtaken(before: &Object, after: &Object) -> bool {
+/// Nothing differs but this annotation, and the resourceVersion.
+fn is_the_same_but(annotation: &str, before: &Object, after: &Object) -> bool {
     let without = |object: &Object| {
         let mut value = object.value().clone();
         let annotations = value["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
-        let others = annotations.into_iter().filter(|(key, _)| key != ANNOTATION_OVERTAKEN).collect();
+        let others = annotations.into_iter().filter(|(key, _)| key != annotation).collect();
         value["metadata"]["annotations"] = Value::Object(others);
         value["metadata"]["resourceVersion"] = Value::Null;
         value
     };
-    let noted = &after["metadata"]["annotations"][ANNOTATION_OVERTAKEN];
-    *noted == before["metadata"]["resourceVersion"] && without(before) == without(after)
+    without(before) == without(after)
 }

@@ -17,7 +17,7 @@ use crate::{
         oracles::story,
         scenario::{ROLLOUT, Scenario},
         users::{image_of_pin, is_settled, reason},
-        versions::Behaviour,
+        versions::{Behaviour, version_of},
     },
 };
 
@@ -28,7 +28,7 @@ pub struct End {
     pub reason: String,
     /// Types and statuses of the conditions.
     pub conditions: Vec<String>,
-    /// Image by slot, of Pods that are Ready.
+    /// Image by slot, or what else tells the version, of Pods that are Ready.
     pub images: BTreeMap<i32, Vec<String>>,
 }
 
@@ -47,7 +47,7 @@ pub fn of(server: &ApiServer) -> Option<End> {
     for object in actor.list(&PODS, ROLLOUT.0) {
         let Some(pod) = story::pod(&object).filter(|_| story::owner(&object) == Some(rollout.uid())) else { continue };
         if pod.is_live() && pod.phase != PodPhase::Failed && object["metadata"]["labels"][LABEL_INSTANCE].is_string() {
-            let image = text(&object["spec"]["containers"][0]["image"]);
+            let image = version_of(object.value());
             let state = if pod.is_ready() { "" } else { " (not ready)" };
             end.images.entry(pod.slot).or_default().push(format!("{image}{state}"));
         }
@@ -89,7 +89,7 @@ pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
     let actor = server.actor("judge");
     let rollout = actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1).ok_or("there is no Rollout")?;
     let replicas = rollout["spec"]["replicas"].as_i64().unwrap_or_default() as i32;
-    let wanted = text(&rollout["spec"]["template"]["spec"]["containers"][0]["image"]);
+    let wanted = version_of(&rollout["spec"]["template"]);
     let pin_of = |slot: i32| {
         let mut pins = rollout["spec"]["pins"].as_array().into_iter().flatten();
         pins.find(|pin| Ranges::parse(text(&pin["instances"])).0.contains(&slot))
@@ -139,12 +139,9 @@ pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
             has_completed && !pauses && end.images.values().flatten().all(|image| Behaviour::of_image(image).works())
         }
         // Somebody has deleted what there was to go back to, or it completed while no instance was asked for.
-        "RollbackStuck" if has_completed && !pauses && !stable.is_empty() => {
-            actor.get(&CONTROLLER_REVISIONS, ROLLOUT.0, stable).is_none_or(|revision| {
-                let image = &revision["data"]["template"]["spec"]["containers"][0]["image"];
-                !Behaviour::of_image(text(image)).works()
-            })
-        }
+        "RollbackStuck" if has_completed && !pauses && !stable.is_empty() => actor
+            .get(&CONTROLLER_REVISIONS, ROLLOUT.0, stable)
+            .is_none_or(|revision| !Behaviour::of_image(version_of(&revision["data"]["template"])).works()),
         _ => false,
     };
     is_explained.then_some(()).ok_or_else(|| format!("{wanted} ends unexplained: {end:?}"))

@@ -16,7 +16,7 @@ use std::{
 use baton::{
     api::{Rollout, names::LABEL_REVISION},
     operator::clock::Clock,
-    snapshot::wire::NodeView,
+    snapshot::{Pod, wire::NodeView},
 };
 use jiff::SignedDuration;
 use serde::Deserialize;
@@ -29,6 +29,7 @@ use self::{
     story::{Ended, Story, owner, pod},
 };
 use super::{
+    applications::Applications,
     process::{LEASE, SYSTEM, Skew, process_of},
     trace::Trace,
 };
@@ -59,6 +60,8 @@ pub struct Docket {
     age: Duration,
     /// Pods have agents.
     pub has_agents: bool,
+    /// Applications are told.
+    pub applications: Option<Applications>,
     stories: BTreeMap<String, Story>,
     lost_nodes: Arc<BTreeSet<String>>,
     revisions: BTreeMap<String, Revisions>,
@@ -108,6 +111,7 @@ impl Judge {
             skews,
             age,
             has_agents: false,
+            applications: None,
             stories: BTreeMap::new(),
             lost_nodes: Arc::default(),
             revisions: BTreeMap::new(),
@@ -298,7 +302,10 @@ impl Docket {
             self.accuse("R13", format_args!("observedGeneration goes from {before} back to {told}"));
         }
         let revisions = self.revisions.get(object.uid()).cloned().unwrap_or_default();
-        if is_ours && let Err(how) = self.stories[object.uid()].completeness(&rollout, &revisions, self.glass()) {
+        let has_reloaded =
+            |pod: &Pod| self.applications.as_ref().is_none_or(|applications| applications.has_reloaded(pod));
+        let completeness = |story: &Story| story.completeness(&rollout, &revisions, self.glass(), has_reloaded);
+        if is_ours && let Err(how) = completeness(&self.stories[object.uid()]) {
             self.accuse("R13", how);
         }
     }
@@ -319,7 +326,7 @@ impl Docket {
             self.judge_deletion(commit, &uid);
         } else if let Some(before) = before.filter(|_| is_ours && !change.is_gone) {
             match what_is_changed(before, object) {
-                Changed::Service | Changed::Overtaken | Changed::Resized => {}
+                Changed::Service | Changed::Overtaken | Changed::Resized | Changed::Relabelled | Changed::Noted => {}
                 Changed::OutOfService | Changed::InPlace => self.judge_interruption(commit, &uid),
                 Changed::InService => self.forgive(commit, &uid),
                 Changed::Other => self.accuse("R10", format_args!("{} changes {}", commit.who, object.name())),
@@ -334,7 +341,7 @@ impl Docket {
         story.pod_written(object.uid(), present, age);
         if is_ours && before.is_none() {
             self.judge_creation(commit, &uid);
-        } else if is_ours && before.is_some_and(|before| matches!(what_is_changed(before, object), Changed::InPlace)) {
+        } else if is_ours && before.is_some_and(|before| what_is_changed(before, object).is_of_revision()) {
             self.judge_revision(&uid, object);
         }
     }
@@ -371,9 +378,8 @@ impl Docket {
         let sent = self.sent.get(&commit.request);
         // Where another operator has switched the Service meanwhile, no client can prevent what it did not know of.
         let selected = [self.selected.as_ref(), sent.and_then(|sent| sent.selected.as_ref())];
-        let is_in_use = |pod: &baton::snapshot::Pod| {
-            selected.iter().all(|selected| selected.is_none_or(|selected| pod.revision == *selected))
-        };
+        let is_in_use =
+            |pod: &Pod| selected.iter().all(|selected| selected.is_none_or(|selected| pod.revision == *selected));
         let sent = sent.and_then(|sent| Some((sent.read.as_ref()?, sent.revision)));
         let Some(story) = self.stories.get_mut(owner) else { return };
         let verdict = match sent {

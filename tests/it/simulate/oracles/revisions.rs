@@ -141,8 +141,14 @@ impl Story {
         }
     }
 
-    /// R13: Complete means that every instance was observed at its target and available.
-    pub fn completeness(&self, rollout: &Rollout, revisions: &Revisions, glass: Glass) -> Result<(), String> {
+    /// R13: Complete means that every instance was observed at its target and available, and had reloaded that where it was to.
+    pub fn completeness(
+        &self,
+        rollout: &Rollout,
+        revisions: &Revisions,
+        glass: Glass,
+        has_reloaded: impl Fn(&Pod) -> bool,
+    ) -> Result<(), String> {
         let status = rollout.status.clone().unwrap_or_default();
         let is_complete = |condition: &baton::api::Condition| {
             condition.type_ == ConditionType::Ready && condition.status == ConditionStatus::True
@@ -159,7 +165,7 @@ impl Story {
                     None => Some(&pod.revision) == status.effective_revision.as_ref(),
                 };
                 let is_unknown = || pin_of(rollout, pod.slot).is_some_and(|pin| revisions.is_invalid(pin, glass));
-                (is_right || is_unknown()) && super::bounds::is_available(pod, rollout, glass)
+                (is_right || is_unknown()) && super::bounds::is_available(pod, rollout, glass) && has_reloaded(pod)
             });
             let slots: BTreeSet<i32> = at_target.map(|pod| pod.slot).filter(|slot| *slot < replicas).collect();
             slots.len() as i32 == replicas

@@ -22,7 +22,7 @@ use self::{
 use super::{
     listeners::Ended,
     trace::Trace,
-    versions::{Behaviour, Stage, life},
+    versions::{Behaviour, Stage, behaviour_of, life},
 };
 use crate::fake_apiserver::{
     ApiServer, Commit,
@@ -209,7 +209,7 @@ impl World {
         let cpu = cpu_of(object).to_owned();
         let policy = &object["spec"]["containers"][0]["resizePolicy"][0]["restartPolicy"];
         let starts_anew = policy == "RestartContainer";
-        let behaviour = Behaviour::of_image(&image);
+        let behaviour = behaviour_of(object);
         let stages = life(behaviour, &mut self.rng).into_iter();
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         let uid = object.uid().to_owned();

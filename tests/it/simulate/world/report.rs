@@ -2,7 +2,10 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{fake_apiserver::object::whole_seconds, simulate::versions::Stage};
+use crate::{
+    fake_apiserver::object::whole_seconds,
+    simulate::{applications::address_of, versions::Stage},
+};
 
 /// What a kubelet says of a Pod beside the stage that it has come to.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +29,9 @@ pub fn report(pod: &mut Value, stage: Stage, seen: &Seen, now: Timestamp) {
     let now = json!(whole_seconds(now));
     let ready = stage == Stage::Ready;
     let image = pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned();
+    let address = address_of(pod["metadata"]["uid"].as_str().unwrap_or_default());
     let status = &mut pod["status"];
+    status["podIP"] = json!(address);
     status["observedGeneration"] = json!(seen.generation);
     if status["startTime"].is_null() {
         status["startTime"] = now.clone();

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use super::{coins, world};
 use crate::{
-    api::rollout::{BlueGreen, OnFailure, Pin, Promote, StrategyType, UpdateMethod},
+    api::rollout::{BlueGreen, HotReload, HttpPost, OnFailure, Pin, Promote, StrategyType, UpdateMethod},
     plan::{
         revision,
         rollout::tests::fixture::{Fixture, at},
     },
-    snapshot::{Fetched, Pod, Resize, ServiceSeen, Snapshot, Switched},
+    snapshot::{Fetched, InPlace, Pod, Resize, ServiceSeen, Snapshot, Switched, in_place::Reload},
 };
 
 /// The same with pins of single instances, to revisions that work there.
@@ -100,6 +100,22 @@ pub(crate) fn give_images(snapshot: &mut Snapshot) {
     let wanted = spec.version.clone().unwrap_or_default();
     give(&mut spec.template.0["spec"], &wanted);
     spec.strategy.update = UpdateMethod::InPlaceIfPossible;
+}
+
+/// The same with revisions that applications reload; some have yet to reload what they have.
+pub(crate) fn world_reloading() -> impl Strategy<Value = Snapshot> {
+    (world_with_pins(), any::<u64>()).prop_map(|(mut snapshot, seed)| {
+        let mut coin = coins(seed);
+        let strategy = &mut snapshot.rollout.spec.strategy;
+        strategy.update = UpdateMethod::HotReload;
+        let http_post = HttpPost { path: "/reload".into(), port: 8080 };
+        strategy.hot_reload = Some(HotReload { http_post, timeout_seconds: 60 });
+        for pod in snapshot.pods_mut() {
+            let reload = Some(Reload { told_at: coin().then(|| at(-5)) });
+            pod.in_place = coin().then(|| InPlace { at: at(-20), containers: [].into(), resources: [].into(), reload });
+        }
+        snapshot
+    })
 }
 
 /// The same with a package of the wanted revision, of which the Pods that are there have fetched this or that.

@@ -1,0 +1,153 @@
+//! What is told to applications in Pods (strategy HotReload). A look begins a call and does not wait for its end: that leads to
+//! another look, which finds here what became of it.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::{
+    Fence,
+    post::{POST_TIMEOUT, post},
+};
+use crate::{
+    plan::Applied,
+    snapshot::{Pod, Snapshot, Telling, index::ObjectKey},
+};
+
+/// Calls at once, to all applications together; the planner bounds those of one Rollout.
+const CALLS_MAX: usize = 64;
+
+/// How an application is called: address, path and body; why it has not answered 200. A simulation puts its own here.
+pub type Post = Arc<dyn Fn(SocketAddr, String, String) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+/// Whom the end of a call is told: the Rollout is looked at again.
+pub type OnAnswer = Arc<dyn Fn(ObjectKey) + Send + Sync>;
+
+/// Calls by HTTP, as in a cluster.
+pub fn by_http() -> Post {
+    Arc::new(|to, path, body| Box::pin(post(to, path, body)))
+}
+
+/// What applications were told. Clones share it.
+#[derive(Clone)]
+pub struct Applications {
+    post: Post,
+    on_answer: OnAnswer,
+    fence: Fence,
+    permits: Arc<Semaphore>,
+    /// By Rollout, and uid of the Pod.
+    tellings: Arc<Mutex<BTreeMap<ObjectKey, BTreeMap<String, Telling>>>>,
+}
+
+impl Applications {
+    /// Calls are made while `fence` permits.
+    pub fn new(fence: Fence, post: Post, on_answer: OnAnswer) -> Self {
+        Self { post, on_answer, fence, permits: Arc::new(Semaphore::new(CALLS_MAX)), tellings: Arc::default() }
+    }
+
+    /// What the applications of these Pods were told; of others nothing is known any more.
+    pub fn told(&self, key: &ObjectKey, pods: &[Arc<Pod>]) -> BTreeMap<String, Telling> {
+        let mut tellings = self.lock();
+        let Some(told) = tellings.get_mut(key) else { return BTreeMap::new() };
+        let due = pods.iter().filter(|pod| pod.untold_since().is_some());
+        let due: BTreeSet<&str> = due.map(|pod| pod.uid.as_str()).collect();
+        told.retain(|uid, _| due.contains(uid.as_str()));
+        let told = told.clone();
+        if told.is_empty() {
+            tellings.remove(key);
+        }
+        told
+    }
+
+    /// The Rollout is gone.
+    pub fn forget(&self, key: &ObjectKey) {
+        self.lock().remove(key);
+    }
+
+    /// Begins a call to the application of this Pod.
+    pub(super) fn tell(&self, snapshot: &Snapshot, uid: &str) -> Applied {
+        let pod = snapshot.pods.iter().find(|pod| pod.uid == uid);
+        let settings = snapshot.rollout.spec.strategy.hot_reload.as_ref();
+        let Some((pod, of, settings)) = pod.and_then(|pod| Some((pod, pod.untold_since()?, settings?))) else {
+            return Applied::Stale;
+        };
+        let (namespace, name) = (snapshot.rollout.namespace().unwrap_or_default(), snapshot.rollout.name_any());
+        let key = ObjectKey { namespace, name };
+        self.begin(&key, uid, of, snapshot.now);
+        let to = address(pod).map(|ip| SocketAddr::new(ip, settings.http_post.port));
+        let body = json!({"version": pod.version, "revision": pod.revision}).to_string();
+        let (path, uid) = (settings.http_post.path.clone(), uid.to_owned());
+        let applications = self.clone();
+        tokio::spawn(async move {
+            let calling = applications.clone();
+            // In a task of its own: a panic is an answer, too.
+            let answer = match to {
+                Ok(to) => tokio::spawn(async move { calling.call(to, path, body).await }).await,
+                Err(why) => Ok(Some(Err(why))),
+            };
+            applications.end(&key, &uid, of, answer.unwrap_or_else(|panic| Some(Err(panic.to_string()))));
+            (applications.on_answer)(key);
+        });
+        Applied::Done { resource_version: String::new() }
+    }
+
+    /// None: it was not called.
+    async fn call(&self, to: SocketAddr, path: String, body: String) -> Option<Result<(), String>> {
+        // Closed never: an error cannot happen, and would only lift the bound.
+        let _permit = self.permits.acquire().await;
+        if !self.fence.permits(POST_TIMEOUT) {
+            return None;
+        }
+        Some((self.post)(to, path, body).await)
+    }
+
+    fn begin(&self, key: &ObjectKey, uid: &str, of: Timestamp, now: Timestamp) {
+        let mut tellings = self.lock();
+        let told = tellings.entry(key.clone()).or_default();
+        let before = told.remove(uid).filter(|before| before.of == of);
+        let (tries, answer) = before.map(|before| (before.tries, before.answer)).unwrap_or_default();
+        told.insert(uid.to_owned(), Telling { of, began_at: now, tries, is_on: true, answer });
+    }
+
+    fn end(&self, key: &ObjectKey, uid: &str, of: Timestamp, answer: Option<Result<(), String>>) {
+        let mut tellings = self.lock();
+        let telling = tellings.get_mut(key).and_then(|told| told.get_mut(uid));
+        let Some(telling) = telling.filter(|telling| telling.of == of) else { return };
+        telling.is_on = false;
+        if answer.is_some() {
+            telling.tries = telling.tries.saturating_add(1);
+            telling.answer = answer;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, BTreeMap<String, Telling>>> {
+        self.tellings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a Pod is: an address of its own, and nothing that every machine has.
+fn address(pod: &Pod) -> Result<IpAddr, String> {
+    let is_its_own = |ip: &IpAddr| {
+        let is_link_local = match ip {
+            IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some(),
+        };
+        !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || is_link_local)
+    };
+    match pod.ip.as_deref().map(str::parse) {
+        _ if pod.on_host_network => Err("the Pod is on its node's network".into()),
+        None => Err("the Pod has no address yet".into()),
+        Some(Ok(ip)) if is_its_own(&ip) => Ok(ip),
+        Some(_) => Err(format!("{:?} is no address of a Pod", pod.ip.as_deref().unwrap_or_default())),
+    }
+}
+
+#[cfg(test)]
+#[path = "applications_tests.rs"]
+mod tests;

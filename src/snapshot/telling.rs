@@ -1,0 +1,18 @@
+//! What this process has told applications of their Pods, and what they answered. Nothing else knows it: the next process
+//! tells them once more.
+use jiff::Timestamp;
+
+/// The calls to one application about one change in place of its Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telling {
+    /// Which change: [`crate::snapshot::InPlace::at`].
+    pub of: Timestamp,
+    /// When the last call was begun.
+    pub began_at: Timestamp,
+    /// Calls that have come to an end.
+    pub tries: u32,
+    /// The last call has come to none yet.
+    pub is_on: bool,
+    /// What the last call that has come to an end gave: it has reloaded, or why that is not known.
+    pub answer: Option<Result<(), String>>,
+}
