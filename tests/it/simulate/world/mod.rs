@@ -81,8 +81,6 @@ struct Pod {
     image: String,
     /// The same of its cpu.
     cpu: String,
-    /// It gets another amount by a start anew.
-    starts_anew: bool,
     seen: Seen,
     /// Its container runs.
     runs: bool,
@@ -205,8 +203,6 @@ impl World {
     fn meet(&mut self, object: &Object) {
         let image = image_of(object).to_owned();
         let cpu = cpu_of(object).to_owned();
-        let policy = &object["spec"]["containers"][0]["resizePolicy"][0]["restartPolicy"];
-        let starts_anew = policy == "RestartContainer";
         let behaviour = Behaviour::of_image(&image);
         let stages = life(behaviour, &mut self.rng).into_iter();
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
@@ -224,7 +220,6 @@ impl World {
                 seen: Seen { image: image.clone(), cpu: cpu.clone(), ..Seen::default() },
                 image,
                 cpu,
-                starts_anew,
                 runs: false,
                 life: 0,
             },
