@@ -15,7 +15,7 @@ use crate::{
             plan,
         },
     },
-    snapshot::{ChangeRefusal, Container, Resize, Snapshot},
+    snapshot::{ChangeRefusal, Container, ContainerState, Resize, Snapshot},
 };
 
 /// Revision `a` runs with one CPU, `b` is to run with two; of one image, `policy` for both.
@@ -256,4 +256,27 @@ fn the_policy_of_a_resource_that_changes_counts() {
     assert_eq!(anew("cpu", policy), Ok(false));
     assert_eq!(anew("memory", json!([{"resourceName": "memory", "restartPolicy": "NotRequired"}])), Ok(false));
     assert_eq!(anew("memory", Value::Null), Ok(false));
+}
+
+/// B4: Pods as they are in a cluster, which have been given other resources before.
+#[test]
+fn resources_are_given_again_and_again() {
+    for policy in ["NotRequired", "RestartContainer"] {
+        let mut world = resized("a a", 'b', json!({"strategy": {"maxUnavailable": 1}}), policy);
+        let running = Container {
+            name: "web".into(),
+            ready: true,
+            restarts: 1,
+            state: ContainerState::Running,
+            id: "id-1".into(),
+            started_at: Some(at(-400)),
+            ..Container::default()
+        };
+        for pod in world.snapshot.pods_mut() {
+            pod.containers = vec![running.clone()];
+            let note = json!({"at": at(-400), "containers": {"web": {"restarts": 0, "resized": true}}});
+            pod.in_place = serde_json::from_value(note).unwrap();
+        }
+        assert_eq!((verbs(&mut world).0, revisions_run(&world).as_str()), (End::Done, "bb"), "{policy}");
+    }
 }
