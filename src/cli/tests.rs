@@ -12,7 +12,7 @@ use crate::{
             worlds::give_images,
         },
     },
-    snapshot::{Container, ContainerState, PodPhase, Snapshot},
+    snapshot::{Agents, Container, ContainerState, PodPhase, Snapshot},
     status::rollout::status,
     view::{
         preview::preview,
@@ -193,8 +193,9 @@ fn plan_tells_what_is_changed_in_place_and_what_is_pinned() {
         spec.version = Some("bigger".into());
     };
     let worlds = [world('b', |_| ()), world('b', template), world('a', pinned), world('a', resources)];
-    let all = worlds.join("\n\n");
-    insta::assert_snapshot!("plan_in_place", all);
+    let unknown = world('b', |fixture| fixture.snapshot.agents = Agents::Unknown);
+    assert_eq!(unknown, worlds[0], "kubectl does not hear of agents");
+    insta::assert_snapshot!("plan_in_place", worlds.join("\n\n"));
     let snapshot = Fixture::new("a a a", 'b', json!({"strategy": {"batchSize": 2}})).snapshot;
     let preview = preview(snapshot);
     assert_eq!(preview.interrupted.into_iter().collect::<Vec<_>>(), ["web-0-a", "web-1-a", "web-2-a"]);

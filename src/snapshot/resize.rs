@@ -195,7 +195,7 @@ mod tests {
     }
 
     /// A Pod that is noted to get 2 CPU, with these words of its specification and status.
-    fn resized(cpu: &str, status: Value) -> Pod {
+    fn resized(cpu: &str, status: &Value) -> Pod {
         let note = json!({"at": "2026-01-01T10:00:00Z", "resources": {"web": {"requests": {"cpu": "2"}}}});
         let view: PodView = serde_json::from_value(json!({
             "metadata": {
@@ -229,10 +229,10 @@ mod tests {
 
     #[test]
     fn resources_are_there_once_a_status_of_this_specification_says_so() {
-        let stage = |cpu: &str, status: Value| resized(cpu, status).resize.unwrap();
-        assert_eq!(stage("1", told(1, "1", None)), Resize::Due);
-        assert_eq!(stage("2000m", told(2, "2", None)), Resize::Done);
-        let awaited = |status: Value| match stage("2", status) {
+        let stage = |cpu: &str, status: &Value| resized(cpu, status).resize.unwrap();
+        assert_eq!(stage("1", &told(1, "1", None)), Resize::Due);
+        assert_eq!(stage("2000m", &told(2, "2", None)), Resize::Done);
+        let awaited = |status: Value| match stage("2", &status) {
             Resize::Awaited { reason, .. } => reason,
             other => panic!("{other:?}"),
         };
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_node_that_does_not_follow_counts_as_unable() {
-        let fails_at = |status: Value| resized("2", status).resize_fails_at().map(|at| at.to_string());
+        let fails_at = |status: Value| resized("2", &status).resize_fails_at().map(|at| at.to_string());
         let pending = |reason: &str| told(2, "1", Some(("PodResizePending", reason)));
         assert_eq!(fails_at(pending("Infeasible")).as_deref(), Some("2026-01-01T10:00:00Z"), "at once");
         assert_eq!(fails_at(pending("Deferred")).as_deref(), Some("2026-01-01T10:06:00Z"));
@@ -263,7 +263,7 @@ mod tests {
     /// A change before the one before is done: what is due from both is.
     #[test]
     fn what_is_still_due_stays_due() {
-        let pod = resized("1", told(1, "1", None));
+        let pod = resized("1", &told(1, "1", None));
         let amounts = |name: &str, quantity: &str| -> BTreeMap<String, Amounts> {
             serde_json::from_value(json!({"web": {"requests": {name: quantity}}})).unwrap()
         };

@@ -11,7 +11,7 @@ use crate::{
             total_max,
         },
     },
-    snapshot::{Ranges, Snapshot},
+    snapshot::{Agents, Ranges, Snapshot},
 };
 
 /// The way from what is to what the spec asks for, if every new Pod becomes ready.
@@ -126,8 +126,9 @@ pub fn preview(snapshot: Snapshot) -> Preview {
     let mut most = count(&snapshot);
     let pods = snapshot.pods.iter().map(|pod| pod.uid.clone()).collect();
     let mut scribe = Scribe { before: present(&snapshot), pods, ..Scribe::default() };
-    // How long a Pod takes is not known; pauses and deadlines are told in their own seconds, not in these.
-    let mut world = World::new(snapshot, 1);
+    // How long a Pod takes is not known; pauses and deadlines are told in their own seconds, not in these. Nor is what agents
+    // will say: Pods are in service as if nobody asked for any.
+    let mut world = World::new(Snapshot { agents: Agents::NotAsked, ..snapshot }, 1);
     let end = world.run(|world, step| {
         fewest = fewest.min(available(&world.snapshot));
         most = most.max(count(&world.snapshot));

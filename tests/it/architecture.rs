@@ -21,6 +21,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "snapshot",
             "plan::change",
             "plan::in_place",
+            "plan::resize",
             "plan::listener_set::change",
             "plan::listener_set::death::Proof",
             "plan::listener_set::ownership::Write",

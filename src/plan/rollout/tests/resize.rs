@@ -15,7 +15,7 @@ use crate::{
             plan,
         },
     },
-    snapshot::{ChangeRefusal, Container, Resize, Snapshot},
+    snapshot::{ChangeRefusal, Container, ContainerState, Resize, Snapshot},
 };
 
 /// Revision `a` runs with one CPU, `b` is to run with two; of one image, `policy` for both.
@@ -122,7 +122,7 @@ fn what_starts_anew_is_out_of_service_until_it_has_them() {
         "{said}"
     );
     assert!(next(&mut world).leaving.unwrap().contains("web-0-a"), "nothing is handed to it");
-    let pod = &mut world.snapshot.pods_mut().next().unwrap();
+    let pod = world.snapshot.pods_mut().next().unwrap();
     pod.resize = None;
     pod.containers = vec![Container { name: "web".into(), ready: true, restarts: 5, ..Container::default() }];
     assert_eq!(pod.restarts_of(&pod.containers[0]), 0);
@@ -141,8 +141,8 @@ fn where_a_node_has_no_room_another_pod_takes_the_place() {
         if seconds > 0 {
             let planned = next(&mut world);
             assert!(planned.changes.is_empty(), "{reason}: {}", say(&planned));
-            let word = format!("web-0 (Resize{reason}: no room)");
-            assert!(say(&planned).contains(&word), "{}", say(&planned));
+            let told = format!("web-0 (Resize{reason}: no room)");
+            assert!(say(&planned).contains(&told), "{}", say(&planned));
             assert_eq!(planned.wake_at, Some(at(seconds)));
         }
         world.snapshot.now = at(seconds);
@@ -212,12 +212,12 @@ fn what_does_not_run_is_replaced() {
     assert!(after[0] != before[0] && after[1] == before[1], "{after:?}");
 }
 
-fn of(container: Value) -> Value {
+fn of(container: &Value) -> Value {
     json!({"template": {"spec": {"containers": [container]}}})
 }
 
-fn difference(from: Value, to: Value) -> Result<Value, String> {
-    let container = |resources: Value| of(json!({"name": "web", "image": "web:1", "resources": resources}));
+fn difference(from: &Value, to: &Value) -> Result<Value, String> {
+    let container = |resources: &Value| of(&json!({"name": "web", "image": "web:1", "resources": resources}));
     let found = in_place::difference(&container(from), &container(to))?;
     Ok(json!(found.resources))
 }
@@ -225,21 +225,21 @@ fn difference(from: Value, to: Value) -> Result<Value, String> {
 #[test]
 fn what_differs_of_resources() {
     let cpu = |cpu: Value| json!({"requests": {"cpu": cpu}});
-    assert_eq!(difference(cpu(json!(1)), cpu(json!("1000m"))), Ok(json!({})), "in other words");
-    assert_eq!(difference(cpu(json!(1)), cpu(json!(2))), Ok(json!({"web": {"requests": {"cpu": "2"}}})));
+    assert_eq!(difference(&cpu(json!(1)), &cpu(json!("1000m"))), Ok(json!({})), "in other words");
+    assert_eq!(difference(&cpu(json!(1)), &cpu(json!(2))), Ok(json!({"web": {"requests": {"cpu": "2"}}})));
     let limited = json!({"limits": {"memory": "2Gi"}});
     assert_eq!(
-        difference(json!({"limits": {"memory": "1Gi"}}), limited.clone()),
+        difference(&json!({"limits": {"memory": "1Gi"}}), &limited),
         Ok(json!({"web": {"limits": {"memory": "2Gi"}, "requests": {"memory": "2Gi"}}})),
         "what is limited and not requested is requested"
     );
     assert_eq!(
-        difference(limited, json!({})),
+        difference(&limited, &json!({})),
         Ok(json!({"web": {"limits": {"memory": null}, "requests": {"memory": null}}}))
     );
-    let other = difference(json!({}), json!({"requests": {"cpu": "1", "ephemeral-storage": "1Gi"}})).unwrap_err();
+    let other = difference(&json!({}), &json!({"requests": {"cpu": "1", "ephemeral-storage": "1Gi"}})).unwrap_err();
     assert!(other.starts_with("spec.template.spec.containers[web].resources differs"), "{other}");
-    let claims = difference(cpu(json!(1)), json!({"requests": {"cpu": 1}, "claims": []})).unwrap_err();
+    let claims = difference(&cpu(json!(1)), &json!({"requests": {"cpu": 1}, "claims": []})).unwrap_err();
     assert!(claims.starts_with("spec.template.spec.containers[web].resources differs"), "{claims}");
 }
 
@@ -247,7 +247,7 @@ fn what_differs_of_resources() {
 fn the_policy_of_a_resource_that_changes_counts() {
     let anew = |resource: &str, policy: Value| {
         let container = |amount: &str| {
-            of(json!({"name": "web", "resizePolicy": policy, "resources": {"limits": {resource: amount}}}))
+            of(&json!({"name": "web", "resizePolicy": policy, "resources": {"limits": {resource: amount}}}))
         };
         in_place::difference(&container("1"), &container("2")).map(|found| found.restarts())
     };
@@ -256,4 +256,27 @@ fn the_policy_of_a_resource_that_changes_counts() {
     assert_eq!(anew("cpu", policy), Ok(false));
     assert_eq!(anew("memory", json!([{"resourceName": "memory", "restartPolicy": "NotRequired"}])), Ok(false));
     assert_eq!(anew("memory", Value::Null), Ok(false));
+}
+
+/// B4: Pods as they are in a cluster, which have been given other resources before.
+#[test]
+fn resources_are_given_again_and_again() {
+    for policy in ["NotRequired", "RestartContainer"] {
+        let mut world = resized("a a", 'b', json!({"strategy": {"maxUnavailable": 1}}), policy);
+        let running = Container {
+            name: "web".into(),
+            ready: true,
+            restarts: 1,
+            state: ContainerState::Running,
+            id: "id-1".into(),
+            started_at: Some(at(-400)),
+            ..Container::default()
+        };
+        for pod in world.snapshot.pods_mut() {
+            pod.containers = vec![running.clone()];
+            let note = json!({"at": at(-400), "containers": {"web": {"restarts": 0, "resized": true}}});
+            pod.in_place = serde_json::from_value(note).unwrap();
+        }
+        assert_eq!((verbs(&mut world).0, revisions_run(&world).as_str()), (End::Done, "bb"), "{policy}");
+    }
 }

@@ -128,8 +128,11 @@ impl World {
 
     fn give(&mut self, uid: &str) {
         let Some(pod) = self.pods.get_mut(uid).filter(|pod| !pod.is_ending) else { return };
+        let object = self.kubelet.get(&PODS, &pod.namespace, &pod.name);
+        let policy = object.map(|object| object["spec"]["containers"][0]["resizePolicy"][0]["restartPolicy"].clone());
+        let starts_anew = policy.is_some_and(|policy| policy == "RestartContainer");
         let is_due = pod.seen.held.is_none() && pod.seen.cpu != pod.cpu;
-        if is_due && pod.runs && pod.starts_anew {
+        if is_due && pod.runs && starts_anew {
             self.after_millis(1, 3_000, Due::Exchange(uid.to_owned()));
         } else if is_due {
             pod.seen.cpu.clone_from(&pod.cpu);

@@ -83,8 +83,6 @@ struct Pod {
     starting: String,
     /// The same of its cpu.
     cpu: String,
-    /// It gets another amount by a start anew.
-    starts_anew: bool,
     seen: Seen,
     /// Its container runs.
     runs: bool,
@@ -207,8 +205,6 @@ impl World {
     fn meet(&mut self, object: &Object) {
         let image = image_of(object).to_owned();
         let cpu = cpu_of(object).to_owned();
-        let policy = &object["spec"]["containers"][0]["resizePolicy"][0]["restartPolicy"];
-        let starts_anew = policy == "RestartContainer";
         let behaviour = behaviour_of(object);
         let stages = life(behaviour, &mut self.rng).into_iter();
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
@@ -227,7 +223,6 @@ impl World {
                 starting: image.clone(),
                 image,
                 cpu,
-                starts_anew,
                 runs: false,
                 life: 0,
             },
