@@ -19,9 +19,9 @@ impl Rig {
         let told = Told::default();
         let hears = told.clone();
         let post: apply::applications::Post = Arc::new(move |to, path, body| {
-            let mut heard = hears.lock().unwrap();
-            heard.push((to, path, serde_json::from_str(&body).unwrap()));
-            Box::pin(std::future::ready(answer(heard.len())))
+            let mut calls = hears.lock().unwrap();
+            calls.push((to, path, serde_json::from_str(&body).unwrap()));
+            Box::pin(std::future::ready(answer(calls.len())))
         });
         let due = self.queue.clone();
         let before = self.shell.clone();

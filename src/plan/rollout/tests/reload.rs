@@ -17,7 +17,7 @@ use crate::{
     snapshot::{InPlace, Pod, Revision, Snapshot, Telling, in_place::Reload},
 };
 
-fn spec(more: Value) -> Value {
+fn spec(more: &Value) -> Value {
     let mut strategy = json!({"update": "HotReload", "hotReload": {"httpPost": {"path": "/reload", "port": 8080}},
         "batchSize": 1, "maxUnavailable": 0});
     strategy.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -44,7 +44,7 @@ fn failed(world: &World) -> (String, String) {
 }
 
 /// A Pod that was patched at 0, its application untold; the run is on and opened for it.
-fn patched(more: Value) -> Fixture {
+fn patched(more: &Value) -> Fixture {
     let mut fixture = Fixture::new("b a", 'b', spec(more)).opened(1);
     let in_place = InPlace { at: at(0), containers: [].into(), resources: [].into(), reload: Some(Reload::default()) };
     fixture.snapshot.pod_mut(0).in_place = Some(in_place);
@@ -60,7 +60,7 @@ fn telling(snapshot: &mut Snapshot, tries: u32, began: i64, answer: Option<Resul
 /// B4: the Pods stay and serve on; the next batch waits for the answer.
 #[test]
 fn each_application_is_told_and_answers_before_the_next() {
-    let mut world = world("a a", 'b', spec(json!({})));
+    let mut world = world("a a", 'b', spec(&json!({})));
     let before = uids(&world);
     let (end, said) = verbs(&mut world);
     assert_eq!((end, revisions_run(&world).as_str(), uids(&world)), (End::Done, "bb", before));
@@ -72,7 +72,7 @@ fn each_application_is_told_and_answers_before_the_next() {
 #[test]
 fn whatever_else_differs_replaces_the_pod() {
     for (field, value) in [("image", json!("example.local/web:2")), ("env", json!([{"name": "A", "value": "1"}]))] {
-        let mut world = world("a a", 'b', spec(json!({"maxSurge": 1})));
+        let mut world = world("a a", 'b', spec(&json!({"maxSurge": 1})));
         world.snapshot.rollout.spec.template.0["spec"]["containers"][0][field] = value;
         let before = uids(&world);
         let (end, said) = verbs(&mut world);
@@ -86,7 +86,7 @@ fn whatever_else_differs_replaces_the_pod() {
 /// B7: who does not reload in time has failed; on the way back all are told of what they had.
 #[test]
 fn who_does_not_reload_is_taken_back() {
-    let mut world = world("a a", 'b', spec(json!({})));
+    let mut world = world("a a", 'b', spec(&json!({})));
     world.broken = vec!["b".into()];
     let before = uids(&world);
     live(&mut world, 179);
@@ -103,7 +103,7 @@ fn who_does_not_reload_is_taken_back() {
 
 #[test]
 fn who_does_not_answer_is_asked_again_and_again() {
-    let mut fixture = patched(json!({}));
+    let mut fixture = patched(&json!({}));
     assert_eq!(
         fixture.looks(),
         "tell web-0-b; hold PreviousBatchNotHealthy: batch 1/2: web-0 (its application has yet to answer POST :8080/reload with 200)"
@@ -136,7 +136,7 @@ fn who_does_not_answer_is_asked_again_and_again() {
 /// Many that do not answer keep nobody waiting for ever who has not been told yet.
 #[test]
 fn so_many_are_told_at_once_the_least_told_first() {
-    let mut fixture = Fixture::new(&["b"; 40].join(" "), 'b', spec(json!({"batchSize": 40}))).opened(40);
+    let mut fixture = Fixture::new(&["b"; 40].join(" "), 'b', spec(&json!({"batchSize": 40}))).opened(40);
     for pod in fixture.snapshot.pods_mut() {
         pod.in_place =
             Some(InPlace { at: at(0), containers: [].into(), resources: [].into(), reload: Some(Reload::default()) });
@@ -154,7 +154,7 @@ fn so_many_are_told_at_once_the_least_told_first() {
 /// An operator that was away for longer than the time-out asks before it judges.
 #[test]
 fn who_was_not_asked_has_not_failed() {
-    let mut fixture = patched(json!({}));
+    let mut fixture = patched(&json!({}));
     fixture.snapshot.now = at(400);
     let planned = plan(&fixture.snapshot);
     assert!(say(&planned).starts_with("tell web-0-b"), "{}", say(&planned));
@@ -168,7 +168,7 @@ fn who_was_not_asked_has_not_failed() {
 /// What a new version does in its first minReadySeconds counts: from when the application runs it.
 #[test]
 fn a_batch_waits_for_min_ready_seconds_after_the_answer() {
-    let mut fixture = patched(json!({}));
+    let mut fixture = patched(&json!({}));
     fixture.snapshot.rollout.spec.min_ready_seconds = 30;
     fixture.snapshot.now = at(10);
     let in_place = fixture.snapshot.pod_mut(0).in_place.as_mut().unwrap();
@@ -184,7 +184,7 @@ fn a_batch_waits_for_min_ready_seconds_after_the_answer() {
 /// Somebody may mend the application in place: it is asked on, and with spec.retryAt it gets a new Pod.
 #[test]
 fn a_retry_makes_new_pods_and_judges_them_anew() {
-    let mut world = world("a a", 'b', spec(json!({"onFailure": "Pause"})));
+    let mut world = world("a a", 'b', spec(&json!({"onFailure": "Pause"})));
     world.broken = vec!["b".into()];
     live(&mut world, 400);
     assert_eq!((revisions_run(&world).as_str(), failed(&world).0.as_str()), ("ba", "ReloadFailed"));
@@ -204,14 +204,14 @@ fn a_retry_makes_new_pods_and_judges_them_anew() {
 /// What crashes may read its files again in minutes, or never.
 #[test]
 fn who_does_not_serve_gets_a_new_pod() {
-    let fixture = Fixture::new("a~ a", 'b', spec(json!({"batchSize": 2}))).opened(2);
+    let fixture = Fixture::new("a~ a", 'b', spec(&json!({"batchSize": 2}))).opened(2);
     assert!(fixture.looks().contains("-web-0-a Forward; web-1-a to b Forward"), "{}", fixture.looks());
 }
 
 /// Nobody asks who ends.
 #[test]
 fn who_leaves_is_not_told() {
-    let mut fixture = patched(json!({}));
+    let mut fixture = patched(&json!({}));
     fixture.snapshot.pod_mut(0).deletion = Some(at(10));
     assert!(!fixture.looks().contains("tell"), "{}", fixture.looks());
 }
@@ -221,7 +221,7 @@ fn who_leaves_is_not_told() {
 fn what_is_due_stands_on_the_pod() {
     let data = |tier: &str| json!({"version": "2", "template": {"metadata": {"labels": {"tier": tier}}, "spec": {"containers": []}}});
     let revision = |name: &str, tier: &str| Revision { data: data(tier), ..revision_named(name) };
-    let pod = patched(json!({})).snapshot.pods[0].clone();
+    let pod = patched(&json!({})).snapshot.pods[0].clone();
     let pod = Pod { in_place: None, ..(*pod).clone() };
     let patch = in_place::patch(&pod, &revision("aaa", "1"), &revision("bbb", "2"), true, at(5)).unwrap().pod;
     assert_eq!(patch["metadata"]["labels"]["tier"], "2");
