@@ -12,6 +12,7 @@ use super::{
     in_place::GRACE_SECONDS,
     wire::{self, PodSpecView, PodStatusView},
 };
+use crate::api::quantity::billionths;
 
 /// What a container requests and is limited to: quantities by resource, by `requests` or `limits`, as a patch says it. None:
 /// nothing.
@@ -137,40 +138,6 @@ fn says(found: &ResourceRequirements, amounts: &Amounts) -> bool {
 /// The same quantity, in whatever words: `1` is `1000m`.
 pub fn is_same(a: Option<&str>, b: Option<&str>) -> bool {
     a == b || a.zip(b).is_some_and(|(a, b)| billionths(a).is_some() && billionths(a) == billionths(b))
-}
-
-/// A Kubernetes quantity in its smallest unit, rounded up. None: it is none.
-fn billionths(text: &str) -> Option<i128> {
-    let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let binary = |power: u32| 1024_i128.pow(power) * 10_i128.pow(9);
-    let unit = match unit {
-        "n" => 1,
-        "u" => 10_i128.pow(3),
-        "m" => 10_i128.pow(6),
-        "" => 10_i128.pow(9),
-        "k" => 10_i128.pow(12),
-        "M" => 10_i128.pow(15),
-        "G" => 10_i128.pow(18),
-        "T" => 10_i128.pow(21),
-        "P" => 10_i128.pow(24),
-        "E" => 10_i128.pow(27),
-        "Ki" => binary(1),
-        "Mi" => binary(2),
-        "Gi" => binary(3),
-        "Ti" => binary(4),
-        "Pi" => binary(5),
-        "Ei" => binary(6),
-        other => {
-            let exponent: i32 = other.strip_prefix(['e', 'E'])?.parse().ok()?;
-            10_i128.checked_pow(u32::try_from(exponent.checked_add(9)?).ok()?)?
-        }
-    };
-    let scale = 10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    let scaled = digits.checked_mul(unit)?;
-    Some(scaled / scale + i128::from(scaled % scale != 0))
 }
 
 #[cfg(test)]

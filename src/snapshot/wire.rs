@@ -467,11 +467,7 @@ mod tests {
         let came_through = read("baton-package", ended(0, unpacked), ended(1, rejected));
         assert_eq!(came_through, Some(Fetched::Unpacked { sha256: "0f".repeat(32) }));
         assert_eq!(read("baton-package", running, json!({})), None);
-        assert_eq!(
-            read("baton-package", ended(137, ""), ended(1, rejected)),
-            None,
-            "it was killed: the kubelet says so"
-        );
+        assert_eq!(read("baton-package", ended(137, ""), ended(1, rejected)), None, "the kubelet says that");
         assert_eq!(read("migrate", ended(1, rejected), json!({})), None);
     }
 

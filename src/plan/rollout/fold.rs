@@ -134,7 +134,8 @@ impl World {
             let pod = self.snapshot.pods.iter_mut().find(|pod| pod.uid == *uid && *at <= now);
             if let Some(pod) = pod.map(Arc::make_mut) {
                 pod.phase = PodPhase::Running;
-                pod.in_place = None;
+                // What it has yet to get still stands on it.
+                pod.in_place = pod.in_place.take().filter(|_| pod.resize.is_some());
                 if pod.in_service != Some(false) {
                     (pod.ready_since, pod.unready_since) = (Some(*at), None);
                 }

@@ -187,8 +187,9 @@ impl User {
     fn pins_that_work(&self) -> Vec<Value> {
         let Some(rollout) = self.rollout() else { return Vec::new() };
         let works = |pin: &&Value| {
+            let own = pin["images"]["app"].as_str().is_none_or(|image| Behaviour::of_image(image).works());
             let image = image_of_pin(&self.actor, &rollout, pin);
-            image.is_some_and(|image| Behaviour::of_image(&image).works())
+            own && image.is_some_and(|image| Behaviour::of_image(&image).works())
                 && !Ranges::parse(pin["instances"].as_str().unwrap_or_default()).0.contains(&0)
         };
         rollout["spec"]["pins"].as_array().into_iter().flatten().filter(works).cloned().collect()

@@ -114,7 +114,9 @@ pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
         if let Some(pod) = actor
             .list(&PODS, ROLLOUT.0)
             .iter()
-            .find(|pod| is_complete && story::owner(pod) == Some(rollout.uid()) && !has_cpu(pod, cpu))
+            .filter(|pod| is_complete && story::owner(pod) == Some(rollout.uid()))
+            .filter(|pod| story::pod(pod).is_none_or(|pod| pin_of(pod.slot).is_none()))
+            .find(|pod| !has_cpu(pod, cpu))
         {
             return Err(format!("{} has not got {cpu}: {}", pod.name(), pod.value()));
         }
