@@ -91,7 +91,7 @@ pub struct RolloutStatus {
     #[serde(skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub exceptions_omitted: i32,
-    /// The one thing it waits for, in words and absolute times; empty when done.
+    /// The one thing it waits for, in words and absolute times; when done, a pin that means nothing, else empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub waiting_for: String,

@@ -242,6 +242,7 @@ pub(super) fn preview(name: &str, replicas: i32, preview: &Preview, moves: u32) 
     let from = preview.from.iter().filter(|version| **version != preview.to).cloned().collect::<Vec<_>>().join(", ");
     let way = if from.is_empty() { preview.to.clone() } else { format!("{from} → {}", preview.to) };
     let mut lines = vec![format!("Rollout {name}: {way}, {}", counted(replicas, "instance"))];
+    lines.extend(preview.problems.iter().map(|problem| painted(Tone::Bad, problem)));
     if preview.is_empty() && preview.held.is_none() {
         lines.push("Nothing would change: no Pod is created, replaced or deleted.".into());
         return lines;

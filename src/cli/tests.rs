@@ -166,7 +166,10 @@ fn plan_of_a_new_one_of_scaling_and_of_nothing() {
     let mut restart = Fixture::new("a a a", 'a', strategy(2, 1, 0)).settled();
     restart.snapshot.rollout.spec.restart_at = Some(Time(at(-1)));
     let paused = Fixture::new("a a", 'b', json!({"paused": true})).settled();
-    let all = [fresh, scaled, nothing, restart, paused].map(foretold).join("\n\n");
+    let mut pinned = Fixture::new("a a", 'a', json!({})).settled();
+    let pins = json!([{"instances": "1", "revision": "web-nope"}, {"instances": "77", "revision": "a"}]);
+    pinned.snapshot.rollout.spec.pins = serde_json::from_value(pins).unwrap();
+    let all = [fresh, scaled, nothing, restart, paused, pinned].map(foretold).join("\n\n");
     insta::assert_snapshot!("plan_others", all);
 }
 

@@ -112,14 +112,16 @@ impl Pod {
 
     /// From when on its node counts as unable to give it its resources.
     pub fn resize_fails_at(&self) -> Option<Timestamp> {
-        let Resize::Awaited { reason, since, .. } = self.resize.as_ref()? else { return None };
         let in_place = self.in_place.as_ref()?;
-        let since = match since {
-            _ if reason == "Infeasible" => return Some(in_place.at),
+        let since = match self.resize.as_ref()? {
+            Resize::Done => return None,
+            // Refused, or taken back by others, again and again: no longer than a refusal is remembered.
+            Resize::Due => in_place.at,
+            Resize::Awaited { reason, .. } if reason == "Infeasible" => return Some(in_place.at),
             // Its kubelet has yet to look at it: that says nothing of resources.
-            None if !self.is_observed => return None,
+            Resize::Awaited { since: None, .. } if !self.is_observed => return None,
             // By the node's clock, which may be behind.
-            since => since.unwrap_or(in_place.at).max(in_place.at),
+            Resize::Awaited { since, .. } => since.unwrap_or(in_place.at).max(in_place.at),
         };
         let grace = if in_place.is_resized_anew() { self.grace_seconds.unwrap_or(GRACE_SECONDS) } else { 0 };
         since.saturating_add(SignedDuration::from_secs(grace.saturating_add(PATIENCE_SECONDS))).ok()

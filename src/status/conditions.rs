@@ -163,7 +163,7 @@ fn stale_answer(look: &Look<'_>, history: &[HistoryEntry]) -> Option<(&'static s
 }
 
 /// Pins that mean nothing, or nothing now.
-fn pins(look: &Look<'_>) -> Option<(&'static str, String)> {
+pub(super) fn pins(look: &Look<'_>) -> Option<(&'static str, String)> {
     let problems = crate::plan::rollout::pin_problems(look.snapshot);
     let (reason, first) = problems.first()?;
     let others = match problems.len() - 1 {

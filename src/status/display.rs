@@ -31,10 +31,10 @@ pub(super) fn counts(look: &Look<'_>, status: &mut RolloutStatus) {
 /// `status.batch` with what is observed of it.
 pub(super) fn batch(look: &Look<'_>) -> Option<BatchStatus> {
     let batch = look.memory().batch.clone()?;
-    let available = |pod: &&Pod| pod.is_available(look.spec().min_ready_seconds, look.snapshot.now);
     let effective = look.memory().effective.as_deref();
     let opened = look.slots.unpinned().filter(|slot| slot.opened && slot.assigned == effective);
-    let updated = opened.filter(|slot| slot.fresh && slot.live.first().is_some_and(available)).count() as i32;
+    let updated =
+        opened.filter(|slot| slot.fresh && slot.live.first().is_some_and(|pod| look.slots.has_all(pod))).count() as i32;
     Some(BatchStatus { updated, ..batch })
 }
 

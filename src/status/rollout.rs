@@ -16,6 +16,9 @@ pub fn status(snapshot: &Snapshot, plan: &Plan, outcomes: &[Outcome]) -> Rollout
     let done = verdict.kind == verdict::Kind::Current;
     let history = history::history(&look, &verdict);
     let (versions, versions_omitted) = display::versions(&look);
+    // Whoever has pinned something that means nothing waits for it in vain.
+    let pins = || conditions::pins(&look).map(|(_, message)| message).unwrap_or_default();
+    let waiting_for = if done { pins() } else { verdict.message.clone() };
     let mut status = RolloutStatus {
         observed_generation: snapshot.rollout.metadata.generation,
         selector: display::selector(&look),
@@ -24,7 +27,7 @@ pub fn status(snapshot: &Snapshot, plan: &Plan, outcomes: &[Outcome]) -> Rollout
         versions_omitted,
         exceptions,
         exceptions_omitted,
-        waiting_for: if done { String::new() } else { clip(&verdict.message, bounds::MESSAGE_CHARS_MAX) },
+        waiting_for: clip(&waiting_for, bounds::MESSAGE_CHARS_MAX),
         display: Some(display::display(&look)),
         conditions: conditions::conditions(&look, &verdict, &history),
         history,

@@ -29,6 +29,8 @@ pub struct Preview {
     pub pods: (i32, i32),
     /// Instances that run what they are pinned to.
     pub pinned: Ranges,
+    /// Pins that mean nothing, in a sentence each.
+    pub problems: Vec<String>,
     /// Names of the Pods of now that leave, or whose containers are started anew: others take their listeners over.
     pub interrupted: BTreeSet<String>,
     /// What stops it before its end, if anything does.
@@ -144,6 +146,7 @@ pub fn preview(snapshot: Snapshot) -> Preview {
         available: (fewest, fewest_available(&spec)),
         pods: (most, total_max(&spec)),
         pinned,
+        problems: rollout::pin_problems(&world.snapshot).into_iter().map(|(_, problem)| problem).collect(),
         interrupted: scribe.interrupted,
         held,
         ends,

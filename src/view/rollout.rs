@@ -118,7 +118,7 @@ impl Painter<'_> {
             ..Display::default()
         });
         let effective = status.effective_revision.as_deref();
-        let has_reloaded = |pod: &Pod| reload::in_words(self.snapshot, pod).is_none();
+        let has_reloaded = |pod: &Pod| pod.resize.is_none() && reload::in_words(self.snapshot, pod).is_none();
         let at_it =
             |pod: &&Pod| Some(pod.revision.as_str()) == effective && self.is_available(pod) && has_reloaded(pod);
         let is_done = |slot: &&Slot<'_>| match slot.pin {

@@ -55,7 +55,8 @@ fn deadline(view: &View<'_>) -> Option<Timestamp> {
     let from = view.memory.batch.as_ref()?.deadline_from.as_ref()?.0;
     let min_ready_seconds = view.spec().min_ready_seconds;
     let opened = || view.slots.unpinned().filter(|slot| slot.opened);
-    let told = opened().flat_map(|slot| at_effective(view, slot)).filter_map(Pod::told_at);
+    let told =
+        opened().flat_map(|slot| at_effective(view, slot)).filter_map(Pod::told_at).filter(|at| *at <= view.now());
     let progress = opened()
         .flat_map(|slot| at_effective(view, slot))
         .filter(|pod| pod.in_transit(view.now()).is_none())

@@ -2,7 +2,7 @@
 //! are replaced and count for nothing.
 use jiff::Timestamp;
 
-use super::{Alarm, View, after, agents, deadline, lineage, package, reached, reload, slots::Slot};
+use super::{Alarm, View, after, agents, deadline, lineage, package, reached, reload, resize, slots::Slot};
 use crate::{
     api::{Time, bounds::RANGES_CHARS_MAX, rollout::OnFailure, status::Failed},
     snapshot::{ContainerState, Pod, PodPhase, Ranges},
@@ -239,7 +239,8 @@ fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> 
         let changed = slot.live.iter().chain(&slot.finished).filter(|pod| Some(pod.revision.as_str()) == effective);
         let mut failures = changed.filter_map(|pod| {
             let told = || reload::failure(view.snapshot, pod).or_else(|| agents::failure(view.snapshot, pod));
-            let failure = failure_of(pod).or_else(told)?;
+            // What a container does with less than it is given says nothing of its version.
+            let failure = failure_of(pod).filter(|_| !resize::is_replaced_for(view.snapshot, pod)).or_else(told)?;
             let forgiven = retried_at.is_some_and(|at| pod.runs_since_before(at)); // it is being replaced
             let counts = !forgiven && failure.at.is_none_or(|at| alarm.passed(at));
             counts.then_some((slot.index, (failure.reason, named(view, slot.index, &failure.message))))

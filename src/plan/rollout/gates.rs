@@ -148,7 +148,7 @@ fn not_in_place(view: &View<'_>) -> Option<Hold> {
 
 /// The API server refuses the resources of this revision to one of these Pods, where it is.
 fn not_resized(view: &View<'_>, to: &Revision) -> Option<Hold> {
-    let mut opened = view.slots.unpinned().filter(|slot| slot.index < view.slots.opened()).flat_map(|slot| &slot.live);
+    let mut opened = view.slots.unpinned().filter(|slot| slot.opened).flat_map(|slot| &slot.live);
     let refusal = opened.find_map(|pod| resize::refusal(view.snapshot, pod, &to.name))?;
     let Way::None(why) = in_place::refused(&view.spec().strategy, refusal) else { return None };
     Some(Hold { until: Some(refusal.retry_at), ..hold(HoldReason::NotInPlace, why) })

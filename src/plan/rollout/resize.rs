@@ -4,7 +4,7 @@
 //! node has followed, the note is taken off. Whatever ends the operator in between, the Pod says where it stands.
 use std::collections::BTreeSet;
 
-use super::Alarm;
+use super::{Alarm, failure_of};
 use crate::{
     api::rollout::UpdateMethod,
     plan::Change,
@@ -17,16 +17,19 @@ pub(super) fn refusal<'s>(snapshot: &'s Snapshot, pod: &Pod, revision: &str) -> 
     known.filter(|refusal| refusal.retry_at > snapshot.now)
 }
 
-/// uids of Pods that do not get the resources of their revision where they are: others take their places, unless that must
-/// not be. What keeps a node from giving them says nothing of the version.
+/// It has yet to get resources, and another Pod takes its place if it does not.
+pub(super) fn is_replaced_for(snapshot: &Snapshot, pod: &Pod) -> bool {
+    pod.resize.is_some() && snapshot.rollout.spec.strategy.update != UpdateMethod::InPlaceOnly
+}
+
+/// uids of Pods that do not get the resources of their revision where they are, or fail before they have: others take their
+/// places, unless that must not be. What keeps a node from giving them says nothing of the version.
 pub(super) fn given_up(snapshot: &Snapshot) -> BTreeSet<&str> {
-    if snapshot.rollout.spec.strategy.update == UpdateMethod::InPlaceOnly {
-        return BTreeSet::new();
-    }
     let has_failed = |pod: &Pod| {
-        pod.resize.is_some()
+        is_replaced_for(snapshot, pod)
             && (refusal(snapshot, pod, &pod.revision).is_some()
-                || pod.resize_fails_at().is_some_and(|at| at <= snapshot.now))
+                || pod.resize_fails_at().is_some_and(|at| at <= snapshot.now)
+                || failure_of(pod).is_some_and(|failure| failure.at.is_none_or(|at| at <= snapshot.now)))
     };
     snapshot.pods.iter().filter(|pod| has_failed(pod)).map(|pod| pod.uid.as_str()).collect()
 }
@@ -52,7 +55,7 @@ fn next(snapshot: &Snapshot, pod: &Pod, alarm: &mut Alarm) -> Option<Change> {
         alarm.passed(refusal.retry_at);
         return None;
     }
-    if let Some(at) = pod.resize_fails_at() {
+    for at in pod.resize_fails_at().into_iter().chain(failure_of(pod).and_then(|failure| failure.at)) {
         alarm.passed(at);
     }
     let (name, uid, resource_version) = (pod.name.clone(), pod.uid.clone(), pod.resource_version.clone());

@@ -57,7 +57,10 @@ impl Renewal<'_> {
             || self.packages.differs_from(pod)
             || self.given_up.contains(pod.uid.as_str())
             || (retry.is_some()
-                && (!pod.is_ready() || failure::failure_of(pod).is_some() || pod.untold_since().is_some()))
+                && (!pod.is_ready()
+                    || failure::failure_of(pod).is_some()
+                    || pod.untold_since().is_some()
+                    || pod.resize.is_some()))
     }
 }
 
@@ -266,8 +269,14 @@ impl<'a> Slots<'a> {
 
     /// [`Self::is_done`], whatever its listeners do.
     pub fn is_in_place(&self, slot: &Slot<'_>) -> bool {
-        let is_there = |pod: &Pod| pod.is_available(self.min_ready_seconds, self.now) && pod.resize.is_none();
-        slot.fresh && slot.live.len() == 1 && is_there(slot.live[0]) && reload::is_done(self.snapshot, slot.live[0])
+        slot.fresh && slot.live.len() == 1 && self.has_all(slot.live[0])
+    }
+
+    /// Available, and with all that it was given in place.
+    pub fn has_all(&self, pod: &Pod) -> bool {
+        pod.is_available(self.min_ready_seconds, self.now)
+            && pod.resize.is_none()
+            && reload::is_done(self.snapshot, pod)
     }
 
     /// In a word or two, why it is not done.

@@ -88,4 +88,12 @@ async fn the_image_id_is_the_digest_of_the_folder() {
     assert_eq!(id("1-0"), id("again"));
     assert_ne!(id("1-0"), id("1-1"));
     assert_ne!(IMAGE, id("1-0"));
+    // As `kubectl baton undo --digests` writes it.
+    let digest = id("1-0").split_once('@').unwrap().1.to_owned();
+    let by_digest =
+        |tag: &str| json!({ "image": format!("example.local/digest:{tag}@{digest}"), "command": ["sleep", "100"] });
+    space.run("right", &with(sh(&idle()), by_digest("1.0"))).await;
+    space.until_ready("right").await;
+    space.run("wrong", &with(sh(&idle()), by_digest("1.1"))).await;
+    space.until_waiting("wrong", 10, "ErrImagePull").await;
 }

@@ -51,7 +51,8 @@ impl Images {
                 "Failed to apply default image tag \"{reference}\": couldn't parse image name \"{reference}\": invalid reference format"
             ),
         };
-        let (registry, name, tag) = parse(reference).ok_or_else(invalid)?;
+        let (named, wanted) = split_digest(reference).ok_or_else(invalid)?;
+        let (registry, name, tag) = parse(named).ok_or_else(invalid)?;
         let failed = |why: String| Waiting {
             reason: PULL_ERROR,
             message: format!("failed to pull and unpack image \"{registry}/{name}:{tag}\": {why}"),
@@ -66,6 +67,9 @@ impl Images {
         // A tag may be a link to another one's folder.
         let folder = folder.canonicalize().map_err(|error| failed(error.to_string()))?;
         let digest = self.digest(&folder).map_err(|error| failed(error.to_string()))?;
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != digest) {
+            return Err(failed(format!("{registry}/{name}@sha256:{wanted}: not found")));
+        }
         Ok(Image { folder, id: format!("{REGISTRY}/{name}@sha256:{digest}") })
     }
 
@@ -134,8 +138,15 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Registry, name and tag of a reference by the grammar of the distribution project; digests
-/// (`NAME@sha256:…`) are not supported.
+/// `web:1.2@sha256:0123…` → `web:1.2`, `0123…`. A digest is looked for under the tag.
+fn split_digest(reference: &str) -> Option<(&str, Option<&str>)> {
+    let Some((named, digest)) = reference.split_once('@') else { return Some((reference, None)) };
+    let digits = digest.strip_prefix("sha256:")?;
+    let is_sound = digits.len() == 64 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    is_sound.then_some((named, Some(digits)))
+}
+
+/// Registry, name and tag of a reference by the grammar of the distribution project, without its digest.
 fn parse(reference: &str) -> Option<(&str, &str, &str)> {
     let (registry, rest) = match reference.split_once('/') {
         Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest),

@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    faults::{live, revisions_run, world},
+    faults::{crash, live, revisions_run, world},
     fixture::{at, say},
     worlds::give_images,
 };
@@ -11,6 +11,7 @@ use crate::{
     plan::{
         Change, HoldReason, Memory, Plan, in_place,
         rollout::{
+            after,
             fold::{End, World},
             plan,
         },
@@ -94,6 +95,34 @@ fn resources_are_given_to_pods_that_serve_on() {
     let batch = |count: usize| ["ChangeInPlace", "Resize", "NoteResized"].map(|verb| vec![verb; count].join(" "));
     assert_eq!(said, [batch(2), batch(1)].concat());
     assert!(world.snapshot.pods.iter().all(|pod| pod.ready_since == Some(at(-400)) && pod.resize.is_none()));
+}
+
+/// A container that has too little meanwhile fails no version: another Pod takes the place, as where there is no room.
+#[test]
+fn what_fails_before_it_has_them_is_replaced() {
+    let spec = json!({"strategy": {"maxUnavailable": 1, "maxSurge": 0}});
+    let mut world = resized("a a", 'b', spec, "NotRequired");
+    until_due(&mut world);
+    told(&mut world, 0, "Deferred");
+    crash(&mut world, 0);
+    let said = say(&next(&mut world));
+    assert!(said.starts_with("-web-0-a Restart; "), "{said}");
+    world.run(|_, _| {});
+    assert_eq!(revisions_run(&world), "bb");
+    assert_eq!(world.snapshot.rollout.status.as_ref().unwrap().failed, None);
+}
+
+/// What is refused again and again, or taken back by somebody, is given up for good: one that is given up for as long as a
+/// refusal is remembered would be wanted again while another takes its place.
+#[test]
+fn what_is_never_written_is_given_up_for_good() {
+    let spec = json!({"strategy": {"maxUnavailable": 1, "maxSurge": 1}});
+    let mut world = resized("a", 'b', spec, "NotRequired");
+    until_due(&mut world);
+    world.snapshot.pods_mut().next().unwrap().resize = Some(Resize::Due);
+    world.snapshot.now = after(world.snapshot.now, 61);
+    let planned = next(&mut world);
+    assert!(planned.changes.iter().any(|change| matches!(change, Change::CreatePod { .. })), "{}", say(&planned));
 }
 
 /// B4: a container that has to start anew for them is out of service meanwhile, one instance at a time.

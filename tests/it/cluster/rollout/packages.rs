@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
     process::{Child, Stdio},
     sync::OnceLock,
+    time::Duration,
 };
 
 use baton::api::{Rollout, fingerprint::hexadecimal};
@@ -207,7 +208,17 @@ async fn a_package_without_a_checksum_stays_what_it_was_first() {
     stage.roll_package("1", &package).await;
     stage.complete(60).await;
     let revisions: Api<ControllerRevision> = Api::namespaced(stage.client.clone(), &stage.namespace);
-    let revision = revisions.list(&ListParams::default()).await.unwrap().items.remove(0);
+    // What images came to is noted by a write of its own, which may follow that of the completion.
+    let noted = async {
+        loop {
+            let revision = revisions.list(&ListParams::default()).await.unwrap().items.remove(0);
+            if revision.annotations().contains_key("baton.dev/image-digests") {
+                break revision;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let revision = tokio::time::timeout(Duration::from_secs(10), noted).await.expect("digests are noted");
     assert_eq!(revision.annotations()["baton.dev/package-sha256"], first);
     let images: BTreeMap<String, String> =
         serde_json::from_str(&revision.annotations()["baton.dev/image-digests"]).unwrap();

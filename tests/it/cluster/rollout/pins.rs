@@ -156,7 +156,9 @@ async fn a_pin_by_what_differs_and_one_that_means_nothing() {
 
     stage.patch(json!({"spec": {"pins": [{"instances": "1", "revision": "web-nothing"}]}})).await;
     let is_told = |rollout: &Rollout| {
-        status_of(rollout)["conditions"].to_string().contains("there is no ControllerRevision web-nothing")
+        let status = status_of(rollout);
+        let sentence = "there is no ControllerRevision web-nothing";
+        [&status["conditions"], &status["waitingFor"]].iter().all(|said| said.to_string().contains(sentence))
     };
     stage.until(30, "PinInvalid", is_told).await;
     assert_eq!(versions(&stage.live().await), ["1", "2", "1"], "it keeps what it runs");
