@@ -29,7 +29,7 @@ pub(super) fn given_up(snapshot: &Snapshot) -> BTreeSet<&str> {
         is_replaced_for(snapshot, pod)
             && (refusal(snapshot, pod, &pod.revision).is_some()
                 || pod.resize_fails_at().is_some_and(|at| at <= snapshot.now)
-                || failure_of(pod).is_some_and(|failure| failure.at.is_none_or(|at| at <= snapshot.now)))
+                || failure_of(pod).is_some_and(|failure| failure.counts(snapshot.now)))
     };
     snapshot.pods.iter().filter(|pod| has_failed(pod)).map(|pod| pod.uid.as_str()).collect()
 }
