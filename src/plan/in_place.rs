@@ -211,7 +211,11 @@ pub fn patch(pod: &Pod, from: &Revision, to: &Revision, reloads: bool, now: Time
 /// What is written on a Pod whose application has reloaded what it was given. None: there is nothing to note.
 pub fn reloaded(pod: &Pod, now: Timestamp) -> Option<Value> {
     let in_place = pod.in_place.clone().filter(|in_place| in_place.reload.is_some())?;
-    let noted = json!(InPlace { reload: Some(Reload { told_at: Some(now) }), ..in_place }).to_string();
-    let annotations = json!({names::ANNOTATION_IN_PLACE: noted});
-    Some(json!({"metadata": {"uid": pod.uid, "resourceVersion": pod.resource_version, "annotations": annotations}}))
+    Some(noted(pod, &InPlace { reload: Some(Reload { told_at: Some(now) }), ..in_place }))
+}
+
+/// What is written on a Pod for it to remember this of its last change.
+pub(super) fn noted(pod: &Pod, note: &InPlace) -> Value {
+    let annotations = json!({names::ANNOTATION_IN_PLACE: json!(note).to_string()});
+    json!({"metadata": {"uid": pod.uid, "resourceVersion": pod.resource_version, "annotations": annotations}})
 }

@@ -3,12 +3,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::{
-    api::names,
-    snapshot::{
-        InPlace, Pod,
-        resize::{Amounts, is_same},
-    },
+use super::in_place;
+use crate::snapshot::{
+    InPlace, Pod,
+    resize::{Amounts, is_same},
 };
 
 /// What a Pod can be given more or less of.
@@ -77,9 +75,5 @@ pub fn patch(pod: &Pod, resources: &BTreeMap<String, Amounts>) -> Value {
 
 /// What is written on a Pod that is seen to have its resources: from then on they are nobody's business here.
 pub fn patch_once_done(pod: &Pod) -> Option<Value> {
-    let note = InPlace { resources: BTreeMap::new(), ..pod.in_place.clone()? };
-    let annotations = json!({names::ANNOTATION_IN_PLACE: json!(note).to_string()});
-    Some(json!({
-        "metadata": {"uid": pod.uid, "resourceVersion": pod.resource_version, "annotations": annotations},
-    }))
+    Some(in_place::noted(pod, &InPlace { resources: BTreeMap::new(), ..pod.in_place.clone()? }))
 }
