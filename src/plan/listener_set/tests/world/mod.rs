@@ -326,6 +326,10 @@ impl World {
     /// A second passes for all but the controller.
     pub fn pass(&mut self) {
         self.now += 1;
+        // The garbage collector: a session that a late write made for a Pod that was gone by then has nobody that owns it.
+        let pods = &self.pods;
+        let is_owned = |own: &Session| pods.values().any(|pod| !pod.is_gone && pod.seen.uid == own.pod_uid);
+        self.sessions.retain(|_, seen| seen.watched.session.as_ref().is_none_or(is_owned));
         for name in self.pods.keys().cloned().collect::<Vec<_>>() {
             self.start_agent(&name);
             for _ in 0..3 {
