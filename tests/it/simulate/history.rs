@@ -1,5 +1,5 @@
 //! One history, from a scenario to its end: on a thread of its own, in simulated time.
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use baton::operator::clock::Clock;
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ use super::{
     process::{Alive, Blow, Operator, Skew, WATCH_SILENCE},
     randomness, replay,
     scenario::{INSTANCES_MAX, OPERATORS, ROLLOUT, Scenario},
-    trace::Trace,
+    trace::{Keeps, Trace},
     users::{User, approve_everything},
     world::{NODES_MAX, Order, World},
 };
@@ -45,7 +45,7 @@ const IDLE_REQUESTS_MAX: usize = 30;
 
 /// What came of a history.
 pub struct Outcome {
-    /// Its trace.
+    /// Its trace, as far as it was kept.
     pub lines: Vec<String>,
     /// The promise that was broken, if any.
     pub broken: Option<String>,
@@ -56,14 +56,14 @@ pub struct Outcome {
 }
 
 /// Runs a scenario. Panics of operators are theirs to catch; ours fail the seed.
-pub fn run(scenario: &Scenario, with_logs: bool) -> Outcome {
+pub fn run(scenario: &Scenario, keeps: Keeps) -> Outcome {
     let scenario = scenario.clone();
     let running = std::thread::Builder::new().name(format!("seed {}", scenario.numbers)).spawn(move || {
         randomness::seed_thread(scenario.numbers);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.expect("a runtime").block_on(async {
-            let trace = Trace::new();
-            let _logs = with_logs.then(|| replay::logs_into(&trace));
+            let trace = Trace::new(keeps);
+            let _logs = (keeps == Keeps::Logs).then(|| replay::logs_into(&trace));
             History::new(&scenario, trace).live().await
         })
     });
@@ -189,7 +189,7 @@ impl<'s> History<'s> {
         let (judge, trace, agents) = (self.judge.clone(), self.trace.clone(), self.listeners.clone());
         self.server.subscribe(move |commit: &Commit| {
             if *commit.change.kind != LEASES {
-                trace.say(&commit.who, replay::line(commit));
+                trace.say(&commit.who, fmt::from_fn(|out| out.write_str(&replay::line(commit))));
             }
             judge.docket().committed(commit);
             if let Some(agents) = &agents {

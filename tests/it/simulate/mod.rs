@@ -40,6 +40,7 @@ use std::{
 use self::{
     history::{Outcome, run},
     scenario::{Scenario, TELLINGS, story},
+    trace::Keeps,
 };
 
 /// Seeds that have found a bug: `seed  # bug`, or with `listeners`, `pins`, `in-place`, `strategies`, `hot-reload` before the `#`, one a line.
@@ -116,32 +117,38 @@ type Seed = (u64, Extras);
 fn verdict(seed: Seed, undisturbed: &OnceCell<Outcome>) -> Result<u64, String> {
     let (number, extras) = seed;
     let scenario = Scenario::new(number, false, extras);
-    let disturbed = run(&scenario, false);
-    blame(&disturbed, seed, "")?;
+    let disturbed = run(&scenario, Keeps::Nothing);
+    if let Some(broken) = &disturbed.broken {
+        return Err(blame(broken, &scenario, seed, false));
+    }
     if scenario.is_confluent() {
-        let undisturbed = undisturbed.get_or_init(|| run(&Scenario::new(number, true, extras), false));
-        blame(undisturbed, seed, " (undisturbed)")?;
+        let calm = Scenario::new(number, true, extras);
+        let undisturbed = undisturbed.get_or_init(|| run(&calm, Keeps::Nothing));
+        if let Some(broken) = &undisturbed.broken {
+            return Err(blame(broken, &calm, seed, true));
+        }
         if disturbed.end != undisturbed.end {
-            let how = format!("end: {:?}, undisturbed {:?}", disturbed.end, undisturbed.end);
-            return blame(&Outcome { broken: Some(how), ..disturbed }, seed, "").map(|()| 0);
+            let broken = format!("end: {:?}, undisturbed {:?}", disturbed.end, undisturbed.end);
+            return Err(blame(&broken, &scenario, seed, false));
         }
     }
     Ok(disturbed.writes)
 }
 
-fn blame(outcome: &Outcome, (seed, extras): Seed, run: &str) -> Result<(), String> {
-    let Some(broken) = &outcome.broken else { return Ok(()) };
+/// Runs it once more, and tells how it ended.
+fn blame(broken: &str, scenario: &Scenario, (seed, extras): Seed, is_undisturbed: bool) -> String {
+    let Outcome { lines, .. } = run(scenario, Keeps::Lines);
+    let (run, which) = if is_undisturbed { (" (undisturbed)", " UNDISTURBED=1") } else { ("", "") };
     let mut text = format!("\n--- seed {seed}{run}\n");
-    for line in outcome.lines.iter().skip(outcome.lines.len().saturating_sub(TAIL)) {
+    for line in lines.iter().skip(lines.len().saturating_sub(TAIL)) {
         let _ = writeln!(text, "{line}");
     }
     let how = extras.in_words();
-    let which = if run.is_empty() { "" } else { " UNDISTURBED=1" };
     let _ = writeln!(
         text,
         "--- seed {seed}{run} breaks {broken}\n    the whole of it: make simulate SEED={seed}{which}{how}"
     );
-    Err(text)
+    text
 }
 
 /// Runs seeds on all cores, prints the end of those that fail, and returns the last line of each, after how many were run.
@@ -274,7 +281,7 @@ fn print(seed: u64) {
     let is_undisturbed = std::env::var_os("UNDISTURBED").is_some();
     let scenario = Scenario::new(seed, is_undisturbed, Extras::asked());
     println!("{scenario:#?}");
-    let outcome = run(&scenario, true);
+    let outcome = run(&scenario, Keeps::Logs);
     outcome.lines.iter().for_each(|line| println!("{line}"));
     println!("{:?}\nbroken: {:?}", outcome.end, outcome.broken);
     if let Err(failure) = verdict((seed, Extras::asked()), &OnceCell::new()) {
@@ -286,7 +293,7 @@ fn print(seed: u64) {
 fn a_seed_gives_the_same_trace_twice() {
     let [none, resources, listeners] = [Extras::NONE, Extras::RESOURCES, Extras::LISTENERS];
     for (seed, extras) in [(1, none), (2, resources), (3, listeners), (4, listeners)] {
-        let [first, second] = [0; 2].map(|_| run(&Scenario::new(seed, false, extras), false));
+        let [first, second] = [0; 2].map(|_| run(&Scenario::new(seed, false, extras), Keeps::Lines));
         for (number, (first, second)) in first.lines.iter().zip(&second.lines).enumerate() {
             assert_eq!(first, second, "seed {seed}, line {number}");
         }

@@ -12,13 +12,26 @@ pub struct Trace(Arc<Shared>);
 
 struct Shared {
     start: Instant,
+    keeps: Keeps,
     state: Mutex<State>,
     broke: Notify,
+}
+
+/// What is kept of a history. Of most nobody reads a line, and to write them takes a twentieth of the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// How many lines there would be.
+    Nothing,
+    /// The lines.
+    Lines,
+    /// These, and what the operators log.
+    Logs,
 }
 
 #[derive(Default)]
 struct State {
     lines: Vec<String>,
+    count: usize,
     broken: Option<String>,
 }
 
@@ -27,8 +40,8 @@ const LINES_MAX: usize = 20_000;
 
 impl Trace {
     /// Time counts from now.
-    pub fn new() -> Self {
-        Self(Arc::new(Shared { start: Instant::now(), state: Mutex::default(), broke: Notify::new() }))
+    pub fn new(keeps: Keeps) -> Self {
+        Self(Arc::new(Shared { start: Instant::now(), keeps, state: Mutex::default(), broke: Notify::new() }))
     }
 
     /// When time began.
@@ -36,12 +49,15 @@ impl Trace {
         self.0.start
     }
 
-    /// Writes a line.
+    /// Writes a line, if anybody is to read it.
     pub fn say(&self, who: &str, what: impl Display) {
         let seconds = self.0.start.elapsed().as_secs_f64();
         let mut state = self.state();
-        if state.lines.len() < LINES_MAX {
-            state.lines.push(format!("{seconds:>9.3} {who:<11} {what}"));
+        state.count += 1;
+        if state.count <= LINES_MAX {
+            if self.0.keeps != Keeps::Nothing {
+                state.lines.push(format!("{seconds:>9.3} {who:<11} {what}"));
+            }
         } else {
             drop(state);
             self.end(format!("endless: {LINES_MAX} lines in {seconds:.0} s"));

@@ -3,11 +3,14 @@ use baton::operator::clock::Clock;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fake_apiserver::{
-    ApiServer, Options,
-    actor::Actor,
-    delete::DeleteOptions,
-    kinds::{CONTROLLER_REVISIONS, Kind},
+use crate::{
+    fake_apiserver::{
+        ApiServer, Options,
+        actor::Actor,
+        delete::DeleteOptions,
+        kinds::{CONTROLLER_REVISIONS, Kind},
+    },
+    simulate::trace::Keeps,
 };
 
 /// A Rollout of three Pods that are available, one of which may be missing and one too many, and the operator that made it.
@@ -23,7 +26,7 @@ const WHO: &str = "a.1";
 
 impl Stage {
     fn new() -> Self {
-        let trace = Trace::new();
+        let trace = Trace::new(Keeps::Lines);
         let epoch = "2026-01-01T10:00:00Z".parse().unwrap();
         let clock: Clock = Skew::NONE.clock(epoch, trace.start());
         let server = ApiServer::new(Options::new(1, clock.clone()));
