@@ -9,14 +9,17 @@ use crate::{
 
 /// Times of a session, as far as its agent may rely on them.
 ///
-/// Others wait for D of the Lease. So the times of a shorter D hold from the moment at which it is wanted, before it is
-/// written; those of a longer one from the renewal whose answer shows it.
+/// Others wait for D of the Lease. So the times of a shorter D hold from the moment at which the renewal is sent that writes it,
+/// and count from then; those of a longer one from the renewal whose answer shows it. Not from when a shorter one is wanted: by
+/// its S the last renewal may be over already, and everything would stop for nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pace {
     in_force: SessionProfile,
     wanted: SessionProfile,
     /// When the renewal was sent that was last acknowledged.
     sent_at: Option<Boottime>,
+    /// Since then renewals were sent that write a shorter D: what holds should one have come through.
+    at_most: Option<Deadlines>,
 }
 
 /// Until when something may run.
@@ -32,13 +35,20 @@ pub struct Deadlines {
 impl Pace {
     /// Before the claim, which writes D of this profile.
     pub fn new(profile: SessionProfile) -> Self {
-        Self { in_force: profile, wanted: profile, sent_at: None }
+        Self { in_force: profile, wanted: profile, sent_at: None, at_most: None }
     }
 
     /// Another profile is asked for.
     pub fn wish(&mut self, wanted: SessionProfile) {
         self.wanted = wanted;
-        self.in_force = shorter(self.in_force, wanted);
+    }
+
+    /// A renewal is about to be sent, which writes D of the profile that is wanted.
+    pub fn sends(&mut self, at: Boottime) {
+        if self.wanted.times().expire < self.in_force.times().expire {
+            let new = deadlines(at, self.wanted);
+            self.at_most = Some(self.at_most.map_or(new, |other| other.earlier(new)));
+        }
     }
 
     /// The profile that renewals should write.
@@ -51,8 +61,9 @@ impl Pace {
         // One that no profile has was written by somebody else: as long as it is not too short, any profile will do.
         let profiles = [SessionProfile::Calm, SessionProfile::Default, SessionProfile::Fast];
         let written = profiles.into_iter().find(|profile| profile.times().expire <= duration);
-        self.in_force = shorter(written.unwrap_or(SessionProfile::Fast), self.wanted);
+        self.in_force = written.unwrap_or(SessionProfile::Fast);
         self.sent_at = self.sent_at.max(Some(sent_at));
+        self.at_most = None;
     }
 
     /// Nothing that was acknowledged counts any more: the clock may have stood still.
@@ -63,15 +74,13 @@ impl Pace {
     /// Until when something may run. In the past without an acknowledged renewal.
     pub fn deadlines(&self) -> Deadlines {
         let Some(sent_at) = self.sent_at else { return Deadlines::default() };
-        let times = self.in_force.times();
-        let late = if mutant!(KillsLate) { Duration::from_secs(20) } else { Duration::ZERO };
-        let kill = times.kill.saturating_sub(GUARD_MARGIN).max(times.stop) + late;
-        Deadlines { stop: session::deadline(sent_at, times.stop), kill: session::deadline(sent_at, kill) }
+        let own = deadlines(sent_at, self.in_force);
+        self.at_most.map_or(own, |at_most| at_most.earlier(own))
     }
 
-    /// R.
+    /// R: of the shorter profile from when it is wanted.
     pub fn period(&self) -> Duration {
-        self.in_force.times().renew
+        self.in_force.times().renew.min(self.wanted.times().renew)
     }
 
     /// How long one renewal may take: at most R, so that there is time for others before S.
@@ -90,8 +99,17 @@ const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const TIMEOUT_MAX: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 
-fn shorter(one: SessionProfile, other: SessionProfile) -> SessionProfile {
-    if one.times().expire <= other.times().expire { one } else { other }
+impl Deadlines {
+    fn earlier(self, other: Self) -> Self {
+        Self { stop: self.stop.min(other.stop), kill: self.kill.min(other.kill) }
+    }
+}
+
+fn deadlines(sent_at: Boottime, profile: SessionProfile) -> Deadlines {
+    let times = profile.times();
+    let late = if mutant!(KillsLate) { Duration::from_secs(20) } else { Duration::ZERO };
+    let kill = times.kill.saturating_sub(GUARD_MARGIN).max(times.stop) + late;
+    Deadlines { stop: session::deadline(sent_at, times.stop), kill: session::deadline(sent_at, kill) }
 }
 
 /// Pause before what has ended by itself is started again: 0.25 s, 2 s, 4 s … 60 s. A single crash costs little; what fails
@@ -163,13 +181,22 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_profile_holds_at_once_a_longer_one_when_it_was_answered() {
+    fn a_shorter_profile_holds_from_when_it_is_sent_a_longer_one_when_it_was_answered() {
         let mut pace = Pace::new(SessionProfile::Default);
         pace.acknowledged(second(100), duration(SessionProfile::Default));
         pace.wish(SessionProfile::Fast);
-        assert_eq!(pace.deadlines().stop, second(103));
+        assert_eq!(pace.deadlines().stop, second(110), "what runs need not stop for that");
+        assert_eq!(pace.period(), SessionProfile::Fast.times().renew);
+        for sent_at in [103, 104] {
+            pace.sends(second(sent_at));
+            assert_eq!(pace.deadlines().stop, second(106), "the first may have come through");
+        }
+        pace.acknowledged(second(104), duration(SessionProfile::Fast));
+        assert_eq!(pace.deadlines().stop, second(107));
+        let mut pace = Pace::new(SessionProfile::Fast);
         pace.acknowledged(second(101), duration(SessionProfile::Fast));
         pace.wish(SessionProfile::Calm);
+        pace.sends(second(102));
         assert_eq!((pace.deadlines().stop, pace.wanted()), (second(104), SessionProfile::Calm));
         pace.acknowledged(second(102), duration(SessionProfile::Fast));
         assert_eq!(pace.deadlines().stop, second(105), "it has not been written");
@@ -209,21 +236,21 @@ mod tests {
             steps in prop::collection::vec((0_usize..3, any::<bool>(), any::<bool>()), 1..12)
         ) {
             let mut pace = Pace::new(SessionProfile::Default);
-            let mut written = SessionProfile::Default;
-            let mut last = None;
+            // What others see: the last renewal that came through.
+            let mut seen = (second(99), SessionProfile::Default);
+            pace.acknowledged(seen.0, duration(seen.1));
             for (number, (wish, arrives, answered)) in steps.into_iter().enumerate() {
                 pace.wish(ALL[wish]);
                 let sent_at = second(100 + number as u64);
+                pace.sends(sent_at);
                 if arrives {
-                    written = pace.wanted();
+                    seen = (sent_at, pace.wanted());
                 }
                 if arrives && answered {
-                    pace.acknowledged(sent_at, duration(written));
-                    last = Some(sent_at);
+                    pace.acknowledged(sent_at, duration(seen.1));
                 }
-                if let Some(last) = last {
-                    prop_assert!(pace.deadlines().stop <= last.after(written.times().stop));
-                }
+                let (Deadlines { stop, kill }, times) = (pace.deadlines(), seen.1.times());
+                prop_assert!(stop <= seen.0.after(times.stop) && kill <= seen.0.after(times.kill));
             }
         }
 

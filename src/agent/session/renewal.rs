@@ -285,6 +285,10 @@ impl Renewals {
         let patch = leases::renew(&self.me, &renewal, self.clocks.timestamp());
         let (leases, name, timeout) = (self.leases.clone(), self.name.clone(), self.pace.timeout());
         let sent_at = self.clocks.boottime();
+        if renewal.duration.is_some() {
+            self.pace.sends(sent_at);
+            self.publish(); // before anybody else can read it
+        }
         flight.spawn(async move {
             let answer = leases.json(&name, patch, timeout).await;
             Answer { sent_at, kind: Kind::Renewed(answer, renewal.annotations) }
