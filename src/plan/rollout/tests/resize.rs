@@ -7,7 +7,7 @@ use super::{
     worlds::give_images,
 };
 use crate::{
-    api::rollout::UpdateMethod,
+    api::rollout::{Abort, UpdateMethod},
     plan::{
         Change, HoldReason, Memory, Plan, in_place,
         rollout::{
@@ -106,7 +106,7 @@ fn what_fails_before_it_has_them_is_replaced() {
     told(&mut world, 0, "Deferred");
     crash(&mut world, 0);
     let said = say(&next(&mut world));
-    assert!(said.starts_with("-web-0-a Restart; "), "{said}");
+    assert!(said.starts_with("-web-0-a Forward; "), "{said}");
     world.run(|_, _| {});
     assert_eq!(revisions_run(&world), "bb");
     assert_eq!(world.snapshot.rollout.status.as_ref().unwrap().failed, None);
@@ -177,13 +177,31 @@ fn where_a_node_has_no_room_another_pod_takes_the_place() {
         world.snapshot.now = at(seconds);
         world.snapshot.pods_mut().nth(1).unwrap().resize = Some(Resize::Done);
         let said = say(&next(&mut world));
-        assert!(said.contains("+web-0-b-1 Restart") && !said.contains("-web-0-a"), "{reason}: {said}");
+        assert!(said.contains("+web-0-b-1 Forward") && !said.contains("-web-0-a"), "{reason}: {said}");
         live(&mut world, 30);
         assert_eq!(revisions_run(&world), "bb");
         let after = uids(&world.snapshot);
         assert!(after[0] != before[0] && after[1] == before[1], "{reason}: {after:?}");
         assert_eq!(world.snapshot.rollout.status.as_ref().unwrap().failed, None);
     }
+}
+
+/// What was aborted goes back through a pause, all at once, also where a node does not give back what there was.
+#[test]
+fn a_node_without_room_holds_up_no_way_back() {
+    let batches = json!([{"upTo": 1}, {"upTo": 2, "pause": {}}]);
+    let spec = json!({"strategy": {"batches": batches, "maxUnavailable": 2, "maxSurge": 0}});
+    let mut world = resized("a a a", 'b', spec, "NotRequired");
+    live(&mut world, 30);
+    assert_eq!(revisions_run(&world), "bba");
+    let run = world.snapshot.rollout.status.as_ref().unwrap().run.unwrap();
+    (world.snapshot.rollout.spec.abort, world.snapshot.rollout.spec.paused) = (Some(Abort { run }), true);
+    until_due(&mut world);
+    (0..2).for_each(|slot| told(&mut world, slot, "Infeasible"));
+    let said = say(&next(&mut world));
+    assert!(said.starts_with("-web-0-a Back; -web-1-a Back; "), "{said}");
+    live(&mut world, 30);
+    assert_eq!(revisions_run(&world), "aaa");
 }
 
 /// Where only changes in place are permitted it waits for its node, and its deadline goes by.

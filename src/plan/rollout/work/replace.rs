@@ -86,7 +86,8 @@ impl<'a> Planner<'_, 'a, '_> {
     fn change(&mut self, slot: &Slot<'a>, pod: &'a Pod, reason: PodReason) {
         let update = self.view.spec().strategy.update;
         let only = update == UpdateMethod::InPlaceOnly;
-        if let Some(to) = self.assigned(slot).filter(|_| slot.live.len() == 1 && reason != PodReason::Restart) {
+        let is_other = |to: &&Revision| slot.live.len() == 1 && to.name != pod.revision;
+        if let Some(to) = self.assigned(slot).filter(is_other) {
             match self.way(pod, to) {
                 // It would serve on until its container is gone, and be missing for as long as the image is pulled.
                 Way::InPlace { restarts: true, .. } if !in_place::can_leave_service(pod) && !only => {}
