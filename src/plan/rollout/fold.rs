@@ -17,8 +17,8 @@ use crate::{
         in_place, revision,
     },
     snapshot::{
-        InPlace, Pod, PodPhase, Resize, Revision, ServiceSeen, Snapshot, Telling, TemplateCheck, in_place::Reload,
-        listener_set::PodEnds,
+        ChangeRefusal, InPlace, Pod, PodPhase, Resize, Revision, ServiceSeen, Snapshot, Telling, TemplateCheck,
+        in_place::Reload, listener_set::PodEnds,
     },
 };
 
@@ -170,6 +170,9 @@ impl World {
             Change::DeleteRevision { name, .. } => self.snapshot.revisions.retain(|revision| revision.name != *name),
             Change::CheckTemplate { revision } => {
                 self.snapshot.template_checks.insert(revision.clone(), TemplateCheck::Valid);
+            }
+            Change::CheckResize { uid, revision, .. } => {
+                self.snapshot.template_checks.insert(ChangeRefusal::key_of(revision, uid), TemplateCheck::Valid);
             }
             Change::CreatePod { name, slot, revision, restarted_at, .. } => {
                 self.create_pod(name, *slot, revision, *restarted_at);

@@ -16,7 +16,7 @@ use crate::{
             plan,
         },
     },
-    snapshot::{ChangeRefusal, Container, ContainerState, Resize, Snapshot},
+    snapshot::{ChangeRefusal, Container, ContainerState, Resize, Snapshot, TemplateCheck},
 };
 
 /// Revision `a` runs with one CPU, `b` is to run with two; of one image, `policy` for both.
@@ -42,7 +42,8 @@ fn uids(snapshot: &Snapshot) -> Vec<String> {
 }
 
 fn verbs(world: &mut World) -> (End, Vec<String>) {
-    const OF_PODS: [&str; 6] = ["CreatePod", "DeletePod", "ChangeInPlace", "Resize", "NoteResized", "SetInService"];
+    const OF_PODS: [&str; 7] =
+        ["CreatePod", "DeletePod", "CheckResize", "ChangeInPlace", "Resize", "NoteResized", "SetInService"];
     let mut said = Vec::new();
     let end = world.run(|_, step| {
         let verbs: Vec<&str> = step.changes.iter().map(Change::verb).filter(|verb| OF_PODS.contains(verb)).collect();
@@ -92,7 +93,8 @@ fn resources_are_given_to_pods_that_serve_on() {
     let before = uids(&world.snapshot);
     let (end, said) = verbs(&mut world);
     assert_eq!((end, revisions_run(&world).as_str(), uids(&world.snapshot)), (End::Done, "bbb", before));
-    let batch = |count: usize| ["ChangeInPlace", "Resize", "NoteResized"].map(|verb| vec![verb; count].join(" "));
+    let steps = ["CheckResize", "ChangeInPlace", "Resize", "NoteResized"];
+    let batch = |count: usize| steps.map(|verb| vec![verb; count].join(" "));
     assert_eq!(said, [batch(2), batch(1)].concat());
     assert!(world.snapshot.pods.iter().all(|pod| pod.ready_since == Some(at(-400)) && pod.resize.is_none()));
 }
@@ -133,7 +135,44 @@ fn a_container_that_starts_anew_for_them_leaves_service_first() {
     let before = uids(&world.snapshot);
     let (end, said) = verbs(&mut world);
     assert_eq!((end, revisions_run(&world).as_str(), uids(&world.snapshot)), (End::Done, "bb", before));
-    assert_eq!(said, ["SetInService", "ChangeInPlace", "Resize", "NoteResized", "SetInService"].repeat(2));
+    let steps = ["CheckResize", "SetInService", "ChangeInPlace", "Resize", "NoteResized", "SetInService"];
+    assert_eq!(said, steps.repeat(2));
+}
+
+/// Nothing is taken out of service, and no listener moves, for what the API server would refuse.
+#[test]
+fn it_is_asked_whether_a_pod_would_get_them_before_it_leaves_service() {
+    let mut world = resized("a a", 'b', json!({"strategy": {"maxUnavailable": 1}}), "RestartContainer");
+    world.snapshot.rollout.spec.strategy.update = UpdateMethod::InPlaceOnly;
+    let refusal = |at| ChangeRefusal { message: "resize: node is too small".into(), retry_at: at };
+    let keys: Vec<String> = uids(&world.snapshot).iter().map(|uid| ChangeRefusal::key_of("b", uid)).collect();
+    for _ in 0..3 {
+        let asked = next(&mut world);
+        assert!(say(&asked).starts_with("check web-0-a for b"), "{}", say(&asked));
+        assert_eq!((asked.changes.len(), asked.leaving), (1, Some([].into())));
+        let retry_at = after(world.snapshot.now, 60);
+        world.snapshot.change_refusals = keys.iter().map(|key| (key.clone(), refusal(retry_at))).collect();
+        let refused = next(&mut world);
+        assert_eq!((refused.changes, refused.leaving, refused.wake_at), (vec![], Some([].into()), Some(retry_at)));
+        world.snapshot.now = retry_at;
+    }
+}
+
+/// What the API server has not answered about one Pod keeps no other waiting, and nobody from service.
+#[test]
+fn an_answer_that_could_not_be_had_is_about_one_pod() {
+    let mut world = resized("a a", 'b', json!({"strategy": {"maxUnavailable": 1}}), "RestartContainer");
+    let before = uids(&world.snapshot);
+    let unknown = TemplateCheck::Unknown { message: "etcd".into(), recheck_at: at(100) };
+    world.snapshot.template_checks.insert(ChangeRefusal::key_of("b", &before[0]), unknown);
+    live(&mut world, 99);
+    assert_eq!(revisions_run(&world), "ab");
+    assert!(world.snapshot.pods.iter().all(|pod| pod.is_ready()));
+    let hold = next(&mut world).hold.unwrap();
+    assert_eq!((hold.reason, hold.until), (HoldReason::TemplateUnchecked, Some(at(100))));
+    assert!(hold.message.contains("web-0-a") && hold.message.ends_with(": etcd"), "{}", hold.message);
+    live(&mut world, 60);
+    assert_eq!((revisions_run(&world).as_str(), uids(&world.snapshot)), ("bb", before));
 }
 
 /// Until its container has started anew it stays out of service, and what then counts as a restart is not that one.
