@@ -280,7 +280,7 @@ impl World {
         let tries = self.snapshot.tellings.get(uid).filter(|telling| telling.of == of).map_or(0, |it| it.tries) + 1;
         let is_broken = self.broken.contains(&pod.revision);
         let answer = Some(if is_broken { Err("answered 503".to_owned()) } else { Ok(()) });
-        let telling = Telling { of, began_at: now, tries, is_on: false, answer };
+        let telling = Telling { of, began_at: now, tries, is_on: false, asked_at: Some(now), answer };
         self.snapshot.tellings.insert(uid.to_owned(), telling);
     }
 
