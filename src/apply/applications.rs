@@ -111,8 +111,9 @@ impl Applications {
         let mut tellings = self.lock();
         let told = tellings.entry(key.clone()).or_default();
         let before = told.remove(uid).filter(|before| before.of == of);
-        let (tries, answer) = before.map(|before| (before.tries, before.answer)).unwrap_or_default();
-        told.insert(uid.to_owned(), Telling { of, began_at: now, tries, is_on: true, answer });
+        let known = before.map(|before| (before.tries, before.asked_at, before.answer));
+        let (tries, asked_at, answer) = known.unwrap_or_default();
+        told.insert(uid.to_owned(), Telling { of, began_at: now, tries, is_on: true, asked_at, answer });
     }
 
     fn end(&self, key: &ObjectKey, uid: &str, of: Timestamp, answer: Option<Result<(), String>>) {
@@ -122,7 +123,7 @@ impl Applications {
         telling.is_on = false;
         if answer.is_some() {
             telling.tries = telling.tries.saturating_add(1);
-            telling.answer = answer;
+            (telling.asked_at, telling.answer) = (Some(telling.began_at), answer);
         }
     }
 

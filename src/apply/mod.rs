@@ -149,6 +149,7 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
             revisions::delete(target, name, uid, resource_version).await
         }
         Change::CheckTemplate { revision } => pods::check(target, revision).await,
+        Change::CheckResize { uid, revision, .. } => resize::check(target, uid, revision).await,
         Change::CreatePod { name, slot, revision, restarted_at, .. } => {
             pods::create(target, name, *slot, revision, *restarted_at).await
         }

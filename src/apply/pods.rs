@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::core::params::{DeleteParams, Preconditions};
 use serde_json::{Value, json};
 
-use super::{Calls, Target, answer, is_taken, resize};
+use super::{Calls, Target, answer, is_taken};
 use crate::{
     api::{names, rollout::UpdateMethod},
     plan::{Applied, in_place, revision},
@@ -20,7 +20,7 @@ use crate::{
 /// When to ask again about a template that was refused: policies change.
 const RECHECK_REFUSED: SignedDuration = SignedDuration::from_mins(1);
 /// When to ask again after an answer that was no verdict.
-const RECHECK_UNKNOWN: SignedDuration = SignedDuration::from_secs(10);
+pub(super) const RECHECK_UNKNOWN: SignedDuration = SignedDuration::from_secs(10);
 /// When to ask again where something on the way (an admission webhook) cannot do a dry run.
 const RECHECK_UNSUPPORTED: SignedDuration = SignedDuration::from_mins(10);
 
@@ -109,21 +109,19 @@ pub async fn overtake(calls: &Calls, namespace: &str, name: &str, (uid, resource
     answer::of_patch(calls.merge::<ApiPod>(namespace, name, &json!({"metadata": metadata})).await)
 }
 
-/// Gives a Pod what another revision says, if it is still the one we looked at. What of it could be refused only afterwards is
-/// asked about first, while nothing is changed yet.
+/// Gives a Pod what another revision says, if it is still the one we looked at.
 pub(super) async fn change_in_place(target: &Target<'_>, uid: &str, revision: &str) -> Applied {
-    let known = |name: &str| target.snapshot.revisions.iter().find(|known| known.name == name);
-    let pod = target.snapshot.pods.iter().find(|pod| pod.uid == uid);
-    let patch = pod.and_then(|pod| {
-        let reloads = target.snapshot.rollout.spec.strategy.update == UpdateMethod::HotReload;
-        let patch = in_place::patch(pod, known(&pod.revision)?, known(revision)?, reloads, target.snapshot.now);
-        Some((pod, patch.ok()?))
-    });
-    let Some((pod, patch)) = patch else { return Applied::Stale };
-    if let Some(refused) = resize::check(target, &pod.name, patch.resize.as_ref()).await {
-        return refused;
-    }
+    let Some((pod, patch)) = patch(target, uid, revision) else { return Applied::Stale };
     answer::of_patch(target.calls.merge_lists::<ApiPod>(&target.namespace, &pod.name, &patch.pod).await)
+}
+
+/// What is written on a Pod to bring it to another revision.
+pub(super) fn patch<'t>(target: &'t Target<'_>, uid: &str, revision: &str) -> Option<(&'t Pod, in_place::Patch)> {
+    let known = |name: &str| target.snapshot.revisions.iter().find(|known| known.name == name);
+    let pod = target.snapshot.pods.iter().find(|pod| pod.uid == uid)?;
+    let reloads = target.snapshot.rollout.spec.strategy.update == UpdateMethod::HotReload;
+    let patch = in_place::patch(pod, known(&pod.revision)?, known(revision)?, reloads, target.snapshot.now);
+    Some((pod, patch.ok()?))
 }
 
 /// Writes on a Pod that its application has reloaded what it was given, if it is still the one we looked at.

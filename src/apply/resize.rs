@@ -1,23 +1,28 @@
 //! Other resources for a Pod that stays, through its subresource `resize`.
 use k8s_openapi::api::core::v1::Pod as ApiPod;
-use serde_json::Value;
 
-use super::{Target, answer};
+use super::{Target, answer, pods};
 use crate::{
     plan::{Applied, resize},
-    snapshot::{Pod, RefusalReason},
+    snapshot::{Pod, RefusalReason, TemplateCheck},
 };
 
-/// Asks by a dry run whether a Pod would be given these resources; None: it would, or there are none.
-pub(super) async fn check(target: &Target<'_>, name: &str, patch: Option<&Value>) -> Option<Applied> {
-    let error = target.calls.resize(&target.namespace, name, patch?, true).await.err()?;
-    Some(match answer::of_subresource(&error) {
-        // Nothing was to be written.
+/// Asks by a dry run whether a Pod would be given the resources of a revision, if it is still the one we looked at.
+pub(super) async fn check(target: &Target<'_>, uid: &str, revision: &str) -> Applied {
+    let patch = pods::patch(target, uid, revision).and_then(|(pod, patch)| Some((pod, patch.resize?)));
+    let Some((pod, patch)) = patch else { return Applied::Stale };
+    let Err(error) = target.calls.resize(&target.namespace, &pod.name, &patch, true).await else {
+        return Applied::Checked(TemplateCheck::Valid);
+    };
+    match answer::of_subresource(&error) {
+        // Nothing was to be written, and it says nothing of other Pods.
         Applied::Unknown { message, retry_after: None } => {
-            Applied::Unknown { message, retry_after: Some(answer::AFTER_TOO_MANY) }
+            let now = target.snapshot.now;
+            let recheck_at = now.saturating_add(pods::RECHECK_UNKNOWN).unwrap_or(now);
+            Applied::Checked(TemplateCheck::Unknown { message, recheck_at })
         }
         other => named(other),
-    })
+    }
 }
 
 /// Gives a Pod the resources that it is noted to get, if it is still the one we looked at.
@@ -58,7 +63,7 @@ fn named(answer: Applied) -> Applied {
 mod tests {
     use std::sync::Arc;
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::{
@@ -66,7 +71,7 @@ mod tests {
             apply,
             tests::{calls, snapshot},
         },
-        plan::{Change, PodReason},
+        plan::Change,
         scripted::{Answer, Call, failure, recorded},
         snapshot::{Snapshot, wire},
     };
@@ -148,19 +153,16 @@ mod tests {
         assert!(matches!(lost, Applied::Unknown { retry_after: None, .. }), "{lost:?}");
     }
 
-    /// A Pod is given nothing of a revision of which it would be refused the resources.
+    /// Nothing is written on a Pod that would be refused the resources.
     #[tokio::test(start_paused = true)]
-    async fn what_would_be_refused_is_asked_before_anything_is_written() {
+    async fn what_would_be_refused_is_asked_by_a_dry_run() {
         let mut snapshot = noted();
         let mut to = snapshot.revisions[0].clone();
         "web-bcd".clone_into(&mut to.name);
         to.data["template"]["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "2"}});
         snapshot.revisions.push(to);
         let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
-        let (revision, reason) = ("web-bcd".into(), PodReason::Forward);
-        let (restarts, resizes) = (false, true);
-        let change =
-            Change::ChangeInPlace { name, slot: 0, uid, resource_version, revision, restarts, resizes, reason };
+        let change = Change::CheckResize { name, uid, resource_version, revision: "web-bcd".into() };
         let (answer, seen) = recorded(|| Answer::failure(403, "Forbidden", "node is too small"));
         assert_eq!(answered(&snapshot, change.clone(), answer).await, refused("resize: node is too small"));
         let call = seen.lock().unwrap().remove(0);
@@ -168,13 +170,14 @@ mod tests {
         assert_eq!((call.line().as_str(), call.query["dryRun"].as_str()), (path, "All"));
         assert!(seen.lock().unwrap().is_empty());
         let unsure = answered(&snapshot, change.clone(), |_| Answer::failure(500, "InternalError", "etcd")).await;
+        let recheck_at = snapshot.now + pods::RECHECK_UNKNOWN;
         assert!(
-            matches!(unsure, Applied::Unknown { retry_after: Some(_), .. }),
+            matches!(&unsure, Applied::Checked(TemplateCheck::Unknown { recheck_at: at, .. }) if *at == recheck_at),
             "nothing can have been written: {unsure:?}"
         );
-        let (answer, seen) = recorded(|| Answer::ok(json!({"metadata": {"resourceVersion": "8"}})));
-        answered(&snapshot, change, answer).await;
-        let lines: Vec<String> = seen.lock().unwrap().iter().map(Call::line).collect();
-        assert_eq!(lines, [path, path.strip_suffix("/resize").unwrap()]);
+        let busy = answered(&snapshot, change.clone(), |_| Answer::failure(429, "TooManyRequests", "busy")).await;
+        assert!(matches!(busy, Applied::Unknown { retry_after: Some(_), .. }), "{busy:?}");
+        let accepted = answered(&snapshot, change, |_| Answer::ok(json!({"metadata": {"resourceVersion": "7"}}))).await;
+        assert_eq!(accepted, Applied::Checked(TemplateCheck::Valid));
     }
 }

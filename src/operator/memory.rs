@@ -154,7 +154,11 @@ impl ObjectMemory<RolloutMemory> {
         let is_named = |name: &String| named.is_some_and(|named| named.names().any(|named| named == name));
         self.own.recollection.services.retain(|name, _| is_named(name));
         let known: BTreeSet<&str> = snapshot.revisions.iter().map(|revision| revision.name.as_str()).collect();
-        self.own.recollection.template_checks.retain(|revision, _| known.contains(revision.as_str()));
+        let has_yet_to_go = |uid: &str, to: &str| snapshot.pods.iter().any(|pod| pod.uid == uid && pod.revision != to);
+        self.own.recollection.template_checks.retain(|about, _| match about.split_once('/') {
+            Some((to, uid)) => has_yet_to_go(uid, to),
+            None => known.contains(about.as_str()),
+        });
         self.own.recollection.change_refusals.retain(|_, refusal| refusal.retry_at > now);
         self.note_all(&notes, rng)
     }
@@ -165,13 +169,15 @@ impl ObjectMemory<RolloutMemory> {
         match &outcome.result {
             Applied::NameTaken => note_taken(&mut recollection.taken_names, change.name()),
             Applied::Checked(check) => {
-                recollection.template_checks.insert(change.name().to_owned(), check.clone());
+                let about = changed_in_place(change).unwrap_or_else(|| change.name().to_owned());
+                recollection.template_checks.insert(about, check.clone());
             }
             Applied::Unknown { retry_after: None, .. } if mutant!(LostDelete) && deletes => {}
             // Creates of Pods have their own pause, so that all else goes on.
             Applied::Refused { .. } if matches!(change, Change::CreatePod { .. }) => {}
             Applied::Refused { message, .. } if let Some(about) = changed_in_place(change) => {
                 let retry_at = now.saturating_add(REFUSED_CHANGE).unwrap_or(now);
+                recollection.template_checks.remove(&about);
                 recollection.change_refusals.insert(about, ChangeRefusal { message: message.clone(), retry_at });
             }
             result => match (change, written(change)) {
@@ -210,9 +216,9 @@ impl ObjectMemory<RolloutMemory> {
 fn changed_in_place(change: &Change) -> Option<String> {
     match change {
         Change::ChangeInPlace { revision, resizes: false, .. } => Some(revision.clone()),
-        Change::ChangeInPlace { revision, uid, .. } | Change::Resize { revision, uid, .. } => {
-            Some(ChangeRefusal::key_of(revision, uid))
-        }
+        Change::CheckResize { revision, uid, .. }
+        | Change::ChangeInPlace { revision, uid, .. }
+        | Change::Resize { revision, uid, .. } => Some(ChangeRefusal::key_of(revision, uid)),
         _ => None,
     }
 }
@@ -264,6 +270,7 @@ fn written(change: &Change) -> Option<Written<'_>> {
         }
         Change::CheckTemplate { .. } | Change::CreatePod { .. } => (Kind::Pod, None),
         Change::DeletePod { uid, resource_version, .. }
+        | Change::CheckResize { uid, resource_version, .. }
         | Change::ChangeInPlace { uid, resource_version, .. }
         | Change::Resize { uid, resource_version, .. }
         | Change::NoteResized { uid, resource_version, .. }

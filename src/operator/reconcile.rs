@@ -173,7 +173,9 @@ async fn report(
     // What history is to tell of may be over by the next write.
     let newest_before = before.and_then(|before| before.history.first());
     let has_begun = status.history.first().is_some_and(|new| newest_before.is_none_or(|known| !new.is_same(known)));
-    let must_remember = Memory::of(before) != plan.memory || has_begun;
+    let none = RolloutStatus::default();
+    let is_brief = status::are_resources_newly_held(before.unwrap_or(&none), &status);
+    let must_remember = Memory::of(before) != plan.memory || has_begun || is_brief;
     let spacing = status_spacing(rollout.spec.replicas);
     if let Some(at) = memory.status_written_at.map(|at| at + spacing)
         && at > Instant::now()
@@ -183,7 +185,7 @@ async fn report(
     }
     let reported = shell.write_status(memory, rollout, &status).await;
     if reported == Reported::Done {
-        tell(shell, rollout, before.unwrap_or(&RolloutStatus::default()), &status);
+        tell(shell, rollout, before.unwrap_or(&none), &status);
     }
     reported
 }

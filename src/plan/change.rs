@@ -88,6 +88,18 @@ pub enum Change {
         /// Name of the ControllerRevision.
         revision: String,
     },
+    /// Ask the API server, by a dry run, whether it would give a Pod of ours the resources of a revision (uid and
+    /// resourceVersion preconditions).
+    CheckResize {
+        /// Name of the Pod.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        resource_version: String,
+        /// Name of the ControllerRevision.
+        revision: String,
+    },
     /// Create the Pod of a slot.
     CreatePod {
         /// Object name.
@@ -218,6 +230,7 @@ impl Change {
             Self::MarkRevision { .. } => "MarkRevision",
             Self::DeleteRevision { .. } => "DeleteRevision",
             Self::CheckTemplate { .. } => "CheckTemplate",
+            Self::CheckResize { .. } => "CheckResize",
             Self::CreatePod { .. } => "CreatePod",
             Self::DeletePod { .. } => "DeletePod",
             Self::ChangeInPlace { .. } => "ChangeInPlace",
@@ -231,12 +244,13 @@ impl Change {
         }
     }
 
-    /// Name of the object it writes, or whose application it tells; for a check, of the revision checked.
+    /// Name of the object it writes or asks about, or whose application it tells; for a check of a template, of the revision.
     pub fn name(&self) -> &str {
         match self {
             Self::CreateRevision { name, .. }
             | Self::MarkRevision { name, .. }
             | Self::DeleteRevision { name, .. }
+            | Self::CheckResize { name, .. }
             | Self::CreatePod { name, .. }
             | Self::DeletePod { name, .. }
             | Self::ChangeInPlace { name, .. }
@@ -369,7 +383,7 @@ pub enum HoldReason {
     SpecInvalid,
     /// The API server refuses Pods of the revision.
     TemplateRefused,
-    /// The API server has not said yet whether it accepts Pods of the revision.
+    /// The API server has not said yet whether it accepts Pods of the revision, or gives one the resources of it.
     TemplateUnchecked,
     /// Failed instances reached the threshold and onFailure is Pause.
     FailureThreshold,

@@ -34,7 +34,7 @@ pub enum Applied {
         /// The API server's sentence.
         message: String,
     },
-    /// Verdict of [`Change::CheckTemplate`].
+    /// Verdict of [`Change::CheckTemplate`] or [`Change::CheckResize`].
     Checked(TemplateCheck),
     /// No answer, or a transient one (time-out, 429, 5xx): it may or may not have been written. Planned anew after a
     /// fresh look.

@@ -54,7 +54,8 @@ pub struct Snapshot {
     pub taken_names: BTreeSet<String>,
     /// Nodes that are gone or not Ready, of those that run our Pods. Empty where the operator may not watch Nodes.
     pub lost_nodes: BTreeSet<String>,
-    /// What the API server said of a Pod of each revision in a dry run, by revision name.
+    /// What the API server said of a Pod of each revision in a dry run, by revision name; by [`ChangeRefusal::key_of`] of the
+    /// resources of one for a Pod that is there.
     pub template_checks: BTreeMap<String, TemplateCheck>,
     /// The last refusal of a Pod create, until a create succeeds.
     pub create_refusal: Option<CreateRefusal>,

@@ -117,7 +117,12 @@ impl Pod {
             Resize::Done => return None,
             // Refused, or taken back by others, again and again: no longer than a refusal is remembered.
             Resize::Due => in_place.at,
-            Resize::Awaited { reason, .. } if reason == "Infeasible" => return Some(in_place.at),
+            // A condition of before that does not say of which specification it is may be about an earlier one.
+            Resize::Awaited { reason, since, .. }
+                if reason == "Infeasible" && since.is_none_or(|since| since.as_second() >= in_place.at.as_second()) =>
+            {
+                return Some(in_place.at);
+            }
             // Its kubelet has yet to look at it: that says nothing of resources.
             Resize::Awaited { since: None, .. } if !self.is_observed => return None,
             // By the node's clock, which may be behind.
@@ -223,6 +228,10 @@ mod tests {
         let fails_at = |status: Value| resized("2", &status).resize_fails_at().map(|at| at.to_string());
         let pending = |reason: &str| told(2, "1", Some(("PodResizePending", reason)));
         assert_eq!(fails_at(pending("Infeasible")).as_deref(), Some("2026-01-01T10:00:00Z"), "at once");
+        let mut earlier = pending("Infeasible");
+        earlier["conditions"][0]["observedGeneration"] = Value::Null;
+        earlier["conditions"][0]["lastTransitionTime"] = json!("2026-01-01T09:59:00Z");
+        assert_eq!(fails_at(earlier).as_deref(), Some("2026-01-01T10:01:00Z"), "it may be about another request");
         assert_eq!(fails_at(pending("Deferred")).as_deref(), Some("2026-01-01T10:06:00Z"));
         assert_eq!(fails_at(told(2, "1", None)).as_deref(), Some("2026-01-01T10:01:00Z"), "by the time of the note");
         assert_eq!(fails_at(told(1, "1", None)), None, "its kubelet has not seen it");

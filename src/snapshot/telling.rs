@@ -13,6 +13,8 @@ pub struct Telling {
     pub tries: u32,
     /// The last call has come to none yet.
     pub is_on: bool,
+    /// When the last call that has come to an end was begun; None: none has.
+    pub asked_at: Option<Timestamp>,
     /// What the last call that has come to an end gave: it has reloaded, or why that is not known.
     pub answer: Option<Result<(), String>>,
 }

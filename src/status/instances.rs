@@ -78,7 +78,7 @@ pub(super) fn troubles(snapshot: &Snapshot, slots: &Slots<'_>, memory: &Memory) 
     let mut found: Vec<Trouble> = slots.wanted().filter_map(|slot| trouble_of(snapshot, slots, slot)).collect();
     if let Some(failed) = memory.failed.as_ref().filter(|failed| failed.run == memory.run) {
         let counted = Ranges::parse(&failed.slots);
-        let is_back = |slot: i32| slots.wanted_at(slot).is_some_and(|slot| has_gone_back(slot, failed));
+        let is_back = |slot: i32| slots.wanted_at(slot).is_some_and(|slot| has_gone_back(snapshot, slot, failed));
         let has_failed = |trouble: &&mut Trouble| counted.0.contains(&trouble.instance) && !is_back(trouble.instance);
         for trouble in found.iter_mut().filter(has_failed) {
             // It only came too late: that says more than how far it has come.
@@ -94,9 +94,12 @@ pub(super) fn troubles(snapshot: &Snapshot, slots: &Slots<'_>, memory: &Memory) 
     found
 }
 
-/// It runs no more what has failed in it (onFailure RollbackFailed): what is wrong with it since is another matter.
-pub(super) fn has_gone_back(slot: &Slot<'_>, failed: &Failed) -> bool {
-    slot.assigned.is_some_and(|to| to != failed.revision && slot.live.iter().all(|pod| pod.revision == to))
+/// It runs no more what has failed in it (onFailure RollbackFailed), and has all that it was given in place for that: what is
+/// wrong with it since is another matter.
+pub(super) fn has_gone_back(snapshot: &Snapshot, slot: &Slot<'_>, failed: &Failed) -> bool {
+    let is_there =
+        |pod: &Pod, to: &str| pod.revision == to && pod.resize.is_none() && reload::due_since(snapshot, pod).is_none();
+    slot.assigned.is_some_and(|to| to != failed.revision && slot.live.iter().all(|pod| is_there(pod, to)))
 }
 
 /// Whether a reason only says that a Pod is not ready.

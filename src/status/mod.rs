@@ -16,4 +16,4 @@ mod tests;
 mod text;
 mod verdict;
 
-pub use notice::{Notice, NoticeKind, notices};
+pub use notice::{Notice, NoticeKind, are_resources_newly_held, notices};

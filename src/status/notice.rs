@@ -59,6 +59,13 @@ pub fn notices(name: &str, before: &RolloutStatus, after: &RolloutStatus) -> Vec
     found
 }
 
+/// Some instance is the first whose node does not give it its resources: another Pod may take its place a moment later, and then
+/// no status tells of it any more.
+pub fn are_resources_newly_held(before: &RolloutStatus, after: &RolloutStatus) -> bool {
+    let is_any = |status: &RolloutStatus| status.exceptions.iter().any(|known| HELD.contains(&known.reason.as_str()));
+    is_any(after) && !is_any(before)
+}
+
 struct News<'a> {
     name: &'a str,
     before: &'a RolloutStatus,

@@ -22,7 +22,7 @@ use crate::{
     api::{rollout::OnFailure, status::Failed},
     plan::{
         HoldReason,
-        rollout::{Slot, broken_at},
+        rollout::{Slot, stuck_at},
     },
     snapshot::{Pod, Ranges, RefusalReason, TemplateCheck, template::refusal},
 };
@@ -206,7 +206,8 @@ fn partly_rolled_back(look: &Look<'_>, failure: &Failed, cause: &str) -> Verdict
         return refused;
     }
     // One that has gone back and blinks, or was lost, goes nowhere.
-    let (back, on_their_way): (Vec<_>, Vec<_>) = slots.into_iter().partition(|slot| has_gone_back(slot, failure));
+    let (back, on_their_way): (Vec<_>, Vec<_>) =
+        slots.into_iter().partition(|slot| has_gone_back(look.snapshot, slot, failure));
     if let Some(first) = on_their_way.first() {
         let first = look.instance(first.index);
         let message = match on_their_way.len() {
@@ -230,7 +231,8 @@ fn stuck(look: &Look<'_>, slots: &[&Slot<'_>]) -> Option<String> {
         return Some(refusal(message));
     }
     let patience_seconds = i64::from(look.spec().progress_deadline_seconds);
-    let is_broken = |pod: &Pod| broken_at(pod, patience_seconds).is_some_and(|at| at <= look.snapshot.now);
+    let is_broken =
+        |pod: &Pod| stuck_at(look.snapshot, pod, patience_seconds).is_some_and(|at| at <= look.snapshot.now);
     let mut broken = slots.iter().filter(|slot| slot.fresh && slot.live.first().is_some_and(|pod| is_broken(pod)));
     let first = broken.next()?.index;
     let word = look.troubles.iter().find(|trouble| trouble.instance == first).map_or("", Trouble::word);

@@ -345,7 +345,7 @@ impl Scribe {
             way,
             why: match difference {
                 Some(Err(why)) => why,
-                Some(Ok(_)) if done.is_ungated && update.restarts() => {
+                Some(Ok(difference)) if done.is_ungated && difference.restarts() => {
                     "it was made without the readiness gate that changes in place need".into()
                 }
                 _ => done.held.clone().unwrap_or_default(),

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{Alarm, View, after, agents, deadline, lineage, package, reached, reload, resize, slots::Slot};
 use crate::{
     api::{Time, bounds::RANGES_CHARS_MAX, rollout::OnFailure, status::Failed},
-    snapshot::{ContainerState, Pod, PodPhase, Ranges},
+    snapshot::{ContainerState, Pod, PodPhase, Ranges, Snapshot},
 };
 
 /// How long an image may be unpullable, or a ConfigMap or Secret missing, before the instance counts as failed:
@@ -100,6 +100,13 @@ pub fn broken_at(pod: &Pod, patience_seconds: i64) -> Option<Timestamp> {
     failure.into_iter().chain(never_ready).min()
 }
 
+/// From when on an instance that goes back by itself counts as stuck on its way: broken, or without what it is given in place.
+pub fn stuck_at(snapshot: &Snapshot, pod: &Pod, patience_seconds: i64) -> Option<Timestamp> {
+    let told = reload::failure(snapshot, pod).and_then(|failure| failure.at);
+    let resized = pod.resize.as_ref().map(|_| after(pod.given_at(), patience_seconds));
+    broken_at(pod, patience_seconds).into_iter().chain(told).chain(resized).min()
+}
+
 /// The Ready condition still says what it said when the node took the Pod, by the node's own clock; or no node has.
 fn has_never_been_ready(pod: &Pod) -> bool {
     /// Between startTime and the first conditions, which are written one after the other in whole seconds.
@@ -169,7 +176,7 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         slots.0.retain(|slot| *slot < view.replicas());
         // Status tells of one that does not come up there either.
         for pod in slots.0.iter().filter_map(|slot| view.slots.wanted_at(*slot)?.live.first()) {
-            broken_at(pod, i64::from(view.spec().progress_deadline_seconds)).map(|at| alarm.passed(at));
+            stuck_at(view.snapshot, pod, i64::from(view.spec().progress_deadline_seconds)).map(|at| alarm.passed(at));
         }
         // Whoever is left out would go forward again.
         failed.slots = slots.covering(RANGES_CHARS_MAX);

@@ -17,8 +17,8 @@ use crate::{
         in_place, revision,
     },
     snapshot::{
-        InPlace, Pod, PodPhase, Resize, Revision, ServiceSeen, Snapshot, Telling, TemplateCheck, in_place::Reload,
-        listener_set::PodEnds,
+        ChangeRefusal, InPlace, Pod, PodPhase, Resize, Revision, ServiceSeen, Snapshot, Telling, TemplateCheck,
+        in_place::Reload, listener_set::PodEnds,
     },
 };
 
@@ -171,6 +171,9 @@ impl World {
             Change::CheckTemplate { revision } => {
                 self.snapshot.template_checks.insert(revision.clone(), TemplateCheck::Valid);
             }
+            Change::CheckResize { uid, revision, .. } => {
+                self.snapshot.template_checks.insert(ChangeRefusal::key_of(revision, uid), TemplateCheck::Valid);
+            }
             Change::CreatePod { name, slot, revision, restarted_at, .. } => {
                 self.create_pod(name, *slot, revision, *restarted_at);
             }
@@ -277,7 +280,7 @@ impl World {
         let tries = self.snapshot.tellings.get(uid).filter(|telling| telling.of == of).map_or(0, |it| it.tries) + 1;
         let is_broken = self.broken.contains(&pod.revision);
         let answer = Some(if is_broken { Err("answered 503".to_owned()) } else { Ok(()) });
-        let telling = Telling { of, began_at: now, tries, is_on: false, answer };
+        let telling = Telling { of, began_at: now, tries, is_on: false, asked_at: Some(now), answer };
         self.snapshot.tellings.insert(uid.to_owned(), telling);
     }
 

@@ -38,7 +38,7 @@ mod work;
 
 pub use blue_green::Sets;
 pub use budget::{fewest_available, total_max};
-pub use failure::{Failure, broken_at, failure_of};
+pub use failure::{Failure, broken_at, failure_of, stuck_at};
 pub use recreate::unconfirmed;
 pub use slots::{Done, Slot, Slots};
 

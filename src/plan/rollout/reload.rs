@@ -27,7 +27,7 @@ fn settings(snapshot: &Snapshot) -> Option<&HotReload> {
 }
 
 /// Since when its application has to reload what the Pod was given; None: it has, or nobody asks.
-fn due_since(snapshot: &Snapshot, pod: &Pod) -> Option<Timestamp> {
+pub fn due_since(snapshot: &Snapshot, pod: &Pod) -> Option<Timestamp> {
     settings(snapshot)?;
     pod.untold_since().filter(|_| pod.is_live())
 }
@@ -59,13 +59,16 @@ pub fn in_words(snapshot: &Snapshot, pod: &Pod) -> Option<String> {
     Some(format!("its application has yet to answer POST :{}{} with 200{answer}", to.port, to.path))
 }
 
-/// An application that has not reloaded in time. While nobody could ask it, it has not failed.
+/// An application that has not reloaded in time: that was asked after it, and has not. It is not to blame for calls that were
+/// not made while others had their turn, or nobody could make them.
 pub fn failure(snapshot: &Snapshot, pod: &Pod) -> Option<Failure> {
     let since = due_since(snapshot, pod)?;
-    refusal(snapshot, pod, since)?;
     let timeout = settings(snapshot)?.timeout_seconds;
+    let at = after(since, i64::from(timeout));
+    let asked_at = snapshot.tellings.get(&pod.uid)?.asked_at?;
+    refusal(snapshot, pod, since).filter(|_| asked_at >= at)?;
     let message = format!("{}, for {timeout} s", in_words(snapshot, pod)?);
-    Some(Failure { reason: "ReloadFailed".into(), message, at: Some(after(since, i64::from(timeout))) })
+    Some(Failure { reason: "ReloadFailed".into(), message, at: Some(at) })
 }
 
 /// Applications to be told now, and what is noted of those that have answered. What is written on a Pod anyhow goes first.
@@ -78,7 +81,9 @@ pub(super) fn tell(snapshot: &Snapshot, changes: &[Change], alarm: &mut Alarm) -
             alarm.passed(at);
         }
         let Some(since) = due_since(snapshot, pod).filter(|_| !written.contains(&*pod.name)) else { continue };
-        let has_failed = alarm.passed(after(since, i64::from(settings.timeout_seconds)));
+        alarm.passed(after(since, i64::from(settings.timeout_seconds)));
+        // Until it has been asked after that time it is asked as often as before.
+        let has_failed = failure(snapshot, pod).is_some();
         let (name, uid) = (pod.name.clone(), pod.uid.clone());
         match snapshot.tellings.get(&pod.uid).filter(|telling| telling.is_on || telling.of == since) {
             Some(Telling { is_on: true, .. }) => {} // its end leads to another look

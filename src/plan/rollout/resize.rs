@@ -8,13 +8,18 @@ use super::{Alarm, failure_of};
 use crate::{
     api::rollout::UpdateMethod,
     plan::Change,
-    snapshot::{ChangeRefusal, InPlace, Pod, Resize, Snapshot},
+    snapshot::{ChangeRefusal, InPlace, Pod, Resize, Snapshot, TemplateCheck},
 };
 
 /// The API server has refused to give this Pod that revision, or the resources of it.
 pub(super) fn refusal<'s>(snapshot: &'s Snapshot, pod: &Pod, revision: &str) -> Option<&'s ChangeRefusal> {
     let known = snapshot.change_refusals.get(&ChangeRefusal::key_of(revision, &pod.uid));
     known.filter(|refusal| refusal.retry_at > snapshot.now)
+}
+
+/// What the API server said to the question whether it would give this Pod the resources of that revision.
+pub(super) fn check<'s>(snapshot: &'s Snapshot, pod: &Pod, revision: &str) -> Option<&'s TemplateCheck> {
+    snapshot.template_checks.get(&ChangeRefusal::key_of(revision, &pod.uid))
 }
 
 /// It has yet to get resources, and another Pod takes its place if it does not.

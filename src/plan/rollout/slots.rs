@@ -252,6 +252,11 @@ impl<'a> Slots<'a> {
         self.renewal.is_due(pod)
     }
 
+    /// To be replaced because it does not get the resources of its revision where it is.
+    pub(super) fn is_given_up(&self, pod: &Pod) -> bool {
+        self.renewal.given_up.contains(pod.uid.as_str())
+    }
+
     /// Runs exactly what it is assigned, it is available, and the listeners that it should hold run.
     pub fn is_done(&self, slot: &Slot<'_>) -> bool {
         self.is_in_place(slot)

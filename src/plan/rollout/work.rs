@@ -221,7 +221,10 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     /// Why a Pod of this slot gives way to another revision, or to a new Pod of the same one.
     fn reason_of_change(&self, slot: &Slot<'_>) -> PodReason {
         let lineage = self.view.lineage;
-        if slot.live.iter().all(|pod| Some(pod.revision.as_str()) == slot.assigned) {
+        let is_there = slot.live.iter().all(|pod| Some(pod.revision.as_str()) == slot.assigned);
+        // One that does not get what it was to be given in place is still on its way.
+        let is_moving = || slot.opened && slot.live.iter().any(|pod| self.view.slots.is_given_up(pod));
+        if is_there && !is_moving() {
             PodReason::Restart
         } else if slot.pin.is_some() || (lineage.is_back() && self.view.memory.batch.is_none()) {
             PodReason::Pin // outside a run nothing but a pin that is gone leaves another revision behind

@@ -5,7 +5,7 @@ use super::{condition, state, status_of};
 use crate::{
     api::{
         ConditionStatus, ConditionType, RolloutStatus,
-        rollout::{Abort, Approve},
+        rollout::{Abort, Approve, UpdateMethod},
     },
     plan::{
         Applied, Change, Outcome, PodReason, revision,
@@ -14,7 +14,7 @@ use crate::{
     },
     snapshot::{
         AgentSeen, Agents, Container, ContainerState, CreateRefusal, PodPhase, RefusalReason, Resize, SessionState,
-        TemplateCheck,
+        Telling, TemplateCheck,
     },
     status::rollout::status,
 };
@@ -228,6 +228,35 @@ fn what_has_gone_back_and_blinks_has_not_failed() {
     assert_eq!(condition(&status, ConditionType::Degraded), None);
 }
 
+/// It says at once that it is of the version from before, and has yet to become it.
+#[test]
+fn what_has_yet_to_get_what_it_had_is_on_its_way_back() {
+    let says = |fixture: &Fixture| state(&status_of(&fixture.snapshot));
+    let mut resized = partly("a b b a");
+    let pod = resized.snapshot.pod_mut(0);
+    pod.resize = Some(Resize::Awaited { reason: String::new(), message: String::new(), since: None });
+    pod.in_place = serde_json::from_value(json!({"at": at(0)})).unwrap();
+    resized.snapshot.rollout.spec.strategy.update = UpdateMethod::InPlaceOnly;
+    let mut untold = partly("a b b a");
+    let strategy = &mut untold.snapshot.rollout.spec.strategy;
+    strategy.update = UpdateMethod::HotReload;
+    strategy.hot_reload =
+        serde_json::from_value(json!({"httpPost": {"path": "/reload", "port": 8080}, "timeoutSeconds": 60})).unwrap();
+    let pod = untold.snapshot.pod_mut(0);
+    pod.in_place = serde_json::from_value(json!({"at": at(0), "reload": {}})).unwrap();
+    for fixture in [&mut resized, &mut untold] {
+        assert!(says(fixture).starts_with("InProgress RollingBack"), "{}", says(fixture));
+        assert_eq!(plan(&fixture.snapshot).wake_at, Some(at(60)));
+        fixture.snapshot.now = at(60);
+    }
+    assert!(says(&resized).contains("RollbackStuck"), "{}", says(&resized));
+    assert!(says(&untold).starts_with("InProgress RollingBack"), "nobody has asked in vain: {}", says(&untold));
+    let (uid, answer) = (untold.snapshot.pods[0].uid.clone(), Some(Err("answered 503".into())));
+    let telling = Telling { of: at(0), began_at: at(60), asked_at: Some(at(60)), tries: 9, is_on: false, answer };
+    untold.snapshot.tellings.insert(uid, telling);
+    assert!(says(&untold).contains("RollbackStuck") && says(&untold).contains("(ReloadFailed)"), "{}", says(&untold));
+}
+
 #[test]
 fn a_refused_template_is_an_invalid_spec() {
     let mut fixture = Fixture::new("a a", 'b', json!({}));
@@ -336,6 +365,8 @@ fn an_instance_whose_node_has_no_room_says_so() {
     let held = ("Starting", "ResizeDeferred", "no room");
     assert_eq!(told.collect::<Vec<_>>(), [held, held, ("Starting", "Resizing", "it has yet to get its resources")]);
     assert!(state(&now).ends_with("web-0 (ResizeDeferred) and 2 more"), "{}", state(&now));
+    let is_brief = crate::status::are_resources_newly_held;
+    assert!(is_brief(&was, &now) && !is_brief(&now, &now) && !is_brief(&now, &was));
     let told = crate::status::notices("web", &was, &now);
     let held = told.iter().find(|notice| notice.reason == "ResourcesHeld").unwrap();
     assert_eq!(held.note, "web-0: ResizeDeferred: no room; 1 further instance as well");

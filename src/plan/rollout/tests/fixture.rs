@@ -178,6 +178,7 @@ fn say_change(change: &Change) -> String {
         },
         Change::DeleteRevision { name, .. } => format!("forget {name}"),
         Change::CheckTemplate { revision } => format!("check {revision}"),
+        Change::CheckResize { name, revision, .. } => format!("check {name} for {revision}"),
         Change::CreatePod { name, reason, .. } => format!("+{name} {}", reason.as_str()),
         Change::DeletePod { name, reason, .. } => format!("-{name} {}", reason.as_str()),
         Change::ChangeInPlace { name, revision, reason, .. } => format!("{name} to {revision} {}", reason.as_str()),

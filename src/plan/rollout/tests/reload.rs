@@ -54,7 +54,8 @@ fn patched(more: &Value) -> Fixture {
 fn telling(snapshot: &mut Snapshot, tries: u32, began: i64, answer: Option<Result<(), String>>) {
     let uid = snapshot.pods[0].uid.clone();
     let is_on = answer.is_none();
-    snapshot.tellings.insert(uid, Telling { of: at(0), began_at: at(began), tries, is_on, answer });
+    let asked_at = Some(at(began)).filter(|_| !is_on);
+    snapshot.tellings.insert(uid, Telling { of: at(0), began_at: at(began), tries, is_on, asked_at, answer });
 }
 
 /// B4: the Pods stay and serve on; the next batch waits for the answer.
@@ -163,6 +164,20 @@ fn who_was_not_asked_has_not_failed() {
     let planned = plan(&fixture.snapshot);
     assert_eq!(planned.memory.failed.map(|failed| failed.reason).as_deref(), Some("ReloadFailed"));
     assert_eq!(reload::failure(&fixture.snapshot, &fixture.snapshot.pods[0]).unwrap().at, Some(at(180)));
+}
+
+/// Where many are told, calls wait for one another: who was last called before its time was over is called again, and soon.
+#[test]
+fn who_was_not_asked_again_has_not_failed() {
+    let mut fixture = patched(&json!({}));
+    fixture.snapshot.now = at(182);
+    telling(&mut fixture.snapshot, 4, 179, Some(Err("answered 503: not yet".into())));
+    let planned = plan(&fixture.snapshot);
+    assert_eq!((planned.memory.failed.is_none(), planned.wake_at), (true, Some(at(189))), "{}", say(&planned));
+    fixture.snapshot.now = at(189);
+    assert!(fixture.looks().starts_with("tell web-0-b"), "{}", fixture.looks());
+    telling(&mut fixture.snapshot, 5, 189, Some(Err("answered 503: not yet".into())));
+    assert!(plan(&fixture.snapshot).memory.failed.is_some());
 }
 
 /// What a new version does in its first minReadySeconds counts: from when the application runs it.

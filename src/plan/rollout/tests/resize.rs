@@ -7,7 +7,7 @@ use super::{
     worlds::give_images,
 };
 use crate::{
-    api::rollout::UpdateMethod,
+    api::rollout::{Abort, UpdateMethod},
     plan::{
         Change, HoldReason, Memory, Plan, in_place,
         rollout::{
@@ -16,7 +16,7 @@ use crate::{
             plan,
         },
     },
-    snapshot::{ChangeRefusal, Container, ContainerState, Resize, Snapshot},
+    snapshot::{ChangeRefusal, Container, ContainerState, Resize, Snapshot, TemplateCheck},
 };
 
 /// Revision `a` runs with one CPU, `b` is to run with two; of one image, `policy` for both.
@@ -42,7 +42,8 @@ fn uids(snapshot: &Snapshot) -> Vec<String> {
 }
 
 fn verbs(world: &mut World) -> (End, Vec<String>) {
-    const OF_PODS: [&str; 6] = ["CreatePod", "DeletePod", "ChangeInPlace", "Resize", "NoteResized", "SetInService"];
+    const OF_PODS: [&str; 7] =
+        ["CreatePod", "DeletePod", "CheckResize", "ChangeInPlace", "Resize", "NoteResized", "SetInService"];
     let mut said = Vec::new();
     let end = world.run(|_, step| {
         let verbs: Vec<&str> = step.changes.iter().map(Change::verb).filter(|verb| OF_PODS.contains(verb)).collect();
@@ -92,7 +93,8 @@ fn resources_are_given_to_pods_that_serve_on() {
     let before = uids(&world.snapshot);
     let (end, said) = verbs(&mut world);
     assert_eq!((end, revisions_run(&world).as_str(), uids(&world.snapshot)), (End::Done, "bbb", before));
-    let batch = |count: usize| ["ChangeInPlace", "Resize", "NoteResized"].map(|verb| vec![verb; count].join(" "));
+    let steps = ["CheckResize", "ChangeInPlace", "Resize", "NoteResized"];
+    let batch = |count: usize| steps.map(|verb| vec![verb; count].join(" "));
     assert_eq!(said, [batch(2), batch(1)].concat());
     assert!(world.snapshot.pods.iter().all(|pod| pod.ready_since == Some(at(-400)) && pod.resize.is_none()));
 }
@@ -106,7 +108,7 @@ fn what_fails_before_it_has_them_is_replaced() {
     told(&mut world, 0, "Deferred");
     crash(&mut world, 0);
     let said = say(&next(&mut world));
-    assert!(said.starts_with("-web-0-a Restart; "), "{said}");
+    assert!(said.starts_with("-web-0-a Forward; "), "{said}");
     world.run(|_, _| {});
     assert_eq!(revisions_run(&world), "bb");
     assert_eq!(world.snapshot.rollout.status.as_ref().unwrap().failed, None);
@@ -133,7 +135,44 @@ fn a_container_that_starts_anew_for_them_leaves_service_first() {
     let before = uids(&world.snapshot);
     let (end, said) = verbs(&mut world);
     assert_eq!((end, revisions_run(&world).as_str(), uids(&world.snapshot)), (End::Done, "bb", before));
-    assert_eq!(said, ["SetInService", "ChangeInPlace", "Resize", "NoteResized", "SetInService"].repeat(2));
+    let steps = ["CheckResize", "SetInService", "ChangeInPlace", "Resize", "NoteResized", "SetInService"];
+    assert_eq!(said, steps.repeat(2));
+}
+
+/// Nothing is taken out of service, and no listener moves, for what the API server would refuse.
+#[test]
+fn it_is_asked_whether_a_pod_would_get_them_before_it_leaves_service() {
+    let mut world = resized("a a", 'b', json!({"strategy": {"maxUnavailable": 1}}), "RestartContainer");
+    world.snapshot.rollout.spec.strategy.update = UpdateMethod::InPlaceOnly;
+    let refusal = |at| ChangeRefusal { message: "resize: node is too small".into(), retry_at: at };
+    let keys: Vec<String> = uids(&world.snapshot).iter().map(|uid| ChangeRefusal::key_of("b", uid)).collect();
+    for _ in 0..3 {
+        let asked = next(&mut world);
+        assert!(say(&asked).starts_with("check web-0-a for b"), "{}", say(&asked));
+        assert_eq!((asked.changes.len(), asked.leaving), (1, Some([].into())));
+        let retry_at = after(world.snapshot.now, 60);
+        world.snapshot.change_refusals = keys.iter().map(|key| (key.clone(), refusal(retry_at))).collect();
+        let refused = next(&mut world);
+        assert_eq!((refused.changes, refused.leaving, refused.wake_at), (vec![], Some([].into()), Some(retry_at)));
+        world.snapshot.now = retry_at;
+    }
+}
+
+/// What the API server has not answered about one Pod keeps no other waiting, and nobody from service.
+#[test]
+fn an_answer_that_could_not_be_had_is_about_one_pod() {
+    let mut world = resized("a a", 'b', json!({"strategy": {"maxUnavailable": 1}}), "RestartContainer");
+    let before = uids(&world.snapshot);
+    let unknown = TemplateCheck::Unknown { message: "etcd".into(), recheck_at: at(100) };
+    world.snapshot.template_checks.insert(ChangeRefusal::key_of("b", &before[0]), unknown);
+    live(&mut world, 99);
+    assert_eq!(revisions_run(&world), "ab");
+    assert!(world.snapshot.pods.iter().all(|pod| pod.is_ready()));
+    let hold = next(&mut world).hold.unwrap();
+    assert_eq!((hold.reason, hold.until), (HoldReason::TemplateUnchecked, Some(at(100))));
+    assert!(hold.message.contains("web-0-a") && hold.message.ends_with(": etcd"), "{}", hold.message);
+    live(&mut world, 60);
+    assert_eq!((revisions_run(&world).as_str(), uids(&world.snapshot)), ("bb", before));
 }
 
 /// Until its container has started anew it stays out of service, and what then counts as a restart is not that one.
@@ -177,13 +216,31 @@ fn where_a_node_has_no_room_another_pod_takes_the_place() {
         world.snapshot.now = at(seconds);
         world.snapshot.pods_mut().nth(1).unwrap().resize = Some(Resize::Done);
         let said = say(&next(&mut world));
-        assert!(said.contains("+web-0-b-1 Restart") && !said.contains("-web-0-a"), "{reason}: {said}");
+        assert!(said.contains("+web-0-b-1 Forward") && !said.contains("-web-0-a"), "{reason}: {said}");
         live(&mut world, 30);
         assert_eq!(revisions_run(&world), "bb");
         let after = uids(&world.snapshot);
         assert!(after[0] != before[0] && after[1] == before[1], "{reason}: {after:?}");
         assert_eq!(world.snapshot.rollout.status.as_ref().unwrap().failed, None);
     }
+}
+
+/// What was aborted goes back through a pause, all at once, also where a node does not give back what there was.
+#[test]
+fn a_node_without_room_holds_up_no_way_back() {
+    let batches = json!([{"upTo": 1}, {"upTo": 2, "pause": {}}]);
+    let spec = json!({"strategy": {"batches": batches, "maxUnavailable": 2, "maxSurge": 0}});
+    let mut world = resized("a a a", 'b', spec, "NotRequired");
+    live(&mut world, 30);
+    assert_eq!(revisions_run(&world), "bba");
+    let run = world.snapshot.rollout.status.as_ref().unwrap().run.unwrap();
+    (world.snapshot.rollout.spec.abort, world.snapshot.rollout.spec.paused) = (Some(Abort { run }), true);
+    until_due(&mut world);
+    (0..2).for_each(|slot| told(&mut world, slot, "Infeasible"));
+    let said = say(&next(&mut world));
+    assert!(said.starts_with("-web-0-a Back; -web-1-a Back; "), "{said}");
+    live(&mut world, 30);
+    assert_eq!(revisions_run(&world), "aaa");
 }
 
 /// Where only changes in place are permitted it waits for its node, and its deadline goes by.

@@ -12,7 +12,7 @@ use crate::{
             slots::Slot,
         },
     },
-    snapshot::{Pod, Revision},
+    snapshot::{Pod, Revision, TemplateCheck},
 };
 
 impl<'a> Planner<'_, 'a, '_> {
@@ -86,7 +86,8 @@ impl<'a> Planner<'_, 'a, '_> {
     fn change(&mut self, slot: &Slot<'a>, pod: &'a Pod, reason: PodReason) {
         let update = self.view.spec().strategy.update;
         let only = update == UpdateMethod::InPlaceOnly;
-        if let Some(to) = self.assigned(slot).filter(|_| slot.live.len() == 1 && reason != PodReason::Restart) {
+        let is_other = |to: &&Revision| slot.live.len() == 1 && to.name != pod.revision;
+        if let Some(to) = self.assigned(slot).filter(is_other) {
             match self.way(pod, to) {
                 // It would serve on until its container is gone, and be missing for as long as the image is pulled.
                 Way::InPlace { restarts: true, .. } if !in_place::can_leave_service(pod) && !only => {}
@@ -99,12 +100,7 @@ impl<'a> Planner<'_, 'a, '_> {
                     return self.change_in_place(slot, pod, to, (restarts, resizes), reason);
                 }
                 Way::None(message) => {
-                    let hold = Hold { reason: HoldReason::NotInPlace, message, until: None };
-                    match slot.pin {
-                        Some(_) => drop(self.aside.get_or_insert_with(|| gates::of_pins(&hold))),
-                        None => self.note(hold),
-                    }
-                    return;
+                    return self.note_of(slot, Hold { reason: HoldReason::NotInPlace, message, until: None });
                 }
                 Way::Replace => {}
             }
@@ -129,7 +125,16 @@ impl<'a> Planner<'_, 'a, '_> {
         }
     }
 
-    /// A Pod of which no container is started anew costs no availability.
+    /// What holds this slot alone.
+    fn note_of(&mut self, slot: &Slot<'_>, hold: Hold) {
+        match slot.pin {
+            Some(_) => drop(self.aside.get_or_insert_with(|| gates::of_pins(&hold))),
+            None => self.note(hold),
+        }
+    }
+
+    /// A Pod of which no container is started anew costs no availability. Whether it would get its resources is asked before
+    /// anything is done to it.
     fn change_in_place(
         &mut self,
         slot: &Slot<'a>,
@@ -138,19 +143,28 @@ impl<'a> Planner<'_, 'a, '_> {
         (restarts, resizes): (bool, bool),
         reason: PodReason,
     ) {
+        let snapshot = self.view.snapshot;
+        let check = resize::check(snapshot, pod, &to.name).filter(|_| resizes);
+        if let Some(TemplateCheck::Unknown { message, recheck_at }) = check
+            && !self.alarm.passed(*recheck_at)
+        {
+            let message = format!(
+                "the API server does not say whether {} can have the resources of {}: {message}",
+                pod.name, to.name
+            );
+            let (reason, until) = (HoldReason::TemplateUnchecked, Some(*recheck_at));
+            return self.note_of(slot, Hold { reason, message, until });
+        }
         let costs = restarts && pod.is_ready();
         if costs && !self.budget.take_instance_in_place(self.available(pod)) {
             return self.hold_for(slot.index, self.budget.available_min_in_place);
         }
-        self.changes.push(Change::ChangeInPlace {
-            name: pod.name.clone(),
-            slot: slot.index,
-            uid: pod.uid.clone(),
-            resource_version: pod.resource_version.clone(),
-            revision: to.name.clone(),
-            restarts,
-            resizes,
-            reason,
+        let (name, uid, resource_version) = (pod.name.clone(), pod.uid.clone(), pod.resource_version.clone());
+        let (slot, revision) = (slot.index, to.name.clone());
+        self.changes.push(if resizes && check != Some(&TemplateCheck::Valid) {
+            Change::CheckResize { name, uid, resource_version, revision }
+        } else {
+            Change::ChangeInPlace { name, slot, uid, resource_version, revision, restarts, resizes, reason }
         });
     }
 
