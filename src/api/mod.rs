@@ -9,6 +9,7 @@ pub mod fingerprint;
 pub mod listener_set;
 pub mod listener_set_status;
 pub mod names;
+pub mod package;
 pub mod quantity;
 pub mod rollout;
 pub mod session;

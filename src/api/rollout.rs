@@ -6,7 +6,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use super::update::{HotReload, HttpPost, UpdateMethod};
+pub use super::{
+    package::{Package, SecretRef},
+    update::{HotReload, HttpPost, UpdateMethod},
+};
 use super::{quantity::IntOrPercent, status::RolloutStatus, template::PodTemplate};
 
 /// Instances in numbered slots, replaced in batches.
@@ -67,8 +70,8 @@ pub struct RolloutSpec {
     #[schemars(length(min = 1, max = 63))]
     pub version: Option<String>,
 
-    /// An archive of files that each instance runs with, beside its images: fetched, verified and unpacked before the
-    /// containers start.
+    /// Files that each instance runs with, beside its images: an archive that is fetched, verified and unpacked before the
+    /// containers start, or an image that the kubelet mounts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<Package>,
 
@@ -134,40 +137,6 @@ pub struct Selector {
     /// All of these must be on a Pod.
     #[schemars(schema_with = "schema::match_labels")]
     pub match_labels: BTreeMap<String, String>,
-}
-
-/// An archive of files: tar.gz, tar.zst or zip, of at most 2 GiB; unpacked, at most 8 GiB in 200,000 entries.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Package {
-    /// Where it is: an http or https URL. What is needed to get in goes into secretRef.
-    #[schemars(length(min = 1, max = 2_048))]
-    #[x_kube(validation = Rule::new("self.matches('^https?://[^/?#@\\\\s]+([/?][^#\\\\s]*)?$')").message("package.url must be an http or https URL without user and password, such as https://packages.example.com/web/1.4.2.tar.gz: these go into the Secret that package.secretRef names"))]
-    pub url: String,
-    /// SHA-256 of the archive, 64 hexadecimal digits. Absent: what the first instance fetches is recorded on the
-    /// ControllerRevision, and all others of that revision must get the same.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 64, max = 64))]
-    #[x_kube(validation = Rule::new("self.matches('^[0-9a-f]{64}$')").message("package.sha256 must be 64 lower-case hexadecimal digits, as sha256sum prints them"))]
-    pub sha256: Option<String>,
-    /// Where every container, init containers too, finds the files: read-only.
-    #[schemars(length(min = 2, max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^(/[^/:]+)+$') && !self.matches('/[.]{1,2}(/|$)') && !self.matches('^/(baton|proc|sys|dev)(/|$)')").message("package.mountPath must be an absolute path such as /opt/app, without '.', '..', ':' and a trailing '/', and not in /baton, /proc, /sys or /dev"))]
-    pub mount_path: String,
-    /// Secret of this namespace with what the server asks for. Mounted in the Pod; the operator never reads it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_ref: Option<SecretRef>,
-}
-
-/// A Secret with the keys `token` (sent as Bearer), or `username` and `password`; and `ca.crt`, if the server's certificate
-/// is of an authority of its own. Sent to the server of the URL, and nowhere that it redirects to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SecretRef {
-    /// Its name.
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("package.secretRef.name must be the name of a Secret in this namespace, such as packages"))]
-    pub name: String,
 }
 
 /// How instances are replaced.

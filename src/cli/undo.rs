@@ -269,6 +269,15 @@ mod tests {
         let ((patch, _), pinned) = again(&snapshot);
         assert_eq!(patch[2], json!({"op": "add", "path": "/spec/package", "value": package}));
         assert_eq!(pinned["package"], package);
+
+        // Of an image nobody notes a digest; one that says it itself goes back as it is.
+        let mut undone = |image: &str| {
+            snapshot.revisions[at].package_sha256 = None;
+            snapshot.revisions[at].data["package"] = json!({"image": image, "mountPath": "/opt/app"});
+            undo::as_it_ran(&snapshot.revisions[at]).map(|pin| pin.package)
+        };
+        assert_eq!(undone("a.b/rules:1").unwrap_err(), "which package of a ran is not known");
+        assert_eq!(undone("a.b/rules@sha256:0f"), Ok(None));
     }
 
     #[test]

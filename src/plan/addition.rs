@@ -3,12 +3,12 @@ use serde_json::{Map, Value, json};
 
 use crate::api::quantity::billionths;
 
-/// A container with its volumes, and where others see them.
+/// Volumes with the container that fills them, and where others see them.
 pub(super) struct Addition {
     /// The field that asks for it, as messages name it.
     pub by: String,
-    /// An init container.
-    pub container: Value,
+    /// An init container. None: the kubelet fills them.
+    pub container: Option<Value>,
     pub volumes: Vec<Value>,
     /// In the containers that see it.
     pub mount: Value,
@@ -33,7 +33,7 @@ impl Addition {
         }
         let folder = text(&mount["mountPath"]);
         for (field, index, container) in containers(own) {
-            if container["name"] == added["name"] {
+            if let Some(added) = added.as_ref().filter(|added| container["name"] == added["name"]) {
                 return Err(format!(
                     "spec.template.spec.{field}[{index}].name: {by} adds the container {} itself; remove or rename this one",
                     text(&added["name"])
@@ -52,7 +52,9 @@ impl Addition {
 
     /// Adds it, before the template's own init containers: these may need it. `sees` is told the list that a container is in.
     pub fn add(mut self, spec: &mut Map<String, Value>, sees: impl Fn(&str, &Value) -> bool) {
-        keep_class(spec, &mut self.container);
+        if let Some(added) = &mut self.container {
+            keep_class(spec, added);
+        }
         for field in FIELDS {
             let containers = spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten();
             for container in containers.filter(|container| sees(field, container)) {
@@ -64,8 +66,10 @@ impl Addition {
         }
         let volumes = list(spec, "volumes").iter().cloned().chain(self.volumes).collect();
         spec.insert("volumes".into(), Value::Array(volumes));
-        let inits = [self.container].into_iter().chain(list(spec, "initContainers").iter().cloned()).collect();
-        spec.insert("initContainers".into(), Value::Array(inits));
+        if let Some(added) = self.container {
+            let inits = [added].into_iter().chain(list(spec, "initContainers").iter().cloned()).collect();
+            spec.insert("initContainers".into(), Value::Array(inits));
+        }
     }
 }
 

@@ -56,9 +56,9 @@ pub(super) fn add(
     })?;
     let by = format!("{}: {asked}", names::ANNOTATION_HAS_AGENT);
     let volumes = vec![json!({"name": VOLUME, "emptyDir": {}})];
-    let addition = Addition { by, container: container(image), volumes, mount: own_mount() };
+    let addition = Addition { by, container: Some(container(image)), volumes, mount: own_mount() };
     addition.check(own)?;
-    if is_sidecar(&addition.container) {
+    if addition.container.as_ref().is_some_and(is_sidecar) {
         check_ports(own, &addition.by)?;
     }
     addition.add(spec, |field, container| field == "containers" || is_sidecar(container));

@@ -1,8 +1,9 @@
 //! The package of a Rollout: what `spec.package` adds to a Pod.
 //!
 //! ```text
-//! init container baton-package ── fetches, verifies, unpacks ──> emptyDir baton-package
-//!                                                                  └─ package/files, read-only at mountPath in every container
+//! url:   init container baton-package ── fetches, verifies, unpacks ──> emptyDir baton-package
+//!                                                                        └─ package/files, read-only at mountPath in every container
+//! image: image volume baton-package, which the kubelet pulls ───────────────── read-only at mountPath in every container
 //! ```
 //!
 //! Like the agent, this is in no hash and no comparison: only `spec.package` itself is.
@@ -31,10 +32,19 @@ pub fn of(data: &Value) -> Option<Package> {
 
 /// Whether a revision with this data has a package of which only the first fetch tells the checksum.
 pub(super) fn is_bound_by_fetch(data: &Value) -> bool {
-    data.get("package").is_some_and(|package| package.get("sha256").is_none())
+    data.get("package").is_some_and(|package| package.get("url").is_some() && package.get("sha256").is_none())
+}
+
+/// It may be another one each time that it is had.
+pub(super) fn is_open(package: &Package) -> bool {
+    match &package.image {
+        Some(image) => !image.contains('@'),
+        None => package.sha256.is_none(),
+    }
 }
 
 /// Adds the package to the specification of a Pod, before the agent is: what that needs in each container is not for this one.
+/// `image` is the agent's.
 ///
 /// # Errors
 /// A sentence that names the field and the remedy; then nothing was added.
@@ -44,20 +54,35 @@ pub(super) fn add(
     bound: Option<&str>,
     image: Option<&str>,
 ) -> Result<(), String> {
-    let image = image.ok_or(
-        "spec.package: the agent's image fetches it, and this operator was not told which that is: start it with \
-         --agent-image (chart: agent.image.repository)",
-    )?;
-    let mount = json!({"name": VOLUME, "mountPath": package.mount_path, "subPath": files(), "readOnly": true});
-    let mut volumes = vec![json!({"name": VOLUME, "emptyDir": {"sizeLimit": size_limit()}})];
-    if let Some(secret) = &package.secret_ref {
-        volumes.push(json!({"name": SECRET.0, "secret": {"secretName": secret.name}}));
-    }
-    let container = container(package, bound, image);
+    let mut mount = json!({"name": VOLUME, "mountPath": package.mount_path, "readOnly": true});
+    let (container, volumes) = if let Some(url) = &package.url {
+        mount["subPath"] = json!(files());
+        fetched(package, url, bound, image)?
+    } else {
+        (None, vec![json!({"name": VOLUME, "image": {"reference": package.image}})])
+    };
     let addition = Addition { by: "spec.package".into(), container, volumes, mount };
     addition.check(spec)?;
     addition.add(spec, |_, _| true);
     Ok(())
+}
+
+/// What fetches an archive, and the volumes that it needs for that.
+fn fetched(
+    package: &Package,
+    url: &str,
+    bound: Option<&str>,
+    image: Option<&str>,
+) -> Result<(Option<Value>, Vec<Value>), String> {
+    let image = image.ok_or(
+        "spec.package: the agent's image fetches it, and this operator was not told which that is: start it with \
+         --agent-image (chart: agent.image.repository)",
+    )?;
+    let mut volumes = vec![json!({"name": VOLUME, "emptyDir": {"sizeLimit": size_limit()}})];
+    if let Some(secret) = &package.secret_ref {
+        volumes.push(json!({"name": SECRET.0, "secret": {"secretName": secret.name}}));
+    }
+    Ok((Some(container(package, url, bound, image)), volumes))
 }
 
 /// As much as the agent takes at most: an archive, what is in it, and a block of the node's disk that each entry fills in part.
@@ -72,8 +97,8 @@ fn files() -> String {
     format!("{PACKAGE}/{FILES}")
 }
 
-fn container(package: &Package, bound: Option<&str>, image: &str) -> Value {
-    let mut arguments = vec!["fetch", "--url", &package.url, "--to", FOLDER];
+fn container(package: &Package, url: &str, bound: Option<&str>, image: &str) -> Value {
+    let mut arguments = vec!["fetch", "--url", url, "--to", FOLDER];
     if let Some(sha256) = package.sha256.as_deref().or(bound) {
         arguments.extend(["--sha256", sha256]);
     }
@@ -137,6 +162,41 @@ mod tests {
         assert_eq!(spec["volumes"][1], json!({"name": "baton-package", "emptyDir": {"sizeLimit": "11Gi"}}));
         let url = "https://packages.example.com/web.tar.gz?v=$$(V)";
         assert_eq!(arguments(&spec), ["fetch", "--url", url, "--to", "/baton-package"]);
+    }
+
+    /// C8: nothing fetches it, so no agent's image is needed.
+    #[test]
+    fn an_image_is_mounted_by_the_kubelet_in_every_container_of_the_template() {
+        let package = json!({"image": "registry/rules:1", "mountPath": "/opt/rules"});
+        let mut spec = template().as_object().unwrap().clone();
+        add(&mut spec, &of(&json!({"package": package})).unwrap(), None, None).unwrap();
+        let mut expected = template();
+        let mount = json!({"name": "baton-package", "mountPath": "/opt/rules", "readOnly": true});
+        for container in ["/initContainers/0", "/containers/1"] {
+            expected.pointer_mut(container).unwrap()["volumeMounts"] = json!([mount]);
+        }
+        expected["containers"][0]["volumeMounts"].as_array_mut().unwrap().push(mount);
+        let volume = json!({"name": "baton-package", "image": {"reference": "registry/rules:1"}});
+        expected["volumes"].as_array_mut().unwrap().push(volume);
+        assert_eq!(Value::Object(spec), expected);
+    }
+
+    /// C8: what the template has itself is only what an image takes.
+    #[test]
+    fn an_image_takes_the_place_of_no_container() {
+        let package = of(&json!({"package": {"image": "registry/rules:1", "mountPath": "/opt/rules"}})).unwrap();
+        for (pointer, value, said) in [
+            ("/volumes/0/name", "baton-package", Some("volumes[0].name: spec.package adds the volume baton-package")),
+            ("/containers/0/volumeMounts/0/mountPath", "/opt/rules", Some("containers[0].volumeMounts[0].mountPath")),
+            ("/containers/1/name", "baton-package", None),
+            ("/volumes/0/name", "baton-package-secret", None),
+        ] {
+            let mut spec = template();
+            *spec.pointer_mut(pointer).unwrap() = json!(value);
+            let added = add(spec.as_object_mut().unwrap(), &package, None, None);
+            let why = added.err().unwrap_or_default();
+            assert!(said.map_or(why.is_empty(), |said| why.contains(said)), "{why}");
+        }
     }
 
     /// C8
@@ -229,6 +289,8 @@ mod tests {
         spec["package"]["sha256"] = json!("0".repeat(64));
         spec["package"]["secretRef"] = json!({"name": "packages"});
         assert_eq!(hash(&spec), "plq2smdzms");
+        spec["package"] = json!({"image": "registry.example.com/rules:1.4.2", "mountPath": "/opt/rules"});
+        assert_eq!(hash(&spec), "fxknwbqggk");
     }
 
     /// The API server would refuse each Pod, for a volume or a mount that the template does not have.

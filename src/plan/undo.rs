@@ -55,8 +55,9 @@ pub fn as_it_ran(revision: &Revision) -> Result<Pin, String> {
         Ok((name.to_owned(), format!("{image}@{digest}")))
     });
     let images: BTreeMap<_, _> = then.collect::<Result<_, String>>()?;
-    let mut package = package::of(&revision.data).filter(|package| package.sha256.is_none());
+    let mut package = package::of(&revision.data).filter(package::is_open);
     if let Some(package) = &mut package {
+        // Of an image nobody notes it: the kubelet does not say which one a volume has.
         package.sha256 = Some(revision.package_sha256.clone().ok_or_else(|| unknown("package"))?);
     }
     if images.is_empty() && package.is_none() {

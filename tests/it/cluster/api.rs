@@ -132,6 +132,31 @@ fn what_a_package_says_is_checked() {
         &["package.secretRef.name must be the name of a Secret"],
     );
     assert_refused(&[("/spec/package", json!({"url": "https://a.b/c"}))], &["spec.package.mountPath: Required value"]);
+    let image = |field: &str, value: Value| {
+        let mut package = json!({"image": "registry.example.com/rules:1.4.2", "mountPath": "/opt/rules"});
+        package[field] = value;
+        [("/spec/package", package)]
+    };
+    let one =
+        "package must have exactly one of url (an archive that is fetched) and image (an image that the kubelet pulls)";
+    assert_refused(&image("url", json!("https://a.b/c")), &[one]);
+    assert_refused(&image("image", Value::Null), &[one]);
+    assert_refused(&image("sha256", json!("0f".repeat(32))), &["with image, put the digest into the reference"]);
+    assert_refused(
+        &image("secretRef", json!({"name": "packages"})),
+        &["an image is pulled with the imagePullSecrets of the Pod"],
+    );
+    for reference in ["oci://a.b/c:1", "a.b/c 1", "a.b/c@sha256:0f", "a.b/c@0f"] {
+        assert_refused(&image("image", json!(reference)), &["package.image must be a reference without a scheme"]);
+    }
+    let digest = format!("[fd00::1]:5000/Team/rules:1@sha256:{}", "0f".repeat(32));
+    for package in [image("mountPath", json!("/opt/a")), image("image", json!(digest)), image("image", json!("rules"))]
+    {
+        let mut object = web();
+        object["spec"]["package"] = package[0].1.clone();
+        let output = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &object);
+        assert!(output.status.success(), "{object}: {output:?}");
+    }
     for (field, value) in [
         ("url", json!("http://10.0.0.1:8080/web.zip?key=$(a)%20&b=@")),
         ("url", json!("https://[fd00::1]?web")),

@@ -97,3 +97,25 @@ async fn the_image_id_is_the_digest_of_the_folder() {
     space.run("wrong", &with(sh(&idle()), by_digest("1.1"))).await;
     space.until_waiting("wrong", 10, "ErrImagePull").await;
 }
+
+/// N83, N84
+#[tokio::test]
+async fn an_image_is_a_volume_too() {
+    let space = Space::new("n83").await;
+    let folder = cluster().dir.join("images/rules/1.0");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("file"), "text\n").unwrap();
+    let mounts = json!({ "volumeMounts": [{ "name": "rules", "mountPath": "/opt/rules" }] });
+    let spec = |tag: &str| {
+        let script = "cat /opt/rules/file; (echo x >>/opt/rules/file) 2>/dev/null || echo refused";
+        let volume = json!({ "name": "rules", "image": { "reference": format!("example.local/rules:{tag}") } });
+        json!({ "restartPolicy": "Never", "volumes": [volume], "containers": [with(sh(script), mounts.clone())] })
+    };
+    space.create("there", spec("1.0")).await;
+    space.until_phase("there", "Succeeded").await;
+    assert_eq!(space.log("there"), "text\nrefused\n");
+    space.create("missing", spec("2.0")).await;
+    let pod = space.until_waiting("missing", 10, "ErrImagePull").await;
+    assert!(waiting(main(&pod).unwrap()).unwrap().1.contains("example.local/rules:2.0: not found"));
+    space.until_waiting("missing", 10, "ImagePullBackOff").await;
+}

@@ -17,7 +17,7 @@ use super::{
     shim::Spec,
     sources::Sources,
     store::PodDir,
-    volumes,
+    volumes::{self, ImageVolumes},
 };
 
 /// An executable of this name in the image's folder runs where a Pod gives no command.
@@ -55,7 +55,11 @@ impl Surroundings {
 
     async fn try_start(&self, container: &ContainerSpec, number: u32) -> Result<Outcome> {
         let reference = container.image.clone().unwrap_or_default();
-        let image = match self.image(container, &reference).await? {
+        let image_volumes = match self.image_volumes(container).await? {
+            Ok(folders) => folders,
+            Err(waiting) => return Ok(Outcome::Waiting(waiting)),
+        };
+        let image = match self.image(&reference, container.image_pull_policy.as_deref()).await? {
             Ok(image) => image,
             Err(waiting) => return Ok(Outcome::Waiting(waiting)),
         };
@@ -68,7 +72,7 @@ impl Surroundings {
         };
         let dir = self.dir.attempt(&container.name, number);
         dir.create()?;
-        let spec = self.spec(container, number, image.folder, environment)?;
+        let spec = self.spec(container, number, image.folder, &image_volumes, environment)?;
         let mut attempt = new_attempt(number, &reference, &image.id);
         dir.write_record(&attempt)?;
         self.dir.prune(&container.name)?;
@@ -85,10 +89,23 @@ impl Surroundings {
         Ok(Outcome::Attempted(attempt, process))
     }
 
-    async fn image(&self, container: &ContainerSpec, reference: &str) -> Result<Result<Image, Waiting>> {
+    /// The folders of the image volumes that a container mounts.
+    async fn image_volumes(&self, container: &ContainerSpec) -> Result<Result<ImageVolumes, Waiting>> {
+        let mut folders = ImageVolumes::new();
+        for (name, source) in volumes::images(&self.pod, container) {
+            let reference = source.reference.as_deref().unwrap_or_default();
+            match self.image(reference, source.pull_policy.as_deref()).await? {
+                Ok(image) => drop(folders.insert(name.to_owned(), image.folder)),
+                Err(waiting) => return Ok(Err(waiting)),
+            }
+        }
+        Ok(Ok(folders))
+    }
+
+    async fn image(&self, reference: &str, pull_policy: Option<&str>) -> Result<Result<Image, Waiting>> {
         let (host, wanted) = (Arc::clone(&self.host), reference.to_owned());
         let found = spawn_blocking(move || host.images.find(&wanted)).await?;
-        let never = container.image_pull_policy.as_deref() == Some("Never");
+        let never = pull_policy == Some("Never");
         Ok(found.map_err(|waiting| match waiting.reason {
             PULL_ERROR if never => Waiting {
                 reason: "ErrImageNeverPull",
@@ -104,7 +121,14 @@ impl Surroundings {
         environment::of(&self.pod, container, self.facts, &sources)
     }
 
-    fn spec(&self, container: &ContainerSpec, number: u32, image: PathBuf, variables: Variables) -> Result<Spec> {
+    fn spec(
+        &self,
+        container: &ContainerSpec,
+        number: u32,
+        image: PathBuf,
+        image_volumes: &ImageVolumes,
+        variables: Variables,
+    ) -> Result<Spec> {
         let expand = |word: &String| environment::expand_word(word, &variables);
         let mut command: Vec<String> = container.command.iter().flatten().map(expand).collect();
         if command.is_empty() {
@@ -116,7 +140,7 @@ impl Surroundings {
         let source = self.dir.attempt(&container.name, number).termination_message();
         let target = container.termination_message_path.as_deref().unwrap_or(TERMINATION_LOG).into();
         mounts.push(Mount { source, target, read_only: false });
-        mounts.extend(volumes::mounts(&self.pod, container, &self.dir, &variables)?);
+        mounts.extend(volumes::mounts(&self.pod, container, &self.dir, image_volumes, &variables)?);
         // So that one within another is not hidden by it.
         mounts.sort_by(|one, other| one.target.cmp(&other.target));
         Ok(Spec {

@@ -1,6 +1,6 @@
 //! The volumes of a Pod: folders of this machine that its containers see at their mount paths.
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{
-    Container, DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Pod, ProjectedVolumeSource, Volume, VolumeMount,
+    Container, DownwardAPIVolumeFile, HostPathVolumeSource, ImageVolumeSource, KeyToPath, Pod, ProjectedVolumeSource,
+    Volume, VolumeMount,
 };
 
 use super::{
@@ -25,6 +26,9 @@ use super::{
 };
 
 const DEFAULT_MODE: i32 = 0o644;
+
+/// The folders of images that are volumes, by the volumes' names.
+pub type ImageVolumes = BTreeMap<String, PathBuf>;
 
 /// Makes or refreshes all volumes of a Pod. Returns when the first token wants to be renewed.
 pub async fn prepare(host: &Host, pod: &Pod, dir: &PodDir, facts: Facts) -> Result<Option<Duration>> {
@@ -54,16 +58,36 @@ pub fn changeable(pod: &Pod) -> bool {
     })
 }
 
+/// The image volumes that a container mounts, with their names.
+pub fn images<'a>(pod: &'a Pod, container: &Container) -> impl Iterator<Item = (&'a str, &'a ImageVolumeSource)> {
+    let mounted: BTreeSet<_> = container.volume_mounts.iter().flatten().map(|mount| mount.name.clone()).collect();
+    let images = volumes(pod).filter_map(|volume| Some((volume.name.as_str(), volume.image.as_ref()?)));
+    images.filter(move |(name, _)| mounted.contains(*name))
+}
+
 /// What a container's mounts are, once its Pod's volumes are made.
-pub fn mounts(pod: &Pod, container: &Container, dir: &PodDir, variables: &Variables) -> Result<Vec<Mount>> {
+pub fn mounts(
+    pod: &Pod,
+    container: &Container,
+    dir: &PodDir,
+    images: &ImageVolumes,
+    variables: &Variables,
+) -> Result<Vec<Mount>> {
     let mounts = container.volume_mounts.iter().flatten().map(|mount| {
         let volume = volumes(pod).find(|volume| volume.name == mount.name).context("no such volume")?;
-        let folder = match &volume.host_path {
-            Some(host_path) => PathBuf::from(&host_path.path),
-            None => dir.volume(&volume.name),
+        let folder = match (&volume.host_path, images.get(&volume.name)) {
+            (Some(host_path), _) => PathBuf::from(&host_path.path),
+            (None, Some(image)) => {
+                ensure!(
+                    mount.sub_path.is_none() && mount.sub_path_expr.is_none(),
+                    "this node has no subPath of images"
+                );
+                image.clone()
+            }
+            (None, None) => dir.volume(&volume.name),
         };
         let source = source(mount, &folder, variables).with_context(|| format!("volume mount {}", mount.mount_path))?;
-        // What the node writes nobody else may.
+        // What the node writes, or an image is, nobody else may change.
         let published = volume.empty_dir.is_none() && volume.host_path.is_none();
         Ok(Mount {
             source,
@@ -123,6 +147,8 @@ impl Maker<'_> {
         let mut files = Files::new();
         if volume.empty_dir.is_some() {
             return empty_dir(folder).map(|()| None);
+        } else if volume.image.is_some() {
+            return Ok(None); // found at each start, as containers' images are
         } else if let Some(source) = &volume.host_path {
             return host_path(source).map(|()| None);
         } else if let Some(source) = &volume.projected {

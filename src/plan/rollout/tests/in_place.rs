@@ -382,6 +382,19 @@ fn what_differs_is_named() {
     }
 }
 
+/// C8: an image is what its reference says, as a container's is: nobody notes what a first Pod got.
+#[test]
+fn a_package_that_is_an_image_is_replaced_only_by_another_one() {
+    let data = |package: &str, web: &str| {
+        let package = json!({"image": package, "mountPath": "/opt/app"});
+        json!({"package": package, "template": {"spec": {"containers": [{"name": "web", "image": web}]}}})
+    };
+    let from = data("a.b/rules:1", "web:1");
+    assert!(in_place::difference(&from, &data("a.b/rules:1", "web:2")).unwrap().restarts());
+    let why = in_place::difference(&from, &data("a.b/rules:2", "web:2")).unwrap_err();
+    assert_eq!(why, "spec.package.image differs, which a Pod cannot be given in place");
+}
+
 #[test]
 fn a_patch_says_what_differs_and_nothing_else() {
     let from = json!({"version": "1", "template": {"metadata": {"labels": {"app": "web", "old": "1"}},

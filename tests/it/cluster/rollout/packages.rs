@@ -1,4 +1,4 @@
-//! Packages from a server: a real agent fetches them, in real init containers.
+//! Packages from a server: a real agent fetches them, in real init containers. And those that the kubelet mounts.
 use std::{
     collections::BTreeMap,
     fs,
@@ -242,6 +242,34 @@ async fn a_package_without_a_checksum_stays_what_it_was_first() {
     server.put("latest.tar.gz", &archive("version", "first"));
     stage.complete(90).await;
     assert_eq!(stage.found().await.into_values().collect::<Vec<_>>(), ["first", "first"]);
+}
+
+/// C8: an image that the kubelet mounts, without an agent; another one replaces the Pods, one that is not there goes no further.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_may_be_an_image() {
+    let stage = Stage::new(real(), "packages-image").await;
+    for (tag, content) in [("1", "one"), ("2", "two")] {
+        let folder = stage.cluster.dir.join("images/files").join(tag);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("version"), content).unwrap();
+    }
+    let package = |tag: &str| json!({"image": format!("example.local/files:{tag}")});
+    stage.roll_package("1.0", &package("1")).await;
+    stage.complete(60).await;
+    assert_eq!(stage.found().await.into_values().collect::<Vec<_>>(), ["one", "one"]);
+    stage.roll_package("2.0", &package("2")).await;
+    stage.complete(60).await;
+    assert_eq!(stage.found().await.into_values().collect::<Vec<_>>(), ["two", "two"]);
+    let pods = stage.live().await;
+    let names = |pod: &Pod| pod.spec.clone().unwrap().init_containers.into_iter().flatten().map(|init| init.name);
+    assert!(pods.iter().flat_map(names).all(|name| name == "find"), "nothing fetches it");
+
+    stage.roll_package("3.0", &package("3")).await;
+    let (reason, message) = stage.rolled_back(&pods).await;
+    println!("{message}");
+    assert!(["ErrImagePull", "ImagePullBackOff"].contains(&reason.as_str()), "{reason}");
+    assert!(message.starts_with("web-0: container find: "), "{message}");
+    assert!(message.contains("example.local/files:3: not found"), "{message}");
 }
 
 /// C8: the class is the API server's word; what it would refuse is said before, with the field.
