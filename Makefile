@@ -120,8 +120,12 @@ images: ## Put operator, agent and the example web 1.0, 1.1 where the cluster's 
 	@for tag in 1.0 1.1; do install -D $(built)/examples/web $(IMAGES)/web/$$tag/web; done
 	@ls -d $(IMAGES)/*/*
 
+# What is built serves: nothing is compiled before a cluster ends.
+$(TESTBED):
+	@$(MAKE) --no-print-directory testbed
+
 .PHONY: cluster-down
-cluster-down: testbed ## End the cluster and everything in it
+cluster-down: $(TESTBED) ## End the cluster and everything in it
 	@$(TESTBED) cluster down --dir $(CLUSTER)
 
 ## The main job, end to end

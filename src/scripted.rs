@@ -44,6 +44,8 @@ impl Call {
 pub enum Answer {
     /// A status code and JSON.
     Json(u16, Value),
+    /// An object, with this in the header `Warning`.
+    Warned(String, Value),
     /// Frames of a watch, as the test sends them; it ends when the sender is dropped.
     Watch(mpsc::UnboundedReceiver<Value>),
     /// No answer, ever.
@@ -120,6 +122,11 @@ pub fn service(
             match answer(call) {
                 Answer::Never => std::future::pending().await,
                 Answer::Json(code, value) => respond(code, Full::from(value.to_string()).boxed_unsync()),
+                Answer::Warned(warning, value) => {
+                    let mut response = respond(200, Full::from(value.to_string()).boxed_unsync())?;
+                    response.headers_mut().insert("warning", warning.parse()?);
+                    Ok(response)
+                }
                 Answer::Watch(frames) => respond(200, stream(frames)),
             }
         };

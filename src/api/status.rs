@@ -65,6 +65,10 @@ pub struct RolloutStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub active_revision: Option<String>,
+    /// Services in whose selectors Baton sets a key, or has yet to take it off again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub services: Vec<String>,
     /// Which instances run which revision, observed from live Pods.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]

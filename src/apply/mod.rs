@@ -160,7 +160,7 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
         Change::Resize { uid, .. } => resize::perform(target, uid).await,
         Change::NoteResized { uid, .. } => resize::note_done(target, uid).await,
         Change::SwitchService { name, uid, resource_version, revision, switched } => {
-            services::switch(target, name, uid, resource_version, revision, switched.as_ref()).await
+            services::switch(target, name, uid, resource_version, revision.as_deref(), switched.as_ref()).await
         }
         Change::SetInService { name, uid, resource_version, in_service, session_ready } => {
             let says = pods::Service { in_service: *in_service, session_ready: *session_ready };

@@ -9,22 +9,24 @@ use crate::{
     snapshot::{Service, Switched},
 };
 
-/// Has a Service select the Pods of this revision, if it is still the one we looked at.
+/// Has a Service select the Pods of this revision, or those of any, if it is still the one we looked at.
 pub(super) async fn switch(
     target: &Target<'_>,
     name: &str,
     uid: &str,
     resource_version: &str,
-    revision: &str,
+    revision: Option<&str>,
     switched: Option<&Switched>,
 ) -> Applied {
     let mut patch = json!({
         "metadata": {"uid": uid, "resourceVersion": resource_version},
         "spec": {"selector": {names::LABEL_REVISION: revision}},
     });
-    if let Some(Switched { from, at }) = switched {
+    let noted = switched.map(|Switched { from, at }| (from, at.to_string()));
+    if noted.is_some() || revision.is_none() {
+        let (from, at) = noted.unzip();
         patch["metadata"]["annotations"] =
-            json!({names::ANNOTATION_SWITCHED_FROM: from, names::ANNOTATION_SWITCHED_AT: at.to_string()});
+            json!({names::ANNOTATION_SWITCHED_FROM: from, names::ANNOTATION_SWITCHED_AT: at});
     }
     answer::of_patch(target.calls.merge::<ApiService>(&target.namespace, name, &patch).await)
 }

@@ -95,7 +95,7 @@ fn change_in_place() -> Change {
 
 fn switch_service() -> Change {
     let (name, uid, resource_version) = ("web".into(), "s1".into(), "7".into());
-    Change::SwitchService { name, uid, resource_version, revision: "web-abc".into(), switched: None }
+    Change::SwitchService { name, uid, resource_version, revision: Some("web-abc".into()), switched: None }
 }
 
 fn set_drained() -> Change {
@@ -317,8 +317,11 @@ async fn a_switch_writes_one_key() {
     let calls = calls(answer);
     let switched = Some(Switched { from: "web-abc".into(), at: NOW.parse().unwrap() });
     let (name, uid, resource_version) = ("web".to_owned(), "s1".to_owned(), "7".to_owned());
-    let switch = Change::SwitchService { name, uid, resource_version, revision: "web-bcd".into(), switched };
-    let outcomes = apply(&calls, &snapshot(), &[switch]).await;
+    let switch = |revision: Option<&str>, switched| {
+        let (name, uid, resource_version) = (name.clone(), uid.clone(), resource_version.clone());
+        Change::SwitchService { name, uid, resource_version, revision: revision.map(str::to_owned), switched }
+    };
+    let outcomes = apply(&calls, &snapshot(), &[switch(Some("web-bcd"), switched)]).await;
     assert_eq!(outcomes[0].result, Applied::Done { resource_version: "99".into() });
     let seen = seen.lock().unwrap();
     assert_eq!(seen[0].line(), "PATCH /api/v1/namespaces/shop/services/web");
@@ -326,6 +329,13 @@ async fn a_switch_writes_one_key() {
     let metadata = json!({"uid": "s1", "resourceVersion": "7", "annotations": annotations});
     let spec = json!({"selector": {"baton.dev/revision": "web-bcd"}});
     assert_eq!(seen[0].body, json!({"metadata": metadata, "spec": spec}));
+    drop(seen);
+    let (answer, seen) = recorded(|| Answer::ok(json!({"metadata": {"resourceVersion": "99"}})));
+    apply(&self::calls(answer), &snapshot(), &[switch(None, None)]).await;
+    let annotations = json!({"baton.dev/switched-from": null, "baton.dev/switched-at": null});
+    let metadata = json!({"uid": "s1", "resourceVersion": "7", "annotations": annotations});
+    let let_go = json!({"metadata": metadata, "spec": {"selector": {"baton.dev/revision": null}}});
+    assert_eq!(seen.lock().unwrap()[0].body, let_go);
 }
 
 fn existing_pod(owner_uid: &str, slot: &str, watched: bool) -> Value {

@@ -247,6 +247,8 @@ pub(super) fn preview(name: &str, replicas: i32, preview: &Preview, moves: u32) 
         lines.push("Nothing would change: no Pod is created, replaced or deleted.".into());
         return lines;
     }
+    let later = |(field, at): &(&str, _)| format!("{field} lies ahead: what it asks for begins at {at}, not now.");
+    lines.extend(preview.later.iter().map(later));
     if !preview.is_empty() {
         lines.push(String::new());
         lines.extend(columns(&phases(&preview.phases)));
@@ -292,8 +294,13 @@ fn phases(phases: &[Phase]) -> Vec<Vec<String>> {
         }
         for (index, switch) in phase.switches.iter().enumerate() {
             let batch = if index == 0 && phase.actions.is_empty() { batch.clone() } else { String::new() };
-            let when = if switch.awaits_approval { "when approved" } else { "when all are available" };
-            let what = ["switch".into(), format!("Service {}", switch.service), switch.version.clone(), when.into()];
+            let (what, when) = match &switch.version {
+                None => ("let go", "it selects Pods of any version again, before a Pod leaves"),
+                Some(_) if switch.awaits_approval => ("switch", "when approved"),
+                Some(_) => ("switch", "when all are available"),
+            };
+            let version = switch.version.clone().unwrap_or_else(|| "any".into());
+            let what = [what.into(), format!("Service {}", switch.service), version, when.into()];
             rows.push([batch].into_iter().chain(what).collect());
         }
         if let Some(pause) = &phase.pause {

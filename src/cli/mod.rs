@@ -51,13 +51,13 @@ struct Connection {
 enum Verb {
     /// Show a Rollout with its revisions, batches and Pods, each of its instances, or a ListenerSet with who holds its listeners.
     Get(get::Get),
-    /// Wait until a Rollout is done; exit 1 when it fails.
+    /// Wait until a Rollout is done, and say what it waits for; exit 1 when it fails.
     Status(status::Status),
     /// Tell what applying a file would do, batch by batch, without doing it.
     Plan(plan::Plan),
     /// Run an earlier version again, in all instances or in chosen ones, which are pinned to it.
     Undo(undo::Undo),
-    /// Let pinned instances run the present version again.
+    /// Let pinned instances (--instances 3,5-7 or --all) run the present version again.
     Unpin(undo::Unpin),
     /// Print the version of this plugin.
     Version,

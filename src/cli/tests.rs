@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::draw::{self, Options};
 use crate::{
-    api::Time,
+    api::{Time, rollout::UpdateMethod},
     plan::rollout::{
         fold::World,
         plan,
@@ -165,11 +165,13 @@ fn plan_of_a_new_one_of_scaling_and_of_nothing() {
     let nothing = Fixture::new("a a a", 'a', json!({})).settled();
     let mut restart = Fixture::new("a a a", 'a', strategy(2, 1, 0)).settled();
     restart.snapshot.rollout.spec.restart_at = Some(Time(at(-1)));
+    let mut later = Fixture::new("a a a", 'a', strategy(2, 0, 1)).settled();
+    later.snapshot.rollout.spec.restart_at = Some(Time(at(3600)));
     let paused = Fixture::new("a a", 'b', json!({"paused": true})).settled();
     let mut pinned = Fixture::new("a a", 'a', json!({})).settled();
     let pins = json!([{"instances": "1", "revision": "web-nope"}, {"instances": "77", "revision": "a"}]);
     pinned.snapshot.rollout.spec.pins = serde_json::from_value(pins).unwrap();
-    let all = [fresh, scaled, nothing, restart, paused, pinned].map(foretold).join("\n\n");
+    let all = [fresh, scaled, nothing, restart, later, paused, pinned].map(foretold).join("\n\n");
     insta::assert_snapshot!("plan_others", all);
 }
 
@@ -190,12 +192,18 @@ fn plan_tells_what_is_changed_in_place_and_what_is_pinned() {
         let pins = json!([{"instances": "1", "revision": "c"}]);
         fixture.snapshot.rollout.spec.pins = serde_json::from_value(pins).unwrap();
     };
+    let replaced = |fixture: &mut Fixture| {
+        fixture.snapshot.rollout.spec.strategy.update = UpdateMethod::Replace;
+        let pins = json!([{"instances": "1", "revision": "c"}]);
+        fixture.snapshot.rollout.spec.pins = serde_json::from_value(pins).unwrap();
+    };
     let resources = |fixture: &mut Fixture| {
         let spec = &mut fixture.snapshot.rollout.spec;
         spec.template.0["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": 2}});
         spec.version = Some("bigger".into());
     };
-    let worlds = [world('b', |_| ()), world('b', template), world('a', pinned), world('a', resources)];
+    let worlds =
+        [world('b', |_| ()), world('b', template), world('a', pinned), world('a', replaced), world('a', resources)];
     let unknown = world('b', |fixture| fixture.snapshot.agents = Agents::Unknown);
     assert_eq!(unknown, worlds[0], "kubectl does not hear of agents");
     insta::assert_snapshot!("plan_in_place", worlds.join("\n\n"));
@@ -230,5 +238,9 @@ fn plan_tells_who_decides_on_the_switch() {
     let mut claimed = Fixture::new("a a", 'b', spec).serving(Some('a'));
     claimed.snapshot.services.claimed_by = Some("shop".into());
     let told = foretold(claimed);
+    let mut left = Fixture::new("a a", 'b', strategy(1, 1, 0)).serving(Some('a'));
+    let active = std::mem::take(&mut left.snapshot.services.active);
+    left.snapshot.services.former = [("web".to_owned(), active)].into();
+    insta::assert_snapshot!("plan_let_go", foretold(left));
     assert!(told.ends_with("It waits: Rollout shop names the same Service: a Service belongs to one Rollout; name others in spec.strategy.blueGreen"), "{told}");
 }

@@ -171,6 +171,10 @@ fn pin(snapshot: &Snapshot, to: &Again<'_>, chosen: &Ranges, request: &Request) 
     let request = Some(Request { id: None, ..request.clone() }).filter(|request| *request != Request::default());
     let pin = Pin { request, ..to.pin.clone() };
     let pins = undo::pinned(&snapshot.rollout.spec.pins, chosen, &pin);
+    let runs = |pins: &[Pin]| pins.iter().map(|pin| Pin { request: None, ..pin.clone() }).collect::<Vec<_>>();
+    if runs(&pins) == runs(&snapshot.rollout.spec.pins) {
+        bail!("{name}: instances {chosen} are pinned to {version} already; --to chooses another version");
+    }
     let said = format!(
         "rollout.baton.dev/{name} pinned: instances {chosen} to {version}; `kubectl baton unpin {name} --instances {chosen}` ends it"
     );
@@ -304,6 +308,17 @@ mod tests {
         assert_eq!(error, "there is no web-7: web has 4 instances, from 0");
         let error = pin(&snapshot, to, &undo::failed(&snapshot), &ann()).unwrap_err().to_string();
         assert!(error.contains("no instance has failed"), "{error}");
+        let again = Fixture::new("b a", 'b', json!({"pins": [{"instances": "1", "revision": "a"}]})).snapshot;
+        let error = pin(&again, to, &Ranges::parse("1"), &ann()).unwrap_err().to_string();
+        assert_eq!(error, "web: instances 1 are pinned to a already; --to chooses another version");
+    }
+
+    /// C5 C6: also those that no run counts: pinned ones, and those that came by scaling.
+    #[test]
+    fn whoever_fails_has_failed() {
+        let pins = json!({"pins": [{"instances": "1", "revision": "c"}]});
+        let snapshot = Fixture::new("a c! a a! ax", 'a', pins).settled().snapshot;
+        assert_eq!(undo::failed(&snapshot).to_string(), "1,3");
     }
 
     /// C8
@@ -343,5 +358,13 @@ mod tests {
         // Of two that completed the newer one, whatever their numbers say.
         snapshot.revisions.iter_mut().find(|r| r.name == "c").unwrap().completed_at = Some(at(-10));
         assert_eq!(undo::revision(&snapshot, None).unwrap().name, "c");
+        // One that has failed since takes a word.
+        snapshot.revisions.iter_mut().find(|r| r.name == "c").unwrap().failed_at = Some(at(-5));
+        assert_eq!(undo::revision(&snapshot, None).unwrap().name, "a");
+        assert_eq!(undo::revision(&snapshot, Some("c")).unwrap().name, "c");
+        snapshot.revisions.iter_mut().find(|r| r.name == "a").unwrap().failed_at = Some(at(-5));
+        let error = undo::revision(&snapshot, None).unwrap_err();
+        let known = "there is b (b), c (c), a (a); --to chooses one";
+        assert_eq!(error, format!("no earlier revision has completed, and not failed since; {known}"));
     }
 }

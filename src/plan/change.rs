@@ -167,7 +167,8 @@ pub enum Change {
         /// Precondition.
         resource_version: String,
     },
-    /// Have a Service of the strategy BlueGreen select the Pods of a revision (uid and resourceVersion preconditions).
+    /// Have a Service of the strategy BlueGreen select the Pods of a revision, or let it go (uid and resourceVersion
+    /// preconditions).
     SwitchService {
         /// Object name.
         name: String,
@@ -175,8 +176,8 @@ pub enum Change {
         uid: String,
         /// Precondition.
         resource_version: String,
-        /// Name of the ControllerRevision.
-        revision: String,
+        /// Name of the ControllerRevision. None: Pods of any, as it was before Baton set a key.
+        revision: Option<String>,
         /// What it notes about the switch, if anything.
         switched: Option<Switched>,
     },

@@ -3,12 +3,12 @@ use std::collections::BTreeMap;
 
 use crate::{
     api::{bounds::INSTANCES_CHARS_MAX, rollout::Pin},
-    plan::{Memory, package, revision},
-    snapshot::{Ranges, Revision, Snapshot},
+    plan::{Memory, package, revision, rollout},
+    snapshot::{Pod, Ranges, Revision, Snapshot},
 };
 
 /// The revision that somebody means: by the name of its ControllerRevision, else by its version. Without a word: the newest
-/// that completed, other than the one that the spec asks for.
+/// that completed, other than the one that the spec asks for, and has not failed since.
 ///
 /// # Errors
 /// A sentence: there is none, and which there are.
@@ -22,15 +22,20 @@ pub fn revision<'a>(snapshot: &'a Snapshot, word: Option<&str>) -> Result<&'a Re
         named.or_else(|| newest(&|revision| revision::version(&revision.data) == word))
     } else {
         let data = revision::data(&snapshot.rollout.spec);
-        let completed = usable().filter(|revision| revision.completed_at.is_some() && revision.data != data);
+        let works =
+            |revision: &&Revision| revision.completed_at.is_some() && revision.failed_at <= revision.completed_at;
+        let completed = usable().filter(works).filter(|revision| revision.data != data);
         completed.max_by_key(|revision| (revision.completed_at, revision.number, &revision.name))
     };
     found.ok_or_else(|| {
         let mut known: Vec<&Revision> = usable().collect();
         known.sort_by_key(|revision| std::cmp::Reverse(revision.number));
         let known: Vec<_> = known.iter().map(|r| format!("{} ({})", revision::version(&r.data), r.name)).collect();
-        let what = word.map_or("no earlier revision has completed".to_owned(), |word| format!("no revision is {word}"));
-        if known.is_empty() { what } else { format!("{what}; there is {}", known.join(", ")) }
+        let (what, choose) = word.map_or_else(
+            || ("no earlier revision has completed, and not failed since".to_owned(), "; --to chooses one"),
+            |word| (format!("no revision is {word}"), ""),
+        );
+        if known.is_empty() { what } else { format!("{what}; there is {}{choose}", known.join(", ")) }
     })
 }
 
@@ -70,10 +75,17 @@ pub fn as_it_ran(revision: &Revision) -> Result<Pin, String> {
     Ok(Pin { base: Some(revision.name.clone()), version, images, package, ..Pin::default() })
 }
 
-/// Instances that have failed in the present run, or in the one that was given up.
+/// Instances that have failed in the present run, or in the one that was given up; and those that fail now and are in no run:
+/// pinned ones, and those that came by scaling.
 pub fn failed(snapshot: &Snapshot) -> Ranges {
-    let failed = Memory::of(snapshot.rollout.status.as_ref()).failed;
-    failed.map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default()
+    let memory = Memory::of(snapshot.rollout.status.as_ref());
+    let counted = memory.failed.as_ref().map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
+    let fails = |pod: &Pod| rollout::failure_of(pod).is_some_and(|failure| failure.counts(snapshot.now));
+    let slots = rollout::slots(snapshot, &memory);
+    let failed = slots.wanted().filter(|slot| {
+        counted.0.contains(&slot.index) || slot.live.first().or(slot.finished.first()).is_some_and(|pod| fails(pod))
+    });
+    failed.map(|slot| slot.index).collect()
 }
 
 /// The pins, and these instances pinned like this; in as many pins as it takes to name them all.

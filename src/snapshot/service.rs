@@ -14,6 +14,8 @@ pub struct Services {
     pub preview: ServiceSeen,
     /// Another Rollout that names one of them.
     pub claimed_by: Option<String>,
+    /// By name, those that the Rollout has named before, as status says, and that no other names now.
+    pub former: BTreeMap<String, ServiceSeen>,
 }
 
 /// What is known of a Service.

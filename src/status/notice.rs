@@ -46,6 +46,7 @@ pub fn notices(name: &str, before: &RolloutStatus, after: &RolloutStatus) -> Vec
     let mut found = Vec::new();
     found.extend(news.run_begun());
     found.extend(news.switched());
+    found.extend(news.let_go());
     found.extend(news.batch_completed());
     found.extend(news.batch_started());
     found.extend(news.failed_instances());
@@ -105,6 +106,14 @@ impl News<'_> {
         };
         let was = was.map(|was| format!(" instead of {}", version(was))).unwrap_or_default();
         Some(normal("Switched", "SwitchService", &format!("clients get {}{was}", version(now))))
+    }
+
+    /// Services that the spec names no more.
+    fn let_go(&self) -> Option<Notice> {
+        let gone = self.before.services.iter().filter(|name| !self.after.services.contains(name));
+        let gone: Vec<&str> = gone.map(String::as_str).collect();
+        let what = || format!("Baton sets nothing in Service {} any more", gone.join(", "));
+        (!gone.is_empty()).then(|| normal("ServiceLetGo", "SwitchService", &what()))
     }
 
     /// Forward batches only: the way back is one step, told by its begin and its end.

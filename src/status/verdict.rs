@@ -304,7 +304,9 @@ fn held(look: &Look<'_>) -> Option<Verdict> {
         HoldReason::Paused | HoldReason::PauseTimer => "Paused",
         HoldReason::AwaitingApproval => "AwaitingApproval",
         HoldReason::Pinned if look.spec().paused => "Paused",
-        HoldReason::Pinned => way(look),
+        HoldReason::Pinned | HoldReason::ServiceUnread => way(look),
+        // Until a time that a person has set; what merely ends is told by its instances.
+        HoldReason::OldPods if hold.until.is_some() => way(look),
         _ => return None,
     };
     let other_run = look.spec().approve.as_ref().filter(|answer| answer.run != look.memory().run);

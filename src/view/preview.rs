@@ -1,6 +1,8 @@
 //! What applying a spec would do, batch by batch: the planner, folded over its own effects.
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
 use crate::{
     api::rollout::{Pause, UpdateMethod},
     plan::{
@@ -33,6 +35,8 @@ pub struct Preview {
     pub problems: Vec<String>,
     /// Names of the Pods of now that leave, or whose containers are started anew: others take their listeners over.
     pub interrupted: BTreeSet<String>,
+    /// Fields of the spec that ask for new Pods at a time that is yet to come, and that time.
+    pub later: Vec<(&'static str, Timestamp)>,
     /// What stops it before its end, if anything does.
     pub held: Option<Hold>,
     /// False when the fold met its limit of steps: a defect of the planner.
@@ -59,8 +63,8 @@ pub struct Phase {
 pub struct Switch {
     /// Its name.
     pub service: String,
-    /// The version that it selects then.
-    pub version: String,
+    /// The version that it selects then; None: any, as it was before Baton set a key.
+    pub version: Option<String>,
     /// A person has to approve it.
     pub awaits_approval: bool,
 }
@@ -124,6 +128,9 @@ pub fn preview(snapshot: Snapshot) -> Preview {
         let available = snapshot.pods.iter().filter(|pod| pod.is_available(spec.min_ready_seconds, snapshot.now));
         available.count() as i32
     };
+    let later = [("spec.restartAt", &spec.restart_at), ("spec.retryAt", &spec.retry_at)];
+    let later = later.into_iter().filter_map(|(field, at)| Some((field, at.as_ref()?.0)));
+    let later = later.filter(|(_, at)| *at > snapshot.now).collect();
     let mut fewest = available(&snapshot);
     let mut most = count(&snapshot);
     let pods = snapshot.pods.iter().map(|pod| pod.uid.clone()).collect();
@@ -148,6 +155,7 @@ pub fn preview(snapshot: Snapshot) -> Preview {
         pinned,
         problems: rollout::pin_problems(&world.snapshot).into_iter().map(|(_, problem)| problem).collect(),
         interrupted: scribe.interrupted,
+        later,
         held,
         ends,
     }
@@ -217,7 +225,8 @@ impl Scribe {
                     let done = self.done_at(place, *slot);
                     done.created_first |= done.deleted.is_none();
                     done.created = Some(revision.clone());
-                    done.reason = Some(*reason);
+                    // Why an old Pod has left says more than that a new one is missing then.
+                    done.reason = done.reason.or(Some(*reason));
                 }
                 Change::DeletePod { name, slot, reason, uid, .. } => {
                     self.interrupt(name, uid);
@@ -243,8 +252,8 @@ impl Scribe {
                     done.reason = Some(*reason);
                 }
                 Change::SwitchService { name, revision, switched, .. } => {
-                    let data = world.snapshot.revisions.iter().find(|r| r.name == *revision).map(|r| &r.data);
-                    let version = data.map(revision::version).unwrap_or_default();
+                    let data = |name| world.snapshot.revisions.iter().find(|r| r.name == name).map(|r| &r.data);
+                    let version = revision.as_deref().map(|name| data(name).map(revision::version).unwrap_or_default());
                     let awaits_approval = switched.is_some() && self.asked == Some(place);
                     self.visit(place);
                     self.switches.push((place, Switch { service: name.clone(), version, awaits_approval }));

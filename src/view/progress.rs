@@ -42,7 +42,13 @@ pub fn progress(rollout: &Rollout) -> Progress {
     } else {
         message.clone()
     };
-    let line = format!("Waiting for rollout \"{name}\" to finish: {what}");
+    // What a person or a clock must open stands in a line of its own.
+    let why = if tone == Tone::Waiting || what == message || message.is_empty() {
+        String::new()
+    } else {
+        format!(" {message}")
+    };
+    let line = format!("Waiting for rollout \"{name}\" to finish: {what}{why}");
     Progress::Going(line, (tone == Tone::Waiting).then(|| format!("rollout \"{name}\" waits: {message}")))
 }
 
@@ -95,10 +101,12 @@ mod tests {
     fn the_words_are_those_of_kubectl() {
         let rolling = ("Reconciling", "RollingOut", "batch 1/2: web-1 (Pending)");
         let on = ("b", "a");
-        assert_eq!(of(rolling, [2, 5, 3], on), going("2 out of 4 new replicas have been updated..."));
-        assert_eq!(of(rolling, [4, 5, 4], on), going("1 old replicas are pending termination..."));
-        assert_eq!(of(rolling, [4, 4, 3], on), going("3 of 4 updated replicas are available..."));
-        assert_eq!(of(rolling, [4, 4, 4], on), going("batch 1/2: web-1 (Pending)"));
+        let why = "batch 1/2: web-1 (Pending)";
+        let going_for_that = |what: &str| going(&format!("{what}... {why}"));
+        assert_eq!(of(rolling, [2, 5, 3], on), going_for_that("2 out of 4 new replicas have been updated"));
+        assert_eq!(of(rolling, [4, 5, 4], on), going_for_that("1 old replicas are pending termination"));
+        assert_eq!(of(rolling, [4, 4, 3], on), going_for_that("3 of 4 updated replicas are available"));
+        assert_eq!(of(rolling, [4, 4, 4], on), going(why));
         let done = Progress::Done("rollout \"web\" successfully rolled out".into());
         assert_eq!(of(("Ready", "Complete", ""), [4, 4, 4], ("b", "b")), done);
     }
@@ -107,7 +115,8 @@ mod tests {
     fn the_way_back_is_told_from_when_it_is_begun() {
         let back = ("Reconciling", "RollingBack", "2 failed: going back");
         assert_eq!(of(back, [1, 5, 4], ("b", "a")), going("2 failed: going back"));
-        assert_eq!(of(back, [3, 5, 4], ("a", "a")), going("3 out of 4 replicas are back at 2..."));
+        let there = "3 out of 4 replicas are back at 2... 2 failed: going back";
+        assert_eq!(of(back, [3, 5, 4], ("a", "a")), going(there));
         let stalled = of(("Stalled", "RolledBack", "2 failed; all 4 instances run 1"), [4, 4, 4], ("a", "a"));
         let why = "rollout \"web\" is stalled (RolledBack): 2 failed; all 4 instances run 1";
         assert_eq!(stalled, Progress::Stalled(why.into()));

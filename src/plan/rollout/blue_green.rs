@@ -196,7 +196,7 @@ fn point(service: &Service, to: &str, switched: Option<Switched>) -> Option<Chan
         name: service.name.clone(),
         uid: service.uid.clone(),
         resource_version: service.resource_version.clone(),
-        revision: to.to_owned(),
+        revision: Some(to.to_owned()),
         switched,
     })
 }

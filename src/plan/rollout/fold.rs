@@ -200,10 +200,13 @@ impl World {
             }
             Change::SwitchService { name, resource_version, revision, switched, .. } => {
                 let services = &mut self.snapshot.services;
-                for seen in [&mut services.active, &mut services.preview] {
+                for seen in
+                    [&mut services.active, &mut services.preview].into_iter().chain(services.former.values_mut())
+                {
                     let ServiceSeen::Seen(service) = seen else { continue };
                     if service.name == *name && service.resource_version == *resource_version {
-                        service.selector.insert(LABEL_REVISION.into(), revision.clone());
+                        service.selector.remove(LABEL_REVISION);
+                        service.selector.extend(revision.clone().map(|to| (LABEL_REVISION.into(), to)));
                         service.switched = switched.clone().or(service.switched.take());
                         service.resource_version.push('w');
                     }

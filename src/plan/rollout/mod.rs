@@ -6,7 +6,7 @@
 //! 5. [`gates`]: what holds each class of work;
 //! 6. [`work`]: Pods to create, delete and change within the budget; [`in_place`]: what a Pod can be given as it is;
 //!    [`resize`]: how it comes to other resources; [`recreate`]: never beside another revision; [`blue_green`]: a whole second
-//!    set, and the switch of a Service to it;
+//!    set, and the switch of a Service to it; [`former`]: what the spec names no more selects Pods of any revision again;
 //! 7. [`digests`], [`package`]: what a revision came to when it first ran, for those that run it later;
 //! 8. [`agents`]: which of these first hand their listeners over, and which Pods are in service;
 //! 9. [`reload`]: which applications are told that their Pods were changed.
@@ -22,6 +22,7 @@ mod deadline;
 mod digests;
 mod failure;
 pub mod fold;
+mod former;
 mod gates;
 mod in_place;
 mod lineage;
@@ -39,6 +40,7 @@ mod work;
 pub use blue_green::Sets;
 pub use budget::{fewest_available, total_max};
 pub use failure::{Failure, broken_at, failure_of, stuck_at};
+pub use former::services;
 pub use recreate::unconfirmed;
 pub use slots::{Done, Slot, Slots};
 
@@ -86,6 +88,12 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         });
         leaving = None;
     }
+    let left = former::hold(snapshot);
+    if left.is_some() {
+        changes.retain(|change| !change.interrupts());
+        changes.extend(former::let_go(snapshot));
+        leaving = None;
+    }
     // "waits for the budget" says less than what the batch waits for, and this less than which Pods have yet to end.
     let waits_for_batch = opening.hold.as_ref().is_none_or(|hold| hold.reason == HoldReason::PreviousBatchNotHealthy);
     let (urgent, for_budget) = match work.hold {
@@ -93,7 +101,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         Some(hold) if hold.reason == HoldReason::OldPods && !waits_for_batch => (None, Some(hold)),
         other => (other, None),
     };
-    let hold = urgent.or(opening.hold).or(switch.hold).or(work.aside).or(for_budget);
+    let hold = left.or(urgent).or(opening.hold).or(switch.hold).or(work.aside).or(for_budget);
     Plan { memory: view.memory, changes, leaving, hold, wake_at: alarm.at }
 }
 

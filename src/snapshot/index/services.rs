@@ -15,8 +15,22 @@ use crate::{
 pub(super) struct Services {
     /// Those that have been looked for. None: there is none of this name.
     known: BTreeMap<ObjectKey, Option<Service>>,
-    /// By Service, the Rollouts of its namespace that name it.
-    named_by: BTreeMap<ObjectKey, BTreeSet<String>>,
+    users: BTreeMap<ObjectKey, Users>,
+}
+
+/// Which Rollouts of its namespace have to do with a Service.
+#[derive(Clone, Debug, Default)]
+struct Users {
+    /// Their specs name it.
+    named_by: BTreeSet<String>,
+    /// Their specs did, and the key that they have set may still be in its selector.
+    left_by: BTreeSet<String>,
+}
+
+impl Users {
+    fn all(&self) -> impl Iterator<Item = &String> {
+        self.named_by.union(&self.left_by)
+    }
 }
 
 /// The Services that a Rollout names: activeService, previewService.
@@ -28,33 +42,47 @@ fn named(key: &ObjectKey, rollout: &Rollout) -> (Option<ObjectKey>, Option<Objec
     (names.map(|names| key(&names.active_service)), preview.map(key))
 }
 
+/// Those that it has named before and has yet to let go, as status says.
+fn left(key: &ObjectKey, rollout: &Rollout) -> BTreeSet<ObjectKey> {
+    let (active, preview) = named(key, rollout);
+    let noted = rollout.status.iter().flat_map(|status| &status.services);
+    let noted = noted.map(|name| ObjectKey { namespace: key.namespace.clone(), name: name.clone() });
+    noted.filter(|service| ![&active, &preview].contains(&&Some(service.clone()))).collect()
+}
+
 impl Services {
-    /// Notes which Services this Rollout names now; returns the other Rollouts that name, or named, one of them as well.
+    /// Notes which Services this Rollout names now, or has left; returns the other Rollouts that have, or had, to do with one of
+    /// them as well.
     pub(super) fn note(&mut self, key: &ObjectKey, rollout: Option<&Rollout>) -> BTreeSet<ObjectKey> {
         let (active, preview) = rollout.map(|rollout| named(key, rollout)).unwrap_or_default();
         let now: BTreeSet<ObjectKey> = active.into_iter().chain(preview).collect();
-        let before: Vec<ObjectKey> = in_namespace(&self.named_by, &key.namespace)
-            .filter(|(_, rollouts)| rollouts.contains(&key.name))
+        let left = rollout.map(|rollout| left(key, rollout)).unwrap_or_default();
+        let before: Vec<ObjectKey> = in_namespace(&self.users, &key.namespace)
+            .filter(|(_, users)| users.all().any(|name| *name == key.name))
             .map(|(service, _)| service.clone())
             .collect();
         let mut others = BTreeSet::new();
-        for service in now.iter().chain(&before) {
-            let rollouts = self.named_by.entry(service.clone()).or_default();
-            if now.contains(service) {
-                rollouts.insert(key.name.clone())
-            } else {
-                rollouts.remove(&key.name)
-            };
-            others.extend(rollouts.iter().filter(|name| **name != key.name).cloned());
+        for service in now.iter().chain(&left).chain(&before) {
+            let users = self.users.entry(service.clone()).or_default();
+            for (rollouts, has_it) in
+                [(&mut users.named_by, now.contains(service)), (&mut users.left_by, left.contains(service))]
+            {
+                if has_it {
+                    rollouts.insert(key.name.clone())
+                } else {
+                    rollouts.remove(&key.name)
+                };
+            }
+            others.extend(users.all().filter(|name| **name != key.name).cloned());
         }
         others.into_iter().map(|name| ObjectKey { namespace: key.namespace.clone(), name }).collect()
     }
 
-    /// Forgets what nobody names any more. After all that one event has changed: what one Rollout names no more another may name
-    /// from now on, and nobody would ask for it anew.
+    /// Forgets what nobody has to do with any more. After all that one event has changed: what one Rollout names no more another
+    /// may name from now on, and nobody would ask for it anew.
     pub(super) fn forget_unnamed(&mut self) {
-        self.named_by.retain(|_, rollouts| !rollouts.is_empty());
-        self.known.retain(|service, _| self.named_by.contains_key(service));
+        self.users.retain(|_, users| users.all().next().is_some());
+        self.known.retain(|service, _| self.users.contains_key(service));
     }
 
     /// What this Rollout is to know of them.
@@ -69,18 +97,22 @@ impl Services {
             }
         };
         let (active, preview) = named(key, rollout);
-        let named = [&active, &preview].into_iter().flatten();
-        let mut naming = named.filter_map(|service| self.named_by.get(service)).flatten();
-        let claimed_by = naming.find(|name| **name != key.name).cloned();
+        let named_by = |service: &ObjectKey| {
+            let users = self.users.get(service);
+            users.and_then(|users| users.named_by.iter().find(|name| **name != key.name)).cloned()
+        };
+        let claimed_by = [&active, &preview].into_iter().flatten().find_map(named_by);
+        let left = left(key, rollout).into_iter().filter(|service| named_by(service).is_none());
+        let former = left.map(|service| (service.name.clone(), seen(&service))).collect();
         let seen = |service: &Option<ObjectKey>| service.as_ref().map(seen).unwrap_or_default();
-        service::Services { active: seen(&active), preview: seen(&preview), claimed_by }
+        service::Services { active: seen(&active), preview: seen(&preview), claimed_by, former }
     }
 }
 
 impl Index {
-    /// The Services that Rollouts name.
+    /// The Services that Rollouts name, or have named.
     pub fn services_wanted(&self) -> BTreeSet<ObjectKey> {
-        self.services.named_by.keys().cloned().collect()
+        self.services.users.keys().cloned().collect()
     }
 
     /// Takes an event of the watch on the Service of this name; returns the Rollouts it touches.
@@ -92,11 +124,11 @@ impl Index {
             Event::Progressed(_) => return BTreeSet::new(),
         };
         let found = found.map(wire::service);
-        let Some(rollouts) = self.services.named_by.get(key) else { return BTreeSet::new() };
+        let Some(users) = self.services.users.get(key) else { return BTreeSet::new() };
         if self.services.known.get(key) == Some(&found) {
             return BTreeSet::new();
         }
-        let touched = rollouts.iter().map(|name| ObjectKey { namespace: key.namespace.clone(), name: name.clone() });
+        let touched = users.all().map(|name| ObjectKey { namespace: key.namespace.clone(), name: name.clone() });
         let touched = touched.collect();
         self.services.known.insert(key.clone(), found);
         touched
@@ -167,6 +199,30 @@ mod tests {
         assert_eq!(seen(&index, &written).active, ServiceSeen::Unknown);
         index.on_service(&key("web"), service("7", "web-c"));
         assert!(seen(&index, &written).active.seen().is_some());
+    }
+
+    /// A Service that is named no more is known until status has forgotten it, unless another Rollout names it now.
+    #[test]
+    fn a_service_that_was_left_is_known_until_it_is_let_go() {
+        let left = |services: Value| {
+            let Event::Applied(DeserializeGuard(Ok(mut rollout))) = rollout("web", &json!({})) else { unreachable!() };
+            rollout.status = Some(serde_json::from_value(json!({"services": services})).unwrap());
+            Event::Applied(DeserializeGuard(Ok(rollout)))
+        };
+        let mut index = Index::default();
+        index.on_rollout(&None, rollout("web", &blue_green("web")));
+        index.on_service(&key("web"), service("5", "web-b"));
+        index.on_rollout(&None, left(json!(["web"])));
+        let services = seen(&index, &Recollection::default());
+        assert_eq!(services.former["web"].seen().and_then(Service::revision), Some("web-b"));
+        assert_eq!(index.on_service(&key("web"), service("6", "web-c")), [key("web")].into());
+        assert_eq!(index.on_rollout(&None, rollout("other", &blue_green("web"))), [key("other"), key("web")].into());
+        assert!(seen(&index, &Recollection::default()).former.is_empty(), "it is another one's");
+        let other = index.snapshot(&key("other"), &Recollection::default(), Timestamp::UNIX_EPOCH).unwrap().services;
+        assert_eq!(other.claimed_by, None, "who has left it claims nothing");
+        index.on_rollout(&None, rollout("other", &json!({})));
+        index.on_rollout(&None, left(json!([])));
+        assert!(index.services_wanted().is_empty() && index.services.known.is_empty());
     }
 
     /// Two Rollouts that name one Service hear of each other, and again when one lets go.

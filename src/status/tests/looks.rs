@@ -13,8 +13,8 @@ use crate::{
         rollout::tests::fixture::{Fixture, at},
     },
     snapshot::{
-        AgentSeen, Agents, Container, ContainerState, CreateRefusal, PodPhase, RefusalReason, Resize, SessionState,
-        Telling, TemplateCheck,
+        AgentSeen, Agents, Container, ContainerState, CreateRefusal, PodPhase, RefusalReason, Resize, ServiceSeen,
+        SessionState, Switched, Telling, TemplateCheck,
     },
     status::rollout::status,
 };
@@ -73,6 +73,18 @@ fn an_instance_that_awaits_its_turn_is_no_exception() {
     let fixture = Fixture::new("b a a a", 'b', strategy(2, 1, 0)).opened(2);
     check(&fixture, "InProgress RollingOut: batch 1/2: web-1 (still runs a)");
     assert_eq!(status_of(&fixture.snapshot).exceptions, []);
+}
+
+/// B3: a third version waits for the one that clients used a moment ago: until when.
+#[test]
+fn a_third_set_waits_until_a_time() {
+    let spec = json!({"strategy": {"type": "BlueGreen", "blueGreen": {"activeService": "web"}}});
+    let mut fixture = Fixture::new("ab ab", 'c', spec).serving(Some('b'));
+    let ServiceSeen::Seen(service) = &mut fixture.snapshot.services.active else { unreachable!() };
+    service.switched = Some(Switched { from: "a".into(), at: at(-20) });
+    fixture.snapshot.revisions.iter_mut().find(|known| known.name == "b").unwrap().completed_at = Some(at(-20));
+    let until = "web-0-a (a) and 1 more must end before c starts; clients used them until a moment ago, they stay until 1970-01-12T13:46:50Z (spec.strategy.blueGreen.scaleDownDelaySeconds)";
+    check(&fixture.opened(2).settled(), &format!("InProgress RollingOut: {until}"));
 }
 
 #[test]

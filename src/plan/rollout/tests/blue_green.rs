@@ -8,7 +8,7 @@ use super::{
 use crate::{
     api::{Time, rollout::Abort},
     plan::{
-        Memory, Plan,
+        Change, Memory, Plan,
         rollout::{
             Done,
             fold::{End, World},
@@ -301,6 +301,36 @@ fn a_key_that_is_gone_is_set_again() {
     assert_eq!(does(&gone), "Service web: x → a", "it selects what does not exist");
     gone.snapshot.rollout.status.as_mut().unwrap().active_revision = Some("x".into());
     assert_eq!(does(&gone), "Service web: x → a");
+}
+
+/// B3: whoever takes another strategy, or other Services, has clients get Pods of every version before one leaves.
+#[test]
+fn a_service_that_is_named_no_more_is_let_go_first() {
+    let left = |seen: ServiceSeen, want: char| {
+        let strategy = json!({"strategy": {"maxSurge": 0, "maxUnavailable": 1}});
+        let mut fixture = Fixture::new("a a", want, strategy).serving(None);
+        let services = std::mem::take(&mut fixture.snapshot.services);
+        assert!(services.active.seen().is_some());
+        fixture.snapshot.services.former = [("web".to_owned(), seen)].into();
+        fixture.opened(2).settled()
+    };
+    let seen = |revision| Fixture::new("", 'a', json!({})).serving(revision).snapshot.services.active;
+    let held = "hold ServiceUnread: spec.strategy names Service web no more, which still selects a alone: no Pod is ended or changed until it selects Pods of any version";
+    let selecting = left(seen(Some('a')), 'b');
+    assert_eq!(selecting.looks(), format!("Service web: any; {held}"));
+    assert_eq!(super::super::services(&selecting.snapshot), ["web"]);
+    assert_eq!(does(&left(seen(Some('a')), 'a')), "Service web: any", "also at rest");
+    assert!(!does(&left(ServiceSeen::Unknown, 'b')).contains("-web"), "it may select them");
+    for free in [seen(None), ServiceSeen::Missing] {
+        let free = left(free, 'b');
+        assert!(super::super::services(&free.snapshot).is_empty());
+        assert_eq!(does(&free), "-web-0-a Forward");
+    }
+    let mut world = World::new(selecting.snapshot, 5);
+    let mut story = Vec::new();
+    assert_eq!(world.run(|_, step| story.extend(step.changes.iter().map(Change::verb))), End::Done);
+    let at = |verb| story.iter().position(|done| *done == verb).unwrap();
+    assert!(at("SwitchService") < at("DeletePod"), "{story:?}");
 }
 
 /// A restart: a new Pod beside each old one, within the set that clients use.

@@ -121,7 +121,7 @@ impl Fixture {
         let names_preview = self.snapshot.rollout.spec.strategy.blue_green.as_ref();
         let names_preview = names_preview.is_some_and(|settings| settings.preview_service.is_some());
         let preview = if names_preview { service("web-preview", None) } else { ServiceSeen::Unknown };
-        self.snapshot.services = Services { active: service("web", revision), preview, claimed_by: None };
+        self.snapshot.services = Services { active: service("web", revision), preview, ..Services::default() };
         self
     }
 
@@ -186,7 +186,7 @@ fn say_change(change: &Change) -> String {
         Change::NoteResized { name, .. } => format!("{name} has its resources"),
         Change::SwitchService { name, revision, switched, .. } => {
             let from = switched.as_ref().map(|switched| format!("{} → ", switched.from)).unwrap_or_default();
-            format!("Service {name}: {from}{revision}")
+            format!("Service {name}: {from}{}", revision.as_deref().unwrap_or("any"))
         }
         Change::SetInService { name, in_service, .. } => format!("{name} in service: {in_service}"),
         Change::TellApplication { name, .. } => format!("tell {name}"),

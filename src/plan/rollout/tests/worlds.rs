@@ -261,7 +261,7 @@ fn check_alone(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result
 fn check_switch(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result<(), TestCaseError> {
     let replicas = snapshot.rollout.spec.replicas;
     for change in &planned.changes {
-        let Change::SwitchService { name, revision, .. } = change else { continue };
+        let Change::SwitchService { name, revision: Some(revision), .. } = change else { continue };
         let at_it = |pod: &&Arc<Pod>| pod.revision == *revision && is_available(snapshot, pod, skew_seconds);
         let slots: BTreeSet<i32> = snapshot.pods.iter().filter(at_it).map(|pod| pod.slot).collect();
         let is_whole = (0..replicas).all(|slot| slots.contains(&slot));

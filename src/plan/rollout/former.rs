@@ -1,0 +1,49 @@
+//! Services of the strategy BlueGreen that the spec names no more, because it has another strategy by now, or names others. They
+//! would go on selecting one revision, and nobody once its Pods have gone: the key is taken off first.
+use crate::{
+    plan::change::{Change, Hold, HoldReason},
+    snapshot::{Service, ServiceSeen, Snapshot},
+};
+
+use super::blue_green;
+
+/// The Services whose selectors Baton sets, or has set and has yet to let go: what status remembers.
+pub fn services(snapshot: &Snapshot) -> Vec<String> {
+    let named = blue_green::settings(snapshot).into_iter().flat_map(|settings| settings.names().cloned());
+    named.chain(kept(snapshot).map(|(name, _)| name.clone())).collect()
+}
+
+/// Those that have the key, or may have it.
+fn kept(snapshot: &Snapshot) -> impl Iterator<Item = (&String, &ServiceSeen)> {
+    snapshot.services.former.iter().filter(|(_, seen)| match seen {
+        ServiceSeen::Unknown => true,
+        ServiceSeen::Missing => false,
+        ServiceSeen::Seen(service) => service.revision().is_some(),
+    })
+}
+
+/// Has them select Pods of any revision.
+pub(super) fn let_go(snapshot: &Snapshot) -> Vec<Change> {
+    let let_go = |service: &Service| Change::SwitchService {
+        name: service.name.clone(),
+        uid: service.uid.clone(),
+        resource_version: service.resource_version.clone(),
+        revision: None,
+        switched: None,
+    };
+    kept(snapshot).filter_map(|(_, seen)| seen.seen()).map(let_go).collect()
+}
+
+/// Until then no Pod leaves that clients may use.
+pub(super) fn hold(snapshot: &Snapshot) -> Option<Hold> {
+    let (name, seen) = kept(snapshot).next()?;
+    let message = match seen.seen().and_then(Service::revision) {
+        Some(revision) => format!(
+            "spec.strategy names Service {name} no more, which still selects {revision} alone: no Pod is ended or changed until it selects Pods of any version"
+        ),
+        None => format!(
+            "reading Service {name}, which spec.strategy names no more: the operator has yet to see it, or may not"
+        ),
+    };
+    Some(Hold { reason: HoldReason::ServiceUnread, message, until: None })
+}
