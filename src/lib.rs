@@ -70,3 +70,5 @@ pub mod snapshot;
 pub mod status;
 #[cfg(feature = "core")]
 pub mod view;
+#[cfg(any(feature = "operator", feature = "cli"))]
+pub mod warned;

@@ -21,7 +21,7 @@ use super::{
     Fence,
     applications::{Applications, OnAnswer, Post, by_http},
 };
-use crate::api::names;
+use crate::{api::names, warned};
 
 /// Writes in flight at once, of all objects together.
 pub const IN_FLIGHT_MAX: usize = 64;
@@ -157,14 +157,14 @@ impl Calls {
         answer
     }
 
-    /// POST of which nothing stays; not fenced.
+    /// POST of which nothing stays; not fenced. Returns what the API server warns of.
     pub async fn dry_run<K: Resource<DynamicType = ()>>(
         &self,
         namespace: &str,
         object: &Value,
-    ) -> Result<Written, CallError> {
-        let request = at::<K>(namespace).create(&post_params(true), text(object)?)?;
-        self.send(false, self.client.request(request)).await
+    ) -> Result<Vec<String>, CallError> {
+        let (request, params) = (at::<K>(namespace), post_params(true));
+        self.send(false, warned::create(&self.client, &request, &params, text(object)?)).await
     }
 
     /// Merge patch.

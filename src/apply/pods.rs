@@ -208,8 +208,10 @@ pub(super) async fn check(target: &Target<'_>, revision: &str) -> Applied {
         }
         None => return Applied::Stale,
     };
-    let Err(error) = target.calls.dry_run::<ApiPod>(&target.namespace, &pod).await else {
-        return Applied::Checked(TemplateCheck::Valid);
+    let error = match target.calls.dry_run::<ApiPod>(&target.namespace, &pod).await {
+        Ok(warnings) if warnings.is_empty() => return Applied::Checked(TemplateCheck::Valid),
+        Ok(warnings) => return Applied::Checked(TemplateCheck::Warned { message: warnings.join("; ") }),
+        Err(error) => error,
     };
     let message = error.message();
     let verdict = Verdict::of_refusal(error.code(), &message);

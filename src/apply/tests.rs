@@ -147,6 +147,7 @@ fn word(applied: &Applied) -> &'static str {
         Applied::Refused { reason: RefusalReason::QuotaExceeded, .. } => "quota",
         Applied::Refused { .. } => "refused",
         Applied::Checked(TemplateCheck::Valid) => "valid",
+        Applied::Checked(TemplateCheck::Warned { .. }) => "warned",
         Applied::Checked(TemplateCheck::Refused { .. }) => "template refused",
         Applied::Checked(TemplateCheck::Unknown { .. }) => "no verdict",
         Applied::Unknown { retry_after: None, .. } => "unknown",

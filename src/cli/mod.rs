@@ -1,5 +1,6 @@
 //! The kubectl plugin. One module per verb: fetch → view → print. It holds no rule of its own: what it shows comes from
 //! [`crate::view`], what it foretells from the planner.
+mod change;
 mod cluster;
 mod draw;
 mod follow;
@@ -11,6 +12,7 @@ mod manifest;
 mod plan;
 mod screen;
 mod status;
+mod steer;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -55,6 +57,19 @@ enum Verb {
     Status(status::Status),
     /// Tell what applying a file would do, batch by batch, without doing it.
     Plan(plan::Plan),
+    /// Let a run go on past its pause, or clients have the new set (strategy BlueGreen).
+    #[command(visible_alias = "promote")]
+    Approve(steer::Approve),
+    /// Give the run up that is on: back to the version that was complete before.
+    Abort(steer::Ask),
+    /// Try again what has failed, or was aborted.
+    Retry(steer::Ask),
+    /// Replace every Pod, at its version, in batches.
+    Restart(steer::Ask),
+    /// Begin nothing until `resume`; lost Pods still come back.
+    Pause(steer::Name),
+    /// Go on after `pause`.
+    Resume(steer::Name),
     /// Run an earlier version again, in all instances or in chosen ones, which are pinned to it.
     Undo(undo::Undo),
     /// Let pinned instances (--instances 3,5-7 or --all) run the present version again.
@@ -72,6 +87,12 @@ pub async fn run(cli: Cli) -> ExitCode {
         Verb::Get(get) => get.run(&cli.connection).await,
         Verb::Status(status) => status.run(&cli.connection).await,
         Verb::Plan(plan) => plan.run(&cli.connection).await,
+        Verb::Approve(approve) => Box::pin(approve.run(&cli.connection)).await,
+        Verb::Abort(ask) => Box::pin(ask.run(&cli.connection, "abort", steer::abort)).await,
+        Verb::Retry(ask) => Box::pin(ask.run(&cli.connection, "retry", steer::retry)).await,
+        Verb::Restart(ask) => Box::pin(ask.run(&cli.connection, "restart", steer::restart)).await,
+        Verb::Pause(name) => Box::pin(name.run(&cli.connection, true)).await,
+        Verb::Resume(name) => Box::pin(name.run(&cli.connection, false)).await,
         Verb::Undo(undo) => Box::pin(undo.run(&cli.connection)).await,
         Verb::Unpin(unpin) => Box::pin(unpin.run(&cli.connection)).await,
         Verb::Version => {

@@ -5,12 +5,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Resource,
-    api::PostParams,
-    client::Body,
-    core::{Request, Status},
-};
+use kube::{Resource, api::PostParams, core::Request};
 use serde_json::Value;
 
 use super::{
@@ -23,6 +18,7 @@ use crate::{
     plan::revision,
     snapshot::{Snapshot, template::Verdict},
     view::preview::preview,
+    warned,
 };
 
 /// `kubectl baton plan -f web.yaml`
@@ -123,7 +119,11 @@ async fn check_template(cluster: &Cluster, rollout: &Rollout) -> Result<()> {
     if let Some(metadata) = pod["metadata"].as_object_mut() {
         metadata.remove("ownerReferences"); // the caller may not set them; they say nothing about the template
     }
-    let (code, message) = match in_time(warnings(cluster, &pod)).await? {
+    // As it is: whether it can be read as a Pod at all, the API server says.
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    let request = Request::new(Pod::url_path(&(), Some(&cluster.namespace)));
+    let asked = warned::create(&cluster.client, &request, &params, pod.to_string().into_bytes());
+    let (code, message) = match in_time(asked).await? {
         Ok(warnings) => {
             for warning in warnings {
                 anstream::eprintln!("warning: spec.template: {warning}");
@@ -141,30 +141,6 @@ async fn check_template(cluster: &Cluster, rollout: &Rollout) -> Result<()> {
             Ok(())
         }
     }
-}
-
-/// What the API server warns of, such as a field that it does not know: Rollouts keep it, and no Pod ever gets it.
-async fn warnings(cluster: &Cluster, pod: &Value) -> Result<Vec<String>, kube::Error> {
-    // As it is: whether it can be read as a Pod at all, the API server says.
-    let params = PostParams { dry_run: true, ..PostParams::default() };
-    let request = Request::new(Pod::url_path(&(), Some(&cluster.namespace)));
-    let request = request.create(&params, pod.to_string().into_bytes()).map_err(kube::Error::BuildRequest)?;
-    let response = cluster.client.send(request.map(Body::from)).await?;
-    let code = response.status();
-    if code.is_success() {
-        let headers = response.headers().get_all("warning").iter();
-        return Ok(headers.filter_map(|header| warning(header.to_str().ok()?)).collect());
-    }
-    let body = response.into_body().collect_bytes().await?;
-    let status = serde_json::from_slice(&body);
-    let unread = |_| Status::failure(&String::from_utf8_lossy(&body), "").with_code(code.as_u16());
-    Err(kube::Error::Api(Box::new(status.unwrap_or_else(unread))))
-}
-
-/// The text of a header `299 - "unknown field \"spec.a\""`.
-fn warning(header: &str) -> Option<String> {
-    let text = header.split_once('"')?.1.strip_suffix('"')?;
-    Some(text.replace("\\\"", "\""))
 }
 
 #[cfg(test)]
@@ -191,17 +167,6 @@ mod tests {
                 "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": containers}}},
         }));
         check_template(&Cluster { client, namespace: "shop".into() }, &rollout.unwrap()).await
-    }
-
-    /// What is misspelt is named, and refuses nothing.
-    #[tokio::test]
-    async fn what_the_api_server_warns_of_is_told() {
-        let client = scripted::client(|call| {
-            Answer::Warned(r#"299 - "unknown field \"spec.containers[0].imagee\"""#.into(), call.body)
-        });
-        let cluster = Cluster { client, namespace: "shop".into() };
-        let told = warnings(&cluster, &json!({"spec": {"containers": [{"imagee": "web:1"}]}})).await.unwrap();
-        assert_eq!(told, [r#"unknown field "spec.containers[0].imagee""#]);
     }
 
     /// X12: what the operator would be refused is refused here, with the API server's sentence.

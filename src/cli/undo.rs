@@ -1,23 +1,17 @@
 //! `undo`, `unpin`: what all instances, or chosen ones, are to run.
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use jiff::Timestamp;
-use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use kube::{
-    Api, ResourceExt,
-    api::{Patch, PatchParams, PostParams},
-};
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::{
     Connection,
-    cluster::{Cluster, in_time},
-    hints,
+    change::{change, request},
+    cluster::Cluster,
     target::name_of,
 };
 use crate::{
     api::{
-        Rollout,
         names::instance_name,
         rollout::{Pin, Request},
     },
@@ -25,26 +19,23 @@ use crate::{
     snapshot::{Ranges, Revision, Snapshot},
 };
 
-/// Field manager of what this plugin writes.
-const MANAGER: &str = "kubectl-baton";
-/// Times that a change is tried again which somebody else came before.
-const TRIES: usize = 5;
-/// Characters of `spec.request.by`.
-const BY_CHARS_MAX: usize = 128;
-
 /// `kubectl baton undo web --instances 3,5-7`
 #[derive(Args, Debug)]
 pub(super) struct Undo {
     /// `[rollout] NAME`.
     #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
     target: Vec<String>,
-    /// What to run: a version, or the name of a ControllerRevision; default: the one before.
+    /// What to run: a version, or the name of a ControllerRevision; default: the newest that was complete before, and has not
+    /// failed since.
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
+    /// The revision of this number, as `kubectl baton get rollout` shows it.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "to")]
+    to_revision: Option<i64>,
     /// Only these instances, such as 3,5-7: they are pinned, and the others stay.
     #[arg(long, value_name = "NUMBERS", conflicts_with = "failed", value_parser = instances)]
     instances: Option<Ranges>,
-    /// Only the instances that have failed.
+    /// Only the instances that have failed, or fail now: they are pinned, and the others stay.
     #[arg(long)]
     failed: bool,
     /// With the images, and the package, that it ran then: by their digests, whatever tags and URL give now.
@@ -86,11 +77,11 @@ impl Undo {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
         let name = name_of(&self.target)?;
         let cluster = Cluster::connect(connection).await?;
-        // With an id it counts for this change alone: whoever changes the spec next need not take it out.
-        let id = format!("undo-{}", Timestamp::now().as_millisecond());
-        let request = Request { id: Some(id), by: who(&cluster).await, reason: self.reason.clone() };
+        let request = request(&cluster, "undo", self.reason.clone()).await;
         let said = change(&cluster, &name, |snapshot| {
-            let to = undo::revision(snapshot, self.to.as_deref()).map_err(|why| anyhow!("{name}: {why}"))?;
+            let word = self.to_revision.map(|number| numbered(snapshot, number)).transpose()?;
+            let word = word.or(self.to.as_deref());
+            let to = undo::revision(snapshot, word).map_err(|why| anyhow!("{name}: {why}"))?;
             let to = self.again(to).map_err(|why| anyhow!("{name}: {why}"))?;
             let chosen = if self.failed { Some(undo::failed(snapshot)) } else { self.instances.clone() };
             match chosen {
@@ -105,6 +96,15 @@ impl Undo {
     fn again<'a>(&self, to: &'a Revision) -> Result<Again<'a>, String> {
         Again::of(to, if self.digests { undo::as_it_ran(to)? } else { undo::as_it_is(to) })
     }
+}
+
+/// Name of the revision of this number.
+fn numbered(snapshot: &Snapshot, number: i64) -> Result<&str> {
+    let found = snapshot.revisions.iter().find(|revision| revision.number == number && !revision.deleting);
+    let name = snapshot.rollout.name_any();
+    let found = found
+        .with_context(|| format!("{name} has no revision {number}; `kubectl baton get {name}` shows those that run"))?;
+    Ok(&found.name)
 }
 
 /// What is to run again.
@@ -191,40 +191,6 @@ fn set(path: &str, value: Option<&Value>, is_there: bool) -> Option<Value> {
         Some(value) => Some(json!({"op": "add", "path": path, "value": value})),
         None => is_there.then(|| json!({"op": "remove", "path": path})),
     }
-}
-
-/// Changes the Rollout as it is now: what it is comes from the version that is patched, or it is looked at again.
-async fn change(
-    cluster: &Cluster,
-    name: &str,
-    make: impl Fn(&Snapshot) -> Result<(Vec<Value>, String)>,
-) -> Result<String> {
-    for _ in 0..TRIES {
-        let snapshot = cluster.snapshot(cluster.rollout(name).await?).await?;
-        let (mut patch, said) = make(&snapshot)?;
-        // Not the resourceVersion: status is written all the time in a roll.
-        let seen = snapshot.rollout.metadata.generation;
-        patch.insert(0, json!({"op": "test", "path": "/metadata/generation", "value": seen}));
-        let patch = Patch::<Rollout>::Json(serde_json::from_value(Value::Array(patch))?);
-        let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-        match in_time(cluster.rollouts().patch(name, &params, &patch)).await? {
-            Ok(_) => return Ok(said),
-            // A test that has failed, and what the API server refuses for good, have the same code.
-            Err(error) if cluster.rollout(name).await?.metadata.generation == seen => {
-                return Err(hints::explain::<Rollout>(cluster, error, Some(name)).await);
-            }
-            Err(_) => {}
-        }
-    }
-    bail!("{name} is changed by others all the time: try again")
-}
-
-/// As whom the API server knows us.
-async fn who(cluster: &Cluster) -> Option<String> {
-    let reviews: Api<SelfSubjectReview> = Api::all(cluster.client.clone());
-    let review = in_time(reviews.create(&PostParams::default(), &SelfSubjectReview::default())).await.ok()?.ok()?;
-    let name = review.status?.user_info?.username?;
-    Some(name.chars().take(BY_CHARS_MAX).collect())
 }
 
 #[cfg(test)]
@@ -345,6 +311,8 @@ mod tests {
     #[test]
     fn the_whole_goes_back_by_its_spec() {
         let mut snapshot = Fixture::new("b b", 'b', json!({})).snapshot;
+        assert_eq!(numbered(&snapshot, 1).unwrap(), "a");
+        assert!(numbered(&snapshot, 99).unwrap_err().to_string().contains("web has no revision 99"));
         let (patch, said) = whole(&snapshot, &again(&snapshot, None), &ann()).unwrap();
         assert_eq!((&patch[0]["op"], &patch[0]["path"]), (&json!("replace"), &json!("/spec/template")));
         assert_eq!(patch[1], json!({"op": "add", "path": "/spec/version", "value": "a"}));

@@ -6,6 +6,11 @@ use jiff::Timestamp;
 pub enum TemplateCheck {
     /// Accepted.
     Valid,
+    /// Accepted, with a warning: of a field that the API server does not know, say, and that no Pod gets.
+    Warned {
+        /// The API server's sentences.
+        message: String,
+    },
     /// Refused for good (422, Pod security, a policy); asked again after `recheck_at`.
     Refused {
         /// The API server's sentence.

@@ -217,6 +217,15 @@ fn unconfirmed(look: &Look<'_>) -> Option<(&'static str, String)> {
     Some(("EndNotSeen", message))
 }
 
+/// Reason of a template that is accepted with a warning.
+pub(super) const WARNED: &str = "AcceptedWithWarnings";
+
+/// A warning outlives the operator that was given it, for as long as its revision is the wanted one.
+fn warned_before<'a>(look: &Look<'a>) -> Option<&'a Condition> {
+    let is_same = look.before.update_revision == look.memory().update;
+    look.before.conditions.iter().find(|known| is_same && known.reason == WARNED)
+}
+
 /// What the API server said of a Pod of the wanted revision in a dry run.
 fn template_valid(look: &Look<'_>) -> Statement {
     use ConditionStatus::{False, True, Unknown};
@@ -227,9 +236,13 @@ fn template_valid(look: &Look<'_>) -> Statement {
         _ => None,
     });
     match answered.or_else(|| look.snapshot.template_checks.get(update?)) {
+        Some(TemplateCheck::Warned { message }) => {
+            say(True, WARNED, &format!("the API server accepts Pods of spec.template, and warns: {message}"))
+        }
         Some(TemplateCheck::Valid) => say(True, "Accepted", "the API server accepts Pods of spec.template"),
         Some(TemplateCheck::Refused { message, .. }) => say(False, "Refused", message),
         Some(TemplateCheck::Unknown { message, .. }) => say(Unknown, "NotAnswered", message),
+        None if let Some(warned) = warned_before(look) => say(True, WARNED, &warned.message),
         None if look.snapshot.pods.iter().any(|pod| Some(&pod.revision) == update) => {
             say(True, "Accepted", "the API server accepts Pods of spec.template")
         }

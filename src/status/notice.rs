@@ -1,7 +1,7 @@
 //! Events: one per transition and batch, never one per Pod, save for failed instances.
 use std::collections::BTreeSet;
 
-use super::{history, text::count};
+use super::{conditions::WARNED, history, text::count};
 use crate::{
     api::{
         Condition, ConditionStatus, ConditionType, RolloutStatus, names,
@@ -53,6 +53,7 @@ pub fn notices(name: &str, before: &RolloutStatus, after: &RolloutStatus) -> Vec
     found.extend(news.resources_held());
     found.extend(news.state_reached());
     found.extend(news.template_refused());
+    found.extend(news.template_warned());
     found.extend(news.paused());
     found.extend(news.degraded());
     found.extend(news.restarts());
@@ -221,6 +222,13 @@ impl News<'_> {
             refused(self.after) && (!refused(self.before) || self.before.update_revision != self.after.update_revision);
         let condition = condition(self.after, ConditionType::TemplateValid)?;
         new.then(|| warning("TemplateRefused", "CheckTemplate", &condition.message))
+    }
+
+    fn template_warned(&self) -> Option<Notice> {
+        let of = |status| condition(status, ConditionType::TemplateValid).filter(|known| known.reason == WARNED);
+        let warned = of(self.after)?;
+        let is_new = of(self.before).is_none_or(|known| known.message != warned.message);
+        is_new.then(|| warning("TemplateWarning", "CheckTemplate", &warned.message))
     }
 
     fn paused(&self) -> Option<Notice> {

@@ -29,6 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "plan::outcome",
             "plan::revision",
             "scripted",
+            "warned",
         ],
     ),
     ("operator", &["api", "snapshot", "plan", "status", "view", "observe", "apply", "connection", "scripted"]),
@@ -36,7 +37,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("agent", &["api", "snapshot", "plan::listener_set", "observe::watch", "connection", "sdk::wire", "scripted"]),
     // In other people's programs: nothing of Kubernetes, nothing of ours.
     ("sdk", &[]),
-    ("cli", &["api", "snapshot", "plan", "status", "view", "observe", "scripted"]),
+    ("cli", &["api", "snapshot", "plan", "status", "view", "observe", "scripted", "warned"]),
 ];
 
 /// Folders without clock, I/O, client or randomness.

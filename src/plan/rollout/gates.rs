@@ -127,7 +127,7 @@ pub(super) fn refused(view: &View<'_>, revision: &Revision) -> Option<Hold> {
             message: format!("{}: {}", revision.name, refusal(message)),
             until: Some(*recheck_at),
         }),
-        TemplateCheck::Valid | TemplateCheck::Unknown { .. } => None,
+        TemplateCheck::Valid | TemplateCheck::Warned { .. } | TemplateCheck::Unknown { .. } => None,
     }
 }
 

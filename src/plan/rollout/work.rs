@@ -122,7 +122,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             let is_forward = forward.is_some_and(|forward| forward.name == revision.name)
                 || pins.contains_key(revision.name.as_str());
             let due = match self.view.snapshot.template_checks.get(&revision.name) {
-                Some(TemplateCheck::Valid) => false,
+                Some(TemplateCheck::Valid | TemplateCheck::Warned { .. }) => false,
                 Some(TemplateCheck::Refused { recheck_at, .. }) => self.alarm.passed(*recheck_at),
                 Some(TemplateCheck::Unknown { recheck_at, .. }) => is_forward && self.alarm.passed(*recheck_at),
                 None => is_forward,

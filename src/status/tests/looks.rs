@@ -16,7 +16,7 @@ use crate::{
         AgentSeen, Agents, Container, ContainerState, CreateRefusal, PodPhase, RefusalReason, Resize, ServiceSeen,
         SessionState, Switched, Telling, TemplateCheck,
     },
-    status::rollout::status,
+    status::{notices, rollout::status},
 };
 
 fn strategy(batch: i32, surge: i32, unavailable: i32) -> serde_json::Value {
@@ -85,6 +85,23 @@ fn a_third_set_waits_until_a_time() {
     fixture.snapshot.revisions.iter_mut().find(|known| known.name == "b").unwrap().completed_at = Some(at(-20));
     let until = "web-0-a (a) and 1 more must end before c starts; clients used them until a moment ago, they stay until 1970-01-12T13:46:50Z (spec.strategy.blueGreen.scaleDownDelaySeconds)";
     check(&fixture.opened(2).settled(), &format!("InProgress RollingOut: {until}"));
+}
+
+/// A template is accepted with a warning, which is told once and outlives the operator that was given it.
+#[test]
+fn what_the_api_server_warns_of_is_told() {
+    let mut fixture = Fixture::new("a a", 'b', json!({})).opened(2).settled();
+    let message = r#"unknown field "spec.containers[0].imagee""#.to_owned();
+    fixture.snapshot.template_checks.insert("b".into(), TemplateCheck::Warned { message: message.clone() });
+    let warned = status_of(&fixture.snapshot);
+    let accepted = Some((ConditionStatus::True, "AcceptedWithWarnings"));
+    assert_eq!(condition(&warned, ConditionType::TemplateValid), accepted);
+    let notices = notices("web", &RolloutStatus::default(), &warned);
+    let told = notices.iter().find(|notice| notice.reason == "TemplateWarning").unwrap();
+    assert!(told.note.ends_with(&message), "{}", told.note);
+    fixture.snapshot.template_checks.clear();
+    fixture.snapshot.rollout.status = Some(warned);
+    assert_eq!(condition(&status_of(&fixture.snapshot), ConditionType::TemplateValid), accepted);
 }
 
 #[test]

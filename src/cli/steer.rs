@@ -1,0 +1,235 @@
+//! `approve`, `abort`, `retry`, `restart`, `pause`, `resume`: what becomes of a run, each by one write to the spec.
+use anyhow::{Result, bail};
+use clap::Args;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::{
+    Connection,
+    change::{change, request},
+    cluster::Cluster,
+    target::name_of,
+};
+use crate::{
+    api::{Rollout, RolloutStatus, Time},
+    view::rollout::state,
+};
+
+/// What is written, and said.
+type Change = Result<(Vec<Value>, String)>;
+
+/// `kubectl baton approve web`
+#[derive(Args, Debug)]
+pub(super) struct Approve {
+    /// `[rollout] NAME`.
+    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
+    target: Vec<String>,
+    /// All pauses of this run, also those to come.
+    #[arg(long, visible_alias = "full")]
+    to_end: bool,
+}
+
+/// `kubectl baton abort web --reason "orders are late"`
+#[derive(Args, Debug)]
+pub(super) struct Ask {
+    /// `[rollout] NAME`.
+    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
+    target: Vec<String>,
+    /// Why; recorded in the history.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// `kubectl baton pause web`
+#[derive(Args, Debug)]
+pub(super) struct Name {
+    /// `[rollout] NAME`.
+    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
+    target: Vec<String>,
+}
+
+impl Approve {
+    pub async fn run(&self, connection: &Connection) -> Result<()> {
+        let name = name_of(&self.target)?;
+        let cluster = Cluster::connect(connection).await?;
+        let said = change(&cluster, &name, |snapshot| approve(&snapshot.rollout, self.to_end));
+        anstream::println!("{}", Box::pin(said).await?);
+        Ok(())
+    }
+}
+
+impl Ask {
+    /// `act`, which `verb` names, with who asks and why.
+    pub async fn run(&self, connection: &Connection, verb: &str, act: fn(&Rollout, Timestamp) -> Change) -> Result<()> {
+        let name = name_of(&self.target)?;
+        let cluster = Cluster::connect(connection).await?;
+        let request = request(&cluster, verb, self.reason.clone()).await;
+        let said = change(&cluster, &name, |snapshot| {
+            let (mut patch, said) = act(&snapshot.rollout, snapshot.now)?;
+            patch.push(json!({"op": "add", "path": "/spec/request", "value": request}));
+            Ok((patch, said))
+        });
+        anstream::println!("{}", Box::pin(said).await?);
+        Ok(())
+    }
+}
+
+impl Name {
+    /// Sets `spec.paused`.
+    pub async fn run(&self, connection: &Connection, paused: bool) -> Result<()> {
+        let name = name_of(&self.target)?;
+        let cluster = Cluster::connect(connection).await?;
+        let said = change(&cluster, &name, |snapshot| pause(&snapshot.rollout, paused));
+        anstream::println!("{}", Box::pin(said).await?);
+        Ok(())
+    }
+}
+
+/// The status, if it is about the present spec: answers name what somebody has seen.
+fn seen(rollout: &Rollout) -> Result<RolloutStatus> {
+    let status = rollout.status.clone().unwrap_or_default();
+    if status.observed_generation < rollout.metadata.generation {
+        bail!("{}: the operator has yet to see the present spec, try again in a moment", rollout.name_any());
+    }
+    Ok(status)
+}
+
+fn set(path: &str, value: Value) -> Vec<Value> {
+    vec![json!({"op": "add", "path": path, "value": value})]
+}
+
+fn approve(rollout: &Rollout, to_end: bool) -> Change {
+    let (name, status) = (rollout.name_any(), seen(rollout)?);
+    let (_, reason, message) = state(&status, rollout.metadata.generation);
+    let Some((run, batch)) = status.run.zip(status.batch) else {
+        bail!("{name}: no run is on ({reason}), there is nothing to approve");
+    };
+    // A second word for what was approved a moment ago must not pass the pause after it.
+    let waits = message.contains("set spec.approve") || (reason == "Paused" && !rollout.spec.paused);
+    if !waits && !to_end {
+        bail!("{name} does not wait for approval ({reason}: {message}); --to-end approves what is to come");
+    }
+    let (index, what) =
+        if to_end { (-1, "all its pauses".into()) } else { (batch.index, format!("batch {}", batch.index)) };
+    let said =
+        format!("rollout.baton.dev/{name} approved: run {run} passes {what}; `kubectl baton status {name}` follows");
+    Ok((set("/spec/approve", json!({"run": run, "batch": index})), said))
+}
+
+/// Gives up the run that is on.
+pub(super) fn abort(rollout: &Rollout, _: Timestamp) -> Change {
+    let (name, status) = (rollout.name_any(), seen(rollout)?);
+    let (_, reason, _) = state(&status, rollout.metadata.generation);
+    let is_forward = status.batch.is_some() && status.effective_revision != status.current_revision;
+    let Some(run) = status.run.filter(|_| is_forward) else {
+        bail!("{name}: no run is on that could be given up ({reason}); `kubectl baton undo {name}` goes back");
+    };
+    if status.current_revision.is_none() {
+        bail!("{name}: no version has completed yet, there is none to go back to: change the spec");
+    }
+    let said =
+        format!("rollout.baton.dev/{name} aborted: run {run} is given up; `kubectl baton status {name}` follows");
+    Ok((set("/spec/abort", json!({"run": run})), said))
+}
+
+/// Tries again what has failed, or was aborted.
+pub(super) fn retry(rollout: &Rollout, now: Timestamp) -> Change {
+    let (name, status) = (rollout.name_any(), seen(rollout)?);
+    let Some(failed) = status.failed else {
+        bail!("{name}: nothing has failed that could be tried again; `kubectl baton restart {name}` makes new Pods");
+    };
+    let said = format!("rollout.baton.dev/{name} tries again; `kubectl baton status {name}` follows");
+    Ok((set("/spec/retryAt", json!(moment(now, failed.at.as_ref()))), said))
+}
+
+/// Has every Pod replaced.
+pub(super) fn restart(rollout: &Rollout, now: Timestamp) -> Change {
+    let name = rollout.name_any();
+    let before = rollout.spec.restart_at.as_ref().filter(|before| before.0 <= now);
+    let said = format!("rollout.baton.dev/{name} restarted, in batches; `kubectl baton status {name}` follows");
+    Ok((set("/spec/restartAt", json!(moment(now, before))), said))
+}
+
+/// Now, in whole seconds; but later than this, whoever's clock is behind.
+fn moment(now: Timestamp, later_than: Option<&Time>) -> Time {
+    let second = later_than.map_or(now.as_second(), |before| now.as_second().max(before.0.as_second() + 1));
+    Time(Timestamp::from_second(second).unwrap_or(now))
+}
+
+fn pause(rollout: &Rollout, paused: bool) -> Change {
+    let name = rollout.name_any();
+    if rollout.spec.paused == paused {
+        bail!("{name} is {}", if paused { "paused already" } else { "not paused" });
+    }
+    let said = if paused { "paused: nothing is begun, lost Pods still come back" } else { "resumed" };
+    Ok((set("/spec/paused", json!(paused)), format!("rollout.baton.dev/{name} {said}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::rollout,
+        plan::rollout::{
+            plan,
+            tests::fixture::{Fixture, at},
+        },
+        status::rollout::status,
+    };
+
+    fn shown(mut fixture: Fixture) -> Rollout {
+        let written = status(&fixture.snapshot, &plan(&fixture.snapshot), &[]);
+        fixture.snapshot.rollout.status = Some(written);
+        fixture.snapshot.rollout
+    }
+
+    fn said(change: Change) -> String {
+        change
+            .map_or_else(|error| error.to_string(), |(patch, _)| format!("{} {}", patch[0]["path"], patch[0]["value"]))
+    }
+
+    fn waiting() -> Rollout {
+        let batches = json!([{"upTo": 1, "pause": {}}]);
+        shown(Fixture::new("b a a", 'b', json!({"strategy": {"batches": batches}})).opened(1).settled())
+    }
+
+    /// Only what waits is approved: twice the word is not twice the batch.
+    #[test]
+    fn what_waits_is_approved() {
+        let mut waiting = waiting();
+        assert_eq!(said(approve(&waiting, false)), r#""/spec/approve" {"batch":1,"run":1}"#);
+        assert_eq!(said(approve(&waiting, true)), r#""/spec/approve" {"batch":-1,"run":1}"#);
+        let rolling = shown(Fixture::new("b b~ a", 'b', json!({"strategy": {"batchSize": 2}})).opened(2));
+        assert!(said(approve(&rolling, false)).starts_with("web does not wait for approval (RollingOut: batch 1/2"));
+        let still = shown(Fixture::new("a a", 'a', json!({})).settled());
+        assert_eq!(said(approve(&still, true)), "web: no run is on (Complete), there is nothing to approve");
+        waiting.metadata.generation = Some(2);
+        assert!(said(approve(&waiting, false)).contains("yet to see the present spec"));
+    }
+
+    #[test]
+    fn a_run_is_given_up_and_tried_again() {
+        assert_eq!(said(abort(&waiting(), at(0))), r#""/spec/abort" {"run":1}"#);
+        let still = shown(Fixture::new("a a", 'a', json!({})).settled());
+        assert!(said(abort(&still, at(0))).starts_with("web: no run is on that could be given up (Complete)"));
+        assert!(said(retry(&still, at(0))).starts_with("web: nothing has failed"));
+        let mut aborted = Fixture::new("b a a", 'b', json!({"strategy": {"batchSize": 1}})).opened(1);
+        aborted.snapshot.rollout.spec.abort = Some(rollout::Abort { run: 1 });
+        let mut aborted = shown(aborted.settled());
+        aborted.status.as_mut().unwrap().failed =
+            Some(crate::api::status::Failed { at: Some(Time(at(5))), ..Default::default() });
+        let later = format!("\"/spec/retryAt\" \"{}\"", at(6));
+        assert_eq!(said(retry(&aborted, at(0))), later, "by a clock that is behind");
+    }
+
+    #[test]
+    fn a_restart_is_later_than_the_one_before() {
+        let mut still = shown(Fixture::new("a a", 'a', json!({})).settled());
+        assert_eq!(said(restart(&still, at(0))), format!("\"/spec/restartAt\" \"{}\"", at(0)));
+        still.spec.restart_at = Some(Time(at(0)));
+        assert_eq!(said(restart(&still, at(0))), format!("\"/spec/restartAt\" \"{}\"", at(1)));
+        assert_eq!(said(pause(&still, true)), "\"/spec/paused\" true");
+        assert_eq!(said(pause(&still, false)), "web is not paused");
+    }
+}
