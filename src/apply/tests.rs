@@ -324,13 +324,12 @@ async fn a_switch_writes_one_key() {
     };
     let outcomes = apply(&calls, &snapshot(), &[switch(Some("web-bcd"), switched)]).await;
     assert_eq!(outcomes[0].result, Applied::Done { resource_version: "99".into() });
-    let seen = seen.lock().unwrap();
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
     assert_eq!(seen[0].line(), "PATCH /api/v1/namespaces/shop/services/web");
     let annotations = json!({"baton.dev/switched-from": "web-abc", "baton.dev/switched-at": NOW});
     let metadata = json!({"uid": "s1", "resourceVersion": "7", "annotations": annotations});
     let spec = json!({"selector": {"baton.dev/revision": "web-bcd"}});
     assert_eq!(seen[0].body, json!({"metadata": metadata, "spec": spec}));
-    drop(seen);
     let (answer, seen) = recorded(|| Answer::ok(json!({"metadata": {"resourceVersion": "99"}})));
     apply(&self::calls(answer), &snapshot(), &[switch(None, None)]).await;
     let annotations = json!({"baton.dev/switched-from": null, "baton.dev/switched-at": null});

@@ -95,7 +95,7 @@ fn seen(rollout: &Rollout) -> Result<RolloutStatus> {
     Ok(status)
 }
 
-fn set(path: &str, value: Value) -> Vec<Value> {
+fn set(path: &str, value: &Value) -> Vec<Value> {
     vec![json!({"op": "add", "path": path, "value": value})]
 }
 
@@ -114,7 +114,7 @@ fn approve(rollout: &Rollout, to_end: bool) -> Change {
         if to_end { (-1, "all its pauses".into()) } else { (batch.index, format!("batch {}", batch.index)) };
     let said =
         format!("rollout.baton.dev/{name} approved: run {run} passes {what}; `kubectl baton status {name}` follows");
-    Ok((set("/spec/approve", json!({"run": run, "batch": index})), said))
+    Ok((set("/spec/approve", &json!({"run": run, "batch": index})), said))
 }
 
 /// Gives up the run that is on.
@@ -130,7 +130,7 @@ pub(super) fn abort(rollout: &Rollout, _: Timestamp) -> Change {
     }
     let said =
         format!("rollout.baton.dev/{name} aborted: run {run} is given up; `kubectl baton status {name}` follows");
-    Ok((set("/spec/abort", json!({"run": run})), said))
+    Ok((set("/spec/abort", &json!({"run": run})), said))
 }
 
 /// Tries again what has failed, or was aborted.
@@ -140,15 +140,16 @@ pub(super) fn retry(rollout: &Rollout, now: Timestamp) -> Change {
         bail!("{name}: nothing has failed that could be tried again; `kubectl baton restart {name}` makes new Pods");
     };
     let said = format!("rollout.baton.dev/{name} tries again; `kubectl baton status {name}` follows");
-    Ok((set("/spec/retryAt", json!(moment(now, failed.at.as_ref()))), said))
+    Ok((set("/spec/retryAt", &json!(moment(now, failed.at.as_ref()))), said))
 }
 
 /// Has every Pod replaced.
+#[expect(clippy::unnecessary_wraps, reason = "one of the acts of Ask")]
 pub(super) fn restart(rollout: &Rollout, now: Timestamp) -> Change {
     let name = rollout.name_any();
     let before = rollout.spec.restart_at.as_ref().filter(|before| before.0 <= now);
     let said = format!("rollout.baton.dev/{name} restarted, in batches; `kubectl baton status {name}` follows");
-    Ok((set("/spec/restartAt", json!(moment(now, before))), said))
+    Ok((set("/spec/restartAt", &json!(moment(now, before))), said))
 }
 
 /// Now, in whole seconds; but later than this, whoever's clock is behind.
@@ -163,7 +164,7 @@ fn pause(rollout: &Rollout, paused: bool) -> Change {
         bail!("{name} is {}", if paused { "paused already" } else { "not paused" });
     }
     let said = if paused { "paused: nothing is begun, lost Pods still come back" } else { "resumed" };
-    Ok((set("/spec/paused", json!(paused)), format!("rollout.baton.dev/{name} {said}")))
+    Ok((set("/spec/paused", &json!(paused)), format!("rollout.baton.dev/{name} {said}")))
 }
 
 #[cfg(test)]

@@ -200,3 +200,27 @@ async fn what_is_wrong_with_a_service_is_said() {
     let again = update_revision(&stage.rollouts().get("web").await.unwrap());
     switched(&stage, "shop", &again).await;
 }
+
+/// B3 D12: whoever takes another strategy, with another version in the same go, has the Service select both before an old Pod leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_strategy_loses_no_request() {
+    let stage = stage("blue-green-left").await;
+    let settings = json!({"activeService": "web", "previewService": "web-preview", "scaleDownDelaySeconds": 1});
+    stage.roll("1.0", at(spec(&settings), "1.0")).await;
+    let status = stage.complete(60).await.status.unwrap();
+    assert_eq!(status.services, ["web", "web-preview"]);
+    let load = tokio::task::block_in_place(|| Load::start(&stage));
+    let mut batched = at(spec(&settings), "1.1");
+    batched["strategy"] = json!({"type": "Batched", "batchSize": 1, "maxSurge": 1, "maxUnavailable": 0});
+    stage.roll("1.1", batched).await;
+    stage.complete(60).await;
+    stage.live_are(60, 3).await;
+    for service in ["web", "web-preview"] {
+        assert_eq!(selected(&stage, service).await, None, "{service}");
+    }
+    let report = tokio::task::block_in_place(|| load.finish());
+    assert_eq!((&report["failed"], &report["retried"]), (&json!(0), &json!(0)), "{report:#}");
+    assert!(report["versions"]["1.1"].as_u64() > Some(0), "{report:#}");
+    let status = stage.rollouts().get("web").await.unwrap().status.unwrap();
+    assert!(status.services.is_empty(), "{:?}", status.services);
+}

@@ -99,3 +99,64 @@ async fn plan_refuses_what_the_operator_is_refused() {
     let is_refused = |rollout: &Rollout| rollout.status.as_ref().unwrap().waiting_for.contains("violates PodSecurity");
     stage.until(30, "the same refusal", is_refused).await;
 }
+
+/// C9 C11: each verb is one write that the operator acts on; a second word for the same pause passes no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn verbs_steer_a_run() {
+    let stage = Stage::new(simulated(), "plugin-verbs").await;
+    let said = |args: &[&str]| {
+        let (code, said, complaint) = run(&stage, args);
+        assert_eq!((code, complaint.as_str()), (Some(0), ""), "{args:?}");
+        said
+    };
+    let batches = json!([{"upTo": 1, "pause": {}}, {"upTo": 2, "pause": {}}]);
+    let spec = json!({"replicas": 3, "strategy": {"batches": batches, "maxSurge": 1, "maxUnavailable": 0}});
+    stage.roll("1", spec.clone()).await;
+    stage.complete(30).await;
+    let (code, _, complaint) = run(&stage, &["approve", "web"]);
+    assert!(code == Some(1) && complaint.contains("no run is on (Complete)"), "{complaint}");
+    stage.roll("2", spec).await;
+    let waits = |rollout: &Rollout| {
+        let batch = rollout.status.as_ref().and_then(|status| status.batch.as_ref()).map(|batch| batch.index);
+        (reason(rollout) == "AwaitingApproval").then_some(batch).flatten()
+    };
+    stage.until(30, "the first pause", |rollout| waits(rollout) == Some(1)).await;
+    assert!(said(&["promote", "web"]).contains("passes batch 1"));
+    stage.until(30, "the second pause", |rollout| waits(rollout) == Some(2)).await;
+    assert!(said(&["abort", "web", "--reason", "orders are late"]).contains("is given up"));
+    let aborted = stage.until(30, "Aborted", |rollout| reason(rollout) == "Aborted").await;
+    assert_eq!(aborted.spec.request.unwrap().reason.as_deref(), Some("orders are late"));
+    said(&["retry", "web"]);
+    stage.until(30, "a pause again", |rollout| waits(rollout) == Some(1)).await;
+    said(&["approve", "web", "--to-end"]);
+    stage.complete(30).await;
+    let uids = async || stage.live().await.into_iter().map(|pod| pod.metadata.uid).collect::<Vec<_>>();
+    let before = uids().await;
+    said(&["pause", "web"]);
+    said(&["restart", "web"]);
+    stage.until(30, "Paused", |rollout| reason(rollout) == "Paused").await;
+    said(&["resume", "web"]);
+    stage.until(30, "Complete", |rollout| reason(rollout) == "Complete" && !rollout.spec.paused).await;
+    assert!(uids().await.iter().all(|uid| !before.contains(uid)), "every Pod is another one");
+}
+
+/// What Kubernetes would not know of a Pod is named beforehand: the Rollout keeps it as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn plan_names_what_is_misspelt() {
+    let stage = Stage::new(simulated(), "plugin-misspelt").await;
+    let container = json!({"name": "web", "image": "example.local/sleeper:1", "imagePolicy": "Always"});
+    let template =
+        json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container], "nodeSelektor": {}}});
+    let object = json!({
+        "apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "web", "namespace": stage.namespace},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template},
+    });
+    let file = stage.cluster.dir.join("plugin-misspelt.json");
+    std::fs::write(&file, object.to_string()).unwrap();
+    let (code, told, complaint) = run(&stage, &["plan", "-f", file.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{told}{complaint}");
+    for field in ["spec.containers[0].imagePolicy", "spec.nodeSelektor"] {
+        let warning = format!("warning: spec.template: unknown field \"{field}\"");
+        assert!(complaint.lines().any(|line| line == warning), "{complaint}");
+    }
+}
