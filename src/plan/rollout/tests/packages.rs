@@ -159,25 +159,6 @@ fn the_images_that_a_revision_ran_are_noted_once() {
     assert!(!say(&plan(&snapshot)).contains(" ran "), "nobody knows it");
 }
 
-/// C8: the kubelet tells of it as of a container's image.
-#[test]
-fn an_image_that_cannot_be_had_takes_its_version_back() {
-    let image = "registry/rules:2";
-    let spec =
-        json!({"package": {"image": image, "mountPath": "/opt/app"}, "strategy": {"maxSurge": 3, "maxUnavailable": 0}});
-    let mut world = World::new(with_revision(Fixture::new("a a a", 'b', spec).snapshot), 5);
-    live(&mut world, 3);
-    let message = format!("Back-off pulling image \"{image}\"");
-    let state = ContainerState::Waiting { reason: "ImagePullBackOff".into(), message: message.clone() };
-    of_b(&mut world).next().unwrap().containers = vec![Container { state, ..ran("web", None) }];
-    live(&mut world, 61);
-    let failed = world.snapshot.rollout.status.as_ref().unwrap().failed.clone().unwrap();
-    let said = format!("web-0: container web: {message}");
-    assert_eq!((failed.reason.as_str(), failed.message), ("ImagePullBackOff", said));
-    live(&mut world, 60);
-    assert_eq!(revisions_run(&world), "aaa");
-}
-
 /// C8 X3
 #[test]
 fn a_pin_may_differ_by_its_package_alone() {
