@@ -40,6 +40,8 @@ const STILLNESS: Duration = Duration::from_secs(45);
 const IDLE: Duration = Duration::from_mins(1);
 /// What the one Pod that is left has tried in vain, it tries again within this time: until then it stays where it is.
 const TRIED_AGAIN: Duration = Duration::from_mins(6);
+/// `spec.progressDeadlineSeconds` where the spec does not say it.
+const DEADLINE: Duration = Duration::from_mins(10);
 /// Requests that an idle operator may send meanwhile, other than about the lock.
 const IDLE_REQUESTS_MAX: usize = 30;
 
@@ -286,7 +288,14 @@ impl<'s> History<'s> {
         let within = REST_WITHIN + apart * INSTANCES_MAX * 2; // there and back, one by one
         // And what a watch that has fallen silent did not tell is known only once it counts as silent.
         let untold = if self.scenario.faults.silent > 0.0 { WATCH_SILENCE } else { Duration::ZERO };
-        let is_still = || self.judge.docket().last_write.elapsed() > STILLNESS + apart + untold;
+        // Those that stay where others have gone back are late one by one.
+        let deadline =
+            self.scenario.rollout["spec"]["progressDeadlineSeconds"].as_u64().map_or(DEADLINE, Duration::from_secs);
+        let undecided = || {
+            let is_partly = end::of(&self.server).is_some_and(|end| end.reason == "PartlyRolledBack");
+            if is_partly { deadline } else { Duration::ZERO }
+        };
+        let is_still = || self.judge.docket().last_write.elapsed() > STILLNESS + apart + untold.max(undecided());
         let agents = self.listeners.as_ref();
         let have_agents_rest = || {
             agents.is_none_or(|agents| agents.writes().2.elapsed() > STILLNESS && listeners::end::is_at_rest(agents))
