@@ -1,7 +1,7 @@
 //! `approve`, `abort`, `retry`, `restart`, `pause`, `resume`: what becomes of a run, each by one write to the spec.
 use anyhow::{Result, bail};
 use clap::Args;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -147,15 +147,18 @@ pub(super) fn retry(rollout: &Rollout, now: Timestamp) -> Change {
 #[expect(clippy::unnecessary_wraps, reason = "one of the acts of Ask")]
 pub(super) fn restart(rollout: &Rollout, now: Timestamp) -> Change {
     let name = rollout.name_any();
-    let before = rollout.spec.restart_at.as_ref().filter(|before| before.0 <= now);
-    let said = format!("rollout.baton.dev/{name} restarted, in batches; `kubectl baton status {name}` follows");
-    Ok((set("/spec/restartAt", &json!(moment(now, before))), said))
+    let (before, planned): (Vec<&Time>, Vec<&Time>) = rollout.spec.restart_at.iter().partition(|at| at.0 <= now);
+    let instead = planned.first().map(|at| format!(", now and not at {}", at.0)).unwrap_or_default();
+    let said =
+        format!("rollout.baton.dev/{name} restarted, in batches{instead}; `kubectl baton status {name}` follows");
+    Ok((set("/spec/restartAt", &json!(moment(now, before.first().copied()))), said))
 }
 
-/// Now, in whole seconds; but later than this, whoever's clock is behind.
+/// Now, to the millisecond: Pods that were made in this very second are meant, too. But later than this, whoever's clock is behind.
 fn moment(now: Timestamp, later_than: Option<&Time>) -> Time {
-    let second = later_than.map_or(now.as_second(), |before| now.as_second().max(before.0.as_second() + 1));
-    Time(Timestamp::from_second(second).unwrap_or(now))
+    let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
+    let later = |before: &Time| before.0.saturating_add(SignedDuration::from_secs(1)).unwrap_or(now);
+    Time(later_than.filter(|before| before.0 >= now).map_or(now, later))
 }
 
 fn pause(rollout: &Rollout, paused: bool) -> Change {

@@ -152,7 +152,9 @@ impl ObjectMemory<RolloutMemory> {
         self.note_creates(outcomes, rng, now);
         let named = snapshot.rollout.spec.strategy.blue_green.as_ref();
         let is_named = |name: &String| named.is_some_and(|named| named.names().any(|named| named == name));
-        self.own.recollection.services.retain(|name, _| is_named(name));
+        // What was named before counts until it is let go: an old view of it may be without the key.
+        let is_left = |name: &String| snapshot.services.former.contains_key(name);
+        self.own.recollection.services.retain(|name, _| is_named(name) || is_left(name));
         let known: BTreeSet<&str> = snapshot.revisions.iter().map(|revision| revision.name.as_str()).collect();
         let has_yet_to_go = |uid: &str, to: &str| snapshot.pods.iter().any(|pod| pod.uid == uid && pod.revision != to);
         self.own.recollection.template_checks.retain(|about, _| match about.split_once('/') {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{
     View, after, agents, blue_green,
     failure::seconds,
-    gates,
+    former, gates,
     memory::behind,
     recreate,
     slots::{Done, Slot},
@@ -45,7 +45,8 @@ fn is_stopped(view: &View<'_>, behind: &[i32]) -> bool {
         && view.slots.wanted().filter(|slot| behind.contains(&slot.index)).all(is_missing);
     let awaits_end =
         view.lineage.effective.is_some_and(|to| recreate::in_the_way(view.snapshot, &to.name).next().is_some())
-            || blue_green::preview_held(view).is_some();
+            || blue_green::preview_held(view).is_some()
+            || former::hold(view.snapshot).is_some();
     gates::stop_clock(view) || is_used_up || awaits_end || (is_refused && view.slots.wanted().any(is_missing))
 }
 

@@ -1,15 +1,23 @@
 //! Services of the strategy BlueGreen that the spec names no more, because it has another strategy by now, or names others. They
 //! would go on selecting one revision, and nobody once its Pods have gone: the key is taken off first.
 use crate::{
+    api::rollout::BlueGreen,
     plan::change::{Change, Hold, HoldReason},
     snapshot::{Service, ServiceSeen, Snapshot},
 };
 
 use super::blue_green;
 
-/// The Services whose selectors Baton sets, or has set and has yet to let go: what status remembers.
+/// The Services whose selectors Baton sets, or has set and has yet to let go: what status remembers. Not one that it has never
+/// seen: whoever leaves that for another need not wait for it.
 pub fn services(snapshot: &Snapshot) -> Vec<String> {
-    let named = blue_green::settings(snapshot).into_iter().flat_map(|settings| settings.names().cloned());
+    let known = snapshot.rollout.status.as_ref().map(|status| &status.services[..]).unwrap_or_default();
+    let services = &snapshot.services;
+    let is_seen = |name: &String| {
+        [&services.active, &services.preview].into_iter().filter_map(ServiceSeen::seen).any(|seen| seen.name == *name)
+    };
+    let named = blue_green::settings(snapshot).into_iter().flat_map(BlueGreen::names);
+    let named = named.filter(|name| known.contains(name) || is_seen(name)).cloned();
     named.chain(kept(snapshot).map(|(name, _)| name.clone())).collect()
 }
 
@@ -34,7 +42,7 @@ pub(super) fn let_go(snapshot: &Snapshot) -> Vec<Change> {
     kept(snapshot).filter_map(|(_, seen)| seen.seen()).map(let_go).collect()
 }
 
-/// Until then no Pod leaves that clients may use.
+/// Until then no Pod leaves that clients may use. Nobody is late meanwhile.
 pub(super) fn hold(snapshot: &Snapshot) -> Option<Hold> {
     let (name, seen) = kept(snapshot).next()?;
     let message = match seen.seen().and_then(Service::revision) {

@@ -47,7 +47,7 @@ pub use slots::{Done, Slot, Slots};
 use jiff::{SignedDuration, Timestamp};
 
 use self::{budget::Budget, lineage::Lineage};
-use super::change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark};
+use super::change::{Change, Hold, HoldReason, Memory, Plan, PodReason, RevisionMark};
 use crate::{
     api::{RolloutSpec, Time, status::BatchStatus},
     snapshot::{Ranges, Snapshot},
@@ -90,7 +90,9 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     }
     let left = former::hold(snapshot);
     if left.is_some() {
-        changes.retain(|change| !change.interrupts());
+        // What has ended serves nobody, and stands in the way of what comes back.
+        let has_ended = |change: &Change| matches!(change, Change::DeletePod { reason: PodReason::Finished, .. });
+        changes.retain(|change| !change.interrupts() || has_ended(change));
         changes.extend(former::let_go(snapshot));
         leaving = None;
     }

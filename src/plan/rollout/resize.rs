@@ -17,6 +17,15 @@ pub(super) fn refusal<'s>(snapshot: &'s Snapshot, pod: &Pod, revision: &str) -> 
     known.filter(|refusal| refusal.retry_at > snapshot.now)
 }
 
+/// Pods that are out of service, and about which the API server is asked: a new operator does not know what it has said before,
+/// and who has left for a change is not to come back for a moment.
+pub(super) fn asked_outside(snapshot: &Snapshot, changes: &[Change]) -> Vec<String> {
+    let asked = changes.iter().filter(|change| matches!(change, Change::CheckResize { .. }));
+    let asked: BTreeSet<&str> = asked.map(Change::name).collect();
+    let outside = snapshot.pods.iter().filter(|pod| pod.in_service == Some(false));
+    outside.filter(|pod| asked.contains(pod.name.as_str())).map(|pod| pod.name.clone()).collect()
+}
+
 /// What the API server said to the question whether it would give this Pod the resources of that revision.
 pub(super) fn check<'s>(snapshot: &'s Snapshot, pod: &Pod, revision: &str) -> Option<&'s TemplateCheck> {
     snapshot.template_checks.get(&ChangeRefusal::key_of(revision, &pod.uid))

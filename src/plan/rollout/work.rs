@@ -398,7 +398,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         if let Some(hold) = agents::hold(self.view.snapshot, &leaving) {
             self.note(hold);
         }
-        let (changed, service) = in_place::leave_service(self.view.snapshot, &mut self.changes, self.alarm);
+        let (mut changed, service) = in_place::leave_service(self.view.snapshot, &mut self.changes, self.alarm);
+        changed.extend(resize::asked_outside(self.view.snapshot, &self.changes));
         if self.alive.is_some() {
             // Nothing is handed to what is about to leave.
             leaving.extend(self.changes.iter().filter_map(agents::ended_by).map(str::to_owned));

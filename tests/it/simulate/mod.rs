@@ -137,13 +137,20 @@ fn verdict(seed: Seed, undisturbed: &OnceCell<Outcome>) -> Result<u64, String> {
 
 /// Runs it once more, and tells how it ended.
 fn blame(broken: &str, scenario: &Scenario, (seed, extras): Seed, is_undisturbed: bool) -> String {
-    let Outcome { lines, .. } = run(scenario, Keeps::Lines);
+    let Outcome { lines, broken: again, .. } = run(scenario, Keeps::Lines);
     let (run, which) = if is_undisturbed { (" (undisturbed)", " UNDISTURBED=1") } else { ("", "") };
     let mut text = format!("\n--- seed {seed}{run}\n");
     for line in lines.iter().skip(lines.len().saturating_sub(TAIL)) {
         let _ = writeln!(text, "{line}");
     }
     let how = extras.in_words();
+    // With the other history's end it breaks nothing by itself.
+    if again.is_some_and(|again| again != broken) {
+        let _ = writeln!(
+            text,
+            "--- seed {seed}{run} ended in another way when it was run again: it depends on more than its seed"
+        );
+    }
     let _ = writeln!(
         text,
         "--- seed {seed}{run} breaks {broken}\n    the whole of it: make simulate SEED={seed}{which}{how}"

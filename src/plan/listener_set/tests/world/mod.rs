@@ -71,6 +71,11 @@ pub struct Agent {
     gaps: Vec<Gap>,
 }
 
+/// Seconds between two rounds of the garbage collector.
+const COLLECTS_EACH: u64 = 20;
+/// Seconds without a change after which there will be none: what the collector takes is over D and a stop later.
+const QUIET: u64 = COLLECTS_EACH + 25;
+
 /// What an observer remembers of a session.
 #[derive(Clone)]
 struct Watch {
@@ -326,10 +331,9 @@ impl World {
     /// A second passes for all but the controller.
     pub fn pass(&mut self) {
         self.now += 1;
-        // The garbage collector: a session that a late write made for a Pod that was gone by then has nobody that owns it.
-        let pods = &self.pods;
-        let is_owned = |own: &Session| pods.values().any(|pod| !pod.is_gone && pod.seen.uid == own.pod_uid);
-        self.sessions.retain(|_, seen| seen.watched.session.as_ref().is_none_or(is_owned));
+        if self.now.is_multiple_of(COLLECTS_EACH) {
+            self.collect_garbage();
+        }
         for name in self.pods.keys().cloned().collect::<Vec<_>>() {
             self.start_agent(&name);
             for _ in 0..3 {
@@ -350,12 +354,19 @@ impl World {
         }
     }
 
+    /// A session that a late write made for a Pod that was gone by then has nobody that owns it.
+    fn collect_garbage(&mut self) {
+        let pods = &self.pods;
+        let is_owned = |own: &Session| pods.values().any(|pod| !pod.is_gone && pod.seen.uid == own.pod_uid);
+        self.sessions.retain(|_, seen| seen.watched.session.as_ref().is_none_or(is_owned));
+    }
+
     /// Until nothing is planned for some seconds. Panics when that does not come about.
     pub fn settle(&mut self) {
         let mut quiet = 0;
         for _ in 0..400 {
             quiet = if self.tick().changes.is_empty() { quiet + 1 } else { 0 };
-            if quiet > 25 {
+            if quiet > QUIET {
                 return;
             }
         }
