@@ -1,7 +1,7 @@
 //! `approve`, `abort`, `retry`, `restart`, `pause`, `resume`: what becomes of a run, each by one write to the spec.
 use anyhow::{Result, bail};
 use clap::Args;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -154,11 +154,12 @@ pub(super) fn restart(rollout: &Rollout, now: Timestamp) -> Change {
     Ok((set("/spec/restartAt", &json!(moment(now, before.first().copied()))), said))
 }
 
-/// Now, to the millisecond: Pods that were made in this very second are meant, too. But later than this, whoever's clock is behind.
+/// The next whole second, of which the API tells times: Pods that were made in this very one are meant, too. But later than this,
+/// whoever's clock is behind.
 fn moment(now: Timestamp, later_than: Option<&Time>) -> Time {
-    let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
-    let later = |before: &Time| before.0.saturating_add(SignedDuration::from_secs(1)).unwrap_or(now);
-    Time(later_than.filter(|before| before.0 >= now).map_or(now, later))
+    let next = now.as_second() + i64::from(now.subsec_nanosecond() > 0);
+    let second = later_than.map_or(next, |before| next.max(before.0.as_second() + 1));
+    Time(Timestamp::from_second(second).unwrap_or(now))
 }
 
 fn pause(rollout: &Rollout, paused: bool) -> Change {
