@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use baton::api::ListenerSet;
 use jiff::Timestamp;
 use kube::{
@@ -125,8 +125,15 @@ async fn measure(stage: &Stage, case: Case, rolls: usize, tasks: &mut JoinSet<()
     let farm = Farm::start(stage.config().await?, client.clone(), tasks);
     let scene = Scene::create(&client, case).await?;
     scene.until_settled().await.context("the listeners were not started")?;
-    time::sleep(REST).await;
-    ensure!(farm.running().len() == case.listeners, "{} of {} run", farm.running().len(), case.listeners);
+    // Once all run they are evened out.
+    let all_run = async {
+        while farm.running().len() < case.listeners {
+            time::sleep(REST).await;
+        }
+        time::sleep(REST).await;
+    };
+    let running = || format!("{} of {} run", farm.running().len(), case.listeners);
+    time::timeout(PATIENCE, all_run).await.with_context(running)?;
     farm.take_gaps(); // those of the beginning
 
     let mut measured = Measured::default();
