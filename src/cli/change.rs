@@ -9,8 +9,10 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{
+    Connection,
     cluster::{Cluster, in_time},
     hints,
+    target::RolloutTarget,
 };
 use crate::{
     api::{Rollout, rollout::Request},
@@ -24,36 +26,55 @@ const TRIES: usize = 5;
 /// Characters of `spec.request.by`.
 const BY_CHARS_MAX: usize = 128;
 
-/// Changes the Rollout as it is now: what it is comes from the version that is patched, or it is looked at again.
-pub(super) async fn change(
-    cluster: &Cluster,
-    name: &str,
-    make: impl Fn(&Snapshot) -> Result<(Vec<Value>, String)>,
-) -> Result<String> {
-    for _ in 0..TRIES {
-        let snapshot = cluster.snapshot(cluster.rollout(name).await?).await?;
-        let (mut patch, said) = make(&snapshot)?;
-        // Not the resourceVersion: status is written all the time in a roll.
-        let seen = snapshot.rollout.metadata.generation;
-        patch.insert(0, json!({"op": "test", "path": "/metadata/generation", "value": seen}));
-        let patch = Patch::<Rollout>::Json(serde_json::from_value(Value::Array(patch))?);
-        let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-        match in_time(cluster.rollouts().patch(name, &params, &patch)).await? {
-            Ok(_) => return Ok(said),
-            // A test that has failed, and what the API server refuses for good, have the same code.
-            Err(error) if cluster.rollout(name).await?.metadata.generation == seen => {
-                return Err(hints::explain::<Rollout>(cluster, error, Some(name)).await);
-            }
-            Err(_) => {}
-        }
-    }
-    bail!("{name} is changed by others all the time: try again")
+/// The Rollout that is changed, where it is.
+pub(super) struct Editor {
+    pub name: String,
+    cluster: Cluster,
 }
 
-/// Who asks for a change, and why. With an id it counts for that change alone: whoever changes the spec next need not take it out.
-pub(super) async fn request(cluster: &Cluster, verb: &str, reason: Option<String>) -> Request {
-    let id = format!("{verb}-{}", Timestamp::now().as_millisecond());
-    Request { id: Some(id), by: who(cluster).await, reason }
+impl Editor {
+    pub async fn connect(connection: &Connection, rollout: &RolloutTarget) -> Result<Self> {
+        Ok(Self { name: rollout.name()?, cluster: Cluster::connect(connection).await? })
+    }
+
+    /// Changes the Rollout as it is now, and prints what that comes to: what it is comes from the version that is patched, or
+    /// it is looked at again.
+    pub async fn change(&self, make: impl Fn(&Snapshot) -> Result<(Vec<Value>, String)>) -> Result<()> {
+        let (cluster, name) = (&self.cluster, &self.name);
+        for _ in 0..TRIES {
+            let snapshot = cluster.snapshot(cluster.rollout(name).await?).await?;
+            let (mut patch, said) = make(&snapshot)?;
+            // Not the resourceVersion: status is written all the time in a roll.
+            let seen = snapshot.rollout.metadata.generation;
+            patch.insert(0, json!({"op": "test", "path": "/metadata/generation", "value": seen}));
+            let patch = Patch::<Rollout>::Json(serde_json::from_value(Value::Array(patch))?);
+            let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+            match in_time(cluster.rollouts().patch(name, &params, &patch)).await? {
+                Ok(_) => {
+                    anstream::println!("{said}");
+                    return Ok(());
+                }
+                // A test that has failed, and what the API server refuses for good, have the same code.
+                Err(error) if cluster.rollout(name).await?.metadata.generation == seen => {
+                    return Err(hints::explain::<Rollout>(cluster, error, Some(name)).await);
+                }
+                Err(_) => {}
+            }
+        }
+        bail!("{name} is changed by others all the time: try again")
+    }
+
+    /// Who asks for a change, and why. With an id it counts for that change alone: whoever changes the spec next need not take it
+    /// out.
+    pub async fn request(&self, verb: &str, reason: Option<String>) -> Request {
+        let id = format!("{verb}-{}", Timestamp::now().as_millisecond());
+        Request { id: Some(id), by: who(&self.cluster).await, reason }
+    }
+}
+
+/// Sets a field: a step of a JSON patch.
+pub(super) fn set(path: &str, value: &Value) -> Value {
+    json!({"op": "add", "path": path, "value": value})
 }
 
 /// As whom the API server knows us.

@@ -8,7 +8,7 @@ use super::{
     Connection,
     cluster::Cluster,
     follow::{Follow, Seen},
-    target::name_of,
+    target::RolloutTarget,
 };
 use crate::{
     api::Rollout,
@@ -21,9 +21,8 @@ use crate::{
 /// `kubectl baton status web --timeout 5m`
 #[derive(Args, Debug)]
 pub(super) struct Status {
-    /// `[rollout] NAME`.
-    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
-    target: Vec<String>,
+    #[command(flatten)]
+    rollout: RolloutTarget,
     /// Give up after this time, such as 90s or 5m; 0 waits for ever.
     #[arg(long, default_value = "0s", value_parser = seconds, value_name = "DURATION")]
     timeout: Duration,
@@ -43,7 +42,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 impl Status {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
-        let name = name_of(&self.target)?;
+        let name = self.rollout.name()?;
         let cluster = Cluster::connect(connection).await?;
         let rollout = cluster.rollout(&name).await?;
         let mut teller = Teller::default();

@@ -7,9 +7,8 @@ use serde_json::{Value, json};
 
 use super::{
     Connection,
-    change::{change, request},
-    cluster::Cluster,
-    target::name_of,
+    change::{Editor, set},
+    target::RolloutTarget,
 };
 use crate::{
     api::{Rollout, RolloutStatus, Time},
@@ -22,9 +21,8 @@ type Change = Result<(Vec<Value>, String)>;
 /// `kubectl baton approve web`
 #[derive(Args, Debug)]
 pub(super) struct Approve {
-    /// `[rollout] NAME`.
-    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
-    target: Vec<String>,
+    #[command(flatten)]
+    rollout: RolloutTarget,
     /// All pauses of this run, also those to come.
     #[arg(long, visible_alias = "full")]
     to_end: bool,
@@ -33,9 +31,8 @@ pub(super) struct Approve {
 /// `kubectl baton abort web --reason "orders are late"`
 #[derive(Args, Debug)]
 pub(super) struct Ask {
-    /// `[rollout] NAME`.
-    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
-    target: Vec<String>,
+    #[command(flatten)]
+    rollout: RolloutTarget,
     /// Why; recorded in the history.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -44,45 +41,36 @@ pub(super) struct Ask {
 /// `kubectl baton pause web`
 #[derive(Args, Debug)]
 pub(super) struct Name {
-    /// `[rollout] NAME`.
-    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
-    target: Vec<String>,
+    #[command(flatten)]
+    rollout: RolloutTarget,
 }
 
 impl Approve {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
-        let name = name_of(&self.target)?;
-        let cluster = Cluster::connect(connection).await?;
-        let said = change(&cluster, &name, |snapshot| approve(&snapshot.rollout, self.to_end));
-        anstream::println!("{}", Box::pin(said).await?);
-        Ok(())
+        let editor = Editor::connect(connection, &self.rollout).await?;
+        Box::pin(editor.change(|snapshot| approve(&snapshot.rollout, self.to_end))).await
     }
 }
 
 impl Ask {
     /// `act`, which `verb` names, with who asks and why.
     pub async fn run(&self, connection: &Connection, verb: &str, act: fn(&Rollout, Timestamp) -> Change) -> Result<()> {
-        let name = name_of(&self.target)?;
-        let cluster = Cluster::connect(connection).await?;
-        let request = request(&cluster, verb, self.reason.clone()).await;
-        let said = change(&cluster, &name, |snapshot| {
+        let editor = Editor::connect(connection, &self.rollout).await?;
+        let request = json!(editor.request(verb, self.reason.clone()).await);
+        let changed = editor.change(|snapshot| {
             let (mut patch, said) = act(&snapshot.rollout, snapshot.now)?;
-            patch.push(json!({"op": "add", "path": "/spec/request", "value": request}));
+            patch.push(set("/spec/request", &request));
             Ok((patch, said))
         });
-        anstream::println!("{}", Box::pin(said).await?);
-        Ok(())
+        Box::pin(changed).await
     }
 }
 
 impl Name {
     /// Sets `spec.paused`.
     pub async fn run(&self, connection: &Connection, paused: bool) -> Result<()> {
-        let name = name_of(&self.target)?;
-        let cluster = Cluster::connect(connection).await?;
-        let said = change(&cluster, &name, |snapshot| pause(&snapshot.rollout, paused));
-        anstream::println!("{}", Box::pin(said).await?);
-        Ok(())
+        let editor = Editor::connect(connection, &self.rollout).await?;
+        Box::pin(editor.change(|snapshot| pause(&snapshot.rollout, paused))).await
     }
 }
 
@@ -93,10 +81,6 @@ fn seen(rollout: &Rollout) -> Result<RolloutStatus> {
         bail!("{}: the operator has yet to see the present spec, try again in a moment", rollout.name_any());
     }
     Ok(status)
-}
-
-fn set(path: &str, value: &Value) -> Vec<Value> {
-    vec![json!({"op": "add", "path": path, "value": value})]
 }
 
 fn approve(rollout: &Rollout, to_end: bool) -> Change {
@@ -114,7 +98,7 @@ fn approve(rollout: &Rollout, to_end: bool) -> Change {
         if to_end { (-1, "all its pauses".into()) } else { (batch.index, format!("batch {}", batch.index)) };
     let said =
         format!("rollout.baton.dev/{name} approved: run {run} passes {what}; `kubectl baton status {name}` follows");
-    Ok((set("/spec/approve", &json!({"run": run, "batch": index})), said))
+    Ok((vec![set("/spec/approve", &json!({"run": run, "batch": index}))], said))
 }
 
 /// Gives up the run that is on.
@@ -130,7 +114,7 @@ pub(super) fn abort(rollout: &Rollout, _: Timestamp) -> Change {
     }
     let said =
         format!("rollout.baton.dev/{name} aborted: run {run} is given up; `kubectl baton status {name}` follows");
-    Ok((set("/spec/abort", &json!({"run": run})), said))
+    Ok((vec![set("/spec/abort", &json!({"run": run}))], said))
 }
 
 /// Tries again what has failed, or was aborted.
@@ -140,18 +124,18 @@ pub(super) fn retry(rollout: &Rollout, now: Timestamp) -> Change {
         bail!("{name}: nothing has failed that could be tried again; `kubectl baton restart {name}` makes new Pods");
     };
     let said = format!("rollout.baton.dev/{name} tries again; `kubectl baton status {name}` follows");
-    Ok((set("/spec/retryAt", &json!(moment(now, failed.at.as_ref()))), said))
+    Ok((vec![set("/spec/retryAt", &json!(moment(now, failed.at.as_ref())))], said))
 }
 
 /// Has every Pod replaced.
 #[expect(clippy::unnecessary_wraps, reason = "one of the acts of Ask")]
 pub(super) fn restart(rollout: &Rollout, now: Timestamp) -> Change {
     let name = rollout.name_any();
-    let (before, planned): (Vec<&Time>, Vec<&Time>) = rollout.spec.restart_at.iter().partition(|at| at.0 <= now);
-    let instead = planned.first().map(|at| format!(", now and not at {}", at.0)).unwrap_or_default();
+    let asked = rollout.spec.restart_at.as_ref();
+    let instead = asked.filter(|at| at.0 > now).map(|at| format!(", now and not at {}", at.0)).unwrap_or_default();
     let said =
         format!("rollout.baton.dev/{name} restarted, in batches{instead}; `kubectl baton status {name}` follows");
-    Ok((set("/spec/restartAt", &json!(moment(now, before.first().copied()))), said))
+    Ok((vec![set("/spec/restartAt", &json!(moment(now, asked.filter(|at| at.0 <= now))))], said))
 }
 
 /// The next whole second, of which the API tells times: Pods that were made in this very one are meant, too. But later than this,
@@ -168,7 +152,7 @@ fn pause(rollout: &Rollout, paused: bool) -> Change {
         bail!("{name} is {}", if paused { "paused already" } else { "not paused" });
     }
     let said = if paused { "paused: nothing is begun, lost Pods still come back" } else { "resumed" };
-    Ok((set("/spec/paused", &json!(paused)), format!("rollout.baton.dev/{name} {said}")))
+    Ok((vec![set("/spec/paused", &json!(paused))], format!("rollout.baton.dev/{name} {said}")))
 }
 
 #[cfg(test)]

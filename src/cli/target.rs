@@ -1,5 +1,6 @@
 //! `rollout web`, `rollout/web`, `web`, `instances web`, `listenerset bots`: the object a verb is about.
 use anyhow::{Result, bail};
+use clap::Args;
 
 /// Words for the kinds, as `kubectl` knows them.
 const ROLLOUT: [&str; 4] = ["rollout", "rollouts", "bro", "rollouts.baton.dev"];
@@ -14,6 +15,21 @@ pub(super) enum Target {
     /// Of the Rollout of this name.
     Instances(String),
     ListenerSet(String),
+}
+
+/// The Rollout that a verb is about.
+#[derive(Args, Debug)]
+pub(super) struct RolloutTarget {
+    /// `[rollout] NAME`.
+    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
+    target: Vec<String>,
+}
+
+impl RolloutTarget {
+    /// Its name.
+    pub fn name(&self) -> Result<String> {
+        name_of(&self.target)
+    }
 }
 
 /// The object in these words; `rollout` may be left out.
@@ -38,7 +54,7 @@ pub(super) fn target_of(words: &[String]) -> Result<Target> {
 }
 
 /// The name of the Rollout in these words; the kind may be left out.
-pub(super) fn name_of(words: &[String]) -> Result<String> {
+fn name_of(words: &[String]) -> Result<String> {
     match target_of(words)? {
         Target::Rollout(name) => Ok(name),
         Target::Instances(name) => bail!("this is about whole Rollouts: write `rollout {name}`"),

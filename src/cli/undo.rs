@@ -6,9 +6,8 @@ use serde_json::{Value, json};
 
 use super::{
     Connection,
-    change::{change, request},
-    cluster::Cluster,
-    target::name_of,
+    change::{Editor, set},
+    target::RolloutTarget,
 };
 use crate::{
     api::{
@@ -22,9 +21,8 @@ use crate::{
 /// `kubectl baton undo web --instances 3,5-7`
 #[derive(Args, Debug)]
 pub(super) struct Undo {
-    /// `[rollout] NAME`.
-    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
-    target: Vec<String>,
+    #[command(flatten)]
+    rollout: RolloutTarget,
     /// What to run: a version, or the name of a ControllerRevision; default: the newest that was complete before, and has not
     /// failed since.
     #[arg(long, value_name = "VERSION")]
@@ -49,9 +47,8 @@ pub(super) struct Undo {
 /// `kubectl baton unpin web --instances 3`
 #[derive(Args, Debug)]
 pub(super) struct Unpin {
-    /// `[rollout] NAME`.
-    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
-    target: Vec<String>,
+    #[command(flatten)]
+    rollout: RolloutTarget,
     /// These instances, such as 3,5-7.
     #[arg(long, value_name = "NUMBERS", conflicts_with = "all", required_unless_present = "all", value_parser = instances)]
     instances: Option<Ranges>,
@@ -75,10 +72,9 @@ fn instances(text: &str) -> Result<Ranges, String> {
 
 impl Undo {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
-        let name = name_of(&self.target)?;
-        let cluster = Cluster::connect(connection).await?;
-        let request = request(&cluster, "undo", self.reason.clone()).await;
-        let said = change(&cluster, &name, |snapshot| {
+        let editor = Editor::connect(connection, &self.rollout).await?;
+        let (name, request) = (&editor.name, editor.request("undo", self.reason.clone()).await);
+        let changed = editor.change(|snapshot| {
             let word = self.to_revision.map(|number| numbered(snapshot, number)).transpose()?;
             let word = word.or(self.to.as_deref());
             let to = undo::revision(snapshot, word).map_err(|why| anyhow!("{name}: {why}"))?;
@@ -89,8 +85,7 @@ impl Undo {
                 Some(chosen) => pin(snapshot, &to, &chosen, &request),
             }
         });
-        anstream::println!("{}", Box::pin(said).await?);
-        Ok(())
+        Box::pin(changed).await
     }
 
     fn again<'a>(&self, to: &'a Revision) -> Result<Again<'a>, String> {
@@ -126,9 +121,9 @@ impl<'a> Again<'a> {
 
 impl Unpin {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
-        let name = name_of(&self.target)?;
-        let cluster = Cluster::connect(connection).await?;
-        let said = change(&cluster, &name, |snapshot| {
+        let editor = Editor::connect(connection, &self.rollout).await?;
+        let name = &editor.name;
+        let changed = editor.change(|snapshot| {
             let pins = &snapshot.rollout.spec.pins;
             let left = self.instances.as_ref().map_or_else(Vec::new, |instances| undo::unpinned(pins, instances));
             if left == *pins {
@@ -138,8 +133,7 @@ impl Unpin {
                 format!("rollout.baton.dev/{name} unpinned, these instances go to the present version in batches");
             Ok((vec![set_pins(&left)], said))
         });
-        anstream::println!("{}", Box::pin(said).await?);
-        Ok(())
+        Box::pin(changed).await
     }
 }
 
@@ -151,8 +145,8 @@ fn whole(snapshot: &Snapshot, to: &Again<'_>, request: &Request) -> Result<(Vec<
     }
     let mut patch = vec![json!({"op": "replace", "path": "/spec/template", "value": to.data["template"]})];
     let spec = &snapshot.rollout.spec;
-    patch.extend(set("/spec/version", to.data.get("version"), spec.version.is_some()));
-    patch.extend(set("/spec/package", to.data.get("package"), spec.package.is_some()));
+    patch.extend(set_or_remove("/spec/version", to.data.get("version"), spec.version.is_some()));
+    patch.extend(set_or_remove("/spec/package", to.data.get("package"), spec.package.is_some()));
     let reason = request.reason.clone().or_else(|| Some(format!("undo to {version}")));
     patch.push(json!({"op": "add", "path": "/spec/request", "value": Request { reason, ..request.clone() }}));
     Ok((patch, format!("rollout.baton.dev/{name} goes back to {version}; `kubectl baton status {name}` follows")))
@@ -182,13 +176,13 @@ fn pin(snapshot: &Snapshot, to: &Again<'_>, chosen: &Ranges, request: &Request) 
 }
 
 fn set_pins(pins: &[Pin]) -> Value {
-    json!({"op": "add", "path": "/spec/pins", "value": pins})
+    set("/spec/pins", &json!(pins))
 }
 
 /// Sets a field, or removes it where it is.
-fn set(path: &str, value: Option<&Value>, is_there: bool) -> Option<Value> {
+fn set_or_remove(path: &str, value: Option<&Value>, is_there: bool) -> Option<Value> {
     match value {
-        Some(value) => Some(json!({"op": "add", "path": path, "value": value})),
+        Some(value) => Some(set(path, value)),
         None => is_there.then(|| json!({"op": "remove", "path": path})),
     }
 }

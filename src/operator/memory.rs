@@ -1,6 +1,10 @@
 //! What the operator remembers of one object between looks: what it waits for, what it was refused, when it may try again.
 //! All of it can be lost; it is dropped with the object.
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    cell::LazyCell,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
@@ -156,9 +160,12 @@ impl ObjectMemory<RolloutMemory> {
         let is_left = |name: &String| snapshot.services.former.contains_key(name);
         self.own.recollection.services.retain(|name, _| is_named(name) || is_left(name));
         let known: BTreeSet<&str> = snapshot.revisions.iter().map(|revision| revision.name.as_str()).collect();
-        let has_yet_to_go = |uid: &str, to: &str| snapshot.pods.iter().any(|pod| pod.uid == uid && pod.revision != to);
+        // Most looks ask about no Pod, and then nobody goes through thousands of them.
+        let revision_of = LazyCell::new(|| -> BTreeMap<&str, &str> {
+            snapshot.pods.iter().map(|pod| (pod.uid.as_str(), pod.revision.as_str())).collect()
+        });
         self.own.recollection.template_checks.retain(|about, _| match about.split_once('/') {
-            Some((to, uid)) => has_yet_to_go(uid, to),
+            Some((to, uid)) => revision_of.get(uid).is_some_and(|now| *now != to),
             None => known.contains(about.as_str()),
         });
         self.own.recollection.change_refusals.retain(|_, refusal| refusal.retry_at > now);

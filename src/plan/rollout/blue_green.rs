@@ -192,13 +192,18 @@ fn serves(view: &View<'_>, revision: &str) -> bool {
 
 /// Has this Service select Pods of this revision, and notes on it that clients have been `switched`.
 fn point(service: &Service, to: &str, switched: Option<Switched>) -> Option<Change> {
-    (service.revision() != Some(to)).then(|| Change::SwitchService {
+    (service.revision() != Some(to)).then(|| select(service, Some(to.to_owned()), switched))
+}
+
+/// Has this Service select Pods of this revision, or of any.
+pub(super) fn select(service: &Service, revision: Option<String>, switched: Option<Switched>) -> Change {
+    Change::SwitchService {
         name: service.name.clone(),
         uid: service.uid.clone(),
         resource_version: service.resource_version.clone(),
-        revision: Some(to.to_owned()),
+        revision,
         switched,
-    })
+    }
 }
 
 /// What holds the switch to a set that is available.

@@ -32,14 +32,7 @@ fn kept(snapshot: &Snapshot) -> impl Iterator<Item = (&String, &ServiceSeen)> {
 
 /// Has them select Pods of any revision.
 pub(super) fn let_go(snapshot: &Snapshot) -> Vec<Change> {
-    let let_go = |service: &Service| Change::SwitchService {
-        name: service.name.clone(),
-        uid: service.uid.clone(),
-        resource_version: service.resource_version.clone(),
-        revision: None,
-        switched: None,
-    };
-    kept(snapshot).filter_map(|(_, seen)| seen.seen()).map(let_go).collect()
+    kept(snapshot).filter_map(|(_, seen)| seen.seen()).map(|service| blue_green::select(service, None, None)).collect()
 }
 
 /// Until then no Pod leaves that clients may use. Nobody is late meanwhile.

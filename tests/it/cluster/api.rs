@@ -101,11 +101,12 @@ fn where_the_agent_comes_from_is_one_of_three() {
 /// C8
 #[test]
 fn what_a_package_says_is_checked() {
-    let with = |field: &str, value: Value| {
-        let mut package = json!({"url": "https://packages.example.com/web/1.4.2.tar.gz", "mountPath": "/opt/app"});
+    let changed = |mut package: Value, field: &str, value: Value| {
         package[field] = value;
         [("/spec/package", package)]
     };
+    let archive = json!({"url": "https://packages.example.com/web/1.4.2.tar.gz", "mountPath": "/opt/app"});
+    let with = |field: &str, value: Value| changed(archive.clone(), field, value);
     let url =
         "package.url must be an http or https URL without user and password, such as https://packages.example.com/";
     let path = "package.mountPath must be an absolute path such as /opt/app";
@@ -132,11 +133,8 @@ fn what_a_package_says_is_checked() {
         &["package.secretRef.name must be the name of a Secret"],
     );
     assert_refused(&[("/spec/package", json!({"url": "https://a.b/c"}))], &["spec.package.mountPath: Required value"]);
-    let image = |field: &str, value: Value| {
-        let mut package = json!({"image": "registry.example.com/rules:1.4.2", "mountPath": "/opt/rules"});
-        package[field] = value;
-        [("/spec/package", package)]
-    };
+    let files = json!({"image": "registry.example.com/rules:1.4.2", "mountPath": "/opt/rules"});
+    let image = |field: &str, value: Value| changed(files.clone(), field, value);
     let one =
         "package must have exactly one of url (an archive that is fetched) and image (an image that the kubelet pulls)";
     assert_refused(&image("url", json!("https://a.b/c")), &[one]);
