@@ -341,7 +341,7 @@ pub enum PodReason {
     Restart,
     /// Its set is neither in use nor to be (strategy BlueGreen).
     Superseded,
-    /// The slot has a better Pod.
+    /// The slot has a better Pod; or one that is Ready, while this one is not and another slot waits for its room.
     Surplus,
     /// The Pod has finished (Failed, Succeeded, evicted) and is cleared away.
     Finished,

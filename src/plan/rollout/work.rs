@@ -7,7 +7,7 @@ use super::{
     Alarm, View, after, agents,
     attempts::Attempts,
     blue_green,
-    budget::TERMINATING_COUNTS_SECONDS,
+    budget::{TERMINATING_COUNTS_SECONDS, counts},
     failure::failure_of,
     gates,
     in_place::{self, Way},
@@ -256,14 +256,34 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     fn refill_assigned(&mut self) {
         let view = self.view;
         let missing: Vec<&Slot<'_>> = view.slots.wanted().filter(|slot| slot.live.is_empty()).collect();
-        for slot in missing {
+        for (place, slot) in missing.iter().enumerate() {
             if !slot.finished.is_empty() || self.ends_at_once(slot) {
                 continue; // cleared away first: that frees the name, and takes no grace period
             }
             let reason = self.reason_of_refill(slot);
             if !self.create(slot, reason) {
+                self.make_room(missing.len() - place);
                 break;
             }
+        }
+    }
+
+    /// Room for instances that have no Pod and that the total keeps from one, though none is about to end: then more Pods
+    /// stand beside others than may, since `maxSurge` was lowered. Of two Pods of an instance one is Ready and stays; the
+    /// one that is to take over and cannot yet costs no availability, and would keep the others waiting for ever if it is
+    /// broken.
+    fn make_room(&mut self, missing: usize) {
+        if self.creates_held.is_some() {
+            return;
+        }
+        let view = self.view;
+        let leaves = |change: &&Change| matches!(change, Change::DeletePod { .. });
+        let ending =
+            view.snapshot.pods.iter().filter(|pod| pod.deletion.is_some() && counts(view.snapshot, pod)).count()
+                + self.changes.iter().filter(leaves).count();
+        let waits = |slot: &&Slot<'_>| slot.live.iter().any(|pod| pod.is_ready()) && !slot.live[0].is_ready();
+        for slot in view.slots.wanted().filter(waits).take(missing.saturating_sub(ending)) {
+            self.changes.push(delete(slot.live[0], PodReason::Surplus));
         }
     }
 

@@ -100,6 +100,24 @@ fn a_pinned_instance_that_has_failed_is_named_by_what_waits_for_the_budget() {
     );
 }
 
+/// Found by a property: maxSurge was lowered while the Pod that is to take over crashes, and another instance was lost. Once
+/// the lost one is on its way, the Pod that makes room is made anew, in its turn.
+///
+/// R15
+#[test]
+fn a_pod_that_cannot_take_over_makes_room_for_an_instance_without_one() {
+    let spec = || json!({"strategy": {"maxSurge": 0, "maxUnavailable": 1, "failureThreshold": 2}});
+    let looks = |slots| Fixture::new(slots, 'b', spec()).opened(3).settled().looks();
+    assert!(looks("b!a a .").starts_with("-web-0-b Surplus; hold"), "{}", looks("b!a a ."));
+    assert!(!looks("b!a a a").contains("Surplus"), "nobody waits");
+    assert!(!looks("b!a a a-").contains("Surplus"), "one that ends makes room by itself");
+    let mut fixture = Fixture::new("b!a a .", 'b', spec()).opened(3).settled();
+    fixture.snapshot.rollout.spec.paused = true;
+    let mut world = World::new(fixture.snapshot, 5);
+    world.run(|_, _| ());
+    assert_eq!(revisions_run(&world), "aab", "web-2 is back");
+}
+
 /// Found by a property: a restart that becomes due because something before it is done does not overtake what was due.
 ///
 /// R20
