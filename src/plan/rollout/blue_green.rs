@@ -64,7 +64,8 @@ impl<'a> Sets<'a> {
         let status = snapshot.rollout.status.as_ref();
         let told = selected.or_else(|| status?.active_revision.as_deref().filter(exists));
         let stable = name(lineage.stable);
-        let active = told.or_else(|| most_available(snapshot, stable?)).or(stable);
+        let most_available = || (!lineage.is_first()).then(|| most_available(snapshot, stable)).flatten();
+        let active = told.or_else(most_available).or(stable);
         let before = service.and_then(|service| service.switched.as_ref()).and_then(|Switched { from, at }| {
             let until = after(*at, i64::from(delay_seconds));
             let stays = until > snapshot.now && Some(from.as_str()) != selected && exists(&from.as_str());
@@ -85,15 +86,19 @@ impl<'a> Sets<'a> {
     }
 }
 
-/// Where a Service selects none and nobody remembers: selecting this one takes least from clients. In doubt the stable one.
-fn most_available<'a>(snapshot: &'a Snapshot, stable: &str) -> Option<&'a str> {
+/// Where a Service selects none and nobody remembers: selecting this one takes least from clients. In doubt the stable one,
+/// if somebody has not deleted that.
+fn most_available<'a>(snapshot: &'a Snapshot, stable: Option<&str>) -> Option<&'a str> {
     snapshot.services.active.seen()?;
     let min_ready_seconds = snapshot.rollout.spec.min_ready_seconds;
     let mut available: BTreeMap<&str, usize> = BTreeMap::new();
     for pod in snapshot.pods.iter().filter(|pod| pod.is_available(min_ready_seconds, snapshot.now)) {
         *available.entry(&pod.revision).or_default() += 1;
     }
-    available.into_iter().max_by_key(|(revision, pods)| (*pods, *revision == stable)).map(|(revision, _)| revision)
+    available
+        .into_iter()
+        .max_by_key(|(revision, pods)| (*pods, Some(*revision) == stable))
+        .map(|(revision, _)| revision)
 }
 
 /// The kept set's revision, where a Pod that it lost comes back: what has failed since clients used it does not, nor what nobody

@@ -161,7 +161,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             let is_beside =
                 |place: usize, pod: &Pod| is_any && place > 0 && (!pod.is_ready() || self.available(slot.others[0]));
             let leaves = |(place, pod): &(usize, &&Pod)| {
-                let never_came_up = view.lineage.is_first() && !pod.is_ready();
+                let is_nobodys = view.lineage.is_first() || sets.active.is_none();
+                let never_came_up = is_nobodys && !pod.is_ready();
                 let is_over = sets.selected.is_some() && !view.slots.was_in_use(pod);
                 is_over || never_came_up || is_beside(*place, pod)
             };

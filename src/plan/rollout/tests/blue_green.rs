@@ -340,3 +340,20 @@ fn a_restart_goes_with_surge() {
     fixture.snapshot.rollout.spec.restart_at = Some(Time(at(-1)));
     assert_eq!(does(&fixture.settled()), "+web-0-a-1 Restart; +web-1-a-1 Restart");
 }
+
+/// Seed 1510000253: somebody has taken the key and deleted the stable revision, and its Pods are lost. What is left of a version
+/// that was superseded stayed for clients who may use it, and the next one waited for it to end.
+///
+/// R15
+#[test]
+fn what_is_left_of_an_abandoned_version_holds_the_next_one_no_longer_than_clients_use_it() {
+    for (slots, first) in [("c c", "Service web: c"), ("c~ c~", "-web-0-c Superseded; -web-1-c Superseded")] {
+        let mut fixture = Fixture::new(slots, 'b', spec(&json!({}))).serving(None).opened(2);
+        fixture.snapshot.revisions.retain(|revision| revision.name != "a");
+        let fixture = fixture.settled();
+        assert_eq!(does(&fixture), first, "{}", fixture.looks());
+        let mut world = World::new(fixture.snapshot, 5);
+        assert_eq!(world.run(|_, _| ()), End::Done);
+        assert_eq!((super::faults::revisions_run(&world).as_str(), selects(&world.snapshot)), ("bb", Some("b")));
+    }
+}
