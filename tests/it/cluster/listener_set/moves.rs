@@ -1,8 +1,16 @@
 //! Planned moves: nothing lost, nothing twice, never two.
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug};
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use kube::ResourceExt;
+use futures::TryStreamExt;
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{ContainerStatus, Pod},
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{ListParams, WatchEvent, WatchParams},
+};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::stage::Listeners;
@@ -62,13 +70,27 @@ fn container(pod: &Pod) -> Option<&ContainerStatus> {
     pod.status.as_ref()?.container_statuses.as_ref()?.first()
 }
 
-/// Pods that were given the second image, and whose container is of the first one.
-async fn changing(listeners: &Listeners) -> BTreeSet<String> {
+/// Was it given the second image, while its container is of the first one?
+fn is_changing(pod: &Pod) -> bool {
     let is_of = |image: Option<&str>, version| image.is_some_and(|image| image.ends_with(version));
-    let is_given = |pod: &Pod| is_of(pod.spec.as_ref().unwrap().containers[0].image.as_deref(), ":2");
-    let has_old = |pod: &Pod| is_of(container(pod).map(|status| status.image.as_str()), ":1");
-    let live = listeners.stage.live().await;
-    live.iter().filter(|pod| is_given(pod) && has_old(pod)).map(ResourceExt::name_any).collect()
+    is_of(pod.spec.as_ref().unwrap().containers[0].image.as_deref(), ":2")
+        && is_of(container(pod).map(|status| status.image.as_str()), ":1")
+}
+
+/// All that was written since, with its resourceVersion: of one API server these are comparable, whatever the kind.
+async fn history<K>(api: &Api<K>, since: &str) -> Vec<(u64, K)>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let stream = api.watch(&WatchParams::default().timeout(1), since).await.unwrap();
+    let events: Vec<_> = stream.try_collect().await.unwrap();
+    let written = |event| match event {
+        WatchEvent::Added(it) | WatchEvent::Modified(it) | WatchEvent::Deleted(it) => Some(it),
+        WatchEvent::Bookmark(_) => None,
+        WatchEvent::Error(error) => panic!("{error:?}"),
+    };
+    let version = |it: &K| it.resource_version().unwrap().parse().unwrap();
+    events.into_iter().filter_map(written).map(|it| (version(&it), it)).collect()
 }
 
 /// B4 A6 A14 X8: a Pod that is given another image has given its listeners away by then; none is lost, doubled or run twice.
@@ -83,24 +105,31 @@ async fn pods_that_are_changed_in_place_give_their_listeners_away_first() {
     let uids = |pods: Vec<Pod>| pods.iter().filter_map(ResourceExt::uid).collect::<BTreeSet<_>>();
     let before = uids(listeners.stage.live().await);
 
+    let mut holders = listeners.holders().await;
+    let since = listeners.leases().list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
     listeners.roll("2", spec).await;
-    let mut seen = BTreeSet::new();
-    let watch = async {
-        loop {
-            let (before, holders, after) =
-                (changing(&listeners).await, listeners.holders().await, changing(&listeners).await);
-            for pod in before.intersection(&after) {
-                assert!(!holders.values().any(|holder| holder == pod), "{pod}: {holders:?}");
-                seen.insert(pod.clone());
+    listeners.stage.complete(120).await;
+    let pods = history(&listeners.stage.pods(), &since).await.into_iter().map(|(at, pod)| (at, Ok(pod)));
+    let leases = history(&listeners.leases(), &since).await.into_iter().map(|(at, lease)| (at, Err(lease)));
+    let mut written: Vec<(u64, Result<Pod, Lease>)> = pods.chain(leases).collect();
+    written.sort_by_key(|(at, _)| *at);
+    let (mut changing, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    for (at, written) in written {
+        match written {
+            Ok(pod) if is_changing(&pod) => drop(changing.insert(pod.name_any())),
+            Ok(pod) => drop(changing.remove(&pod.name_any())),
+            Err(lease) => {
+                let Some(name) = Listeners::listener_of(&lease) else { continue };
+                match Listeners::holder_of(&lease) {
+                    Some(holder) => drop(holders.insert(name, holder)),
+                    None => drop(holders.remove(&name)),
+                }
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-    };
-    tokio::select! {
-        () = watch => {}
-        _ = listeners.stage.complete(120) => {}
+        assert!(!holders.values().any(|holder| changing.contains(holder)), "at {at}: {changing:?} {holders:?}");
+        seen.extend(changing.iter().cloned());
     }
-    assert!(!seen.is_empty(), "it was looked at no Pod on its way");
+    assert_eq!(seen.len(), 3, "each was on its way: {seen:?}");
     listeners.running(30, 6).await;
     let live = listeners.stage.live().await;
     assert!(live.iter().all(|pod| container(pod).unwrap().restart_count == 1), "{live:#?}");

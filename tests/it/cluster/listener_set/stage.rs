@@ -233,12 +233,19 @@ impl Listeners {
     pub async fn holders(&self) -> BTreeMap<String, String> {
         let selector = format!("{}=bots", names::LABEL_LISTENER_SET);
         let leases = self.leases().list(&ListParams::default().labels(&selector)).await.unwrap();
-        let holder = |lease: Lease| {
-            let name = lease.metadata.annotations.as_ref()?.get(names::ANNOTATION_LISTENER)?.clone();
-            let holder = lease.spec?.holder_identity?;
-            Some((name, holder.split('/').next()?.to_owned()))
-        };
-        leases.items.into_iter().filter_map(holder).collect()
+        let held = |lease: Lease| Some((Self::listener_of(&lease)?, Self::holder_of(&lease)?));
+        leases.items.into_iter().filter_map(held).collect()
+    }
+
+    /// The listener that an ownership Lease is of.
+    pub fn listener_of(lease: &Lease) -> Option<String> {
+        lease.metadata.annotations.as_ref()?.get(names::ANNOTATION_LISTENER).cloned()
+    }
+
+    /// Name of the Pod that holds it.
+    pub fn holder_of(lease: &Lease) -> Option<String> {
+        let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
+        holder.split('/').next().filter(|pod| !pod.is_empty()).map(str::to_owned)
     }
 
     /// Waits until nothing is held by this Pod.
