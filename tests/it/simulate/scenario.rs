@@ -1,5 +1,5 @@
 //! What a seed decides before anything happens: the Rollout, its users' deeds, the processes, what goes wrong.
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use baton::api::names::{AGENT_OWN, ANNOTATION_HAS_AGENT};
 use jiff::SignedDuration;
@@ -53,6 +53,8 @@ pub struct Scenario {
 pub const OPERATORS: [&str; 3] = ["a", "b", "c"];
 /// Most instances that anybody asks for.
 pub const INSTANCES_MAX: u32 = 8;
+/// Services that BlueGreen may name.
+pub const SERVICES: [&str; 2] = ["web", "web-2"];
 /// The Rollout's name and namespace.
 pub const ROLLOUT: (&str, &str) = ("shop", "web");
 
@@ -98,8 +100,10 @@ impl Scenario {
             template["spec"]["containers"][0]["image"] = json!(format!("example.local/web:{}", Behaviour::Good.tag(0)));
         }
         if extras.strategies {
-            rollout["spec"]["strategy"] = all_at_once(&mut ways_rng, &rollout["spec"]["strategy"]);
+            let batched = rollout["spec"]["strategy"].clone();
+            rollout["spec"]["strategy"] = all_at_once(&mut ways_rng, &batched, SERVICES[0]);
             deeds = with_keys_taken(&mut ways_rng, deeds);
+            deeds = with_strategies_changed(&mut ways_rng, &batched, deeds);
         }
         let mut skews = [0; 3].map(|_| skew(&mut own));
         if extras.hot_reload {
@@ -146,6 +150,21 @@ impl Scenario {
             scenario.listeners = scenario.listeners.map(listeners::plan::Plan::undisturbed);
         }
         scenario
+    }
+
+    /// The Services that the Rollout names at any time.
+    pub fn services(&self) -> BTreeSet<&str> {
+        let changed = self.deeds.iter().filter_map(|deed| match &deed.act {
+            Act::Strategy(strategy) => Some(strategy),
+            _ => None,
+        });
+        let strategies = changed.chain([&self.rollout["spec"]["strategy"]]);
+        strategies.filter_map(|strategy| strategy["blueGreen"]["activeService"].as_str()).collect()
+    }
+
+    /// Whether somebody makes the operators forget what only status remembers.
+    pub fn forgets(&self) -> bool {
+        self.deeds.iter().any(|deed| matches!(deed.act, Act::WipeStatus | Act::Recreate(..)))
     }
 
     /// How far the nodes' clock is ahead of the operator's that is furthest behind, within the first hour.
@@ -230,8 +249,8 @@ fn rollout(rng: &mut fastrand::Rng, last: Behaviour) -> Value {
     })
 }
 
-/// Recreate, or BlueGreen with a Service of the Rollout's name; what it does upon failures stays.
-fn all_at_once(rng: &mut fastrand::Rng, batched: &Value) -> Value {
+/// Recreate, or BlueGreen with this Service; what it does upon failures stays.
+fn all_at_once(rng: &mut fastrand::Rng, batched: &Value, service: &str) -> Value {
     let mut strategy = batched.clone();
     for field in ["batches", "batchSize"] {
         strategy.as_object_mut().expect("a strategy").remove(field);
@@ -241,7 +260,7 @@ fn all_at_once(rng: &mut fastrand::Rng, batched: &Value) -> Value {
         strategy["type"] = json!("BlueGreen");
         let delay = draw(rng, &[0, 2, 30]);
         let promote = draw(rng, &["Auto", "Auto", "Manual"]);
-        strategy["blueGreen"] = json!({"activeService": ROLLOUT.1, "promote": promote, "scaleDownDelaySeconds": delay});
+        strategy["blueGreen"] = json!({"activeService": service, "promote": promote, "scaleDownDelaySeconds": delay});
     }
     strategy
 }
@@ -258,6 +277,23 @@ fn give_resources(rng: &mut fastrand::Rng, rollout: &mut Value) {
     let container = &mut template["spec"]["containers"][0];
     container["resources"] = json!({"requests": {"cpu": "1"}});
     container["resizePolicy"] = json!([{"resourceName": "cpu", "restartPolicy": policy}]);
+}
+
+/// The same deeds, and in a third of the stories between them changes of strategy, or of the Service it names.
+fn with_strategies_changed(rng: &mut fastrand::Rng, batched: &Value, deeds: Vec<Deed>) -> Vec<Deed> {
+    if rng.u8(0..3) > 0 {
+        return deeds;
+    }
+    let mut all = Vec::new();
+    for (number, deed) in deeds.into_iter().enumerate() {
+        if number > 0 && rng.u8(0..3) == 0 {
+            let service = draw(rng, &SERVICES);
+            let strategy = if rng.u8(0..3) == 0 { batched.clone() } else { all_at_once(rng, batched, service) };
+            all.push(Deed { pause: pause(rng), act: Act::Strategy(strategy) });
+        }
+        all.push(deed);
+    }
+    all
 }
 
 /// The same deeds, and between them somebody who takes the key away that the Service is switched by.

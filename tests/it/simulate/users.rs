@@ -35,8 +35,10 @@ pub enum Act {
     Pin(String, Option<String>),
     /// Takes back all pins.
     Unpin,
-    /// Has the Service select Pods of any revision.
+    /// Has the Services select Pods of any revision.
     TakeKey,
+    /// Another strategy, or other Services.
+    Strategy(Value),
     /// Deletes the Rollout (in the background, its Pods first, or leaving them), and creates it again after this time.
     Recreate(Duration, u8),
     DeletePod,
@@ -102,7 +104,7 @@ impl User {
         let now = self.clock.now();
         match act {
             Act::Create => {
-                self.create_service(scenario);
+                self.create_services(scenario);
                 let created = self.actor.create(&ROLLOUTS, ROLLOUT.0, scenario.rollout.clone());
                 created.expect("a Rollout as a user writes it");
             }
@@ -121,8 +123,11 @@ impl User {
             Act::Unpin => self.edit(|rollout| rollout["spec"]["pins"] = json!([])),
             Act::TakeKey => {
                 let take = |service: &mut Value| service["spec"]["selector"] = json!({"app": ROLLOUT.1});
-                let _ = self.actor.edit(&SERVICES, ROLLOUT.0, ROLLOUT.1, take);
+                for service in scenario.services() {
+                    let _ = self.actor.edit(&SERVICES, ROLLOUT.0, service, take);
+                }
             }
+            Act::Strategy(strategy) => self.edit(|rollout| rollout["spec"]["strategy"] = strategy.clone()),
             Act::Recreate(pause, how) => self.recreate(*pause, *how).await,
             Act::DeletePod => self.touch_pod(|user, pod| {
                 let _ = user.actor.delete(&PODS, ROLLOUT.0, pod.name(), &DeleteOptions::default());
@@ -152,12 +157,12 @@ impl User {
         }
     }
 
-    /// The one that the Rollout names, if it names one.
-    fn create_service(&self, scenario: &Scenario) {
-        if scenario.rollout["spec"]["strategy"]["blueGreen"].is_object() {
+    /// Those that the Rollout names at any time.
+    fn create_services(&self, scenario: &Scenario) {
+        for name in scenario.services() {
             let ports = json!([{"port": 80}]);
             let spec = json!({"selector": {"app": ROLLOUT.1}, "ports": ports});
-            let service = json!({"metadata": {"name": ROLLOUT.1}, "spec": spec});
+            let service = json!({"metadata": {"name": name}, "spec": spec});
             self.actor.create(&SERVICES, ROLLOUT.0, service).expect("a Service as a user writes it");
         }
     }

@@ -1,6 +1,6 @@
 //! R1 and R2, judged by what an operator could have seen: its watches show a moment of the past, and what operators did since
 //! is known to them, because they wait for their own writes to come back.
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use baton::{
     api::{IntOrPercent, Rollout, rollout::StrategyType},
@@ -99,9 +99,8 @@ fn most_pods(rollout: &Rollout) -> i32 {
 
 /// Strategy Recreate: a Pod is made where no other revision is alive. The Pod just made is part of the present.
 pub fn is_alone(story: &Story, uid: &str, glass: Glass) -> Result<(), String> {
-    let is_asked = |rollout: &Rollout| rollout.spec.strategy.type_ == StrategyType::Recreate;
-    let Some(made) = story.now().pods.get(uid).filter(|_| story.rollout().is_some_and(|rollout| is_asked(rollout)))
-    else {
+    let is_asked = |rollout: &Arc<Rollout>| rollout.spec.strategy.type_ == StrategyType::Recreate;
+    let Some(made) = story.now().pods.get(uid).filter(|_| story.versions_seen(glass.age).all(is_asked)) else {
         return Ok(());
     };
     let lost: BTreeSet<&BTreeSet<String>> = story.moments_seen(glass.age).map(|moment| &*moment.lost_nodes).collect();
@@ -154,9 +153,9 @@ pub fn creation(story: &Story, glass: Glass) -> Result<(), String> {
         for lost in &lost {
             // With strategy BlueGreen those beyond replicas take no room.
             let is_beside = |pod: &Pod| {
-                story.rollout().is_some_and(|rollout| {
-                    rollout.spec.strategy.blue_green.is_some() && pod.slot >= rollout.spec.replicas
-                })
+                story
+                    .versions_seen(glass.age)
+                    .any(|rollout| rollout.spec.strategy.blue_green.is_some() && pod.slot >= rollout.spec.replicas)
             };
             let seen = moment.pods.values().filter(|pod| !is_beside(pod));
             let seen = seen.filter(|pod| counts(pod, lost, glass) && !story.strays.contains(&pod.uid));

@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use baton::{
-    api::names::{ANNOTATION_IN_PLACE, LABEL_INSTANCE},
+    api::names::{ANNOTATION_IN_PLACE, LABEL_INSTANCE, LABEL_REVISION},
     snapshot::{PodPhase, Ranges},
 };
 use serde_json::Value;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     fake_apiserver::{
         ApiServer,
-        kinds::{CONTROLLER_REVISIONS, PODS, ROLLOUTS},
+        kinds::{CONTROLLER_REVISIONS, PODS, ROLLOUTS, SERVICES},
         object::Object,
     },
     simulate::{
@@ -89,6 +89,18 @@ pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
     let actor = server.actor("judge");
     let rollout = actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1).ok_or("there is no Rollout")?;
     let replicas = rollout["spec"]["replicas"].as_i64().unwrap_or_default() as i32;
+    let named = &rollout["spec"]["strategy"]["blueGreen"]["activeService"];
+    // Which it has named before, status alone remembers.
+    let has_key =
+        |service: &&Arc<Object>| !scenario.forgets() && service["spec"]["selector"][LABEL_REVISION].is_string();
+    if let Some(left) = actor.list(&SERVICES, ROLLOUT.0).iter().filter(has_key).find(|service| *named != service.name())
+    {
+        return Err(format!(
+            "Service {}, which spec.strategy names no more: {}",
+            left.name(),
+            left["spec"]["selector"]
+        ));
+    }
     let wanted = version_of(&rollout["spec"]["template"]);
     let pin_of = |slot: i32| {
         let mut pins = rollout["spec"]["pins"].as_array().into_iter().flatten();

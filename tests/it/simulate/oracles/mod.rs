@@ -66,8 +66,8 @@ pub struct Docket {
     lost_nodes: Arc<BTreeSet<String>>,
     revisions: BTreeMap<String, Revisions>,
     holder: Option<String>,
-    /// The revision that the Service selects.
-    selected: Option<String>,
+    /// The revision that each Service selects alone, by the Service's name.
+    selected: BTreeMap<String, String>,
     /// What each process has read last of a Rollout, past its cache.
     read: BTreeMap<(String, String), Arc<Rollout>>,
     /// Processes that have read a ListenerSet since: they are about to delete a Pod that does not let go of a listener.
@@ -90,8 +90,8 @@ struct Sent {
     revision: u64,
     /// For what.
     read: Option<Read>,
-    /// What the Service selected then.
-    selected: Option<String>,
+    /// What the Services selected then.
+    selected: BTreeMap<String, String>,
 }
 
 /// What was read before a Pod is deleted.
@@ -116,7 +116,7 @@ impl Judge {
             lost_nodes: Arc::default(),
             revisions: BTreeMap::new(),
             holder: None,
-            selected: None,
+            selected: BTreeMap::new(),
             read: BTreeMap::new(),
             kill: BTreeSet::new(),
             sent: BTreeMap::new(),
@@ -232,12 +232,14 @@ impl Docket {
                 self.revisions.entry(owner).or_default().written(name, change.is_gone, is_ours);
             }
         } else if *change.kind == SERVICES {
-            self.selected = change
-                .after()
-                .and_then(|service| service["spec"]["selector"][LABEL_REVISION].as_str())
-                .map(str::to_owned);
-            if let Some(selected) = &self.selected {
-                self.revisions.values_mut().for_each(|revisions| revisions.selected(selected));
+            let name = change.object.name().to_owned();
+            let after = change.after();
+            match after.and_then(|service| service["spec"]["selector"][LABEL_REVISION].as_str()) {
+                None => drop(self.selected.remove(&name)),
+                Some(selected) => {
+                    self.revisions.values_mut().for_each(|revisions| revisions.selected(selected));
+                    self.selected.insert(name, selected.to_owned());
+                }
             }
         } else if *change.kind == NODES {
             self.node_written(commit);
@@ -376,10 +378,8 @@ impl Docket {
         let object = &commit.change.object;
         let glass = self.glass();
         let sent = self.sent.get(&commit.request);
-        // Where another operator has switched the Service meanwhile, no client can prevent what it did not know of.
-        let selected = [self.selected.as_ref(), sent.and_then(|sent| sent.selected.as_ref())];
-        let is_in_use =
-            |pod: &Pod| selected.iter().all(|selected| selected.is_none_or(|selected| pod.revision == *selected));
+        // Where another operator has switched a Service meanwhile, no client can prevent what it did not know of.
+        let selected: Vec<_> = [Some(&self.selected), sent.map(|sent| &sent.selected)].into_iter().flatten().collect();
         let sent = sent.and_then(|sent| Some((sent.read.as_ref()?, sent.revision)));
         let Some(story) = self.stories.get_mut(owner) else { return };
         let verdict = match sent {
@@ -392,7 +392,13 @@ impl Docket {
             }
             Some((Read::Rollout(read), until)) => {
                 let knows = |ended: &Ended| ended.by == commit.who || ended.revision <= until;
-                bounds::deletion(story, object.uid(), read, knows, is_in_use, glass).map_err(|how| ("R1", how))
+                let is_in_use = |pod: &Pod| selected.iter().all(|selected| is_in_use(pod, read, selected));
+                match left_behind(object, read, &selected) {
+                    Some(how) => Err(("B3", how)),
+                    None => {
+                        bounds::deletion(story, object.uid(), read, knows, is_in_use, glass).map_err(|how| ("R1", how))
+                    }
+                }
             }
         };
         let ended = Ended { by: commit.who.clone(), revision: commit.change.revision };
@@ -419,7 +425,7 @@ impl Docket {
             ("R2", bounds::creation(story, glass)),
             ("B1", bounds::is_alone(story, object.uid(), glass)),
             ("R4", revisions::is_assigned(story, object, &known, glass)),
-            ("R9", revisions::is_alone(story, object)),
+            ("R9", revisions::is_alone(story, object, glass)),
             ("R17", story.is_wanted(glass)),
         ];
         for (property, verdict) in verdicts {
@@ -440,6 +446,32 @@ impl Docket {
     fn accuse(&self, property: &str, how: impl std::fmt::Display) {
         self.trace.break_promise(property, how);
     }
+}
+
+/// Clients of a Service that a Rollout names get its Pods of this revision, or of any; those of one that it has named, and that
+/// selects a revision alone, only these.
+fn is_in_use(pod: &Pod, rollout: &Rollout, selected: &BTreeMap<String, String>) -> bool {
+    let named = rollout.spec.strategy.blue_green.as_ref().map(|settings| &settings.active_service);
+    let of_named = named.map(|named| selected.get(named));
+    of_named.is_none_or(|selected| selected.is_none_or(|selected| *selected == pod.revision))
+        || selected.values().any(|selected| *selected == pod.revision)
+}
+
+/// B3: no Pod is ended that serves clients of a Service which the Rollout names no more, and which selects no others.
+fn left_behind(object: &Object, rollout: &Rollout, selected: &[&BTreeMap<String, String>]) -> Option<String> {
+    let pod = pod(object).filter(Pod::is_ready)?;
+    let named = rollout.spec.strategy.blue_green.as_ref().map(|settings| &settings.active_service);
+    let known = rollout.status.as_ref().map(|status| &status.services[..]).unwrap_or_default();
+    let (now, rest) = selected.split_first()?;
+    let is_left = |(name, revision): &(&String, &String)| {
+        let is_former = Some(*name) != named && known.contains(name);
+        is_former && **revision == pod.revision && rest.iter().all(|then| then.get(*name) == Some(revision))
+    };
+    let (service, _) = now.iter().find(is_left)?;
+    Some(format!(
+        "{} is ended, while Service {service}, which spec.strategy names no more, selects its version alone",
+        pod.name
+    ))
 }
 
 /// Processes of operators are called `a.1`.

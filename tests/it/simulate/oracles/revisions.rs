@@ -72,6 +72,10 @@ pub fn is_assigned(story: &Story, object: &Object, revisions: &Revisions, glass:
             let may_be_invalid = revisions.is_invalid(pin, glass);
             return is_meant(pin, &pod.revision, image) || (may_be_invalid && others.into_iter().any(is_of));
         }
+        // Until a Service says otherwise, clients are taken to use it: its set is kept whole.
+        if rollout.spec.strategy.blue_green.is_some() && is_of(status.current_revision.as_deref()) {
+            return true;
+        }
         let assigned = assigned(&rollout.spec, status, pod.slot);
         let is_deleted = assigned.is_some_and(|assigned| revisions.is_missing(assigned, glass));
         is_of(assigned) || (is_deleted && is_of(status.effective_revision.as_deref()))
@@ -119,12 +123,12 @@ fn assigned<'a>(spec: &RolloutSpec, status: &'a RolloutStatus, slot: i32) -> Opt
 }
 
 /// R9: beside its predecessor a Pod is alone in its slot.
-pub fn is_alone(story: &Story, object: &Object) -> Result<(), String> {
+pub fn is_alone(story: &Story, object: &Object, glass: Glass) -> Result<(), String> {
     let Some(pod) = super::story::pod(object) else { return Ok(()) };
     let is_counted = |other: &&std::sync::Arc<Pod>| other.is_live() && !story.strays.contains(&other.uid);
     let live = story.now().pods.values().filter(|other| other.slot == pod.slot).filter(is_counted).count();
     // With strategy BlueGreen beside the Pod of another set, too.
-    let is_blue_green = story.rollout().is_some_and(|rollout| rollout.spec.strategy.blue_green.is_some());
+    let is_blue_green = story.versions_seen(glass.age).any(|rollout| rollout.spec.strategy.blue_green.is_some());
     if live <= 2 + usize::from(is_blue_green) {
         Ok(())
     } else {
