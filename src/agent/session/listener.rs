@@ -57,6 +57,8 @@ pub struct Listener {
     pub checkpoint_at: Boottime,
     /// Calls about its Lease.
     pub calls: Calls,
+    /// Since when there has been nothing of it here.
+    pub idle_since: Option<Boottime>,
 }
 
 /// Writes of one Lease: one at a time.
@@ -175,6 +177,7 @@ impl Listener {
             stopped: None,
             checkpoint_at: Boottime::default(),
             calls: Calls::default(),
+            idle_since: None,
         }
     }
 
@@ -211,6 +214,11 @@ impl Listener {
     /// There is something of it here: it names this boot, or it has not ended.
     pub fn counts(&self, me: &Holder) -> bool {
         self.runs() || self.is_mine(me)
+    }
+
+    /// There is nothing of it here, and nothing on its way.
+    pub fn is_idle(&self, me: &Holder) -> bool {
+        !self.is_mine(me) && self.unit.runs == Runs::Nothing && !self.is_preparing && !self.calls.is_busy
     }
 
     /// What it would resume from is to be written down now and then.
