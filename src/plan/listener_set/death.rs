@@ -69,7 +69,10 @@ pub struct Process<'a> {
 pub fn proof(holder: &Holder, watched: &Watched, process: Option<Process<'_>>) -> Option<Proof> {
     let Some(session) = watched.session.as_ref().filter(|session| !is_another(session, holder)) else {
         // The same to this boot as none at all. Its heir renews it, so that it is not silent.
-        return (watched.claimed_for >= watched.duration).then_some(Proof::SessionMissing);
+        // Another Pod's is that of another however often it is claimed; its container may crash again and again.
+        let is_another_pods = watched.session.as_ref().is_some_and(|session| session.pod_uid != holder.uid);
+        let missed_for = if is_another_pods { watched.of_pod_for } else { watched.claimed_for };
+        return (missed_for >= watched.duration).then_some(Proof::SessionMissing);
     };
     if session.claim == Claim::Fenced(holder.clone()) {
         return Some(Proof::Fenced);
@@ -150,8 +153,13 @@ mod tests {
         heir.pod_uid = "uid-heir".into();
         assert_eq!(say(&holder("a", 1), &watched(Some(heir.clone()), 14), &[]), None);
         assert_eq!(say(&holder("a", 1), &watched(Some(heir.clone()), 15), &[]), Some(Proof::SessionMissing));
-        let renewed = Watched { silent_for: Duration::ZERO, ..watched(Some(heir), 15) };
+        let renewed = Watched { silent_for: Duration::ZERO, ..watched(Some(heir.clone()), 15) };
         assert_eq!(say(&holder("a", 1), &renewed, &[]), Some(Proof::SessionMissing), "the heir is not silent");
+        let claimed = |of_pod| Watched { of_pod_for: Duration::from_secs(of_pod), ..watched(Some(heir.clone()), 1) };
+        assert_eq!(
+            [14, 15].map(|of_pod| say(&holder("a", 1), &claimed(of_pod), &[])),
+            [None, Some(Proof::SessionMissing)]
+        );
     }
 
     /// The model found that what it had held was nobody's to take, ever: boots count from 1 again.

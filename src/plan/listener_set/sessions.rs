@@ -103,7 +103,9 @@ fn wake_for(view: &View<'_>, watched: &Watched, alarm: &mut Alarm) {
     for threshold in [times.stop, watched.duration] {
         alarm.is_ahead(now.saturating_add(threshold).saturating_sub(watched.silent_for));
     }
-    alarm.is_ahead(now.saturating_add(watched.duration).saturating_sub(watched.claimed_for));
+    for missed_for in [watched.claimed_for, watched.of_pod_for] {
+        alarm.is_ahead(now.saturating_add(watched.duration).saturating_sub(missed_for));
+    }
 }
 
 /// Most nodes fell silent, without an explanation. A node is silent when no agent on it can still run anything; that is

@@ -245,6 +245,7 @@ impl World {
                 session,
                 silent_for: Duration::from_secs(now - watch.silent_since),
                 claimed_for: Duration::from_secs(now - watch.claimed_since),
+                of_pod_for: Duration::from_secs(now - watch.claimed_since),
                 duration: watch.durations.into_iter().max().unwrap(),
             };
             let entry = sessions.entry(name.clone()).or_insert_with(|| missing(&name));
@@ -409,6 +410,7 @@ fn missing(pod: &str) -> SessionSeen {
             session: None,
             silent_for: Duration::ZERO,
             claimed_for: Duration::ZERO,
+            of_pod_for: Duration::ZERO,
             duration: Duration::from_secs(15),
         },
         profile: None,
