@@ -7,6 +7,7 @@ use std::{
 use super::{
     alarm::Alarm,
     change::SetChange,
+    death,
     memory::SetRecollection,
     session::{self, Fence},
     session_times, vanished,
@@ -119,8 +120,9 @@ fn most_are_silent(view: &View<'_>) -> bool {
     let mut nodes: BTreeMap<&str, Node> = BTreeMap::new();
     for seat in &view.seats {
         let (Some(session), Some(pod), Some(boot)) = (seat.session, seat.pod, seat.boot) else { continue };
-        if view.death(boot).is_some() {
-            continue; // it says nothing because it has ended: a release that crashes everywhere is no silence of nodes
+        // It says nothing because it has ended: a release that crashes everywhere is no silence of nodes.
+        if view.death(boot).is_some() || death::seems_ended(&session.watched, seat.process()) {
+            continue;
         }
         let name = pod.node.as_deref().unwrap_or(seat.name);
         let renews_within = session_times(session.watched.duration).renew + Duration::from_secs(1);

@@ -205,6 +205,13 @@ impl World {
         }];
     }
 
+    /// Its container was started again, and has ended before its agent claimed the session. The kubelet tells of that one alone.
+    pub fn crash_again(&mut self, name: &str) {
+        let now = Some(time(self.now));
+        let Some(pod) = self.pods.get_mut(name) else { return };
+        pod.seen.ends.agent.iter_mut().for_each(|end| (end.started_at, end.finished_at) = (now, now));
+    }
+
     fn version(&mut self) -> String {
         self.versions += 1;
         self.versions.to_string()
