@@ -410,7 +410,10 @@ fn an_emergency_release_takes_a_listener_from_its_holder() {
         if force {
             let planned = world.dry_look();
             assert!(
-                planned.changes.iter().any(|change| matches!(change, SetChange::Assign { from: Origin::Force(_), .. })),
+                planned
+                    .changes
+                    .iter()
+                    .any(|change| matches!(change, SetChange::Assign { from: Origin::Force(..), .. })),
                 "{planned:?}"
             );
             continue;
