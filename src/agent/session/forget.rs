@@ -50,7 +50,9 @@ impl Forgetting {
             let is_told = !self.told.is_empty() && versions.iter().all(|version| !is_older(&self.told, version));
             let is_over = listener.idle_since.is_some_and(|since| now >= since.after(REMEMBERED)) && is_told;
             if is_over {
-                versions.iter().for_each(|version| advance(&mut self.forgotten, version));
+                for version in versions {
+                    advance(&mut self.forgotten, version);
+                }
             }
             !is_over
         });

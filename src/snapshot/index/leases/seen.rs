@@ -123,8 +123,8 @@ fn claim_of(lease: Option<&SessionLease>) -> Option<impl PartialEq> {
 }
 
 /// The Pod that it is of; None: it does not exist.
-fn pod_of(lease: Option<&SessionLease>) -> Option<Option<&str>> {
-    Some(lease?.session.as_ref().map(|session| session.pod_uid.as_str()))
+fn pod_of(lease: Option<&SessionLease>) -> Option<impl PartialEq> {
+    Some(lease?.session.as_ref().map(|session| session.pod_uid.clone()))
 }
 
 /// What of it concerns every ListenerSet that its Pod serves.
