@@ -85,6 +85,8 @@ pub const ANNOTATION_FROM: &str = "baton.dev/from";
 pub const ANNOTATION_STATE: &str = "baton.dev/state";
 /// Annotation on ownership Leases: when the last owner's listener had stopped, by that Pod's clock (RFC 3339).
 pub const ANNOTATION_STOPPED_AT: &str = "baton.dev/stopped-at";
+/// Annotation on ownership Leases: `spec.release[].at` of the request by which it was last taken by force (RFC 3339).
+pub const ANNOTATION_FORCED_AT: &str = "baton.dev/forced-at";
 /// Annotation on ownership Leases: name of the listener; as in the Lease's own name, where a reader need not cut it out.
 pub const ANNOTATION_LISTENER: &str = "baton.dev/listener";
 /// Annotation on ownership Leases: the listener's settings ([`crate::snapshot::listener::Settings`]), JSON.

@@ -217,12 +217,12 @@ async fn all_that_names_a_holder_is_written_together() {
     assert_eq!(call.body["spec"], json!({"holderIdentity": null, "leaseTransitions": 6, "acquireTime": null}));
     // Who stopped it, and when, counts where it was to run all the time and its owner has let go of it.
     let stopped_at = json!({"baton.dev/stopped-at": null, "baton.dev/revision": null});
-    let taken =
-        json!({"baton.dev/from": "dead/uid-dead/1-r", "baton.dev/stopped-at": null, "baton.dev/revision": null});
+    let taken = json!({"baton.dev/from": "dead/uid-dead/1-r", "baton.dev/stopped-at": null, "baton.dev/revision": null,
+        "baton.dev/forced-at": "1970-01-01T00:00:00Z"});
     for (from, expected) in [
         (Origin::Nobody, json!({"baton.dev/revision": null})),
         (Origin::Rest, stopped_at),
-        (Origin::Force(holder("dead")), taken),
+        (Origin::Force(holder("dead"), jiff::Timestamp::UNIX_EPOCH), taken),
     ] {
         let call = request(assign(from.clone(), Some(holder("p")))).await;
         assert_eq!(call.body["metadata"]["annotations"], expected, "{from:?}");

@@ -130,8 +130,11 @@ pub(super) async fn assign(
     let mut patch = holding(target, write);
     extend(&mut patch["metadata"], metadata(version));
     let annotations = &mut patch["metadata"]["annotations"];
-    if let Origin::Dead(holder, _) | Origin::Force(holder) = from {
+    if let Origin::Dead(holder, _) | Origin::Force(holder, _) = from {
         annotations[names::ANNOTATION_FROM] = json!(holder.to_string());
+    }
+    if let Origin::Force(_, asked_at) = from {
+        annotations[names::ANNOTATION_FORCED_AT] = json!(asked_at.to_string());
     }
     if *from != Origin::Nobody {
         // Nobody has handed over; what stands there is of a move long ago.

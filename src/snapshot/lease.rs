@@ -211,6 +211,8 @@ pub struct Watched {
     pub silent_for: Duration,
     /// How long it has been claimed, or fenced, or free as it is now, or has not existed: at least `silent_for`.
     pub claimed_for: Duration,
+    /// How long it has been that of its Pod, whichever boot has claimed it, or has not existed: at least `claimed_for`.
+    pub of_pod_for: Duration,
     /// The longest lease duration of the last two versions seen: a shorter one may not have reached the agent yet.
     pub duration: Duration,
 }

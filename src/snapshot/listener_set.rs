@@ -132,6 +132,8 @@ pub struct OwnershipSeen {
     pub settings: String,
     /// acquireTime: when it was last given to somebody.
     pub acquired_at: Option<Timestamp>,
+    /// Which request of `spec.release` has last taken it by force.
+    pub forced_at: Option<Timestamp>,
     /// The owner before.
     pub from: Option<String>,
     /// That one is of another Pod, had stopped it, and gave it on: it was not taken from the dead.

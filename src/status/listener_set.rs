@@ -240,6 +240,7 @@ fn degraded(snapshot: &SetSnapshot, plan: &SetPlan) -> Option<Statement> {
         no_agent(snapshot),
         too_many_for_fast(snapshot),
         grace_too_short(snapshot),
+        release_of_none(snapshot),
     ]
     .into_iter()
     .flatten()
@@ -325,6 +326,17 @@ fn grace_too_short(snapshot: &SetSnapshot) -> Option<(&'static str, String)> {
         grace(first)
     );
     Some(("GraceTooShort", message))
+}
+
+/// `spec.release` of what is no listener of the set.
+fn release_of_none(snapshot: &SetSnapshot) -> Option<(&'static str, String)> {
+    let listeners = snapshot.listeners.as_ref().ok()?;
+    let is_none = |name: &&str| !listeners.iter().any(|wanted| wanted.name == *name);
+    let asked = snapshot.set.spec.release.iter().map(|release| release.listener.as_str());
+    let unknown: Vec<&str> = asked.filter(is_none).collect();
+    let others = if unknown.len() > 1 { format!(" (and {} more)", unknown.len() - 1) } else { String::new() };
+    let first = unknown.first()?;
+    Some(("UnknownListener", format!("spec.release names {first}{others}, which is no listener of this set: ignored")))
 }
 
 /// What the kubelet and the agent take beside the listeners.
@@ -414,8 +426,16 @@ fn degraded_by(before: &ListenerSetStatus, after: &ListenerSetStatus) -> Option<
     if condition(before, ConditionType::Degraded).is_some_and(|was| was.reason == now.reason) {
         return None;
     }
-    let reason = ["ListenerFailed", "MostNodesSilent", "NameTaken", "NoAgent", "TooManyPodsForFast", "GraceTooShort"];
-    let reason = reason.into_iter().find(|known| *known == now.reason)?;
+    const REASONS: [&str; 7] = [
+        "ListenerFailed",
+        "MostNodesSilent",
+        "NameTaken",
+        "NoAgent",
+        "TooManyPodsForFast",
+        "GraceTooShort",
+        "UnknownListener",
+    ];
+    let reason = REASONS.into_iter().find(|known| *known == now.reason)?;
     Some(warning(reason, "Assign", &now.message))
 }
 

@@ -117,6 +117,23 @@ fn a_grace_period_that_is_too_short_is_said_with_the_right_one() {
     assert_eq!(condition(&leaving, ConditionType::Degraded), None, "nobody can change it for them any more");
 }
 
+/// A13
+#[test]
+fn a_release_of_what_is_no_listener_is_named() {
+    let mut world = World::of(2, 2);
+    let (fine, _) = seconds_of(&mut world, 20);
+    assert_eq!(condition(&fine, ConditionType::Degraded), None);
+    let at = Time(crate::plan::listener_set::tests::world::time(0));
+    let release =
+        |name: &str| crate::api::listener_set::Release { listener: name.into(), at: at.clone(), force: false };
+    world.set.spec.release = ["listener-0", "listener-7", "bot"].map(release).into();
+    let (last, told) = seconds_of(&mut world, 5);
+    let degraded = condition(&last, ConditionType::Degraded).unwrap();
+    let message = "spec.release names listener-7 (and 1 more), which is no listener of this set: ignored";
+    assert_eq!((degraded.reason.as_str(), degraded.message.as_str()), ("UnknownListener", message));
+    assert_eq!((ready(&last).0, told), ("Complete", vec!["UnknownListener"]));
+}
+
 /// A12: a listener that fails is named, with since when.
 #[test]
 fn what_fails_comes_first() {

@@ -4,7 +4,8 @@
 //! act there): so the guard starts this program once more, which sets it and then becomes the command.
 use std::{
     ffi::OsString,
-    io,
+    fs,
+    io::{self, Write},
     os::unix::process::{CommandExt, parent_id},
     process::{Command, ExitCode},
 };
@@ -18,6 +19,9 @@ use nix::sys::{
 /// What a shell says where a command cannot be found, or not be run.
 const NOT_FOUND: u8 = 127;
 const NOT_RUNNABLE: u8 = 126;
+
+/// Where the child writes its lines.
+const EVENTS: &str = "/proc/self/fd/3";
 
 /// Arguments of the hidden subcommand.
 #[derive(clap::Args, Debug)]
@@ -42,6 +46,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     set_no_new_privs().context("cannot give up gaining rights")?;
     SigSet::empty().thread_set_mask()?; // the guard's is inherited, and has everything in it
     let error = Command::new(&args.command[0]).args(&args.command[1..]).exec();
-    eprintln!("{}: {error}", args.command[0].display());
-    Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUNNABLE }))
+    let why = format!("{}: {error}", args.command[0].display());
+    eprintln!("{why}");
+    let is_missing = error.kind() == io::ErrorKind::NotFound;
+    complain(if is_missing { "CommandNotFound" } else { "CannotExecute" }, &why);
+    Ok(ExitCode::from(if is_missing { NOT_FOUND } else { NOT_RUNNABLE }))
+}
+
+/// Says as the child why it ends: its exit code alone could be the command's own. Nobody can be told where that fails.
+fn complain(reason: &str, why: &str) {
+    let line = serde_json::json!({"failed": format!("{reason}: {why}")});
+    if let Ok(mut events) = fs::File::options().write(true).open(EVENTS) {
+        let _ = writeln!(events, "{line}");
+    }
 }

@@ -57,6 +57,8 @@ pub struct Listener {
     pub checkpoint_at: Boottime,
     /// Calls about its Lease.
     pub calls: Calls,
+    /// Since when there has been nothing of it here.
+    pub idle_since: Option<Boottime>,
 }
 
 /// Writes of one Lease: one at a time.
@@ -175,6 +177,7 @@ impl Listener {
             stopped: None,
             checkpoint_at: Boottime::default(),
             calls: Calls::default(),
+            idle_since: None,
         }
     }
 
@@ -211,6 +214,11 @@ impl Listener {
     /// There is something of it here: it names this boot, or it has not ended.
     pub fn counts(&self, me: &Holder) -> bool {
         self.runs() || self.is_mine(me)
+    }
+
+    /// There is nothing of it here, and nothing on its way.
+    pub fn is_idle(&self, me: &Holder) -> bool {
+        !self.is_mine(me) && self.unit.runs == Runs::Nothing && !self.is_preparing && !self.calls.is_busy
     }
 
     /// What it would resume from is to be written down now and then.
@@ -304,12 +312,18 @@ impl Listener {
     }
 
     /// What a successor of the epoch that the Lease shows is to know: where to resume, and when this one had stopped. Of
-    /// an epoch that never ran here, what its Lease says still holds.
+    /// an epoch that never ran here, what its Lease says still holds. What has failed here did not stop for the successor:
+    /// there is no gap to count, and that it goes on to another Pod is no progress.
     pub fn legacy(&self) -> (Option<&str>, Stopped) {
         let epoch = self.lease.ownership.epoch;
         let state = self.resume.as_ref().filter(|(of, _)| *of == epoch);
         let stopped = self.stopped.filter(|(of, _)| *of == epoch);
-        (state.map(|(_, json)| json.as_str()), stopped.map_or(Stopped::Never, |(_, at)| Stopped::At(at)))
+        let stopped = match stopped {
+            Some(_) if self.trouble.is_some() => Stopped::Forget,
+            Some((_, at)) => Stopped::At(at),
+            None => Stopped::Never,
+        };
+        (state.map(|(_, json)| json.as_str()), stopped)
     }
 
     /// By when it must say that it works; None where that is not waited for: it has said so, or has been told to stop.

@@ -28,6 +28,7 @@ pub mod api;
 pub mod boot;
 mod bounded;
 pub mod drain;
+mod forget;
 pub mod hands;
 pub mod leases;
 pub mod listener;

@@ -17,6 +17,7 @@ pub use super::drain::Notice;
 use super::{
     api::{CallError, Leases},
     drain::Drain,
+    forget::Forgetting,
     hands::{Call, Done, Hands, Invitation, Moment, Options, Sight, earliest},
     leases::ListenerLease,
     listener::Listener,
@@ -70,6 +71,7 @@ pub struct Sources {
 pub struct Units<R> {
     hands: Hands<R>,
     listeners: BTreeMap<Id, Listener>,
+    forgetting: Forgetting,
     /// How many were seen for the first time.
     number: u64,
     /// What will come, by ListenerSet and listener, and how far we know of it.
@@ -96,6 +98,7 @@ impl<R: Runner> Units<R> {
         Self {
             hands: Hands::new(me, options, clocks, leases, runner),
             listeners: BTreeMap::new(),
+            forgetting: Forgetting::default(),
             number: 0,
             invitations: BTreeMap::new(),
             told: Told::default(),
@@ -181,6 +184,7 @@ impl<R: Runner> Units<R> {
         let mut wake = earliest(Some(now.after(TURN)), leaves_at.filter(|at| *at > now));
         wake = earliest(wake, self.read_invitations(now));
         self.hands.starts = STARTS_MAX;
+        self.forget(now);
         let blocked = self.blocked();
         for (id, listener) in &mut self.listeners {
             // Each with a time of its own: starting the ones before has taken some.
@@ -190,6 +194,16 @@ impl<R: Runner> Units<R> {
         }
         self.report(&blocked, leaves, now);
         wake.unwrap_or(now)
+    }
+
+    /// Lets go of what there has long been nothing of.
+    fn forget(&mut self, now: Boottime) {
+        let invitations = &self.invitations;
+        let is_to_come = |lease: &ListenerLease| invitations.contains_key(&(lease.set.clone(), lease.listener.clone()));
+        if self.forgetting.forget(&mut self.listeners, &self.hands.me, is_to_come, now) {
+            let sets: BTreeSet<&String> = self.listeners.values().map(|listener| &listener.lease.set_uid).collect();
+            self.hands.gaps.retain(|uid, _| sets.contains(uid));
+        }
     }
 
     /// Listeners that wait for another Lease of their name. Of those of one name all but one are gone, so that no two of
@@ -253,8 +267,12 @@ impl<R: Runner> Units<R> {
     /// What the watch tells of the Leases that name us.
     fn saw(&mut self, event: Event<Lease>) {
         match event {
-            Event::Applied(lease) => self.see(&lease),
+            Event::Applied(lease) => {
+                self.see(&lease);
+                self.forgetting.told(lease.metadata.resource_version.as_deref().unwrap_or_default());
+            }
             Event::Deleted(lease) => {
+                self.forgetting.told(lease.metadata.resource_version.as_deref().unwrap_or_default());
                 let uid = lease.metadata.uid.unwrap_or_default();
                 if let Some(listener) = self.listeners.get_mut(&uid) {
                     listener.vanish(&lease.metadata.resource_version.unwrap_or_default());
@@ -271,8 +289,9 @@ impl<R: Runner> Units<R> {
                 for lease in &objects {
                     self.see(lease);
                 }
+                self.forgetting.told(&resource_version);
             }
-            Event::Progressed(_) => {}
+            Event::Progressed(resource_version) => self.forgetting.told(&resource_version),
         }
     }
 
@@ -299,7 +318,7 @@ impl<R: Runner> Units<R> {
         let me = &self.hands.me;
         if let Some(listener) = self.listeners.get_mut(&seen.ownership.uid) {
             listener.see(seen, me);
-        } else {
+        } else if !self.forgetting.is_past(&seen, me) {
             self.number += 1;
             self.listeners.insert(seen.ownership.uid.clone(), Listener::new(seen, self.number));
         }
@@ -469,3 +488,7 @@ impl<R: Runner> Units<R> {
         self.health.send_replace(health);
     }
 }
+
+#[cfg(test)]
+#[path = "units_tests.rs"]
+mod tests;

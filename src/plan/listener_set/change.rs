@@ -1,6 +1,8 @@
 //! The words of a ListenerSet's planner.
 use std::{collections::BTreeMap, time::Duration};
 
+use jiff::Timestamp;
+
 use super::{death::Proof, ownership::Write, session::Fence};
 use crate::{
     api::session::SessionProfile,
@@ -192,8 +194,8 @@ pub enum Origin {
     Rest,
     /// Its owner is dead, by this proof.
     Dead(Holder, Proof),
-    /// Its owner may be alive: `spec.release` asks for it by force.
-    Force(Holder),
+    /// Its owner may be alive: `spec.release` asks for it by force, at this time.
+    Force(Holder, Timestamp),
 }
 
 impl SetChange {

@@ -3,7 +3,7 @@
 //!
 //! What proves nothing: a session that names another boot of lower number, that the Pod object is gone, that its phase is
 //! Failed. In doubt one waits for D.
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     plan::lease::covers,
@@ -69,7 +69,10 @@ pub struct Process<'a> {
 pub fn proof(holder: &Holder, watched: &Watched, process: Option<Process<'_>>) -> Option<Proof> {
     let Some(session) = watched.session.as_ref().filter(|session| !is_another(session, holder)) else {
         // The same to this boot as none at all. Its heir renews it, so that it is not silent.
-        return (watched.claimed_for >= watched.duration).then_some(Proof::SessionMissing);
+        // Another Pod's is that of another however often it is claimed; its container may crash again and again.
+        let is_another_pods = watched.session.as_ref().is_some_and(|session| session.pod_uid != holder.uid);
+        let missed_for = if is_another_pods { watched.of_pod_for } else { watched.claimed_for };
+        return (missed_for >= watched.duration).then_some(Proof::SessionMissing);
     };
     if session.claim == Claim::Fenced(holder.clone()) {
         return Some(Proof::Fenced);
@@ -94,6 +97,14 @@ fn is_another(session: &Session, holder: &Holder) -> bool {
         Claim::Foreign => false,
     };
     session.pod_uid != holder.uid || starts_anew
+}
+
+/// A container of its agent has ended since the session was claimed, or in that second. No proof: kubelets tell whole seconds,
+/// and of the last end alone, which may be that of a container that has not come to claim anything.
+pub fn seems_ended(watched: &Watched, process: Option<Process<'_>>) -> bool {
+    let claimed = watched.session.as_ref().and_then(|session| session.acquired_at);
+    let ended_at = process.into_iter().flat_map(|process| process.agent).filter_map(|end| end.finished_at).max();
+    claimed.zip(ended_at).is_some_and(|(claimed, ended_at)| claimed < ended_at + SignedDuration::from_secs(1))
 }
 
 /// The agent that claimed the session has ended, and so has every other that ran when it did: an application that has been
@@ -150,8 +161,13 @@ mod tests {
         heir.pod_uid = "uid-heir".into();
         assert_eq!(say(&holder("a", 1), &watched(Some(heir.clone()), 14), &[]), None);
         assert_eq!(say(&holder("a", 1), &watched(Some(heir.clone()), 15), &[]), Some(Proof::SessionMissing));
-        let renewed = Watched { silent_for: Duration::ZERO, ..watched(Some(heir), 15) };
+        let renewed = Watched { silent_for: Duration::ZERO, ..watched(Some(heir.clone()), 15) };
         assert_eq!(say(&holder("a", 1), &renewed, &[]), Some(Proof::SessionMissing), "the heir is not silent");
+        let claimed = |of_pod| Watched { of_pod_for: Duration::from_secs(of_pod), ..watched(Some(heir.clone()), 1) };
+        assert_eq!(
+            [14, 15].map(|of_pod| say(&holder("a", 1), &claimed(of_pod), &[])),
+            [None, Some(Proof::SessionMissing)]
+        );
     }
 
     /// The model found that what it had held was nobody's to take, ever: boots count from 1 again.

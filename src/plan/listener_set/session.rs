@@ -154,7 +154,8 @@ pub(crate) mod fixture {
 
     pub fn watched(session: Option<Session>, silent: u64) -> Watched {
         let silent_for = Duration::from_secs(silent);
-        Watched { session, silent_for, claimed_for: silent_for, duration: Duration::from_secs(15) }
+        let (claimed_for, of_pod_for) = (silent_for, silent_for);
+        Watched { session, silent_for, claimed_for, of_pod_for, duration: Duration::from_secs(15) }
     }
 
     /// A container that ran from the one second to the other.

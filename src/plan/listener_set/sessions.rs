@@ -7,6 +7,7 @@ use std::{
 use super::{
     alarm::Alarm,
     change::SetChange,
+    death,
     memory::SetRecollection,
     session::{self, Fence},
     session_times, vanished,
@@ -103,7 +104,9 @@ fn wake_for(view: &View<'_>, watched: &Watched, alarm: &mut Alarm) {
     for threshold in [times.stop, watched.duration] {
         alarm.is_ahead(now.saturating_add(threshold).saturating_sub(watched.silent_for));
     }
-    alarm.is_ahead(now.saturating_add(watched.duration).saturating_sub(watched.claimed_for));
+    for missed_for in [watched.claimed_for, watched.of_pod_for] {
+        alarm.is_ahead(now.saturating_add(watched.duration).saturating_sub(missed_for));
+    }
 }
 
 /// Most nodes fell silent, without an explanation. A node is silent when no agent on it can still run anything; that is
@@ -117,8 +120,9 @@ fn most_are_silent(view: &View<'_>) -> bool {
     let mut nodes: BTreeMap<&str, Node> = BTreeMap::new();
     for seat in &view.seats {
         let (Some(session), Some(pod), Some(boot)) = (seat.session, seat.pod, seat.boot) else { continue };
-        if view.death(boot).is_some() {
-            continue; // it says nothing because it has ended: a release that crashes everywhere is no silence of nodes
+        // It says nothing because it has ended: a release that crashes everywhere is no silence of nodes.
+        if view.death(boot).is_some() || death::seems_ended(&session.watched, seat.process()) {
+            continue;
         }
         let name = pod.node.as_deref().unwrap_or(seat.name);
         let renews_within = session_times(session.watched.duration).renew + Duration::from_secs(1);

@@ -190,11 +190,11 @@ impl<'v, 'a> Work<'v, 'a> {
     fn seize(&mut self, index: usize, (holder, at): (&Holder, usize), goal: Option<usize>) {
         let item = &self.view.items[index];
         let spec = &self.view.snapshot.set.spec;
-        let asked = spec.release.iter().any(|release| release.force && release.listener == item.name);
+        let asked = spec.release.iter().find(|release| release.force && release.listener == item.name);
         let is_due = self.memory.requests.get(item.name).is_some_and(|(_, epoch)| *epoch == item.epoch());
         let to = goal.filter(|goal| *goal != at).and_then(|goal| self.view.seats[goal].boot);
-        if let (true, true, Some(to), Some(seen)) = (asked, is_due, to, item.seen) {
-            self.assign(item, ownership::seize(&seen.ownership, to), Origin::Force(holder.clone()));
+        if let (Some(asked), true, Some(to), Some(seen)) = (asked, is_due, to, item.seen) {
+            self.assign(item, ownership::seize(&seen.ownership, to), Origin::Force(holder.clone(), asked.at.0));
             self.notes[index]
                 .say("Forced", "taken by spec.release without waiting for its holder's end: it may run twice");
         }

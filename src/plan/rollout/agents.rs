@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::failure::Failure;
+use super::{View, failure::Failure};
 use crate::{
     plan::change::{Change, Hold, HoldReason},
-    snapshot::{AgentSeen, Agents, Pod, SessionState, Snapshot},
+    snapshot::{AgentSeen, Agents, Pod, Ranges, SessionState, Snapshot},
 };
 
 /// Failed starts in a row of one listener at which its instance counts as failed: its next Pod would fail as well, and each
@@ -34,10 +34,16 @@ pub(super) fn is_heir(snapshot: &Snapshot, pod: &Pod) -> bool {
 const AHEAD_MAX: SignedDuration = SignedDuration::from_secs(60);
 
 /// When any Pod was last handed a listener. Listeners move one by one, and at the pace of a start budget thousands of them take
-/// hours: each that arrives is progress.
-pub(super) fn handed_over_at(snapshot: &Snapshot) -> Option<Timestamp> {
-    let now = snapshot.now;
-    let gained = snapshot.agents.seen().filter_map(|(_, agent)| agent.last_gained);
+/// hours: each that arrives is progress. Not on an instance that has failed in this run: a listener that no Pod can run is handed
+/// round among them for ever.
+pub(super) fn handed_over_at(view: &View<'_>) -> Option<Timestamp> {
+    let (snapshot, now) = (view.snapshot, view.now());
+    let failed = view.memory.failed.as_ref().filter(|failed| failed.run == view.memory.run);
+    let failed = failed.map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
+    let pods = snapshot.pods.iter().filter(|pod| failed.0.contains(&pod.slot));
+    let failed: BTreeSet<&str> = pods.map(|pod| pod.name.as_str()).collect();
+    let gained =
+        snapshot.agents.seen().filter(|(pod, _)| !failed.contains(pod.as_str())).filter_map(|(_, a)| a.last_gained);
     gained.filter(|at| at.duration_since(now) <= AHEAD_MAX).map(|at| at.min(now)).max()
 }
 

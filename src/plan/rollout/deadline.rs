@@ -22,7 +22,7 @@ pub(super) fn run_clock(view: &View<'_>) -> Option<BatchStatus> {
         batch.deadline_from = None;
     } else if batch.completed_at.is_some() || batch.deadline_from.is_none() {
         batch.deadline_from = Some(seconds(view.now()));
-    } else if let (Some(from), Some(at)) = (&batch.deadline_from, agents::handed_over_at(view.snapshot))
+    } else if let (Some(from), Some(at)) = (&batch.deadline_from, agents::handed_over_at(view))
         && at >= after(from.0, seconds_allowed(view) / 2)
     {
         // An operator that has yet to hear of listeners goes by this. Not each time: a write tells everybody.
@@ -62,7 +62,7 @@ fn deadline(view: &View<'_>) -> Option<Timestamp> {
         .flat_map(|slot| at_effective(view, slot))
         .filter(|pod| pod.in_transit(view.now()).is_none())
         .filter_map(|pod| pod.available_at(min_ready_seconds).filter(|at| *at <= view.now()))
-        .chain(agents::handed_over_at(view.snapshot))
+        .chain(agents::handed_over_at(view))
         .chain(told)
         .max();
     Some(after(progress.map_or(from, |at| at.max(from)), seconds_allowed(view)))

@@ -133,6 +133,27 @@ fn the_profile_that_is_asked_for_counts() {
     assert_eq!(watched(&index, "a", 4).2, 90);
 }
 
+/// L4: a Pod of the same name whose container crashes again and again must not keep what the one before it held.
+#[test]
+fn no_claim_of_a_namesake_begins_the_wait_for_the_one_before_anew() {
+    let mut index = index();
+    index.on_lease(&None, applied(session("a", 10, 1, 1, 15)), at(1));
+    let mut heir = |boot: u32, second: u32| {
+        let mut lease = session("a", 20 + boot, boot, second, 15);
+        lease["metadata"]["uid"] = json!("uid-heir");
+        lease["metadata"]["ownerReferences"][0]["uid"] = json!("uid-heir");
+        lease["spec"]["holderIdentity"] = json!((boot > 0).then(|| format!("a/uid-heir/{boot}-r")));
+        index.on_lease(&None, applied(lease), at(second.into()));
+        let watched = look(&index, second.into()).sessions["a"].watched.clone();
+        (watched.of_pod_for.as_secs(), watched.claimed_for.as_secs(), watched.duration.as_secs())
+    };
+    assert_eq!([heir(0, 4), heir(1, 8), heir(2, 14), heir(3, 19)], [(0, 0, 15), (4, 0, 15), (10, 0, 15), (15, 0, 15)]);
+    index.on_lease(&None, applied(ownership("a", 40, Some("a"))), at(20));
+    let gone: Event<LeaseView> = Event::Deleted(decode(session("a", 41, 3, 19, 15)));
+    index.on_lease(&None, gone, at(21));
+    assert_eq!(look(&index, 25).sessions["a"].watched.of_pod_for.as_secs(), 4, "then it is missing");
+}
+
 /// The set before served another Rollout, or other Pods, and what it ran may not have stopped.
 #[test]
 fn a_pod_of_others_that_holds_something_of_an_earlier_set_is_seen() {

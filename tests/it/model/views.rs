@@ -40,6 +40,7 @@ impl Views {
             session,
             silent_for: ticks(silent),
             claimed_for: ticks(settled),
+            of_pod_for: ticks(settled),
             duration: ticks(wait),
         };
         let mut seen = Vec::new();

@@ -7,7 +7,7 @@ use super::world::{World, time};
 use crate::{
     api::{bounds::FAST_PODS_MAX, session::SessionProfile},
     plan::listener_set::{
-        change::{SetChange, Stage},
+        change::{Origin, SetChange, Stage},
         unit::Runs,
     },
     snapshot::{
@@ -51,6 +51,29 @@ fn a_lease_that_is_deleted_while_it_is_held_is_made_again_once_its_holder_has_st
         assert_eq!(world.running().len(), 4);
         assert!(world.epochs["listener-0"] > epoch, "L2");
         assert!(world.memory.vanished.is_empty());
+    }
+}
+
+/// A13: the next operator knows by the Lease what was done, also where the node's clock is behind that has it now, and has
+/// written when it was started again.
+#[test]
+fn what_was_taken_by_force_is_not_taken_again_by_the_next_operator() {
+    for (forced_at, expected) in [(None, 1), (Some(0), 1), (Some(1_000), 0)] {
+        let mut world = World::of(4, 2);
+        world.settle();
+        let before = world.running()["listener-0"].clone();
+        let (_, heir) = world.pods.iter().find(|(name, _)| **name != before).unwrap();
+        let heir = heir.agent.as_ref().unwrap().me.clone();
+        let at = crate::api::Time(time(1_000));
+        world.set.spec.release =
+            vec![crate::api::listener_set::Release { listener: "listener-0".into(), at, force: true }];
+        let lease = world.leases.get_mut("listener-0").unwrap();
+        (lease.ownership.holder, lease.acquired_at) = (Some(heir), Some(time(940)));
+        lease.forced_at = forced_at.map(time);
+        world.restart_operator();
+        let planned = world.dry_look().changes;
+        let forced = |change: &&SetChange| matches!(change, SetChange::Assign { from: Origin::Force(..), .. });
+        assert_eq!(planned.iter().filter(forced).count(), expected, "{forced_at:?}");
     }
 }
 

@@ -3,6 +3,7 @@ use serde_json::json;
 
 use super::fixture::{Fixture, at, say};
 use crate::{
+    api::status::Failed,
     plan::{revision, rollout::plan},
     snapshot::{AgentSeen, Agents, SessionState},
 };
@@ -116,6 +117,25 @@ fn a_hand_over_that_gets_on_is_not_late() {
     assert_eq!(plan(&world.snapshot).memory.batch.unwrap().deadline_from.unwrap().0, at(0), "a write now and then");
     // The clock of a node that is an hour ahead, or a little.
     assert_eq!((failed(surge(2), Some(4_600)), failed(surge(2), Some(1_003))), (late, None));
+}
+
+/// A listener that no new Pod can run is handed round among those that have failed with it: others are late all the same.
+#[test]
+fn a_listener_that_is_handed_round_puts_off_no_deadline() {
+    let strategy = json!({"maxSurge": 1, "maxUnavailable": 0, "batchSize": 3, "failureThreshold": 3});
+    let failed = |slots: &str| {
+        let world = Fixture::new("b b b~", 'b', json!({"strategy": strategy})).opened(3);
+        let mut world = world.holding(&[("web-0-b", 2, 1), ("web-1-b", 2, 2), ("web-2-b", 0, 0)]);
+        world.snapshot.now = at(1_000);
+        world.agent("web-0-b").last_gained = Some(at(990));
+        let status = world.snapshot.rollout.status.as_mut().unwrap();
+        let (run, revision, reason) = (status.run.unwrap(), "b".into(), "ListenerFailed".into());
+        status.failed = Some(Failed { run, revision, reason, slots: slots.into(), ..Failed::default() });
+        let failed = plan(&world.snapshot).memory.failed.unwrap();
+        (failed.slots, failed.at.is_some())
+    };
+    assert_eq!(failed("1"), ("1".to_owned(), false), "web-0 has not failed: it gets on");
+    assert_eq!(failed("0-1"), ("0-2".to_owned(), true));
 }
 
 /// A15: what leaves says what it still has, and when it has nothing any more. What stays costs no write.

@@ -361,6 +361,7 @@ impl Leases {
             session: seen.lease.as_ref().and_then(|lease| lease.session.clone()),
             silent_for: now.saturating_sub(seen.changed_at),
             claimed_for: now.saturating_sub(seen.claimed_at),
+            of_pod_for: now.saturating_sub(seen.of_pod_since),
             duration: seen.duration(now),
         };
         let lease = seen.lease.as_ref();

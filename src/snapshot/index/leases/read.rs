@@ -90,6 +90,7 @@ impl Owned {
             ownership,
             settings: annotation(names::ANNOTATION_CONFIG).unwrap_or_default(),
             acquired_at: lease.spec.as_ref().and_then(|spec| spec.acquire_time.as_ref()).map(|time| time.0),
+            forced_at: annotation(names::ANNOTATION_FORCED_AT).and_then(|at| at.parse().ok()),
             is_handed_over: is_other && annotation(names::ANNOTATION_STOPPED_AT).is_some(),
             from,
         };

@@ -13,6 +13,8 @@ pub(super) struct Seen {
     pub changed_at: Duration,
     /// When its claim, or whether it exists, last changed.
     pub claimed_at: Duration,
+    /// When its Pod, or whether it exists, last changed.
+    pub of_pod_since: Duration,
     /// The longest lease duration from the sign of life before the last one until the last one.
     duration_before: Duration,
     /// The same since the last one.
@@ -41,7 +43,15 @@ impl Seen {
     pub fn new(lease: Option<SessionLease>, now: Duration) -> Self {
         let duration_since = duration_of(lease.as_ref());
         let (duration_before, duration_of_earlier) = (Duration::ZERO, Duration::ZERO);
-        Self { lease, changed_at: now, claimed_at: now, duration_before, duration_since, duration_of_earlier }
+        Self {
+            lease,
+            changed_at: now,
+            claimed_at: now,
+            of_pod_since: now,
+            duration_before,
+            duration_since,
+            duration_of_earlier,
+        }
     }
 
     /// What it is once `lease` has been seen after it.
@@ -59,6 +69,7 @@ impl Seen {
         Self {
             changed_at: if lives { now } else { self.changed_at },
             claimed_at: if claimed { now } else { self.claimed_at },
+            of_pod_since: if pod_of(before) == pod_of(after) { self.of_pod_since } else { now },
             duration_before,
             duration_since,
             duration_of_earlier: if claimed { self.duration(now) } else { self.duration_of_earlier },
@@ -109,6 +120,11 @@ fn claim_of(lease: Option<&SessionLease>) -> Option<impl PartialEq> {
     let lease = lease?;
     let session = lease.session.as_ref();
     Some((lease.uid.clone(), session.map(|session| (session.pod_uid.clone(), session.claim.clone()))))
+}
+
+/// The Pod that it is of; None: it does not exist.
+fn pod_of(lease: Option<&SessionLease>) -> Option<impl PartialEq> {
+    Some(lease?.session.as_ref().map(|session| session.pod_uid.clone()))
 }
 
 /// What of it concerns every ListenerSet that its Pod serves.

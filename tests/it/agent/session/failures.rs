@@ -86,6 +86,21 @@ fn a_command_that_cannot_be_run_and_settings_that_cannot_be_read_are_told() {
     let failed = until("its failure", || unit(&stage, "one").filter(|unit| unit.state == UnitState::Failed));
     assert_eq!(failed.reason, "SettingsUnreadable");
     drop(agent);
+    let mistakes = [
+        ("no-such-bot", "CommandNotFound", "no-such-bot: No such file or directory (os error 2)"),
+        ("/etc/passwd", "CannotExecute", "/etc/passwd: Permission denied (os error 13)"),
+    ];
+    for (command, reason, message) in mistakes {
+        for args in [&[][..], &["--warm"]] {
+            let stage = Stage::new();
+            let agent = stage.start("exec", "a", args, &["--", command]);
+            stage.session("a", "Default");
+            stage.listener("one", Some(&stage.identity("a")), &json!({}));
+            let failed = until("its failure", || unit(&stage, "one").filter(|unit| unit.state == UnitState::Failed));
+            assert_eq!((failed.reason.as_str(), failed.message.as_str()), (reason, message), "{args:?}");
+            drop(agent);
+        }
+    }
 }
 
 /// What the application would resume from survives the agent.

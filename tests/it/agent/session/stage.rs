@@ -187,7 +187,8 @@ impl Stage {
         self.start("serve", pod, args, &[])
     }
 
-    fn start(&self, verb: &str, pod: &str, args: &[&str], tail: &[&str]) -> Agent {
+    /// Starts the agent of a Pod with these arguments, before and after its own.
+    pub fn start(&self, verb: &str, pod: &str, args: &[&str], tail: &[&str]) -> Agent {
         let folder = self.folder.path().join(pod);
         fs::create_dir_all(&folder).unwrap();
         let kubeconfig = folder.join("kubeconfig");

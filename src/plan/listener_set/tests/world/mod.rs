@@ -205,6 +205,13 @@ impl World {
         }];
     }
 
+    /// Its container was started again, and has ended before its agent claimed the session. The kubelet tells of that one alone.
+    pub fn crash_again(&mut self, name: &str) {
+        let now = Some(time(self.now));
+        let Some(pod) = self.pods.get_mut(name) else { return };
+        pod.seen.ends.agent.iter_mut().for_each(|end| (end.started_at, end.finished_at) = (now, now));
+    }
+
     fn version(&mut self) -> String {
         self.versions += 1;
         self.versions.to_string()
@@ -245,6 +252,7 @@ impl World {
                 session,
                 silent_for: Duration::from_secs(now - watch.silent_since),
                 claimed_for: Duration::from_secs(now - watch.claimed_since),
+                of_pod_for: Duration::from_secs(now - watch.claimed_since),
                 duration: watch.durations.into_iter().max().unwrap(),
             };
             let entry = sessions.entry(name.clone()).or_insert_with(|| missing(&name));
@@ -409,6 +417,7 @@ fn missing(pod: &str) -> SessionSeen {
             session: None,
             silent_for: Duration::ZERO,
             claimed_for: Duration::ZERO,
+            of_pod_for: Duration::ZERO,
             duration: Duration::from_secs(15),
         },
         profile: None,

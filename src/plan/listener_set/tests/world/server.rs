@@ -69,6 +69,7 @@ impl World {
                     },
                     settings: serde_json::to_string(settings).unwrap(),
                     acquired_at: Some(time(self.now)),
+                    forced_at: None,
                     from: None,
                     is_handed_over: false,
                     named: Named::Fully,
