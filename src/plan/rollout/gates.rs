@@ -25,6 +25,8 @@ const BACK: &[Gate] = &[paused_revert, template_refused];
 const TEMPLATE: &[Gate] = &[spec_invalid, template_refused, template_unchecked];
 const RENEW: &[Gate] = &[paused];
 const FORWARD: &[Gate] = &[spec_invalid, template_refused, template_unchecked, not_in_place, failed, paused];
+/// One that stays at the update revision, where only what failed leaves it.
+const STAY: &[Gate] = &[spec_invalid, template_refused, template_unchecked, paused];
 /// The next batch: what holds a change within the opened ones, and what is about batches.
 const OPEN: &[Gate] = &[
     spec_invalid,
@@ -53,6 +55,13 @@ pub(super) fn stop_clock(view: &View<'_>) -> bool {
 /// Holds a change towards the update revision.
 pub(super) fn forward(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
     first(FORWARD, view, alarm)
+}
+
+/// Holds another Pod of the update revision for one that does not get its resources where it is. Where only what fails goes
+/// back, that others have failed does not: whoever has not stays at this version, and is to have what belongs to it.
+pub(super) fn stay(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    let goes_on = view.spec().strategy.on_failure == OnFailure::RollbackFailed;
+    first(if goes_on { STAY } else { FORWARD }, view, alarm)
 }
 
 /// Holds the next batch.

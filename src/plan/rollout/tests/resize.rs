@@ -114,6 +114,28 @@ fn what_fails_before_it_has_them_is_replaced() {
     assert_eq!(world.snapshot.rollout.status.as_ref().unwrap().failed, None);
 }
 
+/// Where only what fails goes back, nothing moves forward after that; but who stays at the version gets what belongs to it.
+#[test]
+fn what_stays_at_a_version_that_others_have_left_is_given_another_pod() {
+    let strategy = json!({"maxUnavailable": 1, "maxSurge": 1, "onFailure": "RollbackFailed"});
+    let mut world = resized("a a", 'b', json!({"strategy": strategy, "progressDeadlineSeconds": 7_200}), "NotRequired");
+    let before = uids(&world.snapshot);
+    until_due(&mut world);
+    world.snapshot.pods_mut().nth(1).unwrap().resize = None;
+    told(&mut world, 0, "Deferred");
+    crash(&mut world, 1);
+    live(&mut world, 50);
+    let run = |world: &World| (revisions_run(world), uids(&world.snapshot)[0] == before[0]);
+    assert_eq!(run(&world), ("ba".to_owned(), true));
+    let mut paused = World::new(world.snapshot.clone(), 1);
+    paused.snapshot.rollout.spec.paused = true;
+    live(&mut paused, 60);
+    assert_eq!(run(&paused), ("ba".to_owned(), true), "a person holds it");
+    live(&mut world, 60);
+    assert_eq!(run(&world), ("ba".to_owned(), false));
+    assert!(world.snapshot.pods.iter().all(|pod| pod.resize.is_none() && pod.is_ready()));
+}
+
 /// What is refused again and again, or taken back by somebody, is given up for good: one that is given up for as long as a
 /// refusal is remembered would be wanted again while another takes its place.
 #[test]
