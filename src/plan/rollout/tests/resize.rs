@@ -197,6 +197,35 @@ fn an_answer_that_could_not_be_had_is_about_one_pod() {
     assert_eq!((revisions_run(&world).as_str(), uids(&world.snapshot)), ("bb", before));
 }
 
+/// Nobody is late for want of an answer: the version has not been tried. Who is given it afterwards has all the time there is.
+#[test]
+fn what_the_api_server_does_not_answer_fails_no_version() {
+    let spec = json!({"strategy": {"maxUnavailable": 1}, "progressDeadlineSeconds": 60});
+    let mut world = resized("a a", 'b', spec, "RestartContainer");
+    let before = uids(&world.snapshot);
+    let keys: Vec<String> = before.iter().map(|uid| ChangeRefusal::key_of("b", uid)).collect();
+    let mut stops = 0;
+    let deadline_from = |world: &World| world.snapshot.rollout.status.clone().unwrap().batch.unwrap().deadline_from;
+    next(&mut world);
+    for second in 0..60 {
+        let recheck_at = at(second * 10 + 10);
+        let unknown = TemplateCheck::Unknown { message: "etcd".into(), recheck_at };
+        world.snapshot.template_checks.extend(keys.iter().map(|key| (key.clone(), unknown.clone())));
+        let ran = deadline_from(&world).is_some();
+        next(&mut world);
+        stops += i32::from(ran && deadline_from(&world).is_none());
+        world.snapshot.now = recheck_at;
+        assert!(say(&next(&mut world)).starts_with("check web-0-a for b"), "{}", say(&next(&mut world)));
+    }
+    assert_eq!((stops, revisions_run(&world).as_str()), (1, "aa"), "and status is not written again and again");
+    // It is forgotten where nobody asks any more.
+    world.snapshot.rollout.spec.strategy.update = UpdateMethod::Replace;
+    world.broken = vec!["b".into()];
+    live(&mut world, 300);
+    let failed = world.snapshot.rollout.status.as_ref().unwrap().failed.clone();
+    assert_eq!(failed.unwrap().reason, "ProgressDeadlineExceeded");
+}
+
 /// Until its container has started anew it stays out of service, and what then counts as a restart is not that one.
 #[test]
 fn what_starts_anew_is_out_of_service_until_it_has_them() {
