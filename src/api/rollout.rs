@@ -207,6 +207,13 @@ pub struct Strategy {
     pub failure_threshold: i32,
 }
 
+impl Rollout {
+    /// What a person types to steer it: `kubectl baton approve web`.
+    pub fn command(&self, verb: &str) -> String {
+        format!("kubectl baton {verb} {}", self.metadata.name.as_deref().unwrap_or_default())
+    }
+}
+
 impl Default for Strategy {
     fn default() -> Self {
         Self {

@@ -11,6 +11,7 @@ use super::{
     cluster::{Cluster, Ours},
     draw::{self, Options},
     follow::{Follow, Seen},
+    hints,
     screen::Screen,
     target::{Target, target_of},
 };
@@ -59,6 +60,8 @@ trait Shown {
     /// One line for a log.
     fn line(&self) -> String;
     fn at(&self) -> Timestamp;
+    /// Where to look while no operator has seen it.
+    fn unseen(&self) -> Option<String>;
 }
 
 impl Shown for Snapshot {
@@ -74,6 +77,13 @@ impl Shown for Snapshot {
 
     fn at(&self) -> Timestamp {
         self.now
+    }
+
+    fn unseen(&self) -> Option<String> {
+        hints::unseen(
+            &self.rollout.metadata,
+            self.rollout.status.as_ref().and_then(|status| status.observed_generation),
+        )
     }
 }
 
@@ -95,6 +105,10 @@ impl Shown for SetSnapshot {
 
     fn at(&self) -> Timestamp {
         self.now
+    }
+
+    fn unseen(&self) -> Option<String> {
+        hints::unseen(&self.set.metadata, self.set.status.as_ref().and_then(|status| status.observed_generation))
     }
 }
 
@@ -175,6 +189,9 @@ fn print(shown: &impl Shown, wide: bool) {
     let options = Options { wide, width: Screen::new().width(), now: Timestamp::now() };
     for line in shown.lines(options, false) {
         anstream::println!("{line}");
+    }
+    if let Some(hint) = shown.unseen() {
+        anstream::eprintln!("{hint}");
     }
 }
 

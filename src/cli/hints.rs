@@ -1,6 +1,10 @@
 //! Errors that say what to do next.
 use anyhow::{Error, anyhow};
-use kube::{Api, api::ListParams, core::Status};
+use kube::{
+    Api,
+    api::{ListParams, ObjectMeta},
+    core::Status,
+};
 
 use super::cluster::{Cluster, Ours, in_time};
 
@@ -13,6 +17,17 @@ const OFFERED_MAX: usize = 3;
 #[allow(clippy::needless_pass_by_value)] // for map_err
 pub(super) fn no_config(error: impl std::error::Error) -> Error {
     anyhow!("{error}; set KUBECONFIG or --kubeconfig, `kubectl config get-contexts` lists the contexts")
+}
+
+/// Where to look while no operator has taken note of this object as it is now.
+pub(super) fn unseen(metadata: &ObjectMeta, seen: Option<i64>) -> Option<String> {
+    let generation = metadata.generation.filter(|generation| seen.is_none_or(|seen| seen < *generation))?;
+    let name = |name: &Option<String>| name.clone().unwrap_or_default();
+    Some(format!(
+        "no operator has seen generation {generation} of {} yet: `kubectl get deployments -A -l app.kubernetes.io/name=baton` tells whether one runs; it must serve namespace {}",
+        name(&metadata.name),
+        name(&metadata.namespace)
+    ))
 }
 
 /// What the API server's refusal means for somebody who asked for the object `name`, or for what belongs to it.

@@ -8,6 +8,7 @@ use super::{
     Connection,
     cluster::Cluster,
     follow::{Follow, Seen},
+    hints,
     target::RolloutTarget,
 };
 use crate::{
@@ -17,6 +18,9 @@ use crate::{
         rollout::state,
     },
 };
+
+/// An operator that runs has seen the spec by then.
+const UNSEEN_AFTER: Duration = Duration::from_secs(5);
 
 /// `kubectl baton status web --timeout 5m`
 #[derive(Args, Debug)]
@@ -67,12 +71,23 @@ impl Status {
 struct Teller {
     said: Vec<String>,
     waits_for: Option<String>,
+    /// Where to look while no operator has seen it; and what was said of that.
+    unseen: Option<String>,
+    hinted: Option<String>,
 }
 
 impl Teller {
     async fn wait(&mut self, mut follow: Follow, name: &str) -> Result<()> {
         loop {
-            match follow.next().await? {
+            let seen = match tokio::time::timeout(UNSEEN_AFTER, follow.next()).await {
+                Ok(seen) => seen?,
+                Err(_) if !follow.is_complete() => continue,
+                Err(_) => {
+                    self.hint();
+                    follow.now()? // what was dropped may have known more
+                }
+            };
+            match seen {
                 Seen::Now(snapshot) => {
                     if self.tell(&snapshot.rollout)? {
                         return Ok(());
@@ -84,10 +99,19 @@ impl Teller {
         }
     }
 
+    /// Says so once.
+    fn hint(&mut self) {
+        if let Some(hint) = self.unseen.as_ref().filter(|hint| self.hinted.as_ref() != Some(hint)) {
+            anstream::eprintln!("{hint}");
+        }
+        self.hinted.clone_from(&self.unseen);
+    }
+
     /// True when it is done; an error when it will not be.
     fn tell(&mut self, rollout: &Rollout) -> Result<bool> {
         let status = rollout.status.clone().unwrap_or_default();
         self.waits_for = Some(state(&status, rollout.metadata.generation).2);
+        self.unseen = hints::unseen(&rollout.metadata, status.observed_generation);
         let (lines, done) = match progress(rollout) {
             Progress::Going(line, waits) => ([Some(line), waits].into_iter().flatten().collect(), false),
             Progress::Done(line) => (vec![line], true),

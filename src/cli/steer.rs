@@ -90,7 +90,7 @@ fn approve(rollout: &Rollout, to_end: bool) -> Change {
         bail!("{name}: no run is on ({reason}), there is nothing to approve");
     };
     // A second word for what was approved a moment ago must not pass the pause after it.
-    let waits = message.contains("set spec.approve") || (reason == "Paused" && !rollout.spec.paused);
+    let waits = reason == "AwaitingApproval" || (reason == "Paused" && !rollout.spec.paused);
     if !waits && !to_end {
         bail!("{name} does not wait for approval ({reason}: {message}); --to-end approves what is to come");
     }
@@ -195,6 +195,19 @@ mod tests {
         assert_eq!(said(approve(&still, true)), "web: no run is on (Complete), there is nothing to approve");
         waiting.metadata.generation = Some(2);
         assert!(said(approve(&waiting, false)).contains("yet to see the present spec"));
+    }
+
+    /// What nobody runs by now has shown nothing: that waits for a person's word too, and status says so in a word.
+    #[test]
+    fn a_batch_that_was_pinned_away_is_approved() {
+        let mut pinned = Fixture::new("a a a", 'b', json!({"strategy": {"batchSize": 1}})).opened(1);
+        pinned.snapshot.rollout.spec.pins =
+            serde_json::from_value(json!([{"instances": "0", "revision": "a"}])).unwrap();
+        let pinned = shown(pinned.settled());
+        let (_, reason, message) = state(pinned.status.as_ref().unwrap(), pinned.metadata.generation);
+        assert_eq!(reason, "AwaitingApproval", "{message}");
+        assert!(message.ends_with("kubectl baton approve web, or set spec.approve to {run: 1, batch: 1}"), "{message}");
+        assert_eq!(said(approve(&pinned, false)), r#""/spec/approve" {"batch":1,"run":1}"#);
     }
 
     #[test]

@@ -59,7 +59,9 @@ impl Resize {
         };
         if let Some(told) = condition("PodResizePending").or_else(|| condition("PodResizeInProgress")) {
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
-            let since = wire::since(told);
+            // One that names this specification is about no request of before, by whosever clock.
+            let earliest = told.observed_generation.map(|_| due.at);
+            let since = wire::since(told).max(earliest);
             return Some(Self::Awaited { reason: text(&told.reason), message: text(&told.message), since });
         }
         let has = |(name, amounts): (&String, &Amounts)| {
@@ -232,6 +234,9 @@ mod tests {
         earlier["conditions"][0]["observedGeneration"] = Value::Null;
         earlier["conditions"][0]["lastTransitionTime"] = json!("2026-01-01T09:59:00Z");
         assert_eq!(fails_at(earlier).as_deref(), Some("2026-01-01T10:01:00Z"), "it may be about another request");
+        let mut behind = pending("Infeasible");
+        behind["conditions"][0]["lastTransitionTime"] = json!("2026-01-01T09:59:00Z");
+        assert_eq!(fails_at(behind).as_deref(), Some("2026-01-01T10:00:00Z"), "it names this very specification");
         assert_eq!(fails_at(pending("Deferred")).as_deref(), Some("2026-01-01T10:06:00Z"));
         assert_eq!(fails_at(told(2, "1", None)).as_deref(), Some("2026-01-01T10:01:00Z"), "by the time of the note");
         assert_eq!(fails_at(told(1, "1", None)), None, "its kubelet has not seen it");

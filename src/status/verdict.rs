@@ -27,9 +27,6 @@ use crate::{
     snapshot::{Pod, Ranges, RefusalReason, TemplateCheck, template::refusal},
 };
 
-/// What a person can do about a revision that failed for good.
-const TRY_AGAIN: &str = "change the spec, or set spec.retryAt to try it again";
-
 /// kstatus' states of an object that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -69,6 +66,16 @@ const RULES: &[fn(&Look<'_>) -> Option<Verdict>] = &[
 /// Total: work is going on when no rule says otherwise.
 pub(super) fn of(look: &Look<'_>) -> Verdict {
     RULES.iter().find_map(|rule| rule(look)).unwrap_or_else(|| in_progress(way(look), waits_for(look)))
+}
+
+/// What a person can do about a revision that failed for good.
+fn try_again(look: &Look<'_>) -> String {
+    format!("change the spec, or {} (spec.retryAt) to try it again", look.snapshot.rollout.command("retry"))
+}
+
+/// What takes all instances back from it.
+fn abort(look: &Look<'_>) -> String {
+    format!("{} (spec.abort: {{run: {}}})", look.snapshot.rollout.command("abort"), look.memory().run)
 }
 
 fn current(reason: &'static str, message: String) -> Verdict {
@@ -136,8 +143,8 @@ fn given_up(look: &Look<'_>) -> Option<Verdict> {
     if !look.is_run_settled() {
         return Some(in_progress("RollingBack", format!("{}; {cause}", waits_for(look))));
     }
-    let runs = runs(look);
-    Some(failed(if is_aborted(look) { "Aborted" } else { "RolledBack" }, format!("{cause}; {runs}: {TRY_AGAIN}")))
+    let (runs, remedy) = (runs(look), try_again(look));
+    Some(failed(if is_aborted(look) { "Aborted" } else { "RolledBack" }, format!("{cause}; {runs}: {remedy}")))
 }
 
 pub(super) fn is_aborted(look: &Look<'_>) -> bool {
@@ -165,10 +172,10 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
     if look.is_back() || Some(&failure.revision) != memory.update.as_ref() {
         return None;
     }
-    let cause = cause(look);
+    let (cause, try_again) = (cause(look), try_again(look));
     if memory.stable.is_none() {
         let why = "there is no earlier revision to go back to";
-        return Some(failed("FirstRevisionFailed", format!("{cause}: {why}; {TRY_AGAIN}")));
+        return Some(failed("FirstRevisionFailed", format!("{cause}: {why}; {try_again}")));
     }
     let on_failure = look.spec().strategy.on_failure;
     let rolls_back = on_failure == OnFailure::Rollback;
@@ -177,7 +184,7 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
     {
         let gone = memory.stable.as_deref().unwrap_or_default();
         let why = format!("cannot go back: ControllerRevision {gone} was deleted");
-        return Some(failed("RollbackStuck", format!("{cause}; {why}: {TRY_AGAIN}")));
+        return Some(failed("RollbackStuck", format!("{cause}; {why}: {try_again}")));
     }
     if on_failure == OnFailure::RollbackFailed && !is_aborted(look) {
         return Some(partly_rolled_back(look, failure, &cause));
@@ -187,10 +194,9 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
     }
     let deadline = failure.reason == "ProgressDeadlineExceeded";
     let reason = if deadline { "ProgressDeadlineExceeded" } else { "FailureThreshold" };
-    let remedy = format!(
-        "nothing moves forward: change the spec, set spec.retryAt to try again, or spec.abort to {{run: {}}} to go back",
-        memory.run
-    );
+    let (retry, abort) = (look.snapshot.rollout.command("retry"), abort(look));
+    let remedy =
+        format!("nothing moves forward: change the spec, {retry} (spec.retryAt) to try again, or {abort} to go back");
     Some(failed(reason, format!("{cause}; {remedy}")))
 }
 
@@ -200,7 +206,8 @@ fn partly_rolled_back(look: &Look<'_>, failure: &Failed, cause: &str) -> Verdict
     let to = look.version_in_words(look.memory().stable.as_ref());
     let slots: Vec<_> = look.slots.unpinned().filter(|slot| counted.0.contains(&slot.index)).collect();
     if let Some(why) = stuck(look, &slots) {
-        return failed("RollbackStuck", format!("{cause}; going back to {to} does not get on: {why}: {TRY_AGAIN}"));
+        let remedy = try_again(look);
+        return failed("RollbackStuck", format!("{cause}; going back to {to} does not get on: {why}: {remedy}"));
     }
     if let Some(refused) = create_refused(look).filter(|_| slots.iter().any(|slot| slot.live.is_empty())) {
         return refused;
@@ -217,7 +224,7 @@ fn partly_rolled_back(look: &Look<'_>, failure: &Failed, cause: &str) -> Verdict
         return in_progress("RollingBack", message);
     }
     let back = back.iter().map(|slot| slot.index).collect::<Ranges>();
-    let remedy = format!("{TRY_AGAIN}, or spec.abort to {{run: {}}} to take all back", look.memory().run);
+    let remedy = format!("{}, or {} to take all back", try_again(look), abort(look));
     let back =
         if back.is_empty() { String::new() } else { format!("; instances {back} run {to} again, the others stay") };
     failed("PartlyRolledBack", format!("{cause}{back}: {remedy}"))

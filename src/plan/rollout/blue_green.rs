@@ -226,10 +226,10 @@ fn awaiting_approval(view: &View<'_>) -> Option<Hold> {
     }
     let preview = settings.preview_service.as_ref().map(|name| format!(" as Service {name}")).unwrap_or_default();
     let message = format!(
-        "{} is available{preview}; waiting for approval: set spec.approve to {{run: {}, batch: 1}} to switch Service {} to it",
+        "{} is available{preview}; waiting for approval to switch Service {} to it: {}",
         crate::plan::revision::version(&target.data),
-        view.memory.run,
-        settings.active_service
+        settings.active_service,
+        gates::approval(view, "promote", 1)
     );
     Some(Hold { reason: HoldReason::AwaitingApproval, message, until: None })
 }

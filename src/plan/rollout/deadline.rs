@@ -5,20 +5,20 @@
 use jiff::Timestamp;
 
 use super::{
-    View, after, agents, blue_green,
+    Alarm, View, after, agents, blue_green,
     failure::seconds,
     former, gates,
     memory::behind,
-    recreate,
+    recreate, resize,
     slots::{Done, Slot},
 };
 use crate::{api::status::BatchStatus, snapshot::Pod};
 
 /// `status.batch` with the clock started, stopped, or as it was.
-pub(super) fn run_clock(view: &View<'_>) -> Option<BatchStatus> {
+pub(super) fn run_clock(view: &View<'_>, alarm: &mut Alarm) -> Option<BatchStatus> {
     let mut batch = view.memory.batch.clone()?;
     let Some(behind) = behind(view) else { return Some(batch) };
-    if is_stopped(view, &behind) {
+    if is_stopped(view, &behind, alarm) {
         batch.deadline_from = None;
     } else if batch.completed_at.is_some() || batch.deadline_from.is_none() {
         batch.deadline_from = Some(seconds(view.now()));
@@ -32,8 +32,8 @@ pub(super) fn run_clock(view: &View<'_>) -> Option<BatchStatus> {
     Some(batch)
 }
 
-/// Held, or waiting for a create that the API server refuses: no instance can be blamed.
-fn is_stopped(view: &View<'_>, behind: &[i32]) -> bool {
+/// Held, or waiting for a create that the API server refuses, or for its word: no instance can be blamed.
+fn is_stopped(view: &View<'_>, behind: &[i32], alarm: &mut Alarm) -> bool {
     let is_missing = |slot: &Slot<'_>| behind.contains(&slot.index) && at_effective(view, slot).next().is_none();
     // A refusal is remembered until a create succeeds. Where there is no room for one, it is of the past.
     let is_refused = view.snapshot.create_refusal.is_some() && view.budget.total < view.budget.total_max;
@@ -47,7 +47,15 @@ fn is_stopped(view: &View<'_>, behind: &[i32]) -> bool {
         view.lineage.effective.is_some_and(|to| recreate::in_the_way(view.snapshot, &to.name).next().is_some())
             || blue_green::preview_held(view).is_some()
             || former::hold(view.snapshot).is_some();
-    gates::stop_clock(view) || is_used_up || awaits_end || (is_refused && view.slots.wanted().any(is_missing))
+    let is_refused = is_refused && view.slots.wanted().any(is_missing);
+    gates::stop_clock(view) || is_used_up || awaits_end || is_refused || is_unanswered(view, behind, alarm)
+}
+
+/// The API server does not say whether one of these can have what it is to be given in place.
+fn is_unanswered(view: &View<'_>, behind: &[i32], alarm: &mut Alarm) -> bool {
+    let until = |slot: &Slot<'_>| resize::unanswered_until(view.snapshot, slot.live.first()?, slot.assigned?);
+    let slots = behind.iter().filter_map(|slot| view.slots.wanted_at(*slot)).filter(|slot| slot.live.len() == 1);
+    slots.filter_map(until).max().is_some_and(|until| !alarm.passed(until))
 }
 
 /// When the opened instances should be available at the latest, if they are not: counted from the start of the clock, the
@@ -70,7 +78,7 @@ fn deadline(view: &View<'_>) -> Option<Timestamp> {
 
 /// The opened slots that are not available in time. A Pod has this time from its own creation, or change in place, on,
 /// whatever became of the one before it, and a slot whose old Pod is ending has it from that end on; who runs on a lost node is not late but lost.
-pub(super) fn late(view: &View<'_>, alarm: &mut super::Alarm) -> Vec<i32> {
+pub(super) fn late(view: &View<'_>, alarm: &mut Alarm) -> Vec<i32> {
     let Done::Not(mut undone) = view.slots.done() else { return Vec::new() };
     if !deadline(view).is_some_and(|at| alarm.passed(at)) {
         return Vec::new();
@@ -86,7 +94,7 @@ pub(super) fn late(view: &View<'_>, alarm: &mut super::Alarm) -> Vec<i32> {
     undone
 }
 
-fn is_late(view: &View<'_>, slot: &Slot<'_>, alarm: &mut super::Alarm) -> bool {
+fn is_late(view: &View<'_>, slot: &Slot<'_>, alarm: &mut Alarm) -> bool {
     let is_lost = |node: &String| view.snapshot.lost_nodes.contains(node);
     if at_effective(view, slot).any(|pod| pod.node.as_ref().is_some_and(is_lost)) {
         return false;

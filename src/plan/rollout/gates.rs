@@ -25,6 +25,8 @@ const BACK: &[Gate] = &[paused_revert, template_refused];
 const TEMPLATE: &[Gate] = &[spec_invalid, template_refused, template_unchecked];
 const RENEW: &[Gate] = &[paused];
 const FORWARD: &[Gate] = &[spec_invalid, template_refused, template_unchecked, not_in_place, failed, paused];
+/// One that stays at the update revision, where only what failed leaves it.
+const STAY: &[Gate] = &[spec_invalid, template_refused, template_unchecked, paused];
 /// The next batch: what holds a change within the opened ones, and what is about batches.
 const OPEN: &[Gate] = &[
     spec_invalid,
@@ -53,6 +55,13 @@ pub(super) fn stop_clock(view: &View<'_>) -> bool {
 /// Holds a change towards the update revision.
 pub(super) fn forward(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
     first(FORWARD, view, alarm)
+}
+
+/// Holds another Pod of the update revision for one that does not get its resources where it is. Where only what fails goes
+/// back, that others have failed does not: whoever has not stays at this version, and is to have what belongs to it.
+pub(super) fn stay(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    let goes_on = view.spec().strategy.on_failure == OnFailure::RollbackFailed;
+    first(if goes_on { STAY } else { FORWARD }, view, alarm)
 }
 
 /// Holds the next batch.
@@ -184,12 +193,14 @@ pub(super) fn template_of(view: &View<'_>, revision: &Revision, alarm: &mut Alar
 /// Failed instances reached the threshold.
 pub(super) fn failed(view: &View<'_>) -> Option<Hold> {
     let failed = view.memory.failed.as_ref().filter(|failed| failed.at.is_some() && !view.lineage.is_back())?;
+    let command = |verb| view.snapshot.rollout.command(verb);
     let remedy = if view.lineage.stable.is_none() {
-        "change the spec, or set spec.retryAt"
+        format!("change the spec, or {} (spec.retryAt)", command("retry"))
     } else if view.spec().strategy.on_failure == OnFailure::Rollback {
-        "going back"
+        "going back".into()
     } else {
-        "change the spec, set spec.retryAt to try again, or spec.abort to go back"
+        let (retry, abort) = (command("retry"), command("abort"));
+        format!("change the spec, {retry} (spec.retryAt) to try again, or {abort} (spec.abort) to go back")
     };
     Some(hold(HoldReason::FailureThreshold, format!("{}: {}; {remedy}", failed.reason, failed.message)))
 }
@@ -199,17 +210,24 @@ fn batch_pinned(view: &View<'_>) -> Option<Hold> {
     let mut members = view.slots.members().peekable();
     members.peek()?;
     let (index, count) = view.memory.batch.as_ref().map(|batch| (batch.index, batch.count))?;
-    let run = view.memory.run;
     let message = format!(
-        "every instance of batch {index}/{count} is pinned, nothing shows that the version works: unpin one, or set spec.approve to {{run: {run}, batch: {index}}}"
+        "every instance of batch {index}/{count} is pinned, nothing shows that the version works: unpin one, or {}",
+        approval(view, "approve", index)
     );
-    (!is_approved(view, index) && members.all(|slot| slot.pin.is_some())).then(|| hold(HoldReason::Pinned, message))
+    let is_held = !is_approved(view, index) && members.all(|slot| slot.pin.is_some());
+    is_held.then(|| hold(HoldReason::AwaitingApproval, message))
 }
 
 /// A person has said that the run may go on past this batch.
 pub(super) fn is_approved(view: &View<'_>, index: i32) -> bool {
     let answer = view.spec().approve.as_ref().filter(|answer| answer.run == view.memory.run);
     answer.is_some_and(|answer| answer.batch == -1 || answer.batch >= index)
+}
+
+/// How a person says so.
+pub(super) fn approval(view: &View<'_>, verb: &str, index: i32) -> String {
+    let (command, run) = (view.snapshot.rollout.command(verb), view.memory.run);
+    format!("{command}, or set spec.approve to {{run: {run}, batch: {index}}}")
 }
 
 /// What nobody runs has not proven anything.
@@ -219,7 +237,8 @@ pub(super) fn all_pinned(view: &View<'_>) -> Option<Hold> {
 }
 
 pub(super) fn paused(view: &View<'_>) -> Option<Hold> {
-    view.spec().paused.then(|| hold(HoldReason::Paused, "spec.paused is true"))
+    let message = || format!("spec.paused is true: {}", view.snapshot.rollout.command("resume"));
+    view.spec().paused.then(|| hold(HoldReason::Paused, message()))
 }
 
 /// All batches are opened, all that is left are failed instances that the threshold tolerates.
@@ -261,10 +280,9 @@ fn pause_timer(view: &View<'_>) -> Option<Hold> {
 
 fn awaiting_approval(view: &View<'_>) -> Option<Hold> {
     let (index, None) = pause(view)? else { return None };
-    let (count, run) = (view.memory.batch.as_ref()?.count, view.memory.run);
-    let message = format!(
-        "batch {index}/{count} is done; waiting for approval: set spec.approve to {{run: {run}, batch: {index}}}"
-    );
+    let count = view.memory.batch.as_ref()?.count;
+    let approval = approval(view, "approve", index);
+    let message = format!("batch {index}/{count} is done; waiting for approval: {approval}");
     Some(hold(HoldReason::AwaitingApproval, message))
 }
 

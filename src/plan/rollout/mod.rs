@@ -63,7 +63,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     let lineage = lineage::trace(snapshot, &remembered);
     let mut alarm = Alarm::new(snapshot.now);
     let mut view = View::new(snapshot, &lineage, memory::begin_run(snapshot, &lineage, &remembered, &mut alarm));
-    view.remember_batch(deadline::run_clock(&view));
+    view.remember_batch(deadline::run_clock(&view, &mut alarm));
     view.memory.failed = failure::remember(&view, &mut alarm);
     let opening = memory::open_batches(&view, &mut alarm);
     view.remember_batch(opening.batch);

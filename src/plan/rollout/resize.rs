@@ -4,7 +4,9 @@
 //! node has followed, the note is taken off. Whatever ends the operator in between, the Pod says where it stands.
 use std::collections::BTreeSet;
 
-use super::{Alarm, failure_of};
+use jiff::Timestamp;
+
+use super::{Alarm, after, failure_of};
 use crate::{
     api::rollout::UpdateMethod,
     plan::Change,
@@ -29,6 +31,15 @@ pub(super) fn asked_outside(snapshot: &Snapshot, changes: &[Change]) -> Vec<Stri
 /// What the API server said to the question whether it would give this Pod the resources of that revision.
 pub(super) fn check<'s>(snapshot: &'s Snapshot, pod: &Pod, revision: &str) -> Option<&'s TemplateCheck> {
     snapshot.template_checks.get(&ChangeRefusal::key_of(revision, &pod.uid))
+}
+
+/// Until when nobody is late for want of what the API server says to that question. The next one takes a moment: as long as it
+/// is asked again and again, that is for as long.
+pub(super) fn unanswered_until(snapshot: &Snapshot, pod: &Pod, revision: &str) -> Option<Timestamp> {
+    /// A call that is given up, and a look or two.
+    const ANSWER_SECONDS: i64 = 30;
+    let TemplateCheck::Unknown { recheck_at, .. } = check(snapshot, pod, revision)? else { return None };
+    Some(after(*recheck_at, ANSWER_SECONDS))
 }
 
 /// It has yet to get resources, and another Pod takes its place if it does not.

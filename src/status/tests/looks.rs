@@ -121,13 +121,13 @@ fn approval_is_asked_for_and_an_answer_to_another_run_is_named() {
     let mut fixture = Fixture::new("b b a a", 'b', spec).opened(2);
     check(
         &fixture,
-        "InProgress AwaitingApproval: batch 1/2 is done; waiting for approval: set spec.approve to {run: 1, batch: 1}",
+        "InProgress AwaitingApproval: batch 1/2 is done; waiting for approval: kubectl baton approve web, or set spec.approve to {run: 1, batch: 1}",
     );
     fixture.snapshot.rollout.status.as_mut().unwrap().run = Some(4);
     fixture.snapshot.rollout.spec.approve = Some(Approve { run: 3, batch: 1 });
     check(
         &fixture,
-        "InProgress AwaitingApproval: batch 1/2 is done; waiting for approval: set spec.approve to {run: 4, batch: 1} (spec.approve is about run 3: ignored)",
+        "InProgress AwaitingApproval: batch 1/2 is done; waiting for approval: kubectl baton approve web, or set spec.approve to {run: 4, batch: 1} (spec.approve is about run 3: ignored)",
     );
     assert_eq!(condition(&status_of(&fixture.snapshot), ConditionType::Degraded), None, "it may have been used");
 }
@@ -162,7 +162,7 @@ fn an_answer_never_fits_a_run_that_begins_after_it() {
 fn paused_is_said_only_when_something_waits_for_it() {
     let paused = json!({"paused": true});
     let waits = Fixture::new("a a a a", 'b', paused.clone()).opened(0);
-    check(&waits, "InProgress Paused: spec.paused is true");
+    check(&waits, "InProgress Paused: spec.paused is true: kubectl baton resume web");
     let status = status_of(&waits.snapshot);
     assert_eq!(condition(&status, ConditionType::Paused), Some((ConditionStatus::True, "Paused")));
     assert_eq!(condition(&status, ConditionType::Progressing), Some((ConditionStatus::Unknown, "Paused")));
@@ -176,7 +176,7 @@ fn the_first_revision_has_nothing_to_go_back_to() {
     fixture.snapshot.revisions.retain(|revision| revision.name == "b");
     check(
         &fixture.settled(),
-        "Failed FirstRevisionFailed: b failed (CrashLoopBackOff: web-0: container web: Error, exit code 1): there is no earlier revision to go back to; change the spec, or set spec.retryAt to try it again",
+        "Failed FirstRevisionFailed: b failed (CrashLoopBackOff: web-0: container web: Error, exit code 1): there is no earlier revision to go back to; change the spec, or kubectl baton retry web (spec.retryAt) to try it again",
     );
 }
 
@@ -198,7 +198,7 @@ fn on_failure_pause_waits_for_a_person() {
     let fixture = Fixture::new("ab! a a a", 'b', spec).opened(2).settled();
     check(
         &fixture,
-        "Failed FailureThreshold: b failed (CrashLoopBackOff: web-0: container web: Error, exit code 1); nothing moves forward: change the spec, set spec.retryAt to try again, or spec.abort to {run: 1} to go back",
+        "Failed FailureThreshold: b failed (CrashLoopBackOff: web-0: container web: Error, exit code 1); nothing moves forward: change the spec, kubectl baton retry web (spec.retryAt) to try again, or kubectl baton abort web (spec.abort: {run: 1}) to go back",
     );
     let status = status_of(&fixture.snapshot);
     assert_eq!(condition(&status, ConditionType::Degraded), Some((ConditionStatus::True, "InstanceFailed")));
@@ -228,7 +228,7 @@ fn what_goes_back_alone_and_does_not_get_there_is_stuck_and_told() {
     assert_eq!(plan(&starting.snapshot).wake_at, Some(at(40)));
     starting.snapshot.now = at(40);
     let stuck = "Failed RollbackStuck: b failed (CrashLoopBackOff: web-0: container web: Error, exit code 1); going back to a does not get on: ";
-    let remedy = ": change the spec, or set spec.retryAt to try it again";
+    let remedy = ": change the spec, or kubectl baton retry web (spec.retryAt) to try it again";
     assert_eq!(says(&starting), format!("{stuck}web-0 (ReadinessGatesNotReady){remedy}"));
     assert_eq!(says(&partly("a! b b a")), format!("{stuck}web-0 (CrashLoopBackOff){remedy}"));
     let mut refused = partly("b! b b a");
@@ -428,7 +428,10 @@ fn a_way_back_whose_revision_was_deleted_is_stuck_and_told() {
     let stuck = status_of(&fixture.snapshot);
     let state = state(&stuck);
     assert!(state.starts_with("Failed RollbackStuck: b failed (CrashLoopBackOff: "), "{state}");
-    assert!(state.contains("cannot go back: ControllerRevision a was deleted: change the spec, or set"), "{state}");
+    assert!(
+        state.contains("cannot go back: ControllerRevision a was deleted: change the spec, or kubectl baton retry"),
+        "{state}"
+    );
 }
 
 #[test]

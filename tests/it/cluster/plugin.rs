@@ -112,10 +112,14 @@ fn a_rollout_that_no_operator_has_seen_reads_pending() {
     let line = "Waiting for rollout spec update to be observed...\n";
     assert_eq!(says(&["status", "web", "-n", namespace, "--watch=false"], ""), line);
     let given_up = complains(&["status", "rollout", "web", "-n", namespace, "--timeout", "1s"], "");
-    assert!(
-        given_up.contains("timed out after 1s waiting for rollout \"web\": the operator has not seen"),
-        "{given_up}"
-    );
+    let late = "timed out after 1s waiting for rollout \"web\": the operator has not seen";
+    assert!(given_up.contains(late) && !given_up.contains("deployments"), "{given_up}");
+    let given_up = complains(&["status", "rollout", "web", "-n", namespace, "--timeout", "7s"], "");
+    let hint =
+        "no operator has seen generation 1 of web yet: `kubectl get deployments -A -l app.kubernetes.io/name=baton` ";
+    assert!(given_up.starts_with(hint), "{given_up}");
+    let Output { stderr, .. } = baton(cluster(), &["get", "rollout", "web", "-n", namespace], "");
+    assert!(String::from_utf8_lossy(&stderr).starts_with(hint));
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn the_first_version_is_switched_to_by_itself() {
 fn a_person_decides_when_to_switch() {
     let manual = spec(&json!({"promote": "Manual", "previewService": "web-preview"}));
     let mut fixture = Fixture::new("ab ab", 'b', manual).serving(Some('a')).opened(2).settled();
-    let message = "hold AwaitingApproval: b is available as Service web-preview; waiting for approval: set spec.approve to {run: 1, batch: 1} to switch Service web to it";
+    let message = "hold AwaitingApproval: b is available as Service web-preview; waiting for approval to switch Service web to it: kubectl baton promote web, or set spec.approve to {run: 1, batch: 1}";
     assert_eq!(fixture.looks(), format!("Service web-preview: b; {message}"));
     fixture.snapshot.rollout.spec.approve = Some(crate::api::rollout::Approve { run: 1, batch: 1 });
     assert_eq!(does(&fixture), "Service web: a → b; Service web-preview: b");
@@ -115,7 +115,11 @@ fn a_person_decides_when_to_switch() {
     fixture.snapshot.revisions.iter_mut().find(|revision| revision.name == "b").unwrap().completed_at = Some(at(-2000));
     assert_eq!(does(&fixture), "Service web: a → b; Service web-preview: b");
     fixture.snapshot.rollout.spec.paused = true;
-    assert!(fixture.looks().ends_with("hold Paused: spec.paused is true"), "{}", fixture.looks());
+    assert!(
+        fixture.looks().ends_with("hold Paused: spec.paused is true: kubectl baton resume web"),
+        "{}",
+        fixture.looks()
+    );
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn a_lost_pod_is_refilled_at_its_slots_revision() {
     let paused = json!({"paused": true, "strategy": {"batchSize": 2}});
     check(
         Fixture::new("b . a .", 'b', paused).opened(2).looks(),
-        "+web-1-b Forward; +web-3-a Refill; hold Paused: spec.paused is true",
+        "+web-1-b Forward; +web-3-a Refill; hold Paused: spec.paused is true: kubectl baton resume web",
     );
 }
 
@@ -97,7 +97,7 @@ fn paused_begins_nothing_and_finishes_what_was_begun() {
     let paused = json!({"paused": true, "strategy": {"maxSurge": 2, "maxUnavailable": 0}});
     check(
         Fixture::new("ab a a a", 'b', paused).opened(4).looks(),
-        "-web-0-a Forward; hold Paused: spec.paused is true",
+        "-web-0-a Forward; hold Paused: spec.paused is true: kubectl baton resume web",
     );
 }
 
@@ -105,7 +105,10 @@ fn paused_begins_nothing_and_finishes_what_was_begun() {
 #[test]
 fn what_keeps_the_budget_used_up_is_named() {
     let spec = json!({"replicas": 2, "paused": true, "strategy": {"maxSurge": 0, "maxUnavailable": 1}});
-    check(Fixture::new(". b! a", 'a', spec).settled().looks(), "hold Paused: spec.paused is true");
+    check(
+        Fixture::new(". b! a", 'a', spec).settled().looks(),
+        "hold Paused: spec.paused is true: kubectl baton resume web",
+    );
 }
 
 #[test]

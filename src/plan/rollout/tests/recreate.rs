@@ -73,7 +73,10 @@ fn a_pod_that_does_not_end_is_given_up() {
 #[test]
 fn a_lost_pod_comes_back_at_its_own_revision() {
     let spec = json!({"paused": true, "strategy": {"type": "Recreate"}});
-    assert_eq!(Fixture::new("a .", 'b', spec).opened(0).looks(), "+web-1-a Refill; hold Paused: spec.paused is true");
+    assert_eq!(
+        Fixture::new("a .", 'b', spec).opened(0).looks(),
+        "+web-1-a Refill; hold Paused: spec.paused is true: kubectl baton resume web"
+    );
     assert_eq!(looks("b .", 2), "+web-1-b Forward; hold PreviousBatchNotHealthy: batch 1/1: web-1 (not created yet)");
 }
 
@@ -84,10 +87,21 @@ fn what_is_lost_while_the_next_version_is_held_comes_back_as_what_runs() {
         let spec = json!({"paused": true, "strategy": {"type": "Recreate"}});
         Fixture::new(slots, 'c', spec).opened(0).settled().looks()
     };
-    assert_eq!(held("b b ."), "+web-2-b Refill; hold Paused: spec.paused is true");
-    assert_eq!(held("b b! ."), "+web-2-b Refill; hold Paused: spec.paused is true", "one of them works");
-    assert_eq!(held("b! b! ."), "-web-0-b Back; -web-1-b Back; hold Paused: spec.paused is true", "none does");
-    assert_eq!(held(". . ."), "+web-0-a Refill; +web-1-a Refill; +web-2-a Refill; hold Paused: spec.paused is true");
+    assert_eq!(held("b b ."), "+web-2-b Refill; hold Paused: spec.paused is true: kubectl baton resume web");
+    assert_eq!(
+        held("b b! ."),
+        "+web-2-b Refill; hold Paused: spec.paused is true: kubectl baton resume web",
+        "one of them works"
+    );
+    assert_eq!(
+        held("b! b! ."),
+        "-web-0-b Back; -web-1-b Back; hold Paused: spec.paused is true: kubectl baton resume web",
+        "none does"
+    );
+    assert_eq!(
+        held(". . ."),
+        "+web-0-a Refill; +web-1-a Refill; +web-2-a Refill; hold Paused: spec.paused is true: kubectl baton resume web"
+    );
 }
 
 /// What is new by scaling joins the run; its revision is never in doubt.

@@ -114,6 +114,28 @@ fn what_fails_before_it_has_them_is_replaced() {
     assert_eq!(world.snapshot.rollout.status.as_ref().unwrap().failed, None);
 }
 
+/// Where only what fails goes back, nothing moves forward after that; but who stays at the version gets what belongs to it.
+#[test]
+fn what_stays_at_a_version_that_others_have_left_is_given_another_pod() {
+    let strategy = json!({"maxUnavailable": 1, "maxSurge": 1, "onFailure": "RollbackFailed"});
+    let mut world = resized("a a", 'b', json!({"strategy": strategy, "progressDeadlineSeconds": 7_200}), "NotRequired");
+    let before = uids(&world.snapshot);
+    until_due(&mut world);
+    world.snapshot.pods_mut().nth(1).unwrap().resize = None;
+    told(&mut world, 0, "Deferred");
+    crash(&mut world, 1);
+    live(&mut world, 50);
+    let run = |world: &World| (revisions_run(world), uids(&world.snapshot)[0] == before[0]);
+    assert_eq!(run(&world), ("ba".to_owned(), true));
+    let mut paused = World::new(world.snapshot.clone(), 1);
+    paused.snapshot.rollout.spec.paused = true;
+    live(&mut paused, 60);
+    assert_eq!(run(&paused), ("ba".to_owned(), true), "a person holds it");
+    live(&mut world, 60);
+    assert_eq!(run(&world), ("ba".to_owned(), false));
+    assert!(world.snapshot.pods.iter().all(|pod| pod.resize.is_none() && pod.is_ready()));
+}
+
 /// What is refused again and again, or taken back by somebody, is given up for good: one that is given up for as long as a
 /// refusal is remembered would be wanted again while another takes its place.
 #[test]
@@ -173,6 +195,35 @@ fn an_answer_that_could_not_be_had_is_about_one_pod() {
     assert!(hold.message.contains("web-0-a") && hold.message.ends_with(": etcd"), "{}", hold.message);
     live(&mut world, 60);
     assert_eq!((revisions_run(&world).as_str(), uids(&world.snapshot)), ("bb", before));
+}
+
+/// Nobody is late for want of an answer: the version has not been tried. Who is given it afterwards has all the time there is.
+#[test]
+fn what_the_api_server_does_not_answer_fails_no_version() {
+    let spec = json!({"strategy": {"maxUnavailable": 1}, "progressDeadlineSeconds": 60});
+    let mut world = resized("a a", 'b', spec, "RestartContainer");
+    let before = uids(&world.snapshot);
+    let keys: Vec<String> = before.iter().map(|uid| ChangeRefusal::key_of("b", uid)).collect();
+    let mut stops = 0;
+    let deadline_from = |world: &World| world.snapshot.rollout.status.clone().unwrap().batch.unwrap().deadline_from;
+    next(&mut world);
+    for second in 0..60 {
+        let recheck_at = at(second * 10 + 10);
+        let unknown = TemplateCheck::Unknown { message: "etcd".into(), recheck_at };
+        world.snapshot.template_checks.extend(keys.iter().map(|key| (key.clone(), unknown.clone())));
+        let ran = deadline_from(&world).is_some();
+        next(&mut world);
+        stops += i32::from(ran && deadline_from(&world).is_none());
+        world.snapshot.now = recheck_at;
+        assert!(say(&next(&mut world)).starts_with("check web-0-a for b"), "{}", say(&next(&mut world)));
+    }
+    assert_eq!((stops, revisions_run(&world).as_str()), (1, "aa"), "and status is not written again and again");
+    // It is forgotten where nobody asks any more.
+    world.snapshot.rollout.spec.strategy.update = UpdateMethod::Replace;
+    world.broken = vec!["b".into()];
+    live(&mut world, 300);
+    let failed = world.snapshot.rollout.status.as_ref().unwrap().failed.clone();
+    assert_eq!(failed.unwrap().reason, "ProgressDeadlineExceeded");
 }
 
 /// Until its container has started anew it stays out of service, and what then counts as a restart is not that one.

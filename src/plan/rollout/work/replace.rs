@@ -35,6 +35,7 @@ impl<'a> Planner<'_, 'a, '_> {
         }
         let restart_end = self.restart_end();
         let forward = gates::forward(view, self.alarm);
+        let stay = gates::stay(view, self.alarm);
         let renew = gates::renew(view, self.alarm);
         let back = gates::back(view, self.alarm);
         for (slot, reason) in due {
@@ -69,6 +70,7 @@ impl<'a> Planner<'_, 'a, '_> {
                     }
                     if slot.assigned.is_some() { &None } else { &forward }
                 }
+                PodReason::Forward if Some(pod.revision.as_str()) == slot.assigned => &stay,
                 PodReason::Forward => &forward,
                 // Of failed instances alone: it is the stable revision whose Pods must be accepted.
                 _ if !lineage.is_back() => &self.assigned(slot).and_then(|to| gates::refused(view, to)),

@@ -71,7 +71,7 @@ async fn plan_foretells_what_then_happens() {
     let (code, said, complaint) = run(&stage, &["status", "web", "--timeout", "1s"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("rollout \"web\" waits: batch 1/3 is done; waiting for approval"), "{said}");
-    assert!(complaint.contains("set spec.approve to {run: 2, batch: 1}"), "{complaint}");
+    assert!(complaint.contains("kubectl baton approve web, or set spec.approve to {run: 2, batch: 1}"), "{complaint}");
     stage.patch(json!({"spec": {"approve": {"run": 2, "batch": 1}}})).await;
     stage.complete(30).await;
 }
