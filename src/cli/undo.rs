@@ -97,8 +97,15 @@ impl Undo {
 fn numbered(snapshot: &Snapshot, number: i64) -> Result<&str> {
     let found = snapshot.revisions.iter().find(|revision| revision.number == number && !revision.deleting);
     let name = snapshot.rollout.name_any();
-    let found = found
-        .with_context(|| format!("{name} has no revision {number}; `kubectl baton get {name}` shows those that run"))?;
+    let known = || {
+        /// The newest are those that somebody may want.
+        const SHOWN_MAX: usize = 10;
+        let mut known: Vec<_> = snapshot.revisions.iter().filter(|revision| !revision.deleting).collect();
+        known.sort_by_key(|revision| std::cmp::Reverse(revision.number));
+        let known = known.iter().take(SHOWN_MAX);
+        known.map(|it| format!("{} ({})", it.number, revision::version(&it.data))).collect::<Vec<_>>().join(", ")
+    };
+    let found = found.with_context(|| format!("{name} has no revision {number}; it has {}", known()))?;
     Ok(&found.name)
 }
 

@@ -10,6 +10,7 @@ use crate::{
         bounds, names,
         status::{BatchStatus, Display, RolloutStatus, VersionRange},
     },
+    plan::revision,
     snapshot::{Pod, Ranges},
 };
 
@@ -93,8 +94,9 @@ fn version_of(look: &Look<'_>, pod: &Pod) -> String {
 /// Strings for the columns of `kubectl get`.
 pub(super) fn display(look: &Look<'_>) -> Display {
     let ready = look.slots.wanted().filter(|slot| look.serves(slot, Pod::is_ready)).count();
-    let images = look.spec().template.images();
-    let images: Vec<&str> = images.iter().map(|(_, image)| *image).collect();
+    // Of what is worked towards: after a rollback that is not the spec.
+    let effective = look.revision(look.memory().effective.as_ref());
+    let images: Vec<&str> = effective.into_iter().flat_map(|it| revision::images(&it.data)).map(|(_, it)| it).collect();
     Display {
         ready: format!("{ready}/{}", look.replicas()),
         batch: look.memory().batch.as_ref().map(|b| format!("{}/{}", b.index, b.count)).unwrap_or_default(),

@@ -263,7 +263,10 @@ fn changing<'l>(look: &'l Look<'_>) -> Vec<(&'static str, &'l str, Option<&'l Re
         let is_other = |pod: &&Pod| pod.revision != to;
         let last = || slot.terminating.iter().chain(&slot.finished).max_by_key(|pod| pod.created);
         let leaves = || slot.live.is_empty() && last().is_some_and(is_other);
-        let is_changing = slot.live.iter().any(is_other) || leaves();
+        // What stands beside one that has arrived was left by a strategy before, or is on its way out.
+        let has_arrived = || slot.fresh && slot.live.first().is_some_and(|pod| look.slots.has_all(pod));
+        let may_be_beside = slot.pin.is_none() && outside_a_run;
+        let is_changing = (slot.live.iter().any(is_other) && !(may_be_beside && has_arrived())) || leaves();
         if !is_changing || look.revision(Some(&to.to_owned())).is_none() {
             continue;
         }

@@ -28,7 +28,8 @@ pub fn progress(rollout: &Rollout) -> Progress {
         Tone::Bad => return Progress::Stalled(format!("rollout \"{name}\" is stalled ({reason}): {message}")),
         Tone::Working | Tone::Waiting | Tone::Neutral => {}
     }
-    let (wanted, updated) = (rollout.spec.replicas, status.updated_replicas);
+    // In a restart there is one beside each old Pod.
+    let (wanted, updated) = (rollout.spec.replicas, status.updated_replicas.min(rollout.spec.replicas));
     let what = if reason == "RollingBack" && status.effective_revision != status.current_revision {
         message.clone() // decided, not begun: the counts are still about the way forward
     } else if reason == "RollingBack" {

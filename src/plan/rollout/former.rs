@@ -6,7 +6,7 @@ use crate::{
     snapshot::{Service, ServiceSeen, Snapshot},
 };
 
-use super::blue_green;
+use super::{blue_green, lineage::Lineage};
 
 /// The Services whose selectors Baton sets, or has set and has yet to let go: what status remembers. Not one that it has never
 /// seen: whoever leaves that for another need not wait for it.
@@ -28,6 +28,17 @@ fn kept(snapshot: &Snapshot) -> impl Iterator<Item = (&String, &ServiceSeen)> {
         ServiceSeen::Missing => false,
         ServiceSeen::Seen(service) => service.revision().is_some(),
     })
+}
+
+/// Clients were never given what is worked towards: a whole set of it is there, as their preview. With a strategy of batches or
+/// of no second set it has yet to begin.
+pub(super) fn was_preview(snapshot: &Snapshot, lineage: &Lineage<'_>) -> bool {
+    let is_elsewhere = |service: &Service| {
+        let selected = service.revision();
+        selected.is_some() && selected != lineage.effective.map(|effective| effective.name.as_str())
+    };
+    let begins = !lineage.is_back() && !lineage.is_first() && blue_green::settings(snapshot).is_none();
+    begins && kept(snapshot).filter_map(|(_, seen)| seen.seen()).any(is_elsewhere)
 }
 
 /// Has them select Pods of any revision.

@@ -35,6 +35,7 @@ const OPEN: &[Gate] = &[
     failed,
     all_pinned,
     blue_green::trouble,
+    former,
     progress_deadline,
     paused_between_batches,
     previous_batch_not_healthy,
@@ -98,6 +99,11 @@ fn woken(hold: Option<Hold>, alarm: &mut Alarm) -> Option<Hold> {
         alarm.passed(until);
     }
     hold
+}
+
+/// A Service that the spec names no more still selects one revision alone.
+fn former(view: &View<'_>) -> Option<Hold> {
+    super::former::hold(view.snapshot)
 }
 
 fn hold(reason: HoldReason, message: impl Into<String>) -> Hold {

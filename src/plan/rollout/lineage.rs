@@ -198,7 +198,8 @@ fn create(snapshot: &Snapshot, data: &serde_json::Value, number: i64, change_cau
 fn abort_reason(view: &View<'_>) -> String {
     let request = view.snapshot.rollout.new_request();
     let by = request.and_then(|request| request.by.as_deref()).map(|by| format!(" by {by}")).unwrap_or_default();
-    format!("{ABORTED}: run {} was aborted{by}", view.memory.run)
+    let why = request.and_then(|request| request.reason.as_deref()).map(|why| format!(": {why}")).unwrap_or_default();
+    format!("{ABORTED}: run {} was aborted{by}{why}", view.memory.run)
 }
 
 pub(super) fn mark(revision: &Revision, mark: RevisionMark) -> Change {

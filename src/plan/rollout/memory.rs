@@ -4,7 +4,7 @@ use super::{
     batches::{boundaries_around, index_of},
     deadline,
     failure::{noted_on, seconds},
-    gates,
+    former, gates,
     lineage::Lineage,
     reached, replicas,
     slots::Done,
@@ -81,6 +81,9 @@ pub(super) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
             batch.pinned = lineage.pins.slots().within(INSTANCES_CHARS_MAX); // no batch rests on it yet
         }
         if memory.batch.as_ref().is_some_and(|old| !lineage.is_back() && is_deserted(lineage, old, replicas(spec))) {
+            memory.batch = Some(batch(snapshot, lineage, 0, false));
+        }
+        if memory.batch.as_ref().is_some_and(|old| old.opened > 0 && former::was_preview(snapshot, lineage)) {
             memory.batch = Some(batch(snapshot, lineage, 0, false));
         }
         if memory.batch.is_none() && lineage.is_revert() {

@@ -93,7 +93,8 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         // What has ended serves nobody, and stands in the way of what comes back.
         let has_ended = |change: &Change| matches!(change, Change::DeletePod { reason: PodReason::Finished, .. });
         changes.retain(|change| !change.interrupts() || has_ended(change));
-        changes.extend(former::let_go(snapshot));
+        // What follows from what they select now is remembered first.
+        changes.extend(former::let_go(snapshot).into_iter().filter(|_| view.memory == remembered));
         leaving = None;
     }
     // "waits for the budget" says less than what the batch waits for, and this less than which Pods have yet to end.

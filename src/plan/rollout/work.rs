@@ -203,7 +203,12 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                     continue;
                 }
                 let same = pod.revision == best.revision && !view.slots.is_renewal_due(pod);
-                let reason = if same { PodReason::Surplus } else { self.reason_of_change(slot) };
+                let reason = match self.reason_of_change(slot) {
+                    _ if same => PodReason::Surplus,
+                    // Also what another strategy has left, which nobody has pinned.
+                    PodReason::Pin if slot.pin.is_none() => PodReason::Surplus,
+                    reason => reason,
+                };
                 self.budget.leave_beside(self.available(pod));
                 self.changes.push(delete(pod, reason));
             }

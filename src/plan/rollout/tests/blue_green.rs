@@ -361,3 +361,34 @@ fn what_is_left_of_an_abandoned_version_holds_the_next_one_no_longer_than_client
         assert_eq!((super::faults::revisions_run(&world).as_str(), selects(&world.snapshot)), ("bb", Some("b")));
     }
 }
+
+/// A preview was never given to clients: with another strategy it has yet to begin, batch by batch.
+#[test]
+fn a_preview_that_waits_for_its_switch_begins_anew_with_another_strategy() {
+    let strategy = json!({"strategy": {"batchSize": 1, "maxSurge": 0, "maxUnavailable": 1}});
+    let mut fixture = Fixture::new("ab ab", 'b', strategy).serving(Some('a')).opened(2);
+    let services = std::mem::take(&mut fixture.snapshot.services);
+    fixture.snapshot.services.former = [("web".to_owned(), services.active)].into();
+    let first = plan(&fixture.snapshot);
+    assert_eq!(first.memory.batch.as_ref().map(|batch| batch.opened), Some(0), "{}", say(&first));
+    assert!(first.changes.is_empty(), "it is remembered before the Service tells nobody any more: {}", say(&first));
+    let fixture = fixture.settled();
+    assert!(does(&fixture).starts_with("Service web: any"), "{}", fixture.looks());
+    let mut world = World::new(fixture.snapshot, 5);
+    let mut most_at_once = 0;
+    let end = world.run(|_, step| {
+        let leaves = |change: &&Change| matches!(change, Change::DeletePod { name, .. } if name.ends_with("-a"));
+        most_at_once = most_at_once.max(step.changes.iter().filter(leaves).count());
+    });
+    assert_eq!((end, most_at_once), (End::Done, 1));
+    assert_eq!(super::faults::revisions_run(&world), "bb");
+}
+
+/// What a strategy before has left beside an instance that has arrived is surplus: nobody has pinned anything.
+#[test]
+fn an_old_set_that_is_left_over_is_surplus() {
+    let strategy = json!({"strategy": {"maxSurge": 1, "maxUnavailable": 0}});
+    let mut fixture = Fixture::new("ac ac", 'a', strategy).settled();
+    fixture.snapshot.rollout.status.as_mut().unwrap().batch = None;
+    assert_eq!(does(&fixture), "-web-0-c Surplus; -web-1-c Surplus");
+}

@@ -49,6 +49,8 @@ pub struct Ledger {
 /// A process that lives.
 pub struct Run {
     pub key: Key,
+    /// Set and listener, in words.
+    name: String,
     pub who: String,
     pub epoch: u64,
     at: u64,
@@ -126,7 +128,7 @@ impl Ledger {
             self.accuse("token", format_args!("{who} starts {} with the token {}", task.listener, task.fence_token));
             return None;
         };
-        let name = &task.listener;
+        let name = format!("{}/{}", task.set, task.listener);
         self.trace.say(who, format_args!("starts {name}, epoch {epoch}, resuming at {:?}", task.resume));
         if Holder::parse(&holder).is_none_or(|holder| holder.pod != super::pod_of(who)) {
             self.accuse("start", format_args!("{who} starts {name}, which is {holder:?}'s at {token}"));
@@ -150,7 +152,7 @@ impl Ledger {
         }
         self.last.insert(key.clone(), Start { who: who.to_owned(), epoch, token, resume, was_stopped: false });
         self.numbers += 1;
-        self.runs.insert(self.numbers, Run { key, who: who.to_owned(), epoch, at: resume });
+        self.runs.insert(self.numbers, Run { key, name, who: who.to_owned(), epoch, at: resume });
         Some(self.numbers)
     }
 
@@ -164,7 +166,7 @@ impl Ledger {
     /// A process has ended.
     pub fn ended(&mut self, run: u64, how: &str) {
         let Some(run) = self.runs.remove(&run) else { return };
-        self.trace.say(&run.who, format_args!("{} with epoch {} has ended: {how}", run.key.1, run.epoch));
+        self.trace.say(&run.who, format_args!("{} with epoch {} has ended: {how}", run.name, run.epoch));
         if let Some(last) = self.last.get_mut(&run.key).filter(|last| last.epoch == run.epoch) {
             (last.resume, last.was_stopped) = (run.at, true);
         }
@@ -175,7 +177,7 @@ impl Ledger {
         let dead: Vec<u64> = self.runs.iter().filter(|(_, run)| run.who == who).map(|(number, _)| *number).collect();
         for number in dead {
             let Some(run) = self.runs.remove(&number) else { continue };
-            self.trace.say(who, format_args!("{} with epoch {} dies with it", run.key.1, run.epoch));
+            self.trace.say(who, format_args!("{} with epoch {} dies with it", run.name, run.epoch));
         }
     }
 
