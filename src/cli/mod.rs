@@ -64,7 +64,7 @@ enum Verb {
     Abort(steer::Ask),
     /// Try again what has failed, or was aborted.
     Retry(steer::Ask),
-    /// Replace every Pod, at its version, in batches.
+    /// Replace every Pod, at its version, in batches without their pauses.
     Restart(steer::Ask),
     /// Begin nothing until `resume`; lost Pods still come back.
     Pause(steer::Name),

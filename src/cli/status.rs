@@ -71,8 +71,7 @@ impl Status {
 struct Teller {
     said: Vec<String>,
     waits_for: Option<String>,
-    /// Where to look while no operator has seen it; and what was said of that.
-    unseen: Option<String>,
+    /// What was said of where to look while no operator has seen it.
     hinted: Option<String>,
 }
 
@@ -83,8 +82,11 @@ impl Teller {
                 Ok(seen) => seen?,
                 Err(_) if !follow.is_complete() => continue,
                 Err(_) => {
-                    self.hint();
-                    follow.now()? // what was dropped may have known more
+                    let seen = follow.now()?; // what was dropped may have known more
+                    if let Seen::Now(snapshot) = &seen {
+                        self.hint(&snapshot.rollout);
+                    }
+                    seen
                 }
             };
             match seen {
@@ -99,19 +101,20 @@ impl Teller {
         }
     }
 
-    /// Says so once.
-    fn hint(&mut self) {
-        if let Some(hint) = self.unseen.as_ref().filter(|hint| self.hinted.as_ref() != Some(hint)) {
+    /// Says once where to look while no operator has seen it as it is.
+    fn hint(&mut self, rollout: &Rollout) {
+        let observed = rollout.status.as_ref().and_then(|status| status.observed_generation);
+        let unseen = hints::unseen(&rollout.metadata, observed);
+        if let Some(hint) = unseen.as_ref().filter(|_| unseen != self.hinted) {
             anstream::eprintln!("{hint}");
         }
-        self.hinted.clone_from(&self.unseen);
+        self.hinted = unseen;
     }
 
     /// True when it is done; an error when it will not be.
     fn tell(&mut self, rollout: &Rollout) -> Result<bool> {
         let status = rollout.status.clone().unwrap_or_default();
         self.waits_for = Some(state(&status, rollout.metadata.generation).2);
-        self.unseen = hints::unseen(&rollout.metadata, status.observed_generation);
         let (lines, done) = match progress(rollout) {
             Progress::Going(line, waits) => ([Some(line), waits].into_iter().flatten().collect(), false),
             Progress::Done(line) => (vec![line], true),

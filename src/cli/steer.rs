@@ -133,8 +133,9 @@ pub(super) fn restart(rollout: &Rollout, now: Timestamp) -> Change {
     let name = rollout.name_any();
     let asked = rollout.spec.restart_at.as_ref();
     let instead = asked.filter(|at| at.0 > now).map(|at| format!(", now and not at {}", at.0)).unwrap_or_default();
-    let said =
-        format!("rollout.baton.dev/{name} restarted, in batches{instead}; `kubectl baton status {name}` follows");
+    let said = format!(
+        "rollout.baton.dev/{name} restarted, in batches without their pauses{instead}; `kubectl baton status {name}` follows"
+    );
     Ok((vec![set("/spec/restartAt", &json!(moment(now, asked.filter(|at| at.0 <= now))))], said))
 }
 

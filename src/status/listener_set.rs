@@ -422,10 +422,6 @@ fn moved(before: &ListenerSetStatus, after: &ListenerSetStatus) -> Option<Notice
 }
 
 fn degraded_by(before: &ListenerSetStatus, after: &ListenerSetStatus) -> Option<Notice> {
-    let now = condition(after, ConditionType::Degraded)?;
-    if condition(before, ConditionType::Degraded).is_some_and(|was| was.reason == now.reason) {
-        return None;
-    }
     const REASONS: [&str; 7] = [
         "ListenerFailed",
         "MostNodesSilent",
@@ -435,6 +431,10 @@ fn degraded_by(before: &ListenerSetStatus, after: &ListenerSetStatus) -> Option<
         "GraceTooShort",
         "UnknownListener",
     ];
+    let now = condition(after, ConditionType::Degraded)?;
+    if condition(before, ConditionType::Degraded).is_some_and(|was| was.reason == now.reason) {
+        return None;
+    }
     let reason = REASONS.into_iter().find(|known| *known == now.reason)?;
     Some(warning(reason, "Assign", &now.message))
 }

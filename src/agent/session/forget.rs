@@ -27,6 +27,20 @@ impl Forgetting {
         advance(&mut self.told, version);
     }
 
+    /// All that there is was listed at this version, past every cache. One that is older than what was told is of a store that was
+    /// restored: its versions say nothing of those before.
+    pub fn listed(&mut self, version: &str) {
+        if is_older(version, &self.told) {
+            tracing::warn!(
+                told = self.told,
+                version,
+                "resourceVersions have gone back: what was forgotten counts no more"
+            );
+            *self = Self::default();
+        }
+        self.told(version);
+    }
+
     /// A view of a listener that nobody here knows, which says that it is ours: it was, and is of before it was forgotten.
     pub fn is_past(&self, lease: &ListenerLease, me: &Holder) -> bool {
         let version = &lease.ownership.resource_version;
@@ -47,7 +61,10 @@ impl Forgetting {
             let is_idle = listener.is_idle(me) && !is_to_come(&listener.lease);
             listener.idle_since = is_idle.then(|| listener.idle_since.unwrap_or(now));
             let versions = [&listener.lease.ownership.resource_version, &listener.gone_at];
-            let is_told = !self.told.is_empty() && versions.iter().all(|version| !is_older(&self.told, version));
+            // That it is gone an answer may have said: of that the watch has yet to tell.
+            let is_dated = !listener.is_gone || !listener.gone_at.is_empty();
+            let is_told =
+                is_dated && !self.told.is_empty() && versions.iter().all(|version| !is_older(&self.told, version));
             let is_over = listener.idle_since.is_some_and(|since| now >= since.after(REMEMBERED)) && is_told;
             if is_over {
                 for version in versions {

@@ -192,7 +192,7 @@ pub enum Stopped {
     At(Timestamp),
     /// Nothing has run under this epoch: what the owner before said still holds.
     Never,
-    /// No gap is to be counted: it is started again in the same place, or has failed here.
+    /// No gap is to be counted: it is started again in the same place.
     Forget,
 }
 

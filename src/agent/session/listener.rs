@@ -312,18 +312,12 @@ impl Listener {
     }
 
     /// What a successor of the epoch that the Lease shows is to know: where to resume, and when this one had stopped. Of
-    /// an epoch that never ran here, what its Lease says still holds. What has failed here did not stop for the successor:
-    /// there is no gap to count, and that it goes on to another Pod is no progress.
+    /// an epoch that never ran here, what its Lease says still holds.
     pub fn legacy(&self) -> (Option<&str>, Stopped) {
         let epoch = self.lease.ownership.epoch;
         let state = self.resume.as_ref().filter(|(of, _)| *of == epoch);
         let stopped = self.stopped.filter(|(of, _)| *of == epoch);
-        let stopped = match stopped {
-            Some(_) if self.trouble.is_some() => Stopped::Forget,
-            Some((_, at)) => Stopped::At(at),
-            None => Stopped::Never,
-        };
-        (state.map(|(_, json)| json.as_str()), stopped)
+        (state.map(|(_, json)| json.as_str()), stopped.map_or(Stopped::Never, |(_, at)| Stopped::At(at)))
     }
 
     /// By when it must say that it works; None where that is not waited for: it has said so, or has been told to stop.

@@ -61,7 +61,7 @@ fn what_ends_by_itself_rests_and_its_epoch_is_spent() {
     assert_eq!((&listener.unit.runs, listener.unit.tombstone), (&Runs::Nothing, 5));
     assert_eq!((listener.unit.rests_until, listener.backoff.failures()), (after_first_pause(110), 1));
     assert_eq!(listener.trouble, Some(Trouble::new("Exited", "it has ended with exit code 3")));
-    assert_eq!(listener.legacy(), (None, Stopped::Forget), "no hand-over counts from there");
+    assert_eq!(listener.legacy(), (None, Stopped::At(wall())));
 }
 
 #[test]
@@ -98,7 +98,6 @@ fn who_does_not_say_in_time_that_it_works_gives_up_once() {
 fn what_was_said_under_another_epoch_is_not_handed_on() {
     let mut listener = running();
     listener.said_where_to_resume("8".into());
-    listener.unit.runs = Runs::Stops { epoch: 5 };
     listener.ended(end(Cause::Stopped), second(110), wall());
     assert_eq!(listener.legacy(), (Some("8"), Stopped::At(wall())));
     // Given away, run elsewhere, and given back, but not started here.

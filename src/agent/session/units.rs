@@ -282,14 +282,14 @@ impl<R: Runner> Units<R> {
                 self.is_listed = true;
                 for (uid, listener) in &mut self.listeners {
                     let is_there = objects.iter().any(|lease| lease.metadata.uid.as_ref() == Some(uid));
-                    if !is_there && listener.is_mine(&self.hands.me) {
+                    if !is_there && (listener.is_gone || listener.is_mine(&self.hands.me)) {
                         listener.vanish(&resource_version);
                     }
                 }
                 for lease in &objects {
                     self.see(lease);
                 }
-                self.forgetting.told(&resource_version);
+                self.forgetting.listed(&resource_version);
             }
             Event::Progressed(resource_version) => self.forgetting.told(&resource_version),
         }

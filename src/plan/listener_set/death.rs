@@ -99,12 +99,12 @@ fn is_another(session: &Session, holder: &Holder) -> bool {
     session.pod_uid != holder.uid || starts_anew
 }
 
-/// A container of its agent has ended since the session was claimed, or in that second. No proof: kubelets tell whole seconds,
+/// A container of its agent has ended since the session was renewed, or in that second. No proof: kubelets tell whole seconds,
 /// and of the last end alone, which may be that of a container that has not come to claim anything.
 pub fn seems_ended(watched: &Watched, process: Option<Process<'_>>) -> bool {
-    let claimed = watched.session.as_ref().and_then(|session| session.acquired_at);
+    let renewed = watched.session.as_ref().and_then(|session| session.renewed_at.max(session.acquired_at));
     let ended_at = process.into_iter().flat_map(|process| process.agent).filter_map(|end| end.finished_at).max();
-    claimed.zip(ended_at).is_some_and(|(claimed, ended_at)| claimed < ended_at + SignedDuration::from_secs(1))
+    renewed.zip(ended_at).is_some_and(|(renewed, ended_at)| renewed < ended_at + SignedDuration::from_secs(1))
 }
 
 /// The agent that claimed the session has ended, and so has every other that ran when it did: an application that has been

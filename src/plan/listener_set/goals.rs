@@ -286,8 +286,9 @@ fn note_requests(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alar
         // Seen for the first time: about the present owner, unless that has come since. By whose clock that came is not
         // known; what was taken by force says for which request.
         let came_since = || {
-            let times = item.seen.map(|seen| [seen.acquired_at, seen.forced_at]);
-            times.into_iter().flatten().flatten().any(|at| at >= release.at.0)
+            item.seen.is_some_and(|seen| {
+                seen.forced_at == Some(release.at.0) || seen.acquired_at.is_some_and(|at| at >= release.at.0)
+            })
         };
         let epoch = known.map_or_else(|| if came_since() { 0 } else { item.epoch() }, |(_, epoch)| *epoch);
         requests.insert(release.listener.clone(), (release.at.0, epoch));

@@ -121,7 +121,8 @@ fn most_are_silent(view: &View<'_>) -> bool {
     for seat in &view.seats {
         let (Some(session), Some(pod), Some(boot)) = (seat.session, seat.pod, seat.boot) else { continue };
         // It says nothing because it has ended: a release that crashes everywhere is no silence of nodes.
-        if view.death(boot).is_some() || death::seems_ended(&session.watched, seat.process()) {
+        let seems_ended = || seat.is_silent && death::seems_ended(&session.watched, seat.process());
+        if view.death(boot).is_some() || seems_ended() {
             continue;
         }
         let name = pod.node.as_deref().unwrap_or(seat.name);

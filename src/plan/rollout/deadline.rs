@@ -51,11 +51,12 @@ fn is_stopped(view: &View<'_>, behind: &[i32], alarm: &mut Alarm) -> bool {
     gates::stop_clock(view) || is_used_up || awaits_end || is_refused || is_unanswered(view, behind, alarm)
 }
 
-/// The API server does not say whether one of these can have what it is to be given in place.
+/// The API server does not say of any of these whether it can have what it is to be given in place.
 fn is_unanswered(view: &View<'_>, behind: &[i32], alarm: &mut Alarm) -> bool {
     let until = |slot: &Slot<'_>| resize::unanswered_until(view.snapshot, slot.live.first()?, slot.assigned?);
-    let slots = behind.iter().filter_map(|slot| view.slots.wanted_at(*slot)).filter(|slot| slot.live.len() == 1);
-    slots.filter_map(until).max().is_some_and(|until| !alarm.passed(until))
+    let slots = behind.iter().filter_map(|slot| view.slots.wanted_at(*slot));
+    let answered_by: Option<Vec<Timestamp>> = slots.map(|slot| until(slot).filter(|_| slot.live.len() == 1)).collect();
+    answered_by.unwrap_or_default().into_iter().min().is_some_and(|until| !alarm.passed(until))
 }
 
 /// When the opened instances should be available at the latest, if they are not: counted from the start of the clock, the

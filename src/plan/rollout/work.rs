@@ -7,8 +7,8 @@ use super::{
     Alarm, View, after, agents,
     attempts::Attempts,
     blue_green,
-    budget::{TERMINATING_COUNTS_SECONDS, counts},
-    failure::failure_of,
+    budget::{TERMINATING_COUNTS_SECONDS, counts, total_max},
+    failure::{PATIENCE_SECONDS, broken_at, failure_of},
     gates,
     in_place::{self, Way},
     recreate::{self, Alive},
@@ -161,7 +161,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             let is_beside =
                 |place: usize, pod: &Pod| is_any && place > 0 && (!pod.is_ready() || self.available(slot.others[0]));
             let leaves = |(place, pod): &(usize, &&Pod)| {
-                let is_nobodys = view.lineage.is_first() || sets.active.is_none();
+                let is_nobodys = view.lineage.is_first() || (is_any && sets.active.is_none());
                 let never_came_up = is_nobodys && !pod.is_ready();
                 let is_over = sets.selected.is_some() && !view.slots.was_in_use(pod);
                 is_over || never_came_up || is_beside(*place, pod)
@@ -274,22 +274,30 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         }
     }
 
-    /// Room for instances that have no Pod and that the total keeps from one, though none is about to end: then more Pods
-    /// stand beside others than may, since `maxSurge` was lowered. Of two Pods of an instance one is Ready and stays; the
-    /// one that is to take over and cannot yet costs no availability, and would keep the others waiting for ever if it is
-    /// broken.
+    /// Room for instances that have no Pod and that the total keeps from one, though none is about to end: `maxSurge` was
+    /// lowered while more stood beside others, or Pods beyond replicas stay because too few are available. Of two Pods of an
+    /// instance the Ready one stays; the one that is to take over and cannot yet costs no availability, and would keep the
+    /// others waiting for ever if it is broken.
     fn make_room(&mut self, missing: usize) {
         if self.creates_held.is_some() {
             return;
         }
         let view = self.view;
-        let leaves = |change: &&Change| matches!(change, Change::DeletePod { .. });
+        let leaves =
+            |change: &&Change| matches!(change, Change::DeletePod { reason, .. } if *reason != PodReason::Finished);
         let ending =
             view.snapshot.pods.iter().filter(|pod| pod.deletion.is_some() && counts(view.snapshot, pod)).count()
                 + self.changes.iter().filter(leaves).count();
+        let beside = view.slots.wanted().filter(|slot| slot.live.len() > 1).count() as i32;
+        let is_too_many = beside > total_max(view.spec()) - view.replicas();
         let waits = |slot: &&Slot<'_>| slot.live.iter().any(|pod| pod.is_ready()) && !slot.live[0].is_ready();
-        for slot in view.slots.wanted().filter(waits).take(missing.saturating_sub(ending)) {
-            self.changes.push(delete(slot.live[0], PodReason::Surplus));
+        let mut room = missing.saturating_sub(ending);
+        for slot in view.slots.wanted().filter(waits) {
+            let broken_at = broken_at(slot.live[0], PATIENCE_SECONDS);
+            if room > 0 && (is_too_many || broken_at.is_some_and(|at| self.alarm.passed(at))) {
+                self.changes.push(delete(slot.live[0], PodReason::Surplus));
+                room -= 1;
+            }
         }
     }
 

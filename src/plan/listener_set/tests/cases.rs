@@ -352,12 +352,16 @@ fn when_most_nodes_fall_silent_nobody_is_fenced_for_a_minute() {
         looping.crash(name);
     }
     looping.run(5);
-    names.iter().for_each(|name| looping.crash_again(name));
+    for name in &names {
+        looping.crash_again(name);
+    }
     assert!((0..60).all(|_| !looping.tick().is_braked));
     // An end before the claim says nothing of the silence since.
     let mut survivors = settled();
     let names: Vec<String> = survivors.pods.keys().cloned().collect();
-    names.iter().for_each(|name| survivors.crash(name));
+    for name in &names {
+        survivors.crash(name);
+    }
     survivors.settle();
     assert!(cut_off(&mut survivors, 4).is_some_and(|second| (60..80).contains(&second)));
     // Death that is proven needs no silence.

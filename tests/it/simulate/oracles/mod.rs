@@ -369,7 +369,7 @@ impl Docket {
         let glass = self.glass();
         let known = self.revisions.get(owner).cloned().unwrap_or_default();
         let Some(story) = self.stories.get(owner) else { return };
-        if let Err(how) = revisions::is_assigned(story, object, &known, glass) {
+        if let Err(how) = revisions::is_assigned(story, object, &known, &[&self.selected], glass) {
             self.accuse("R4", how);
         }
     }
@@ -410,7 +410,9 @@ impl Docket {
 
     fn judge_creation(&mut self, commit: &Commit, owner: &str) {
         let object = &commit.change.object;
-        let is_late = self.sent.get(&commit.request).is_none_or(|sent| sent.at.elapsed() > LATE);
+        let sent = self.sent.get(&commit.request);
+        let is_late = sent.is_none_or(|sent| sent.at.elapsed() > LATE);
+        let selected: Vec<_> = [Some(&self.selected), sent.map(|sent| &sent.selected)].into_iter().flatten().collect();
         let is_stray = is_late || self.holder.as_deref() != Some(&*commit.who);
         let glass = self.glass();
         let known = self.revisions.get(owner).cloned().unwrap_or_default();
@@ -424,7 +426,7 @@ impl Docket {
         let verdicts = [
             ("R2", bounds::creation(story, glass)),
             ("B1", bounds::is_alone(story, object.uid(), glass)),
-            ("R4", revisions::is_assigned(story, object, &known, glass)),
+            ("R4", revisions::is_assigned(story, object, &known, &selected, glass)),
             ("R9", revisions::is_alone(story, object, glass)),
             ("R17", story.is_wanted(glass)),
         ];

@@ -55,7 +55,14 @@ impl Revisions {
 
 /// R4, R5: a Pod is made at the revision that its slot is assigned by a status that its maker may have seen; where
 /// somebody has deleted that one, at what is worked towards.
-pub fn is_assigned(story: &Story, object: &Object, revisions: &Revisions, glass: Glass) -> Result<(), String> {
+/// `selected`: what Services select, now and when its maker asked for it.
+pub fn is_assigned(
+    story: &Story,
+    object: &Object,
+    revisions: &Revisions,
+    selected: &[&BTreeMap<String, String>],
+    glass: Glass,
+) -> Result<(), String> {
     let Some(pod) = super::story::pod(object) else { return Err(format!("{} is of no slot", object.name())) };
     if !revisions.made.contains(&pod.revision) {
         return Err(format!("{}: there was never a revision {}", pod.name, pod.revision));
@@ -73,7 +80,9 @@ pub fn is_assigned(story: &Story, object: &Object, revisions: &Revisions, glass:
             return is_meant(pin, &pod.revision, image) || (may_be_invalid && others.into_iter().any(is_of));
         }
         // Until a Service says otherwise, clients are taken to use it: its set is kept whole.
-        if rollout.spec.strategy.blue_green.is_some() && is_of(status.current_revision.as_deref()) {
+        let service = rollout.spec.strategy.blue_green.as_ref().map(|settings| &settings.active_service);
+        let is_any = service.is_some_and(|name| selected.iter().any(|selected| !selected.contains_key(name)));
+        if is_any && is_of(status.current_revision.as_deref()) {
             return true;
         }
         let assigned = assigned(&rollout.spec, status, pod.slot);

@@ -98,11 +98,8 @@ impl World {
                 true
             }
             SetChange::KillPod { pod, uid, .. } => {
-                let found = self.pods.get(pod).is_some_and(|known| known.seen.uid == *uid);
-                if found {
-                    self.delete_pod(pod);
-                }
-                found
+                let is_it = self.pods.get(pod).is_some_and(|known| known.seen.uid == *uid);
+                is_it.then(|| self.delete_pod(pod)).is_some()
             }
         }
     }
