@@ -109,7 +109,9 @@ pub(super) fn display(look: &Look<'_>) -> Display {
 fn way(look: &Look<'_>) -> String {
     let target = look.version(look.memory().effective.as_ref());
     let (mut from, mut pinned) = (BTreeSet::new(), BTreeSet::new());
-    for pod in look.snapshot.pods.iter().filter(|pod| pod.is_live()) {
+    // With strategy BlueGreen of those that clients get: an old set stays for a while, and nobody goes from there to anything.
+    let in_use = look.snapshot.pods.iter().filter(|pod| pod.is_live() && look.slots.is_told_in_use(pod));
+    for pod in in_use {
         let version = version_of(look, pod);
         let is_pinned = look.slots.wanted_at(pod.slot).is_some_and(|slot| slot.pin.is_some());
         if version != target {

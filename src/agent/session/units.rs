@@ -280,6 +280,7 @@ impl<R: Runner> Units<R> {
             }
             Event::Listed { objects, resource_version } => {
                 self.is_listed = true;
+                self.forgetting.listed(&resource_version);
                 for (uid, listener) in &mut self.listeners {
                     let is_there = objects.iter().any(|lease| lease.metadata.uid.as_ref() == Some(uid));
                     if !is_there && (listener.is_gone || listener.is_mine(&self.hands.me)) {
@@ -289,7 +290,6 @@ impl<R: Runner> Units<R> {
                 for lease in &objects {
                     self.see(lease);
                 }
-                self.forgetting.listed(&resource_version);
             }
             Event::Progressed(resource_version) => self.forgetting.told(&resource_version),
         }

@@ -85,3 +85,34 @@ async fn what_has_long_been_gone_is_forgotten_and_does_not_come_back() {
     units.saw(Event::Applied(lease(50, 4_000)));
     assert_eq!(units.listeners.len(), 2, "it is ours again");
 }
+
+/// An answer says that it is gone, and the watch is behind: what that may still show would be believed without its tombstone.
+#[tokio::test]
+async fn what_an_answer_says_is_gone_is_forgotten_once_the_watch_knows_it_too() {
+    let (mut units, clock) = units();
+    units.see(&lease(0, 10));
+    units.listeners.get_mut("uid-0").unwrap().is_gone = true; // 404
+    units.saw(Event::Progressed("20".into()));
+    units.turn();
+    clock.fetch_add(3_600, Ordering::Relaxed);
+    units.turn();
+    assert_eq!(units.listeners.len(), 1);
+    units.saw(Event::Listed { objects: vec![], resource_version: "30".into() });
+    units.turn();
+    assert!(units.listeners.is_empty());
+}
+
+/// A store that was restored counts from an earlier number.
+#[tokio::test]
+async fn what_is_ours_after_a_restore_is_no_view_of_before() {
+    let (mut units, clock) = units();
+    units.saw(Event::Applied(lease(0, 1_000)));
+    units.saw(Event::Deleted(lease(0, 1_005)));
+    units.turn();
+    clock.fetch_add(3_600, Ordering::Relaxed);
+    units.turn();
+    units.see(&lease(1, 900));
+    assert!(units.listeners.is_empty(), "an answer that was long on its way");
+    units.saw(Event::Listed { objects: vec![lease(1, 900)], resource_version: "910".into() });
+    assert_eq!(units.listeners.len(), 1);
+}

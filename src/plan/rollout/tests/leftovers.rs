@@ -111,6 +111,18 @@ fn a_pod_that_cannot_take_over_makes_room_for_an_instance_without_one() {
     assert!(looks("b!a a .").starts_with("-web-0-b Surplus; hold"), "{}", looks("b!a a ."));
     assert!(!looks("b!a a a").contains("Surplus"), "nobody waits");
     assert!(!looks("b!a a a-").contains("Surplus"), "one that ends makes room by itself");
+    assert!(looks("b~a a .").starts_with("-web-0-b Surplus; hold"), "more than there may be: {}", looks("b~a a ."));
+    // One too few is there, because one beyond replicas stays until enough others are available.
+    let scaled = |slots| {
+        let spec = json!({"replicas": 3, "strategy": {"maxSurge": 1, "maxUnavailable": 0, "failureThreshold": 2}});
+        let mut fixture = Fixture::new(slots, 'b', spec).opened(3);
+        for pod in fixture.snapshot.pods_mut().filter(|pod| pod.revision == "b") {
+            pod.created = at(-5);
+        }
+        fixture.settled().looks()
+    };
+    assert!(!scaled("b~a a . a").contains("Surplus"), "it may come up: {}", scaled("b~a a . a"));
+    assert!(scaled("b!a a . a").starts_with("-web-0-b Surplus"), "{}", scaled("b!a a . a"));
     let mut fixture = Fixture::new("b!a a .", 'b', spec()).opened(3).settled();
     fixture.snapshot.rollout.spec.paused = true;
     let mut world = World::new(fixture.snapshot, 5);
