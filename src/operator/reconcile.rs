@@ -175,9 +175,7 @@ async fn report(
     let has_begun = status.history.first().is_some_and(|new| newest_before.is_none_or(|known| !new.is_same(known)));
     let none = RolloutStatus::default();
     let is_brief = status::are_resources_newly_held(before.unwrap_or(&none), &status);
-    // Nobody else knows which Services have to be let go one day.
-    let has_switched = before.unwrap_or(&none).services != status.services;
-    let must_remember = Memory::of(before) != plan.memory || has_begun || is_brief || has_switched;
+    let must_remember = Memory::of(before) != plan.memory || has_begun || is_brief;
     let spacing = status_spacing(rollout.spec.replicas);
     if let Some(at) = memory.status_written_at.map(|at| at + spacing)
         && at > Instant::now()

@@ -45,6 +45,8 @@ pub struct Memory {
     pub failed: Option<Failed>,
     /// status.attempts, sorted by (revision, attempt).
     pub attempts: Vec<Attempt>,
+    /// status.services: nobody else knows which of them have to be let go one day.
+    pub services: Vec<String>,
 }
 
 /// One write.

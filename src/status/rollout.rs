@@ -23,7 +23,6 @@ pub fn status(snapshot: &Snapshot, plan: &Plan, outcomes: &[Outcome]) -> Rollout
         observed_generation: snapshot.rollout.metadata.generation,
         selector: display::selector(&look),
         active_revision: look.active.clone(),
-        services: crate::plan::rollout::services(snapshot),
         versions,
         versions_omitted,
         exceptions,

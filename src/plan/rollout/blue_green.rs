@@ -86,10 +86,9 @@ impl<'a> Sets<'a> {
     }
 }
 
-/// Where a Service selects none and nobody remembers: selecting this one takes least from clients. In doubt the stable one,
-/// if somebody has not deleted that.
+/// Where a Service selects none, or is not known, and nobody remembers: selecting this one takes least from clients. In doubt
+/// the stable one, if somebody has not deleted that.
 fn most_available<'a>(snapshot: &'a Snapshot, stable: Option<&str>) -> Option<&'a str> {
-    snapshot.services.active.seen()?;
     let min_ready_seconds = snapshot.rollout.spec.min_ready_seconds;
     let mut available: BTreeMap<&str, usize> = BTreeMap::new();
     for pod in snapshot.pods.iter().filter(|pod| pod.is_available(min_ready_seconds, snapshot.now)) {

@@ -10,7 +10,7 @@ use super::{blue_green, lineage::Lineage};
 
 /// The Services whose selectors Baton sets, or has set and has yet to let go: what status remembers. Not one that it has never
 /// seen: whoever leaves that for another need not wait for it.
-pub fn services(snapshot: &Snapshot) -> Vec<String> {
+pub(super) fn services(snapshot: &Snapshot) -> Vec<String> {
     let known = snapshot.rollout.status.as_ref().map(|status| &status.services[..]).unwrap_or_default();
     let services = &snapshot.services;
     let is_seen = |name: &String| {

@@ -31,6 +31,7 @@ impl Memory {
             batch: status.batch.clone().map(|batch| BatchStatus { updated: 0, ..batch }), // observed, not remembered
             failed: status.failed.clone(),
             attempts: status.attempts.clone(),
+            services: status.services.clone(),
         }
     }
 
@@ -44,6 +45,7 @@ impl Memory {
         status.batch = self.batch.clone().map(|batch| BatchStatus { updated, ..batch });
         status.failed.clone_from(&self.failed);
         status.attempts.clone_from(&self.attempts);
+        status.services.clone_from(&self.services);
     }
 }
 
@@ -55,6 +57,7 @@ pub(super) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
         // Kept even when somebody has deleted it: that there was one decides that the run goes batch by batch.
         stable: name(lineage.stable).or_else(|| old.stable.clone()),
         effective: name(lineage.effective),
+        services: former::services(snapshot),
         ..old.clone()
     };
     let spec = &snapshot.rollout.spec;

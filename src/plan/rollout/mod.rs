@@ -40,7 +40,6 @@ mod work;
 pub use blue_green::Sets;
 pub use budget::{fewest_available, total_max};
 pub use failure::{Failure, broken_at, failure_of, stuck_at};
-pub use former::services;
 pub use recreate::unconfirmed;
 pub use slots::{Done, Slot, Slots};
 

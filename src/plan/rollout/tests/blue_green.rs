@@ -322,12 +322,12 @@ fn a_service_that_is_named_no_more_is_let_go_first() {
     let held = "hold ServiceUnread: spec.strategy names Service web no more, which still selects a alone: no Pod is ended or changed until it selects Pods of any version";
     let selecting = left(seen(Some('a')), 'b');
     assert_eq!(selecting.looks(), format!("Service web: any; {held}"));
-    assert_eq!(super::super::services(&selecting.snapshot), ["web"]);
+    assert_eq!(plan(&selecting.snapshot).memory.services, ["web"]);
     assert_eq!(does(&left(seen(Some('a')), 'a')), "Service web: any", "also at rest");
     assert!(!does(&left(ServiceSeen::Unknown, 'b')).contains("-web"), "it may select them");
     for free in [seen(None), ServiceSeen::Missing] {
         let free = left(free, 'b');
-        assert!(super::super::services(&free.snapshot).is_empty());
+        assert!(plan(&free.snapshot).memory.services.is_empty());
         assert_eq!(does(&free), "-web-0-a Forward");
     }
     let mut world = World::new(selecting.snapshot, 5);
@@ -335,6 +335,26 @@ fn a_service_that_is_named_no_more_is_let_go_first() {
     assert_eq!(world.run(|_, step| story.extend(step.changes.iter().map(Change::verb))), End::Done);
     let at = |verb| story.iter().position(|done| *done == verb).unwrap();
     assert!(at("SwitchService") < at("DeletePod"), "{story:?}");
+}
+
+/// B3: whoever takes another strategy in the next moment must have it let go.
+#[test]
+fn a_service_is_remembered_before_it_is_switched() {
+    let mut fixture = Fixture::new("b b", 'b', spec(&json!({}))).opened(2).settled();
+    fixture = fixture.serving(None);
+    let first = plan(&fixture.snapshot);
+    assert_eq!((does(&fixture).as_str(), first.memory.services), ("", vec!["web".to_owned()]));
+    assert!(does(&fixture.settled()).contains("Service web: b"));
+}
+
+/// Seed 1620001943: from batches to a second set, when all instances had the new version. As long as its Service was not read a
+/// whole set of the old one was made that nobody ran any more.
+#[test]
+fn no_set_is_made_anew_for_clients_of_whom_nobody_knows() {
+    let fixture = Fixture::new("b b", 'b', spec(&json!({}))).opened(2).settled();
+    assert!(!does(&fixture).contains("-a"), "{}", fixture.looks());
+    let fixture = Fixture::new("a b", 'b', spec(&json!({}))).opened(2).settled();
+    assert!(does(&fixture).contains("+web-1-a Refill"), "in doubt clients use the stable one: {}", fixture.looks());
 }
 
 /// A restart: a new Pod beside each old one, within the set that clients use.

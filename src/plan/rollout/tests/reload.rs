@@ -102,6 +102,24 @@ fn who_does_not_reload_is_taken_back() {
     assert!(world.snapshot.pods[1].in_place.is_none(), "and who was told nothing is not");
 }
 
+/// Its batch may never come: the run that gave it that was superseded, or it was unpinned since.
+#[test]
+fn what_refuses_a_version_that_nobody_asks_for_any_more_goes_back() {
+    let mut fixture = Fixture::new("b~ c", 'b', spec(&json!({}))).opened(1).settled();
+    let in_place = InPlace { at: at(0), containers: [].into(), resources: [].into(), reload: Some(Reload::default()) };
+    fixture.snapshot.pod_mut(1).in_place = Some(in_place);
+    let uid = fixture.snapshot.pods[1].uid.clone();
+    let refused = |asked: i64| {
+        let answer = Some(Err("answered 500".to_owned()));
+        Telling { of: at(0), began_at: at(asked), tries: 9, is_on: false, asked_at: Some(at(asked)), answer }
+    };
+    fixture.snapshot.tellings.insert(uid.clone(), refused(179));
+    fixture.snapshot.now = at(180);
+    assert!(!fixture.looks().contains("web-1-c to"), "it has been asked in time alone: {}", fixture.looks());
+    fixture.snapshot.tellings.insert(uid, refused(180));
+    assert!(fixture.looks().starts_with("web-1-c to a Back"), "{}", fixture.looks());
+}
+
 #[test]
 fn who_does_not_answer_is_asked_again_and_again() {
     let mut fixture = patched(&json!({}));

@@ -5,7 +5,7 @@ use crate::{
     plan::{
         change::{Change, Hold, HoldReason, PodReason},
         rollout::{
-            failure::{PATIENCE_SECONDS, broken_at},
+            failure::{PATIENCE_SECONDS, stuck_at},
             gates,
             in_place::{self, Way},
             resize,
@@ -60,12 +60,13 @@ impl<'a> Planner<'_, 'a, '_> {
                     &renew.clone().or(to)
                 }
                 // Beyond the opened slots `stable` is for refill, and for broken Pods of another revision: they would use
-                // up the budget for ever. Without it they go forward, if anything may.
+                // up the budget for ever, or refuse for ever what they were given. Without it they go forward, if anything may.
                 _ if !opened => {
                     let effective = lineage.effective.map(|effective| &effective.name);
                     let known = slot.assigned.is_none() && effective == Some(&pod.revision);
-                    let broken_at = broken_at(pod, PATIENCE_SECONDS).filter(|_| !known && !self.available(pod));
-                    if !broken_at.is_some_and(|at| self.alarm.passed(at)) {
+                    let stuck_at = stuck_at(view.snapshot, pod, PATIENCE_SECONDS);
+                    let stuck_at = stuck_at.filter(|_| !known && !view.slots.has_all(pod));
+                    if !stuck_at.is_some_and(|at| self.alarm.passed(at)) {
                         continue;
                     }
                     if slot.assigned.is_some() { &None } else { &forward }
