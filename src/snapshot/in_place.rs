@@ -119,8 +119,8 @@ impl Pod {
     /// name or digest, or at least of another one than before. None of these suffices alone: the old image's container may
     /// crash and be restarted before the kubelet has seen the spec, and a status of the new spec is written before the old
     /// container is ended. Where the image before was the same one under another name, of two names the runtime may report
-    /// either: then a new container has to outlive the time in which one from before would have been ended. Where the image
-    /// was taken back before the kubelet had seen the other, the old container is the right one.
+    /// either: then a new container has to outlive the time in which one from before would have been ended, since it was started
+    /// and since the change: the node's clock may be behind. Where the image was taken back before the kubelet had seen the other, the old container is the right one.
     pub fn in_transit(&self, now: Timestamp) -> Option<Transit<'_>> {
         let in_place = self.in_place.as_ref().filter(|_| self.in_service != Some(true))?;
         in_place.containers.iter().find_map(|(name, before)| self.transit_of(name, before, now))
@@ -154,7 +154,9 @@ impl Pod {
             return None;
         }
         let patience = self.grace_seconds.unwrap_or(GRACE_SECONDS).saturating_add(RETAG_SECONDS);
-        let since = container.started_at.filter(|_| container.state == ContainerState::Running);
+        let changed_at = self.in_place.as_ref()?.at;
+        let started_at = container.started_at.filter(|_| container.state == ContainerState::Running);
+        let since = started_at.map(|at| at.max(changed_at));
         transit(since.and_then(|at| at.saturating_add(SignedDuration::from_secs(patience)).ok()))
     }
 

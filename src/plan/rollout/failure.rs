@@ -173,6 +173,13 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
             slot.is_some_and(|slot| slot.live.iter().any(|pod| pod.revision == effective.name))
         };
         slots.0.extend(failures(view, alarm).into_iter().map(|(slot, _)| slot).filter(has_changed));
+        // Nothing goes forward any more: what was broken in a version before this one would stay so.
+        let is_left = |slot: &&Slot<'_>| {
+            let best = slot.live.first().filter(|pod| pod.revision != effective.name && !view.slots.has_all(pod));
+            let stuck_at = best.and_then(|pod| stuck_at(view.snapshot, pod, PATIENCE_SECONDS));
+            stuck_at.is_some_and(|at| alarm.passed(at))
+        };
+        slots.0.extend(opened().filter(is_left).map(|slot| slot.index));
         slots.0.retain(|slot| *slot < view.replicas());
         // Status tells of one that does not come up there either.
         for pod in slots.0.iter().filter_map(|slot| view.slots.wanted_at(*slot)?.live.first()) {

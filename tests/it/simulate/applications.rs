@@ -29,6 +29,8 @@ pub struct Applications(Arc<Mutex<State>>);
 struct State {
     trace: Trace,
     rng: fastrand::Rng,
+    /// Answers may be lost.
+    is_disturbed: bool,
     all: BTreeMap<IpAddr, Application>,
     /// Changes that were answered with 200: uid of the Pod, and when it was changed.
     reloaded: BTreeSet<(String, Timestamp)>,
@@ -44,7 +46,12 @@ struct Application {
 impl Applications {
     pub fn new(trace: &Trace, rng: fastrand::Rng) -> Self {
         let (trace, all, reloaded) = (trace.clone(), BTreeMap::new(), BTreeSet::new());
-        Self(Arc::new(Mutex::new(State { trace, rng, all, reloaded })))
+        Self(Arc::new(Mutex::new(State { trace, rng, is_disturbed: true, all, reloaded })))
+    }
+
+    /// From now on every answer arrives.
+    pub fn clear_up(&self) {
+        self.lock().is_disturbed = false;
     }
 
     /// Something was written.
@@ -84,7 +91,8 @@ impl Applications {
     /// How long a call takes, and whether its answer is lost.
     fn draw(&self) -> (Duration, bool) {
         let mut state = self.lock();
-        (Duration::from_millis(state.rng.u64(1..300)), state.rng.u8(0..10) == 0)
+        let (takes, is_lost) = (Duration::from_millis(state.rng.u64(1..300)), state.rng.u8(0..10) == 0);
+        (takes, is_lost && state.is_disturbed)
     }
 
     fn answer(&self, to: IpAddr, body: &str) -> Result<(), String> {

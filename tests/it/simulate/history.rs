@@ -271,6 +271,7 @@ impl<'s> History<'s> {
     fn clear_up(&self, orders: &UnboundedSender<Order>) {
         self.trace.say("sky", "clears up");
         self.weather.clear_up();
+        self.applications.clear_up();
         if let Some(agents) = &self.listeners {
             agents.clear_up();
         }
@@ -280,8 +281,8 @@ impl<'s> History<'s> {
         }
     }
 
-    /// Liveness, then silence.
-    async fn come_to_rest(&self) {
+    /// Liveness: whether all has settled in time.
+    async fn settles(&self) -> bool {
         let began = Instant::now();
         // A Pod counts as available only once the operator's clock has come to when its node says that it was ready.
         let apart = self.scenario.clocks_apart();
@@ -295,18 +296,38 @@ impl<'s> History<'s> {
             let is_partly = end::of(&self.server).is_some_and(|end| end.reason == "PartlyRolledBack");
             if is_partly { deadline } else { Duration::ZERO }
         };
+        // What users ask for counts by their clock.
+        let apart = apart.max(self.scenario.users_ahead());
         let is_still = || self.judge.docket().last_write.elapsed() > STILLNESS + apart + untold.max(undecided());
         let agents = self.listeners.as_ref();
         let have_agents_rest = || {
             agents.is_none_or(|agents| agents.writes().2.elapsed() > STILLNESS && listeners::end::is_at_rest(agents))
         };
-        while !(is_still() && end::is_at_rest(&self.server) && have_agents_rest()) {
+        loop {
+            // What waits for approval gets it in this time.
             tokio::time::sleep(Duration::from_secs(5)).await;
+            if is_still() && end::is_at_rest(&self.server) && have_agents_rest() {
+                return true;
+            }
             if began.elapsed() > within {
                 let (end, sets) = (end::of(&self.server), agents.map(listeners::end::tell));
-                return self
-                    .trace
-                    .break_promise("liveness", format_args!("no rest after {within:?}: {end:?} {sets:?}"));
+                let how = format_args!("no rest after {within:?}: {end:?} {sets:?}");
+                self.trace.break_promise("liveness", how);
+                return false;
+            }
+        }
+    }
+
+    /// Liveness, then silence.
+    async fn come_to_rest(&self) {
+        if !self.settles().await {
+            return;
+        }
+        let agents = self.listeners.as_ref();
+        if agents.is_some_and(|agents| listeners::end::explain(agents).is_err()) {
+            tokio::time::sleep(TRIED_AGAIN).await;
+            if !self.settles().await {
+                return;
             }
         }
         let requests = |server: &ApiServer| -> u64 {
@@ -352,12 +373,8 @@ impl<'s> History<'s> {
             let (more, renewals) = (ownerships - by_agents.1, renewals - by_agents.0);
             self.trace.break_promise("idle", format_args!("{more} ownerships and {renewals} sessions written"));
         }
-        let Some(agents) = agents else { return };
-        if listeners::end::explain(agents).is_err() {
-            tokio::time::sleep(TRIED_AGAIN).await;
-            if let Err(how) = listeners::end::explain(agents) {
-                self.trace.break_promise("end", how);
-            }
+        if let Some(Err(how)) = agents.map(listeners::end::explain) {
+            self.trace.break_promise("end", how);
         }
     }
 }

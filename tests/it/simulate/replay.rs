@@ -7,7 +7,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::trace::Trace;
 use crate::fake_apiserver::{
     Commit,
-    kinds::{LISTENER_SETS, PODS, ROLLOUTS},
+    kinds::{LISTENER_SETS, PODS, ROLLOUTS, SERVICES},
 };
 
 /// A write, in a line.
@@ -22,6 +22,8 @@ pub fn line(commit: &Commit) -> String {
         format!("{what} {}", rollout(object))
     } else if *change.kind == LISTENER_SETS {
         format!("{what} {}", listener_set(object))
+    } else if *change.kind == SERVICES {
+        format!("{what} [{}]", object["spec"]["selector"])
     } else {
         what
     }
@@ -37,7 +39,10 @@ fn pod(pod: &Value) -> String {
     let ready = if is_true("Ready") { "ready" } else { "not ready" };
     let ending = if pod["metadata"]["deletionTimestamp"].is_string() { " terminating" } else { "" };
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    format!("[{} {} {ready} {waiting}{ending}]", text(&pod["spec"]["nodeName"]), text(&status["phase"]))
+    // Given another image in place, it goes on with the one before for a while.
+    let images = [&pod["spec"]["containers"][0], &status["containerStatuses"][0]].map(|of| text(&of["image"]));
+    let runs = if images[0] == images[1] { String::new() } else { format!(" {} for {}", images[1], images[0]) };
+    format!("[{} {} {ready} {waiting}{ending}{runs}]", text(&pod["spec"]["nodeName"]), text(&status["phase"]))
 }
 
 fn rollout(rollout: &Value) -> String {

@@ -169,11 +169,19 @@ impl Scenario {
 
     /// How far the nodes' clock is ahead of the operator's that is furthest behind, within the first hour.
     pub fn clocks_apart(&self) -> Duration {
-        let extremes = |skew: &Skew| [0, 1].map(|hours| skew.ahead(SignedDuration::from_hours(hours)));
-        let nodes = extremes(&self.node_skew).into_iter().max().unwrap_or_default();
+        let nodes = ahead(&self.node_skew).into_iter().max().unwrap_or_default();
         let nodes = nodes + self.listeners.as_ref().map(listeners::plan::Plan::set_ahead).unwrap_or_default();
-        let operators = self.operators.iter().flat_map(|(skew, _)| extremes(skew)).min().unwrap_or_default();
-        (nodes - operators).max(SignedDuration::ZERO).unsigned_abs()
+        (nodes - self.furthest_behind()).max(SignedDuration::ZERO).unsigned_abs()
+    }
+
+    /// How far the users' clock, by which they ask for things, is ahead of the same operator's.
+    pub fn users_ahead(&self) -> Duration {
+        (-self.furthest_behind()).max(SignedDuration::ZERO).unsigned_abs()
+    }
+
+    /// What an operator's clock is ahead by at the least.
+    fn furthest_behind(&self) -> SignedDuration {
+        self.operators.iter().flat_map(|(skew, _)| ahead(skew)).min().unwrap_or_default()
     }
 
     /// Whether each listener moves at most once in it: nothing happens but a change of the template, and no old Pod leaves
@@ -200,6 +208,11 @@ impl Scenario {
         };
         !self.keeps_pins && (self.last.works() || (self.is_patient && self.deeds.iter().all(is_simple)))
     }
+}
+
+/// How far a clock is ahead at first, and an hour later.
+fn ahead(skew: &Skew) -> [SignedDuration; 2] {
+    [0, 1].map(|hours| skew.ahead(SignedDuration::from_hours(hours)))
 }
 
 fn draw<T: Copy>(rng: &mut fastrand::Rng, of: &[T]) -> T {

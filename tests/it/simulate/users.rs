@@ -192,9 +192,8 @@ impl User {
     fn pins_that_work(&self) -> Vec<Value> {
         let Some(rollout) = self.rollout() else { return Vec::new() };
         let works = |pin: &&Value| {
-            let own = pin["images"]["app"].as_str().is_none_or(|image| Behaviour::of_image(image).works());
-            let image = image_of_pin(&self.actor, &rollout, pin);
-            own && image.is_some_and(|image| Behaviour::of_image(&image).works())
+            let versions = versions_of_pin(&self.actor, &rollout, pin);
+            versions.is_some_and(|versions| versions.iter().all(|version| Behaviour::of_image(version).works()))
                 && !Ranges::parse(pin["instances"].as_str().unwrap_or_default()).0.contains(&0)
         };
         rollout["spec"]["pins"].as_array().into_iter().flatten().filter(works).cloned().collect()
@@ -251,12 +250,19 @@ pub async fn approve_everything(actor: Actor) {
 
 /// What a pin comes to; None: its revision is not there.
 pub fn image_of_pin(actor: &Actor, rollout: &Object, pin: &Value) -> Option<String> {
+    let [told, image] = versions_of_pin(actor, rollout, pin)?;
+    Some(if told.is_empty() { image } else { told })
+}
+
+/// The version that applications of a pin are told, if they are, and the image that they start with. Both decide how they behave.
+fn versions_of_pin(actor: &Actor, rollout: &Object, pin: &Value) -> Option<[String; 2]> {
     let name = pin["revision"].as_str().or(pin["base"].as_str())?;
     let revision = actor.get(&CONTROLLER_REVISIONS, ROLLOUT.0, name)?;
     let is_ours = revision["metadata"]["ownerReferences"][0]["uid"] == rollout.uid() && !revision.is_terminating();
     let template = &revision["data"]["template"];
-    let (told, own) = (&template["metadata"]["annotations"][VERSION], &template["spec"]["containers"][0]["image"]);
-    told.as_str().or(pin["images"]["app"].as_str()).or(own.as_str()).filter(|_| is_ours).map(str::to_owned)
+    let told = template["metadata"]["annotations"][VERSION].as_str().unwrap_or_default();
+    let image = pin["images"]["app"].as_str().or(template["spec"]["containers"][0]["image"].as_str())?;
+    is_ours.then(|| [told, image].map(str::to_owned))
 }
 
 /// Where applications are told of versions, another image comes with each third.

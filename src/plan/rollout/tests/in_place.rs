@@ -284,6 +284,14 @@ fn another_name_of_the_image_is_believed_for_its_content_or_when_the_old_one_wou
     }
 }
 
+/// Seed 1630001322: its clock is behind by more than that time.
+#[test]
+fn another_name_is_believed_no_sooner_where_the_nodes_clock_is_behind() {
+    let mut pod = changed(running("new", "sha256:config", -300));
+    pod.grace_seconds = Some(5);
+    assert_eq!((pod.is_available(0, at(14)), pod.available_later(0, at(14))), (false, Some(at(15))));
+}
+
 /// R19: out of service until it is believed, it is looked at when it is.
 #[test]
 fn what_is_believed_later_is_looked_at_then() {

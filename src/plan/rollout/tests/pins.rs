@@ -250,6 +250,15 @@ fn rollback_failed_takes_back_what_fails_later() {
     }
 }
 
+/// X4: what was broken in a version before the one that failed would stay so for ever, as nothing goes forward any more.
+#[test]
+fn rollback_failed_takes_back_what_a_superseded_version_has_broken() {
+    let spec = surging(&json!({"failureThreshold": 1, "onFailure": "RollbackFailed"}));
+    let mut world = World::new(Fixture::new("b! c! c a", 'b', spec).opened(3).snapshot, 5);
+    live(&mut world, 300);
+    assert_eq!(revisions_run(&world), "aaca", "whoever works stays");
+}
+
 #[test]
 fn a_failed_instance_that_goes_back_is_not_told_to_go_forward() {
     let mut world =

@@ -139,30 +139,36 @@ pub fn is_available(pod: &Pod, rollout: &Rollout, glass: Glass) -> bool {
     pod.is_available(rollout.spec.min_ready_seconds.saturating_sub(ahead).max(0), glass.latest)
 }
 
-/// R2: no Pod is created where there are too many. The Pod just made is part of the present.
+/// R2: no Pod is created where there are too many, by one of the versions of its Rollout that its maker may have read. The Pod
+/// just made is part of the present.
 pub fn creation(story: &Story, glass: Glass) -> Result<(), String> {
-    let max = story.versions_seen(glass.age).map(|rollout| most_pods(rollout)).max().unwrap_or_default();
+    let by_version =
+        story.versions_seen(glass.age).map(|rollout| (fewest_seen(story, rollout, glass), most_pods(rollout)));
+    match by_version.min_by_key(|(fewest, most)| fewest - most) {
+        Some((fewest, most)) if fewest > most => Err(format!("{fewest} Pods, at most {most} may be")),
+        _ => Ok(()),
+    }
+}
+
+/// The fewest Pods, of those that count with this version of the Rollout, that somebody may have seen.
+fn fewest_seen(story: &Story, rollout: &Rollout, glass: Glass) -> i32 {
+    // With strategy BlueGreen those beyond replicas take no room.
+    let is_blue_green = rollout.spec.strategy.blue_green.is_some();
+    let takes_room = |pod: &&Arc<Pod>| !is_blue_green || pod.slot < rollout.spec.replicas;
     // Nodes are watched apart from Pods: what is known of the ones and of the others may be of different moments.
     let lost: BTreeSet<&BTreeSet<String>> = story.moments_seen(glass.age).map(|moment| &*moment.lost_nodes).collect();
-    let mut least = usize::MAX;
+    let mut fewest = usize::MAX;
     for moment in story.moments_seen(glass.age) {
         let made_since = story.made.iter().filter(|(uid, number)| {
             **number > moment.number && !moment.pods.contains_key(*uid) && !story.strays.contains(*uid)
         });
         let made_since = made_since.count();
         for lost in &lost {
-            // With strategy BlueGreen those beyond replicas take no room.
-            let is_beside = |pod: &Pod| {
-                story
-                    .versions_seen(glass.age)
-                    .any(|rollout| rollout.spec.strategy.blue_green.is_some() && pod.slot >= rollout.spec.replicas)
-            };
-            let seen = moment.pods.values().filter(|pod| !is_beside(pod));
-            let seen = seen.filter(|pod| counts(pod, lost, glass) && !story.strays.contains(&pod.uid));
-            least = least.min(seen.count() + made_since);
+            let seen = moment.pods.values().filter(takes_room).filter(|pod| counts(pod, lost, glass));
+            fewest = fewest.min(seen.filter(|pod| !story.strays.contains(&pod.uid)).count() + made_since);
         }
     }
-    if least as i32 <= max { Ok(()) } else { Err(format!("{least} Pods, at most {max} may be")) }
+    i32::try_from(fewest).unwrap_or(i32::MAX)
 }
 
 fn counts(pod: &Pod, lost: &BTreeSet<String>, glass: Glass) -> bool {

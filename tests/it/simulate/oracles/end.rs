@@ -21,6 +21,9 @@ use crate::{
     },
 };
 
+/// What is added to the version of a Pod that is not Ready.
+const NOT_READY: &str = " (not ready)";
+
 /// The end of a history, without what depends on its course: uids, resourceVersions, times, attempts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct End {
@@ -48,7 +51,7 @@ pub fn of(server: &ApiServer) -> Option<End> {
         let Some(pod) = story::pod(&object).filter(|_| story::owner(&object) == Some(rollout.uid())) else { continue };
         if pod.is_live() && pod.phase != PodPhase::Failed && object["metadata"]["labels"][LABEL_INSTANCE].is_string() {
             let image = version_of(object.value());
-            let state = if pod.is_ready() { "" } else { " (not ready)" };
+            let state = if pod.is_ready() { "" } else { NOT_READY };
             end.images.entry(pod.slot).or_default().push(format!("{image}{state}"));
         }
     }
@@ -142,18 +145,16 @@ pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
         });
     let stable = text(&rollout["status"]["currentRevision"]);
     let pauses = rollout["spec"]["strategy"]["onFailure"] == "Pause";
+    let works = |image: &String| Behaviour::of_image(image.trim_end_matches(NOT_READY)).works();
+    let is_of_what_works = end.images.values().flatten().all(works);
     let is_explained = match end.reason.as_str() {
         "FirstRevisionFailed" => !has_completed,
         "FailureThreshold" | "ProgressDeadlineExceeded" => has_completed && pauses,
         // A version that does not work fails in every instance.
         "PartlyRolledBack" => {
-            has_completed
-                && rollout["spec"]["strategy"]["onFailure"] == "RollbackFailed"
-                && end.images.values().flatten().all(|image| Behaviour::of_image(image).works())
+            has_completed && rollout["spec"]["strategy"]["onFailure"] == "RollbackFailed" && is_of_what_works
         }
-        "RolledBack" => {
-            has_completed && !pauses && end.images.values().flatten().all(|image| Behaviour::of_image(image).works())
-        }
+        "RolledBack" => has_completed && !pauses && is_of_what_works,
         // Somebody has deleted what there was to go back to, or it completed while no instance was asked for.
         "RollbackStuck" if has_completed && !pauses && !stable.is_empty() => actor
             .get(&CONTROLLER_REVISIONS, ROLLOUT.0, stable)
