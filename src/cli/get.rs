@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -12,6 +12,7 @@ use super::{
     draw::{self, Options},
     follow::{Follow, Seen},
     hints,
+    output::Output,
     screen::Screen,
     target::{Target, target_of},
 };
@@ -43,14 +44,6 @@ pub(super) struct Get {
     output: Option<Output>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Wide,
-    Json,
-    Yaml,
-    Name,
-}
-
 /// What is drawn of an object.
 trait Shown {
     /// In words.
@@ -80,10 +73,7 @@ impl Shown for Snapshot {
     }
 
     fn unseen(&self) -> Option<String> {
-        hints::unseen(
-            &self.rollout.metadata,
-            self.rollout.status.as_ref().and_then(|status| status.observed_generation),
-        )
+        hints::unseen_rollout(&self.rollout)
     }
 }
 
@@ -149,7 +139,7 @@ impl Get {
         let snapshot = cluster.snapshot(cluster.rollout(name).await?).await?;
         let all = instances(&snapshot);
         match self.output {
-            Some(Output::Json | Output::Yaml) => self.print_value(json!({"items": all}))?,
+            Some(output @ (Output::Json | Output::Yaml)) => output.print(&json!({"items": all}))?,
             Some(Output::Name) => all.iter().for_each(|one| anstream::println!("{}", one.name)),
             output => draw::instances(&all, output.is_some()).iter().for_each(|line| anstream::println!("{line}")),
         }
@@ -168,20 +158,11 @@ impl Get {
             anstream::println!("{}.baton.dev/{name}", K::kind(&()).to_lowercase());
             return Ok(());
         }
-        self.print_value(serde_json::to_value(object)?)
-    }
-
-    fn print_value(&self, mut object: Value) -> Result<()> {
+        let mut object = serde_json::to_value(object)?;
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields"); // as kubectl does
         }
-        let text = if self.output == Some(Output::Json) {
-            serde_json::to_string_pretty(&object)? + "\n"
-        } else {
-            serde_saphyr::to_string(&object)?
-        };
-        anstream::print!("{text}");
-        Ok(())
+        output.print(&object)
     }
 }
 

@@ -7,6 +7,7 @@ use kube::{
 };
 
 use super::cluster::{Cluster, Ours, in_time};
+use crate::api::Rollout;
 
 /// Names this similar are offered.
 const SIMILAR_MIN: f64 = 0.6;
@@ -28,6 +29,11 @@ pub(super) fn unseen(metadata: &ObjectMeta, seen: Option<i64>) -> Option<String>
         name(&metadata.name),
         name(&metadata.namespace)
     ))
+}
+
+/// The same for a Rollout.
+pub(super) fn unseen_rollout(rollout: &Rollout) -> Option<String> {
+    unseen(&rollout.metadata, rollout.status.as_ref().and_then(|status| status.observed_generation))
 }
 
 /// What the API server's refusal means for somebody who asked for the object `name`, or for what belongs to it.

@@ -103,8 +103,7 @@ impl Teller {
 
     /// Says once where to look while no operator has seen it as it is.
     fn hint(&mut self, rollout: &Rollout) {
-        let observed = rollout.status.as_ref().and_then(|status| status.observed_generation);
-        let unseen = hints::unseen(&rollout.metadata, observed);
+        let unseen = hints::unseen_rollout(rollout);
         if let Some(hint) = unseen.as_ref().filter(|_| unseen != self.hinted) {
             anstream::eprintln!("{hint}");
         }
