@@ -113,7 +113,7 @@ impl Get {
                 if self.watch {
                     return watch(Follow::all(&cluster, name), name, wide).await;
                 }
-                print(&cluster.snapshot(rollout).await?, wide);
+                print(&cluster.snapshot(rollout).await?, wide, connection);
                 Ok(())
             }
             (Target::ListenerSet(name), None | Some(Output::Wide)) => {
@@ -123,7 +123,7 @@ impl Get {
                     let config_map = snapshot.set.spec.config_map.as_ref().map(|source| source.name.as_str());
                     return watch(Follow::listener_set(&cluster, name, config_map), name, wide).await;
                 }
-                print(&snapshot, wide);
+                print(&snapshot, wide, connection);
                 Ok(())
             }
             (Target::Instances(name), _) => self.print_instances(&cluster, name).await,
@@ -166,13 +166,13 @@ impl Get {
     }
 }
 
-fn print(shown: &impl Shown, wide: bool) {
+fn print(shown: &impl Shown, wide: bool, connection: &Connection) {
     let options = Options { wide, width: Screen::new().width(), now: Timestamp::now() };
     for line in shown.lines(options, false) {
         anstream::println!("{line}");
     }
     if let Some(hint) = shown.unseen() {
-        anstream::eprintln!("{hint}");
+        anstream::eprintln!("{}", hints::addressed(&hint, connection));
     }
 }
 

@@ -57,7 +57,7 @@ impl History {
             anstream::println!("{line}");
         }
         if let Some(hint) = hints::unseen_rollout(&snapshot.rollout) {
-            anstream::eprintln!("{hint}");
+            anstream::eprintln!("{}", hints::addressed(&hint, connection));
         }
         Ok(())
     }

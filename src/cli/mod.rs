@@ -108,7 +108,8 @@ pub async fn run(cli: Cli) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            anstream::eprintln!("error: {error:#}");
+            let error = hints::addressed(&format!("{error:#}"), &cli.connection);
+            anstream::eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }

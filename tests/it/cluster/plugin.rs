@@ -131,6 +131,12 @@ fn what_is_not_there_is_looked_for_nearby() {
     cluster().kubectl(&["apply", "-n", namespace, "-f", &format!("{}/config/samples", sources::root().display())]);
     let typo = complains(&["get", "rollout", "wbe", "-n", namespace], "");
     assert!(typo.contains("did you mean web?"), "{typo}");
+    let nowhere = complains(&["get", "rollout", "wbe", "-n", "kube-public"], "");
+    assert!(nowhere.ends_with("`kubectl get rollouts.baton.dev -A` lists all\n"), "{nowhere}");
+    let kubeconfig = cluster().kubeconfig.to_str().unwrap();
+    let unpinned = complains(&["unpin", "web", "--all", "-n", namespace, "--kubeconfig", kubeconfig], "");
+    let command = format!("`kubectl baton get web -n {namespace} --kubeconfig {kubeconfig}`");
+    assert!(unpinned.contains(&command), "{unpinned}");
     let elsewhere = complains(&["get", "rollout", "web", "-n", "kube-public"], "");
     assert!(elsewhere.contains("add -n plugin-"), "{elsewhere}");
     let other = complains(&["get", "deployment", "web"], "");
