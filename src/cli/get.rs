@@ -31,9 +31,10 @@ const REDRAW_SECONDS: u64 = 1;
 
 /// `kubectl baton get rollout web -w`
 #[derive(Args, Debug)]
+#[command(override_usage = "kubectl baton get [OPTIONS] [rollout|instances|listenerset] <NAME>")]
 pub(super) struct Get {
-    /// `rollout NAME`, `instances NAME` (of that Rollout), or `listenerset NAME`.
-    #[arg(required = true, num_args = 1..=2, value_name = "KIND NAME")]
+    /// Name of a Rollout; of the Rollout whose `instances` to list; or of a `listenerset`.
+    #[arg(required = true, num_args = 1..=2, value_name = "NAME")]
     target: Vec<String>,
     /// Follow it until Ctrl-C. Drawn in place on a terminal; elsewhere a line for each change.
     #[arg(short, long)]
