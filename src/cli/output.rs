@@ -14,12 +14,11 @@ pub(super) enum Output {
 impl Output {
     /// Prints it as JSON where that is asked for, else as YAML.
     pub fn print(self, object: &impl Serialize) -> Result<()> {
-        let text = if self == Self::Json {
-            serde_json::to_string_pretty(object)? + "\n"
-        } else {
-            serde_saphyr::to_string(object)?
+        let text = match self {
+            Self::Json => serde_json::to_string_pretty(object)?,
+            _ => serde_saphyr::to_string(object)?,
         };
-        anstream::print!("{text}");
+        anstream::println!("{text}");
         Ok(())
     }
 }
