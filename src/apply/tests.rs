@@ -45,6 +45,7 @@ pub(super) fn snapshot() -> Snapshot {
         hash: "abc".into(),
         number: 1,
         data: json!({"template": template}),
+        created: None,
         completed_at: None,
         failed_at: None,
         failed_reason: None,

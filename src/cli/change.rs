@@ -27,14 +27,15 @@ const TRIES: usize = 5;
 const BY_CHARS_MAX: usize = 128;
 
 /// The Rollout that is changed, where it is.
-pub(super) struct Editor {
+pub(super) struct Editor<'a> {
     pub name: String,
     cluster: Cluster,
+    connection: &'a Connection,
 }
 
-impl Editor {
-    pub async fn connect(connection: &Connection, rollout: &RolloutTarget) -> Result<Self> {
-        Ok(Self { name: rollout.name()?, cluster: Cluster::connect(connection).await? })
+impl<'a> Editor<'a> {
+    pub async fn connect(connection: &'a Connection, rollout: &RolloutTarget) -> Result<Self> {
+        Ok(Self { name: rollout.name()?, cluster: Cluster::connect(connection).await?, connection })
     }
 
     /// Changes the Rollout as it is now, and prints what that comes to: what it is comes from the version that is patched, or
@@ -51,7 +52,7 @@ impl Editor {
             let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
             match in_time(cluster.rollouts().patch(name, &params, &patch)).await? {
                 Ok(_) => {
-                    anstream::println!("{said}");
+                    anstream::println!("{}", hints::addressed(&said, self.connection));
                     return Ok(());
                 }
                 // A test that has failed, and what the API server refuses for good, have the same code.

@@ -1,4 +1,6 @@
 //! Views as text. Colours are escape sequences here; where they are not wanted, printing takes them out.
+pub(super) mod history;
+
 use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};

@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -12,6 +12,7 @@ use super::{
     draw::{self, Options},
     follow::{Follow, Seen},
     hints,
+    output::Output,
     screen::Screen,
     target::{Target, target_of},
 };
@@ -30,9 +31,10 @@ const REDRAW_SECONDS: u64 = 1;
 
 /// `kubectl baton get rollout web -w`
 #[derive(Args, Debug)]
+#[command(override_usage = "kubectl baton get [OPTIONS] [rollout|instances|listenerset] <NAME>")]
 pub(super) struct Get {
-    /// `rollout NAME`, `instances NAME` (of that Rollout), or `listenerset NAME`.
-    #[arg(required = true, num_args = 1..=2, value_name = "KIND NAME")]
+    /// Name of a Rollout; of the Rollout whose `instances` to list; or of a `listenerset`.
+    #[arg(required = true, num_args = 1..=2, value_name = "NAME")]
     target: Vec<String>,
     /// Follow it until Ctrl-C. Drawn in place on a terminal; elsewhere a line for each change.
     #[arg(short, long)]
@@ -41,14 +43,6 @@ pub(super) struct Get {
     /// all there is to know of each instance.
     #[arg(short, long, value_enum)]
     output: Option<Output>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Wide,
-    Json,
-    Yaml,
-    Name,
 }
 
 /// What is drawn of an object.
@@ -80,10 +74,7 @@ impl Shown for Snapshot {
     }
 
     fn unseen(&self) -> Option<String> {
-        hints::unseen(
-            &self.rollout.metadata,
-            self.rollout.status.as_ref().and_then(|status| status.observed_generation),
-        )
+        hints::unseen_rollout(&self.rollout)
     }
 }
 
@@ -123,7 +114,7 @@ impl Get {
                 if self.watch {
                     return watch(Follow::all(&cluster, name), name, wide).await;
                 }
-                print(&cluster.snapshot(rollout).await?, wide);
+                print(&cluster.snapshot(rollout).await?, wide, connection);
                 Ok(())
             }
             (Target::ListenerSet(name), None | Some(Output::Wide)) => {
@@ -133,7 +124,7 @@ impl Get {
                     let config_map = snapshot.set.spec.config_map.as_ref().map(|source| source.name.as_str());
                     return watch(Follow::listener_set(&cluster, name, config_map), name, wide).await;
                 }
-                print(&snapshot, wide);
+                print(&snapshot, wide, connection);
                 Ok(())
             }
             (Target::Instances(name), _) => self.print_instances(&cluster, name).await,
@@ -149,7 +140,7 @@ impl Get {
         let snapshot = cluster.snapshot(cluster.rollout(name).await?).await?;
         let all = instances(&snapshot);
         match self.output {
-            Some(Output::Json | Output::Yaml) => self.print_value(json!({"items": all}))?,
+            Some(output @ (Output::Json | Output::Yaml)) => output.print(&json!({"items": all}))?,
             Some(Output::Name) => all.iter().for_each(|one| anstream::println!("{}", one.name)),
             output => draw::instances(&all, output.is_some()).iter().for_each(|line| anstream::println!("{line}")),
         }
@@ -168,30 +159,21 @@ impl Get {
             anstream::println!("{}.baton.dev/{name}", K::kind(&()).to_lowercase());
             return Ok(());
         }
-        self.print_value(serde_json::to_value(object)?)
-    }
-
-    fn print_value(&self, mut object: Value) -> Result<()> {
+        let mut object = serde_json::to_value(object)?;
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields"); // as kubectl does
         }
-        let text = if self.output == Some(Output::Json) {
-            serde_json::to_string_pretty(&object)? + "\n"
-        } else {
-            serde_saphyr::to_string(&object)?
-        };
-        anstream::print!("{text}");
-        Ok(())
+        output.print(&object)
     }
 }
 
-fn print(shown: &impl Shown, wide: bool) {
+fn print(shown: &impl Shown, wide: bool, connection: &Connection) {
     let options = Options { wide, width: Screen::new().width(), now: Timestamp::now() };
     for line in shown.lines(options, false) {
         anstream::println!("{line}");
     }
     if let Some(hint) = shown.unseen() {
-        anstream::eprintln!("{hint}");
+        anstream::eprintln!("{}", hints::addressed(&hint, connection));
     }
 }
 

@@ -6,7 +6,11 @@ use kube::{
     core::Status,
 };
 
-use super::cluster::{Cluster, Ours, in_time};
+use super::{
+    Connection,
+    cluster::{Cluster, Ours, in_time},
+};
+use crate::api::Rollout;
 
 /// Names this similar are offered.
 const SIMILAR_MIN: f64 = 0.6;
@@ -19,6 +23,38 @@ pub(super) fn no_config(error: impl std::error::Error) -> Error {
     anyhow!("{error}; set KUBECONFIG or --kubeconfig, `kubectl config get-contexts` lists the contexts")
 }
 
+/// The message, with the commands in its backticks as they are to be typed: they go to the cluster and the namespace that the
+/// user has said.
+pub(super) fn addressed(message: &str, connection: &Connection) -> String {
+    let parts: Vec<&str> = message.split('`').collect();
+    let last = parts.len() - 1;
+    let parts = parts.into_iter().enumerate().map(|(index, part)| {
+        let is_command = index > 0 && index < last && part.starts_with("kubectl ");
+        if is_command { format!("{part}{}", flags(part, connection)) } else { part.to_owned() }
+    });
+    parts.collect::<Vec<_>>().join("`")
+}
+
+/// What the user has said of where, as far as it is of use to this command.
+fn flags(command: &str, connection: &Connection) -> String {
+    let is_about_kubeconfig = command.starts_with("kubectl config ");
+    let has_namespace = [" -n ", " -A"].iter().any(|flag| command.contains(flag));
+    let namespace = connection.namespace.clone().filter(|_| !is_about_kubeconfig && !has_namespace);
+    let context = connection.context.clone().filter(|_| !is_about_kubeconfig);
+    let kubeconfig = connection.kubeconfig.as_ref().map(|path| path.display().to_string());
+    let all = [("-n", namespace), ("--context", context), ("--kubeconfig", kubeconfig)];
+    all.into_iter().filter_map(|(flag, value)| Some(format!(" {flag} {}", quoted(&value?)))).collect()
+}
+
+/// As one word of a shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:@%+=,".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Where to look while no operator has taken note of this object as it is now.
 pub(super) fn unseen(metadata: &ObjectMeta, seen: Option<i64>) -> Option<String> {
     let generation = metadata.generation.filter(|generation| seen.is_none_or(|seen| seen < *generation))?;
@@ -28,6 +64,11 @@ pub(super) fn unseen(metadata: &ObjectMeta, seen: Option<i64>) -> Option<String>
         name(&metadata.name),
         name(&metadata.namespace)
     ))
+}
+
+/// The same for a Rollout.
+pub(super) fn unseen_rollout(rollout: &Rollout) -> Option<String> {
+    unseen(&rollout.metadata, rollout.status.as_ref().and_then(|status| status.observed_generation))
 }
 
 /// What the API server's refusal means for somebody who asked for the object `name`, or for what belongs to it.
@@ -114,7 +155,37 @@ fn likeness(a: &str, b: &str) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::*;
+
+    fn connection(namespace: Option<&str>, context: Option<&str>, kubeconfig: Option<&str>) -> Connection {
+        let [namespace, context] = [namespace, context].map(|word| word.map(str::to_owned));
+        Connection { namespace, context, kubeconfig: kubeconfig.map(Into::into), no_color: false }
+    }
+
+    /// A command that is copied from a message does not end up in another cluster.
+    #[test]
+    fn suggested_commands_go_where_the_users_own_went() {
+        let message = "web: nothing has failed; `kubectl baton restart web` makes new Pods";
+        assert_eq!(addressed(message, &connection(None, None, None)), message);
+        let test = connection(Some("shop"), Some("test"), Some("my config"));
+        assert_eq!(
+            addressed(message, &test),
+            "web: nothing has failed; `kubectl baton restart web -n shop --context test --kubeconfig 'my config'` makes new Pods"
+        );
+        let shop = connection(Some("shop"), None, Some("it's"));
+        for (command, expected) in [
+            ("kubectl get rollouts.baton.dev -A", r"kubectl get rollouts.baton.dev -A --kubeconfig 'it'\''s'"),
+            ("kubectl auth can-i --list -n shop", r"kubectl auth can-i --list -n shop --kubeconfig 'it'\''s'"),
+            ("kubectl config get-contexts", r"kubectl config get-contexts --kubeconfig 'it'\''s'"),
+            ("rollout NAME", "rollout NAME"),
+        ] {
+            assert_eq!(addressed(&format!("a `{command}` b"), &shop), format!("a `{expected}` b"));
+        }
+        let nowhere = addressed("`kubectl config get-contexts`", &connection(None, Some("nowhere"), None));
+        assert_eq!(nowhere, "`kubectl config get-contexts`", "that one is not there");
+        let open = "the API server says ` and kubectl get pods";
+        assert_eq!(addressed(open, &shop), open);
+    }
 
     #[test]
     fn names_nearby_are_offered() {

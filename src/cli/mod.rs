@@ -6,9 +6,11 @@ mod draw;
 mod follow;
 mod get;
 mod hints;
+mod history;
 #[cfg(test)]
 mod listener_set_tests;
 mod manifest;
+mod output;
 mod plan;
 mod screen;
 mod status;
@@ -53,6 +55,8 @@ struct Connection {
 enum Verb {
     /// Show a Rollout with its revisions, batches and Pods, each of its instances, or a ListenerSet with who holds its listeners.
     Get(get::Get),
+    /// List the revisions of a Rollout, and what was done to it, when, by whom and why; with --revision one of them in full.
+    History(history::History),
     /// Wait until a Rollout is done, and say what it waits for; exit 1 when it fails.
     Status(status::Status),
     /// Tell what applying a file would do, batch by batch, without doing it.
@@ -85,6 +89,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     }
     let done = match cli.verb {
         Verb::Get(get) => get.run(&cli.connection).await,
+        Verb::History(history) => history.run(&cli.connection).await,
         Verb::Status(status) => status.run(&cli.connection).await,
         Verb::Plan(plan) => plan.run(&cli.connection).await,
         Verb::Approve(approve) => Box::pin(approve.run(&cli.connection)).await,
@@ -103,7 +108,8 @@ pub async fn run(cli: Cli) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            anstream::eprintln!("error: {error:#}");
+            let error = hints::addressed(&format!("{error:#}"), &cli.connection);
+            anstream::eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }

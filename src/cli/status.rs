@@ -49,7 +49,7 @@ impl Status {
         let name = self.rollout.name()?;
         let cluster = Cluster::connect(connection).await?;
         let rollout = cluster.rollout(&name).await?;
-        let mut teller = Teller::default();
+        let mut teller = Teller { connection, said: Vec::new(), waits_for: None, hinted: None };
         if teller.tell(&rollout)? || !self.watch {
             return Ok(());
         }
@@ -67,15 +67,15 @@ impl Status {
 }
 
 /// Prints each line once.
-#[derive(Default)]
-struct Teller {
+struct Teller<'a> {
+    connection: &'a Connection,
     said: Vec<String>,
     waits_for: Option<String>,
     /// What was said of where to look while no operator has seen it.
     hinted: Option<String>,
 }
 
-impl Teller {
+impl Teller<'_> {
     async fn wait(&mut self, mut follow: Follow, name: &str) -> Result<()> {
         loop {
             let seen = match tokio::time::timeout(UNSEEN_AFTER, follow.next()).await {
@@ -103,10 +103,9 @@ impl Teller {
 
     /// Says once where to look while no operator has seen it as it is.
     fn hint(&mut self, rollout: &Rollout) {
-        let observed = rollout.status.as_ref().and_then(|status| status.observed_generation);
-        let unseen = hints::unseen(&rollout.metadata, observed);
+        let unseen = hints::unseen_rollout(rollout);
         if let Some(hint) = unseen.as_ref().filter(|_| unseen != self.hinted) {
-            anstream::eprintln!("{hint}");
+            anstream::eprintln!("{}", hints::addressed(hint, self.connection));
         }
         self.hinted = unseen;
     }

@@ -1,6 +1,6 @@
 //! `rollout web`, `rollout/web`, `web`, `instances web`, `listenerset bots`: the object a verb is about.
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 /// Words for the kinds, as `kubectl` knows them.
 const ROLLOUT: [&str; 4] = ["rollout", "rollouts", "bro", "rollouts.baton.dev"];
@@ -18,11 +18,33 @@ pub(super) enum Target {
 }
 
 /// The Rollout that a verb is about.
-#[derive(Args, Debug)]
+#[derive(Debug)]
 pub(super) struct RolloutTarget {
-    /// `[rollout] NAME`.
-    #[arg(required = true, num_args = 1..=2, value_name = "rollout NAME")]
     target: Vec<String>,
+}
+
+/// By hand: clap has no word that may stand before a required one, with flags in between.
+impl Args for RolloutTarget {
+    fn augment_args(verb: Command) -> Command {
+        let usage = format!("kubectl baton {} [OPTIONS] [rollout] <NAME>", verb.get_name());
+        let target = Arg::new("target").required(true).num_args(1..=2).action(ArgAction::Append);
+        verb.override_usage(usage).arg(target.value_name("NAME").help("Name of the Rollout"))
+    }
+
+    fn augment_args_for_update(verb: Command) -> Command {
+        Self::augment_args(verb)
+    }
+}
+
+impl FromArgMatches for RolloutTarget {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self { target: matches.get_many("target").into_iter().flatten().cloned().collect() })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 impl RolloutTarget {
@@ -66,7 +88,35 @@ fn name_of(words: &[String]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Target, name_of, target_of};
+    use clap::{CommandFactory, Parser};
+
+    use super::{super::Cli, Target, name_of, target_of};
+
+    /// Verbs that are about something else.
+    const OTHERS: [&str; 3] = ["get", "plan", "version"];
+
+    #[test]
+    fn usage_is_as_of_kubectl() {
+        let mut cli = Cli::command();
+        for verb in cli.get_subcommands_mut().filter(|verb| !OTHERS.contains(&verb.get_name())) {
+            let expected = format!("Usage: kubectl baton {} [OPTIONS] [rollout] <NAME>", verb.get_name());
+            assert_eq!(verb.render_usage().to_string(), expected);
+        }
+        let usage = Cli::try_parse_from(["kubectl-baton", "get", "--help"]).unwrap_err().to_string();
+        assert!(usage.contains("kubectl baton get [OPTIONS] [rollout|instances|listenerset] <NAME>\n"), "{usage}");
+    }
+
+    #[test]
+    fn flags_may_stand_between_kind_and_name() {
+        for words in
+            ["status web -n shop", "status -n shop rollout web", "status rollout -n shop web", "get bls -w bots"]
+        {
+            Cli::try_parse_from(["kubectl-baton"].into_iter().chain(words.split(' '))).unwrap();
+        }
+        for words in ["status", "status a b c", "unpin web"] {
+            Cli::try_parse_from(["kubectl-baton"].into_iter().chain(words.split(' '))).unwrap_err();
+        }
+    }
 
     fn owned(words: &[&str]) -> Vec<String> {
         words.iter().map(|word| (*word).to_owned()).collect()

@@ -27,7 +27,7 @@ pub(super) struct Undo {
     /// failed since.
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
-    /// The revision of this number, as `kubectl baton get rollout` shows it.
+    /// The revision of this number, as `kubectl baton history` shows it.
     #[arg(long, value_name = "NUMBER", conflicts_with = "to")]
     to_revision: Option<i64>,
     /// Only these instances, such as 3,5-7: they are pinned, and the others stay.
@@ -76,7 +76,7 @@ impl Undo {
         let (name, request) = (&editor.name, editor.request("undo", self.reason.clone()).await);
         let changed = editor.change(|snapshot| {
             let word = self.to_revision.map(|number| numbered(snapshot, number)).transpose()?;
-            let word = word.or(self.to.as_deref());
+            let word = word.map(|revision| revision.name.as_str()).or(self.to.as_deref());
             let to = undo::revision(snapshot, word).map_err(|why| anyhow!("{name}: {why}"))?;
             let to = self.again(to).map_err(|why| anyhow!("{name}: {why}"))?;
             let chosen = if self.failed { Some(undo::failed(snapshot)) } else { self.instances.clone() };
@@ -93,20 +93,20 @@ impl Undo {
     }
 }
 
-/// Name of the revision of this number.
-fn numbered(snapshot: &Snapshot, number: i64) -> Result<&str> {
+/// The revision of this number.
+pub(super) fn numbered(snapshot: &Snapshot, number: i64) -> Result<&Revision> {
     let found = snapshot.revisions.iter().find(|revision| revision.number == number && !revision.deleting);
     let name = snapshot.rollout.name_any();
-    let known = || {
+    let others = || {
         /// The newest are those that somebody may want.
         const SHOWN_MAX: usize = 10;
         let mut known: Vec<_> = snapshot.revisions.iter().filter(|revision| !revision.deleting).collect();
         known.sort_by_key(|revision| std::cmp::Reverse(revision.number));
         let known = known.iter().take(SHOWN_MAX);
-        known.map(|it| format!("{} ({})", it.number, revision::version(&it.data))).collect::<Vec<_>>().join(", ")
+        let known: Vec<_> = known.map(|it| format!("{} ({})", it.number, revision::version(&it.data))).collect();
+        if known.is_empty() { ", nor any other yet".into() } else { format!("; it has {}", known.join(", ")) }
     };
-    let found = found.with_context(|| format!("{name} has no revision {number}; it has {}", known()))?;
-    Ok(&found.name)
+    found.with_context(|| format!("{name} has no revision {number}{}", others()))
 }
 
 /// What is to run again.
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn the_whole_goes_back_by_its_spec() {
         let mut snapshot = Fixture::new("b b", 'b', json!({})).snapshot;
-        assert_eq!(numbered(&snapshot, 1).unwrap(), "a");
+        assert_eq!(numbered(&snapshot, 1).unwrap().name, "a");
         assert!(numbered(&snapshot, 99).unwrap_err().to_string().contains("web has no revision 99"));
         let (patch, said) = whole(&snapshot, &again(&snapshot, None), &ann()).unwrap();
         assert_eq!((&patch[0]["op"], &patch[0]["path"]), (&json!("replace"), &json!("/spec/template")));

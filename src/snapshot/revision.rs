@@ -19,6 +19,8 @@ pub struct Revision {
     pub number: i64,
     /// Canonical JSON {package, template, version} (see [`crate::plan::revision`]).
     pub data: Value,
+    /// When it was made.
+    pub created: Option<Timestamp>,
     /// When it completed (annotation).
     pub completed_at: Option<Timestamp>,
     /// When it failed or was aborted (annotation), since it last became the wanted one.

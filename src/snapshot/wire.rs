@@ -371,6 +371,7 @@ pub fn revision(object: ControllerRevision) -> Revision {
         hash: annotation(metadata.labels.as_ref(), names::LABEL_REVISION_HASH).unwrap_or_default(),
         number: revision.unwrap_or_default(),
         data: data.0,
+        created: time(metadata.creation_timestamp.as_ref()),
         completed_at: at(names::ANNOTATION_COMPLETED_AT),
         failed_at: at(names::ANNOTATION_FAILED_AT),
         failed_reason: annotation(annotations, names::ANNOTATION_FAILED_REASON),

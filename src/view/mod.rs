@@ -4,6 +4,7 @@
 
 pub mod age;
 mod eta;
+pub mod history;
 pub mod instances;
 pub mod listener_set;
 pub mod preview;

@@ -95,6 +95,25 @@ pub(super) fn spoken(conditions: &[Condition], is_seen: bool) -> (Tone, String, 
     (tone, ready.reason.clone(), ready.message.clone())
 }
 
+const FAILED: &str = "failed";
+const ABORTED: &str = "aborted";
+
+/// What a revision is to its Rollout, in words.
+pub(super) fn standing(status: &RolloutStatus, revision: &Revision) -> Vec<&'static str> {
+    let is = |role: &Option<String>| role.as_ref() == Some(&revision.name);
+    let mut words = Vec::new();
+    if is(&status.current_revision) {
+        words.push("stable");
+    } else if revision.failed_at.is_some() && !is(&status.effective_revision) {
+        let aborted = revision.failed_reason.as_deref().is_some_and(|reason| reason.starts_with("Aborted"));
+        words.push(if aborted { ABORTED } else { FAILED });
+    }
+    if is(&status.active_revision) {
+        words.push("active");
+    }
+    words
+}
+
 struct Painter<'a> {
     snapshot: &'a Snapshot,
     status: &'a RolloutStatus,
@@ -163,16 +182,9 @@ impl Painter<'_> {
         let name = format!("revision {} ({})", revision.number, revision::version(&revision.data));
         let is = |role: &Option<String>| role.as_ref() == Some(&revision.name);
         let mut node = Node::new(Thing::Revision, name);
-        if is(&self.status.current_revision) {
-            node.status = "stable".into();
-        } else if revision.failed_at.is_some() && !is(&self.status.effective_revision) {
-            let aborted = revision.failed_reason.as_deref().is_some_and(|reason| reason.starts_with("Aborted"));
-            node = node.state(Tone::Bad, if aborted { "aborted" } else { "failed" });
-        }
-        if is(&self.status.active_revision) {
-            let more = if node.status.is_empty() { "active" } else { ", active" };
-            node.status.push_str(more);
-        }
+        let standing = standing(self.status, revision);
+        node.tone = [FAILED, ABORTED].iter().any(|word| standing.contains(word)).then_some(Tone::Bad);
+        node.status = standing.join(", ");
         let pods: Vec<&Pod> =
             self.snapshot.pods.iter().map(|pod| &**pod).filter(|pod| pod.revision == revision.name).collect();
         let live = pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.slot).collect::<Ranges>();

@@ -156,6 +156,7 @@ impl World {
                     hash: hash.clone(),
                     number: *number,
                     data: data.clone(),
+                    created: Some(now),
                     completed_at: None,
                     failed_at: None,
                     failed_reason: None,

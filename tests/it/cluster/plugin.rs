@@ -109,6 +109,9 @@ fn a_rollout_that_no_operator_has_seen_reads_pending() {
     let all: serde_json::Value =
         serde_json::from_str(&says(&["get", "instances/web", "-n", namespace, "-o", "json"], "")).unwrap();
     assert_eq!((all["items"].as_array().unwrap().len(), &all["items"][3]["name"]), (4, &serde_json::json!("web-3")));
+    assert_eq!(says(&["history", "web", "-n", namespace], ""), "rollout.baton.dev/web has no revision yet\n");
+    let none = complains(&["history", "web", "--revision", "4", "-n", namespace], "");
+    assert_eq!(none, "error: web has no revision 4, nor any other yet\n");
     let line = "Waiting for rollout spec update to be observed...\n";
     assert_eq!(says(&["status", "web", "-n", namespace, "--watch=false"], ""), line);
     let given_up = complains(&["status", "rollout", "web", "-n", namespace, "--timeout", "1s"], "");
@@ -128,6 +131,12 @@ fn what_is_not_there_is_looked_for_nearby() {
     cluster().kubectl(&["apply", "-n", namespace, "-f", &format!("{}/config/samples", sources::root().display())]);
     let typo = complains(&["get", "rollout", "wbe", "-n", namespace], "");
     assert!(typo.contains("did you mean web?"), "{typo}");
+    let nowhere = complains(&["get", "rollout", "wbe", "-n", "kube-public"], "");
+    assert!(nowhere.ends_with("`kubectl get rollouts.baton.dev -A` lists all\n"), "{nowhere}");
+    let kubeconfig = cluster().kubeconfig.to_str().unwrap();
+    let unpinned = complains(&["unpin", "web", "--all", "-n", namespace, "--kubeconfig", kubeconfig], "");
+    let command = format!("`kubectl baton get web -n {namespace} --kubeconfig {kubeconfig}`");
+    assert!(unpinned.contains(&command), "{unpinned}");
     let elsewhere = complains(&["get", "rollout", "web", "-n", "kube-public"], "");
     assert!(elsewhere.contains("add -n plugin-"), "{elsewhere}");
     let other = complains(&["get", "deployment", "web"], "");

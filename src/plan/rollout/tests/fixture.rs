@@ -57,6 +57,7 @@ pub(crate) fn revision_named(letter: char, number: i64) -> Revision {
         hash: letter.to_string(),
         number,
         data: revision::data(&rollout(&letter.to_string(), json!({})).spec),
+        created: Some(at(-1000)),
         completed_at: (letter == 'a').then(|| at(-1000)),
         failed_at: None,
         failed_reason: None,

@@ -70,6 +70,17 @@ async fn one_instance_of_eight_is_rolled_back() {
     assert_eq!(told, ["InstanceRollback", "3", "2", "1", "orders are late", "Succeeded"], "{entry}");
     assert!(entry["by"].is_string(), "{entry}");
     assert_eq!(status["display"]["version"], "2; pinned: 1");
+    let (code, told, complaint) = plugin(&stage, &["history", "rollout", "web"]);
+    assert_eq!((code, complaint.as_str()), (Some(0), ""));
+    let lines: Vec<String> = told.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert!(lines[2].starts_with("1 1 pinned 1 ") && lines[3].starts_with("2 2 stable 7 "), "{told}");
+    let last = lines.last().unwrap();
+    assert!(last.contains(" InstanceRollback 2 → 1 3 Succeeded ") && last.ends_with(" orders are late"), "{told}");
+    let (_, told, _) = plugin(&stage, &["history", "web", "--revision", "2", "-o", "json"]);
+    let record: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(record["instances"], "0-2,4-7", "{record}");
+    let (code, _, complaint) = plugin(&stage, &["history", "web", "--revision", "7"]);
+    assert_eq!((code, complaint.as_str()), (Some(1), "error: web has no revision 7; it has 2 (2), 1 (1)\n"));
 
     let (code, _, complaint) = plugin(&stage, &["unpin", "web", "--instances", "3"]);
     assert_eq!((code, complaint.as_str()), (Some(0), ""));
