@@ -16,6 +16,8 @@ pub const EXCEPTIONS_MAX: usize = 20;
 pub const ATTEMPTS_MAX: usize = 50;
 /// Entries of `status.versions`.
 pub const VERSIONS_MAX: usize = 100;
+/// Entries of `status.services`.
+pub const SERVICES_MAX: usize = 50;
 /// Characters of all instance ranges of `status.versions` together: with what else is in it, status stays below 64 KiB.
 pub const VERSIONS_RANGES_CHARS_MAX: usize = 20 * 1_024;
 /// Bytes of the reasons and instances of `status.history` together; each entry may have some beyond that.

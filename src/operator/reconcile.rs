@@ -18,7 +18,7 @@ use crate::{
     observe::Subject,
     plan::{self, Change, Memory, Plan},
     snapshot::{
-        Snapshot,
+        Service, Snapshot,
         index::{Index, Kind, ObjectKey},
     },
     status,
@@ -100,8 +100,9 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     }
     let (changes, left) = plan.changes.split_at(plan.changes.len().min(CHANGES_MAX));
     let interrupts = changes.iter().any(Change::interrupts);
-    if interrupts
-        && !(shell.is_latest(&mut memory, &snapshot.rollout).await && are_latest(shell, &mut memory, &snapshot).await)
+    let rests_on = in_question(&snapshot, &plan.memory, interrupts);
+    if (interrupts && !shell.is_latest(&mut memory, &snapshot.rollout).await)
+        || !are_latest(shell, &mut memory, &snapshot.rollout, &rests_on).await
     {
         let again_at = memory.paused_until().or(memory.barrier.overdue_at());
         return Looked { result: Result::Stale, again_at, rest: rest(began.elapsed(), computed) };
@@ -131,19 +132,36 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     Looked { result, again_at: wakes.into_iter().flatten().min(), rest: rest(began.elapsed(), computed) }
 }
 
-/// Whether the Services are still what was seen: which Pods clients use rests on them.
-async fn are_latest(shell: &Shell, memory: &mut ObjectMemory<RolloutMemory>, snapshot: &Snapshot) -> bool {
-    let Some(active) = snapshot.services.active.seen() else { return true };
-    let namespace = snapshot.rollout.metadata.namespace.as_deref().unwrap_or_default();
-    match apply::is_latest_service(&shell.calls, namespace, active).await {
-        Ok(true) => return true,
-        Ok(false) => tracing::debug!(service = active.name, "has changed since; its watch will tell"),
-        Err(error) => {
-            tracing::warn!(error = error.message(), service = active.name, "cannot read it; no Pod is deleted");
+/// Services of which more must be known than what a watch has told: the one that clients use, where a Pod is ended; and one that
+/// will be remembered no more because it has no key, which a leader before may just have given it.
+fn in_question<'a>(snapshot: &'a Snapshot, memory: &Memory, interrupts: bool) -> Vec<&'a Service> {
+    let known = snapshot.rollout.status.iter().flat_map(|status| &status.services);
+    let forgotten = known.filter(|name| !memory.services.contains(name));
+    let former = forgotten.filter_map(|name| snapshot.services.former.get(name)?.seen());
+    snapshot.services.active.seen().filter(|_| interrupts).into_iter().chain(former).collect()
+}
+
+/// Whether these Services are still what was seen.
+async fn are_latest(
+    shell: &Shell,
+    memory: &mut ObjectMemory<RolloutMemory>,
+    rollout: &Rollout,
+    services: &[&Service],
+) -> bool {
+    let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
+    for service in services {
+        match apply::is_latest_service(&shell.calls, namespace, service).await {
+            Ok(true) => continue,
+            Ok(false) => tracing::debug!(service = service.name, "has changed since; its watch will tell"),
+            Err(error) => {
+                let error = error.message();
+                tracing::warn!(error, service = service.name, "cannot read it; nothing that rests on it is done");
+            }
         }
+        shell.with_rng(|rng| memory.fail(rng));
+        return false;
     }
-    shell.with_rng(|rng| memory.fail(rng));
-    false
+    true
 }
 
 /// A look at thousands of Pods computes for milliseconds, and each of their events asks for one: with this rest after it,

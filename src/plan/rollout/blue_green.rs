@@ -86,9 +86,13 @@ impl<'a> Sets<'a> {
     }
 }
 
-/// Where a Service selects none, or is not known, and nobody remembers: selecting this one takes least from clients. In doubt
-/// the stable one, if somebody has not deleted that.
+/// Where a Service selects none and nobody remembers: selecting this one takes least from clients. In doubt the stable one,
+/// if somebody has not deleted that; and as long as the Service is not known that one anyhow, if there is anything of it.
 fn most_available<'a>(snapshot: &'a Snapshot, stable: Option<&str>) -> Option<&'a str> {
+    let is_stable = |pod: &Pod| Some(pod.revision.as_str()) == stable;
+    if snapshot.services.active.seen().is_none() && snapshot.pods.iter().any(|pod| pod.is_live() && is_stable(pod)) {
+        return None;
+    }
     let min_ready_seconds = snapshot.rollout.spec.min_ready_seconds;
     let mut available: BTreeMap<&str, usize> = BTreeMap::new();
     for pod in snapshot.pods.iter().filter(|pod| pod.is_available(min_ready_seconds, snapshot.now)) {

@@ -107,6 +107,12 @@ pub fn stuck_at(snapshot: &Snapshot, pod: &Pod, patience_seconds: i64) -> Option
     broken_at(pod, patience_seconds).into_iter().chain(told).chain(resized).min()
 }
 
+/// Its application has refused for too long what the Pod was given.
+pub(super) fn refuses(view: &View<'_>, pod: &Pod, alarm: &mut Alarm) -> bool {
+    let told = reload::failure(view.snapshot, pod);
+    told.is_some_and(|failure| failure.at.is_none_or(|at| alarm.passed(at)))
+}
+
 /// The Ready condition still says what it said when the node took the Pod, by the node's own clock; or no node has.
 fn has_never_been_ready(pod: &Pod) -> bool {
     /// Between startTime and the first conditions, which are written one after the other in whole seconds.
@@ -175,9 +181,12 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         slots.0.extend(failures(view, alarm).into_iter().map(|(slot, _)| slot).filter(has_changed));
         // Nothing goes forward any more: what was broken in a version before this one would stay so.
         let is_left = |slot: &&Slot<'_>| {
-            let best = slot.live.first().filter(|pod| pod.revision != effective.name && !view.slots.has_all(pod));
-            let stuck_at = best.and_then(|pod| stuck_at(view.snapshot, pod, PATIENCE_SECONDS));
-            stuck_at.is_some_and(|at| alarm.passed(at))
+            let best = slot.live.first().filter(|pod| pod.revision != effective.name);
+            best.is_some_and(|pod| {
+                let is_available = pod.is_available(view.spec().min_ready_seconds, view.now());
+                let broken_at = broken_at(pod, PATIENCE_SECONDS).filter(|_| !is_available);
+                broken_at.is_some_and(|at| alarm.passed(at)) || refuses(view, pod, alarm)
+            })
         };
         slots.0.extend(opened().filter(is_left).map(|slot| slot.index));
         slots.0.retain(|slot| *slot < view.replicas());

@@ -1,7 +1,7 @@
 //! Services of the strategy BlueGreen that the spec names no more, because it has another strategy by now, or names others. They
 //! would go on selecting one revision, and nobody once its Pods have gone: the key is taken off first.
 use crate::{
-    api::rollout::BlueGreen,
+    api::{bounds::SERVICES_MAX, rollout::BlueGreen},
     plan::change::{Change, Hold, HoldReason},
     snapshot::{Service, ServiceSeen, Snapshot},
 };
@@ -18,7 +18,7 @@ pub(super) fn services(snapshot: &Snapshot) -> Vec<String> {
     };
     let named = blue_green::settings(snapshot).into_iter().flat_map(BlueGreen::names);
     let named = named.filter(|name| known.contains(name) || is_seen(name)).cloned();
-    named.chain(kept(snapshot).map(|(name, _)| name.clone())).collect()
+    named.chain(kept(snapshot).map(|(name, _)| name.clone())).take(SERVICES_MAX).collect()
 }
 
 /// Those that have the key, or may have it.

@@ -373,8 +373,12 @@ impl<'s> History<'s> {
             let (more, renewals) = (ownerships - by_agents.1, renewals - by_agents.0);
             self.trace.break_promise("idle", format_args!("{more} ownerships and {renewals} sessions written"));
         }
-        if let Some(Err(how)) = agents.map(listeners::end::explain) {
-            self.trace.break_promise("end", how);
+        let Some(agents) = agents else { return };
+        if listeners::end::explain(agents).is_err() {
+            tokio::time::sleep(TRIED_AGAIN).await;
+            if let Err(how) = listeners::end::explain(agents) {
+                self.trace.break_promise("end", how);
+            }
         }
     }
 }

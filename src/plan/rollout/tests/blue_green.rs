@@ -353,8 +353,8 @@ fn a_service_is_remembered_before_it_is_switched() {
 fn no_set_is_made_anew_for_clients_of_whom_nobody_knows() {
     let fixture = Fixture::new("b b", 'b', spec(&json!({}))).opened(2).settled();
     assert!(!does(&fixture).contains("-a"), "{}", fixture.looks());
-    let fixture = Fixture::new("a b", 'b', spec(&json!({}))).opened(2).settled();
-    assert!(does(&fixture).contains("+web-1-a Refill"), "in doubt clients use the stable one: {}", fixture.looks());
+    let fixture = Fixture::new("b ab b", 'b', spec(&json!({}))).opened(3).settled();
+    assert!(does(&fixture).contains("+web-0-a Refill"), "in doubt clients use the stable one: {}", fixture.looks());
 }
 
 /// A restart: a new Pod beside each old one, within the set that clients use.

@@ -118,6 +118,13 @@ fn what_refuses_a_version_that_nobody_asks_for_any_more_goes_back() {
     assert!(!fixture.looks().contains("web-1-c to"), "it has been asked in time alone: {}", fixture.looks());
     fixture.snapshot.tellings.insert(uid, refused(180));
     assert!(fixture.looks().starts_with("web-1-c to a Back"), "{}", fixture.looks());
+    let mut paused = fixture.snapshot.clone();
+    paused.rollout.spec.paused = true;
+    assert!(!say(&plan(&paused)).contains("web-1-c to"), "it serves: {}", say(&plan(&paused)));
+    // Where that takes another Pod it stays until its batch comes.
+    let stable = fixture.snapshot.revisions.iter_mut().find(|revision| revision.name == "a").unwrap();
+    stable.data["template"]["spec"]["containers"][0]["image"] = json!("example.local/web:0");
+    assert!(!fixture.looks().contains("web-1"), "{}", fixture.looks());
 }
 
 #[test]

@@ -339,7 +339,9 @@ impl Seen {
         let failed = planned.memory.failed.as_ref().filter(|failed| goes_back && failed.at.is_some());
         let back = failed.map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
         let counts = |slot: &i32| pinned_to(snapshot, *slot).is_none() && !back.0.contains(slot);
-        let is_left = |slot: &i32| *slot >= opened || !arrived(*slot);
+        // What was unpinned in mid-run joins later, also where its pin had brought it there already.
+        let joins_later = planned.memory.batch.as_ref().map(|batch| Ranges::parse(&batch.pinned)).unwrap_or_default();
+        let is_left = |slot: &i32| *slot >= opened || joins_later.0.contains(slot) || !arrived(*slot);
         Self {
             run: planned.memory.run,
             opened,

@@ -5,7 +5,7 @@ use crate::{
     plan::{
         change::{Change, Hold, HoldReason, PodReason},
         rollout::{
-            failure::{PATIENCE_SECONDS, stuck_at},
+            failure::{PATIENCE_SECONDS, broken_at, refuses},
             gates,
             in_place::{self, Way},
             resize,
@@ -59,14 +59,20 @@ impl<'a> Planner<'_, 'a, '_> {
                     let to = self.assigned(slot).and_then(|to| gates::template_of(view, to, self.alarm));
                     &renew.clone().or(to)
                 }
+                // What a Pod refuses that nobody asks for any more is taken back where that costs nothing. It serves.
+                _ if !opened && self.available(pod) => {
+                    if !(refuses(view, pod, self.alarm) && self.goes_back_as_it_is(slot, pod)) {
+                        continue;
+                    }
+                    &renew
+                }
                 // Beyond the opened slots `stable` is for refill, and for broken Pods of another revision: they would use
-                // up the budget for ever, or refuse for ever what they were given. Without it they go forward, if anything may.
+                // up the budget for ever. Without it they go forward, if anything may.
                 _ if !opened => {
                     let effective = lineage.effective.map(|effective| &effective.name);
                     let known = slot.assigned.is_none() && effective == Some(&pod.revision);
-                    let stuck_at = stuck_at(view.snapshot, pod, PATIENCE_SECONDS);
-                    let stuck_at = stuck_at.filter(|_| !known && !view.slots.has_all(pod));
-                    if !stuck_at.is_some_and(|at| self.alarm.passed(at)) {
+                    let broken_at = broken_at(pod, PATIENCE_SECONDS).filter(|_| !known);
+                    if !broken_at.is_some_and(|at| self.alarm.passed(at)) {
                         continue;
                     }
                     if slot.assigned.is_some() { &None } else { &forward }
@@ -82,6 +88,12 @@ impl<'a> Planner<'_, 'a, '_> {
                 None => self.change(slot, pod, reason),
             }
         }
+    }
+
+    /// It comes to what its slot is assigned without another Pod, and without a container that is started anew.
+    fn goes_back_as_it_is(&mut self, slot: &Slot<'a>, pod: &'a Pod) -> bool {
+        let to = self.assigned(slot).filter(|_| slot.assigned.is_some() && slot.live.len() == 1);
+        to.is_some_and(|to| matches!(self.way(pod, to), Way::InPlace { restarts: false, resizes: false }))
     }
 
     /// With surge: create the partner, the old Pod leaves once that is available. Without: retire, then create. In place:

@@ -146,7 +146,8 @@ pub fn creation(story: &Story, glass: Glass) -> Result<(), String> {
         story.versions_seen(glass.age).map(|rollout| (fewest_seen(story, rollout, glass), most_pods(rollout)));
     match by_version.min_by_key(|(fewest, most)| fewest - most) {
         Some((fewest, most)) if fewest > most => Err(format!("{fewest} Pods, at most {most} may be")),
-        _ => Ok(()),
+        Some(_) => Ok(()),
+        None => Err("there is no Rollout".into()),
     }
 }
 
