@@ -21,6 +21,7 @@ use crate::{
 };
 
 pub(super) const ROLLOUT: &str = "/apis/baton.dev/v1alpha1/namespaces/shop/rollouts/web";
+const SERVICE: &str = "/api/v1/namespaces/shop/services/web";
 const PODS: &str = "/api/v1/namespaces/shop/pods";
 
 type Shared = Arc<Mutex<World>>;
@@ -124,6 +125,13 @@ impl Rig {
 
     pub(super) fn refuse_nothing(&self) {
         self.world().refusal = None;
+    }
+
+    /// Somebody else changes it.
+    fn merge(&self, path: &str, with: &Value) {
+        let mut object = self.object(path);
+        json_patch::merge(&mut object, with);
+        self.world().put(path, object);
     }
 
     fn make_ready(&self, path: &str) {
@@ -439,6 +447,25 @@ async fn nothing_is_written_without_the_lock() {
     rig.shell.calls.fence().close();
     rig.run(Duration::from_secs(20)).await;
     assert_eq!(rig.calls(), [] as [String; 0]);
+}
+
+/// B3: the leader before may have switched it in its last moment, and its watch has yet to tell.
+#[tokio::test(start_paused = true)]
+async fn a_service_is_forgotten_only_as_it_is_now() {
+    let rig = Rig::of(1).await;
+    let rollout = json!({"status": {"services": ["web"]}});
+    rig.merge(ROLLOUT, &rollout);
+    let service = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {"selector": {"app": "web"}}});
+    rig.world().put(SERVICE, service);
+    rig.tell().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    rig.merge(SERVICE, &json!({"spec": {"selector": {"baton.dev/revision": "web-x"}}}));
+    assert_eq!(rig.look().await.result, Result::Stale);
+    assert_eq!(rig.status(), rollout["status"]);
+    rig.tell().await;
+    rig.run(Duration::from_secs(60)).await;
+    assert_eq!(rig.object(SERVICE)["spec"]["selector"], json!({"app": "web"}));
+    assert_eq!(rig.status()["services"], Value::Null);
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub struct World {
 /// `/api/v1/pods` or `/apis/baton.dev/v1alpha1/rollouts` → `pods`, `rollouts`.
 pub fn kind_of(path: &str) -> String {
     let last = path.rsplit('/').next().unwrap_or_default();
-    ["pods", "rollouts", "controllerrevisions", "listenersets", "leases"]
+    ["pods", "rollouts", "controllerrevisions", "listenersets", "leases", "services"]
         .into_iter()
         .find(|kind| last == *kind || path.contains(&format!("/{kind}/")))
         .unwrap_or(last)
