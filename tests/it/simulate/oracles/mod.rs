@@ -8,7 +8,7 @@ pub mod story;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -63,7 +63,8 @@ pub struct Docket {
     /// Applications are told.
     pub applications: Option<Applications>,
     stories: BTreeMap<String, Story>,
-    lost_nodes: Arc<BTreeSet<String>>,
+    /// Nodes that are lost, and since when it is these: what somebody may still see, and last the present.
+    lost: VecDeque<(Instant, Arc<BTreeSet<String>>)>,
     revisions: BTreeMap<String, Revisions>,
     holder: Option<String>,
     /// The revision that each Service selects alone, by the Service's name.
@@ -113,7 +114,7 @@ impl Judge {
             has_agents: false,
             applications: None,
             stories: BTreeMap::new(),
-            lost_nodes: Arc::default(),
+            lost: [(Instant::now(), Arc::default())].into(),
             revisions: BTreeMap::new(),
             holder: None,
             selected: BTreeMap::new(),
@@ -269,16 +270,21 @@ impl Docket {
 
     fn node_written(&mut self, commit: &Commit) {
         let node = NodeView::deserialize(commit.change.object.value()).unwrap_or_default();
-        let mut lost = (*self.lost_nodes).clone();
+        let Some((_, known)) = self.lost.back() else { return };
+        let mut lost = (**known).clone();
         if commit.change.is_gone || !node.is_ready() {
             lost.insert(commit.change.object.name().to_owned());
         } else {
             lost.remove(commit.change.object.name());
         }
-        if lost != *self.lost_nodes {
-            self.lost_nodes = Arc::new(lost);
+        if lost != **known {
+            let (now, lost) = (Instant::now(), Arc::new(lost));
             for story in self.stories.values_mut() {
-                story.nodes_changed(&self.lost_nodes, self.age);
+                story.nodes_changed(&lost, self.age);
+            }
+            self.lost.push_back((now, lost));
+            while self.lost.len() > 1 && self.lost[1].0 + self.age < now {
+                self.lost.pop_front();
             }
         }
     }
@@ -287,7 +293,7 @@ impl Docket {
         let object = &commit.change.object;
         let uid = object.uid().to_owned();
         let age = self.age;
-        let story = self.stories.entry(uid).or_insert_with(|| Story::begin(object.name(), &self.lost_nodes));
+        let story = self.stories.entry(uid).or_insert_with(|| Story::begin(object.name(), &self.lost));
         if commit.change.is_gone {
             story.deleted_at.get_or_insert(Instant::now());
             return;
@@ -335,8 +341,7 @@ impl Docket {
             }
         }
         let age = self.age;
-        let lost_nodes = self.lost_nodes.clone();
-        let story = self.stories.entry(uid.clone()).or_insert_with(|| Story::begin("?", &lost_nodes));
+        let story = self.stories.entry(uid.clone()).or_insert_with(|| Story::begin("?", &self.lost));
         // Relabelled or orphaned, it is nobody's.
         let present =
             change.after().filter(|object| owner(object) == Some(uid.as_str())).and_then(|object| pod(object));

@@ -57,13 +57,16 @@ pub struct Moment {
 }
 
 impl Story {
-    /// Of a Rollout that has just been created.
-    pub fn begin(name: &str, lost_nodes: &Arc<BTreeSet<String>>) -> Self {
-        let moment = Moment { at: Instant::now(), number: 0, pods: Arc::default(), lost_nodes: lost_nodes.clone() };
+    /// Of a Rollout that has just been created. Whoever looks at it may see the nodes as they were before.
+    pub fn begin(name: &str, lost: &VecDeque<(Instant, Arc<BTreeSet<String>>)>) -> Self {
+        let moments = lost.iter().zip(0..).map(|((at, lost_nodes), number)| {
+            let (at, lost_nodes) = (*at, lost_nodes.clone());
+            Moment { at, number, pods: Arc::default(), lost_nodes }
+        });
         Self {
             name: name.to_owned(),
             versions: VecDeque::new(),
-            moments: VecDeque::from([moment]),
+            moments: moments.collect(),
             ended: BTreeMap::new(),
             made: BTreeMap::new(),
             strays: BTreeSet::new(),
