@@ -463,7 +463,7 @@ async fn a_service_is_forgotten_only_as_it_is_now() {
     assert_eq!(rig.look().await.result, Result::Stale);
     assert_eq!(rig.status(), rollout["status"]);
     rig.tell().await;
-    rig.run(Duration::from_secs(60)).await;
+    rig.run(Duration::from_mins(1)).await;
     assert_eq!(rig.object(SERVICE)["spec"]["selector"], json!({"app": "web"}));
     assert_eq!(rig.status()["services"], Value::Null);
 }
