@@ -164,7 +164,7 @@ pub(super) fn switch(view: &View<'_>, alarm: &mut Alarm) -> Switch {
     }
     // A version that nobody has tried is not given to clients where it cannot be; the way back needs no preview.
     let unseen = trouble_of_preview(view);
-    let is_new = || view.lineage.effective.is_some_and(|target| target.completed_at.is_none());
+    let is_new = || untried(view).is_some();
     // Between two versions, before the batch of the later one is opened, there is nothing to switch to.
     let is_opened = view.slots.opened() >= view.replicas();
     let is_ready = is_opened && view.slots.wanted().all(|slot| view.slots.is_in_place(slot));
@@ -220,10 +220,16 @@ fn held(view: &View<'_>) -> Option<Hold> {
     gates::failed(view).or(paused).or_else(|| awaiting_approval(view))
 }
 
+/// What is worked towards, if clients have not used it. What it goes back to they have, also where somebody has deleted that
+/// revision, and with it the mark.
+fn untried<'a>(view: &View<'a>) -> Option<&'a Revision> {
+    view.lineage.effective.filter(|target| target.completed_at.is_none() && !view.lineage.is_back())
+}
+
 /// A version that clients have used before needs nobody's word, nor does the first.
 fn awaiting_approval(view: &View<'_>) -> Option<Hold> {
     let settings = settings(view.snapshot).filter(|settings| settings.promote == Promote::Manual)?;
-    let target = view.lineage.effective.filter(|target| target.completed_at.is_none())?;
+    let target = untried(view)?;
     if view.lineage.is_first() || gates::is_approved(view, 1) {
         return None;
     }

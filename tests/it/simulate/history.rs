@@ -309,7 +309,7 @@ impl<'s> History<'s> {
             if is_still() && end::is_at_rest(&self.server) && have_agents_rest() {
                 return true;
             }
-            if began.elapsed() > within {
+            if began.elapsed() > within + undecided() {
                 let (end, sets) = (end::of(&self.server), agents.map(listeners::end::tell));
                 let how = format_args!("no rest after {within:?}: {end:?} {sets:?}");
                 self.trace.break_promise("liveness", how);

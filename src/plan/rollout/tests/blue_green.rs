@@ -357,6 +357,18 @@ fn no_set_is_made_anew_for_clients_of_whom_nobody_knows() {
     assert!(does(&fixture).contains("+web-0-a Refill"), "in doubt clients use the stable one: {}", fixture.looks());
 }
 
+/// Seed 1650001600: it was complete once, and somebody has deleted its revision since.
+#[test]
+fn the_way_back_needs_nobodys_word() {
+    let mut fixture =
+        Fixture::new("ac ac", 'b', spec(&json!({"promote": "Manual"}))).serving(Some('c')).opened(2).settled();
+    for revision in &mut fixture.snapshot.revisions {
+        revision.completed_at = None;
+        revision.failed_at = Some(at(-1)).filter(|_| revision.name == "b");
+    }
+    assert_eq!(does(&fixture.settled()), "Service web: c → a");
+}
+
 /// A restart: a new Pod beside each old one, within the set that clients use.
 #[test]
 fn a_restart_goes_with_surge() {

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     api::rollout::OnFailure,
     plan::{
-        Plan,
-        rollout::{fold::World, plan},
+        Memory, Plan,
+        rollout::{fold::World, plan, slots},
     },
     snapshot::{Ranges, Snapshot},
 };
@@ -124,8 +124,8 @@ pub(super) fn brings_back_what_is_lost(snapshot: Snapshot, seed: u64) -> Result<
     Ok(())
 }
 
-/// R20: a second controller that acts on an older snapshot of the same generation, effective revision and opened
-/// batches. (With an older view of the opened batches it may refill a slot at the stable revision that the newer one
+/// R20: a second controller that acts on an older snapshot of the same generation, effective revision, opened
+/// batches and set that is kept beside the assigned one. (With an older view of the opened batches it may refill a slot at the stable revision that the newer one
 /// has begun to change.) A slot whose last Pod was ended in between makes the two fill different slots: one Pod too many
 /// for each such slot, until it is retired as surplus.
 pub(super) fn stands_a_stale_controller(
@@ -138,6 +138,11 @@ pub(super) fn stands_a_stale_controller(
     let mut world = World::new(snapshot, 3);
     run_partly(&mut world, 0, coins(seed), early)?;
     let stale = plan(&world.snapshot);
+    let kept = |world: &World| -> Option<String> {
+        let slots = slots(&world.snapshot, &Memory::of(world.snapshot.rollout.status.as_ref()));
+        slots.sets()?.kept.map(str::to_owned)
+    };
+    let kept_then = kept(&world);
     let filled = |world: &World| -> BTreeSet<i32> {
         world.snapshot.pods.iter().filter(|p| p.is_live()).map(|p| p.slot).collect()
     };
@@ -147,6 +152,7 @@ pub(super) fn stands_a_stale_controller(
     run_partly(&mut world, 0, coins(seed.rotate_left(9)), later)?;
     let now = plan(&world.snapshot);
     prop_assume!(now.memory.effective == stale.memory.effective && opened(&now) == opened(&stale));
+    prop_assume!(kept(&world) == kept_then);
     let before = available_instances(&world.snapshot, 0, &[]);
     let total_before = total(&world.snapshot, 0);
     let pods = format!(

@@ -277,8 +277,9 @@ fn check_switch(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Resul
         // A clock that is behind knows less of who is available.
         let is_most = available(revision) > 0 && (skew_seconds != 0 || Some(available(revision)) == most);
         let is_first_key = !selected(snapshot).is_some_and(exists) && is_most;
-        let has_completed =
-            snapshot.revisions.iter().any(|known| known.name == *revision && known.completed_at.is_some());
+        // What is gone back to has been, also where nothing says so any more.
+        let has_completed = planned.memory.stable.as_ref() == Some(revision)
+            || snapshot.revisions.iter().any(|known| known.name == *revision && known.completed_at.is_some());
         let answers = |pod: &&Arc<Pod>| selected(snapshot) == Some(&pod.revision) && pod.is_ready();
         let is_rescue = has_completed && !slots.is_empty() && !snapshot.pods.iter().any(|pod| answers(&pod));
         prop_assert!(

@@ -230,7 +230,12 @@ impl Docket {
                 if is_ours && change.is_gone {
                     self.judge_cleaning(&owner, &name);
                 }
-                self.revisions.entry(owner).or_default().written(name, change.is_gone, is_ours);
+                let revisions = self.revisions.entry(owner).or_default();
+                // A Rollout before, of the same name, may have had its Service select it.
+                if self.selected.values().any(|selected| *selected == name) {
+                    revisions.selected(&name);
+                }
+                revisions.written(name, change.is_gone, is_ours);
             }
         } else if *change.kind == SERVICES {
             let name = change.object.name().to_owned();

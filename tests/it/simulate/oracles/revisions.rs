@@ -17,8 +17,8 @@ use crate::fake_apiserver::object::Object;
 /// ControllerRevisions of a Rollout, by name, over all its life.
 #[derive(Clone, Default)]
 pub struct Revisions {
-    /// There was one.
-    made: BTreeSet<String>,
+    /// There was one, since then.
+    made: BTreeMap<String, Instant>,
     /// There was one that a user deleted; and when it was made again.
     deleted: BTreeMap<String, Option<Instant>>,
     /// A Service has selected it.
@@ -29,7 +29,7 @@ impl Revisions {
     /// One was made, changed, or deleted by ours or by a user.
     pub fn written(&mut self, name: String, is_gone: bool, is_ours: bool) {
         if !is_gone {
-            self.made.insert(name.clone());
+            self.made.entry(name.clone()).or_insert_with(Instant::now);
             self.deleted.entry(name).and_modify(|again| *again = again.or_else(|| Some(Instant::now())));
         } else if !is_ours {
             self.deleted.insert(name, None);
@@ -43,7 +43,8 @@ impl Revisions {
 
     /// Whether somebody may see that it names a revision that is not there.
     fn is_invalid(&self, pin: &Pin, glass: Glass) -> bool {
-        let is_gone = |name: &String| !self.made.contains(name) || self.is_missing(name, glass);
+        let is_unseen = |name: &String| self.made.get(name).is_none_or(|made| made.elapsed() <= glass.age);
+        let is_gone = |name: &String| is_unseen(name) || self.is_missing(name, glass);
         pin.revision.iter().chain(&pin.base).any(is_gone)
     }
 
@@ -64,7 +65,7 @@ pub fn is_assigned(
     glass: Glass,
 ) -> Result<(), String> {
     let Some(pod) = super::story::pod(object) else { return Err(format!("{} is of no slot", object.name())) };
-    if !revisions.made.contains(&pod.revision) {
+    if !revisions.made.contains_key(&pod.revision) {
         return Err(format!("{}: there was never a revision {}", pod.name, pod.revision));
     }
     let is_of = |revision: Option<&str>| revision == Some(pod.revision.as_str());
