@@ -31,8 +31,8 @@ pub const ANNOTATION_RESTARTED_AT: &str = "baton.dev/restarted-at";
 /// Annotation on Pods: what their containers were before the last change in place, the resources that they have yet to get by it,
 /// and whether their applications were told of it ([`crate::snapshot::InPlace`]), JSON.
 pub const ANNOTATION_IN_PLACE: &str = "baton.dev/in-place";
-/// Annotation on Pods: the resourceVersion that a write named whose answer was lost. With it the Pod has another one, and what
-/// comes late finds that.
+/// Annotation on Pods, and on Services that are let go: the resourceVersion that a write named, or may have named, whose answer
+/// was lost. With it the object has another one, and what comes late finds that.
 pub const ANNOTATION_OVERTAKEN: &str = "baton.dev/overtaken";
 
 /// Annotation on a Pod template: the Pod has an agent, and the readiness gate [`CONDITION_IN_SERVICE`]. Where the agent comes

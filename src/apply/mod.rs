@@ -27,18 +27,19 @@ mod tests;
 use futures::future::{join, join_all};
 use k8s_openapi::api::{apps::v1::ControllerRevision, coordination::v1::Lease, core::v1::Pod};
 use kube::{Resource, ResourceExt};
+use serde_json::json;
 
 use self::call::Written;
 pub use self::{
     call::{CallError, Calls},
     fence::Fence,
     leases::delete as delete_lease,
-    pods::overtake,
-    services::is_latest as is_latest_service,
+    pods::overtake as overtake_pod,
+    services::{is_latest as is_latest_service, overtake as overtake_service},
     sets::apply as apply_set,
 };
 use crate::{
-    api::{ListenerSet, Rollout},
+    api::{ListenerSet, Rollout, names},
     plan::{Applied, Change, Outcome},
     snapshot::{Snapshot, index::Kind},
 };
@@ -72,6 +73,19 @@ async fn version<K: Resource<DynamicType = ()>>(
         Err(error) if error.code() == 404 => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Gives an object that is still what was seen, by uid and resourceVersion, another version. A write that named the old one, and
+/// whose answer was lost, cannot be done after that: it would come on top of what is planned since, as if that had not been.
+async fn overtake<K: Resource<DynamicType = ()>>(
+    calls: &Calls,
+    namespace: &str,
+    name: &str,
+    (uid, resource_version): (&str, &str),
+) -> Result<Written, CallError> {
+    let annotations = json!({names::ANNOTATION_OVERTAKEN: resource_version});
+    let metadata = json!({"uid": uid, "resourceVersion": resource_version, "annotations": annotations});
+    calls.merge::<K>(namespace, name, &json!({"metadata": metadata})).await
 }
 
 /// The Rollout that changes are made for.

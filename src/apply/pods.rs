@@ -101,12 +101,9 @@ pub(super) async fn delete(calls: &Calls, namespace: &str, name: &str, uid: &str
     }
 }
 
-/// Gives a Pod that is still at this version another one. A write that named the old one, and whose answer was lost, cannot be
-/// done after that: it would come on top of what is planned since, as if that had not been.
-pub async fn overtake(calls: &Calls, namespace: &str, name: &str, (uid, resource_version): (&str, &str)) -> Applied {
-    let annotations = json!({names::ANNOTATION_OVERTAKEN: resource_version});
-    let metadata = json!({"uid": uid, "resourceVersion": resource_version, "annotations": annotations});
-    answer::of_patch(calls.merge::<ApiPod>(namespace, name, &json!({"metadata": metadata})).await)
+/// A write to this Pod whose answer was lost cannot be done after this.
+pub async fn overtake(calls: &Calls, namespace: &str, name: &str, seen: (&str, &str)) -> Applied {
+    answer::of_patch(super::overtake::<ApiPod>(calls, namespace, name, seen).await)
 }
 
 /// Gives a Pod what another revision says, if it is still the one we looked at.

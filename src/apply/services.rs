@@ -31,6 +31,23 @@ pub(super) async fn switch(
     answer::of_patch(target.calls.merge::<ApiService>(&target.namespace, name, &patch).await)
 }
 
+/// What was sent to this Service before cannot be done after this. False where it is no more what was seen.
+///
+/// # Errors
+/// Without an answer.
+pub async fn overtake(calls: &Calls, namespace: &str, seen: &Service) -> Result<bool, CallError> {
+    let version = (seen.uid.as_str(), seen.resource_version.as_str());
+    match super::overtake::<ApiService>(calls, namespace, &seen.name, version).await {
+        Ok(_) => Ok(true),
+        Err(error) => match answer::of_change(&error) {
+            Applied::Stale => Ok(false),
+            // Somebody keeps us from writing to it: a read must do.
+            Applied::Refused { .. } => is_latest(calls, namespace, seen).await,
+            _ => Err(error),
+        },
+    }
+}
+
 /// Whether this Service is still what was seen, past every cache.
 ///
 /// # Errors

@@ -457,9 +457,9 @@ async fn a_lost_write_is_overtaken_by_its_own_preconditions() {
         assert_eq!(call.body, json!({"metadata": {"uid": "p1", "resourceVersion": "7", "annotations": annotations}}));
         Answer::ok(json!({"metadata": {"resourceVersion": "8"}}))
     };
-    assert_eq!(word(&overtake(&calls(client), "shop", "web-0-abc", ("p1", "7")).await), "done");
+    assert_eq!(word(&overtake_pod(&calls(client), "shop", "web-0-abc", ("p1", "7")).await), "done");
     let modified = |_| Answer::failure(409, "Conflict", "modified");
-    assert_eq!(word(&overtake(&calls(modified), "shop", "web-0-abc", ("p1", "7")).await), "stale");
+    assert_eq!(word(&overtake_pod(&calls(modified), "shop", "web-0-abc", ("p1", "7")).await), "stale");
 }
 
 /// C8: what the first instance has fetched is written once, on the revision that was seen, and asked of all later Pods.

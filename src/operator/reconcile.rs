@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::{Rollout, RolloutStatus},
-    apply::{self, event::Regarding},
+    apply::{self, CallError, event::Regarding},
     observe::Subject,
     plan::{self, Change, Memory, Plan},
     snapshot::{
@@ -99,10 +99,9 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
         shell.observer.note_leaving(key, leaving);
     }
     let (changes, left) = plan.changes.split_at(plan.changes.len().min(CHANGES_MAX));
-    let interrupts = changes.iter().any(Change::interrupts);
-    let rests_on = in_question(&snapshot, &plan.memory, interrupts);
-    if (interrupts && !shell.is_latest(&mut memory, &snapshot.rollout).await)
-        || !are_latest(shell, &mut memory, &snapshot.rollout, &rests_on).await
+    let is_for_good = changes.iter().any(Change::is_for_good);
+    if (is_for_good && !is_latest(shell, &mut memory, &snapshot).await)
+        || !are_overtaken(shell, &mut memory, &snapshot, &plan.memory).await
     {
         let again_at = memory.paused_until().or(memory.barrier.overdue_at());
         return Looked { result: Result::Stale, again_at, rest: rest(began.elapsed(), computed) };
@@ -132,38 +131,56 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     Looked { result, again_at: wakes.into_iter().flatten().min(), rest: rest(began.elapsed(), computed) }
 }
 
-/// Services of which more must be known than what a watch has told: the one that clients use, where a Pod is ended; and one that
-/// will be remembered no more because it has no key, which a leader before may just have given it.
-fn in_question<'a>(snapshot: &'a Snapshot, memory: &Memory, interrupts: bool) -> Vec<&'a Service> {
-    let known = snapshot.rollout.status.iter().flat_map(|status| &status.services);
-    let forgotten = known.filter(|name| !memory.services.contains(name));
-    let former = forgotten.filter_map(|name| snapshot.services.former.get(name)?.seen());
-    snapshot.services.active.seen().filter(|_| interrupts).into_iter().chain(former).collect()
+/// Whether the Rollout, and the Service that clients use, are still what was seen: its watch may lag.
+async fn is_latest(shell: &Shell, memory: &mut ObjectMemory<RolloutMemory>, snapshot: &Snapshot) -> bool {
+    if !shell.is_latest(memory, &snapshot.rollout).await {
+        return false;
+    }
+    let Some(service) = snapshot.services.active.seen() else { return true };
+    is_so(shell, memory, service, apply::is_latest_service(&shell.calls, namespace(snapshot), service).await)
 }
 
-/// Whether these Services are still what was seen.
-async fn are_latest(
+/// Whether Services that will be remembered no more, because they have no key, can be given one no more either, by what this
+/// leader or one before has sent and is still on its way.
+async fn are_overtaken(
     shell: &Shell,
     memory: &mut ObjectMemory<RolloutMemory>,
-    rollout: &Rollout,
-    services: &[&Service],
+    snapshot: &Snapshot,
+    planned: &Memory,
 ) -> bool {
-    let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
-    for service in services {
-        match apply::is_latest_service(&shell.calls, namespace, service).await {
-            Ok(true) => continue,
-            Ok(false) => tracing::debug!(service = service.name, "has changed since; its watch will tell"),
-            Err(error) => {
-                let error = error.message();
-                tracing::warn!(error, service = service.name, "cannot read it; nothing that rests on it is done");
-            }
+    let known = snapshot.rollout.status.iter().flat_map(|status| &status.services);
+    let forgotten = known.filter(|name| !planned.services.contains(name));
+    for service in forgotten.filter_map(|name| snapshot.services.former.get(name)?.seen()) {
+        let answer = apply::overtake_service(&shell.calls, namespace(snapshot), service).await;
+        if !is_so(shell, memory, service, answer) {
+            return false;
         }
-        shell.with_rng(|rng| memory.fail(rng));
-        return false;
     }
     true
 }
 
+/// A Service is still what was seen, by this answer. Else nothing that rests on it is done.
+fn is_so(
+    shell: &Shell,
+    memory: &mut ObjectMemory<RolloutMemory>,
+    service: &Service,
+    answer: std::result::Result<bool, CallError>,
+) -> bool {
+    match answer {
+        Ok(true) => return true,
+        Ok(false) => tracing::debug!(service = service.name, "has changed since; its watch will tell"),
+        Err(error) => {
+            let error = error.message();
+            tracing::warn!(error, service = service.name, "no answer; nothing that rests on it is done");
+        }
+    }
+    shell.with_rng(|rng| memory.fail(rng));
+    false
+}
+
+fn namespace(snapshot: &Snapshot) -> &str {
+    snapshot.rollout.metadata.namespace.as_deref().unwrap_or_default()
+}
 /// A look at thousands of Pods computes for milliseconds, and each of their events asks for one: with this rest after it,
 /// looks at one Rollout take a [`LOOK_SHARE`]th of a core, and each does the more. Waiting for answers is rest as well.
 fn rest(elapsed: Duration, computed: Duration) -> Duration {
@@ -238,6 +255,9 @@ fn take_note(
 #[path = "reconcile_tests.rs"]
 mod tests;
 
+#[cfg(test)]
+#[path = "latest_tests.rs"]
+mod latest_tests;
 #[cfg(test)]
 #[path = "reload_tests.rs"]
 mod reload_tests;

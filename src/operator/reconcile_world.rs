@@ -113,6 +113,18 @@ impl World {
                 json_patch::merge(&mut object, &call.body);
                 Answer::ok(self.put(&call.path, object))
             }
+            "DELETE" => {
+                let Some(mut object) = self.objects.remove(&call.path) else {
+                    return Answer::failure(404, "NotFound", "no");
+                };
+                self.version += 1;
+                object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+                self.untold.push_back((kind_of(&call.path), json!({"type": "DELETED", "object": object})));
+                if self.tells {
+                    self.tell();
+                }
+                Answer::ok(object)
+            }
             _ => {
                 self.objects.get(&call.path).cloned().map_or_else(|| Answer::failure(404, "NotFound", "no"), Answer::ok)
             }

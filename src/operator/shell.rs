@@ -269,7 +269,7 @@ impl Shell {
         else {
             return Ok(found);
         };
-        match apply::overtake(&self.calls, namespace, name, (uid, seen)).await {
+        match apply::overtake_pod(&self.calls, namespace, name, (uid, seen)).await {
             Applied::Done { resource_version } => Ok(Some((uid.clone(), resource_version))),
             Applied::Refused { .. } => Ok(found), // somebody keeps us from writing to Pods: a read must do
             // A webhook that is down, say. Nothing else may be held up by that for longer than the write can take.

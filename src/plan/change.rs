@@ -281,6 +281,12 @@ impl Change {
         )
     }
 
+    /// What it does is done for good: only by the latest word of the Rollout. A user may just have pinned an instance to that
+    /// revision.
+    pub fn is_for_good(&self) -> bool {
+        self.interrupts() || matches!(self, Self::DeleteRevision { .. })
+    }
+
     /// Why, where there are several possible reasons; else empty.
     pub fn reason(&self) -> &'static str {
         match self {

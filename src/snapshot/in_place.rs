@@ -173,6 +173,12 @@ impl Pod {
         container.restarts.saturating_sub(before.restarts).saturating_sub(own).max(0)
     }
 
+    /// When the last of its containers was started, as far as none has been restarted by itself since; by the node's clock.
+    pub fn first_started_at(&self) -> Option<Timestamp> {
+        let is_first = |container: &&Container| !container.init && self.restarts_of(container) == 0;
+        self.containers.iter().filter(is_first).filter_map(|container| container.started_at).max()
+    }
+
     /// What is told of this container may be about what it ran before.
     pub fn may_be_of_before(&self, container: &Container) -> bool {
         let before = self.before(container).filter(|_| self.in_service != Some(true));

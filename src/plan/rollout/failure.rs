@@ -121,9 +121,9 @@ fn has_never_been_ready(pod: &Pod) -> bool {
     pod.is_live()
         && !pod.is_ready()
         && since.is_none_or(|(since, started)| {
-            // One that was changed in place left service for that.
-            let from = pod.swapped_at().map_or(started, |at| at.max(started));
-            since <= after(from, FIRST_STATUS_SECONDS)
+            // One that was changed in place left service for that: by the operator's clock, or by when the node started it anew.
+            let anew = pod.swapped_at().map(|at| pod.first_started_at().map_or(at, |first| first.max(at)));
+            since <= after(anew.map_or(started, |at| at.max(started)), FIRST_STATUS_SECONDS)
         })
 }
 

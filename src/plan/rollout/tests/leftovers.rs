@@ -1,4 +1,6 @@
 //! What an abandoned version has left beyond the batch that is worked on.
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::{
@@ -10,7 +12,10 @@ use crate::{
         fold::{End, World},
         plan,
     },
-    snapshot::{Pod, PodPhase},
+    snapshot::{
+        ContainerState, InPlace, Pod, PodPhase,
+        in_place::{Before, Ran},
+    },
 };
 
 /// R19
@@ -49,6 +54,30 @@ fn a_pod_of_a_third_revision_that_never_gets_ready_makes_room() {
     let mut world = World::new(left(-60, |_| ()).snapshot, 5);
     assert_eq!(world.run(|_, _| ()), End::Done);
     assert_eq!(revisions_run(&world), "bbbb");
+}
+
+/// Seed 1650003368: it left service for a change in place, by a node's clock that is ahead of the operator's.
+///
+/// R19
+#[test]
+fn what_never_got_ready_since_a_change_in_place_makes_room_whatever_the_nodes_clock_says() {
+    let looks = |restarts| {
+        let spec = json!({"strategy": {"maxUnavailable": 1, "batches": [{"upTo": 1}]}});
+        let mut fixture = Fixture::new("b a c~ a", 'b', spec).opened(2);
+        let pod = fixture.snapshot.pod_mut(2);
+        (pod.created, pod.started_at, pod.unready_since) = (at(-900), Some(at(-900)), Some(at(30)));
+        let ran = Some(Ran { id: "one".into(), ..Ran::default() });
+        let before = Before { ran, ..Before::default() };
+        let containers = BTreeMap::from([("web".to_owned(), before)]);
+        pod.in_place = Some(InPlace { at: at(-60), containers, resources: BTreeMap::new(), reload: None });
+        // The restart that the change itself makes is no other.
+        let mut anew = container(false, restarts, ContainerState::Running);
+        (anew.id, anew.started_at) = ("two".into(), Some(at(31)));
+        pod.containers = vec![anew];
+        fixture.settled().looks()
+    };
+    assert!(looks(1).contains("-web-2-c Back"), "{}", looks(1));
+    assert!(!looks(2).contains("web-2"), "it may have been ready before it ended by itself: {}", looks(2));
 }
 
 /// Forward is forward, also for what is broken.

@@ -21,6 +21,8 @@ pub struct Revisions {
     made: BTreeMap<String, Instant>,
     /// There was one that a user deleted; and when it was made again.
     deleted: BTreeMap<String, Option<Instant>>,
+    /// There is none now: a user deleted it, or it was cleared away before a user named it.
+    gone: BTreeSet<String>,
     /// A Service has selected it.
     used: BTreeSet<String>,
 }
@@ -28,6 +30,11 @@ pub struct Revisions {
 impl Revisions {
     /// One was made, changed, or deleted by ours or by a user.
     pub fn written(&mut self, name: String, is_gone: bool, is_ours: bool) {
+        if is_gone {
+            self.gone.insert(name.clone());
+        } else {
+            self.gone.remove(&name);
+        }
         if !is_gone {
             self.made.entry(name.clone()).or_insert_with(Instant::now);
             self.deleted.entry(name).and_modify(|again| *again = again.or_else(|| Some(Instant::now())));
@@ -44,7 +51,7 @@ impl Revisions {
     /// Whether somebody may see that it names a revision that is not there.
     fn is_invalid(&self, pin: &Pin, glass: Glass) -> bool {
         let is_unseen = |name: &String| self.made.get(name).is_none_or(|made| made.elapsed() <= glass.age);
-        let is_gone = |name: &String| is_unseen(name) || self.is_missing(name, glass);
+        let is_gone = |name: &String| is_unseen(name) || self.is_missing(name, glass) || self.gone.contains(name);
         pin.revision.iter().chain(&pin.base).any(is_gone)
     }
 
