@@ -21,8 +21,8 @@ use super::{
 use crate::{
     api::{rollout::OnFailure, status::Failed},
     plan::{
-        HoldReason,
-        rollout::{Slot, stuck_at},
+        Hold, HoldReason,
+        rollout::{Slot, fewest_available, stuck_at},
     },
     snapshot::{Pod, Ranges, RefusalReason, TemplateCheck, template::refusal},
 };
@@ -240,14 +240,35 @@ fn stuck(look: &Look<'_>, slots: &[&Slot<'_>]) -> Option<String> {
     let patience_seconds = i64::from(look.spec().progress_deadline_seconds);
     let is_broken =
         |pod: &Pod| stuck_at(look.snapshot, pod, patience_seconds).is_some_and(|at| at <= look.snapshot.now);
-    let mut broken = slots.iter().filter(|slot| slot.fresh && slot.live.first().is_some_and(|pod| is_broken(pod)));
-    let first = broken.next()?.index;
+    let is_there = |slot: &Slot<'_>| slot.fresh && slot.live.first().is_some_and(|pod| is_broken(pod));
+    let mut broken: Vec<_> = slots.iter().copied().filter(|slot| is_there(slot)).collect();
+    let waiting = slots.iter().find(|slot| !slot.fresh && slot.live.len() == 1).filter(|_| broken.is_empty());
+    if waiting.is_some() {
+        broken = in_the_way(look);
+        if !broken.iter().all(|slot| is_there(slot)) {
+            return None; // some come up
+        }
+    }
+    let first = broken.first()?.index;
     let word = look.troubles.iter().find(|trouble| trouble.instance == first).map_or("", Trouble::word);
-    let others = match broken.count() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
+    let others = match broken.len() {
+        1 => String::new(),
+        number => format!(" and {} more", number - 1),
     };
-    Some(format!("{} ({word}){others}", look.instance(first)))
+    let waiting = waiting.map(|slot| format!("{} waits for ", look.instance(slot.index))).unwrap_or_default();
+    Some(format!("{waiting}{} ({word}){others}", look.instance(first)))
+}
+
+/// Instances that use up what may be unavailable, where nothing else keeps others from going back.
+fn in_the_way<'l>(look: &'l Look<'_>) -> Vec<&'l Slot<'l>> {
+    let is_free = |hold: &Hold| [HoldReason::Budget, HoldReason::FailureThreshold].contains(&hold.reason);
+    if !look.plan.changes.is_empty() || !look.plan.hold.as_ref().is_none_or(is_free) {
+        return Vec::new();
+    }
+    let is_available = |pod: &&Pod| pod.is_available(look.spec().min_ready_seconds, look.snapshot.now);
+    let away: Vec<_> = look.slots.wanted().filter(|slot| !slot.live.first().is_some_and(is_available)).collect();
+    let available = look.slots.wanted().count() - away.len();
+    if available as i32 > fewest_available(look.spec()) { Vec::new() } else { away }
 }
 
 /// All else is done, and a pinned instance has failed: only a person can change what it is pinned to.

@@ -190,8 +190,9 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         };
         slots.0.extend(opened().filter(is_left).map(|slot| slot.index));
         slots.0.retain(|slot| *slot < view.replicas());
-        // Status tells of one that does not come up there either.
-        for pod in slots.0.iter().filter_map(|slot| view.slots.wanted_at(*slot)?.live.first()) {
+        // Status tells of one that does not come up there either, or keeps others from it.
+        let is_away = |pod: &&&Pod| !pod.is_available(view.spec().min_ready_seconds, view.now());
+        for pod in view.slots.wanted().filter_map(|slot| slot.live.first().filter(is_away)) {
             stuck_at(view.snapshot, pod, i64::from(view.spec().progress_deadline_seconds)).map(|at| alarm.passed(at));
         }
         // Whoever is left out would go forward again.

@@ -245,6 +245,26 @@ fn what_goes_back_alone_and_does_not_get_there_is_stuck_and_told() {
     assert_eq!(says(&full), "InProgress QuotaExceeded: Pods cannot be created: exceeded quota: pods");
 }
 
+/// Seed 1650001593: an instance that is broken at the version before has used up what may be unavailable.
+///
+/// B10 X4
+#[test]
+fn what_goes_back_alone_and_waits_for_what_does_not_come_up_is_stuck() {
+    let spec = json!({"strategy": {"onFailure": "RollbackFailed", "batchSize": 3, "maxSurge": 0, "maxUnavailable": 1}});
+    let says = |pods: &str| {
+        let mut fixture = Fixture::new("b! b b a", 'b', spec.clone()).opened(3).settled();
+        let b = fixture.snapshot.revisions.iter_mut().find(|revision| revision.name == "b").unwrap();
+        (b.failed_at, b.failed_reason) = (Some(at(0)), Some("CrashLoopBackOff: web-0: container web: Error".into()));
+        fixture.snapshot.pods = Fixture::new(pods, 'b', spec.clone()).snapshot.pods;
+        state(&status_of(&fixture.settled().snapshot))
+    };
+    let stuck = says("c b b a!");
+    assert!(stuck.starts_with("Failed RollbackStuck"), "{stuck}");
+    assert!(stuck.contains("web-0 waits for web-3 (CrashLoopBackOff)"), "{stuck}");
+    assert!(says("c b b a~").starts_with("InProgress RollingBack"), "it may come up: {}", says("c b b a~"));
+    assert!(says("c b b a").starts_with("InProgress RollingBack"), "{}", says("c b b a"));
+}
+
 /// It has failed at another version.
 #[test]
 fn what_has_gone_back_and_blinks_has_not_failed() {
