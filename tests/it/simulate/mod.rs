@@ -127,7 +127,8 @@ fn verdict(seed: Seed, undisturbed: &OnceCell<Outcome>) -> Result<u64, String> {
         if let Some(broken) = &undisturbed.broken {
             return Err(blame(broken, &calm, seed, true));
         }
-        if disturbed.end != undisturbed.end {
+        let is_used_up = disturbed.is_used_up || undisturbed.is_used_up;
+        if disturbed.end != undisturbed.end && !is_used_up {
             let broken = format!("end: {:?}, undisturbed {:?}", disturbed.end, undisturbed.end);
             return Err(blame(&broken, &scenario, seed, false));
         }

@@ -60,9 +60,9 @@ pub fn is_at_rest(listeners: &Listeners) -> bool {
     let present = present(listeners);
     present.sets.iter().all(|set| {
         let mut exceptions = set["status"]["exceptions"].as_array().into_iter().flatten();
-        // What a silent Pod has counts as lost by mere time.
+        // What a silent Pod has counts as lost by mere time, and as stopped, too.
         let is_full = started(set).len() > room(set, present.pods.len())
-            && exceptions.all(|exception| exception["reason"] != "HolderSilent");
+            && exceptions.all(|exception| exception["reason"] != "HolderSilent" && exception["state"] != "Stopping");
         // The brake ends by mere time.
         let is_braked = reason(set, "Degraded") == Some("MostNodesSilent");
         let is_done =

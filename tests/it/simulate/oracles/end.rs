@@ -10,7 +10,6 @@ use serde_json::Value;
 use crate::{
     fake_apiserver::{
         ApiServer,
-        actor::Actor,
         kinds::{CONTROLLER_REVISIONS, PODS, ROLLOUTS, SERVICES},
         object::Object,
     },
@@ -89,13 +88,18 @@ pub fn is_at_rest(server: &ApiServer) -> bool {
 
 /// Instances that do not work at the stable version (of the last batch, where status was lost) have used up what may be
 /// unavailable, and no Pod may stand beside another: it is given up, as documented.
-fn is_used_up(actor: &Actor, rollout: &Object, end: &End) -> bool {
+pub fn is_used_up(server: &ApiServer, end: &End) -> bool {
+    let actor = server.actor("judge");
+    let Some(rollout) = actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1) else { return false };
     let stable = actor.get(&CONTROLLER_REVISIONS, ROLLOUT.0, text(&rollout["status"]["currentRevision"]));
     let Some(stable) = stable.map(|stable| version_of(&stable["data"]["template"]).to_owned()) else { return false };
     let is_broken = |image: &String| *image == format!("{stable}{NOT_READY}");
+    let strategy = &rollout["spec"]["strategy"];
+    let never_surges =
+        strategy["maxSurge"] == 0 || ["InPlaceIfPossible", "InPlaceOnly"].contains(&text(&strategy["update"]));
     !Behaviour::of_image(&stable).works()
-        && rollout["spec"]["strategy"]["maxSurge"] == 0
-        && end.reason == "ProgressDeadlineExceeded"
+        && never_surges
+        && ["ProgressDeadlineExceeded", "RollbackStuck"].contains(&&*end.reason)
         && end.images.values().flatten().any(is_broken)
 }
 
@@ -148,7 +152,7 @@ pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
         {
             return Err(format!("{} has not got {cpu}: {}", pod.name(), pod.value()));
         }
-        return (is_complete || is_used_up(&actor, &rollout, &end))
+        return (is_complete || is_used_up(server, &end))
             .then_some(())
             .ok_or_else(|| format!("{wanted} is not complete: {end:?}"));
     }
