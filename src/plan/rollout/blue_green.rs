@@ -243,6 +243,14 @@ fn awaiting_approval(view: &View<'_>) -> Option<Hold> {
     Some(Hold { reason: HoldReason::AwaitingApproval, message, until: None })
 }
 
+/// There are Ready Pods of several revisions, and as long as the Service is not known clients may use those of any one: the
+/// others are no substitute for them.
+pub(super) fn may_use_either(view: &View<'_>) -> bool {
+    let is_unknown = settings(view.snapshot).is_some() && view.snapshot.services.active == ServiceSeen::Unknown;
+    let ready = || view.snapshot.pods.iter().filter(|pod| pod.is_live() && pod.is_ready());
+    is_unknown && ready().zip(ready().skip(1)).any(|(one, other)| one.revision != other.revision)
+}
+
 /// Why a version that clients have not used cannot be given to them.
 pub(super) fn trouble(view: &View<'_>) -> Option<Hold> {
     trouble_of_active(view).or_else(|| trouble_of_preview(view))

@@ -213,10 +213,14 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                 self.changes.push(delete(pod, reason));
             }
         }
+        let is_either = blue_green::may_use_either(view);
         for slot in view.slots.unwanted() {
             for pod in slot.live.iter().filter(|pod| !view.slots.was_in_use(pod)) {
-                if !pod.is_ready() || !view.slots.is_in_use(pod) || self.budget.take_beyond(self.available(pod)) {
+                let is_free = !pod.is_ready() || !view.slots.is_in_use(pod);
+                if is_free || (!is_either && self.budget.take_beyond(self.available(pod))) {
                     self.changes.push(delete(pod, PodReason::Scale));
+                } else if let Some(hold) = blue_green::trouble(view).filter(|_| is_either) {
+                    self.note(hold);
                 } else {
                     self.hold_for_budget(slot.index);
                 }

@@ -288,6 +288,21 @@ fn without_a_service_nothing_is_begun() {
     assert!(fixture.looks().starts_with("hold ServiceInvalid: Rollout shop names the same Service"));
 }
 
+/// R1: as long as the Service is not known, what another set has is no comfort to clients of this one (seed 1680000368).
+#[test]
+fn without_a_service_nothing_that_either_set_may_need_is_scaled_away() {
+    let looks = |slots: &str, seen: ServiceSeen| {
+        let mut fixture = begun(slots);
+        fixture.snapshot.rollout.spec.replicas = 2;
+        fixture.snapshot.services.active = seen;
+        fixture.settled().looks()
+    };
+    let unknown = looks("a~b a ab", ServiceSeen::Unknown);
+    assert!(!unknown.contains("-web") && unknown.contains("ServiceUnread"), "{unknown}");
+    assert!(looks("a a a", ServiceSeen::Unknown).contains("-web-2-a Scale"), "all that clients can use");
+    assert!(looks("a a ab~", ServiceSeen::Unknown).contains("-web-2-b Scale"), "nobody uses it");
+}
+
 /// Somebody has taken the key away: clients get no Pod of the new set before its time.
 #[test]
 fn a_key_that_is_gone_is_set_again() {
