@@ -30,8 +30,8 @@ unit: ## Unit and property tests of the library: no cluster, seconds
 SEEDS ?= 200
 # Each history has a thread, and a heap, of its own: pages go from one to the next instead of back to the kernel.
 .PHONY: simulate
-simulate: ## Run operators and agents through whole simulated histories: SEEDS=n random ones (LISTENERS=1, PINS=1, IN_PLACE=1, RESOURCES=1, STRATEGIES=1, HOT_RELOAD=1: with those), or SEED=k to print one
-	MIMALLOC_PURGE_DELAY=-1 SEEDS=$(SEEDS) $(foreach name,SEED LISTENERS PINS IN_PLACE RESOURCES STRATEGIES HOT_RELOAD,$(if $($(name)),$(name)=$($(name)))) $(CARGO) test $(cargo_flags) --profile simulate --test it -- \
+simulate: ## Run operators and agents through whole simulated histories: SEEDS=n random ones (LISTENERS=1, PINS=1, IN_PLACE=1, RESOURCES=1, STRATEGIES=1, HOT_RELOAD=1, PAUSES=1, KEEP_FAILED=1: with those), or SEED=k to print one
+	MIMALLOC_PURGE_DELAY=-1 SEEDS=$(SEEDS) $(foreach name,SEED LISTENERS PINS IN_PLACE RESOURCES STRATEGIES HOT_RELOAD PAUSES KEEP_FAILED,$(if $($(name)),$(name)=$($(name)))) $(CARGO) test $(cargo_flags) --profile simulate --test it -- \
 	  --nocapture simulate::random_seeds_break_no_promise
 
 # Steps, and about how many states are made for each configuration (45 million need 2.6 GB)
@@ -114,10 +114,11 @@ cluster-up: control-plane testbed ## Start a real cluster without root (NODES=pr
 	@$(TESTBED) cluster up --dir $(CLUSTER) --nodes $(NODES) --images $(IMAGES)
 
 .PHONY: images
-images: ## Put operator, agent and the example web 1.0, 1.1 where the cluster's process node finds its images
+images: ## Put operator, agent and the example web 1.0, 1.1, 1.2-broken where the cluster's process node finds its images
 	@$(CARGO) build $(cargo_flags) --bins --examples
 	@for name in baton-operator baton-agent; do install -D $(built)/$$name $(IMAGES)/$$name/$(version)/$$name; done
 	@for tag in 1.0 1.1; do install -D $(built)/examples/web $(IMAGES)/web/$$tag/web; done
+	@install -D examples/web/broken.sh $(IMAGES)/web/1.2-broken/web
 	@ls -d $(IMAGES)/*/*
 
 # What is built serves: nothing is compiled before a cluster ends.
@@ -125,8 +126,8 @@ $(TESTBED):
 	@$(MAKE) --no-print-directory testbed
 
 .PHONY: cluster-down
-cluster-down: $(TESTBED) ## End the cluster and everything in it
-	@$(TESTBED) cluster down --dir $(CLUSTER)
+cluster-down: $(TESTBED) ## End the cluster and everything in it; PURGE=1 removes its images and logs too
+	@$(TESTBED) cluster down --dir $(CLUSTER) $(if $(PURGE),--purge)
 
 ## The main job, end to end
 

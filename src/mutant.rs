@@ -52,6 +52,12 @@ mod switch {
         OldContainerBelieved,
         /// A pin that names an instance beyond replicas is no pin of the others either.
         PinLostOnScaleDown,
+        /// A pause after the last batch is dropped.
+        LastPauseDropped,
+        /// At the progress deadline instances that still wait for the version are blamed, too.
+        BlamesWaiting,
+        /// A version completes where no instance is asked for.
+        CompletesUnseen,
         /// What has stopped may be started again under the same epoch.
         NoTombstone,
         /// Listeners of a silent Pod are taken without its session being fenced.
@@ -62,7 +68,7 @@ mod switch {
 
     impl Mutant {
         /// All of them.
-        pub const ALL: [Self; 17] = [
+        pub const ALL: [Self; 20] = [
             Self::StaleCounts,
             Self::GenerateName,
             Self::DeleteWithoutUid,
@@ -77,6 +83,9 @@ mod switch {
             Self::WritesAfterLease,
             Self::OldContainerBelieved,
             Self::PinLostOnScaleDown,
+            Self::LastPauseDropped,
+            Self::BlamesWaiting,
+            Self::CompletesUnseen,
             Self::NoTombstone,
             Self::StealsFromSilent,
             Self::KillsLate,

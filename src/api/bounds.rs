@@ -4,12 +4,16 @@
 pub const REPLICAS_MAX: i32 = 10_000;
 /// Entries of `spec.strategy.batches`.
 pub const BATCHES_MAX: usize = 100;
+/// `spec.strategy.keepFailed.pods`.
+pub const KEPT_PODS_MAX: usize = 10;
 /// Entries of `spec.pins`.
 pub const PINS_MAX: usize = 100;
 /// Characters of the instances of a pin, or of an entry of `status.history`.
 pub const INSTANCES_CHARS_MAX: usize = 1_024;
 /// Entries of `status.history`.
 pub const HISTORY_MAX: usize = 50;
+/// Of these, approvals, pauses and resumptions: however many there are, runs keep their room.
+pub const HISTORY_NOTES_MAX: usize = 20;
 /// Entries of `status.exceptions`.
 pub const EXCEPTIONS_MAX: usize = 20;
 /// Entries of `status.attempts`.
@@ -24,6 +28,9 @@ pub const VERSIONS_RANGES_CHARS_MAX: usize = 20 * 1_024;
 pub const HISTORY_WORDS_BYTES_MAX: usize = 12 * 1_024;
 /// Characters of any sentence in status.
 pub const MESSAGE_CHARS_MAX: usize = 1_024;
+/// Characters of what is told of a failed instance: its name, the container, and the end of what that said last. It leaves room
+/// in a sentence of status for what can be done.
+pub const FAILURE_CHARS_MAX: usize = 640;
 /// Characters of a list of instance ranges.
 pub const RANGES_CHARS_MAX: usize = 8_192;
 /// Characters of `status.selector`: the most labels of the longest names and values.

@@ -27,7 +27,7 @@ pub struct Condition {
     pub observed_generation: Option<i64>,
 }
 
-/// Aspects Baton reports. `Reconciling`, `Stalled`, `Paused` and `Degraded` are present only when True.
+/// Aspects Baton reports. `Reconciling`, `Stalled`, `Paused`, `Degraded` and `SelectorOverlaps` are present only when True.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum ConditionType {
     /// Everything asked for is running and in service.
@@ -44,6 +44,8 @@ pub enum ConditionType {
     Paused,
     /// Something is wrong that does not stop the rollout.
     Degraded,
+    /// `spec.selector` matches Pods of something else.
+    SelectorOverlaps,
     /// The API server accepted a Pod of the template in a dry run.
     TemplateValid,
     /// The listeners are spread evenly over the Pods.
@@ -61,6 +63,7 @@ impl ConditionType {
             Self::Stalled => "Stalled",
             Self::Paused => "Paused",
             Self::Degraded => "Degraded",
+            Self::SelectorOverlaps => "SelectorOverlaps",
             Self::TemplateValid => "TemplateValid",
             Self::Balanced => "Balanced",
         }

@@ -1,10 +1,12 @@
 //! The CustomResourceDefinitions as they are installed: what the derive gives, made to read and to default like a
 //! built-in type.
+use std::fmt::Write;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ListenerSet, Rollout};
 
@@ -29,6 +31,9 @@ fn installed(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
             continue;
         };
         walk(root, &mut like_built_in);
+        if let Some(spec) = root.properties.as_mut().and_then(|properties| properties.get_mut("spec")) {
+            walk(spec, &mut says_its_default);
+        }
         if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
             pending_at_first(status);
         }
@@ -44,6 +49,17 @@ fn like_built_in(schema: &mut JSONSchemaProps) {
         let paragraphs: Vec<String> = description.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect();
         *description = paragraphs.join("\n\n");
     }
+}
+
+/// `kubectl explain` shows descriptions, and no defaults. One of an object is that of its fields, which say theirs.
+fn says_its_default(schema: &mut JSONSchemaProps) {
+    let default = match &schema.default {
+        None | Some(JSON(Value::Object(_) | Value::Array(_) | Value::Null)) => return,
+        Some(JSON(Value::String(text))) => text.clone(),
+        Some(JSON(plain)) => plain.to_string(),
+    };
+    let description = schema.description.get_or_insert_default();
+    let _ = write!(description, " Default: {default}.");
 }
 
 /// An object that the operator has not seen yet reads Ready=Unknown, reason Pending: kstatus takes an object without
@@ -83,8 +99,6 @@ fn walk(schema: &mut JSONSchemaProps, visit: &mut impl FnMut(&mut JSONSchemaProp
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
     use crate::api::{ListenerSetStatus, RolloutStatus};
 
@@ -127,6 +141,21 @@ mod tests {
             !entry && schema["description"].as_str().is_none_or(|text| text.trim().is_empty() || text.contains('\n'))
         });
         assert_eq!(undescribed, Vec::<String>::new(), "no description, or a broken line");
+    }
+
+    /// `kubectl explain` shows no defaults.
+    #[test]
+    fn every_default_stands_in_the_description() {
+        let is_plain = |default: &Value| !default.is_null() && !default.is_object() && !default.is_array();
+        let silent = offenders(|path, schema| {
+            let text = schema["default"].as_str().map_or_else(|| schema["default"].to_string(), str::to_owned);
+            let says = schema["description"].as_str().is_some_and(|it| it.ends_with(&format!(" Default: {text}.")));
+            path.contains(".spec.") && is_plain(&schema["default"]) && !says
+        });
+        assert_eq!(silent, Vec::<String>::new());
+        let spec = schema_of(&rollout()).properties.as_ref().unwrap()["spec"].properties.clone().unwrap();
+        let surge = &spec["strategy"].properties.as_ref().unwrap()["maxSurge"];
+        assert!(surge.description.as_ref().unwrap().ends_with(" Default: 25%."), "{surge:?}");
     }
 
     #[test]

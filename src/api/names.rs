@@ -35,6 +35,12 @@ pub const ANNOTATION_IN_PLACE: &str = "baton.dev/in-place";
 /// was lost. With it the object has another one, and what comes late finds that.
 pub const ANNOTATION_OVERTAKEN: &str = "baton.dev/overtaken";
 
+/// Label on failed Pods that are kept for a look: name of the Rollout. It replaces all labels that Baton and the template gave them,
+/// and [`LABEL_ROLLOUT`] has no value then.
+pub const LABEL_KEPT: &str = "baton.dev/kept";
+/// Annotation on such a Pod: until when it is kept, and what it was ([`crate::snapshot::specimen::Specimen`]), JSON.
+pub const ANNOTATION_KEPT: &str = "baton.dev/kept";
+
 /// Annotation on a Pod template: the Pod has an agent, and the readiness gate [`CONDITION_IN_SERVICE`]. Where the agent comes
 /// from, the value says.
 pub const ANNOTATION_HAS_AGENT: &str = "baton.dev/agent";
@@ -53,6 +59,8 @@ pub const ANNOTATION_FAILED_AT: &str = "baton.dev/failed-at";
 pub const ANNOTATION_FAILED_REASON: &str = "baton.dev/failed-reason";
 /// Annotation on ControllerRevisions: `spec.request` in words, at the time the revision became the wanted one.
 pub const ANNOTATION_CHANGE_CAUSE: &str = "baton.dev/change-cause";
+/// On a Rollout, written by people: why it was changed, where spec.request does not say.
+pub const ANNOTATION_WHY: &str = "kubernetes.io/change-cause";
 /// Annotation on ControllerRevisions whose package names no checksum: SHA-256 of what the first instance has fetched.
 pub const ANNOTATION_PACKAGE_SHA256: &str = "baton.dev/package-sha256";
 /// Annotation on ControllerRevisions: digests of the images that its first Pod ran, by name of the container, JSON. Tags move.

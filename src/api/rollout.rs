@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::{
+    keep_failed::KeepFailed,
     package::{Package, SecretRef},
     update::{HotReload, HttpPost, UpdateMethod},
 };
@@ -94,7 +95,8 @@ pub struct RolloutSpec {
     #[schemars(range(min = 0, max = 100))]
     pub revision_history_limit: i32,
 
-    /// No forward change is begun while true. Lost instances are refilled, scaling and what was begun go on.
+    /// While true nothing new is begun: no batch, no replacement, restart or pin, nor a way back that the spec asks for. What goes
+    /// on: the way back after a failure or an abort, scaling, and lost instances come back.
     #[serde(default)]
     pub paused: bool,
 
@@ -102,7 +104,8 @@ pub struct RolloutSpec {
     #[serde(default)]
     pub strategy: Strategy,
 
-    /// Lets a run go on past a pause.
+    /// Lets a run go on past a pause. Given for a run that is yet to come it passes nothing: the next run takes a number above it,
+    /// so the numbers of runs may have gaps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approve: Option<Approve>,
 
@@ -158,7 +161,9 @@ pub struct Selector {
     validation = Rule::new("(self.type == 'BlueGreen') == has(self.blueGreen)")
         .message("spec.strategy: type BlueGreen and blueGreen belong together; set both, or neither"),
     validation = Rule::new("self.type == 'Batched' || self.onFailure != 'RollbackFailed'")
-        .message("spec.strategy.onFailure RollbackFailed leaves two versions side by side and is for type Batched; set onFailure to Rollback or Pause")
+        .message("spec.strategy.onFailure RollbackFailed leaves two versions side by side and is for type Batched; set onFailure to Rollback or Pause"),
+    validation = Rule::new("!has(self.keepFailed) || self.type == 'BlueGreen' || (self.type == 'Batched' && self.maxSurge != 0 && self.maxSurge != '0%')")
+        .message("spec.strategy.keepFailed has the failed version run on beside the others: set maxSurge to 1 or more and type to Batched or BlueGreen, or remove keepFailed")
 )]
 pub struct Strategy {
     /// Batched: instances change in batches, lowest slot first. Recreate: all old Pods end before the first new one is
@@ -167,7 +172,7 @@ pub struct Strategy {
     #[serde(rename = "type", default)]
     pub type_: StrategyType,
 
-    /// How one instance changes.
+    /// How one instance changes. Absent: Replace.
     #[serde(default, skip_serializing_if = "UpdateMethod::is_default")]
     pub update: UpdateMethod,
 
@@ -183,6 +188,7 @@ pub struct Strategy {
     /// Batches of chosen sizes, with pauses. A last batch with all instances is implied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100))]
+    #[x_kube(validation = Rule::new("self.filter(batch, type(batch.upTo) == int).map(batch, int(batch.upTo)).isSorted()").message("spec.strategy.batches: upTo counts the instances of all batches so far and cannot fall from one entry to the next: write the entries in rising order"))]
     pub batches: Option<Vec<Batch>>,
 
     /// How many instances may be unavailable at once: a count, or a percentage of replicas, rounded down.
@@ -205,6 +211,12 @@ pub struct Strategy {
     #[serde(default = "defaults::failure_threshold")]
     #[schemars(range(min = 1, max = 10_000))]
     pub failure_threshold: i32,
+
+    /// Keeps failed Pods for a look when their version goes back: out of every Service, beyond the budget, and the failed version
+    /// runs on in them for so long. MESSAGE names them. A Pod with an agent is never kept, nor one that is changed in place; all
+    /// of them go at once where a Pod that is to come finds no quota or no node. Absent: none are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_failed: Option<KeepFailed>,
 }
 
 impl Rollout {
@@ -227,6 +239,7 @@ impl Default for Strategy {
             blue_green: None,
             on_failure: OnFailure::Rollback,
             failure_threshold: defaults::failure_threshold(),
+            keep_failed: None,
         }
     }
 }
@@ -313,7 +326,9 @@ pub enum OnFailure {
 #[serde(rename_all = "camelCase")]
 pub struct Batch {
     /// Instances at the new revision when this batch is done, the earlier batches included: a count, or a percentage
-    /// of replicas, rounded up. A batch that adds nothing to the one before is skipped, with its pause.
+    /// of replicas, rounded up. 0 is a pause before the first instance changes. An entry that adds no instance to the one
+    /// before adds its pause to that one: of the two the longer holds, and one that waits for approval is the longest. After the
+    /// last instance a pause holds the completion of the run: until then the revision before stays the stable one.
     pub up_to: IntOrPercent,
     /// Pause after this batch. `{}` waits for approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -330,16 +345,25 @@ pub struct Pause {
     pub seconds: Option<i32>,
 }
 
-/// Lets a run go on past a pause. Names the run it answers (status.run); for any other run it is ignored and shown.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Lets a run go on past a pause. Names the run it answers (status.run); for any other run it is ignored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Approve {
     /// The run, as in status.run.
     #[schemars(range(min = 1))]
     pub run: i64,
-    /// Pauses after batches up to this number (counted from 1) are passed; -1 passes all of the run.
+    /// Pauses after batches up to this number (counted from 1) are passed; 0 passes only the pause before the first instance
+    /// changes; -1 passes all of the run.
     #[schemars(range(min = -1, max = 10_000))]
     pub batch: i32,
+    /// Who approves; recorded in the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub by: Option<String>,
+    /// Why; recorded in the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub reason: Option<String>,
 }
 
 /// Gives a run up. Names the run (status.run); for any other run it is ignored and shown.

@@ -5,7 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    bounds::MESSAGE_CHARS_MAX,
     condition::Condition,
+    names::ANNOTATION_WHY,
     rollout::{Request, Rollout},
 };
 
@@ -13,7 +15,8 @@ use super::{
 /// the same, what is written is checked by the API server.
 pub const INSTANCE_STATES: [&str; 6] = ["Failed", "Missing", "NotReady", "Reloading", "Starting", "Terminating"];
 /// Words of `history[].kind`; see [`INSTANCE_STATES`].
-pub const HISTORY_KINDS: [&str; 5] = ["Deploy", "Rollback", "InstanceRollback", "Unpin", "Restart"];
+pub const HISTORY_KINDS: [&str; 8] =
+    ["Deploy", "Rollback", "InstanceRollback", "Unpin", "Restart", "Approve", "Pause", "Resume"];
 /// Words of `history[].result`; see [`INSTANCE_STATES`].
 pub const HISTORY_RESULTS: [&str; 7] =
     ["InProgress", "Succeeded", "Failed", "RolledBack", "PartlyRolledBack", "Superseded", "Aborted"];
@@ -95,11 +98,12 @@ pub struct RolloutStatus {
     #[serde(skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub exceptions_omitted: i32,
-    /// The one thing it waits for, in words and absolute times; when done, a pin that means nothing, else empty.
+    /// The one thing it waits for, in words and absolute times; when done, that it is paused or a pin that means nothing, else
+    /// empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub waiting_for: String,
-    /// Past and present runs, newest first.
+    /// Past and present runs, and what people did to them, newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
     pub history: Vec<HistoryEntry>,
@@ -147,7 +151,7 @@ pub struct VersionRange {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BatchStatus {
-    /// Its number, from 1.
+    /// Its number, from 1; 0 while a pause before the first instance holds.
     #[schemars(range(min = 0))]
     pub index: i32,
     /// Number of batches.
@@ -170,7 +174,7 @@ pub struct BatchStatus {
     pub started_at: Option<Time>,
     /// From here, or from the newest available instance or handed over listener, progressDeadlineSeconds count: the opening of
     /// the batch, the end of what held it, the loss of an instance after it was done, or a hand-over since, written now and
-    /// then. Absent while it is held.
+    /// then. Absent while it is held, and while no instance is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_from: Option<Time>,
     /// When all its instances were seen done; the pause after it counts from here.
@@ -188,10 +192,15 @@ pub struct Failed {
     /// In this run.
     #[schemars(range(min = 0))]
     pub run: i64,
-    /// The failed instances, as ranges; empty for an abort.
+    /// The failed instances, as ranges: each was given the revision. Empty for an abort, and where none could be given it.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 8192))]
     pub slots: String,
+    /// With onFailure RollbackFailed: further instances that keep, or go to, the stable revision, as ranges. They had yet to be
+    /// given the failed one, or have no room in slots.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 8192))]
+    pub spared: String,
     /// One CamelCase word: ImagePullBackOff, CrashLoopBackOff, Aborted, …
     #[schemars(length(max = 64))]
     pub reason: String,
@@ -242,7 +251,7 @@ pub struct InstanceException {
     pub since: Option<Time>,
 }
 
-/// One run, restart, or change of pinned instances in the history.
+/// One run, restart, change of pinned instances, approval or pause in the history.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HistoryEntry {
@@ -250,7 +259,7 @@ pub struct HistoryEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub id: Option<String>,
-    /// Deploy, Rollback, InstanceRollback (spec.pins), Unpin or Restart.
+    /// Deploy, Rollback, InstanceRollback (spec.pins), Unpin, Restart, Approve, Pause or Resume.
     #[schemars(extend("enum" = HISTORY_KINDS))]
     pub kind: String,
     /// Number of the run.
@@ -270,11 +279,15 @@ pub struct HistoryEntry {
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub instances: String,
+    /// Of an approval: the batch whose pause it passes, and those before; 0 the pause before the first instance, -1 all of the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1, max = 10_000))]
+    pub batch: Option<i32>,
     /// Who asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub by: Option<String>,
-    /// Why: spec.request.reason, or the failure that caused a rollback.
+    /// Why: spec.request.reason or spec.approve.reason, or the failure that caused a rollback.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
@@ -292,8 +305,8 @@ pub struct HistoryEntry {
 impl HistoryEntry {
     /// It is about the same run, restart or change as this one, however far that was by then.
     pub fn is_same(&self, other: &Self) -> bool {
-        (&self.kind, self.run, &self.revision, &self.started_at)
-            == (&other.kind, other.run, &other.revision, &other.started_at)
+        (&self.kind, self.run, self.batch, &self.revision, &self.started_at)
+            == (&other.kind, other.run, other.batch, &other.revision, &other.started_at)
     }
 }
 
@@ -303,6 +316,16 @@ impl Rollout {
         let history = self.status.as_ref().map(|status| status.history.as_slice()).unwrap_or_default();
         let is_told = |request: &&Request| request.id.is_some() && history.iter().any(|entry| entry.id == request.id);
         self.spec.request.as_ref().filter(|request| !is_told(request))
+    }
+}
+
+impl Rollout {
+    /// Why it is as it is, as people tell other kinds too: the annotation of the Rollout, else of its template.
+    pub fn annotated_cause(&self) -> Option<String> {
+        let own = self.metadata.annotations.as_ref().and_then(|own| own.get(ANNOTATION_WHY).cloned());
+        let cause = own.or_else(|| self.spec.template.annotations().remove(ANNOTATION_WHY))?;
+        let cause = cause.trim();
+        (!cause.is_empty()).then(|| cause.chars().take(MESSAGE_CHARS_MAX).collect())
     }
 }
 

@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Client, Resource,
     core::{
-        Request,
-        params::{DeleteParams, GetParams, Patch, PatchParams, PostParams},
+        ObjectMeta, Request,
+        params::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams},
     },
 };
 use serde::{
@@ -89,6 +89,18 @@ pub struct WrittenMeta {
     pub uid: String,
     /// resourceVersion.
     pub resource_version: String,
+}
+
+/// What is read of a list of which only the metadata matter.
+#[derive(Deserialize)]
+struct MetadataList {
+    /// The API server says `null` where there are none.
+    items: Option<Vec<MetadataItem>>,
+}
+
+#[derive(Deserialize)]
+struct MetadataItem {
+    metadata: ObjectMeta,
 }
 
 /// Calls to the API server.
@@ -245,6 +257,17 @@ impl Calls {
     ) -> Result<T, CallError> {
         let request = at::<K>(namespace).get(name, &GetParams::default())?;
         self.send(false, self.client.request(request)).await
+    }
+
+    /// Metadata of these objects.
+    pub async fn list_metadata<K: Resource<DynamicType = ()>>(
+        &self,
+        namespace: &str,
+        params: &ListParams,
+    ) -> Result<Vec<ObjectMeta>, CallError> {
+        let request = at::<K>(namespace).list_metadata(params)?;
+        let list: MetadataList = self.send(false, self.client.request(request)).await?;
+        Ok(list.items.into_iter().flatten().map(|item| item.metadata).collect())
     }
 
     /// `call` does nothing before it is polled.

@@ -1,13 +1,16 @@
-//! Events (events.k8s.io/v1) about a Rollout or a ListenerSet: one a transition. Nothing depends on them, so a failure is only logged.
+//! Events about a Rollout or a ListenerSet: one a transition. Nothing depends on them, so a failure is only logged.
+//!
+//! They are core/v1 Events, because `kubectl describe` and `kubectl get events --sort-by=.lastTimestamp` sort by `lastTimestamp`,
+//! and events.k8s.io/v1 refuses an Event that sets it.
 use jiff::Timestamp;
-use k8s_openapi::api::events::v1::Event as ApiEvent;
+use k8s_openapi::api::core::v1::Event as ApiEvent;
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::Calls;
 use crate::{api::names, snapshot::index::ObjectKey};
 
-/// Longest `note` that the API server takes, in bytes.
+/// Longest `message` that the API server takes, in bytes.
 const NOTE_BYTES_MAX: usize = 1_024;
 
 /// What an Event says.
@@ -53,21 +56,28 @@ pub struct Event {
 }
 
 impl Event {
-    /// As of `now`. `instance` names this process, `suffix` makes the Event's name unique.
+    /// As of `now`. `instance` names this process, `suffix` makes the Event's name unique. Names begin with the time: Events of
+    /// one second are listed by their names.
     pub fn new(regarding: &Regarding, news: &News<'_>, instance: &str, now: Timestamp, suffix: u64) -> Self {
         let ObjectKey { namespace, name } = regarding.key.clone();
+        let nanoseconds = now.as_nanosecond();
+        let seconds = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let object = json!({
-            "apiVersion": "events.k8s.io/v1",
+            "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": format!("{name}.{suffix:016x}"), "namespace": namespace},
+            "metadata": {"name": format!("{name}.{nanoseconds:016x}{:04x}", suffix & 0xffff), "namespace": namespace},
             "eventTime": format!("{now:.6}"),
-            "reportingController": names::FIELD_MANAGER,
+            "firstTimestamp": seconds,
+            "lastTimestamp": seconds,
+            "count": 1,
+            "source": {"component": names::FIELD_MANAGER},
+            "reportingComponent": names::FIELD_MANAGER,
             "reportingInstance": tail(instance, 128),
             "action": news.action,
             "reason": news.reason,
             "type": if news.is_warning { "Warning" } else { "Normal" },
-            "note": head(news.note, NOTE_BYTES_MAX),
-            "regarding": {
+            "message": head(news.note, NOTE_BYTES_MAX),
+            "involvedObject": {
                 "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
                 "kind": regarding.kind,
                 "namespace": namespace,
@@ -103,4 +113,34 @@ fn tail(text: &str, bytes_max: usize) -> &str {
         start += 1;
     }
     &text[start..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(now: &str, note: &str) -> Value {
+        let key = ObjectKey { namespace: "shop".into(), name: "web".into() };
+        let regarding = Regarding { kind: "Rollout", key, uid: "u1".into(), resource_version: "5".into() };
+        let news = News { is_warning: true, reason: "RolledBack", action: "RollBack", note };
+        Event::new(&regarding, &news, "pod-1", now.parse().unwrap(), 7).object
+    }
+
+    /// `kubectl describe` and `kubectl get events --sort-by=.lastTimestamp` sort by it.
+    #[test]
+    fn an_event_says_when_as_kubectl_sorts() {
+        let event = event("2026-01-01T10:00:00.75Z", "back at 1.0");
+        assert_eq!(event["lastTimestamp"], "2026-01-01T10:00:00Z");
+        assert_eq!(event["firstTimestamp"], event["lastTimestamp"]);
+        assert_eq!((&event["eventTime"], &event["count"]), (&json!("2026-01-01T10:00:00.750000Z"), &json!(1)));
+        assert_eq!(event["message"], "back at 1.0");
+        let name = |now| self::event(now, "")["metadata"]["name"].as_str().unwrap().to_owned();
+        assert!(name("2026-01-01T10:00:00.75Z") < name("2026-01-01T10:00:00.751Z"));
+    }
+
+    #[test]
+    fn a_long_note_is_cut_between_characters() {
+        let message = event("2026-01-01T10:00:00Z", &"ä".repeat(600))["message"].as_str().unwrap().to_owned();
+        assert_eq!(message.len(), NOTE_BYTES_MAX);
+    }
 }

@@ -4,6 +4,8 @@
 //! [`call::IN_FLIGHT_MAX`] are in flight. Deletes and marks carry uid and resourceVersion as preconditions; a create whose
 //! name is taken looks whose it is. Nothing here decides: what an answer leads to is planned with the next look.
 //! Applications in Pods are called beside all that ([`applications`]).
+#[cfg(test)]
+mod adoption_tests;
 mod answer;
 pub mod applications;
 pub mod call;
@@ -12,12 +14,15 @@ pub mod fence;
 #[cfg(test)]
 mod lease_tests;
 mod leases;
+pub mod overlap;
 mod pods;
 mod post;
 mod resize;
 mod revisions;
 mod services;
 mod sets;
+#[cfg(test)]
+mod specimen_tests;
 pub mod status;
 #[cfg(test)]
 mod status_tests;
@@ -26,7 +31,7 @@ mod tests;
 
 use futures::future::{join, join_all};
 use k8s_openapi::api::{apps::v1::ControllerRevision, coordination::v1::Lease, core::v1::Pod};
-use kube::{Resource, ResourceExt};
+use kube::{Resource, ResourceExt, core::ObjectMeta};
 use serde_json::json;
 
 use self::call::Written;
@@ -40,8 +45,8 @@ pub use self::{
 };
 use crate::{
     api::{ListenerSet, Rollout, names},
-    plan::{Applied, Change, Outcome},
-    snapshot::{Snapshot, index::Kind},
+    plan::{Applied, Change, Outcome, revision::owner_reference},
+    snapshot::{Snapshot, index::Kind, wire},
 };
 
 /// (uid, resourceVersion) of an object as it is now, past every cache. None when it does not exist.
@@ -95,6 +100,27 @@ struct Target<'a> {
     namespace: String,
     name: String,
     uid: String,
+}
+
+impl Target<'_> {
+    /// The object is of an earlier Rollout of this name, and no object controls it.
+    fn left_behind(&self, metadata: &ObjectMeta) -> bool {
+        wire::orphaned_by(metadata).is_some_and(|owner| owner.name == self.name)
+    }
+}
+
+/// Makes the Rollout the controller of an object, if that is still what was seen: without a controller. References to other
+/// owners stay, because the patch merges the list by their uids.
+async fn adopt<K: Resource<DynamicType = ()>>(
+    target: &Target<'_>,
+    name: &str,
+    uid: &str,
+    resource_version: &str,
+) -> Applied {
+    let owner = owner_reference(&target.name, &target.uid);
+    let metadata = json!({"uid": uid, "resourceVersion": resource_version, "ownerReferences": [owner]});
+    let patch = json!({"metadata": metadata});
+    answer::of_patch(target.calls.merge_lists::<K>(&target.namespace, name, &patch).await)
 }
 
 /// True when a create was refused because the name is taken.
@@ -162,6 +188,10 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
         Change::DeleteRevision { name, uid, resource_version } => {
             revisions::delete(target, name, uid, resource_version).await
         }
+        Change::AdoptRevision { name, uid, resource_version } => {
+            adopt::<ControllerRevision>(target, name, uid, resource_version).await
+        }
+        Change::AdoptPod { name, uid, resource_version } => adopt::<Pod>(target, name, uid, resource_version).await,
         Change::CheckTemplate { revision } => pods::check(target, revision).await,
         Change::CheckResize { uid, revision, .. } => resize::check(target, uid, revision).await,
         Change::CreatePod { name, slot, revision, restarted_at, .. } => {
@@ -170,11 +200,13 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
         Change::DeletePod { name, uid, resource_version, .. } => {
             pods::delete(target.calls, &target.namespace, name, uid, resource_version).await
         }
+        Change::KeepPod { uid, until, run, .. } => pods::keep(target, uid, *until, *run).await,
         Change::ChangeInPlace { uid, revision, .. } => pods::change_in_place(target, uid, revision).await,
         Change::Resize { uid, .. } => resize::perform(target, uid).await,
         Change::NoteResized { uid, .. } => resize::note_done(target, uid).await,
-        Change::SwitchService { name, uid, resource_version, revision, switched } => {
-            services::switch(target, name, uid, resource_version, revision.as_deref(), switched.as_ref()).await
+        Change::SwitchService { name, uid, resource_version, revision, labels, switched } => {
+            let selector = services::Selector { revision: revision.as_deref(), labels };
+            services::switch(target, name, uid, resource_version, &selector, switched.as_ref()).await
         }
         Change::SetInService { name, uid, resource_version, in_service, session_ready } => {
             let says = pods::Service { in_service: *in_service, session_ready: *session_ready };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Calls, Target, answer, is_taken};
 use crate::{
     api::{names, rollout::UpdateMethod},
-    plan::{Applied, in_place, revision},
+    plan::{Applied, adoption, in_place, revision, specimen},
     snapshot::{
         Pod, RefusalReason, TemplateCheck,
         template::Verdict,
@@ -82,9 +82,18 @@ async fn found(target: &Target<'_>, name: &str, slot: i32, revision: &str) -> Ap
             let resource_version = pod.metadata.resource_version.clone().unwrap_or_default();
             let is_ours = wire::owner(&pod.metadata).is_some_and(|owner| owner.uid == target.uid);
             let is_watched = pod.metadata.labels.as_ref().is_some_and(|l| l.contains_key(names::LABEL_ROLLOUT));
-            // One of ours that somebody relabelled does not count as the slot's Pod, here as in the cache.
-            let stands_in = wire::pod(pod).is_some_and(|pod| (pod.slot, pod.revision.as_str()) == (slot, revision));
-            if is_ours && is_watched && stands_in { Applied::Done { resource_version } } else { Applied::NameTaken }
+            let is_left = target.left_behind(&pod.metadata);
+            // One of ours that somebody relabelled, or that is kept for a look, does not count as the slot's Pod, here as in the
+            // cache.
+            let pod = wire::pod(pod).filter(|pod| pod.specimen.is_none());
+            let stands_in = pod.as_ref().is_some_and(|pod| (pod.slot, pod.revision.as_str()) == (slot, revision));
+            let is_adoptable = || pod.is_some_and(|pod| adoption::is_adoptable_pod(target.snapshot, &pod));
+            match is_ours && is_watched && stands_in {
+                true => Applied::Done { resource_version },
+                // The watch will show that an earlier Rollout of this name has left it: then it is adopted.
+                false if is_left && is_adoptable() => Applied::Stale,
+                false => Applied::NameTaken,
+            }
         }
         // Gone again: what to do about that, the next look decides.
         Err(error) => answer::of_change(&error),
@@ -99,6 +108,13 @@ pub(super) async fn delete(calls: &Calls, namespace: &str, name: &str, uid: &str
         Ok(()) => Applied::Done { resource_version: String::new() },
         Err(error) => answer::of_change(&error),
     }
+}
+
+/// Keeps a failed Pod for a look, if it is still the one we looked at.
+pub(super) async fn keep(target: &Target<'_>, uid: &str, until: Timestamp, run: i64) -> Applied {
+    let Some(pod) = target.snapshot.pods.iter().find(|pod| pod.uid == uid) else { return Applied::Stale };
+    let patch = specimen::patch(target.snapshot, pod, until, run);
+    answer::of_patch(target.calls.merge::<ApiPod>(&target.namespace, &pod.name, &patch).await)
 }
 
 /// A write to this Pod whose answer was lost cannot be done after this.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Target, answer, is_taken, pods::preconditions};
 use crate::{
     api::names,
-    plan::{Applied, RevisionMark, revision::owner_reference},
+    plan::{Applied, RevisionMark, adoption, revision::owner_reference},
     snapshot::wire,
 };
 
@@ -47,8 +47,15 @@ async fn found(target: &Target<'_>, new: &New<'_>) -> Applied {
     match target.calls.get::<ControllerRevision, ControllerRevision>(&target.namespace, new.name).await {
         Ok(object) => {
             let is_ours = wire::owner(&object.metadata).is_some_and(|owner| owner.uid == target.uid);
-            let resource_version = object.metadata.resource_version.unwrap_or_default();
-            if is_ours && object.data.0 == *new.data { Applied::Done { resource_version } } else { Applied::NameTaken }
+            let is_left = target.left_behind(&object.metadata);
+            let is_same = object.data.0 == *new.data;
+            let known = wire::revision(object);
+            match is_ours && is_same {
+                true => Applied::Done { resource_version: known.resource_version },
+                // The watch will show that an earlier Rollout of this name has left it: then it is adopted.
+                false if is_left && adoption::is_adoptable_revision(target.snapshot, &known) => Applied::Stale,
+                false => Applied::NameTaken,
+            }
         }
         Err(error) => answer::of_change(&error),
     }

@@ -1,4 +1,6 @@
 //! Services that a Rollout switches: one key of the selector, and what is noted of it.
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Service as ApiService;
 use serde_json::json;
 
@@ -9,19 +11,28 @@ use crate::{
     snapshot::{Service, Switched},
 };
 
+/// What is written into a selector.
+pub(super) struct Selector<'a> {
+    /// Name of a ControllerRevision; None takes the key away.
+    pub revision: Option<&'a str>,
+    /// Other labels.
+    pub labels: &'a BTreeMap<String, String>,
+}
+
 /// Has a Service select the Pods of this revision, or those of any, if it is still the one we looked at.
 pub(super) async fn switch(
     target: &Target<'_>,
     name: &str,
     uid: &str,
     resource_version: &str,
-    revision: Option<&str>,
+    Selector { revision, labels }: &Selector<'_>,
     switched: Option<&Switched>,
 ) -> Applied {
     let mut patch = json!({
         "metadata": {"uid": uid, "resourceVersion": resource_version},
-        "spec": {"selector": {names::LABEL_REVISION: revision}},
+        "spec": {"selector": labels},
     });
+    patch["spec"]["selector"][names::LABEL_REVISION] = json!(revision);
     let noted = switched.map(|Switched { from, at }| (from, at.to_string()));
     if noted.is_some() || revision.is_none() {
         let (from, at) = noted.unzip();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::*;
@@ -96,7 +96,14 @@ fn change_in_place() -> Change {
 
 fn switch_service() -> Change {
     let (name, uid, resource_version) = ("web".into(), "s1".into(), "7".into());
-    Change::SwitchService { name, uid, resource_version, revision: Some("web-abc".into()), switched: None }
+    Change::SwitchService {
+        name,
+        uid,
+        resource_version,
+        revision: Some("web-abc".into()),
+        labels: [].into(),
+        switched: None,
+    }
 }
 
 fn set_drained() -> Change {
@@ -140,7 +147,7 @@ async fn result(change: &Change, code: u16, reason: &'static str, message: &'sta
 }
 
 /// One word for a result, so that tables can be read.
-fn word(applied: &Applied) -> &'static str {
+pub(super) fn word(applied: &Applied) -> &'static str {
     match applied {
         Applied::Done { .. } => "done",
         Applied::Stale => "stale",
@@ -321,7 +328,14 @@ async fn a_switch_writes_one_key() {
     let (name, uid, resource_version) = ("web".to_owned(), "s1".to_owned(), "7".to_owned());
     let switch = |revision: Option<&str>, switched| {
         let (name, uid, resource_version) = (name.clone(), uid.clone(), resource_version.clone());
-        Change::SwitchService { name, uid, resource_version, revision: revision.map(str::to_owned), switched }
+        Change::SwitchService {
+            name,
+            uid,
+            resource_version,
+            revision: revision.map(str::to_owned),
+            labels: [].into(),
+            switched,
+        }
     };
     let outcomes = apply(&calls, &snapshot(), &[switch(Some("web-bcd"), switched)]).await;
     assert_eq!(outcomes[0].result, Applied::Done { resource_version: "99".into() });
@@ -337,55 +351,6 @@ async fn a_switch_writes_one_key() {
     let metadata = json!({"uid": "s1", "resourceVersion": "7", "annotations": annotations});
     let let_go = json!({"metadata": metadata, "spec": {"selector": {"baton.dev/revision": null}}});
     assert_eq!(seen.lock().unwrap()[0].body, let_go);
-}
-
-fn existing_pod(owner_uid: &str, slot: &str, watched: bool) -> Value {
-    let mut labels = json!({"baton.dev/instance": slot, "baton.dev/revision": "web-abc"});
-    if watched {
-        labels["baton.dev/rollout"] = json!("web");
-    }
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {
-        "name": "web-0-abc", "namespace": "shop", "uid": "p1", "resourceVersion": "7", "labels": labels,
-        "ownerReferences": [{"apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "name": "web", "uid": owner_uid, "controller": true}],
-    }})
-}
-
-/// A Pod of our name that is not ours is never adopted.
-#[tokio::test(start_paused = true)]
-async fn a_taken_name_is_ours_only_by_the_uid_of_the_owner() {
-    for (existing, expected) in [
-        (Some(existing_pod("u1", "0", true)), "done"),
-        (Some(existing_pod("u2", "0", true)), "taken"), // of a Rollout deleted and recreated under its name
-        (Some(existing_pod("u1", "0", false)), "taken"), // somebody took it out of our hands
-        (Some(existing_pod("u1", "1", true)), "taken"),
-        (None, "stale"),
-    ] {
-        let calls = calls(move |call| match (call.method.as_str(), &existing) {
-            ("POST", _) => Answer::failure(409, "AlreadyExists", "pods \"web-0-abc\" already exists"),
-            (_, Some(pod)) => Answer::ok(pod.clone()),
-            (_, None) => Answer::failure(404, "NotFound", "not found"),
-        });
-        let outcomes = apply(&calls, &snapshot(), &[create_pod(0)]).await;
-        assert_eq!(word(&outcomes[0].result), expected);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_taken_revision_is_ours_only_with_the_same_data() {
-    for (owner, data, expected) in
-        [("u1", snapshot().revisions[0].data.clone(), "done"), ("u1", json!({}), "taken"), ("u2", json!({}), "taken")]
-    {
-        let object = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 1, "data": data, "metadata": {
-            "name": "web-abc", "ownerReferences":
-                [{"apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "name": "web", "uid": owner, "controller": true}],
-        }});
-        let calls = calls(move |call| match call.method.as_str() {
-            "POST" => Answer::failure(409, "AlreadyExists", "already exists"),
-            _ => Answer::ok(object.clone()),
-        });
-        let outcomes = apply(&calls, &snapshot(), &[create_revision()]).await;
-        assert_eq!(word(&outcomes[0].result), expected);
-    }
 }
 
 #[tokio::test(start_paused = true)]

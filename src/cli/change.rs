@@ -1,5 +1,5 @@
 //! A change of a Rollout's spec, as somebody asks for it.
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::{
@@ -10,14 +10,18 @@ use serde_json::{Value, json};
 
 use super::{
     Connection,
-    cluster::{Cluster, in_time},
+    cluster::{Cluster, Reads, in_time},
     hints,
+    output::say,
     target::RolloutTarget,
 };
 use crate::{
     api::{Rollout, rollout::Request},
     snapshot::Snapshot,
 };
+
+/// Steps of a JSON patch, and what is said once they are written; or why nothing is.
+pub(super) type Change = Result<(Vec<Value>, String)>;
 
 /// Field manager of what this plugin writes.
 const MANAGER: &str = "kubectl-baton";
@@ -39,30 +43,59 @@ impl<'a> Editor<'a> {
     }
 
     /// Changes the Rollout as it is now, and prints what that comes to: what it is comes from the version that is patched, or
-    /// it is looked at again.
-    pub async fn change(&self, make: impl Fn(&Snapshot) -> Result<(Vec<Value>, String)>) -> Result<()> {
-        let (cluster, name) = (&self.cluster, &self.name);
+    /// it is looked at again. It takes get and patch on this one Rollout.
+    pub async fn change(&self, make: impl Fn(&Rollout) -> Change) -> Result<()> {
         for _ in 0..TRIES {
-            let snapshot = cluster.snapshot(cluster.rollout(name).await?).await?;
-            let (mut patch, said) = make(&snapshot)?;
-            // Not the resourceVersion: status is written all the time in a roll.
-            let seen = snapshot.rollout.metadata.generation;
-            patch.insert(0, json!({"op": "test", "path": "/metadata/generation", "value": seen}));
-            let patch = Patch::<Rollout>::Json(serde_json::from_value(Value::Array(patch))?);
-            let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-            match in_time(cluster.rollouts().patch(name, &params, &patch)).await? {
-                Ok(_) => {
-                    anstream::println!("{}", hints::addressed(&said, self.connection));
-                    return Ok(());
-                }
-                // A test that has failed, and what the API server refuses for good, have the same code.
-                Err(error) if cluster.rollout(name).await?.metadata.generation == seen => {
-                    return Err(hints::explain::<Rollout>(cluster, error, Some(name)).await);
-                }
-                Err(_) => {}
+            let rollout = self.cluster.rollout(&self.name).await?;
+            if self.is_written(rollout.metadata.generation, make(&rollout)?).await? {
+                return Ok(());
             }
         }
-        bail!("{name} is changed by others all the time: try again")
+        Err(self.overtaken())
+    }
+
+    /// The same for an answer to the status: it is made once an operator has seen the present spec.
+    pub async fn answer(&self, make: impl Fn(&Rollout) -> Change) -> Result<()> {
+        self.cluster.seen::<Rollout>(&self.name).await?;
+        self.change(make).await
+    }
+
+    /// The same for what takes more than the object.
+    pub async fn change_by(&self, reads: Reads, make: impl Fn(&Snapshot) -> Change) -> Result<()> {
+        for _ in 0..TRIES {
+            let rollout = self.cluster.rollout(&self.name).await?;
+            let snapshot = self.cluster.snapshot_of(rollout, reads).await?;
+            if self.is_written(snapshot.rollout.metadata.generation, make(&snapshot)?).await? {
+                return Ok(());
+            }
+        }
+        Err(self.overtaken())
+    }
+
+    /// False: another change came first. A patch without steps writes nothing.
+    async fn is_written(&self, generation: Option<i64>, (mut patch, said): (Vec<Value>, String)) -> Result<bool> {
+        let (cluster, name) = (&self.cluster, &self.name);
+        if !patch.is_empty() {
+            // Not the resourceVersion: status is written all the time in a roll.
+            patch.insert(0, json!({"op": "test", "path": "/metadata/generation", "value": generation}));
+            let patch = Patch::<Rollout>::Json(serde_json::from_value(Value::Array(patch))?);
+            let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+            if let Err(error) = in_time(cluster.rollouts().patch(name, &params, &patch)).await? {
+                // A test that has failed, and what the API server refuses for good, have the same code.
+                let is_refused = cluster.rollout(name).await?.metadata.generation == generation;
+                return if is_refused {
+                    Err(hints::explain::<Rollout>(cluster, error, Some(name)).await)
+                } else {
+                    Ok(false)
+                };
+            }
+        }
+        say(&hints::addressed(&said, self.connection));
+        Ok(true)
+    }
+
+    fn overtaken(&self) -> anyhow::Error {
+        anyhow!("{} is changed by others all the time: try again", self.name)
     }
 
     /// Who asks for a change, and why. With an id it counts for that change alone: whoever changes the spec next need not take it

@@ -7,14 +7,10 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{apps::v1::ControllerRevision, core::v1::ConfigMap},
 };
-use kube::{
-    Api, Client, Config, Resource,
-    api::ListParams,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use kube::{Api, Client, Resource, api::ListParams};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Connection, hints};
+use super::{Connection, exit::Exit, hints, kubeconfig};
 use crate::{
     api::{ListenerSet, Rollout, names},
     snapshot::{
@@ -29,6 +25,10 @@ use crate::{
 
 /// How long one answer may take.
 const ANSWER_SECONDS: u64 = 30;
+/// An operator that runs has seen a spec by then.
+pub(super) const UNSEEN_AFTER: Duration = Duration::from_secs(5);
+/// How often it is asked whether it has.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// A kind of Baton's own.
 pub(super) trait Ours:
@@ -41,9 +41,41 @@ pub(super) trait Ours:
     + Sync
     + 'static
 {
+    /// The generation that an operator has seen.
+    fn observed(&self) -> Option<i64>;
 }
-impl Ours for Rollout {}
-impl Ours for ListenerSet {}
+
+impl Ours for Rollout {
+    fn observed(&self) -> Option<i64> {
+        self.status.as_ref().and_then(|status| status.observed_generation)
+    }
+}
+
+impl Ours for ListenerSet {
+    fn observed(&self) -> Option<i64> {
+        self.status.as_ref().and_then(|status| status.observed_generation)
+    }
+}
+
+/// An operator has seen the present spec.
+pub(super) fn is_seen(object: &impl Ours) -> bool {
+    object.observed() >= object.meta().generation
+}
+
+/// Since when the spec is as it is, as far as the API server tells: to the second.
+fn changed_at(object: &impl Ours) -> Option<Timestamp> {
+    let fields = object.meta().managed_fields.iter().flatten();
+    fields.filter(|fields| fields.subresource.is_none()).filter_map(|fields| Some(fields.time.as_ref()?.0)).max()
+}
+
+/// What is read of a Rollout beside the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// ControllerRevisions.
+    Revisions,
+    /// Pods and Services, too.
+    All,
+}
 
 /// A namespace of a cluster.
 #[derive(Clone)]
@@ -54,22 +86,10 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub async fn connect(connection: &Connection) -> Result<Self> {
-        let options = KubeConfigOptions { context: connection.context.clone(), ..KubeConfigOptions::default() };
-        let mut config = match &connection.kubeconfig {
-            Some(path) => {
-                let kubeconfig = Kubeconfig::read_from(path)
-                    .with_context(|| format!("{} cannot be read as a kubeconfig", path.display()))?;
-                Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(hints::no_config)?
-            }
-            None if connection.context.is_some() => {
-                Config::from_kubeconfig(&options).await.map_err(hints::no_config)?
-            }
-            None => Config::infer().await.map_err(hints::no_config)?,
-        };
+        let mut config = kubeconfig::config(connection).await?;
         config.connect_timeout = Some(Duration::from_secs(ANSWER_SECONDS));
         let namespace = connection.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
-        Ok(Self { client, namespace })
+        Ok(Self { client: kubeconfig::client(config)?, namespace })
     }
 
     pub fn api<K: Ours>(&self) -> Api<K> {
@@ -86,6 +106,22 @@ impl Cluster {
             Ok(object) => Ok(object),
             Err(error) => Err(hints::explain::<K>(self, error, Some(name)).await),
         }
+    }
+
+    /// The object, once an operator has seen its present spec: one that runs does so within [`UNSEEN_AFTER`] of the change. Later it
+    /// is returned as it is.
+    pub async fn seen<K: Ours>(&self, name: &str) -> Result<K> {
+        let began = tokio::time::Instant::now();
+        let mut object = self.object::<K>(name).await?;
+        let age = changed_at(&object).map_or(UNSEEN_AFTER, |at| {
+            Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default() // a clock that is behind
+        });
+        let patience = UNSEEN_AFTER.saturating_sub(age);
+        while !is_seen(&object) && began.elapsed() < patience {
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            object = self.object(name).await?;
+        }
+        Ok(object)
     }
 
     /// The object, or an error that says what to do.
@@ -145,25 +181,38 @@ impl Cluster {
 
     /// All that the planner may look at, as the operator would see it now, save what only the operator remembers.
     pub async fn snapshot(&self, rollout: Rollout) -> Result<Snapshot> {
+        Box::pin(self.snapshot_of(rollout, Reads::All)).await // a future of many kilobytes
+    }
+
+    /// The same with as much of it as is read.
+    pub async fn snapshot_of(&self, rollout: Rollout, reads: Reads) -> Result<Snapshot> {
         let key = ObjectKey::of(&rollout);
-        let selected = ListParams::default().labels(&selector(&key.name));
-        let pods: Api<PodView> = Api::namespaced(self.client.clone(), &self.namespace);
-        let revisions: Api<ControllerRevision> = Api::namespaced(self.client.clone(), &self.namespace);
-        let (pods, revisions) =
-            in_time(async { tokio::join!(pods.list(&selected), revisions.list(&selected)) }).await?;
         let mut index = Index::default();
         let scope = Some(self.namespace.clone());
         index.on_rollout(&scope, listed(vec![DeserializeGuard(Ok(rollout))]));
-        match (pods, revisions) {
-            (Ok(pods), Ok(revisions)) => {
-                index.on_pod(&scope, listed(pods.items));
-                index.on_revision(&scope, listed(revisions.items));
-            }
-            (Err(error), _) | (_, Err(error)) => return Err(hints::explain::<Rollout>(self, error, None).await),
+        let (pods, revisions) = tokio::join!(
+            async { if reads == Reads::All { self.belonging::<PodView>(&key.name).await } else { Ok(Vec::new()) } },
+            self.belonging::<ControllerRevision>(&key.name)
+        );
+        index.on_pod(&scope, listed(pods?));
+        index.on_revision(&scope, listed(revisions?));
+        if reads == Reads::All {
+            self.read_services(&mut index).await?;
         }
-        self.read_services(&mut index).await?;
         let snapshot = index.snapshot(&key, &Recollection::default(), Timestamp::now());
         snapshot.context("the Rollout cannot be read")
+    }
+
+    /// What belongs to the Rollout of this name.
+    async fn belonging<K>(&self, name: &str) -> Result<Vec<K>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
+        match in_time(api.list(&ListParams::default().labels(&selector(name)))).await? {
+            Ok(found) => Ok(found.items),
+            Err(error) => Err(hints::explain::<Rollout>(self, error, None).await),
+        }
     }
 
     /// The Services that this Rollout names, whether it is there yet or not, and who else names them.
@@ -210,8 +259,10 @@ fn listed<K>(objects: Vec<K>) -> Event<K> {
 /// Gives up on an answer that does not come.
 pub(super) async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T> {
     let waited = tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS), answer).await;
-    waited.with_context(|| {
-        format!("the API server has not answered within {ANSWER_SECONDS} s; try `kubectl get --raw /readyz`")
+    waited.map_err(|_| {
+        let late =
+            format!("the API server has not answered within {ANSWER_SECONDS} s; try `kubectl get --raw /readyz`");
+        Exit::NoAccess.because(late)
     })
 }
 
@@ -256,6 +307,38 @@ mod tests {
             error.message.contains("User \"ann\" cannot get") && error.message.contains("it takes get"),
             "{error:?}"
         );
+    }
+
+    /// How often a Rollout is read whose spec was changed at `changed`, and which the operator has seen at the third look or never;
+    /// and whether it is seen in the end.
+    async fn looks(changed: Timestamp, is_served: bool) -> (usize, bool) {
+        let looks = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = looks.clone();
+        let client = scripted::client(move |call| {
+            assert_eq!(call.line(), "GET /apis/baton.dev/v1alpha1/namespaces/shop/rollouts/web");
+            let look = counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+            let mut object = blue_green("web", "web");
+            let fields = json!({"manager": "kubectl", "time": changed});
+            let status = json!({"manager": "baton-operator", "subresource": "status", "time": "2999-01-01T00:00:00Z"});
+            object["metadata"]["managedFields"] = json!([status, fields]);
+            object["metadata"]["generation"] = json!(2);
+            object["status"] = json!({"observedGeneration": if is_served && look >= 3 { 2 } else { 1 }});
+            Answer::ok(object)
+        });
+        let rollout = Cluster { client, namespace: "shop".into() }.seen::<Rollout>("web").await.unwrap();
+        (looks.load(std::sync::atomic::Ordering::SeqCst), is_seen(&rollout))
+    }
+
+    /// A verb right after another waits for the operator, a moment; one that nobody serves is told at once.
+    #[tokio::test(start_paused = true)]
+    async fn a_spec_that_has_just_changed_is_waited_for() {
+        let now = Timestamp::now();
+        assert_eq!(looks(now, true).await, (3, true));
+        let (count, is_seen) = looks(now, false).await;
+        assert!(!is_seen && (10..=30).contains(&count), "about 5 s long, every 200 ms: {count}");
+        assert_eq!(looks(now - Duration::from_mins(1), false).await, (1, false), "that is long enough");
+        let ahead = now + Duration::from_hours(1);
+        assert!(looks(ahead, false).await.0 <= 30, "by a clock that is ahead");
     }
 
     fn blue_green(name: &str, service: &str) -> Value {

@@ -1,5 +1,6 @@
 //! Views as text. Colours are escape sequences here; where they are not wanted, printing takes them out.
 pub(super) mod history;
+pub(super) mod list;
 
 use std::fmt::Write;
 
@@ -150,7 +151,7 @@ fn progress((done, wanted): (i32, i32), failed: i32, eta_seconds: Option<i64>) -
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
-        match lines.last_mut().filter(|line| line.chars().count() + 1 + word.chars().count() <= width) {
+        match lines.last_mut().filter(|line| measure_text_width(line) + 1 + measure_text_width(word) <= width) {
             Some(line) => {
                 line.push(' ');
                 line.push_str(word);
@@ -232,6 +233,47 @@ fn columns(rows: &[Vec<String>]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
+/// The same within so many columns, where a terminal has no more: the widest cells of these columns are cut short.
+fn columns_within(rows: &[Vec<String>], width: Option<usize>, flexible: &[usize]) -> Vec<String> {
+    /// Columns of a cell that are left at least.
+    const CELL_MIN: usize = 9;
+    let Some(width) = width else { return columns(rows) };
+    let widest =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| measure_text_width(cell)).max();
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let mut widths: Vec<usize> = (0..count).map(|column| widest(column).unwrap_or(0)).collect();
+    while widths.iter().map(|width| width + 2).sum::<usize>() > width + 2 {
+        let widest =
+            flexible.iter().copied().filter(|column| widths.get(*column).is_some_and(|width| *width > CELL_MIN));
+        let Some(column) = widest.max_by_key(|column| widths[*column]) else { break };
+        widths[column] -= 1;
+    }
+    let cut = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths);
+        cells.map(|(cell, width)| console::truncate_str(cell, *width, "…").into_owned()).collect::<Vec<_>>()
+    };
+    columns(&rows.iter().map(cut).collect::<Vec<_>>())
+}
+
+/// The line within a terminal of so many columns: broken at spaces, and what goes on stands below the last column of a table.
+pub(super) fn folded(line: &str, width: Option<usize>) -> Vec<String> {
+    /// Columns for what goes on, at least.
+    const REST_MIN: usize = 20;
+    let Some(width) = width.filter(|width| measure_text_width(line) > *width) else { return vec![line.to_owned()] };
+    let table = line.trim_end().rfind("  ").map_or(0, |at| measure_text_width(&line[..at]) + 2);
+    let indent = if table + REST_MIN <= width { table } else { 0 };
+    let (head, rest) = line.split_at(if indent > 0 { line.trim_end().rfind("  ").map_or(0, |at| at + 2) } else { 0 });
+    let lines = wrap(rest, width.saturating_sub(indent).max(1));
+    let before = |index: usize| if index == 0 { head.to_owned() } else { " ".repeat(indent) };
+    lines.into_iter().enumerate().map(|(index, line)| format!("{}{line}", before(index))).collect()
+}
+
+/// Whatever somebody has written: it draws nothing, and begins no line.
+fn on_one_line(text: &str) -> String {
+    let breaks = |letter: char| letter.is_whitespace() || letter.is_control();
+    text.split(breaks).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
 /// One line for a log: `10:00:05Z ◌ RollingOut  1.4.1 → 1.4.2  6/10  batch 2/3: …`, without the time.
 pub(super) fn line(header: &Header) -> String {
     let done = format!("{}/{}", header.done, header.wanted);
@@ -255,6 +297,7 @@ pub(super) fn preview(name: &str, replicas: i32, preview: &Preview, moves: u32) 
         lines.push(String::new());
         lines.extend(columns(&phases(&preview.phases)));
         lines.push(String::new());
+        lines.extend(order(preview, replicas));
         let ((available, available_min), (pods, pods_max)) = (preview.available, preview.pods);
         // A rollout that begins with fewer has that bound ahead of it.
         let bound = if available >= available_min { format!(" ({available_min} must be)") } else { String::new() };
@@ -285,6 +328,21 @@ pub(super) fn preview(name: &str, replicas: i32, preview: &Preview, moves: u32) 
     lines
 }
 
+/// Why instances of one batch are replaced in two ways, where they are.
+fn order(preview: &Preview, replicas: i32) -> Vec<String> {
+    let has = |phase: &Phase, way| phase.actions.iter().any(|action| action.way == way);
+    if !preview.phases.iter().any(|phase| has(phase, Way::Surge) && has(phase, Way::OldFirst)) {
+        return Vec::new();
+    }
+    let (surge, unavailable) = (preview.pods.1 - replicas, replicas - preview.available.1);
+    let first =
+        format!("Within a batch the lowest instance comes first. While maxSurge ({surge}) has room, a new Pod starts");
+    let then = format!(
+        "beside the old one; while maxUnavailable ({unavailable}) has room, the old Pod of the next one leaves first."
+    );
+    vec![first, then, String::new()]
+}
+
 fn phases(phases: &[Phase]) -> Vec<Vec<String>> {
     let mut rows = vec![["BATCH", "WHAT", "INSTANCES", "VERSION", "HOW"].map(str::to_owned).to_vec()];
     for phase in phases {
@@ -310,7 +368,14 @@ fn phases(phases: &[Phase]) -> Vec<Vec<String>> {
                 Some(seconds) => format!("pause {}", age(i64::from(seconds))),
                 None => "pause until approved".into(),
             };
-            rows.push(vec![String::new(), pause]);
+            let is_alone = phase.actions.is_empty() && phase.switches.is_empty();
+            let batch = if is_alone { batch } else { String::new() };
+            let when = match phase.batch {
+                Some((0, _)) => "before any instance is changed",
+                Some((index, count)) if index == count => "before the run is complete",
+                _ => "",
+            };
+            rows.push([&batch, pause.as_str(), "", "", when].map(str::to_owned).to_vec());
         }
     }
     rows

@@ -11,7 +11,11 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::cluster::{Cluster, selector};
+use super::{
+    cluster::{Cluster, selector},
+    exit::Exit,
+    hints,
+};
 use crate::{
     api::{ListenerSet, Rollout, names},
     snapshot::{
@@ -25,6 +29,8 @@ use crate::{
 
 /// Events this close together are shown as one.
 const COALESCE_MILLISECONDS: u64 = 100;
+/// A refusal so soon is meant: the caller may not watch.
+const REFUSED_WITHIN: Duration = Duration::from_secs(5);
 /// How often a ConfigMap is read again: it takes no right to watch it.
 const REREAD_SECONDS: u64 = 10;
 
@@ -49,6 +55,8 @@ enum Told {
     Lease(Box<Event<LeaseView>>),
     ConfigMap(Box<Read>),
     Lost(String),
+    /// The API server forbids it.
+    Refused(String),
 }
 
 /// Watches of one object and what belongs to it; `S` is what is seen of it.
@@ -142,8 +150,17 @@ impl<S> Follow<S> {
         loop {
             let first = self.told.next().await;
             let Some(first) = first else { return Ok(Seen::Gone) };
-            if let Some(lost) = self.take(first) {
-                return Ok(Seen::Lost(lost));
+            // Later, an API server that has just started may refuse what it will allow: its roles are not read yet.
+            let is_young = !self.is_complete() || self.began.elapsed() < REFUSED_WITHIN;
+            match first {
+                Told::Refused(why) if is_young => {
+                    return Err(Exit::NoAccess.because(hints::forbidden(&self.key.namespace, &why)));
+                }
+                told => {
+                    if let Some(lost) = self.take(told) {
+                        return Ok(Seen::Lost(lost));
+                    }
+                }
             }
             let coalesce = tokio::time::sleep(Duration::from_millis(COALESCE_MILLISECONDS));
             tokio::pin!(coalesce);
@@ -211,7 +228,7 @@ impl<S> Follow<S> {
                 self.index.on_lease(&self.scope, *event, self.began.elapsed());
                 listed
             }
-            Told::Lost(why) => return Some(why),
+            Told::Lost(why) | Told::Refused(why) => return Some(why),
         };
         self.lists_awaited = self.lists_awaited.saturating_sub(usize::from(listed));
         None
@@ -263,6 +280,10 @@ where
             Ok(watcher::Event::Delete(object)) => Some(told(Event::Deleted(object))),
             // Too far behind: the watcher lists anew by itself.
             Err(watcher::Error::WatchError(status)) if status.code == 410 => None,
+            Err(
+                watcher::Error::InitialListFailed(kube::Error::Api(status))
+                | watcher::Error::WatchStartFailed(kube::Error::Api(status)),
+            ) if status.code == 403 => Some(Told::Refused(status.message.clone())),
             Err(error) => Some(Told::Lost(error.to_string())),
         };
         std::future::ready(event)

@@ -1,4 +1,4 @@
-//! `get rollout NAME`, `get instances NAME`, `get listenerset NAME`.
+//! `get rollouts`, `get rollout NAME`, `get instances NAME`, `get listenerset NAME`.
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -10,11 +10,12 @@ use super::{
     Connection,
     cluster::{Cluster, Ours},
     draw::{self, Options},
+    exit::Exit,
     follow::{Follow, Seen},
-    hints,
-    output::Output,
+    hints, list,
+    output::{Output, note, say},
     screen::Screen,
-    target::{Target, target_of},
+    target::{Target, is_plural, target_of},
 };
 use crate::{
     api::{ListenerSet, Rollout},
@@ -33,9 +34,12 @@ const REDRAW_SECONDS: u64 = 1;
 #[derive(Args, Debug)]
 #[command(override_usage = "kubectl baton get [OPTIONS] [rollout|instances|listenerset] <NAME>")]
 pub(super) struct Get {
-    /// Name of a Rollout; of the Rollout whose `instances` to list; or of a `listenerset`.
-    #[arg(required = true, num_args = 1..=2, value_name = "NAME")]
+    /// Name of a Rollout; of the Rollout whose `instances` to list; or of a `listenerset`. `rollouts` alone lists them all.
+    #[arg(required_unless_present = "all_namespaces", num_args = 1..=2, value_name = "NAME")]
     target: Vec<String>,
+    /// List the Rollouts of every namespace.
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
     /// Follow it until Ctrl-C. Drawn in place on a terminal; elsewhere a line for each change.
     #[arg(short, long)]
     watch: bool,
@@ -74,7 +78,7 @@ impl Shown for Snapshot {
     }
 
     fn unseen(&self) -> Option<String> {
-        hints::unseen_rollout(&self.rollout)
+        hints::unseen(&self.rollout)
     }
 }
 
@@ -99,26 +103,29 @@ impl Shown for SetSnapshot {
     }
 
     fn unseen(&self) -> Option<String> {
-        hints::unseen(&self.set.metadata, self.set.status.as_ref().and_then(|status| status.observed_generation))
+        hints::unseen(&self.set)
     }
 }
 
 impl Get {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
+        if self.all_namespaces || is_plural(&self.target) {
+            return self.list(connection).await;
+        }
         let target = target_of(&self.target)?;
         let cluster = Cluster::connect(connection).await?;
         let wide = self.output == Some(Output::Wide);
         match (&target, self.output) {
             (Target::Rollout(name), None | Some(Output::Wide)) => {
-                let rollout = cluster.rollout(name).await?; // says what to do when it is not there
                 if self.watch {
+                    cluster.rollout(name).await?; // says what to do when it is not there
                     return watch(Follow::all(&cluster, name), name, wide).await;
                 }
-                print(&cluster.snapshot(rollout).await?, wide, connection);
+                print(&cluster.snapshot(cluster.seen(name).await?).await?, wide, connection);
                 Ok(())
             }
             (Target::ListenerSet(name), None | Some(Output::Wide)) => {
-                let set = cluster.object::<ListenerSet>(name).await?;
+                let set = cluster.seen::<ListenerSet>(name).await?;
                 let snapshot = cluster.set_snapshot(set).await?; // so does this, of Leases
                 if self.watch {
                     let config_map = snapshot.set.spec.config_map.as_ref().map(|source| source.name.as_str());
@@ -133,6 +140,19 @@ impl Get {
         }
     }
 
+    async fn list(&self, connection: &Connection) -> Result<()> {
+        if !self.target.is_empty() && !is_plural(&self.target) {
+            return Err(Exit::Usage
+                .because("-A lists the Rollouts of every namespace: leave the name out, or say -n NAMESPACE"));
+        }
+        if self.watch {
+            return Err(
+                Exit::Usage.because("-w follows one object; `kubectl get rollouts.baton.dev -w` follows them all")
+            );
+        }
+        list::print(connection, self.all_namespaces, self.output).await
+    }
+
     async fn print_instances(&self, cluster: &Cluster, name: &str) -> Result<()> {
         if self.watch {
             bail!("instances are listed once; `kubectl baton get rollout {name} -w` follows them");
@@ -141,8 +161,8 @@ impl Get {
         let all = instances(&snapshot);
         match self.output {
             Some(output @ (Output::Json | Output::Yaml)) => output.print(&json!({"items": all}))?,
-            Some(Output::Name) => all.iter().for_each(|one| anstream::println!("{}", one.name)),
-            output => draw::instances(&all, output.is_some()).iter().for_each(|line| anstream::println!("{line}")),
+            Some(Output::Name) => all.iter().for_each(|one| say(&one.name)),
+            output => draw::instances(&all, output.is_some()).iter().for_each(|line| say(line)),
         }
         Ok(())
     }
@@ -156,7 +176,7 @@ impl Get {
         }
         let object = cluster.object::<K>(name).await?;
         if output == Output::Name {
-            anstream::println!("{}.baton.dev/{name}", K::kind(&()).to_lowercase());
+            say(&format!("{}.baton.dev/{name}", K::kind(&()).to_lowercase()));
             return Ok(());
         }
         let mut object = serde_json::to_value(object)?;
@@ -170,10 +190,10 @@ impl Get {
 fn print(shown: &impl Shown, wide: bool, connection: &Connection) {
     let options = Options { wide, width: Screen::new().width(), now: Timestamp::now() };
     for line in shown.lines(options, false) {
-        anstream::println!("{line}");
+        say(&line);
     }
     if let Some(hint) = shown.unseen() {
-        anstream::eprintln!("{}", hints::addressed(&hint, connection));
+        note(&hints::addressed(&hint, connection));
     }
 }
 
@@ -206,19 +226,19 @@ async fn watch<S: Shown>(mut follow: Follow<S>, name: &str, wide: bool) -> Resul
             Seen::Now(shown) => {
                 let line = shown.line();
                 if line != last {
-                    anstream::println!("{} {line}", clock(shown.at()));
+                    say(&format!("{} {line}", clock(shown.at())));
                     last = line;
                 }
             }
             Seen::Gone if follow.is_complete() => {
-                anstream::println!("{} \"{name}\" is deleted", S::KIND);
+                say(&format!("{} \"{name}\" is deleted", S::KIND));
                 return Ok(());
             }
             Seen::Gone => {}
             Seen::Lost(why) => {
                 let sentence = format!("connection lost, trying again: {why}");
                 if trouble.is_none() && !screen.is_terminal() {
-                    anstream::eprintln!("{sentence}");
+                    note(&sentence);
                 }
                 trouble = Some(sentence);
             }

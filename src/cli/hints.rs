@@ -1,27 +1,17 @@
 //! Errors that say what to do next.
 use anyhow::{Error, anyhow};
-use kube::{
-    Api,
-    api::{ListParams, ObjectMeta},
-    core::Status,
-};
+use kube::{Api, api::ListParams, core::Status};
 
 use super::{
     Connection,
-    cluster::{Cluster, Ours, in_time},
+    cluster::{Cluster, Ours, in_time, is_seen},
+    exit::Exit,
 };
-use crate::api::Rollout;
 
 /// Names this similar are offered.
 const SIMILAR_MIN: f64 = 0.6;
 /// Names offered at most.
 const OFFERED_MAX: usize = 3;
-
-/// `error` says its causes itself.
-#[allow(clippy::needless_pass_by_value)] // for map_err
-pub(super) fn no_config(error: impl std::error::Error) -> Error {
-    anyhow!("{error}; set KUBECONFIG or --kubeconfig, `kubectl config get-contexts` lists the contexts")
-}
 
 /// The message, with the commands in its backticks as they are to be typed: they go to the cluster and the namespace that the
 /// user has said.
@@ -56,8 +46,9 @@ fn quoted(word: &str) -> String {
 }
 
 /// Where to look while no operator has taken note of this object as it is now.
-pub(super) fn unseen(metadata: &ObjectMeta, seen: Option<i64>) -> Option<String> {
-    let generation = metadata.generation.filter(|generation| seen.is_none_or(|seen| seen < *generation))?;
+pub(super) fn unseen(object: &impl Ours) -> Option<String> {
+    let metadata = object.meta();
+    let generation = metadata.generation.filter(|_| !is_seen(object))?;
     let name = |name: &Option<String>| name.clone().unwrap_or_default();
     Some(format!(
         "no operator has seen generation {generation} of {} yet: `kubectl get deployments -A -l app.kubernetes.io/name=baton` tells whether one runs; it must serve namespace {}",
@@ -66,38 +57,40 @@ pub(super) fn unseen(metadata: &ObjectMeta, seen: Option<i64>) -> Option<String>
     ))
 }
 
-/// The same for a Rollout.
-pub(super) fn unseen_rollout(rollout: &Rollout) -> Option<String> {
-    unseen(&rollout.metadata, rollout.status.as_ref().and_then(|status| status.observed_generation))
-}
-
 /// What the API server's refusal means for somebody who asked for the object `name`, or for what belongs to it.
 pub(super) async fn explain<K: Ours>(cluster: &Cluster, error: kube::Error, name: Option<&str>) -> Error {
     match error {
         kube::Error::Api(status) => match (status.code, name) {
             // A missing object is described in `details`; a missing kind is not.
-            (404, _) if status.details.is_none() => anyhow!(
+            (404, _) if status.details.is_none() => Exit::NotFound.because(format!(
                 "the cluster does not know {kind}s ({plural}.baton.dev): install Baton's CRDs first, `kubectl apply -f crds/` or the Helm chart",
                 kind = K::kind(&()),
                 plural = K::plural(&())
-            ),
-            (404, Some(name)) => not_found::<K>(cluster, name).await,
-            (401, _) => anyhow!("the API server does not know you ({}): renew your credentials", said(&status)),
-            (403, _) if status.message.contains("\"leases\"") => anyhow!(
-                "{}; who holds what is in the Leases: it takes get, list and watch on leases.coordination.k8s.io, which `kubectl create role` and `kubectl create rolebinding` give",
-                said(&status)
-            ),
-            (403, _) => {
-                anyhow!("{}; `kubectl auth can-i --list -n {}` shows what you may do", said(&status), cluster.namespace)
-            }
+            )),
+            (404, Some(name)) => Exit::NotFound.because(not_found::<K>(cluster, name).await),
+            (401, _) => Exit::NoAccess
+                .because(format!("the API server does not know you ({}): renew your credentials", said(&status))),
+            (403, _) => Exit::NoAccess.because(forbidden(&cluster.namespace, said(&status))),
             _ => anyhow!("{}", said(&status)),
         },
-        kube::Error::Service(_) | kube::Error::HyperError(_) => {
-            let context = "the API server cannot be reached; `kubectl cluster-info` tells whether the cluster is up";
-            Error::new(error).context(context)
-        }
+        error @ (kube::Error::Service(_) | kube::Error::HyperError(_)) => Exit::NoAccess.because(format!(
+            "the API server cannot be reached; `kubectl cluster-info` tells whether the cluster is up: {:#}",
+            Error::new(error)
+        )),
         error => Error::new(error),
     }
+}
+
+/// The API server's refusal, and how to get what is missing.
+pub(super) fn forbidden(namespace: &str, said: &str) -> String {
+    let remedy = if said.contains("\"leases\"") {
+        "who holds what is in the Leases: it takes get, list and watch on leases.coordination.k8s.io, which `kubectl create role` and `kubectl create rolebinding` give".into()
+    } else {
+        format!(
+            "`kubectl auth can-i --list -n {namespace}` shows what you may do; the ClusterRole baton-rollouts-operate gives what the verbs of this plugin need"
+        )
+    };
+    format!("{said}; {remedy}")
 }
 
 /// The API server's sentence; of a refused patch without the whole object that it quotes.
@@ -111,7 +104,7 @@ fn said(status: &Status) -> &str {
 }
 
 /// The object is in another namespace, or called a little differently; both are common.
-async fn not_found<K: Ours>(cluster: &Cluster, name: &str) -> Error {
+async fn not_found<K: Ours>(cluster: &Cluster, name: &str) -> String {
     let namespace = &cluster.namespace;
     let plural = format!("{}.baton.dev", K::plural(&()));
     let missing = format!("{plural} \"{name}\" not found in namespace \"{namespace}\"");
@@ -122,7 +115,7 @@ async fn not_found<K: Ours>(cluster: &Cluster, name: &str) -> Error {
     };
     let near = nearest(name, &here);
     if !near.is_empty() {
-        return anyhow!("{missing}; did you mean {}?", near.join(" or "));
+        return format!("{missing}; did you mean {}?", near.join(" or "));
     }
     let everywhere: Api<K> = Api::all(cluster.client.clone());
     let named = ListParams::default().fields(&format!("metadata.name={name}")).limit(500);
@@ -131,10 +124,10 @@ async fn not_found<K: Ours>(cluster: &Cluster, name: &str) -> Error {
         _ => Vec::new(),
     };
     match elsewhere.first() {
-        Some(other) => anyhow!("{missing}; there is one in namespace \"{other}\": add -n {other}"),
-        None if here.is_empty() => anyhow!("{missing}, nor any other; `kubectl get {plural} -A` lists all"),
-        None if here.len() <= OFFERED_MAX => anyhow!("{missing}; there is {}", here.join(", ")),
-        None => anyhow!("{missing}; `kubectl get {plural} -n {namespace}` lists those there"),
+        Some(other) => format!("{missing}; there is one in namespace \"{other}\": add -n {other}"),
+        None if here.is_empty() => format!("{missing}, nor any other; `kubectl get {plural} -A` lists all"),
+        None if here.len() <= OFFERED_MAX => format!("{missing}; there is {}", here.join(", ")),
+        None => format!("{missing}; `kubectl get {plural} -n {namespace}` lists those there"),
     }
 }
 

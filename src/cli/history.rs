@@ -8,7 +8,7 @@ use super::{
     cluster::Cluster,
     draw::{self, Options},
     hints,
-    output::Output,
+    output::{Output, note, say},
     screen::Screen,
     target::RolloutTarget,
     undo::numbered,
@@ -33,7 +33,7 @@ impl History {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
         let name = self.rollout.name()?;
         let cluster = Cluster::connect(connection).await?;
-        let snapshot = cluster.snapshot(cluster.rollout(&name).await?).await?;
+        let snapshot = cluster.snapshot(cluster.seen(&name).await?).await?;
         let options =
             Options { wide: self.output == Some(Output::Wide), width: Screen::new().width(), now: Timestamp::now() };
         let lines = if let Some(number) = self.revision {
@@ -54,10 +54,10 @@ impl History {
             }
         };
         for line in lines {
-            anstream::println!("{line}");
+            say(&line);
         }
-        if let Some(hint) = hints::unseen_rollout(&snapshot.rollout) {
-            anstream::eprintln!("{}", hints::addressed(&hint, connection));
+        if let Some(hint) = hints::unseen(&snapshot.rollout) {
+            note(&hints::addressed(&hint, connection));
         }
         Ok(())
     }

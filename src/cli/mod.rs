@@ -2,11 +2,16 @@
 //! [`crate::view`], what it foretells from the planner.
 mod change;
 mod cluster;
+mod completion;
+mod deploy;
 mod draw;
+mod exit;
 mod follow;
 mod get;
 mod hints;
 mod history;
+mod kubeconfig;
+mod list;
 #[cfg(test)]
 mod listener_set_tests;
 mod manifest;
@@ -22,11 +27,15 @@ mod undo;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+
+use exit::Exit;
+use output::{note, say};
 
 /// See and steer Rollouts, instances in numbered slots that are replaced in batches, and the listeners that they hold.
 #[derive(Parser, Debug)]
-#[command(name = "kubectl-baton", bin_name = "kubectl baton", version, arg_required_else_help = true)]
+#[command(name = "kubectl-baton", bin_name = "kubectl baton", version, arg_required_else_help = true, after_help = exit::HELP)]
 pub struct Cli {
     #[command(flatten)]
     connection: Connection,
@@ -55,12 +64,18 @@ struct Connection {
 enum Verb {
     /// Show a Rollout with its revisions, batches and Pods, each of its instances, or a ListenerSet with who holds its listeners.
     Get(get::Get),
+    /// List the Rollouts of a namespace, or of all of them.
+    List(list::List),
     /// List the revisions of a Rollout, and what was done to it, when, by whom and why; with --revision one of them in full.
     History(history::History),
-    /// Wait until a Rollout is done, and say what it waits for; exit 1 when it fails.
+    /// Wait until a Rollout is done, fails or waits for a person, and say what it waits for; the exit code tells which.
     Status(status::Status),
     /// Tell what applying a file would do, batch by batch, without doing it.
     Plan(plan::Plan),
+    /// Deploy a version: an image, a package, a name for it.
+    Deploy(deploy::Deploy),
+    /// Set fields of the Pod template: `set image NAME CONTAINER=IMAGE`.
+    Set(deploy::Set),
     /// Let a run go on past its pause, or clients have the new set (strategy BlueGreen).
     #[command(visible_alias = "promote")]
     Approve(steer::Approve),
@@ -70,14 +85,20 @@ enum Verb {
     Retry(steer::Ask),
     /// Replace every Pod, at its version, in batches without their pauses.
     Restart(steer::Ask),
-    /// Begin nothing until `resume`; lost Pods still come back.
-    Pause(steer::Name),
+    /// Begin nothing new until `resume`: no batch, replacement, restart or pin. Failed and aborted runs still go back, and lost
+    /// instances come back.
+    Pause(steer::Ask),
     /// Go on after `pause`.
-    Resume(steer::Name),
+    Resume(steer::Ask),
     /// Run an earlier version again, in all instances or in chosen ones, which are pinned to it.
     Undo(undo::Undo),
     /// Let pinned instances (--instances 3,5-7 or --all) run the present version again.
     Unpin(undo::Unpin),
+    /// Print a script that completes words in a shell, or `kubectl baton` in kubectl's own completion.
+    Completion(completion::Completion),
+    /// What may stand in the place of the last word.
+    #[command(name = "__complete", hide = true)]
+    Complete(completion::Words),
     /// Print the version of this plugin.
     Version,
 }
@@ -87,30 +108,47 @@ pub async fn run(cli: Cli) -> ExitCode {
     if cli.connection.no_color {
         anstream::ColorChoice::Never.write_global();
     }
-    let done = match cli.verb {
-        Verb::Get(get) => get.run(&cli.connection).await,
-        Verb::History(history) => history.run(&cli.connection).await,
-        Verb::Status(status) => status.run(&cli.connection).await,
-        Verb::Plan(plan) => plan.run(&cli.connection).await,
-        Verb::Approve(approve) => Box::pin(approve.run(&cli.connection)).await,
-        Verb::Abort(ask) => Box::pin(ask.run(&cli.connection, "abort", steer::abort)).await,
-        Verb::Retry(ask) => Box::pin(ask.run(&cli.connection, "retry", steer::retry)).await,
-        Verb::Restart(ask) => Box::pin(ask.run(&cli.connection, "restart", steer::restart)).await,
-        Verb::Pause(name) => Box::pin(name.run(&cli.connection, true)).await,
-        Verb::Resume(name) => Box::pin(name.run(&cli.connection, false)).await,
-        Verb::Undo(undo) => Box::pin(undo.run(&cli.connection)).await,
-        Verb::Unpin(unpin) => Box::pin(unpin.run(&cli.connection)).await,
-        Verb::Version => {
-            anstream::println!("Client Version: v{}", env!("CARGO_PKG_VERSION"));
-            Ok(())
-        }
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    match Box::pin(cli.verb.run(&cli.connection)).await {
+        Ok(exit) => exit.into(),
         Err(error) => {
-            let error = hints::addressed(&format!("{error:#}"), &cli.connection);
-            anstream::eprintln!("error: {error}");
-            ExitCode::FAILURE
+            let said = hints::addressed(&format!("{error:#}"), &cli.connection);
+            note(&format!("error: {said}"));
+            Exit::of(&error).into()
         }
+    }
+}
+
+impl Verb {
+    async fn run(self, connection: &Connection) -> Result<Exit> {
+        match self {
+            Self::Status(status) => return status.run(connection).await,
+            Self::Get(get) => get.run(connection).await,
+            Self::List(list) => list.run(connection).await,
+            Self::History(history) => history.run(connection).await,
+            Self::Plan(plan) => plan.run(connection).await,
+            Self::Deploy(deploy) => Box::pin(deploy.run(connection)).await,
+            Self::Set(set) => Box::pin(set.run(connection)).await,
+            Self::Approve(approve) => Box::pin(approve.run(connection)).await,
+            Self::Abort(ask) => Box::pin(ask.run(connection, "abort", steer::abort)).await,
+            Self::Retry(ask) => Box::pin(ask.run(connection, "retry", steer::retry)).await,
+            Self::Restart(ask) => Box::pin(ask.run(connection, "restart", steer::restart)).await,
+            Self::Pause(ask) => Box::pin(ask.run(connection, "pause", steer::pause)).await,
+            Self::Resume(ask) => Box::pin(ask.run(connection, "resume", steer::resume)).await,
+            Self::Undo(undo) => Box::pin(undo.run(connection)).await,
+            Self::Unpin(unpin) => Box::pin(unpin.run(connection)).await,
+            Self::Completion(completion) => {
+                completion.run();
+                Ok(())
+            }
+            Self::Complete(words) => {
+                words.run().await;
+                Ok(())
+            }
+            Self::Version => {
+                say(&format!("Client Version: v{}", env!("CARGO_PKG_VERSION")));
+                Ok(())
+            }
+        }
+        .map(|()| Exit::Done)
     }
 }

@@ -12,11 +12,13 @@ use super::{
     Connection,
     cluster::{Cluster, in_time},
     draw, manifest,
+    output::{note, say},
+    screen::Screen,
 };
 use crate::{
     api::{Rollout, names},
     plan::revision,
-    snapshot::{Snapshot, template::Verdict},
+    snapshot::{Orphans, Snapshot, template::Verdict},
     view::preview::preview,
     warned,
 };
@@ -34,7 +36,7 @@ impl Plan {
         let cluster = Cluster::connect(connection).await?;
         for (index, document) in manifest::read(&self.filename)?.iter().enumerate() {
             if index > 0 {
-                anstream::println!();
+                say("");
             }
             let cluster = namespaced(&cluster, document, connection)?;
             let rollout = manifest::dry_run(&cluster, document).await?;
@@ -45,10 +47,13 @@ impl Plan {
             let preview = preview(snapshot);
             let moves = cluster.held_by(&preview.interrupted).await;
             if moves.is_none() && has_agent {
-                anstream::eprintln!("note: how many listeners move could not be asked: that takes list on leases");
+                note("note: how many listeners move could not be asked: that takes list on leases");
             }
+            let width = Screen::new().width();
             for line in draw::preview(&name, replicas, &preview, moves.unwrap_or(0)) {
-                anstream::println!("{line}");
+                for line in draw::folded(&line, width) {
+                    say(&line);
+                }
             }
         }
         Ok(())
@@ -83,7 +88,9 @@ async fn snapshot(cluster: &Cluster, rollout: Rollout) -> Result<Snapshot> {
             rollout,
             pods: Vec::new(),
             revisions: Vec::new(),
-            orphans: vec![],
+            specimens: vec![],
+            orphans: Orphans::default(),
+            overlap: None,
             taken_names: [].into(),
             lost_nodes: [].into(),
             template_checks: [].into(),
@@ -126,7 +133,7 @@ async fn check_template(cluster: &Cluster, rollout: &Rollout) -> Result<()> {
     let (code, message) = match in_time(asked).await? {
         Ok(warnings) => {
             for warning in warnings {
-                anstream::eprintln!("warning: spec.template: {warning}");
+                note(&format!("warning: spec.template: {warning}"));
             }
             return Ok(());
         }
@@ -137,7 +144,7 @@ async fn check_template(cluster: &Cluster, rollout: &Rollout) -> Result<()> {
         Verdict::Valid => Ok(()),
         Verdict::Refused => bail!("spec.template: the API server refuses its Pods: {message}"),
         Verdict::None => {
-            anstream::eprintln!("note: whether Pods of spec.template are accepted could not be asked: {message}");
+            note(&format!("note: whether Pods of spec.template are accepted could not be asked: {message}"));
             Ok(())
         }
     }

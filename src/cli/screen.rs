@@ -4,6 +4,8 @@ use std::fmt::Write;
 use anyhow::Result;
 use console::{Term, strip_ansi_codes, truncate_str};
 
+use super::output::for_locale;
+
 /// Standard output as a place to draw on.
 pub(super) struct Screen {
     term: Term,
@@ -37,7 +39,7 @@ impl Screen {
     pub fn draw(&mut self, lines: &[String]) -> Result<()> {
         let size = (self.lines_max(), usize::from(self.term.size().1));
         let (text, drawn) = frame(lines, self.drawn, size, self.in_color);
-        self.term.write_str(&text)?;
+        self.term.write_str(&for_locale(&text))?;
         self.term.flush()?;
         self.drawn = drawn;
         Ok(())

@@ -3,20 +3,20 @@ use anyhow::{Result, bail};
 use clap::Args;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     Connection,
-    change::{Editor, set},
+    change::{Change, Editor, set},
     target::RolloutTarget,
 };
 use crate::{
-    api::{Rollout, RolloutStatus, Time},
+    api::{
+        Rollout, RolloutStatus, Time,
+        rollout::{self, Request},
+    },
     view::rollout::state,
 };
-
-/// What is written, and said.
-type Change = Result<(Vec<Value>, String)>;
 
 /// `kubectl baton approve web`
 #[derive(Args, Debug)]
@@ -26,6 +26,9 @@ pub(super) struct Approve {
     /// All pauses of this run, also those to come.
     #[arg(long, visible_alias = "full")]
     to_end: bool,
+    /// Why; recorded in the history.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
 }
 
 /// `kubectl baton abort web --reason "orders are late"`
@@ -38,17 +41,11 @@ pub(super) struct Ask {
     reason: Option<String>,
 }
 
-/// `kubectl baton pause web`
-#[derive(Args, Debug)]
-pub(super) struct Name {
-    #[command(flatten)]
-    rollout: RolloutTarget,
-}
-
 impl Approve {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
         let editor = Editor::connect(connection, &self.rollout).await?;
-        Box::pin(editor.change(|snapshot| approve(&snapshot.rollout, self.to_end))).await
+        let request = editor.request("approve", self.reason.clone()).await;
+        Box::pin(editor.answer(|rollout| approve(rollout, self.to_end, &request))).await
     }
 }
 
@@ -57,8 +54,8 @@ impl Ask {
     pub async fn run(&self, connection: &Connection, verb: &str, act: fn(&Rollout, Timestamp) -> Change) -> Result<()> {
         let editor = Editor::connect(connection, &self.rollout).await?;
         let request = json!(editor.request(verb, self.reason.clone()).await);
-        let changed = editor.change(|snapshot| {
-            let (mut patch, said) = act(&snapshot.rollout, snapshot.now)?;
+        let changed = editor.answer(|rollout| {
+            let (mut patch, said) = act(rollout, Timestamp::now())?;
             patch.push(set("/spec/request", &request));
             Ok((patch, said))
         });
@@ -66,24 +63,19 @@ impl Ask {
     }
 }
 
-impl Name {
-    /// Sets `spec.paused`.
-    pub async fn run(&self, connection: &Connection, paused: bool) -> Result<()> {
-        let editor = Editor::connect(connection, &self.rollout).await?;
-        Box::pin(editor.change(|snapshot| pause(&snapshot.rollout, paused))).await
-    }
-}
-
 /// The status, if it is about the present spec: answers name what somebody has seen.
 fn seen(rollout: &Rollout) -> Result<RolloutStatus> {
     let status = rollout.status.clone().unwrap_or_default();
     if status.observed_generation < rollout.metadata.generation {
-        bail!("{}: the operator has yet to see the present spec, try again in a moment", rollout.name_any());
+        bail!(
+            "{}: no operator has seen the present spec; `kubectl get deployments -A -l app.kubernetes.io/name=baton` tells whether one runs",
+            rollout.name_any()
+        );
     }
     Ok(status)
 }
 
-fn approve(rollout: &Rollout, to_end: bool) -> Change {
+fn approve(rollout: &Rollout, to_end: bool, request: &Request) -> Change {
     let (name, status) = (rollout.name_any(), seen(rollout)?);
     let (_, reason, message) = state(&status, rollout.metadata.generation);
     let Some((run, batch)) = status.run.zip(status.batch) else {
@@ -94,11 +86,16 @@ fn approve(rollout: &Rollout, to_end: bool) -> Change {
     if !waits && !to_end {
         bail!("{name} does not wait for approval ({reason}: {message}); --to-end approves what is to come");
     }
-    let (index, what) =
-        if to_end { (-1, "all its pauses".into()) } else { (batch.index, format!("batch {}", batch.index)) };
-    let said =
-        format!("rollout.baton.dev/{name} approved: run {run} passes {what}; `kubectl baton status {name}` follows");
-    Ok((vec![set("/spec/approve", &json!({"run": run, "batch": index}))], said))
+    let (batch, what) = match batch.index {
+        _ if to_end => (-1, "all its pauses".into()),
+        0 => (0, "the pause before its first instance".into()),
+        index => (index, format!("batch {index}")),
+    };
+    let said = format!(
+        "rollout.baton.dev/{name} approved: run {run} passes {what}; watch it with `kubectl baton status {name}`"
+    );
+    let approve = rollout::Approve { run, batch, by: request.by.clone(), reason: request.reason.clone() };
+    Ok((vec![set("/spec/approve", &json!(approve))], said))
 }
 
 /// Gives up the run that is on.
@@ -113,7 +110,7 @@ pub(super) fn abort(rollout: &Rollout, _: Timestamp) -> Change {
         bail!("{name}: no version has completed yet, there is none to go back to: change the spec");
     }
     let said =
-        format!("rollout.baton.dev/{name} aborted: run {run} is given up; `kubectl baton status {name}` follows");
+        format!("rollout.baton.dev/{name} aborted: run {run} is given up; watch it with `kubectl baton status {name}`");
     Ok((vec![set("/spec/abort", &json!({"run": run}))], said))
 }
 
@@ -123,7 +120,7 @@ pub(super) fn retry(rollout: &Rollout, now: Timestamp) -> Change {
     let Some(failed) = status.failed else {
         bail!("{name}: nothing has failed that could be tried again; `kubectl baton restart {name}` makes new Pods");
     };
-    let said = format!("rollout.baton.dev/{name} tries again; `kubectl baton status {name}` follows");
+    let said = format!("rollout.baton.dev/{name} tries again; watch it with `kubectl baton status {name}`");
     Ok((vec![set("/spec/retryAt", &json!(moment(now, failed.at.as_ref())))], said))
 }
 
@@ -134,7 +131,7 @@ pub(super) fn restart(rollout: &Rollout, now: Timestamp) -> Change {
     let asked = rollout.spec.restart_at.as_ref();
     let instead = asked.filter(|at| at.0 > now).map(|at| format!(", now and not at {}", at.0)).unwrap_or_default();
     let said = format!(
-        "rollout.baton.dev/{name} restarted, in batches without their pauses{instead}; `kubectl baton status {name}` follows"
+        "rollout.baton.dev/{name} restarted, in batches without their pauses{instead}; watch it with `kubectl baton status {name}`"
     );
     Ok((vec![set("/spec/restartAt", &json!(moment(now, asked.filter(|at| at.0 <= now))))], said))
 }
@@ -147,12 +144,26 @@ fn moment(now: Timestamp, later_than: Option<&Time>) -> Time {
     Time(Timestamp::from_second(second).unwrap_or(now))
 }
 
-fn pause(rollout: &Rollout, paused: bool) -> Change {
+/// Has nothing new begun.
+pub(super) fn pause(rollout: &Rollout, _: Timestamp) -> Change {
+    set_paused(rollout, true)
+}
+
+/// Has it go on.
+pub(super) fn resume(rollout: &Rollout, _: Timestamp) -> Change {
+    set_paused(rollout, false)
+}
+
+fn set_paused(rollout: &Rollout, paused: bool) -> Change {
     let name = rollout.name_any();
     if rollout.spec.paused == paused {
         bail!("{name} is {}", if paused { "paused already" } else { "not paused" });
     }
-    let said = if paused { "paused: nothing is begun, lost Pods still come back" } else { "resumed" };
+    let said = if paused {
+        "paused: nothing new is begun; failed and aborted runs still go back, and lost instances come back"
+    } else {
+        "resumed"
+    };
     Ok((vec![set("/spec/paused", &json!(paused))], format!("rollout.baton.dev/{name} {said}")))
 }
 
@@ -160,7 +171,6 @@ fn pause(rollout: &Rollout, paused: bool) -> Change {
 mod tests {
     use super::*;
     use crate::{
-        api::rollout,
         plan::rollout::{
             plan,
             tests::fixture::{Fixture, at},
@@ -187,15 +197,24 @@ mod tests {
     /// Only what waits is approved: twice the word is not twice the batch.
     #[test]
     fn what_waits_is_approved() {
-        let mut waiting = waiting();
-        assert_eq!(said(approve(&waiting, false)), r#""/spec/approve" {"batch":1,"run":1}"#);
-        assert_eq!(said(approve(&waiting, true)), r#""/spec/approve" {"batch":-1,"run":1}"#);
+        let (mut waiting, nobody) = (waiting(), Request::default());
+        let ann = Request { by: Some("ann".into()), reason: Some("looks good".into()), ..Request::default() };
+        let by_ann = r#""/spec/approve" {"batch":1,"by":"ann","reason":"looks good","run":1}"#;
+        assert_eq!(said(approve(&waiting, false, &ann)), by_ann);
+        let batches = json!([{"upTo": 0, "pause": {}}]);
+        let before = shown(Fixture::new("a a a", 'b', json!({"strategy": {"batches": batches}})).settled());
+        assert_eq!(said(approve(&before, false, &nobody)), r#""/spec/approve" {"batch":0,"run":1}"#);
+        assert_eq!(said(approve(&waiting, false, &nobody)), r#""/spec/approve" {"batch":1,"run":1}"#);
+        assert_eq!(said(approve(&waiting, true, &nobody)), r#""/spec/approve" {"batch":-1,"run":1}"#);
         let rolling = shown(Fixture::new("b b~ a", 'b', json!({"strategy": {"batchSize": 2}})).opened(2));
-        assert!(said(approve(&rolling, false)).starts_with("web does not wait for approval (RollingOut: batch 1/2"));
+        assert!(
+            said(approve(&rolling, false, &nobody))
+                .starts_with("web does not wait for approval (RollingOut: batch 1/2")
+        );
         let still = shown(Fixture::new("a a", 'a', json!({})).settled());
-        assert_eq!(said(approve(&still, true)), "web: no run is on (Complete), there is nothing to approve");
+        assert_eq!(said(approve(&still, true, &nobody)), "web: no run is on (Complete), there is nothing to approve");
         waiting.metadata.generation = Some(2);
-        assert!(said(approve(&waiting, false)).contains("yet to see the present spec"));
+        assert!(said(approve(&waiting, false, &nobody)).contains("no operator has seen the present spec"));
     }
 
     /// What nobody runs by now has shown nothing: that waits for a person's word too, and status says so in a word.
@@ -208,7 +227,7 @@ mod tests {
         let (_, reason, message) = state(pinned.status.as_ref().unwrap(), pinned.metadata.generation);
         assert_eq!(reason, "AwaitingApproval", "{message}");
         assert!(message.ends_with("kubectl baton approve web, or set spec.approve to {run: 1, batch: 1}"), "{message}");
-        assert_eq!(said(approve(&pinned, false)), r#""/spec/approve" {"batch":1,"run":1}"#);
+        assert_eq!(said(approve(&pinned, false, &Request::default())), r#""/spec/approve" {"batch":1,"run":1}"#);
     }
 
     #[test]
@@ -232,7 +251,7 @@ mod tests {
         assert_eq!(said(restart(&still, at(0))), format!("\"/spec/restartAt\" \"{}\"", at(0)));
         still.spec.restart_at = Some(Time(at(0)));
         assert_eq!(said(restart(&still, at(0))), format!("\"/spec/restartAt\" \"{}\"", at(1)));
-        assert_eq!(said(pause(&still, true)), "\"/spec/paused\" true");
-        assert_eq!(said(pause(&still, false)), "web is not paused");
+        assert_eq!(said(pause(&still, at(0))), "\"/spec/paused\" true");
+        assert_eq!(said(resume(&still, at(0))), "web is not paused");
     }
 }

@@ -1,6 +1,8 @@
 //! `rollout web`, `rollout/web`, `web`, `instances web`, `listenerset bots`: the object a verb is about.
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+use super::exit::Exit;
 
 /// Words for the kinds, as `kubectl` knows them.
 const ROLLOUT: [&str; 4] = ["rollout", "rollouts", "bro", "rollouts.baton.dev"];
@@ -48,10 +50,19 @@ impl FromArgMatches for RolloutTarget {
 }
 
 impl RolloutTarget {
+    pub fn of(target: Vec<String>) -> Self {
+        Self { target }
+    }
+
     /// Its name.
     pub fn name(&self) -> Result<String> {
         name_of(&self.target)
     }
+}
+
+/// These words name no Rollout, but the kind.
+pub(super) fn is_plural(words: &[String]) -> bool {
+    matches!(words, [kind] if ROLLOUT.contains(&kind.as_str()))
 }
 
 /// The object in these words; `rollout` may be left out.
@@ -59,30 +70,35 @@ pub(super) fn target_of(words: &[String]) -> Result<Target> {
     let words: Vec<&str> = words.iter().flat_map(|word| word.split('/')).collect();
     match words.as_slice() {
         [kind] if ROLLOUT.contains(kind) || INSTANCES.contains(kind) => {
-            bail!("name a Rollout; `kubectl get rollouts.baton.dev` lists them")
+            Err(Exit::Usage.because("name a Rollout; `kubectl baton list` lists them"))
         }
         [kind] if LISTENER_SET.contains(kind) => {
-            bail!("name a ListenerSet; `kubectl get listenersets.baton.dev` lists them")
+            Err(Exit::Usage.because("name a ListenerSet; `kubectl get listenersets.baton.dev` lists them"))
         }
         [name] => Ok(Target::Rollout((*name).to_owned())),
         [kind, name] if ROLLOUT.contains(kind) => Ok(Target::Rollout((*name).to_owned())),
         [kind, name] if INSTANCES.contains(kind) => Ok(Target::Instances((*name).to_owned())),
         [kind, name] if LISTENER_SET.contains(kind) => Ok(Target::ListenerSet((*name).to_owned())),
-        [kind, _] => {
-            bail!("this plugin knows no \"{kind}\": write `rollout NAME`, `instances NAME` or `listenerset NAME`")
+        [kind, _] => Err(Exit::Usage.because(format!(
+            "this plugin knows no \"{kind}\": write `rollout NAME`, `instances NAME` or `listenerset NAME`"
+        ))),
+        _ => {
+            Err(Exit::Usage
+                .because("one object at a time: write `rollout NAME`, `instances NAME` or `listenerset NAME`"))
         }
-        _ => bail!("one object at a time: write `rollout NAME`, `instances NAME` or `listenerset NAME`"),
     }
 }
 
 /// The name of the Rollout in these words; the kind may be left out.
-fn name_of(words: &[String]) -> Result<String> {
+pub(super) fn name_of(words: &[String]) -> Result<String> {
     match target_of(words)? {
         Target::Rollout(name) => Ok(name),
-        Target::Instances(name) => bail!("this is about whole Rollouts: write `rollout {name}`"),
-        Target::ListenerSet(name) => {
-            bail!("this is about Rollouts only; `kubectl baton get listenerset {name}` shows a ListenerSet")
+        Target::Instances(name) => {
+            Err(Exit::Usage.because(format!("this is about whole Rollouts: write `rollout {name}`")))
         }
+        Target::ListenerSet(name) => Err(Exit::Usage.because(format!(
+            "this is about Rollouts only; `kubectl baton get listenerset {name}` shows a ListenerSet"
+        ))),
     }
 }
 
@@ -93,7 +109,7 @@ mod tests {
     use super::{super::Cli, Target, name_of, target_of};
 
     /// Verbs that are about something else.
-    const OTHERS: [&str; 3] = ["get", "plan", "version"];
+    const OTHERS: [&str; 7] = ["get", "list", "plan", "set", "completion", "__complete", "version"];
 
     #[test]
     fn usage_is_as_of_kubectl() {
@@ -128,7 +144,7 @@ mod tests {
         for words in [&["rollout", "web"][..], &["rollouts.baton.dev/web"], &["bro", "web"], &["web"]] {
             assert_eq!(name(words).unwrap(), "web", "{words:?}");
         }
-        assert!(name(&["rollout"]).unwrap_err().to_string().contains("kubectl get rollouts.baton.dev"));
+        assert!(name(&["rollout"]).unwrap_err().to_string().contains("kubectl baton list"));
         assert!(name(&["deployment", "web"]).unwrap_err().to_string().contains("deployment"));
         assert!(name(&["rollout", "web", "api"]).is_err());
         assert!(name(&["instances", "web"]).unwrap_err().to_string().contains("write `rollout web`"));

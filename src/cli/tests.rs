@@ -1,7 +1,10 @@
 //! The looks, as plain text.
 use serde_json::json;
 
-use super::draw::{self, Options};
+use super::draw::{
+    self, Options,
+    list::{Row, list},
+};
 use crate::{
     api::{Time, rollout::UpdateMethod},
     plan::rollout::{
@@ -15,6 +18,7 @@ use crate::{
     snapshot::{Agents, Container, ContainerState, PodPhase, Snapshot},
     status::rollout::status,
     view::{
+        Tone,
         preview::preview,
         rollout::{PODS_LISTED_MAX, view},
     },
@@ -93,6 +97,24 @@ fn rolled_back_says_what_runs_and_what_to_do() {
     insta::assert_snapshot!("rolled_back", look(&seen(fixture), false));
 }
 
+/// Instances that went back from a version are none of its batch any more.
+#[test]
+fn a_batch_tells_who_went_back() {
+    let spec = json!({"progressDeadlineSeconds": 30, "strategy": {"batchSize": 2, "maxSurge": 2, "onFailure": "RollbackFailed"}});
+    for (slots, line) in
+        [("b! b! a", "✖ went back  instances 0-1"), ("b! b a", "✔ done       instances 1; 0 went back")]
+    {
+        let mut world = World::new(Fixture::new(slots, 'b', spec.clone()).opened(2).snapshot, 5);
+        world.run(|_, _| {});
+        let mut fixture = Fixture::new("", 'b', json!({}));
+        fixture.snapshot = world.snapshot;
+        let told = look(&seen(fixture), false);
+        let batch = told.lines().find(|line| line.contains("batch 1/2")).unwrap();
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert!(words(batch).join(" ").contains(&words(line).join(" ")), "{told}");
+    }
+}
+
 #[test]
 fn an_instance_without_a_pod_has_a_line() {
     let fixture = Fixture::new("b . b- a", 'b', strategy(3, 1, 1)).opened(3);
@@ -155,6 +177,22 @@ fn plan_tells_batches_pauses_and_bounds() {
     insta::assert_snapshot!("plan_batches", foretold(Fixture::new("a a a a a a", 'b', spec).settled()));
 }
 
+/// R21 X12: also before the first instance, and after the last; and what is already approved is none.
+#[test]
+fn plan_tells_where_a_person_is_asked() {
+    let of = |slots: &str, batches: serde_json::Value| {
+        Fixture::new(slots, 'b', json!({"strategy": {"batches": batches, "maxSurge": 1, "maxUnavailable": 0}}))
+    };
+    let staging = of("a", json!([{"upTo": 1, "pause": {}}]));
+    let both = json!([{"upTo": 0, "pause": {}}, {"upTo": "50%"}, {"upTo": 1, "pause": {"seconds": 60}}]);
+    let waits = of("b b", json!([{"upTo": "100%", "pause": {}}])).opened(2).settled();
+    let mut approved = of("a", json!([{"upTo": 1, "pause": {}}])).settled();
+    approved.snapshot.rollout.spec.approve =
+        Some(crate::api::rollout::Approve { run: 1, batch: -1, ..Default::default() });
+    let all = [staging.settled(), of("a a a a", both).settled(), waits, approved].map(foretold).join("\n\n");
+    insta::assert_snapshot!("plan_pauses", all);
+}
+
 #[test]
 fn plan_of_a_new_one_of_scaling_and_of_nothing() {
     let mut fresh = Fixture::new(". . .", 'a', json!({}));
@@ -171,8 +209,59 @@ fn plan_of_a_new_one_of_scaling_and_of_nothing() {
     let mut pinned = Fixture::new("a a", 'a', json!({})).settled();
     let pins = json!([{"instances": "1", "revision": "web-nope"}, {"instances": "77", "revision": "a"}]);
     pinned.snapshot.rollout.spec.pins = serde_json::from_value(pins).unwrap();
-    let all = [fresh, scaled, nothing, restart, later, paused, pinned].map(foretold).join("\n\n");
+    let all = vec![fresh, scaled, nothing, restart, later, paused, pinned];
+    let all = all.into_iter().map(foretold).collect::<Vec<_>>().join("\n\n");
     insta::assert_snapshot!("plan_others", all);
+}
+
+/// On a terminal of 80 columns lines are broken at spaces, and what goes on stands below the column it belongs to.
+#[test]
+fn plan_fits_a_terminal() {
+    let batches = json!([{"upTo": 1, "pause": {}}, {"upTo": 3, "pause": {"seconds": 600}}]);
+    let spec = json!({"strategy": {"batches": batches, "maxSurge": 2, "maxUnavailable": 1}});
+    let told = foretold(Fixture::new("a a a a a a", 'b', spec).settled());
+    let folded: Vec<String> = told.lines().flat_map(|line| draw::folded(line, Some(80))).collect();
+    assert!(folded.iter().all(|line| line.chars().count() <= 80), "{}", folded.join("\n"));
+    insta::assert_snapshot!("plan_folded", folded.join("\n"));
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(&folded.join("\n")), words(&told), "nothing is lost");
+    assert_eq!(draw::folded("a line", None), ["a line"]);
+    assert_eq!(draw::folded("a line  of a table", Some(9)), ["a line of", "a table"], "too narrow for columns");
+}
+
+/// A line for each Rollout: on a terminal what is long is cut short, not wrapped.
+#[test]
+fn rollouts_have_a_line_each() {
+    let row = |name: &str, tone, word: &str, message: &str| Row {
+        namespace: "shop".into(),
+        name: name.into(),
+        ready: "3/4".into(),
+        updated: 3,
+        state: (tone, word.into()),
+        version: "1.0 → 1.1".into(),
+        created: Some(at(-90)),
+        message: message.into(),
+    };
+    let long =
+        "batch 1/2 is done; waiting for approval: kubectl baton approve web, or set spec.approve to {run: 6, batch: 1}";
+    let all = [row("web", Tone::Waiting, "AwaitingApproval", long), row("worker", Tone::Good, "Complete", "")];
+    let look = |width, wide, everywhere| {
+        let lines = list(&all, everywhere, Options { wide, width, now: at(0) });
+        assert!(
+            width.is_none_or(|width| lines.iter().all(|line| console::measure_text_width(line) <= width)),
+            "{lines:?}"
+        );
+        anstream::adapter::strip_str(&lines.join("\n")).to_string()
+    };
+    let narrow = "\
+NAME    READY  UP-TO-DATE  STATUS              VERSION    AGE  MESSAGE
+web     3/4    3           ◷ AwaitingApproval  1.0 → 1.1  90s  batch 1/2 is don…
+worker  3/4    3           ✔ Complete          1.0 → 1.1  90s";
+    assert_eq!(look(Some(80), false, false), narrow);
+    assert!(
+        look(None, false, true).contains("NAMESPACE  NAME") && look(None, false, true).contains("kubectl baton appr…")
+    );
+    assert!(look(None, true, false).contains(long), "wide is as wide as it is");
 }
 
 /// X12 B4: which Pods stay, which do not, and why; and what pins do.

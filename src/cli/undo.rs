@@ -1,16 +1,18 @@
 //! `undo`, `unpin`: what all instances, or chosen ones, are to run.
 use anyhow::{Context, Result, anyhow, bail};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::{
     Connection,
-    change::{Editor, set},
+    change::{Change, Editor, set},
+    cluster::Reads,
     target::RolloutTarget,
 };
 use crate::{
     api::{
+        Rollout,
         names::instance_name,
         rollout::{Pin, Request},
     },
@@ -46,15 +48,19 @@ pub(super) struct Undo {
 
 /// `kubectl baton unpin web --instances 3`
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("which").required(true))]
 pub(super) struct Unpin {
     #[command(flatten)]
     rollout: RolloutTarget,
     /// These instances, such as 3,5-7.
-    #[arg(long, value_name = "NUMBERS", conflicts_with = "all", required_unless_present = "all", value_parser = instances)]
+    #[arg(long, value_name = "NUMBERS", group = "which", value_parser = instances)]
     instances: Option<Ranges>,
     /// All of them.
-    #[arg(long)]
+    #[arg(long, group = "which")]
     all: bool,
+    /// Why; recorded in the history.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
 }
 
 /// Instance numbers, as `spec.pins[].instances` has them.
@@ -74,7 +80,9 @@ impl Undo {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
         let editor = Editor::connect(connection, &self.rollout).await?;
         let (name, request) = (&editor.name, editor.request("undo", self.reason.clone()).await);
-        let changed = editor.change(|snapshot| {
+        // What fails now is seen in Pods.
+        let reads = if self.failed { Reads::All } else { Reads::Revisions };
+        let changed = editor.change_by(reads, |snapshot| {
             let word = self.to_revision.map(|number| numbered(snapshot, number)).transpose()?;
             let word = word.map(|revision| revision.name.as_str()).or(self.to.as_deref());
             let to = undo::revision(snapshot, word).map_err(|why| anyhow!("{name}: {why}"))?;
@@ -129,23 +137,38 @@ impl<'a> Again<'a> {
 impl Unpin {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
         let editor = Editor::connect(connection, &self.rollout).await?;
-        let name = &editor.name;
-        let changed = editor.change(|snapshot| {
-            let pins = &snapshot.rollout.spec.pins;
+        let (name, request) = (&editor.name, editor.request("unpin", self.reason.clone()).await);
+        let changed = editor.change(|rollout| {
+            let pins = &rollout.spec.pins;
             let left = self.instances.as_ref().map_or_else(Vec::new, |instances| undo::unpinned(pins, instances));
             if left == *pins {
                 bail!("{name}: none of these instances is pinned; `kubectl baton get {name}` shows which are");
             }
             let said =
                 format!("rollout.baton.dev/{name} unpinned, these instances go to the present version in batches");
-            Ok((vec![set_pins(&left)], said))
+            let mut patch = vec![set_pins(&left)];
+            if is_any_changed(rollout, &left) {
+                patch.push(set("/spec/request", &json!(request)));
+            }
+            Ok((patch, said))
         });
         Box::pin(changed).await
     }
 }
 
+/// With these pins alone an instance goes to another revision. Otherwise the history has no entry for the unpin, and the request
+/// would be taken for that of the next change.
+fn is_any_changed(rollout: &Rollout, left: &[Pin]) -> bool {
+    let pinned = |pins: &[Pin]| pins.iter().flat_map(|pin| Ranges::parse(&pin.instances).0).collect::<Ranges>();
+    let (before, after) = (pinned(&rollout.spec.pins), pinned(left));
+    let Some(status) = &rollout.status else { return false };
+    let others = status.versions.iter().filter(|version| Some(&version.revision) != status.effective_revision.as_ref());
+    let mut slots = others.flat_map(|version| Ranges::parse(&version.instances).0);
+    slots.any(|slot| before.0.contains(&slot) && !after.0.contains(&slot))
+}
+
 /// The whole Rollout runs this revision again: the spec asks for it.
-fn whole(snapshot: &Snapshot, to: &Again<'_>, request: &Request) -> Result<(Vec<Value>, String)> {
+fn whole(snapshot: &Snapshot, to: &Again<'_>, request: &Request) -> Change {
     let (name, version) = (snapshot.rollout.name_any(), &to.version);
     if to.data == revision::data(&snapshot.rollout.spec) {
         bail!("{name}: the spec asks for {version} ({}) already", to.revision.name);
@@ -156,11 +179,11 @@ fn whole(snapshot: &Snapshot, to: &Again<'_>, request: &Request) -> Result<(Vec<
     patch.extend(set_or_remove("/spec/package", to.data.get("package"), spec.package.is_some()));
     let reason = request.reason.clone().or_else(|| Some(format!("undo to {version}")));
     patch.push(json!({"op": "add", "path": "/spec/request", "value": Request { reason, ..request.clone() }}));
-    Ok((patch, format!("rollout.baton.dev/{name} goes back to {version}; `kubectl baton status {name}` follows")))
+    Ok((patch, format!("rollout.baton.dev/{name} goes back to {version}; watch it with `kubectl baton status {name}`")))
 }
 
 /// These instances run this revision, until they are unpinned.
-fn pin(snapshot: &Snapshot, to: &Again<'_>, chosen: &Ranges, request: &Request) -> Result<(Vec<Value>, String)> {
+fn pin(snapshot: &Snapshot, to: &Again<'_>, chosen: &Ranges, request: &Request) -> Change {
     let (name, version) = (snapshot.rollout.name_any(), &to.version);
     if chosen.is_empty() {
         bail!("{name}: no instance has failed; --instances chooses others");

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use crate::{
     observe::{Barrier, Doubt},
-    plan::{Applied, Change, Outcome},
+    plan::{self, Applied, Change, Outcome},
     snapshot::{
         ChangeRefusal, CreateRefusal, RefusalReason, Snapshot,
         index::{Kind, Recollection},
@@ -178,13 +178,13 @@ impl ObjectMemory<RolloutMemory> {
         match &outcome.result {
             Applied::NameTaken => note_taken(&mut recollection.taken_names, change.name()),
             Applied::Checked(check) => {
-                let about = changed_in_place(change).unwrap_or_else(|| change.name().to_owned());
+                let about = refusal_key(change).unwrap_or_else(|| change.name().to_owned());
                 recollection.template_checks.insert(about, check.clone());
             }
             Applied::Unknown { retry_after: None, .. } if mutant!(LostDelete) && deletes => {}
             // Creates of Pods have their own pause, so that all else goes on.
             Applied::Refused { .. } if matches!(change, Change::CreatePod { .. }) => {}
-            Applied::Refused { message, .. } if let Some(about) = changed_in_place(change) => {
+            Applied::Refused { message, .. } if let Some(about) = refusal_key(change) => {
                 let retry_at = now.saturating_add(REFUSED_CHANGE).unwrap_or(now);
                 recollection.template_checks.remove(&about);
                 recollection.change_refusals.insert(about, ChangeRefusal { message: message.clone(), retry_at });
@@ -221,13 +221,14 @@ impl ObjectMemory<RolloutMemory> {
     }
 }
 
-/// What a refusal of this change is about, as a key of [`Snapshot::change_refusals`]; None: it changes no Pod in place.
-fn changed_in_place(change: &Change) -> Option<String> {
+/// What a refusal of this change is about, as a key of [`Snapshot::change_refusals`]; None: it is none of those.
+fn refusal_key(change: &Change) -> Option<String> {
     match change {
         Change::ChangeInPlace { revision, resizes: false, .. } => Some(revision.clone()),
         Change::CheckResize { revision, uid, .. }
         | Change::ChangeInPlace { revision, uid, .. }
         | Change::Resize { revision, uid, .. } => Some(ChangeRefusal::key_of(revision, uid)),
+        Change::AdoptRevision { uid, .. } | Change::AdoptPod { uid, .. } => Some(plan::adoption::refusal_key(uid)),
         _ => None,
     }
 }
@@ -274,11 +275,13 @@ fn written(change: &Change) -> Option<Written<'_>> {
     let (kind, version) = match change {
         Change::SwitchService { .. } | Change::TellApplication { .. } => return None,
         Change::CreateRevision { .. } => (Kind::Revision, None),
-        Change::MarkRevision { uid, resource_version, .. } | Change::DeleteRevision { uid, resource_version, .. } => {
-            (Kind::Revision, Some((uid, resource_version)))
-        }
+        Change::MarkRevision { uid, resource_version, .. }
+        | Change::DeleteRevision { uid, resource_version, .. }
+        | Change::AdoptRevision { uid, resource_version, .. } => (Kind::Revision, Some((uid, resource_version))),
         Change::CheckTemplate { .. } | Change::CreatePod { .. } => (Kind::Pod, None),
         Change::DeletePod { uid, resource_version, .. }
+        | Change::AdoptPod { uid, resource_version, .. }
+        | Change::KeepPod { uid, resource_version, .. }
         | Change::CheckResize { uid, resource_version, .. }
         | Change::ChangeInPlace { uid, resource_version, .. }
         | Change::Resize { uid, resource_version, .. }

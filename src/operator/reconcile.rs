@@ -107,6 +107,9 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
         return Looked { result: Result::Stale, again_at, rest: rest(began.elapsed(), computed) };
     }
     let outcomes = apply::apply(&shell.calls, &snapshot, changes).await;
+    if changes.is_empty() && plan.memory == Memory::of(snapshot.rollout.status.as_ref()) {
+        look_around(shell, &mut memory, &mut snapshot).await;
+    }
     let before = memory.own.recollection.clone();
     let all_well = take_note(shell, &mut memory, &snapshot, &outcomes);
     // A verdict, a taken name or a refusal comes with no event, and the planner has not seen it yet.
@@ -138,6 +141,22 @@ async fn is_latest(shell: &Shell, memory: &mut ObjectMemory<RolloutMemory>, snap
     }
     let Some(service) = snapshot.services.active.seen() else { return true };
     is_so(shell, memory, service, apply::is_latest_service(&shell.calls, namespace(snapshot), service).await)
+}
+
+/// Learns now and then what else the selector matches; while there is nothing to do.
+async fn look_around(shell: &Shell, memory: &mut ObjectMemory<RolloutMemory>, snapshot: &mut Snapshot) {
+    let is_ending = snapshot.rollout.metadata.deletion_timestamp.is_some();
+    if is_ending || snapshot.overlap.as_ref().is_some_and(|overlap| overlap.is_recent(&snapshot.rollout, snapshot.now))
+    {
+        return;
+    }
+    match apply::overlap::list(&shell.calls, snapshot).await {
+        Ok(overlap) => {
+            memory.own.recollection.overlap = Some(overlap.clone());
+            snapshot.overlap = Some(overlap);
+        }
+        Err(error) => tracing::debug!(error = error.message(), "cannot list what else the selector matches"),
+    }
 }
 
 /// Whether Services that will be remembered no more, because they have no key, can be given one no more either, by what this
@@ -234,7 +253,9 @@ fn status_spacing(replicas: i32) -> Duration {
 fn tell(shell: &Shell, rollout: &Rollout, before: &RolloutStatus, after: &RolloutStatus) {
     shell.metrics.transition(rollout, before, after);
     let regarding = Regarding::object(Rollout::KIND, rollout);
-    shell.tell(&regarding, status::notices(&regarding.key.name, before, after));
+    let mut notices = status::notices(&regarding.key.name, before, after);
+    notices.extend(status::strategy_warning(&rollout.spec, before, after));
+    shell.tell(&regarding, notices);
 }
 
 /// Notes what became of the changes in memory, log and metrics. False when something went wrong.

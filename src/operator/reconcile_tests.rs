@@ -206,7 +206,7 @@ async fn pods_come_with_a_status_that_remembers_the_run() {
     rig.look().await;
     let status = rig.status();
     assert_eq!((&status["run"], &status["replicas"]), (&json!(1), &json!(3)), "{status}");
-    assert!(rig.count("POST /apis/events.k8s.io/v1/namespaces/shop/events") > 0);
+    assert!(rig.count("POST /api/v1/namespaces/shop/events") > 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -247,7 +247,7 @@ async fn a_status_written_by_another_is_read_again_without_an_event() {
     let rig = Rig::of(3).await;
     rig.refuse("PUT", 409, "modified");
     rig.look().await;
-    assert_eq!(rig.count("POST /apis/events.k8s.io"), 0);
+    assert_eq!(rig.count("POST /api/v1/namespaces/shop/events"), 0);
     rig.refuse_nothing();
     rig.tell().await;
     assert_eq!(rig.look().await.result, Result::Stale, "the version that is no longer the latest is not decided upon");
@@ -258,7 +258,7 @@ async fn a_status_written_by_another_is_read_again_without_an_event() {
     rig.tell().await;
     assert_eq!(rig.look().await.result, Result::Success);
     rig.tell().await;
-    assert!(rig.count("POST /apis/events.k8s.io") > 0);
+    assert!(rig.count("POST /api/v1/namespaces/shop/events") > 0);
 }
 
 /// Agones#607: a create that was performed, but whose answer was lost, is neither leaked nor doubled.
@@ -334,11 +334,11 @@ async fn a_new_spec_ends_the_pause_after_a_failure() {
 #[tokio::test(start_paused = true)]
 async fn events_that_cannot_be_published_hold_nothing_up() {
     let rig = Rig::of(3).await;
-    rig.refuse("POST /apis/events.k8s.io", 0, "");
+    rig.refuse("POST /api/v1/namespaces/shop/events", 0, "");
     let began = Instant::now();
     rig.until_pods(3).await;
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-    assert_eq!(rig.count("POST /apis/events.k8s.io"), 1, "the first one still waits for its answer");
+    assert_eq!(rig.count("POST /api/v1/namespaces/shop/events"), 1, "the first one still waits for its answer");
 }
 
 #[tokio::test(start_paused = true)]
@@ -375,7 +375,7 @@ async fn a_panic_is_told_on_its_object_and_the_others_go_on() {
     })
     .await;
     rig.run(Duration::from_millis(500)).await;
-    assert_eq!((rig.pods().len(), rig.count("POST /apis/events.k8s.io")), (0, 1), "{:?}", rig.calls());
+    assert_eq!((rig.pods().len(), rig.count("POST /api/v1/namespaces/shop/events")), (0, 1), "{:?}", rig.calls());
     assert!(rig.shell.metrics.text().contains(r#"controller_runtime_reconcile_panics_total{controller="rollout"} 1"#));
     rig.run(Duration::from_secs(5)).await;
     assert_eq!(rig.pods().len(), 2, "tried again after a pause");
@@ -393,7 +393,7 @@ async fn a_rollout_that_cannot_be_read_is_told_so_once() {
         assert_eq!(rig.look().await.result, Result::Gone);
         rig.tell().await;
     }
-    assert_eq!(rig.calls(), ["POST /apis/events.k8s.io/v1/namespaces/shop/events"]);
+    assert_eq!(rig.calls(), ["POST /api/v1/namespaces/shop/events"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -85,6 +85,25 @@ pub enum Change {
         /// Precondition.
         resource_version: String,
     },
+    /// Become the controller of a ControllerRevision that an earlier Rollout of this name left behind (uid and resourceVersion
+    /// preconditions).
+    AdoptRevision {
+        /// Object name.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        resource_version: String,
+    },
+    /// The same of a Pod.
+    AdoptPod {
+        /// Object name.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        resource_version: String,
+    },
     /// Ask the API server, by a dry-run create, whether it accepts Pods of this revision.
     CheckTemplate {
         /// Name of the ControllerRevision.
@@ -128,6 +147,20 @@ pub enum Change {
         resource_version: String,
         /// Why.
         reason: PodReason,
+    },
+    /// Take a failed Pod of ours out of its slot and every Service, and keep it for a look (uid and resourceVersion
+    /// preconditions).
+    KeepPod {
+        /// Object name.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        resource_version: String,
+        /// Until when.
+        until: Timestamp,
+        /// status.run.
+        run: i64,
     },
     /// Give a Pod of ours what another revision says: images, labels, annotations, and a note of resources (uid and
     /// resourceVersion preconditions).
@@ -180,6 +213,8 @@ pub enum Change {
         resource_version: String,
         /// Name of the ControllerRevision. None: Pods of any, as it was before Baton set a key.
         revision: Option<String>,
+        /// Labels that its selector gets beside that: those of `spec.selector`, where it has none.
+        labels: BTreeMap<String, String>,
         /// What it notes about the switch, if anything.
         switched: Option<Switched>,
     },
@@ -232,10 +267,13 @@ impl Change {
             Self::CreateRevision { .. } => "CreateRevision",
             Self::MarkRevision { .. } => "MarkRevision",
             Self::DeleteRevision { .. } => "DeleteRevision",
+            Self::AdoptRevision { .. } => "AdoptRevision",
+            Self::AdoptPod { .. } => "AdoptPod",
             Self::CheckTemplate { .. } => "CheckTemplate",
             Self::CheckResize { .. } => "CheckResize",
             Self::CreatePod { .. } => "CreatePod",
             Self::DeletePod { .. } => "DeletePod",
+            Self::KeepPod { .. } => "KeepPod",
             Self::ChangeInPlace { .. } => "ChangeInPlace",
             Self::Resize { .. } => "Resize",
             Self::NoteResized { .. } => "NoteResized",
@@ -253,9 +291,12 @@ impl Change {
             Self::CreateRevision { name, .. }
             | Self::MarkRevision { name, .. }
             | Self::DeleteRevision { name, .. }
+            | Self::AdoptRevision { name, .. }
+            | Self::AdoptPod { name, .. }
             | Self::CheckResize { name, .. }
             | Self::CreatePod { name, .. }
             | Self::DeletePod { name, .. }
+            | Self::KeepPod { name, .. }
             | Self::ChangeInPlace { name, .. }
             | Self::Resize { name, .. }
             | Self::NoteResized { name, .. }
@@ -274,6 +315,7 @@ impl Change {
         matches!(
             self,
             Self::DeletePod { .. }
+                | Self::KeepPod { .. }
                 | Self::ChangeInPlace { .. }
                 | Self::Resize { .. }
                 | Self::SwitchService { .. }
@@ -282,9 +324,10 @@ impl Change {
     }
 
     /// What it does is done for good: only by the latest word of the Rollout. A user may just have pinned an instance to that
-    /// revision.
+    /// revision. What is adopted ends with the Rollout: it must not be one that is being deleted and to leave its Pods.
     pub fn is_for_good(&self) -> bool {
-        self.interrupts() || matches!(self, Self::DeleteRevision { .. })
+        let takes = matches!(self, Self::DeleteRevision { .. } | Self::AdoptRevision { .. } | Self::AdoptPod { .. });
+        self.interrupts() || takes
     }
 
     /// Why, where there are several possible reasons; else empty.
@@ -353,6 +396,8 @@ pub enum PodReason {
     Surplus,
     /// The Pod has finished (Failed, Succeeded, evicted) and is cleared away.
     Finished,
+    /// The Pod has failed and was kept for a look, which is over.
+    Kept,
 }
 
 impl PodReason {
@@ -368,6 +413,7 @@ impl PodReason {
             Self::Superseded => "Superseded",
             Self::Surplus => "Surplus",
             Self::Finished => "Finished",
+            Self::Kept => "Kept",
         }
     }
 }

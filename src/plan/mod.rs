@@ -4,6 +4,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod addition;
+pub mod adoption;
 mod agent;
 pub mod change;
 pub mod in_place;
@@ -14,6 +15,7 @@ pub mod package;
 pub mod resize;
 pub mod revision;
 pub mod rollout;
+pub mod specimen;
 pub mod undo;
 
 pub use change::{Change, Hold, HoldReason, Memory, Plan, PodReason, RevisionMark};

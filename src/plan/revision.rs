@@ -5,10 +5,13 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{agent, package};
-use crate::api::{
-    RolloutSpec,
-    names::{self, pod_name},
-    rollout::Pin,
+use crate::{
+    api::{
+        RolloutSpec,
+        names::{self, pod_name},
+        rollout::Pin,
+    },
+    snapshot::Revision,
 };
 
 /// Letters of a hash: no vowels, so that no words appear, and no digit that looks like a letter; as Kubernetes'
@@ -112,6 +115,21 @@ pub fn version(data: &Value) -> String {
     image_version(image)
 }
 
+/// What people read for the revision of this name: its version, as `1.1`, and beside it its number, as `1.1 (#3)`, where another
+/// one that is in play has the same version. None where it is not known.
+pub fn called(revisions: &[Revision], name: &str, is_in_play: impl Fn(&str) -> bool) -> Option<String> {
+    let revision = revisions.iter().find(|revision| revision.name == name)?;
+    let own = version(&revision.data);
+    let mut namesakes = revisions.iter().filter(|other| other.name != name && version(&other.data) == own);
+    if !namesakes.any(|other| is_in_play(&other.name)) {
+        return Some(own);
+    }
+    // One that only a pin has asked for has no number.
+    let number = Some(revision.number).filter(|number| *number > 0);
+    let number = number.map_or_else(|| revision.hash.clone(), |number| format!("#{number}"));
+    Some(format!("{own} ({number})"))
+}
+
 /// `registry:5000/web:1.4` → `1.4`; `web@sha256:0123456789abcdef…` → `0123456789ab`; `web` → `latest`.
 pub(super) fn image_version(image: &str) -> String {
     if let Some((_, digest)) = image.split_once('@') {
@@ -190,6 +208,8 @@ pub fn pod(recipe: &PodRecipe<'_>, name: &str) -> Result<Value, String> {
         for container in containers.iter_mut().filter_map(Value::as_object_mut) {
             let own = container.get("env").and_then(Value::as_array).cloned().unwrap_or_default();
             container.insert("env".into(), Value::Array(injected_env(recipe.slot).into_iter().chain(own).collect()));
+            // Why a version failed is in the last lines of its log, and that goes with the Pod.
+            container.entry("terminationMessagePolicy").or_insert_with(|| json!("FallbackToLogsOnError"));
         }
     }
     Ok(json!({

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus};
 use super::{
     ContainerEnd, Pod, PodPhase,
     listener_set::{Course, PodEnds, SetPod},
-    wire::{self, PodSpecView, PodStatusView, PodView},
+    wire::{PodSpecView, PodStatusView, PodView},
 };
 use crate::api::names;
 
@@ -32,7 +32,7 @@ impl From<PodView> for AgentPod {
         let PodView { metadata, spec, status } = view;
         let labels = metadata.labels.unwrap_or_default();
         let is_terminating = metadata.deletion_timestamp.is_some();
-        let is_finished = matches!(wire::phase(status.phase.as_deref()), PodPhase::Failed | PodPhase::Succeeded);
+        let is_finished = matches!(PodPhase::read(status.phase.as_deref()), PodPhase::Failed | PodPhase::Succeeded);
         let is_ready =
             status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
         let pod = SetPod {

@@ -3,12 +3,14 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod agent;
+pub mod exit;
 pub mod guard;
 pub mod in_place;
 pub mod index;
 pub mod lease;
 pub mod listener;
 pub mod listener_set;
+pub mod owner;
 pub mod package;
 pub mod pod;
 pub mod ranges;
@@ -16,6 +18,7 @@ pub mod report;
 pub mod resize;
 pub mod revision;
 pub mod service;
+pub mod specimen;
 pub mod telling;
 pub mod template;
 pub mod wire;
@@ -25,8 +28,9 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+pub use exit::Exit;
 pub use in_place::InPlace;
 pub use package::Fetched;
 pub use pod::{Container, ContainerEnd, ContainerState, Pod, PodPhase};
@@ -48,8 +52,12 @@ pub struct Snapshot {
     pub pods: Vec<Arc<Pod>>,
     /// ControllerRevisions whose controller ownerRef is this very object (uid), sorted by (number, name).
     pub revisions: Vec<Revision>,
-    /// Names of Pods that an earlier Rollout of this name left behind (`--cascade=orphan`): nobody's, and left alone.
-    pub orphans: Vec<String>,
+    /// Failed Pods of this very object that are kept for a look, in no slot, sorted by name.
+    pub specimens: Vec<Arc<Pod>>,
+    /// What an earlier Rollout of this name left behind (`--cascade=orphan`).
+    pub orphans: Orphans,
+    /// Pods that the selector matches and that are of something else; None: this operator has not asked yet.
+    pub overlap: Option<Overlap>,
     /// Names that a create found taken by an object that is not ours: Pods and ControllerRevisions.
     pub taken_names: BTreeSet<String>,
     /// Nodes that are gone or not Ready, of those that run our Pods. Empty where the operator may not watch Nodes.
@@ -70,6 +78,40 @@ pub struct Snapshot {
     pub services: Services,
     /// The time of this look.
     pub now: Timestamp,
+}
+
+/// Objects whose label names this Rollout, and that no object controls.
+#[derive(Clone, Debug, Default)]
+pub struct Orphans {
+    /// Pods, sorted by (slot, name).
+    pub pods: Vec<Arc<Pod>>,
+    /// ControllerRevisions, sorted by (number, name).
+    pub revisions: Vec<Revision>,
+}
+
+/// Pods that the selector of a Rollout matches and that are of something else, as of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// When they were listed.
+    pub at: Timestamp,
+    /// metadata.generation of the Rollout at that time.
+    pub generation: Option<i64>,
+    /// How many.
+    pub count: usize,
+    /// Names of the first [`Overlap::NAMED_MAX`], each with what controls it, as `api-x7 (ReplicaSet api)`.
+    pub named: Vec<String>,
+}
+
+impl Overlap {
+    /// So many are named.
+    pub const NAMED_MAX: usize = 5;
+    /// A list that is older is taken anew.
+    const AGE_MAX: SignedDuration = SignedDuration::from_mins(9);
+
+    /// It says what is there now, as far as that matters.
+    pub fn is_recent(&self, rollout: &Rollout, now: Timestamp) -> bool {
+        self.generation == rollout.metadata.generation && now.duration_since(self.at) < Self::AGE_MAX
+    }
 }
 
 #[cfg(test)]

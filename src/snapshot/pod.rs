@@ -1,7 +1,9 @@
 //! A Pod, reduced to what decisions need.
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
-use super::{InPlace, Resize, listener_set::PodEnds, package::Fetched};
+use super::{Exit, InPlace, Resize, listener_set::PodEnds, package::Fetched, specimen::Specimen};
 
 /// One Pod of ours.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +24,8 @@ pub struct Pod {
     pub created: Timestamp,
     /// The latest restart or retry that it was made after, from the annotation.
     pub restarted_at: Option<Timestamp>,
+    /// It has failed and is kept for a look; None: it is in its slot.
+    pub specimen: Option<Specimen>,
     /// What it remembers of its last change in place; None: it is as it was made.
     pub in_place: Option<InPlace>,
     /// How far it is with the resources that this says; None: none are due.
@@ -72,6 +76,8 @@ pub struct Pod {
     pub package: Option<Fetched>,
     /// Ends of containers that say that an agent is dead: empty for a Pod in which none has ended.
     pub ends: PodEnds,
+    /// Its labels, where no object controls it: whether a Rollout adopts it rests on them.
+    pub loose_labels: Option<Box<BTreeMap<String, String>>>,
 }
 
 /// status.phase.
@@ -90,6 +96,18 @@ pub enum PodPhase {
     Unknown,
 }
 
+impl PodPhase {
+    pub(super) fn read(phase: Option<&str>) -> Self {
+        match phase {
+            Some("Running") => Self::Running,
+            Some("Succeeded") => Self::Succeeded,
+            Some("Failed") => Self::Failed,
+            Some("Unknown") => Self::Unknown,
+            _ => Self::Pending,
+        }
+    }
+}
+
 /// One container's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
@@ -103,8 +121,8 @@ pub struct Container {
     pub restarts: i32,
     /// What it does now.
     pub state: ContainerState,
-    /// How it ended last, if it did: reason and exit code.
-    pub last_exit: Option<(String, i32)>,
+    /// How it ended last, if it did.
+    pub last_exit: Option<Exit>,
     /// containerID of what runs, or has run last; empty where nothing has.
     pub id: String,
     /// The image that the Pod's spec gives it.
@@ -139,12 +157,7 @@ pub enum ContainerState {
     /// Running.
     Running,
     /// Ended.
-    Terminated {
-        /// Such as Error or Completed.
-        reason: String,
-        /// Exit code.
-        exit_code: i32,
-    },
+    Terminated(Exit),
 }
 
 /// A `terminated` state of a container.

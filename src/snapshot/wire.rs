@@ -13,9 +13,10 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Deserializer};
 
+pub use super::owner::{ORPHANED, orphaned_by, owner};
 use super::{
-    Container, ContainerState, Fetched, InPlace, Pod, PodPhase, Resize, Revision, Service, Switched, agent,
-    index::Owner,
+    Container, ContainerState, Exit, Fetched, InPlace, Pod, PodPhase, Resize, Revision, Service, Switched, agent,
+    owner::controller, specimen::Specimen,
 };
 use crate::api::names;
 
@@ -191,28 +192,6 @@ impl NodeView {
     }
 }
 
-/// The Rollout that controls an object, by its controller ownerRef; labels say nothing about ownership.
-pub fn owner(metadata: &ObjectMeta) -> Option<Owner> {
-    let controller = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
-    is_rollout(controller).then(|| Owner { name: controller.name.clone(), uid: controller.uid.clone() })
-}
-
-/// The Rollout whose Pod this was before somebody deleted the Rollout and left its Pods (`--cascade=orphan`): it has the
-/// label and no controller. Filed under the Rollout of that name and [`ORPHANED`].
-pub fn orphaned_by(metadata: &ObjectMeta) -> Option<Owner> {
-    let is_controlled = metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
-    let name = metadata.labels.as_ref()?.get(names::LABEL_ROLLOUT).filter(|_| !is_controlled)?;
-    Some(Owner { name: name.clone(), uid: ORPHANED.to_owned() })
-}
-
-/// In place of an owner's uid: no object has it.
-pub const ORPHANED: &str = "";
-
-fn is_rollout(owner: &OwnerReference) -> bool {
-    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-    owner.kind == "Rollout" && group == names::GROUP
-}
-
 /// A Service as a value. Annotations that do not read as a switch are none.
 pub fn service(view: ServiceView) -> Service {
     let ServiceView { metadata, spec } = view;
@@ -232,9 +211,15 @@ pub fn service(view: ServiceView) -> Service {
 /// of Baton's hands by relabelling it, as one does with a Pod of a ReplicaSet.
 pub fn pod(view: PodView) -> Option<Pod> {
     let PodView { metadata, spec, status } = view;
+    let is_loose = controller(&metadata).is_none();
     let labels = metadata.labels.unwrap_or_default();
-    let slot = labels.get(names::LABEL_INSTANCE)?.parse().ok().filter(|slot| *slot >= 0)?;
-    let revision = labels.get(names::LABEL_REVISION)?.clone();
+    let specimen = Specimen::read(&labels, metadata.annotations.as_ref());
+    let (slot, revision) = if let Some(specimen) = &specimen {
+        (specimen.slot, specimen.revision.clone())
+    } else {
+        let slot = labels.get(names::LABEL_INSTANCE)?.parse().ok().filter(|slot| *slot >= 0)?;
+        (slot, labels.get(names::LABEL_REVISION)?.clone())
+    };
     let is_true = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_ && c.status == "True");
     let is_false = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_ && c.status == "False");
     let ready_since = is_true("Ready").and_then(|condition| since(condition).or(time(status.start_time.as_ref())));
@@ -275,11 +260,12 @@ pub fn pod(view: PodView) -> Option<Pod> {
         created: time(metadata.creation_timestamp.as_ref()).unwrap_or(Timestamp::UNIX_EPOCH),
         restarted_at: annotation(metadata.annotations.as_ref(), names::ANNOTATION_RESTARTED_AT)
             .and_then(|text| text.parse().ok()),
+        specimen,
         in_place,
         resize,
         is_observed,
         deletion: time(metadata.deletion_timestamp.as_ref()),
-        phase: phase(status.phase.as_deref()),
+        phase: PodPhase::read(status.phase.as_deref()),
         reason: status.reason,
         message: status.message,
         has_agent: annotation(metadata.annotations.as_ref(), names::ANNOTATION_HAS_AGENT).is_some(),
@@ -300,6 +286,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
         containers: init.chain(main).map(given).collect(),
         package,
         ends,
+        loose_labels: is_loose.then(|| Box::new(labels)),
     })
 }
 
@@ -309,16 +296,6 @@ fn package(status: &PodStatusView) -> Option<Fetched> {
     let mut ends =
         [&fetch.state, &fetch.last_state].into_iter().flatten().filter_map(|state| state.terminated.as_ref());
     Fetched::read(ends.next()?.message.as_deref()?)
-}
-
-pub(super) fn phase(phase: Option<&str>) -> PodPhase {
-    match phase {
-        Some("Running") => PodPhase::Running,
-        Some("Succeeded") => PodPhase::Succeeded,
-        Some("Failed") => PodPhase::Failed,
-        Some("Unknown") => PodPhase::Unknown,
-        _ => PodPhase::Pending,
-    }
 }
 
 fn container(status: ContainerStatus, init: bool) -> Container {
@@ -331,7 +308,7 @@ fn container(status: ContainerStatus, init: bool) -> Container {
         ready: status.ready,
         restarts: status.restart_count,
         state: container_state(status.state),
-        last_exit: last_exit.map(|exit| (exit.reason.unwrap_or_default(), exit.exit_code)),
+        last_exit: last_exit.map(Exit::of),
         id: status.container_id.unwrap_or_default(),
         given: String::new(),
         image: status.image,
@@ -353,7 +330,7 @@ fn container_state(state: Option<ApiContainerState>) -> ContainerState {
         return ContainerState::Running;
     }
     if let Some(exit) = state.terminated {
-        return ContainerState::Terminated { reason: exit.reason.unwrap_or_default(), exit_code: exit.exit_code };
+        return ContainerState::Terminated(Exit::of(exit));
     }
     let waiting = state.waiting.unwrap_or_default();
     ContainerState::Waiting { reason: waiting.reason.unwrap_or_default(), message: waiting.message.unwrap_or_default() }
@@ -427,7 +404,7 @@ mod tests {
                 "containerStatuses": [{
                     "name": "app", "ready": true, "restartCount": 2, "image": "web:1.4.2", "imageID": image_id,
                     "state": {"running": {"startedAt": "2026-01-01T10:00:04Z"}},
-                    "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+                    "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": "out\nof memory"}},
                 }],
             },
         })))
@@ -437,7 +414,8 @@ mod tests {
         assert_eq!(pod.restarted_at, Some("2026-01-01T09:59:00Z".parse().expect("time")));
         assert_eq!(pod.disruption.as_deref(), Some("EvictionByEvictionAPI"));
         assert_eq!(pod.containers_changed_at, Some("2026-01-01T10:00:04Z".parse().expect("time")));
-        assert_eq!(pod.containers[0].last_exit, Some(("OOMKilled".into(), 137)));
+        let last_exit = Exit { reason: "OOMKilled".into(), code: 137, message: "out | of memory".into() };
+        assert_eq!(pod.containers[0].last_exit, Some(last_exit));
         assert_eq!(pod.containers[0].digest(), Some(&*format!("sha256:{}", "0f".repeat(32))));
         for image_id in ["", "x", "sha256:0f", "web@sha256:0f", &format!("sha256:{}", "0f".repeat(32))] {
             let container = Container { image_id: image_id.into(), ..pod.containers[0].clone() };
@@ -477,23 +455,5 @@ mod tests {
         let labels = json!({"baton.dev/instance": "three", "baton.dev/revision": "web-abc"});
         assert_eq!(pod(decode(json!({"metadata": {"name": "a", "labels": labels}}))), None);
         assert_eq!(pod(decode(json!({"metadata": {"name": "a"}}))), None);
-    }
-
-    #[test]
-    fn only_a_controller_reference_to_our_group_makes_an_owner() {
-        let reference = |api_version: &str, controller: bool| ObjectMeta {
-            owner_references: Some(vec![OwnerReference {
-                api_version: api_version.into(),
-                kind: "Rollout".into(),
-                name: "web".into(),
-                uid: "u1".into(),
-                controller: Some(controller),
-                ..Default::default()
-            }]),
-            ..Default::default()
-        };
-        assert_eq!(owner(&reference("baton.dev/v1alpha1", true)), Some(Owner { name: "web".into(), uid: "u1".into() }));
-        assert_eq!(owner(&reference("argoproj.io/v1alpha1", true)), None);
-        assert_eq!(owner(&reference("baton.dev/v1alpha1", false)), None);
     }
 }

@@ -33,8 +33,8 @@ pub(super) fn say(
 /// All conditions, in a fixed order.
 pub(super) fn conditions(look: &Look<'_>, verdict: &Verdict, history: &[HistoryEntry]) -> Vec<Condition> {
     let statements = kstatus(verdict).into_iter().chain([available(look), progressing(look, verdict)]);
-    let statements =
-        statements.chain(paused(look)).chain(degraded(look, verdict, history)).chain([template_valid(look)]);
+    let statements = statements.chain(paused(look)).chain(degraded(look, verdict, history));
+    let statements = statements.chain(selector_overlaps(look)).chain([template_valid(look)]);
     let now = look.now();
     let generation = look.snapshot.rollout.metadata.generation;
     statements.map(|statement| stamp(&statement, &look.before.conditions, &now, generation)).collect()
@@ -86,14 +86,16 @@ fn available(look: &Look<'_>) -> Statement {
 fn progressing(look: &Look<'_>, verdict: &Verdict) -> Statement {
     let status = match verdict.kind {
         Kind::Failed => ConditionStatus::False,
-        Kind::InProgress if look.spec().paused && verdict.reason == "Paused" => ConditionStatus::Unknown,
+        Kind::InProgress | Kind::Current if look.spec().paused && verdict.reason == "Paused" => {
+            ConditionStatus::Unknown
+        }
         Kind::InProgress | Kind::Current => ConditionStatus::True,
     };
     say(ConditionType::Progressing, status, verdict.reason, verdict.message.clone())
 }
 
 fn paused(look: &Look<'_>) -> Option<Statement> {
-    let message = "spec.paused is true: no forward change is begun";
+    let message = "spec.paused is true: nothing new is begun";
     look.spec().paused.then(|| say(ConditionType::Paused, ConditionStatus::True, "Paused", message))
 }
 
@@ -188,17 +190,39 @@ fn pod_conflict(look: &Look<'_>) -> Option<(&'static str, String)> {
     Some(("PodConflict", format!("{first}{others} belongs to something else; another name is used instead")))
 }
 
-/// Pods beside ours that look like ours to people and to Services.
+/// Pods beside ours that look like ours to people and to Services, and cannot be adopted.
 fn orphans(look: &Look<'_>) -> Option<(&'static str, String)> {
-    let orphans = &look.snapshot.orphans;
-    let first = orphans.first()?;
-    let others = match orphans.len() - 1 {
+    let mut orphans = crate::plan::adoption::left_alone(look.snapshot);
+    let first = orphans.next()?;
+    let others = match orphans.count() {
         0 => String::new(),
         more => format!(" and {}", count(more, "other Pod")),
     };
-    let message =
-        format!("{first}{others} of an earlier Rollout of this name still run and are left alone: delete them");
+    let message = format!(
+        "{}{others} of an earlier Rollout of this name still run and are not adopted, because spec.selector does not match \
+         their labels, or their names are not of the form {}-…: delete them",
+        first.name,
+        look.instance(first.slot)
+    );
     Some(("OrphansPresent", message))
+}
+
+/// Pods of something else that the selector matches. What an operator before this one has seen stands until it is asked again.
+fn selector_overlaps(look: &Look<'_>) -> Option<Statement> {
+    let known = || look.before.conditions.iter().find(|known| known.type_ == ConditionType::SelectorOverlaps);
+    let say = |message: &str| say(ConditionType::SelectorOverlaps, ConditionStatus::True, "OtherPods", message);
+    let Some(overlap) = &look.snapshot.overlap else { return known().map(|known| say(&known.message)) };
+    let others = match overlap.count.checked_sub(overlap.named.len())? {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let message = format!(
+        "spec.selector also matches {} of something else: {}{others}; a Service or autoscaler with these labels counts them \
+         as well: give one of the two a label of its own",
+        count(overlap.count, "Pod"),
+        overlap.named.join(", ")
+    );
+    (overlap.count > 0).then(|| say(&message))
 }
 
 /// Pods whose end was waited for in vain: with strategy Recreate somebody may care.

@@ -88,7 +88,9 @@ fn within((numbers, text): (Ranges, String), chars_max: usize) -> (String, i32) 
 
 /// What the Pod says of itself, else what its revision says.
 fn version_of(look: &Look<'_>, pod: &Pod) -> String {
-    if pod.version.is_empty() { look.version(Some(&pod.revision)) } else { pod.version.clone() }
+    let known = || look.revision(Some(&pod.revision)).map(|revision| revision::version(&revision.data));
+    let version = Some(pod.version.clone()).filter(|version| !version.is_empty());
+    version.or_else(known).unwrap_or_else(|| pod.revision.clone())
 }
 
 /// Strings for the columns of `kubectl get`.
@@ -105,20 +107,33 @@ pub(super) fn display(look: &Look<'_>) -> Display {
     }
 }
 
-/// `1.4.1 → 1.4.2` while instances run something else than what is worked towards; `1.4.2; pinned: 1.4.1` where some are to.
+/// Characters of the numbers of pinned instances, for each version.
+const PINNED_CHARS_MAX: usize = 32;
+
+/// `1.4.1 → 1.4.2` while instances run something else than what is worked towards; `1.4.2; pinned 3: 1.4.1` where some are to.
 fn way(look: &Look<'_>) -> String {
     let target = look.version(look.memory().effective.as_ref());
-    let (mut from, mut pinned) = (BTreeSet::new(), BTreeSet::new());
+    let (mut from, mut pinned) = (BTreeSet::new(), BTreeMap::<String, Ranges>::new());
     // With strategy BlueGreen of those that clients get: an old set stays for a while, and nobody goes from there to anything.
     let in_use = look.snapshot.pods.iter().filter(|pod| pod.is_live() && look.slots.is_told_in_use(pod));
     for pod in in_use {
-        let version = version_of(look, pod);
+        let version = look.slots.called_of(pod);
         let is_pinned = look.slots.wanted_at(pod.slot).is_some_and(|slot| slot.pin.is_some());
         if version != target {
-            let _ = if is_pinned { pinned.insert(version) } else { from.insert(version) };
+            let _ =
+                if is_pinned { pinned.entry(version).or_default().0.insert(pod.slot) } else { from.insert(version) };
         }
     }
-    let joined = |versions: BTreeSet<String>| versions.into_iter().collect::<Vec<_>>().join(", ");
-    let way = if from.is_empty() { target } else { format!("{} → {target}", joined(from)) };
-    if pinned.is_empty() { way } else { format!("{way}; pinned: {}", joined(pinned)) }
+    let way = if from.is_empty() {
+        target
+    } else {
+        format!("{} → {target}", from.into_iter().collect::<Vec<_>>().join(", "))
+    };
+    let numbers = |instances: &Ranges| {
+        let short = instances.within(PINNED_CHARS_MAX);
+        if short.len() < instances.to_string().len() { short + ",…" } else { short }
+    };
+    let pinned = pinned.iter().map(|(version, instances)| format!("{}: {version}", numbers(instances)));
+    let pinned = pinned.collect::<Vec<_>>().join(", ");
+    if pinned.is_empty() { way } else { format!("{way}; pinned {pinned}") }
 }

@@ -1,5 +1,6 @@
-//! `status.history`: an entry for each run, each restart and each change of pinned instances, newest first.
-use std::collections::BTreeMap;
+//! `status.history`: an entry for each run, each restart, each change of pinned instances, each approval and each pause, newest
+//! first.
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     look::Look,
@@ -17,6 +18,9 @@ const ROLLBACK: &str = "Rollback";
 pub(super) const INSTANCE_ROLLBACK: &str = "InstanceRollback";
 pub(super) const UNPIN: &str = "Unpin";
 pub(super) const RESTART: &str = "Restart";
+const APPROVE: &str = "Approve";
+pub(super) const PAUSE: &str = "Pause";
+pub(super) const RESUME: &str = "Resume";
 pub(super) const IN_PROGRESS: &str = "InProgress";
 pub(super) const SUCCEEDED: &str = "Succeeded";
 pub(super) const FAILED: &str = "Failed";
@@ -38,6 +42,9 @@ pub(super) fn history(look: &Look<'_>, verdict: &Verdict) -> Vec<HistoryEntry> {
     conclude(look, verdict, &mut entries);
     restarts(look, verdict, &mut entries);
     pins(look, &mut entries);
+    approved(look, &mut entries);
+    paused(look, &mut entries);
+    forget_notes(&mut entries);
     forget_the_oldest(&mut entries, run);
     shorten_the_oldest(&mut entries);
     entries
@@ -46,6 +53,28 @@ pub(super) fn history(look: &Look<'_>, verdict: &Verdict) -> Vec<HistoryEntry> {
 /// The others are of some instances, or of no revision of their own.
 pub(super) fn is_run(entry: &HistoryEntry) -> bool {
     [DEPLOY, ROLLBACK].contains(&entry.kind.as_str())
+}
+
+/// What a person did that begins nothing of its own.
+pub(super) fn is_note(entry: &HistoryEntry) -> bool {
+    entry.kind == APPROVE || is_of_pauses(entry)
+}
+
+fn is_of_pauses(entry: &HistoryEntry) -> bool {
+    [PAUSE, RESUME].contains(&entry.kind.as_str())
+}
+
+/// Down to their own bound. The newest approval stays, and the newest of pauses: by them is known what is noted already.
+fn forget_notes(entries: &mut Vec<HistoryEntry>) {
+    while entries.iter().filter(|entry| is_note(entry)).count() > bounds::HISTORY_NOTES_MAX {
+        let oldest = (0..entries.len()).rev().find(|at| {
+            let entry = &entries[*at];
+            is_note(entry)
+                && entries[..*at].iter().any(|newer| is_note(newer) && is_of_pauses(newer) == is_of_pauses(entry))
+        });
+        let Some(oldest) = oldest else { return };
+        entries.remove(oldest);
+    }
 }
 
 /// Down to the bound. The present run keeps its entry below any number of restarts: without it, it would seem to begin anew.
@@ -104,7 +133,8 @@ fn begun(look: &Look<'_>) -> HistoryEntry {
     let request = asked(look.snapshot.rollout.new_request());
     let was_elsewhere = look.before.effective_revision.is_some() && look.before.effective_revision != memory.effective;
     let automatic = look.is_given_up() && !verdict::is_aborted(look);
-    let reason = if look.is_given_up() { Some(verdict::cause(look)) } else { request.reason };
+    let asked_for = || request.reason.clone().or_else(|| look.snapshot.rollout.annotated_cause());
+    let reason = if look.is_given_up() { Some(verdict::cause(look)) } else { asked_for() };
     HistoryEntry {
         id: request.id.filter(|_| !automatic),
         kind: if look.is_back() && (look.is_given_up() || was_elsewhere) { ROLLBACK } else { DEPLOY }.into(),
@@ -112,9 +142,11 @@ fn begun(look: &Look<'_>) -> HistoryEntry {
         revision: clip(memory.effective.as_deref().unwrap_or_default(), 63),
         version: look.version(memory.effective.as_ref()),
         from_version: versions(
+            look,
             look.slots.all().flat_map(Slot::all_live).filter(|pod| Some(&pod.revision) != memory.effective.as_ref()),
         ),
         instances: String::new(),
+        batch: None,
         by: request.by.filter(|_| !automatic),
         reason: reason.map(|reason| clip(&reason, bounds::MESSAGE_CHARS_MAX)),
         started_at: Some(look.now()),
@@ -137,13 +169,15 @@ fn asked(request: Option<&Request>) -> Request {
 fn conclude(look: &Look<'_>, verdict: &Verdict, entries: &mut [HistoryEntry]) {
     let run = look.memory().run;
     let Some(entry) = entries.iter_mut().find(|entry| is_run(entry) && entry.run == run) else { return };
-    let arrived = verdict.kind == Kind::Current || ["RolledBack", "Aborted"].contains(&verdict.reason);
+    let arrived = verdict.is_complete() || ["RolledBack", "Aborted"].contains(&verdict.reason);
     let result = match (entry.result.as_str(), verdict.kind) {
         (IN_PROGRESS | FAILED | PARTLY_ROLLED_BACK, _) if arrived => SUCCEEDED,
         (IN_PROGRESS | FAILED, _) if verdict.reason == PARTLY_ROLLED_BACK => PARTLY_ROLLED_BACK,
         (IN_PROGRESS, Kind::Failed) if verdict.reason != "InvalidSpec" => FAILED,
         // What had stopped it was lifted: a larger threshold, an instance that came back.
-        (FAILED | PARTLY_ROLLED_BACK, Kind::InProgress) if look.memory().batch.is_some() && look.is_recorded => {
+        (FAILED | PARTLY_ROLLED_BACK, Kind::InProgress | Kind::Current)
+            if look.memory().batch.is_some() && look.is_recorded =>
+        {
             IN_PROGRESS
         }
         _ => return,
@@ -180,6 +214,7 @@ fn restarts(look: &Look<'_>, verdict: &Verdict, entries: &mut Vec<HistoryEntry>)
         version: look.version(memory.effective.as_ref()),
         from_version: String::new(),
         instances: String::new(),
+        batch: None,
         started_at: Some(at.clone()),
         by: request.by,
         id: request.id,
@@ -209,7 +244,14 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
         }
     }
     for (kind, to, request, slots) in changing(look) {
-        // Who asks for the present spec has not asked for this.
+        let (request, slots) = if kind == UNPIN {
+            (unpinned_by(look, entries), not_told_of(entries, to, slots))
+        } else {
+            (request, slots)
+        };
+        if slots.is_empty() {
+            continue;
+        }
         let Request { id, by, reason } = asked(request);
         let is_it = |e: &&mut HistoryEntry| {
             (e.result.as_str(), e.kind.as_str(), e.revision.as_str()) == (IN_PROGRESS, kind, to)
@@ -232,8 +274,9 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
             run: look.memory().run,
             revision: clip(to, 63),
             version: look.version(Some(&to.to_owned())),
-            from_version: versions(pods.filter(|pod| pod.revision != to)),
+            from_version: versions(look, pods.filter(|pod| pod.revision != to)),
             instances: slots.within(bounds::INSTANCES_CHARS_MAX),
+            batch: None,
             id,
             by,
             reason,
@@ -242,6 +285,64 @@ fn pins(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
             result: IN_PROGRESS.into(),
         };
         entries.insert(0, entry);
+    }
+}
+
+/// Who asks for the present spec, where the id tells that this is about the unpinning: what has none may be about an earlier
+/// change.
+fn unpinned_by<'l>(look: &'l Look<'_>, entries: &[HistoryEntry]) -> Option<&'l Request> {
+    let request = look.snapshot.rollout.spec.request.as_ref().filter(|request| request.id.is_some())?;
+    let is_of_unpin = entries.iter().any(|entry| entry.kind == UNPIN && entry.id == request.id);
+    (is_of_unpin || (look.is_recorded && look.snapshot.rollout.new_request().is_some())).then_some(request)
+}
+
+/// Those of these instances that no entry says to be on their way to this revision, unpinned.
+fn not_told_of(entries: &[HistoryEntry], to: &str, slots: Ranges) -> Ranges {
+    let is_it = |entry: &&HistoryEntry| (entry.result.as_str(), entry.kind.as_str()) == (IN_PROGRESS, UNPIN);
+    let told = entries.iter().filter(is_it).filter(|entry| entry.revision == to);
+    let told: BTreeSet<i32> = told.flat_map(|entry| Ranges::parse(&entry.instances).0).collect();
+    slots.0.into_iter().filter(|slot| !told.contains(slot)).collect()
+}
+
+/// An approval of the run that is on has an entry, once for each batch.
+fn approved(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
+    let is_on = look.memory().batch.is_some() || look.before.batch.is_some();
+    let Some(approve) = look.spec().approve.as_ref().filter(|it| is_on && it.run == look.memory().run) else { return };
+    let is_it = |entry: &HistoryEntry| (entry.kind.as_str(), entry.run) == (APPROVE, approve.run);
+    if entries.iter().any(|entry| is_it(entry) && entry.batch == Some(approve.batch)) {
+        return;
+    }
+    let request = Request { id: None, by: approve.by.clone(), reason: approve.reason.clone() };
+    let entry = note(look, APPROVE, asked(Some(&request)));
+    entries.insert(0, HistoryEntry { batch: Some(approve.batch), ..entry });
+}
+
+/// That it was paused or resumed has an entry.
+fn paused(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
+    let was_paused = entries.iter().find(|entry| is_of_pauses(entry)).is_some_and(|entry| entry.kind == PAUSE);
+    // A request that comes with a new template is that of its run too: both are told at once.
+    if look.spec().paused == was_paused || !look.is_recorded {
+        return;
+    }
+    let kind = if was_paused { RESUME } else { PAUSE };
+    let request = look.snapshot.rollout.new_request().filter(|request| request.id.is_some());
+    entries.insert(0, note(look, kind, asked(request)));
+}
+
+fn note(look: &Look<'_>, kind: &str, request: Request) -> HistoryEntry {
+    let memory = look.memory();
+    HistoryEntry {
+        kind: kind.into(),
+        run: memory.run,
+        revision: clip(memory.effective.as_deref().unwrap_or_default(), 63),
+        version: look.version(memory.effective.as_ref()),
+        id: request.id,
+        by: request.by,
+        reason: request.reason,
+        started_at: Some(look.now()),
+        completed_at: Some(look.now()),
+        result: SUCCEEDED.into(),
+        ..HistoryEntry::default()
     }
 }
 
@@ -293,12 +394,12 @@ fn pinned_in_run<'l>(look: &'l Look<'_>) -> Vec<(&'l str, Ranges)> {
 }
 
 /// Versions of these Pods, the most common first.
-fn versions<'p>(pods: impl Iterator<Item = &'p Pod>) -> String {
-    let mut counted: BTreeMap<&str, usize> = BTreeMap::new();
+fn versions<'p>(look: &Look<'_>, pods: impl Iterator<Item = &'p Pod>) -> String {
+    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
     for pod in pods {
-        *counted.entry(&pod.version).or_default() += 1;
+        *counted.entry(look.slots.called_of(pod)).or_default() += 1;
     }
     let mut versions: Vec<_> = counted.into_iter().collect();
-    versions.sort_by_key(|(version, number)| (std::cmp::Reverse(*number), *version));
+    versions.sort_by(|(a, of_a), (b, of_b)| of_b.cmp(of_a).then_with(|| a.cmp(b)));
     clip(&versions.into_iter().map(|(version, _)| version).collect::<Vec<_>>().join(", "), 128)
 }

@@ -3,21 +3,17 @@ use jiff::Timestamp;
 
 use crate::{
     api::{
-        Time, bounds, names,
+        Time, bounds,
         status::{Failed, InstanceException},
     },
     plan::{
         Memory,
-        rollout::{Slot, Slots, failure_of, reload},
+        rollout::{CONTAINERS_NOT_READY, GATES_NOT_READY, Slot, Slots, failure_of, reload, waiting, with_reason},
     },
-    snapshot::{ContainerState, Pod, PodPhase, Ranges, RefusalReason, Snapshot},
+    snapshot::{Pod, Ranges, RefusalReason, Snapshot},
 };
 
 use super::text::{clip, seconds};
-
-/// Runs, and is not ready: nobody says why.
-const CONTAINERS_NOT_READY: &str = "ContainersNotReady";
-const GATES_NOT_READY: &str = "ReadinessGatesNotReady";
 
 /// State of an instance, or Pod, that is not as it should be; most important first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +63,10 @@ pub struct Trouble {
 }
 
 impl Trouble {
+    fn new(instance: i32, state: State, reason: &str, message: &str) -> Self {
+        Self { instance, state, reason: clip(reason, 64), message: clip(message, bounds::MESSAGE_CHARS_MAX) }
+    }
+
     /// The reason, else the state: one word for people.
     pub fn word(&self) -> &str {
         if self.reason.is_empty() { self.state.as_str() } else { &self.reason }
@@ -81,9 +81,17 @@ pub(super) fn troubles(snapshot: &Snapshot, slots: &Slots<'_>, memory: &Memory) 
         let is_back = |slot: i32| slots.wanted_at(slot).is_some_and(|slot| has_gone_back(snapshot, slot, failed));
         let has_failed = |trouble: &&mut Trouble| counted.0.contains(&trouble.instance) && !is_back(trouble.instance);
         for trouble in found.iter_mut().filter(has_failed) {
+            // Its Pod of that revision says why, also once the slot is to run another one.
+            let mut pods = slots.wanted_at(trouble.instance).into_iter().flat_map(Slot::all_live);
+            let pod = pods.find(|pod| pod.revision == failed.revision);
+            if let Some((state, reason, message)) = pod.and_then(|pod| pod_state(snapshot, pod)) {
+                *trouble = Trouble::new(trouble.instance, state, &reason, &message);
+            }
             // It only came too late: that says more than how far it has come.
             let says_less = failed.reason == "ProgressDeadlineExceeded" || trouble.reason.is_empty();
             if trouble.state != State::Failed && says_less {
+                // What its Pod waits for stays said.
+                trouble.message = clip(&with_reason(&trouble.reason, &trouble.message), bounds::MESSAGE_CHARS_MAX);
                 trouble.reason.clone_from(&failed.reason);
             }
             trouble.state = State::Failed;
@@ -111,12 +119,8 @@ fn trouble_of(snapshot: &Snapshot, slots: &Slots<'_>, slot: &Slot<'_>) -> Option
     if slots.is_done(slot) {
         return None;
     }
-    let trouble = |(state, reason, message): (State, String, String)| Trouble {
-        instance: slot.index,
-        state,
-        reason: clip(&reason, 64),
-        message: clip(&message, bounds::MESSAGE_CHARS_MAX),
-    };
+    let trouble =
+        |(state, reason, message): (State, String, String)| Trouble::new(slot.index, state, &reason, &message);
     let Some(best) = slot.live.first() else {
         let leaving = slot.terminating.first().or(slot.finished.first());
         return Some(trouble(leaving.map_or_else(|| missing(snapshot), |pod| leaving_state(pod, snapshot.now))));
@@ -134,7 +138,7 @@ fn trouble_of(snapshot: &Snapshot, slots: &Slots<'_>, slot: &Slot<'_>) -> Option
     } else if slots.is_renewal_due(best) {
         "yet to be restarted".into()
     } else {
-        format!("still runs {}", best.version)
+        format!("still runs {}", slots.called_of(best))
     };
     Some(trouble((State::Outdated, String::new(), message)))
 }
@@ -194,51 +198,20 @@ pub fn pod_state(snapshot: &Snapshot, pod: &Pod) -> Option<(State, String, Strin
     match pod.available_later(min_ready_seconds, now).or_else(|| reload::ripe_later(snapshot, pod)) {
         Some(at) => Some((State::Starting, "MinReadySeconds".into(), format!("ready; available at {}", seconds(at).0))),
         None if pod.is_ready() => None,
-        None => Some(not_ready(pod)),
+        None => Some(not_ready(snapshot, pod)),
     }
 }
 
 /// Live, and not ready.
-fn not_ready(pod: &Pod) -> (State, String, String) {
-    const YOUTH: [&str; 2] = ["ContainerCreating", "PodInitializing"];
-    let mut starting = None;
-    for container in &pod.containers {
-        let named = |text: &str| format!("container {}: {text}", container.name);
-        match &container.state {
-            ContainerState::Waiting { reason, .. } if YOUTH.contains(&reason.as_str()) => {
-                starting.get_or_insert_with(|| reason.clone());
-            }
-            ContainerState::Waiting { reason, message } => {
-                return (State::NotReady, reason.clone(), named(message));
-            }
-            // An init container that has ended well has done its work.
-            ContainerState::Terminated { reason, exit_code } if !container.init || *exit_code != 0 => {
-                return (State::NotReady, reason.clone(), named(&format!("ended with exit code {exit_code}")));
-            }
-            ContainerState::Terminated { .. } | ContainerState::Running => {}
-        }
+fn not_ready(snapshot: &Snapshot, pod: &Pod) -> (State, String, String) {
+    let waiting = waiting(pod);
+    if [GATES_NOT_READY, CONTAINERS_NOT_READY].contains(&waiting.reason.as_str())
+        && let Some(node) = pod.node.as_ref().filter(|node| snapshot.lost_nodes.contains(*node))
+    {
+        return (State::NotReady, "NodeNotReady".into(), format!("node {node} is not ready, or gone"));
     }
-    match (starting, pod.phase) {
-        (Some(reason), _) => (State::Starting, reason, String::new()),
-        (None, PodPhase::Pending) => (State::Starting, "Pending".into(), String::new()),
-        (None, PodPhase::Unknown) => (State::NotReady, "NodeLost".into(), "its node is silent".into()),
-        (None, _) => {
-            let waits = |container: &&crate::snapshot::Container| !container.init && !container.ready;
-            let unready: Vec<&str> =
-                pod.containers.iter().filter(waits).map(|container| container.name.as_str()).collect();
-            let gate = match pod.in_service {
-                Some(false) => {
-                    let gate = names::CONDITION_IN_SERVICE;
-                    format!("readiness gate {gate}: it is changed in place, or its agent does not hold its session")
-                }
-                _ => "a readiness gate is not passed".to_owned(),
-            };
-            match unready.as_slice() {
-                [] => (State::NotReady, GATES_NOT_READY.into(), gate),
-                names => (State::NotReady, CONTAINERS_NOT_READY.into(), format!("not ready: {}", names.join(", "))),
-            }
-        }
-    }
+    let state = if waiting.is_starting { State::Starting } else { State::NotReady };
+    (state, waiting.reason, waiting.message)
 }
 
 /// `status.exceptions` and the number of those left out; `since` is kept while state and reason stay.

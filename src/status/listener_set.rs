@@ -387,13 +387,17 @@ fn condition(status: &ListenerSetStatus, type_: ConditionType) -> Option<&Condit
 
 /// The Ready condition has another reason.
 fn state_reached(before: &ListenerSetStatus, after: &ListenerSetStatus) -> Option<Notice> {
-    let now = condition(after, ConditionType::Ready)?;
-    if condition(before, ConditionType::Ready).is_some_and(|was| was.reason == now.reason) {
+    let (was, now) = (condition(before, ConditionType::Ready), condition(after, ConditionType::Ready)?);
+    if was.is_some_and(|was| was.reason == now.reason) {
         return None;
     }
     let message = now.message.as_str();
     match now.reason.as_str() {
         "Complete" => Some(normal("ListenersRunning", "Assign", message)),
+        // Every set begins so: its Rollout, or that one's Pods, come a moment later.
+        "Unassigned" if was.is_none_or(|was| was.reason == "Pending") => {
+            Some(normal("ListenersUnassigned", "Assign", message))
+        }
         "Unassigned" => Some(warning("ListenersUnassigned", "Assign", message)),
         "InvalidSpec" => Some(warning("InvalidSpec", "ReadListeners", message)),
         "InvalidConfigMap" => Some(warning("InvalidConfigMap", "ReadListeners", message)),

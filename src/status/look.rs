@@ -73,16 +73,17 @@ impl<'a> Look<'a> {
         self.snapshot.revisions.iter().find(|revision| Some(&revision.name) == name)
     }
 
-    /// Version for people of the revision of this name; the name itself when it is gone.
+    /// Version for people of the revision of this name, told apart from others of that version; the name itself when it is gone.
     pub fn version(&self, name: Option<&String>) -> String {
-        let version = self.revision(name).map(|revision| revision::version(&revision.data));
+        let version = name.and_then(|name| self.slots.called(name));
         clip(&version.or_else(|| name.cloned()).unwrap_or_default(), 128)
     }
 
     /// The same within a sentence, where a bare number would be read as a count.
     pub fn version_in_words(&self, name: Option<&String>) -> String {
         let version = self.version(name);
-        if version.bytes().all(|byte| byte.is_ascii_digit()) { format!("version {version}") } else { version }
+        let bare = version.split_once(' ').map_or(version.as_str(), |(bare, _)| bare);
+        if bare.bytes().all(|byte| byte.is_ascii_digit()) { format!("version {version}") } else { version }
     }
 
     /// The wanted revision failed or was aborted: another one is worked towards.
@@ -93,6 +94,13 @@ impl<'a> Look<'a> {
     /// Nothing new is tried: what is worked towards has completed before.
     pub fn is_back(&self) -> bool {
         self.memory().effective.is_some() && self.memory().effective == self.memory().stable
+    }
+
+    /// No instance is asked for, and none is left, before any has shown that what is worked towards works.
+    pub fn is_unproven(&self) -> bool {
+        let is_forward = self.memory().batch.is_some() && self.memory().effective.is_some() && !self.is_back();
+        let none_is_left = || self.slots.all().all(|slot| slot.others.is_empty()) && self.slots.are_unwanted_gone();
+        is_forward && self.replicas() == 0 && none_is_left()
     }
 
     /// Every instance is observed at its target and available, and no Pod is left over.

@@ -7,6 +7,7 @@ mod conditions;
 mod display;
 mod history;
 pub mod instances;
+mod kept;
 pub mod listener_set;
 mod look;
 pub mod notice;
@@ -16,4 +17,4 @@ mod tests;
 mod text;
 mod verdict;
 
-pub use notice::{Notice, NoticeKind, are_resources_newly_held, notices};
+pub use notice::{Notice, NoticeKind, are_resources_newly_held, notices, strategy_warning};

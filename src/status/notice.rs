@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use super::{conditions::WARNED, history, text::count};
 use crate::{
     api::{
-        Condition, ConditionStatus, ConditionType, RolloutStatus, names,
+        Condition, ConditionStatus, ConditionType, RolloutSpec, RolloutStatus, names,
         status::{BatchStatus, HistoryEntry, InstanceException},
     },
+    plan::rollout::batches,
     snapshot::Ranges,
 };
 
@@ -54,7 +55,7 @@ pub fn notices(name: &str, before: &RolloutStatus, after: &RolloutStatus) -> Vec
     found.extend(news.state_reached());
     found.extend(news.template_refused());
     found.extend(news.template_warned());
-    found.extend(news.paused());
+    found.extend(news.notes());
     found.extend(news.degraded());
     found.extend(news.restarts());
     found.extend(news.pins());
@@ -66,6 +67,13 @@ pub fn notices(name: &str, before: &RolloutStatus, after: &RolloutStatus) -> Vec
 pub fn are_resources_newly_held(before: &RolloutStatus, after: &RolloutStatus) -> bool {
     let is_any = |status: &RolloutStatus| status.exceptions.iter().any(|known| HELD.contains(&known.reason.as_str()));
     is_any(after) && !is_any(before)
+}
+
+/// What is odd about the strategy that this status is the first to be about.
+pub fn strategy_warning(spec: &RolloutSpec, before: &RolloutStatus, after: &RolloutStatus) -> Option<Notice> {
+    let warned = batches::warning(&spec.strategy, spec.replicas);
+    let is_first = before.observed_generation != after.observed_generation;
+    warned.filter(|_| is_first).map(|warned| warning("StrategyWarning", "RollOut", &warned))
 }
 
 struct News<'a> {
@@ -186,12 +194,13 @@ impl News<'_> {
     /// The Ready condition has another reason.
     fn state_reached(&self) -> Option<Notice> {
         let (now, was) = (ready(self.after)?, ready(self.before));
-        if was.is_some_and(|was| was.reason == now.reason && self.is_same_run()) {
+        if was.is_some_and(|was| (&was.reason, was.status) == (&now.reason, now.status) && self.is_same_run()) {
             return None;
         }
         let message = now.message.as_str();
         match now.reason.as_str() {
-            "Complete" if self.has_succeeded() => Some(normal("RolloutCompleted", "RollOut", message)),
+            "Complete" | "Paused" if self.has_succeeded() => Some(normal("RolloutCompleted", "RollOut", message)),
+            "Unproven" => Some(normal("Unproven", "RollOut", message)),
             "RolledBack" => Some(warning("RolledBack", "RollBack", message)),
             "Aborted" => Some(warning("RolloutAborted", "RollBack", message)),
             "FirstRevisionFailed" => Some(warning("FirstRevisionFailed", "RollOut", message)),
@@ -231,13 +240,26 @@ impl News<'_> {
         is_new.then(|| warning("TemplateWarning", "CheckTemplate", &warned.message))
     }
 
-    fn paused(&self) -> Option<Notice> {
-        let paused = |status| is(status, ConditionType::Paused, ConditionStatus::True);
-        match (paused(self.before), paused(self.after)) {
-            (false, true) => Some(normal("RolloutPaused", "Pause", "spec.paused was set: no forward change is begun")),
-            (true, false) => Some(normal("RolloutResumed", "Resume", "spec.paused was unset")),
-            _ => None,
-        }
+    /// What people did that begins no run.
+    fn notes(&self) -> Vec<Notice> {
+        let is_new = |entry: &&HistoryEntry| !self.before.history.iter().any(|known| known.is_same(entry));
+        let notes = self.after.history.iter().rev().filter(|entry| history::is_note(entry)).filter(is_new);
+        let told = notes.map(|entry| {
+            let by = entry.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+            let why = entry.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            match entry.kind.as_str() {
+                history::PAUSE => {
+                    let what = format!("spec.paused was set{by}, nothing new is begun{why}");
+                    normal("RolloutPaused", "Pause", &what)
+                }
+                history::RESUME => normal("RolloutResumed", "Resume", &format!("spec.paused was unset{by}{why}")),
+                _ => {
+                    let what = approved_in_words(entry);
+                    normal("Approved", "Approve", &format!("run {}: {what} approved{by}{why}", entry.run))
+                }
+            }
+        });
+        told.collect()
     }
 
     /// Answers and names that do not fit; what fails has its own events.
@@ -297,6 +319,15 @@ impl News<'_> {
             Some(normal(reason, "Pin", &format!("instances {instances}: {from_version} → {version}{by}{why}")))
         });
         told.collect()
+    }
+}
+
+/// Which pauses an approval passes.
+fn approved_in_words(entry: &HistoryEntry) -> String {
+    match entry.batch {
+        None | Some(-1) => "all pauses".into(),
+        Some(0) => "the pause before the first instance".into(),
+        Some(batch) => format!("batch {batch}"),
     }
 }
 

@@ -13,12 +13,11 @@ pub fn status(snapshot: &Snapshot, plan: &Plan, outcomes: &[Outcome]) -> Rollout
     let look = Look::new(snapshot, plan, outcomes, &before);
     let verdict = verdict::of(&look);
     let (exceptions, exceptions_omitted) = instances::exceptions(&look.troubles, &before.exceptions, &look.now());
-    let done = verdict.kind == verdict::Kind::Current;
     let history = history::history(&look, &verdict);
     let (versions, versions_omitted) = display::versions(&look);
     // Whoever has pinned something that means nothing waits for it in vain.
     let pins = || conditions::pins(&look).map(|(_, message)| message).unwrap_or_default();
-    let waiting_for = if done { pins() } else { verdict.message.clone() };
+    let waiting_for = if verdict.reason == "Complete" { pins() } else { verdict.message.clone() };
     let mut status = RolloutStatus {
         observed_generation: snapshot.rollout.metadata.generation,
         selector: display::selector(&look),

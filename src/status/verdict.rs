@@ -3,11 +3,12 @@
 //!
 //! | kstatus | reasons |
 //! |---|---|
-//! | Current | `Complete` |
+//! | Current | `Complete`; `Paused` (by spec.paused, and no run is on); `Unproven` (no instance is asked for, and what is worked towards has not completed) |
 //! | InProgress | `RollingOut`, `RollingBack`; `ServiceMissing` (strategy BlueGreen); `AwaitingApproval`, `Paused` (by spec.paused, or by a timed pause); `QuotaExceeded`, `FailedCreate` (a Pod is refused for now); `InstancesUnavailable` (no run is on; instances were lost, or are new by scaling); `Deleting` |
 //! | Failed | `RolledBack`, `Aborted` (and back in place); `PartlyRolledBack` (onFailure: RollbackFailed); `PinFailed` (all else is done); `FirstRevisionFailed`, `FailureThreshold` (onFailure: Pause), `ProgressDeadlineExceeded`, `RollbackStuck`, `InvalidSpec`, `ServiceInvalid` |
 //!
-//! Eight of these are not in the API's agreed list and say more than it could: `FailedCreate` is what `QuotaExceeded` is,
+//! Nine of these are not in the API's agreed list and say more than it could: `Unproven` keeps a version that no instance has
+//! run from reading `Complete`; `FailedCreate` is what `QuotaExceeded` is,
 //! for any other refusal; `InstancesUnavailable` keeps a lost Pod from reading as a rollout; `Deleting` keeps an object
 //! that is going from reading `Complete`; `PartlyRolledBack` and `PinFailed` name what a person must decide, the two of Services what keeps clients from the new version;
 //! `FailureThreshold` is `ProgressDeadlineExceeded` for failures that came sooner.
@@ -15,6 +16,7 @@
 //! Before the first look the CRD's default says Ready=Unknown, `Pending`.
 use super::{
     instances::{State, Trouble, has_gone_back},
+    kept::kept,
     look::Look,
     text::{count, seconds},
 };
@@ -46,6 +48,16 @@ pub(super) struct Verdict {
     pub message: String,
 }
 
+/// Reason of [`Kind::Current`] that is no success.
+pub(super) const UNPROVEN: &str = "Unproven";
+
+impl Verdict {
+    /// All that was asked for is there, and has shown that it works.
+    pub fn is_complete(&self) -> bool {
+        self.kind == Kind::Current && self.reason != UNPROVEN
+    }
+}
+
 const RULES: &[fn(&Look<'_>) -> Option<Verdict>] = &[
     deleting,
     spec_invalid,
@@ -57,6 +69,7 @@ const RULES: &[fn(&Look<'_>) -> Option<Verdict>] = &[
     revision_failed,
     pin_failed,
     complete,
+    unproven,
     past_its_deadline,
     create_refused,
     held,
@@ -139,12 +152,14 @@ fn given_up(look: &Look<'_>) -> Option<Verdict> {
     if !look.is_given_up() {
         return None;
     }
-    let cause = cause(look);
+    let (cause, kept) = (cause(look), kept(look));
     if !look.is_run_settled() {
-        return Some(in_progress("RollingBack", format!("{}; {cause}", waits_for(look))));
+        return Some(in_progress("RollingBack", format!("{}; {cause}{kept}", waits_for(look))));
     }
     let (runs, remedy) = (runs(look), try_again(look));
-    Some(failed(if is_aborted(look) { "Aborted" } else { "RolledBack" }, format!("{cause}; {runs}: {remedy}")))
+    let paused = if look.spec().paused { format!("; {}", paused(look)) } else { String::new() };
+    let reason = if is_aborted(look) { "Aborted" } else { "RolledBack" };
+    Some(failed(reason, format!("{cause}; {runs}{kept}: {remedy}{paused}")))
 }
 
 pub(super) fn is_aborted(look: &Look<'_>) -> bool {
@@ -202,7 +217,7 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
 
 /// The failed instances go back, the others stay.
 fn partly_rolled_back(look: &Look<'_>, failure: &Failed, cause: &str) -> Verdict {
-    let counted = Ranges::parse(&failure.slots);
+    let counted = crate::plan::rollout::back(failure);
     let to = look.version_in_words(look.memory().stable.as_ref());
     let slots: Vec<_> = look.slots.unpinned().filter(|slot| counted.0.contains(&slot.index)).collect();
     if let Some(why) = stuck(look, &slots) {
@@ -225,9 +240,13 @@ fn partly_rolled_back(look: &Look<'_>, failure: &Failed, cause: &str) -> Verdict
     }
     let back = back.iter().map(|slot| slot.index).collect::<Ranges>();
     let remedy = format!("{}, or {} to take all back", try_again(look), abort(look));
-    let back =
-        if back.is_empty() { String::new() } else { format!("; instances {back} run {to} again, the others stay") };
-    failed("PartlyRolledBack", format!("{cause}{back}: {remedy}"))
+    let stays = |slot: &Slot<'_>| {
+        !counted.0.contains(&slot.index) && slot.live.iter().any(|pod| pod.revision == failure.revision)
+    };
+    let others = if look.slots.unpinned().any(stays) { ", the others stay" } else { "" };
+    let again = if failure.spared.is_empty() { " again" } else { "" };
+    let back = if back.is_empty() { String::new() } else { format!("; instances {back} run {to}{again}{others}") };
+    failed("PartlyRolledBack", format!("{cause}{back}{}: {remedy}", kept(look)))
 }
 
 /// Why instances that go back one by one do not run the stable revision, where waiting does not help.
@@ -287,7 +306,31 @@ fn pin_failed(look: &Look<'_>) -> Option<Verdict> {
 /// R13: every instance is observed at its target and available, and that revision has completed.
 fn complete(look: &Look<'_>) -> Option<Verdict> {
     let is_there = look.is_settled() || look.is_at_rest();
-    (look.is_back() && !look.is_given_up() && is_there).then(|| current("Complete", runs(look)))
+    if !look.is_back() || look.is_given_up() || !is_there {
+        return None;
+    }
+    if !look.spec().paused {
+        return Some(current("Complete", runs(look) + &kept(look)));
+    }
+    Some(current("Paused", format!("{}; {}", runs(look), paused(look))))
+}
+
+/// What is true of a paused Rollout whether something waits for it or not.
+fn paused(look: &Look<'_>) -> String {
+    format!("spec.paused is true, nothing new is begun: {}", look.snapshot.rollout.command("resume"))
+}
+
+/// With no instance asked for there is nothing to do, and nothing that shows whether the version works.
+fn unproven(look: &Look<'_>) -> Option<Verdict> {
+    let version = look.version_in_words(look.memory().effective.as_ref());
+    let stable = look.memory().stable.as_ref().map(|stable| look.version_in_words(Some(stable)));
+    let stable = stable.map(|stable| format!(", {stable} stays the stable version")).unwrap_or_default();
+    let message = || {
+        format!(
+            "no instances are asked for (spec.replicas is 0), so nothing shows that {version} works{stable}: the run goes on when there are instances"
+        )
+    };
+    look.is_unproven().then(|| current(UNPROVEN, message()))
 }
 
 /// `all 10 instances run 1.4.2`.
@@ -337,8 +380,9 @@ fn held(look: &Look<'_>) -> Option<Verdict> {
         HoldReason::OldPods if hold.until.is_some() => way(look),
         _ => return None,
     };
-    let other_run = look.spec().approve.as_ref().filter(|answer| answer.run != look.memory().run);
-    let ignored = other_run.filter(|_| hold.reason == HoldReason::AwaitingApproval);
+    // One of a run before was an answer in its time.
+    let too_early = look.spec().approve.as_ref().filter(|answer| answer.run > look.memory().run);
+    let ignored = too_early.filter(|_| hold.reason == HoldReason::AwaitingApproval);
     let ignored = ignored.map(|answer| format!(" (spec.approve is about run {}: ignored)", answer.run));
     Some(in_progress(reason, format!("{}{}", hold.message, ignored.unwrap_or_default())))
 }

@@ -17,14 +17,10 @@ pub(super) fn eta_seconds(snapshot: &Snapshot, status: &RolloutStatus, slots: &S
     if status.failed.is_some() || status.effective_revision == status.current_revision {
         return None;
     }
-    let ends = slots.boundaries();
     let index = usize::try_from(batch.index).ok()?;
-    let ahead = ends.get(index.saturating_sub(1)..).unwrap_or_default();
-    if ahead.iter().any(|boundary| boundary.pause.as_ref().is_some_and(|pause| pause.seconds.is_none())) {
-        return None;
-    }
-    let pauses: i64 =
-        ahead.iter().filter_map(|b| b.pause.as_ref()?.seconds).map(|seconds| i64::from(seconds.max(0))).sum();
+    let ahead = (index..=slots.batches().ends.len()).filter_map(|number| slots.batches().pause(number));
+    let seconds: Option<Vec<i64>> = ahead.map(|pause| pause.seconds.map(|seconds| i64::from(seconds.max(0)))).collect();
+    let pauses: i64 = seconds?.iter().sum();
     let (done, elapsed) = pace(snapshot, batch, slots)?;
     let members = slots.unpinned().filter(|slot| !slot.joins_later);
     let left = members.filter(|slot| !slot.opened || !slots.is_done(slot)).count() as i64;

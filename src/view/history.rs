@@ -16,7 +16,7 @@ use crate::{
 pub struct History {
     /// The revisions that are kept.
     pub revisions: Vec<Record>,
-    /// Runs, restarts and changes of pinned instances, as `status.history` tells them.
+    /// Runs, restarts, changes of pinned instances, approvals and pauses, as `status.history` tells them.
     pub changes: Vec<HistoryEntry>,
 }
 
@@ -102,7 +102,7 @@ pub fn record(snapshot: &Snapshot, revision: &Revision) -> Record {
         state: state(snapshot, revision),
         instances: instances.to_string(),
         instance_count: instances.0.len(),
-        change_cause: revision.change_cause.clone(),
+        change_cause: revision.change_cause.clone().or_else(|| annotated_later(snapshot, revision)),
         created_at: revision.created,
         completed_at: revision.completed_at,
         failed_at: revision.failed_at,
@@ -112,6 +112,12 @@ pub fn record(snapshot: &Snapshot, revision: &Revision) -> Record {
         package_sha256: revision.package_sha256.clone(),
         template: revision.data["template"].clone(),
     }
+}
+
+/// The cause that was written on the Rollout after the present revision was made.
+fn annotated_later(snapshot: &Snapshot, revision: &Revision) -> Option<String> {
+    let present = snapshot.rollout.status.as_ref()?.update_revision.as_ref()?;
+    if *present == revision.name { snapshot.rollout.annotated_cause() } else { None }
 }
 
 fn state(snapshot: &Snapshot, revision: &Revision) -> Vec<&'static str> {

@@ -49,7 +49,7 @@ pub struct Instance {
     pub message: String,
     /// How often its containers were started again.
     pub restarts: i32,
-    /// How a container ended last: `app: Error (exit code 1)`.
+    /// How a container ended last: `app: Error, exit code 1: FATAL …`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_exit: Option<String>,
     /// Where it runs.
@@ -98,10 +98,10 @@ fn of_pod(snapshot: &Snapshot, slot: Option<&Slot<'_>>, pod: &Pod) -> Instance {
         .map_or(("Available", String::new(), String::new()), |(state, reason, message)| {
             (state.as_str(), reason, message)
         });
-    let mut exits = pod.containers.iter().filter_map(|container| {
-        let (reason, code) = container.last_exit.as_ref()?;
-        Some(format!("{}: {reason} (exit code {code})", container.name))
-    });
+    let mut exits = pod
+        .containers
+        .iter()
+        .filter_map(|container| Some(format!("{}: {}", container.name, container.last_exit.as_ref()?)));
     Instance {
         pod: Some(pod.name.clone()),
         revision: Some(pod.revision.clone()),
@@ -164,7 +164,7 @@ mod tests {
                 "web-3 c → c Available ",
             ]
         );
-        assert_eq!((told[2].restarts, told[2].last_exit.as_deref()), (1, Some("web: Error (exit code 1)")));
+        assert_eq!((told[2].restarts, told[2].last_exit.as_deref()), (1, Some("web: Error, exit code 1")));
         assert_eq!(told.iter().map(|one| one.pinned).collect::<Vec<_>>(), [false, false, false, false, true]);
         let object = serde_json::to_value(&told[3]).unwrap();
         let expected = json!({"instance": 2, "name": "web-2", "targetRevision": "a", "targetVersion": "a",

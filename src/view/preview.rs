@@ -8,12 +8,12 @@ use crate::{
     plan::{
         Change, Hold, HoldReason, Memory, PodReason, RevisionMark, in_place, revision,
         rollout::{
-            self, fewest_available,
+            self, batches, fewest_available,
             fold::{End, Step, World},
             total_max,
         },
     },
-    snapshot::{Agents, Ranges, Snapshot},
+    snapshot::{Agents, Pod, Ranges, Revision, Snapshot},
 };
 
 /// The way from what is to what the spec asks for, if every new Pod becomes ready.
@@ -31,7 +31,7 @@ pub struct Preview {
     pub pods: (i32, i32),
     /// Instances that run what they are pinned to.
     pub pinned: Ranges,
-    /// Pins that mean nothing, in a sentence each.
+    /// Pins that mean nothing, and batches that are not in rising order: a sentence each.
     pub problems: Vec<String>,
     /// Names of the Pods of now that leave, or whose containers are started anew: others take their listeners over.
     pub interrupted: BTreeSet<String>,
@@ -52,7 +52,7 @@ pub struct Phase {
     pub actions: Vec<Action>,
     /// Services that are switched after that (strategy BlueGreen).
     pub switches: Vec<Switch>,
-    /// The pause after it.
+    /// The pause after it, unless that is approved already.
     pub pause: Option<Pause>,
     /// The version is noted as completed when it is done.
     pub completes: bool,
@@ -112,17 +112,18 @@ impl Action {
 }
 
 impl Preview {
-    /// Nothing would be created, deleted, replaced or switched.
+    /// Nothing would be created, deleted, replaced, switched or waited for.
     pub fn is_empty(&self) -> bool {
-        self.phases.iter().all(|phase| phase.actions.is_empty() && phase.switches.is_empty())
+        let is_idle = |phase: &Phase| phase.actions.is_empty() && phase.switches.is_empty() && phase.pause.is_none();
+        self.phases.iter().all(is_idle)
     }
 }
 
 /// Folds the planner from this snapshot on, whose Rollout is the one to be applied.
 pub fn preview(snapshot: Snapshot) -> Preview {
     let spec = snapshot.rollout.spec.clone();
-    let from = versions(&snapshot);
-    let to = revision::version(&revision::data(&spec));
+    let before: BTreeMap<String, String> =
+        live(&snapshot).map(|pod| (pod.revision.clone(), pod.version.clone())).collect();
     let count = |snapshot: &Snapshot| snapshot.pods.iter().filter(|pod| !pod.is_finished()).count() as i32;
     let available = |snapshot: &Snapshot| {
         let available = snapshot.pods.iter().filter(|pod| pod.is_available(spec.min_ready_seconds, snapshot.now));
@@ -146,14 +147,18 @@ pub fn preview(snapshot: Snapshot) -> Preview {
     let ends = end != End::Endless;
     let held = if let End::Held(hold) = end { Some(hold) } else { None };
     let pinned = rollout::pinned(&world.snapshot);
+    let names = Names { revisions: &world.snapshot.revisions, in_play: scribe.revisions(&before) };
+    let wanted = revision::data(&spec);
+    let wanted_name = world.snapshot.revisions.iter().find(|revision| revision.data == wanted).map(|it| &it.name);
+    let problems = rollout::pin_problems(&world.snapshot).into_iter().map(|(_, problem)| problem);
     Preview {
-        from,
-        to,
-        phases: scribe.phases(&world, &pinned),
+        from: names.of_all(&before),
+        to: wanted_name.map_or_else(|| revision::version(&wanted), |name| names.of(name)),
+        phases: scribe.phases(&world, &pinned, &names),
         available: (fewest, fewest_available(&spec)),
         pods: (most, total_max(&spec)),
         pinned,
-        problems: rollout::pin_problems(&world.snapshot).into_iter().map(|(_, problem)| problem).collect(),
+        problems: batches::warning(&spec.strategy, spec.replicas).into_iter().chain(problems).collect(),
         interrupted: scribe.interrupted,
         later,
         held,
@@ -161,23 +166,42 @@ pub fn preview(snapshot: Snapshot) -> Preview {
     }
 }
 
-/// Versions of live Pods, oldest revision first.
-fn versions(snapshot: &Snapshot) -> Vec<String> {
-    let number = |name: &str| snapshot.revisions.iter().find(|r| r.name == name).map_or(0, |r| r.number);
-    let mut pods: Vec<_> = snapshot.pods.iter().filter(|pod| pod.is_live()).collect();
-    pods.sort_by_key(|pod| number(&pod.revision));
-    let mut found: Vec<String> = Vec::new();
-    for pod in pods {
-        if !found.contains(&pod.version) {
-            found.push(pod.version.clone());
-        }
+/// What people read for the revisions of a preview.
+struct Names<'a> {
+    revisions: &'a [Revision],
+    /// Those that Pods run on the way.
+    in_play: BTreeSet<String>,
+}
+
+impl Names<'_> {
+    /// Empty where it is not known.
+    fn of(&self, revision: &str) -> String {
+        revision::called(self.revisions, revision, |name| self.in_play.contains(name)).unwrap_or_default()
     }
-    found
+
+    /// Of revisions by name, with what their Pods say: oldest revision first.
+    fn of_all(&self, pods: &BTreeMap<String, String>) -> Vec<String> {
+        let number = |name: &str| self.revisions.iter().find(|r| r.name == name).map_or(0, |r| r.number);
+        let mut sorted: Vec<_> = pods.iter().collect();
+        sorted.sort_by_key(|(name, _)| number(name));
+        let mut found: Vec<String> = Vec::new();
+        for (name, version) in sorted {
+            let known = Some(self.of(name)).filter(|known| !known.is_empty()).unwrap_or_else(|| version.clone());
+            if !found.contains(&known) {
+                found.push(known);
+            }
+        }
+        found
+    }
+}
+
+fn live(snapshot: &Snapshot) -> impl Iterator<Item = &Pod> {
+    snapshot.pods.iter().map(AsRef::as_ref).filter(|pod| pod.is_live())
 }
 
 /// Slots that have a live Pod.
 fn present(snapshot: &Snapshot) -> Ranges {
-    snapshot.pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.slot).collect()
+    live(snapshot).map(|pod| pod.slot).collect()
 }
 
 /// Which batch of which run; (run, 0, 0) outside one.
@@ -196,7 +220,10 @@ struct Scribe {
     /// (place, slot) → what was done to it.
     done: BTreeMap<(Place, i32), Done>,
     completed: Vec<Place>,
-    switches: Vec<(Place, Switch)>,
+    /// Service, name of the revision that it selects, and whether a person has to approve that.
+    switches: Vec<(Place, String, Option<String>, bool)>,
+    /// Pauses that held.
+    pauses: BTreeMap<Place, Pause>,
     /// Where a person has been asked.
     asked: Option<Place>,
 }
@@ -216,6 +243,13 @@ struct Done {
     held: Option<String>,
 }
 
+impl Done {
+    /// Name of the revision that its Pod is of afterwards.
+    fn to(&self) -> Option<&String> {
+        self.changed.as_ref().map(|(to, _)| to).or(self.created.as_ref())
+    }
+}
+
 impl Scribe {
     fn write(&mut self, world: &World, step: &Step) {
         let place = step.batch.as_ref().map_or((step.run, 0, 0), |batch| (step.run, batch.index, batch.count));
@@ -228,6 +262,7 @@ impl Scribe {
                     // Why an old Pod has left says more than that a new one is missing then.
                     done.reason = done.reason.or(Some(*reason));
                 }
+                Change::DeletePod { reason: PodReason::Kept, .. } => {} // it is of no instance any more
                 Change::DeletePod { name, slot, reason, uid, .. } => {
                     self.interrupt(name, uid);
                     let pod = world.snapshot.pods.iter().find(|pod| pod.uid == *uid);
@@ -252,19 +287,31 @@ impl Scribe {
                     done.reason = Some(*reason);
                 }
                 Change::SwitchService { name, revision, switched, .. } => {
-                    let data = |name| world.snapshot.revisions.iter().find(|r| r.name == name).map(|r| &r.data);
-                    let version = revision.as_deref().map(|name| data(name).map(revision::version).unwrap_or_default());
                     let awaits_approval = switched.is_some() && self.asked == Some(place);
                     self.visit(place);
-                    self.switches.push((place, Switch { service: name.clone(), version, awaits_approval }));
+                    self.switches.push((place, name.clone(), revision.clone(), awaits_approval));
                 }
                 Change::MarkRevision { mark: RevisionMark::Completed { .. }, .. } => self.completed.push(place),
                 _ => {}
             }
         }
-        if step.hold.as_ref().is_some_and(|hold| hold.reason == HoldReason::AwaitingApproval) {
+        let held = step.hold.as_ref().map(|hold| hold.reason);
+        if held == Some(HoldReason::AwaitingApproval) {
             self.asked = Some(place);
         }
+        if matches!(held, Some(HoldReason::AwaitingApproval | HoldReason::PauseTimer)) {
+            let slots = rollout::slots(&world.snapshot, &Memory::of(world.snapshot.rollout.status.as_ref()));
+            if let Some((_, pause)) = slots.pause() {
+                self.visit(place);
+                self.pauses.insert(place, pause.clone());
+            }
+        }
+    }
+
+    /// Names of the revisions that Pods run on the way, these included.
+    fn revisions(&self, before: &BTreeMap<String, String>) -> BTreeSet<String> {
+        let made = self.done.values().flat_map(|done| [done.created.as_ref(), done.changed.as_ref().map(|(to, _)| to)]);
+        made.flatten().chain(before.keys()).cloned().collect()
     }
 
     fn interrupt(&mut self, name: &str, uid: &str) {
@@ -284,35 +331,37 @@ impl Scribe {
         self.done.entry((place, slot)).or_default()
     }
 
-    fn phases(&self, world: &World, pinned: &Ranges) -> Vec<Phase> {
-        let slots = rollout::slots(&world.snapshot, &Memory::of(world.snapshot.rollout.status.as_ref()));
-        let ends = slots.boundaries();
+    fn phases(&self, world: &World, pinned: &Ranges, names: &Names<'_>) -> Vec<Phase> {
         let phase = |place: &Place| {
             let (_, index, count) = *place;
-            let boundary = usize::try_from(index).ok().filter(|_| count as usize == ends.len());
-            let boundary = boundary.and_then(|index| ends.get(index.checked_sub(1)?));
             Phase {
                 batch: (count > 0).then_some((index, count)),
-                actions: self.actions(*place, world, pinned),
-                switches: self
-                    .switches
-                    .iter()
-                    .filter(|(at, _)| at == place)
-                    .map(|(_, switch)| switch.clone())
-                    .collect(),
-                pause: boundary.and_then(|boundary| boundary.pause.clone()),
+                actions: self.actions(*place, world, pinned, names),
+                switches: self.switches_at(*place, names),
+                pause: self.pauses.get(place).cloned(),
                 completes: self.completed.contains(place),
             }
         };
         self.places.iter().map(phase).collect()
     }
 
+    fn switches_at(&self, place: Place, names: &Names<'_>) -> Vec<Switch> {
+        let here = self.switches.iter().filter(|(at, ..)| *at == place);
+        here.map(|(_, service, revision, awaits_approval)| Switch {
+            service: service.clone(),
+            version: revision.as_deref().map(|name| names.of(name)),
+            awaits_approval: *awaits_approval,
+        })
+        .collect()
+    }
+
     /// Slots to which the same was done, together.
-    fn actions(&self, place: Place, world: &World, pinned: &Ranges) -> Vec<Action> {
+    fn actions(&self, place: Place, world: &World, pinned: &Ranges, names: &Names<'_>) -> Vec<Action> {
         let mut actions: Vec<Action> = Vec::new();
         let at_place = self.done.iter().filter(|((at, _), _)| *at == place);
         for (slot, done) in at_place.map(|((_, slot), done)| (*slot, done)) {
-            let action = self.action(slot, done, world, pinned.0.contains(&slot));
+            let version = done.to().map(|to| names.of(to)).unwrap_or_default();
+            let action = Action { version, ..self.action(slot, done, world, pinned.0.contains(&slot)) };
             match actions.iter_mut().find(|known| known.is_the_same(&action)) {
                 Some(known) => drop(known.instances.0.insert(slot)),
                 None => actions.push(action),
@@ -343,14 +392,14 @@ impl Scribe {
             (_, Way::Alone) => "delete",
         };
         let data = |name: &String| snapshot.revisions.iter().find(|r| r.name == *name).map(|r| &r.data);
-        let to = done.changed.as_ref().map(|(to, _)| to).or(done.created.as_ref()).and_then(data);
+        let to = done.to().and_then(data);
         let from = done.deleted.as_ref().and_then(data);
         let asks = update.is_in_place() && verb != "restart";
         let difference = from.zip(to).filter(|_| asks).map(|(from, to)| in_place::permitted(update, from, to));
         Action {
             verb,
             instances: [slot].into_iter().collect(),
-            version: to.map(revision::version).unwrap_or_default(),
+            version: String::new(),
             way,
             why: match difference {
                 Some(Err(why)) => why,

@@ -208,7 +208,7 @@ impl Painter<'_> {
         let ends: Vec<i32> = if first {
             vec![spec.replicas]
         } else {
-            self.slots.boundaries().iter().map(|boundary| boundary.up_to).collect()
+            self.slots.batches().ends.iter().map(|boundary| boundary.up_to).collect()
         };
         let count = ends.len();
         let work = usize::try_from(index).unwrap_or(0).clamp(1, count);
@@ -226,12 +226,19 @@ impl Painter<'_> {
     fn batch(&self, first: usize, last: usize, count: usize, slots: std::ops::Range<i32>, pods: &[&Pod]) -> Node {
         let name =
             if first == last { format!("batch {first}/{count}") } else { format!("batches {first}-{last}/{count}") };
-        let members = || self.slots.unpinned().filter(|slot| slots.contains(&slot.index) && !slot.joins_later);
+        let all = || self.slots.unpinned().filter(|slot| slots.contains(&slot.index) && !slot.joins_later);
+        // Where only those go back that have failed, they are none of its instances any more.
+        let effective = self.status.effective_revision.as_deref();
+        let has_left = |slot: &&Slot<'_>| slot.opened && slot.assigned.is_some() && slot.assigned != effective;
+        let members = || all().filter(|slot| !has_left(slot));
+        let left = all().filter(has_left).map(|slot| slot.index).collect::<Ranges>();
         let failed = members().any(|slot| {
             slot.live.first().is_some_and(|best| matches!(self.state_of(best), Some((State::Failed, _, _))))
         });
         let (tone, status) = if slots.start >= self.slots.opened() {
             (Tone::Neutral, "to come")
+        } else if members().next().is_none() && !left.is_empty() {
+            (Tone::Bad, "went back")
         } else if members().all(|slot| self.slots.is_done(slot)) {
             (Tone::Good, "done")
         } else if failed {
@@ -240,7 +247,12 @@ impl Painter<'_> {
             (Tone::Working, "updating")
         };
         let range = members().map(|slot| slot.index).collect::<Ranges>();
-        let info = if range.is_empty() { String::new() } else { format!("instances {range}") };
+        let info = match (range.is_empty(), left.is_empty()) {
+            (true, true) => String::new(),
+            (false, true) => format!("instances {range}"),
+            (true, false) => format!("instances {left}"),
+            (false, false) => format!("instances {range}; {left} went back"),
+        };
         let inside: Vec<&Pod> = pods.iter().copied().filter(|pod| slots.contains(&pod.slot)).collect();
         let missing = self.missing(slots.start..slots.end.min(self.slots.opened()));
         let mut node = Node::new(Thing::Batch, name).state(tone, status).info(info);

@@ -19,6 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &[
             "api",
             "snapshot",
+            "plan::adoption",
             "plan::change",
             "plan::in_place",
             "plan::resize",
@@ -28,6 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "plan::listener_set::session::Fence",
             "plan::outcome",
             "plan::revision",
+            "plan::specimen",
             "scripted",
             "warned",
         ],

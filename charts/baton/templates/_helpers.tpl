@@ -89,7 +89,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
   - list
   - watch
 - apiGroups:
-  - events.k8s.io
+  - ""
   resources:
   - events
   verbs:

@@ -1,7 +1,7 @@
 //! Revisions, and what was done, as text.
 use jiff::Timestamp;
 
-use super::{Options, columns};
+use super::{Options, columns_within, on_one_line};
 use crate::{
     api::{Time, status::HistoryEntry},
     snapshot::Ranges,
@@ -56,20 +56,27 @@ fn revisions(all: &[Record], options: Options) -> Vec<String> {
         row
     };
     let heading = heading.into_iter().map(str::to_owned).collect();
-    columns(&[heading].into_iter().chain(all.iter().map(row)).collect::<Vec<_>>())
+    // VERSION, and from IMAGES on.
+    let flexible: Vec<usize> = [1].into_iter().chain(5..7 + usize::from(has_packages)).collect();
+    columns_within(&[heading].into_iter().chain(all.iter().map(row)).collect::<Vec<_>>(), limit(options), &flexible)
+}
+
+/// Columns that there are; wide is as wide as it is.
+fn limit(options: Options) -> Option<usize> {
+    options.width.filter(|_| !options.wide)
 }
 
 fn changes(all: &[HistoryEntry], options: Options) -> Vec<String> {
-    let mut heading = vec!["RUN", "CHANGE", "VERSION", "INSTANCES", "RESULT", "AGE", "BY", "REASON"];
+    let mut heading = vec!["RUN", "CHANGE", "VERSION", "INSTANCES", "RESULT", "TOOK", "BY", "REASON"];
     if options.wide {
-        heading.extend(["REVISION", "TOOK"]);
+        heading.extend(["REVISION", "AGE"]);
     }
     let row = |entry: &HistoryEntry| {
         let version = match entry.from_version.as_str() {
             "" => entry.version.clone(),
             from => format!("{from} → {}", entry.version),
         };
-        let instances = if entry.instances.is_empty() { "all".into() } else { numbers(&entry.instances) };
+        let instances = instances(entry);
         let [begun, ended] = [&entry.started_at, &entry.completed_at].map(|at| at.as_ref().map(|Time(at)| *at));
         let mut row = vec![
             entry.run.to_string(),
@@ -77,17 +84,28 @@ fn changes(all: &[HistoryEntry], options: Options) -> Vec<String> {
             cell(&version),
             instances,
             entry.result.clone(),
-            since(begun, options.now),
+            since(begun, ended.unwrap_or(options.now)), // so far, while it is under way
             cell(entry.by.as_deref().unwrap_or_default()),
             cell(entry.reason.as_deref().unwrap_or_default()),
         ];
         if options.wide {
-            row.extend([entry.revision.clone(), ended.map(|ended| since(begun, ended)).unwrap_or_default()]);
+            row.extend([entry.revision.clone(), since(begun, options.now)]);
         }
         row
     };
     let heading = heading.into_iter().map(str::to_owned).collect();
-    columns(&[heading].into_iter().chain(all.iter().map(row)).collect::<Vec<_>>())
+    // VERSION, INSTANCES, BY and REASON.
+    columns_within(&[heading].into_iter().chain(all.iter().map(row)).collect::<Vec<_>>(), limit(options), &[2, 3, 6, 7])
+}
+
+/// Which instances, or which pauses.
+fn instances(entry: &HistoryEntry) -> String {
+    match entry.batch {
+        Some(-1) => "all batches".into(),
+        Some(batch) => format!("batch {batch}"),
+        None if entry.instances.is_empty() => "all".into(),
+        None => numbers(&entry.instances),
+    }
 }
 
 /// Everything about one revision, as `kubectl describe` lists it; the template as YAML.
@@ -151,12 +169,6 @@ fn cell(text: &str) -> String {
     console::truncate_str(&on_one_line(text), CELL_MAX, "…").into_owned()
 }
 
-/// Whatever somebody has written: it draws nothing, and begins no line.
-fn on_one_line(text: &str) -> String {
-    let breaks = |letter: char| letter.is_whitespace() || letter.is_control();
-    text.split(breaks).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +184,15 @@ mod tests {
         let past = crate::view::history::history(&past());
         insta::assert_snapshot!("history", look(&past, false));
         insta::assert_snapshot!("history_wide", look(&past, true));
+    }
+
+    /// On a terminal of 80 columns no line is wrapped in the middle of a word.
+    #[test]
+    fn the_past_fits_a_terminal() {
+        let past = crate::view::history::history(&past());
+        let narrow = super::history("web", &past, Options { wide: false, width: Some(80), now: at(0) });
+        assert!(narrow.iter().all(|line| console::measure_text_width(line) <= 80), "{}", narrow.join("\n"));
+        insta::assert_snapshot!("history_narrow", narrow.join("\n"));
     }
 
     #[test]

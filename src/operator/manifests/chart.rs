@@ -82,10 +82,10 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
         ("templates/_helpers.tpl", helpers()?),
         ("templates/policies/leases.yaml", lease_policies),
         ("templates/rbac/agent_role.yaml", only_with_crds(template(&[agent_role])?)),
-        ("templates/rbac/aggregated_roles.yaml", only_with_crds(template(&variant.aggregated_roles())?)),
         ("templates/rbac/leader_election_role.yaml", own_role),
         ("templates/rbac/operator_role.yaml", operator_role),
         ("templates/rbac/service_account.yaml", template(&[variant.service_account()])?),
+        ("templates/rbac/user_roles.yaml", only_with_crds(template(&variant.user_roles())?)),
         ("templates/deployment.yaml", template(&[variant.deployment()])?),
     ];
     let files = files.into_iter().map(|(path, content)| (path.to_owned(), content)).chain(crds);

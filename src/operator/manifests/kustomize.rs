@@ -35,7 +35,7 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
     let variant = variant();
     let here = json!(NAMESPACE);
     let everywhere = merged(rules::where_rollouts_are(), rules::cluster_wide());
-    let [edit, view] = variant.aggregated_roles();
+    let [edit, view, operate] = variant.user_roles();
     let folders = [
         Folder { name: "crd", files: objects::crds()?.into_iter().map(|(file, crd)| (file, vec![crd])).collect() },
         Folder {
@@ -51,6 +51,7 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
                     vec![variant.role(NAME, &here, &rules::own_namespace()), variant.role_binding(NAME, &here)],
                 ),
                 ("rollouts_edit_role.yaml".into(), vec![edit]),
+                ("rollouts_operate_role.yaml".into(), vec![operate]),
                 ("rollouts_view_role.yaml".into(), vec![view]),
                 ("agent_role.yaml".into(), vec![variant.cluster_role(policies::AGENT_ROLE, &policies::agent_rules())]),
             ],

@@ -123,8 +123,9 @@ impl Variant {
         })
     }
 
-    /// Adds Rollouts to what the built-in roles `view`, `edit` and `admin` allow.
-    pub fn aggregated_roles(&self) -> [Value; 2] {
+    /// What users may be given: two roles add Rollouts to what the built-in `view`, `edit` and `admin` allow; the third is bound by
+    /// its own name, where `edit` would be too much.
+    pub fn user_roles(&self) -> [Value; 3] {
         let role = |name, rules: &Value, into: &[&str]| {
             let mut role = self.cluster_role(name, rules);
             for built_in in into {
@@ -136,6 +137,7 @@ impl Variant {
         [
             role("baton-rollouts-edit", &rules::edit(), &["admin", "edit"]),
             role("baton-rollouts-view", &rules::view(), &["view"]),
+            role("baton-rollouts-operate", &rules::operate(), &[]),
         ]
     }
 

@@ -29,7 +29,7 @@ pub fn where_rollouts_are() -> Value {
         rule("", &["services"], &["get", "list", "watch", "patch"]),
         // Only those that a ListenerSet names are read.
         rule("", &["configmaps"], &["list", "watch"]),
-        rule("events.k8s.io", &["events"], &["create"]),
+        rule("", &["events"], &["create"]),
     ])
 }
 
@@ -48,8 +48,25 @@ pub fn own_namespace() -> Value {
 
 /// For users who may view a namespace.
 pub fn view() -> Value {
+    json!([viewing()])
+}
+
+fn viewing() -> Value {
     let resources = ["listenersets", "listenersets/status", "rollouts", "rollouts/status", "rollouts/scale"];
-    json!([rule("baton.dev", &resources, &["get", "list", "watch"])])
+    rule("baton.dev", &resources, &["get", "list", "watch"])
+}
+
+/// For users who roll out, approve, go back and scale, and neither create nor delete: all that the verbs of the plugin read and
+/// write. Enough by itself.
+pub fn operate() -> Value {
+    json!([
+        viewing(),
+        rule("baton.dev", &["rollouts", "rollouts/scale"], &["update", "patch"]),
+        // Revisions to go back to, Pods that fail, who holds listeners, where clients are.
+        rule("apps", &["controllerrevisions"], &["get", "list", "watch"]),
+        rule("", &["pods", "services"], &["get", "list", "watch"]),
+        rule("coordination.k8s.io", &["leases"], &["get", "list", "watch"]),
+    ])
 }
 
 /// For users who may edit a namespace; with [`view`]. The status is the operator's own.

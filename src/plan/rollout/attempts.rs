@@ -57,7 +57,8 @@ impl<'a> Attempts<'a> {
         let key = (revision.name.as_str(), slot.index);
         let free = |attempt: &u32| {
             let name = name(view, slot.index, revision, *attempt);
-            !has(slot, &name) && !view.snapshot.taken_names.contains(&name)
+            let is_kept = view.snapshot.specimens.iter().any(|pod| pod.name == name);
+            !has(slot, &name) && !is_kept && !view.snapshot.taken_names.contains(&name)
         };
         let first = u32::from(pods(slot).any(|pod| pod.revision == revision.name));
         let known = self.by_slot.get(&key).copied().filter(free);

@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Alarm, View, after, budget::counts, failure::seconds, gates, lineage::Lineage, recreate};
+use super::{Alarm, View, after, budget::counts, failure::seconds, gates, lineage::Lineage, recreate, slots::Slot};
 use crate::{
     api::{
-        names::LABEL_ROLLOUT,
+        names::{LABEL_REVISION, LABEL_ROLLOUT},
         rollout::{BlueGreen, Promote, StrategyType},
     },
     plan::change::{Change, Hold, HoldReason},
@@ -131,8 +131,15 @@ pub(super) fn preview_held(view: &View<'_>) -> Option<Hold> {
         return Some(Hold { reason: HoldReason::ServiceUnread, message, until: None });
     }
     let mut others = view.snapshot.pods.iter().map(|pod| &**pod).filter(is_other);
-    let hold = recreate::hold(others.clone(), view.lineage.effective?)?;
+    let hold = recreate::hold(&view.slots, others.clone(), view.lineage.effective?)?;
     Some(if others.any(|pod| view.slots.was_in_use(pod)) { until_they_go(hold, sets) } else { hold })
+}
+
+/// What holds one more Pod in a slot before anything has completed: Pods of two superseded versions are there, and one of them is to
+/// leave first. Superseded again and again, they would pile up.
+pub(super) fn crowded(view: &View<'_>, slot: &Slot<'_>) -> Option<Hold> {
+    view.slots.sets().filter(|sets| sets.active != sets.target && slot.others.len() > 1)?;
+    recreate::hold(&view.slots, slot.others.iter().copied(), view.lineage.effective?)
 }
 
 /// What waits for Pods that clients used a moment ago can be told until when.
@@ -165,8 +172,9 @@ pub(super) fn switch(view: &View<'_>, alarm: &mut Alarm) -> Switch {
     // A version that nobody has tried is not given to clients where it cannot be; the way back needs no preview.
     let unseen = trouble_of_preview(view);
     let is_new = || untried(view).is_some();
-    // Between two versions, before the batch of the later one is opened, there is nothing to switch to.
-    let is_opened = view.slots.opened() >= view.replicas();
+    // Between two versions, before the batch of the later one is opened, there is nothing to switch to; nor is there forward where
+    // no instance is asked for.
+    let is_opened = view.slots.opened() >= view.replicas() && (view.replicas() > 0 || view.lineage.is_back());
     let is_ready = is_opened && view.slots.wanted().all(|slot| view.slots.is_in_place(slot));
     let is_due = is_ready || (is_opened && !is_new() && is_rescue(view, sets));
     let hold =
@@ -179,10 +187,10 @@ pub(super) fn switch(view: &View<'_>, alarm: &mut Alarm) -> Switch {
     let services = &view.snapshot.services;
     let active = services.active.seen().zip(to).and_then(|(service, to)| {
         let from = service.revision().or(sets.active).filter(|from| *from != to);
-        point(service, to, from.map(|from| Switched { from: from.to_owned(), at: view.now() }))
+        point(view, service, to, from.map(|from| Switched { from: from.to_owned(), at: view.now() }))
     });
     let preview = services.preview.seen().zip(sets.target.filter(|_| is_ready && unseen.is_none()));
-    let preview = preview.and_then(|(service, to)| point(service, to, None));
+    let preview = preview.and_then(|(service, to)| point(view, service, to, None));
     Switch { changes: active.into_iter().chain(preview).collect(), hold: hold.or(unseen) }
 }
 
@@ -199,13 +207,26 @@ fn serves(view: &View<'_>, revision: &str) -> bool {
 }
 
 /// Has this Service select Pods of this revision, and notes on it that clients have been `switched`.
-fn point(service: &Service, to: &str, switched: Option<Switched>) -> Option<Change> {
-    (service.revision() != Some(to)).then(|| select(service, Some(to.to_owned()), switched))
+fn point(view: &View<'_>, service: &Service, to: &str, switched: Option<Switched>) -> Option<Change> {
+    let labels = if own_labels(service).next().is_none() { Some(&view.spec().selector.match_labels) } else { None };
+    let is_due = service.revision() != Some(to) || labels.is_some();
+    is_due.then(|| select(service, Some(to.to_owned()), labels.cloned().unwrap_or_default(), switched))
+}
+
+/// What its user has it select by.
+fn own_labels(service: &Service) -> impl Iterator<Item = (&String, &String)> {
+    service.selector.iter().filter(|(key, _)| *key != LABEL_REVISION)
 }
 
 /// Has this Service select Pods of this revision, or of any.
-pub(super) fn select(service: &Service, revision: Option<String>, switched: Option<Switched>) -> Change {
+pub(super) fn select(
+    service: &Service,
+    revision: Option<String>,
+    labels: BTreeMap<String, String>,
+    switched: Option<Switched>,
+) -> Change {
     Change::SwitchService {
+        labels,
         name: service.name.clone(),
         uid: service.uid.clone(),
         resource_version: service.resource_version.clone(),
@@ -300,11 +321,7 @@ fn misfit(view: &View<'_>, service: &Service) -> Option<String> {
         let own = (key == LABEL_ROLLOUT).then_some(view.snapshot.rollout.metadata.name.as_deref()).flatten();
         own.or_else(|| labels?.get(key)?.as_str()) == Some(value)
     };
-    let mut others = service.selector.iter().filter(|(key, _)| *key != crate::api::names::LABEL_REVISION).peekable();
+    let (key, value) = own_labels(service).find(|(key, value)| !is_of_pods(key, value))?;
     let name = &service.name;
-    if others.peek().is_none() {
-        return Some(format!("Service {name} has no selector: it must select labels of spec.template"));
-    }
-    let (key, value) = others.find(|(key, value)| !is_of_pods(key, value))?;
     Some(format!("Service {name} selects {key}={value}, which Pods of spec.template do not have: make them agree"))
 }

@@ -1,6 +1,6 @@
 //! How many instances may be missing and how many Pods may be too many, as in a Deployment; with the difference that
 //! here Pods belong to instances: a Pod that leaves beside an available one of its instance costs no availability.
-use super::{after, in_place, recreate, replicas, slots::Slots};
+use super::{after, in_place, recreate, replicas, slots::Slots, specimens};
 use crate::{
     api::{RolloutSpec, rollout::StrategyType},
     snapshot::{Pod, Snapshot},
@@ -39,7 +39,8 @@ impl Budget {
             available_instances: slots.wanted().filter(|slot| slot.live.iter().any(|pod| available(pod))).count()
                 as i32,
             total_max: total_max(spec).saturating_add(beyond(snapshot, slots)),
-            total: snapshot.pods.iter().filter(|pod| counts(snapshot, pod)).count() as i32,
+            total: snapshot.pods.iter().filter(|pod| counts(snapshot, pod)).count() as i32
+                + specimens::beyond(snapshot),
         }
     }
 

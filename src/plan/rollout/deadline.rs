@@ -17,6 +17,9 @@ use crate::{api::status::BatchStatus, snapshot::Pod};
 /// `status.batch` with the clock started, stopped, or as it was.
 pub(super) fn run_clock(view: &View<'_>, alarm: &mut Alarm) -> Option<BatchStatus> {
     let mut batch = view.memory.batch.clone()?;
+    if view.replicas() == 0 {
+        batch.deadline_from = None; // what is asked for later has its time from then on
+    }
     let Some(behind) = behind(view) else { return Some(batch) };
     if is_stopped(view, &behind, alarm) {
         batch.deadline_from = None;
@@ -77,29 +80,55 @@ fn deadline(view: &View<'_>) -> Option<Timestamp> {
     Some(after(progress.map_or(from, |at| at.max(from)), seconds_allowed(view)))
 }
 
-/// The opened slots that are not available in time. A Pod has this time from its own creation, or change in place, on,
-/// whatever became of the one before it, and a slot whose old Pod is ending has it from that end on; who runs on a lost node is not late but lost.
-pub(super) fn late(view: &View<'_>, alarm: &mut Alarm) -> Vec<i32> {
-    let Done::Not(mut undone) = view.slots.done() else { return Vec::new() };
-    if !deadline(view).is_some_and(|at| alarm.passed(at)) {
-        return Vec::new();
+/// Opened slots that are not done when the deadline has passed.
+#[derive(Default)]
+pub(super) struct Late {
+    /// Their Pods have the version, and are not available in time.
+    pub given: Vec<i32>,
+    /// They have yet to be given it: not their fault, nor that of the version in them. Empty while another slot has time left, as
+    /// what it holds may become free.
+    pub waiting: Vec<i32>,
+}
+
+impl Late {
+    pub fn is_empty(&self) -> bool {
+        self.given.is_empty() && self.waiting.is_empty()
     }
-    let waited_for: Vec<i32> = view
-        .slots
-        .wanted()
-        .filter(|slot| undone.binary_search(&slot.index).is_ok())
-        .filter(|slot| !is_late(view, slot, alarm))
-        .map(|slot| slot.index)
-        .collect();
-    undone.retain(|slot| waited_for.binary_search(slot).is_err());
-    undone
+}
+
+/// The opened slots that are late. A Pod has this time from its own creation, or change in place, on, whatever became of the one
+/// before it, and a slot whose old Pod is ending has it from that end on; who runs on a lost node is not late but lost.
+pub(super) fn late(view: &View<'_>, alarm: &mut Alarm) -> Late {
+    let mut late = Late::default();
+    let Done::Not(undone) = view.slots.done() else { return late };
+    if !deadline(view).is_some_and(|at| alarm.passed(at)) {
+        return late;
+    }
+    let mut has_time_left = false;
+    for slot in view.slots.wanted().filter(|slot| undone.binary_search(&slot.index).is_ok()) {
+        if is_lost(view, slot) {
+            continue;
+        }
+        if !is_late(view, slot, alarm) {
+            has_time_left = true;
+        } else if mutant!(BlamesWaiting) || at_effective(view, slot).next().is_some() {
+            late.given.push(slot.index);
+        } else {
+            late.waiting.push(slot.index);
+        }
+    }
+    if has_time_left {
+        late.waiting.clear();
+    }
+    late
+}
+
+fn is_lost(view: &View<'_>, slot: &Slot<'_>) -> bool {
+    let is_lost = |node: &String| view.snapshot.lost_nodes.contains(node);
+    at_effective(view, slot).any(|pod| pod.node.as_ref().is_some_and(is_lost))
 }
 
 fn is_late(view: &View<'_>, slot: &Slot<'_>, alarm: &mut Alarm) -> bool {
-    let is_lost = |node: &String| view.snapshot.lost_nodes.contains(node);
-    if at_effective(view, slot).any(|pod| pod.node.as_ref().is_some_and(is_lost)) {
-        return false;
-    }
     let created = at_effective(view, slot).map(Pod::given_at);
     let ended = slot.terminating.iter().filter(|_| slot.live.is_empty()).filter_map(|pod| pod.deletion);
     created.chain(ended).max().is_none_or(|since| alarm.passed(after(since, seconds_allowed(view))))

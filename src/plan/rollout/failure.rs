@@ -2,14 +2,26 @@
 //! are replaced and count for nothing.
 use jiff::Timestamp;
 
-use super::{Alarm, View, after, agents, deadline, lineage, package, reached, reload, resize, slots::Slot};
+use super::{
+    Alarm, View, after, agents,
+    deadline::{self, Late},
+    lineage, package, reached, reload, resize,
+    slots::Slot,
+    waiting::{waiting, with_reason},
+};
 use crate::{
-    api::{Time, bounds::RANGES_CHARS_MAX, rollout::OnFailure, status::Failed},
-    snapshot::{ContainerState, Pod, PodPhase, Ranges, Snapshot},
+    api::{
+        Time,
+        bounds::{self, RANGES_CHARS_MAX},
+        rollout::OnFailure,
+        status::Failed,
+    },
+    snapshot::{ContainerState, Pod, PodPhase, Ranges, Revision, Snapshot},
 };
 
-/// How long an image may be unpullable, or a ConfigMap or Secret missing, before the instance counts as failed:
-/// registries blink, and what is applied together need not arrive in order. And how long a Pod that no batch waits for may
+/// How long an image may be unpullable, a ConfigMap or Secret missing, or a container's creation or start fail, before the
+/// instance counts as failed: registries blink, container runtimes are restarted, and what is applied together need not arrive
+/// in order. And how long a Pod that no batch waits for may
 /// take to get ready.
 pub(super) const PATIENCE_SECONDS: i64 = 60;
 /// Restarts since creation, or since a change in place, at which an instance counts as failed, even while it happens to run.
@@ -57,28 +69,32 @@ pub fn failure_of(pod: &Pod) -> Option<Failure> {
         let named = |text: &str| format!("container {}: {text}", container.name);
         if let ContainerState::Waiting { reason, message } = &container.state {
             match reason.as_str() {
-                "ErrImagePull" | "ImagePullBackOff" | "CreateContainerConfigError" => {
+                "ErrImagePull"
+                | "ImagePullBackOff"
+                | "CreateContainerConfigError"
+                | "CreateContainerError"
+                | "RunContainerError" => {
                     // Containers are started one after the other, and again after each end.
                     let begun = if container.init { pod.started_at } else { pod.initialized_at.or(pod.started_at) };
                     let begun = begun.unwrap_or(pod.created).max(pod.containers_changed_at.unwrap_or(pod.created));
                     let at = Some(after(pod.swapped_at().map_or(begun, |at| at.max(begun)), PATIENCE_SECONDS));
                     return Some(Failure { reason: reason.clone(), message: named(message), at });
                 }
-                "CreateContainerError" | "InvalidImageName" => {
-                    return at_once(reason, named(message));
-                }
+                "InvalidImageName" => return at_once(reason, named(message)),
                 "CrashLoopBackOff" => {
-                    let exit = container.last_exit.as_ref().map(|(reason, code)| format!("{reason}, exit code {code}"));
+                    let exit = container.last_exit.as_ref().map(ToString::to_string);
                     return at_once(reason, named(exit.as_deref().unwrap_or(message)));
                 }
                 _ => {}
             }
         }
         // An init container that had to try more than once (until its database was there) and came through is fine.
-        let came_through = container.init && matches!(container.state, ContainerState::Terminated { exit_code: 0, .. });
+        let came_through =
+            container.init && matches!(&container.state, ContainerState::Terminated(exit) if exit.code == 0);
         let restarts = pod.restarts_of(container);
         if restarts >= RESTARTS_MAX && !came_through {
-            return at_once("Restarting", named(&format!("{restarts} restarts")));
+            let exit = container.last_exit.as_ref().map(|exit| format!(", last {exit}")).unwrap_or_default();
+            return at_once("Restarting", named(&format!("{restarts} restarts{exit}")));
         }
         None
     })
@@ -129,9 +145,7 @@ fn has_never_been_ready(pod: &Pod) -> bool {
 
 fn exit_of(pod: &Pod) -> Option<String> {
     pod.containers.iter().find_map(|container| match &container.state {
-        ContainerState::Terminated { reason, exit_code } if *exit_code != 0 => {
-            Some(format!("container {}: {reason}, exit code {exit_code}", container.name))
-        }
+        ContainerState::Terminated(exit) if exit.code != 0 => Some(format!("container {}: {exit}", container.name)),
         _ => None,
     })
 }
@@ -163,41 +177,7 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
     };
     let goes_on = view.spec().strategy.on_failure == OnFailure::RollbackFailed && !lineage::is_aborted(effective);
     if lineage::has_failed(view.snapshot, effective) && goes_on {
-        // Those that fail later go back, too.
-        let noted = || noted_on(effective, view.memory.run);
-        let mut failed = before.filter(|failed| failed.run == view.memory.run && failed.at.is_some()).or_else(noted)?;
-        // Where status was lost, nothing else has brought opened ones to the stable revision.
-        let has_gone_back = |slot: &&Slot<'_>| slot.live.iter().any(|pod| view.lineage.is_stable(&pod.revision));
-        let opened = || view.slots.unpinned().filter(|slot| slot.opened);
-        let mut slots = match failed.slots.as_str() {
-            "" => opened().filter(has_gone_back).map(|slot| slot.index).collect(),
-            known => Ranges::parse(known),
-        };
-        // One that was lost since is not late.
-        let has_changed = |slot: &i32| {
-            let slot = view.slots.wanted_at(*slot);
-            slot.is_some_and(|slot| slot.live.iter().any(|pod| pod.revision == effective.name))
-        };
-        slots.0.extend(failures(view, alarm).into_iter().map(|(slot, _)| slot).filter(has_changed));
-        // Nothing goes forward any more: what was broken in a version before this one would stay so.
-        let is_left = |slot: &&Slot<'_>| {
-            let best = slot.live.first().filter(|pod| pod.revision != effective.name);
-            best.is_some_and(|pod| {
-                let is_available = pod.is_available(view.spec().min_ready_seconds, view.now());
-                let broken_at = broken_at(pod, PATIENCE_SECONDS).filter(|_| !is_available);
-                broken_at.is_some_and(|at| alarm.passed(at)) || refuses(view, pod, alarm)
-            })
-        };
-        slots.0.extend(opened().filter(is_left).map(|slot| slot.index));
-        slots.0.retain(|slot| *slot < view.replicas());
-        // Status tells of one that does not come up there either, or keeps others from it.
-        let is_away = |pod: &&&Pod| !pod.is_available(view.spec().min_ready_seconds, view.now());
-        for pod in view.slots.wanted().filter_map(|slot| slot.live.first().filter(is_away)) {
-            stuck_at(view.snapshot, pod, i64::from(view.spec().progress_deadline_seconds)).map(|at| alarm.passed(at));
-        }
-        // Whoever is left out would go forward again.
-        failed.slots = slots.covering(RANGES_CHARS_MAX);
-        return Some(failed);
+        return remember_back(view, alarm, effective);
     }
     if lineage::has_failed(view.snapshot, effective) {
         // An abort is noted there, whatever failures were tolerated before.
@@ -210,13 +190,17 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
     let before = before.filter(|failed| failed.run == view.memory.run && failed.revision == effective.name);
     let mut slots = before.as_ref().map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
     let mut newest = None;
-    for (slot, failure) in failures(view, alarm) {
+    let late = deadline::late(view, alarm);
+    for (slot, failure) in failures(view, &late, alarm) {
         if slots.0.insert(slot) && newest.is_none() {
             newest = Some(failure);
         }
     }
     slots.0.retain(|slot| *slot < view.replicas());
-    if slots.is_empty() {
+    // Nothing moves any more, whatever is tolerated.
+    let blocked = late.waiting.first().map(|slot| not_given(view, *slot, effective));
+    let was_blocked = before.as_ref().is_some_and(|failed| failed.at.is_some() && failed.slots.is_empty());
+    if slots.is_empty() && blocked.is_none() && !was_blocked {
         return None;
     }
     let mut failed = before.unwrap_or_else(|| Failed {
@@ -224,7 +208,8 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         run: view.memory.run,
         ..Failed::default()
     });
-    if let Some((reason, message)) = newest.filter(|_| failed.reason.is_empty()) {
+    let is_blocked = blocked.is_some();
+    if let Some((reason, message)) = newest.or(blocked).filter(|_| failed.reason.is_empty()) {
         failed.reason = reason;
         failed.message = message;
     }
@@ -233,32 +218,105 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
     let mut members = view.slots.unpinned().filter(|slot| !slot.joins_later).peekable();
     let all_have =
         members.peek().is_some() && members.all(|slot| slots.0.contains(&slot.index) && !view.slots.is_done(slot));
-    if (slots.0.len() >= threshold || all_have) && failed.at.is_none() {
+    if (slots.0.len() >= threshold || all_have || is_blocked) && failed.at.is_none() {
         failed.at = Some(Time(lineage::failed_at(view.now(), effective)));
+        if goes_on {
+            let is_untouched = |slot: &&Slot<'_>| slot.opened && !was_given(slot, &effective.name);
+            let spared = view.slots.unpinned().filter(is_untouched).map(|slot| slot.index).collect();
+            tell_back(view, &mut failed, slots, spared);
+            return Some(failed);
+        }
     }
-    failed.slots = slots.within(RANGES_CHARS_MAX);
+    if !(goes_on && failed.at.is_some()) {
+        failed.slots = slots.within(RANGES_CHARS_MAX);
+    }
     Some(failed)
 }
 
+/// With onFailure RollbackFailed, once the revision has failed: those that fail later go back, too.
+fn remember_back(view: &View<'_>, alarm: &mut Alarm, effective: &Revision) -> Option<Failed> {
+    let noted = || noted_on(effective, view.memory.run);
+    let before = view.memory.failed.clone();
+    let mut failed = before.filter(|failed| failed.run == view.memory.run && failed.at.is_some()).or_else(noted)?;
+    // Where status was lost, nothing else has brought opened ones to the stable revision.
+    let has_gone_back = |slot: &&Slot<'_>| slot.live.iter().any(|pod| view.lineage.is_stable(&pod.revision));
+    let opened = || view.slots.unpinned().filter(|slot| slot.opened);
+    let mut slots = Ranges::parse(&failed.slots);
+    let mut spared = Ranges::parse(&failed.spared);
+    if back(&failed).is_empty() {
+        spared = opened().filter(has_gone_back).map(|slot| slot.index).collect();
+    }
+    let late = deadline::late(view, alarm);
+    // One that was lost since is not late.
+    let has_changed = |slot: &i32| {
+        let slot = view.slots.wanted_at(*slot);
+        slot.is_some_and(|slot| slot.live.iter().any(|pod| pod.revision == effective.name))
+    };
+    slots.0.extend(failures(view, &late, alarm).into_iter().map(|(slot, _)| slot).filter(has_changed));
+    // Nothing goes forward any more: what was broken in a version before this one would stay so.
+    let mut is_left = |slot: &&Slot<'_>| {
+        let best = slot.live.first().filter(|pod| pod.revision != effective.name);
+        best.is_some_and(|pod| {
+            let is_available = pod.is_available(view.spec().min_ready_seconds, view.now());
+            let broken_at = broken_at(pod, PATIENCE_SECONDS).filter(|_| !is_available);
+            broken_at.is_some_and(|at| alarm.passed(at)) || refuses(view, pod, alarm)
+        })
+    };
+    // One that had yet to be given it stays where it is.
+    let is_untouched =
+        |slot: &Slot<'_>| !slots.0.contains(&slot.index) && has_gone_back(&slot) && !was_given(slot, &effective.name);
+    spared.0.extend(opened().filter(|slot| is_left(slot) || is_untouched(slot)).map(|slot| slot.index));
+    // Status tells of one that does not come up there either, or keeps others from it.
+    let is_away = |pod: &&&Pod| !pod.is_available(view.spec().min_ready_seconds, view.now());
+    for pod in view.slots.wanted().filter_map(|slot| slot.live.first().filter(is_away)) {
+        stuck_at(view.snapshot, pod, i64::from(view.spec().progress_deadline_seconds)).map(|at| alarm.passed(at));
+    }
+    tell_back(view, &mut failed, slots, spared);
+    Some(failed)
+}
+
+/// A Pod of the slot has, or had, this revision, as far as it is still there.
+fn was_given(slot: &Slot<'_>, revision: &str) -> bool {
+    slot.live.iter().chain(&slot.finished).chain(&slot.terminating).any(|pod| pod.revision == revision)
+}
+
+/// Instances that are at, or go to, the stable revision where only those go back that have failed.
+pub fn back(failed: &Failed) -> Ranges {
+    let mut back = Ranges::parse(&failed.slots);
+    back.0.extend(Ranges::parse(&failed.spared).0);
+    back
+}
+
+/// Writes down which instances go back. One that is left out would go forward again: what has no room among the failed ones is
+/// among the spared ones.
+fn tell_back(view: &View<'_>, failed: &mut Failed, mut slots: Ranges, mut spared: Ranges) {
+    slots.0.retain(|slot| *slot < view.replicas());
+    spared.0.retain(|slot| *slot < view.replicas());
+    failed.slots = slots.within(RANGES_CHARS_MAX / 2);
+    let told = Ranges::parse(&failed.slots);
+    spared.0.extend(slots.0.difference(&told.0));
+    failed.spared = spared.covering(RANGES_CHARS_MAX / 2);
+}
+
 /// What the revision's annotations know of its failure: all there is after an abort, or a loss of status.
-pub(super) fn noted_on(revision: &crate::snapshot::Revision, run: i64) -> Option<Failed> {
+pub(super) fn noted_on(revision: &Revision, run: i64) -> Option<Failed> {
     let (reason, message) = revision.failed_reason.as_deref().unwrap_or("Failed: ").split_once(": ")?;
     Some(Failed {
         revision: revision.name.clone(),
         run,
-        slots: String::new(),
         reason: reason.into(),
         message: message.into(),
         at: revision.failed_at.map(Time),
+        ..Failed::default()
     })
 }
 
 /// (slot, (reason, message)) of each failed instance among the opened ones.
-fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> {
+fn failures(view: &View<'_>, late: &Late, alarm: &mut Alarm) -> Vec<(i32, (String, String))> {
     let effective = view.lineage.effective.map(|revision| revision.name.as_str());
     let retried_at = reached(view.spec().retry_at.as_ref(), view.now());
     let opened = view.slots.unpinned().filter(|slot| slot.opened);
-    let (mut found, mut late) = (Vec::new(), Vec::new());
+    let mut found = Vec::new();
     for slot in opened {
         let changed = slot.live.iter().chain(&slot.finished).filter(|pod| Some(pod.revision.as_str()) == effective);
         let mut failures = changed.filter_map(|pod| {
@@ -271,23 +329,52 @@ fn failures(view: &View<'_>, alarm: &mut Alarm) -> Vec<(i32, (String, String))> 
         });
         found.extend(failures.next());
     }
-    for slot in deadline::late(view, alarm) {
-        let state = |slot: &Slot<'_>| slot.cause().or_else(|| reload::in_words(view.snapshot, slot.live.first()?));
-        let state = view.slots.wanted_at(slot).and_then(state);
-        let state = state.map(|state| format!(" ({state})")).unwrap_or_default();
-        let message = format!("not available within {} s{state}", view.spec().progress_deadline_seconds);
-        if found.binary_search_by_key(&slot, |(known, _)| *known).is_err() {
-            late.push((slot, ("ProgressDeadlineExceeded".to_owned(), named(view, slot, &message))));
-        }
-    }
+    let is_known = |slot: &i32| found.binary_search_by_key(slot, |(known, _)| *known).is_ok();
+    let late: Vec<_> =
+        late.given.iter().filter(|slot| !is_known(slot)).map(|slot| (*slot, too_late(view, *slot))).collect();
     found.extend(late);
     found
+}
+
+const TOO_LATE: &str = "ProgressDeadlineExceeded";
+
+/// An instance has the version and is not available in time: with what its Pod waits for.
+fn too_late(view: &View<'_>, index: i32) -> (String, String) {
+    let why = view.slots.wanted_at(index).and_then(|slot| {
+        let pod = slot.live.first()?;
+        let named = || slot.cause().map(|(reason, message)| with_reason(&reason, &message));
+        let is_on_its_way = pod.is_ready() || pod.in_transit(view.now()).is_some();
+        Some(named().unwrap_or_else(|| if is_on_its_way { view.slots.state(slot) } else { waiting(pod).to_string() }))
+    });
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    let message = format!("not available within {} s{why}", view.spec().progress_deadline_seconds);
+    (TOO_LATE.into(), named(view, index, &message))
+}
+
+/// An instance could not be given the version in time: with what keeps it from that.
+fn not_given(view: &View<'_>, index: i32, to: &Revision) -> (String, String) {
+    let is_available =
+        |slot: &&Slot<'_>| slot.live.iter().any(|pod| pod.is_available(view.spec().min_ready_seconds, view.now()));
+    let why = match view.slots.wanted_at(index).filter(|slot| slot.live.is_empty()) {
+        Some(slot) => view.slots.state(slot),
+        None => match view.slots.wanted().find(|slot| slot.index != index && !is_available(slot)) {
+            Some(other) => {
+                let rollout = view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
+                let name = crate::api::names::instance_name(rollout, other.index);
+                format!("waits for {name} ({})", view.slots.state(other))
+            }
+            None => format!("there are {} Pods of at most {}", view.budget.total, view.budget.total_max),
+        },
+    };
+    let seconds = view.spec().progress_deadline_seconds;
+    let version = crate::plan::revision::version(&to.data);
+    (TOO_LATE.into(), named(view, index, &format!("not given {version} within {seconds} s: {why}")))
 }
 
 fn named(view: &View<'_>, slot: i32, message: &str) -> String {
     let rollout = view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
     let text = format!("{}: {message}", crate::api::names::instance_name(rollout, slot));
-    text.chars().take(crate::api::bounds::MESSAGE_CHARS_MAX / 2).collect()
+    text.chars().take(bounds::FAILURE_CHARS_MAX).collect()
 }
 
 /// `at` as the API stores it: whole seconds.

@@ -18,7 +18,7 @@ use crate::{
     },
     snapshot::{
         ChangeRefusal, InPlace, Pod, PodPhase, Resize, Revision, ServiceSeen, Snapshot, Telling, TemplateCheck,
-        in_place::Reload, listener_set::PodEnds,
+        in_place::Reload, listener_set::PodEnds, specimen::Specimen,
     },
 };
 
@@ -87,7 +87,7 @@ impl World {
                 if self.snapshot.rollout.spec.approve.as_ref().is_some_and(|a| a.run == step.run && a.batch >= batch) {
                     return End::Held(hold); // approved already, and still waiting
                 }
-                self.snapshot.rollout.spec.approve = Some(Approve { run: step.run, batch });
+                self.snapshot.rollout.spec.approve = Some(Approve { run: step.run, batch, ..Approve::default() });
                 continue;
             }
             let Some(next) = self.next_event(planned.wake_at) else {
@@ -120,7 +120,7 @@ impl World {
 
     /// The next time at which something happens by itself.
     pub fn next_event(&self, wake_at: Option<Timestamp>) -> Option<Timestamp> {
-        let ends = self.snapshot.pods.iter().filter_map(|pod| pod.deletion);
+        let ends = self.snapshot.pods.iter().chain(&self.snapshot.specimens).filter_map(|pod| pod.deletion);
         let future = ends.chain(self.ready_at.values().copied()).chain(wake_at);
         future.min().map(|at| at.max(self.snapshot.now))
     }
@@ -129,7 +129,9 @@ impl World {
     pub fn advance(&mut self, to: Timestamp) {
         self.snapshot.now = self.snapshot.now.max(to);
         let now = self.snapshot.now;
-        self.snapshot.pods.retain(|pod| pod.deletion.is_none_or(|at| at > now));
+        let stays = |pod: &Arc<Pod>| pod.deletion.is_none_or(|at| at > now);
+        self.snapshot.pods.retain(stays);
+        self.snapshot.specimens.retain(stays);
         self.ready_at.retain(|uid, at| {
             let pod = self.snapshot.pods.iter_mut().find(|pod| pod.uid == *uid && *at <= now);
             if let Some(pod) = pod.map(Arc::make_mut) {
@@ -168,6 +170,7 @@ impl World {
                 self.snapshot.revisions.push(revision);
             }
             Change::MarkRevision { name, mark, .. } => self.mark(name, mark),
+            Change::AdoptRevision { uid, .. } | Change::AdoptPod { uid, .. } => self.adopt(uid),
             Change::DeleteRevision { name, .. } => self.snapshot.revisions.retain(|revision| revision.name != *name),
             Change::CheckTemplate { revision } => {
                 self.snapshot.template_checks.insert(revision.clone(), TemplateCheck::Valid);
@@ -199,7 +202,7 @@ impl World {
                     pod.resource_version.push('s');
                 }
             }
-            Change::SwitchService { name, resource_version, revision, switched, .. } => {
+            Change::SwitchService { name, resource_version, revision, labels, switched, .. } => {
                 let services = &mut self.snapshot.services;
                 for seen in
                     [&mut services.active, &mut services.preview].into_iter().chain(services.former.values_mut())
@@ -207,6 +210,7 @@ impl World {
                     let ServiceSeen::Seen(service) = seen else { continue };
                     if service.name == *name && service.resource_version == *resource_version {
                         service.selector.remove(LABEL_REVISION);
+                        service.selector.extend(labels.clone());
                         service.selector.extend(revision.clone().map(|to| (LABEL_REVISION.into(), to)));
                         service.switched = switched.clone().or(service.switched.take());
                         service.resource_version.push('w');
@@ -226,14 +230,37 @@ impl World {
                     pod.resource_version.push('e');
                 }
             }
+            Change::KeepPod { uid, resource_version, until, run, .. } => self.keep(uid, resource_version, *until, *run),
             Change::DeletePod { uid, resource_version, .. } => {
-                if let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) {
+                let snapshot = &mut self.snapshot;
+                let pod = pod_of(&mut snapshot.pods, uid, resource_version)
+                    .or_else(|| pod_of(&mut snapshot.specimens, uid, resource_version));
+                if let Some(pod) = pod {
                     pod.deletion = Some(now);
                     pod.resource_version.push('d');
                     self.ready_at.remove(uid);
                 }
             }
         }
+    }
+
+    /// A Pod or ControllerRevision that an earlier Rollout of this name left behind.
+    fn adopt(&mut self, uid: &str) {
+        let snapshot = &mut self.snapshot;
+        snapshot.revisions.extend(snapshot.orphans.revisions.extract_if(.., |orphan| orphan.uid == uid));
+        snapshot.revisions.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
+        snapshot.pods.extend(snapshot.orphans.pods.extract_if(.., |orphan| orphan.uid == uid));
+        snapshot.pods.sort_by(|a, b| (a.slot, &a.name).cmp(&(b.slot, &b.name)));
+    }
+
+    fn keep(&mut self, uid: &str, resource_version: &str, until: Timestamp, run: i64) {
+        let is_it = |pod: &Arc<Pod>| pod.uid == uid && pod.resource_version == resource_version;
+        let Some(place) = self.snapshot.pods.iter().position(is_it) else { return };
+        let mut pod = self.snapshot.pods.remove(place);
+        let (slot, revision, labels) = (pod.slot, pod.revision.clone(), BTreeMap::new());
+        Arc::make_mut(&mut pod).specimen = Some(Specimen { until, run, slot, revision, labels });
+        self.ready_at.remove(uid);
+        self.snapshot.specimens.push(pod);
     }
 
     fn change_in_place(&mut self, uid: &str, resource_version: &str, to: &str) {
@@ -308,7 +335,7 @@ impl World {
     }
 
     fn create_pod(&mut self, name: &str, slot: i32, revision: &str, restarted_at: Option<Timestamp>) {
-        if self.snapshot.pods.iter().any(|pod| pod.name == name) {
+        if self.snapshot.pods.iter().chain(&self.snapshot.specimens).any(|pod| pod.name == name) {
             return; // 409
         }
         self.created += 1;
@@ -324,6 +351,7 @@ impl World {
             version: data.map(revision::version).unwrap_or_default(),
             created: self.snapshot.now,
             restarted_at,
+            specimen: None,
             in_place: None,
             resize: None,
             is_observed: true,
@@ -349,6 +377,7 @@ impl World {
             containers: Vec::new(),
             package: None,
             ends: PodEnds::default(),
+            loose_labels: None,
         };
         if !self.broken.iter().any(|broken| broken == revision) {
             self.ready_at.insert(uid, after(self.snapshot.now, self.ready_seconds));

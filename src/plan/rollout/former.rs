@@ -43,7 +43,10 @@ pub(super) fn was_preview(snapshot: &Snapshot, lineage: &Lineage<'_>) -> bool {
 
 /// Has them select Pods of any revision.
 pub(super) fn let_go(snapshot: &Snapshot) -> Vec<Change> {
-    kept(snapshot).filter_map(|(_, seen)| seen.seen()).map(|service| blue_green::select(service, None, None)).collect()
+    kept(snapshot)
+        .filter_map(|(_, seen)| seen.seen())
+        .map(|service| blue_green::select(service, None, [].into(), None))
+        .collect()
 }
 
 /// Until then no Pod leaves that clients may use. Nobody is late meanwhile.

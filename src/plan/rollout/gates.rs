@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Alarm, View, after, batches, blue_green,
+    Alarm, View, after, blue_green,
     failure::seconds,
     in_place::{self, Way},
     memory::{behind, undone_in_words},
@@ -94,7 +94,8 @@ fn first(gates: &[Gate], view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
     woken(gates.iter().find_map(|gate| gate(view)), alarm)
 }
 
-fn woken(hold: Option<Hold>, alarm: &mut Alarm) -> Option<Hold> {
+/// Looks again when it ends by itself.
+pub(super) fn woken(hold: Option<Hold>, alarm: &mut Alarm) -> Option<Hold> {
     if let Some(until) = hold.as_ref().and_then(|hold| hold.until) {
         alarm.passed(until);
     }
@@ -268,28 +269,43 @@ fn previous_batch_not_healthy(view: &View<'_>) -> Option<Hold> {
 
 /// The pause after the batch in work, when that is done, and `spec.approve` does not pass it.
 fn pause(view: &View<'_>) -> Option<(i32, Option<i32>)> {
-    let ends = view.slots.boundaries();
-    let index = batches::index_of(ends, view.slots.opened());
-    let current = ends.get(index - 1).filter(|current| current.up_to == view.slots.opened())?;
-    let index = i32::try_from(index).ok()?;
-    current.pause.as_ref().filter(|_| !is_approved(view, index)).map(|pause| (index, pause.seconds))
+    let (number, pause) = view.slots.pause()?;
+    let index = i32::try_from(number).ok()?;
+    (!is_approved(view, index)).then_some((index, pause.seconds))
 }
 
 fn pause_timer(view: &View<'_>) -> Option<Hold> {
     let (index, pause_seconds) = pause(view)?;
-    let batch = view.memory.batch.as_ref()?;
-    let completed_at = batch.completed_at.as_ref().map_or(seconds(view.now()).0, |at| at.0);
-    let until = after(completed_at, i64::from(pause_seconds?));
-    let message = format!("batch {index}/{} is done; pause until {}", batch.count, seconds(until).0);
+    let completed_at = view.memory.batch.as_ref()?.completed_at.as_ref();
+    let until = after(completed_at.map_or(seconds(view.now()).0, |at| at.0), i64::from(pause_seconds?));
+    let message = format!("{}; pause until {}", reached_in_words(view, index)?, seconds(until).0);
     (until > view.now()).then_some(Hold { reason: HoldReason::PauseTimer, message, until: Some(until) })
 }
 
 fn awaiting_approval(view: &View<'_>) -> Option<Hold> {
     let (index, None) = pause(view)? else { return None };
-    let count = view.memory.batch.as_ref()?.count;
-    let approval = approval(view, "approve", index);
-    let message = format!("batch {index}/{count} is done; waiting for approval: {approval}");
+    let what = if index == 0 {
+        " to begin"
+    } else if view.slots.opened() == view.replicas() {
+        " to complete the run"
+    } else {
+        ""
+    };
+    let reached = reached_in_words(view, index)?;
+    let message = format!("{reached}; waiting for approval{what}: {}", approval(view, "approve", index));
     Some(hold(HoldReason::AwaitingApproval, message))
+}
+
+/// Where a pause stands.
+fn reached_in_words(view: &View<'_>, index: i32) -> Option<String> {
+    let count = view.memory.batch.as_ref()?.count;
+    Some(if index == 0 { "no instance is changed yet".into() } else { format!("batch {index}/{count} is done") })
+}
+
+/// Holds the completion of a run whose instances are all where they should be: the pause after the last batch.
+pub(super) fn completion(view: &View<'_>) -> Option<Hold> {
+    let is_forward = !view.lineage.is_first() && !view.lineage.is_back() && !mutant!(LastPauseDropped);
+    if is_forward { pause_timer(view).or_else(|| awaiting_approval(view)) } else { None }
 }
 
 /// A revert in the spec obeys `paused`; abort and automatic rollback pass.

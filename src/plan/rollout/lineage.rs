@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{View, after, failure::seconds, pins::Pins, reached, slots::Done};
+use super::{View, after, failure::seconds, gates, pins::Pins, reached, slots::Done};
 use crate::{
     api::rollout::{OnFailure, Request},
     plan::{
@@ -127,6 +127,7 @@ impl Lineage<'_> {
     pub fn changes(&self, snapshot: &Snapshot, memory: &Memory) -> Vec<Change> {
         let highest = snapshot.revisions.iter().map(|revision| revision.number).max().unwrap_or(0);
         let change_cause = snapshot.rollout.new_request().and_then(change_cause);
+        let change_cause = change_cause.or_else(|| snapshot.rollout.annotated_cause());
         match self.update {
             None => vec![create(snapshot, &self.data, highest + 1, change_cause)],
             Some(update) if update.number < highest => {
@@ -171,7 +172,9 @@ impl Lineage<'_> {
             let at = failed_at(view.now(), update);
             return Some(mark(update, RevisionMark::Failed { at, reason: abort_reason(view) }));
         }
-        let all_done = view.slots.done() == Done::All && super::gates::all_pinned(view).is_none();
+        // Where no instance runs it, nothing has shown that it works.
+        let is_seen = (mutant!(CompletesUnseen) || view.replicas() > 0) && gates::all_pinned(view).is_none();
+        let all_done = view.slots.done() == Done::All && is_seen && gates::completion(view).is_none();
         let failed = view.memory.failed.as_ref().and_then(|failed| Some((failed, failed.at.as_ref()?.0)));
         // With nothing to go back to, a failed revision that comes up after all is simply up, as with a Deployment.
         if all_done && (self.is_first() || (!has_failed && failed.is_none())) {

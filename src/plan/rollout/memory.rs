@@ -1,7 +1,7 @@
 //! Run, opened batches: what status must remember.
 use super::{
     Alarm, View,
-    batches::{boundaries_around, index_of},
+    batches::Batches,
     deadline,
     failure::{noted_on, seconds},
     former, gates,
@@ -134,15 +134,15 @@ fn observed_opened(snapshot: &Snapshot, lineage: &Lineage<'_>) -> i32 {
     let pods = snapshot.pods.iter().filter(|pod| pod.is_live() && lineage.pins.get(pod.slot).is_none());
     let at_it = pods.filter(|pod| Some(pod.revision.as_str()) == effective);
     let Some(highest) = at_it.map(|pod| pod.slot).filter(|slot| *slot < replicas).max() else { return 0 };
-    let ends = boundaries_around(&spec.strategy, replicas, &lineage.pins.slots());
-    ends.iter().map(|boundary| boundary.up_to).find(|end| *end > highest).unwrap_or(replicas)
+    let batches = Batches::around(&spec.strategy, replicas, &lineage.pins.slots());
+    batches.ends.iter().map(|boundary| boundary.up_to).find(|end| *end > highest).unwrap_or(replicas)
 }
 
 fn batch(snapshot: &Snapshot, lineage: &Lineage<'_>, opened: i32, all: bool) -> BatchStatus {
     let spec = &snapshot.rollout.spec;
     let pinned = lineage.pins.slots();
-    let ends = boundaries_around(&spec.strategy, replicas(spec), &pinned);
-    let (index, count) = if all { (1, 1) } else { (index_of(&ends, opened) as i32, ends.len() as i32) };
+    let batches = Batches::around(&spec.strategy, replicas(spec), &pinned);
+    let (index, count) = if all { (1, 1) } else { (batches.index_of(opened) as i32, batches.ends.len() as i32) };
     let started_at = (all || opened > 0).then(|| seconds(snapshot.now));
     // Where all are assigned it at once, those that are unpinned in between are, too.
     let pinned = if all { String::new() } else { pinned.within(INSTANCES_CHARS_MAX) };
@@ -192,23 +192,24 @@ fn all_at_once(view: &View<'_>, alarm: &mut Alarm, mut batch: BatchStatus) -> Op
 
 fn forward(view: &View<'_>, alarm: &mut Alarm, mut batch: BatchStatus) -> Opening {
     let replicas = view.replicas();
-    let ends = view.slots.boundaries();
-    let number = |opened: i32| i32::try_from(index_of(ends, opened)).unwrap_or(i32::MAX);
-    let up_to = |number: i32| ends.get(usize::try_from(number - 1).unwrap_or(0)).map_or(replicas, |end| end.up_to);
+    let batches = view.slots.batches();
+    let number = |opened: i32| i32::try_from(batches.index_of(opened)).unwrap_or(i32::MAX);
+    let up_to = |number: i32| usize::try_from(number).ok().and_then(|number| batches.end(number)).unwrap_or(replicas);
     batch.opened = if batch.opened > 0 { view.slots.opened() } else { 0 };
-    batch.count = i32::try_from(ends.len()).unwrap_or(i32::MAX);
+    batch.count = i32::try_from(batches.ends.len()).unwrap_or(i32::MAX);
     batch.index = number(batch.opened);
     let is_last = batch.opened == replicas && replicas > 0;
-    let is_filled = batch.opened > 0 && batch.opened == up_to(batch.index);
+    let is_filled = (batch.opened > 0 || batch.index == 0) && batch.opened == up_to(batch.index);
     let undone = matches!(view.slots.done(), Done::Not(_));
     if is_last && !undone {
-        // Nothing is left to open.
-        let all_pinned = gates::all_pinned(view);
+        // Nothing is left to open; the run may have to wait before it is complete.
+        let hold = gates::all_pinned(view).or_else(|| gates::completion(view));
+        let hold = gates::woken(hold, alarm);
         // Nobody is late for it; nor is a set that is whole, and waits for hours to be switched to.
-        if all_pinned.is_some() || view.slots.sets().is_some() {
+        if hold.is_some() || view.slots.sets().is_some() {
             batch.completed_at.get_or_insert_with(|| seconds(view.now()));
         }
-        return Opening { batch: Some(batch), hold: gates::failed(view).or(all_pinned) };
+        return Opening { batch: Some(batch), hold: gates::failed(view).or(hold) };
     }
     // At the end of the last batch the run itself is what completes, unless it leaves failed instances behind.
     if is_filled && behind(view).is_none() && gates::failed(view).is_none() {

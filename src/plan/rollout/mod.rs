@@ -1,7 +1,9 @@
-//! How a Rollout decides. The steps, in the order of [`plan`]:
+//! How a Rollout decides. What an earlier Rollout of its name left behind is adopted before all else ([`super::adoption`]). Then the
+//! steps, in the order of [`plan`]:
 //! 1. [`lineage`]: which revision the spec asks for, which is stable, which is worked towards;
 //! 2. [`slots`]: which Pods stand in which slot, and what each slot is assigned; [`pins`]: by whom chosen one by one;
-//! 3. [`failure`], [`deadline`]: which instances of this run have failed, or will have at a known time;
+//! 3. [`failure`], [`deadline`]: which instances of this run have failed, or will have at a known time; [`waiting`]: what a Pod
+//!    that is not ready waits for;
 //! 4. [`memory`]: run, opened batches and attempts, as status must remember them;
 //! 5. [`gates`]: what holds each class of work;
 //! 6. [`work`]: Pods to create, delete and change within the budget; [`in_place`]: what a Pod can be given as it is;
@@ -9,7 +11,8 @@
 //!    set, and the switch of a Service to it; [`former`]: what the spec names no more selects Pods of any revision again;
 //! 7. [`digests`], [`package`]: what a revision came to when it first ran, for those that run it later;
 //! 8. [`agents`]: which of these first hand their listeners over, and which Pods are in service;
-//! 9. [`reload`]: which applications are told that their Pods were changed.
+//! 9. [`reload`]: which applications are told that their Pods were changed;
+//! 10. [`specimens`]: which failed Pods are kept for a look instead of deleted.
 //!
 //! When what must be remembered differs from what status says, nothing else is done: the write comes first, what
 //! follows from it with the next look.
@@ -33,20 +36,26 @@ mod recreate;
 pub mod reload;
 mod resize;
 mod slots;
+mod specimens;
 #[cfg(test)]
 pub(crate) mod tests;
+mod waiting;
 mod work;
 
 pub use blue_green::Sets;
 pub use budget::{fewest_available, total_max};
-pub use failure::{Failure, broken_at, failure_of, stuck_at};
+pub use failure::{Failure, back, broken_at, failure_of, stuck_at};
 pub use recreate::unconfirmed;
 pub use slots::{Done, Slot, Slots};
+pub use waiting::{CONTAINERS_NOT_READY, GATES_NOT_READY, waiting, with_reason};
 
 use jiff::{SignedDuration, Timestamp};
 
 use self::{budget::Budget, lineage::Lineage};
-use super::change::{Change, Hold, HoldReason, Memory, Plan, PodReason, RevisionMark};
+use super::{
+    adoption,
+    change::{Change, Hold, HoldReason, Memory, Plan, PodReason, RevisionMark},
+};
 use crate::{
     api::{RolloutSpec, Time, status::BatchStatus},
     snapshot::{Ranges, Snapshot},
@@ -58,6 +67,11 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     if snapshot.rollout.metadata.deletion_timestamp.is_some() {
         let hold = Hold { reason: HoldReason::Deleting, message: "being deleted".into(), until: None };
         return Plan { memory: remembered, hold: Some(hold), ..Plan::default() };
+    }
+    let adoptions = adoption::changes(snapshot);
+    if !adoptions.is_empty() {
+        // Which Pods are missing, and which revisions there are, is known once these count.
+        return Plan { memory: remembered, changes: adoptions, ..Plan::default() };
     }
     let lineage = lineage::trace(snapshot, &remembered);
     let mut alarm = Alarm::new(snapshot.now);

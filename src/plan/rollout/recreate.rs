@@ -1,7 +1,7 @@
 //! Strategy Recreate: no Pod is created while one of another revision is alive.
 use std::collections::BTreeSet;
 
-use super::budget::counts;
+use super::{budget::counts, slots::Slots};
 use crate::{
     api::rollout::StrategyType,
     plan::change::{Hold, HoldReason},
@@ -14,7 +14,7 @@ pub(super) struct Alive<'a>(BTreeSet<&'a str>);
 impl<'a> Alive<'a> {
     /// None where revisions may live side by side.
     pub fn of(snapshot: &'a Snapshot) -> Option<Self> {
-        let alive = || snapshot.pods.iter().filter(|pod| counts(snapshot, pod)).map(|pod| pod.revision.as_str());
+        let alive = || all(snapshot).filter(|pod| counts(snapshot, pod)).map(|pod| pod.revision.as_str());
         is_asked_for(snapshot).then(|| Self(alive().collect()))
     }
 
@@ -26,6 +26,11 @@ impl<'a> Alive<'a> {
         }
         is_alone
     }
+}
+
+/// All Pods that run something: also failed ones that were kept for a look by the strategy before.
+fn all(snapshot: &Snapshot) -> impl Iterator<Item = &Pod> {
+    snapshot.pods.iter().chain(&snapshot.specimens).map(|pod| &**pod)
 }
 
 pub(super) fn is_asked_for(snapshot: &Snapshot) -> bool {
@@ -46,25 +51,25 @@ pub(super) fn alone(snapshot: &Snapshot) -> Option<&str> {
 
 /// Pods that must end before one of this revision is created.
 pub(super) fn in_the_way<'s>(snapshot: &'s Snapshot, revision: &'s str) -> impl Iterator<Item = &'s Pod> {
-    let pods = snapshot.pods.iter().filter(|_| is_asked_for(snapshot)).map(|pod| &**pod);
+    let pods = all(snapshot).filter(|_| is_asked_for(snapshot));
     pods.filter(move |pod| pod.revision != revision && counts(snapshot, pod))
 }
 
 /// Pods that were told to end, and whose end nobody waits for any more although it was not seen.
 pub fn unconfirmed(snapshot: &Snapshot) -> impl Iterator<Item = &Pod> {
-    let pods = snapshot.pods.iter().filter(|_| is_asked_for(snapshot)).map(|pod| &**pod);
+    let pods = all(snapshot).filter(|_| is_asked_for(snapshot));
     pods.filter(|pod| pod.deletion.is_some() && !pod.is_finished() && !counts(snapshot, pod))
 }
 
 /// What people read while these Pods end.
-pub(super) fn hold<'p>(pods: impl Iterator<Item = &'p Pod>, revision: &Revision) -> Option<Hold> {
+pub(super) fn hold<'p>(slots: &Slots<'_>, pods: impl Iterator<Item = &'p Pod>, revision: &Revision) -> Option<Hold> {
     let pods: Vec<&Pod> = pods.collect();
     let first = pods.iter().min_by_key(|pod| (pod.slot, &pod.name))?;
     let others = match pods.len() - 1 {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let version = crate::plan::revision::version(&revision.data);
-    let message = format!("{} ({}){others} must end before {version} starts", first.name, first.version);
+    let (from, to) = (slots.called_of(first), slots.called(&revision.name).unwrap_or_default());
+    let message = format!("{} ({from}){others} must end before {to} starts", first.name);
     Some(Hold { reason: HoldReason::OldPods, message, until: None })
 }

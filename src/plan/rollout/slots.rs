@@ -4,18 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{
-    agents,
-    batches::{Boundary, boundaries_around},
-    blue_green::Sets,
-    failure,
-    lineage::Lineage,
-    package::Bound,
-    pins::Target,
-    reached, recreate, reload, replicas, resize,
+    agents, batches::Batches, blue_green::Sets, failure, lineage::Lineage, package::Bound, pins::Target, reached,
+    recreate, reload, replicas, resize,
 };
 use crate::{
-    api::rollout::{OnFailure, Pin},
-    plan::change::Memory,
+    api::rollout::{OnFailure, Pause, Pin},
+    plan::{change::Memory, revision},
     snapshot::{Pod, Ranges, Snapshot},
 };
 
@@ -28,10 +22,12 @@ pub struct Slots<'a> {
     replicas: i32,
     opened: i32,
     left_out: Ranges,
-    boundaries: Vec<Boundary>,
+    batches: Batches,
     min_ready_seconds: i32,
     renewal: Renewal<'a>,
     sets: Option<Sets<'a>>,
+    /// Names of the revisions that the spec asks for, that is stable, and that is worked towards.
+    named: [Option<&'a str>; 3],
     snapshot: &'a Snapshot,
     now: Timestamp,
 }
@@ -164,14 +160,26 @@ impl<'a> Slots<'a> {
             by_index: slots,
             replicas,
             opened,
-            boundaries: boundaries_around(&spec.strategy, replicas, &left_out),
+            batches: Batches::around(&spec.strategy, replicas, &left_out),
             left_out,
             min_ready_seconds: spec.min_ready_seconds,
             renewal,
             sets,
+            named: [lineage.update, lineage.stable, lineage.effective].map(|it| it.map(|it| it.name.as_str())),
             snapshot,
             now: snapshot.now,
         }
+    }
+
+    /// What people read for this revision: see [`revision::called`].
+    pub fn called(&self, revision: &str) -> Option<String> {
+        let is_run = |name: &str| self.snapshot.pods.iter().any(|pod| pod.is_live() && pod.revision == name);
+        revision::called(&self.snapshot.revisions, revision, |name| self.named.contains(&Some(name)) || is_run(name))
+    }
+
+    /// The same of a Pod's; what the Pod says where its revision is gone.
+    pub fn called_of(&self, pod: &Pod) -> String {
+        self.called(&pod.revision).unwrap_or_else(|| pod.version.clone())
     }
 
     /// Slots 0 … replicas - 1.
@@ -195,13 +203,22 @@ impl<'a> Slots<'a> {
     }
 
     /// The batches: they count the slots that are not pinned.
-    pub fn boundaries(&self) -> &[Boundary] {
-        &self.boundaries
+    pub fn batches(&self) -> &Batches {
+        &self.batches
+    }
+
+    /// The number of the batch in work, and the pause after it, where all of the batch is opened.
+    pub fn pause(&self) -> Option<(usize, &Pause)> {
+        let number = self.batches.index_of(self.opened);
+        self.batches
+            .pause(number)
+            .filter(|_| self.batches.end(number) == Some(self.opened))
+            .map(|pause| (number, pause))
     }
 
     /// The slots of the batch in work that it was opened with.
     pub(super) fn members(&self) -> impl Iterator<Item = &Slot<'a>> {
-        let before = self.boundaries.iter().map(|boundary| boundary.up_to).rfind(|end| *end < self.opened);
+        let before = self.batches.ends.iter().map(|boundary| boundary.up_to).rfind(|end| *end < self.opened);
         let members = self.by_index.range(before.unwrap_or(0)..self.opened).map(|(_, slot)| slot);
         members.filter(|slot| !self.left_out.0.contains(&slot.index))
     }
@@ -294,10 +311,10 @@ impl<'a> Slots<'a> {
             return format!("{reason}: {message}");
         }
         if !slot.fresh {
-            return format!("still at {}", best.version);
+            return format!("still at {}", self.called_of(best));
         }
-        if let Some(cause) = slot.cause() {
-            return cause;
+        if let Some((reason, _)) = slot.cause() {
+            return reason;
         }
         if let Some(transit) = best.in_transit(self.now) {
             return format!("container {} has yet to run its new image", transit.container);
@@ -329,12 +346,12 @@ impl<'a> Slots<'a> {
 }
 
 impl<'a> Slot<'a> {
-    /// What keeps its best Pod from running, in Kubernetes' own word, where the Pod says so.
-    pub(super) fn cause(&self) -> Option<String> {
+    /// What keeps its best Pod from running, where the Pod says so: Kubernetes' own word, and a sentence.
+    pub(super) fn cause(&self) -> Option<(String, String)> {
         let best = self.live.first()?;
-        let unschedulable = best.unschedulable.is_some().then(|| "Unschedulable".to_owned());
-        let resizing = || best.resizing().map(|(reason, _)| reason);
-        failure::failure_of(best).map(|failure| failure.reason).or(unschedulable).or_else(resizing)
+        let failure = failure::failure_of(best).map(|failure| (failure.reason, failure.message));
+        let unschedulable = || best.unschedulable.clone().map(|message| ("Unschedulable".to_owned(), message));
+        failure.or_else(unschedulable).or_else(|| best.resizing())
     }
 
     fn empty(index: i32, assigned: Option<&'a str>, pin: Option<&'a Pin>) -> Self {
@@ -374,8 +391,9 @@ fn rolled_back(snapshot: &Snapshot, lineage: &Lineage<'_>, memory: &Memory) -> R
         && !lineage.is_back();
     let failed = memory.failed.as_ref().filter(|failed| goes_back && failed.at.is_some() && failed.run == memory.run);
     let Some(failed) = failed else { return Ranges::default() };
-    if !failed.slots.is_empty() {
-        return Ranges::parse(&failed.slots);
+    let back = failure::back(failed);
+    if !back.is_empty() {
+        return back;
     }
     // Status was lost: what is at the stable revision has gone back.
     let pods = snapshot.pods.iter().filter(|pod| pod.is_live() && lineage.is_stable(&pod.revision));

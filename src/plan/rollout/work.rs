@@ -14,11 +14,12 @@ use super::{
     recreate::{self, Alive},
     reload, resize,
     slots::Slot,
+    specimens,
 };
 use crate::{
     api::{names::pod_name, status::Attempt},
     plan::change::{Change, Hold, HoldReason, PodReason},
-    snapshot::{Pod, RefusalReason, Revision, TemplateCheck},
+    snapshot::{Pod, RefusalReason, Revision, ServiceSeen, TemplateCheck},
 };
 
 /// A finished Pod is cleared away no sooner than this after its creation, so that a node which refuses every Pod at
@@ -156,15 +157,16 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let view = self.view;
         let Some(sets) = view.slots.sets() else { return };
         for slot in view.slots.wanted() {
-            // Where clients get Pods of any revision, only what stands beside a better one goes, and what never came up.
+            // Where clients get Pods of any revision, only what stands beside a better one goes, and what never came up: one that is
+            // not available beside one that is not either costs nothing.
             let is_any = view.snapshot.services.active.seen().is_some();
-            let is_beside =
-                |place: usize, pod: &Pod| is_any && place > 0 && (!pod.is_ready() || self.available(slot.others[0]));
+            let is_known = view.snapshot.services.active != ServiceSeen::Unknown;
+            let is_beside = |place: usize| is_known && place > 0;
             let leaves = |(place, pod): &(usize, &&Pod)| {
                 let is_nobodys = view.lineage.is_first() || (is_any && sets.active.is_none());
                 let never_came_up = is_nobodys && !pod.is_ready();
                 let is_over = sets.selected.is_some() && !view.slots.was_in_use(pod);
-                is_over || never_came_up || is_beside(*place, pod)
+                is_over || never_came_up || is_beside(*place)
             };
             let others = slot.others.iter().enumerate().filter(leaves);
             let mut leaving: Vec<_> = others.map(|(_, pod)| (*pod, PodReason::Superseded)).collect();
@@ -351,6 +353,10 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             self.note(hold);
             return true;
         }
+        if let Some(hold) = blue_green::crowded(view, slot).filter(|_| !is_kept) {
+            self.note(hold);
+            return true;
+        }
         if !self.budget.take_create() {
             self.hold_for_budget(slot.index);
             return false;
@@ -376,7 +382,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
 
     fn hold_for_old_pods<'p>(&mut self, pods: impl Iterator<Item = &'p Pod>, revision: &Revision) {
         if self.hold.is_none() {
-            self.hold = recreate::hold(pods, revision);
+            self.hold = recreate::hold(&self.view.slots, pods, revision);
         }
     }
 
@@ -451,12 +457,13 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         resize::carry_on(self.view.snapshot, &mut self.changes, self.alarm);
         let told = reload::tell(self.view.snapshot, &self.changes, self.alarm);
         self.changes.extend(told);
+        specimens::keep(self.view, &mut self.changes, self.alarm);
         let (hold, aside) = (self.hold, self.aside);
         Work { changes: self.changes, attempts: self.attempts.remembered(), leaving, hold, aside }
     }
 }
 
-fn delete(pod: &Pod, reason: PodReason) -> Change {
+pub(super) fn delete(pod: &Pod, reason: PodReason) -> Change {
     Change::DeletePod {
         name: pod.name.clone(),
         slot: pod.slot,

@@ -2,7 +2,7 @@
 //!
 //! The index holds what the watches have told so far, as values, filed under the controlling Rollout, its name and uid.
 //! Each event answers with the Rollouts it touches: those whose [`Snapshot`] may have changed. Ownership is the controller
-//! ownerRef's uid and nothing else; labels only select what is watched.
+//! ownerRef's uid and nothing else; labels only select what is watched, and whose orphan an object without a controller is.
 //!
 //! Two things follow from how watches work and are tested below for any interleaving: a re-list *is* the state, so what
 //! it no longer contains is gone (the API server never says so again), and the index always equals one that is built
@@ -28,8 +28,9 @@ use kube::{Resource, ResourceExt};
 pub use self::sets::{Moment, SetMemories};
 use self::{services::Services, sets::Sets, shelf::Shelf};
 use super::{
-    Agents, ChangeRefusal, CreateRefusal, Pod, Revision, Snapshot, TemplateCheck,
+    Agents, ChangeRefusal, CreateRefusal, Orphans, Overlap, Pod, Revision, Snapshot, TemplateCheck,
     guard::DeserializeGuard,
+    specimen,
     wire::{self, NodeView, PodView},
 };
 use crate::api::Rollout;
@@ -139,6 +140,8 @@ pub struct Recollection {
     pub change_refusals: BTreeMap<String, ChangeRefusal>,
     /// resourceVersion of our own last write to each Service, by name: what is older does not count.
     pub services: BTreeMap<String, String>,
+    /// See [`Snapshot::overlap`].
+    pub overlap: Option<Overlap>,
 }
 
 /// What an event may have changed.
@@ -221,14 +224,16 @@ impl Index {
     pub fn on_pod(&mut self, scope: &Scope, event: Event<PodView>) -> BTreeSet<ObjectKey> {
         self.pods.take(scope, event, |view| {
             let owner = wire::owner(&view.metadata).or_else(|| wire::orphaned_by(&view.metadata))?;
-            Some((Some(owner), wire::pod(view)?))
+            let pod = wire::pod(view)?;
+            let owner = if pod.specimen.is_some() { specimen::filed_under(owner) } else { owner };
+            Some((Some(owner), pod))
         })
     }
 
     /// Takes an event of the watch on ControllerRevisions; returns the Rollouts it touches.
     pub fn on_revision(&mut self, scope: &Scope, event: Event<ControllerRevision>) -> BTreeSet<ObjectKey> {
         self.revisions.take(scope, event, |object| {
-            let owner = wire::owner(&object.metadata)?;
+            let owner = wire::owner(&object.metadata).or_else(|| wire::orphaned_by(&object.metadata))?;
             Some((Some(owner), wire::revision(object)))
         })
     }
@@ -279,17 +284,16 @@ impl Index {
         let rollout = known.object.as_ref().ok()?;
         let owner = Owner { name: key.name.clone(), uid: known.uid.clone() };
         let nobody = Owner { name: key.name.clone(), uid: wire::ORPHANED.to_owned() };
-        let mut pods: Vec<Arc<Pod>> = self.pods.owned_by(&key.namespace, &owner).cloned().collect();
-        pods.sort_by(|a, b| (a.slot, &a.name).cmp(&(b.slot, &b.name)));
-        let mut revisions: Vec<Revision> =
-            self.revisions.owned_by(&key.namespace, &owner).map(|revision| (**revision).clone()).collect();
-        revisions.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
+        let (pods, revisions) = self.owned_by(&key.namespace, &owner);
+        let orphans = self.owned_by(&key.namespace, &nobody);
         let lost_nodes = pods.iter().filter_map(|pod| pod.node.clone()).filter(|node| self.is_lost(node)).collect();
         Some(Snapshot {
             rollout: (**rollout).clone(),
             pods,
             revisions,
-            orphans: self.pods.owned_by(&key.namespace, &nobody).map(|pod| pod.name.clone()).collect(),
+            specimens: self.pods.owned_by(&key.namespace, &specimen::filed_under(owner)).cloned().collect(),
+            orphans: Orphans { pods: orphans.0, revisions: orphans.1 },
+            overlap: recollection.overlap.clone(),
             taken_names: recollection.taken_names.clone(),
             lost_nodes,
             template_checks: recollection.template_checks.clone(),
@@ -300,6 +304,16 @@ impl Index {
             services: self.services.of(key, rollout, recollection),
             now,
         })
+    }
+
+    /// Pods and ControllerRevisions, sorted.
+    fn owned_by(&self, namespace: &str, owner: &Owner) -> (Vec<Arc<Pod>>, Vec<Revision>) {
+        let mut pods: Vec<Arc<Pod>> = self.pods.owned_by(namespace, owner).cloned().collect();
+        pods.sort_by(|a, b| (a.slot, &a.name).cmp(&(b.slot, &b.name)));
+        let mut revisions: Vec<Revision> =
+            self.revisions.owned_by(namespace, owner).map(|revision| (**revision).clone()).collect();
+        revisions.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
+        (pods, revisions)
     }
 
     /// uid and generation of a Rollout, readable or not.

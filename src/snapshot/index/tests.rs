@@ -312,9 +312,9 @@ fn a_recreated_rollout_does_not_inherit_the_pods_of_its_namesake() {
     assert_eq!(look(&index, "web").expect("known").pods, []);
 }
 
-/// `kubectl delete --cascade=orphan` takes the owner off the Pods.
+/// `kubectl delete --cascade=orphan` takes the owner off Pods and ControllerRevisions.
 #[test]
-fn pods_that_were_left_behind_are_known_and_not_owned() {
+fn what_was_left_behind_is_known_and_not_owned() {
     let mut index = Index::default();
     index.on_rollout(&None, Event::Applied(rollout("shop", "web", "u1", 1)));
     index.on_pod(&None, Event::Applied(pod("a", 2, "u1", "0")));
@@ -322,9 +322,51 @@ fn pods_that_were_left_behind_are_known_and_not_owned() {
     assert_eq!(index.on_pod(&None, Event::Applied(left)), [key("web")].into());
     index.on_rollout(&None, Event::Applied(rollout("shop", "web", "u2", 4)));
     let snapshot = look(&index, "web").expect("known");
-    assert_eq!((snapshot.pods, snapshot.orphans), (vec![], vec!["a".to_owned()]));
-    index.on_rollout(&None, Event::Applied(rollout("shop", "other", "u3", 5)));
-    assert_eq!(look(&index, "other").expect("known").orphans, [] as [String; 0]);
+    let names = |snapshot: &Snapshot| {
+        let pods = snapshot.orphans.pods.iter().map(|pod| pod.name.clone());
+        pods.chain(snapshot.orphans.revisions.iter().map(|revision| revision.name.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!((snapshot.pods.len(), names(&snapshot)), (0, vec!["a".to_owned()]));
+    let labels = snapshot.orphans.pods[0].loose_labels.as_ref().expect("no controller");
+    assert_eq!(labels.get("baton.dev/rollout").map(String::as_str), Some("web"));
+    let left = decode(owned("shop", "r", "r", 5, None, "0"));
+    assert_eq!(index.on_revision(&None, Event::Applied(left)), [key("web")].into());
+    assert_eq!(names(&look(&index, "web").expect("known")), ["a", "r"]);
+    index.on_rollout(&None, Event::Applied(rollout("shop", "other", "u3", 6)));
+    assert_eq!(names(&look(&index, "other").expect("known")), [] as [String; 0]);
+    index.on_pod(&None, Event::Applied(decode(owned("shop", "a", "a", 7, Some(("web", "u2")), "0"))));
+    let adopted = look(&index, "web").expect("known");
+    assert_eq!((adopted.pods.len(), names(&adopted)), (1, vec!["r".to_owned()]));
+    assert_eq!(adopted.pods[0].loose_labels, None);
+}
+
+/// A failed Pod that is kept for a look touches its Rollout and is in no slot; labels that somebody has given back count.
+#[test]
+fn a_pod_that_is_kept_is_known_and_in_no_slot() {
+    let mut index = Index::default();
+    index.on_rollout(&None, Event::Applied(rollout("shop", "web", "u1", 1)));
+    index.on_pod(&None, Event::Applied(pod("a", 2, "u1", "0")));
+    let mut kept = owned("shop", "a", "a", 3, Some(("web", "u1")), "0");
+    let said =
+        json!({"until": "2026-01-01T10:10:00Z", "run": 4, "slot": 3, "revision": "web-abc", "labels": {"app": "web"}});
+    kept["metadata"]["annotations"] = json!({"baton.dev/kept": said.to_string()});
+    let in_slot: PodView = decode(kept.clone());
+    kept["metadata"]["labels"] = json!({"baton.dev/rollout": "", "baton.dev/kept": "web"});
+    assert_eq!(index.on_pod(&None, Event::Applied(decode(kept.clone()))), [key("web")].into());
+    let snapshot = look(&index, "web").expect("known");
+    assert_eq!((snapshot.pods.len(), snapshot.specimens.len(), snapshot.orphans.pods.len()), (0, 1, 0));
+    let pod = &snapshot.specimens[0];
+    assert_eq!((pod.slot, pod.revision.as_str(), pod.specimen.as_ref().map(|it| it.run)), (3, "web-abc", Some(4)));
+    assert_eq!(index.version(Kind::Pod, &key("a")), Some(("a", "3")), "a write to it comes back");
+
+    index.on_pod(&None, Event::Applied(in_slot));
+    let snapshot = look(&index, "web").expect("known");
+    assert_eq!((snapshot.pods.len(), snapshot.specimens.len()), (1, 0));
+
+    kept["metadata"]["annotations"] = json!({});
+    index.on_pod(&None, Event::Applied(decode(kept)));
+    let snapshot = look(&index, "web").expect("known");
+    assert_eq!((snapshot.pods.len(), snapshot.specimens.len()), (0, 0), "a person keeps it as long as they like");
 }
 
 #[test]

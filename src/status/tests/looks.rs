@@ -116,7 +116,7 @@ fn versions_are_observed_from_live_pods() {
 }
 
 #[test]
-fn approval_is_asked_for_and_an_answer_to_another_run_is_named() {
+fn approval_is_asked_for_and_an_answer_to_a_run_to_come_is_named() {
     let spec = json!({"strategy": {"batches": [{"upTo": 2, "pause": {}}], "maxSurge": 1, "maxUnavailable": 0}});
     let mut fixture = Fixture::new("b b a a", 'b', spec).opened(2);
     check(
@@ -124,12 +124,18 @@ fn approval_is_asked_for_and_an_answer_to_another_run_is_named() {
         "InProgress AwaitingApproval: batch 1/2 is done; waiting for approval: kubectl baton approve web, or set spec.approve to {run: 1, batch: 1}",
     );
     fixture.snapshot.rollout.status.as_mut().unwrap().run = Some(4);
-    fixture.snapshot.rollout.spec.approve = Some(Approve { run: 3, batch: 1 });
+    fixture.snapshot.rollout.spec.approve = Some(Approve { run: 3, batch: 1, ..Approve::default() });
     check(
         &fixture,
-        "InProgress AwaitingApproval: batch 1/2 is done; waiting for approval: kubectl baton approve web, or set spec.approve to {run: 4, batch: 1} (spec.approve is about run 3: ignored)",
+        "InProgress AwaitingApproval: batch 1/2 is done; waiting for approval: kubectl baton approve web, or set spec.approve to {run: 4, batch: 1}",
     );
     assert_eq!(condition(&status_of(&fixture.snapshot), ConditionType::Degraded), None, "it may have been used");
+    fixture.snapshot.rollout.spec.approve = Some(Approve { run: 5, batch: 1, ..Approve::default() });
+    check(
+        &fixture,
+        "InProgress AwaitingApproval: batch 1/2 is done; waiting for approval: kubectl baton approve web, or set spec.approve to {run: 4, batch: 1} (spec.approve is about run 5: ignored)",
+    );
+    assert_eq!(condition(&status_of(&fixture.snapshot), ConditionType::Degraded).unwrap().1, "StaleAnswer");
 }
 
 #[test]
@@ -151,7 +157,7 @@ fn an_abort_of_another_run_is_stale() {
 fn an_answer_never_fits_a_run_that_begins_after_it() {
     let mut fixture = Fixture::new("a a a a", 'a', strategy(2, 1, 0)).settled();
     let known = fixture.snapshot.rollout.status.as_ref().and_then(|status| status.run).unwrap_or(0);
-    fixture.snapshot.rollout.spec.approve = Some(crate::api::rollout::Approve { run: known + 1, batch: 1 });
+    fixture.snapshot.rollout.spec.approve = Some(Approve { run: known + 1, batch: 1, ..Approve::default() });
     let wanted = Fixture::new("", 'b', json!({})).snapshot.rollout.spec.version;
     fixture.snapshot.rollout.spec.version = wanted;
     let fixture = fixture.settled();
@@ -159,14 +165,26 @@ fn an_answer_never_fits_a_run_that_begins_after_it() {
 }
 
 #[test]
-fn paused_is_said_only_when_something_waits_for_it() {
+fn paused_is_said_whether_something_waits_for_it_or_not() {
     let paused = json!({"paused": true});
     let waits = Fixture::new("a a a a", 'b', paused.clone()).opened(0);
     check(&waits, "InProgress Paused: spec.paused is true: kubectl baton resume web");
     let status = status_of(&waits.snapshot);
     assert_eq!(condition(&status, ConditionType::Paused), Some((ConditionStatus::True, "Paused")));
     assert_eq!(condition(&status, ConditionType::Progressing), Some((ConditionStatus::Unknown, "Paused")));
-    check(&Fixture::new("a a a a", 'a', paused).settled(), "Current Complete: ");
+    let idle = Fixture::new("a a a a", 'a', paused).settled();
+    let resume = "nothing new is begun: kubectl baton resume web";
+    check(&idle, &format!("Current Paused: all 4 instances run a; spec.paused is true, {resume}"));
+    let status = status_of(&idle.snapshot);
+    assert_eq!(condition(&status, ConditionType::Ready), Some((ConditionStatus::True, "Paused")));
+    let mut back = Fixture::new("a a a a", 'b', json!({"paused": true})).opened(1);
+    back.snapshot.rollout.spec.abort = Some(Abort { run: 1 });
+    for revision in back.snapshot.revisions.iter_mut().filter(|revision| revision.name == "b") {
+        (revision.failed_at, revision.failed_reason) = (Some(at(-5)), Some("Aborted: run 1 was aborted".into()));
+    }
+    let told = status_of(&back.settled().snapshot).waiting_for;
+    assert!(told.ends_with(&format!("to try it again; spec.paused is true, {resume}")), "{told}");
+    assert_eq!(condition(&status, ConditionType::Progressing), Some((ConditionStatus::Unknown, "Paused")));
 }
 
 /// B7
@@ -389,15 +407,6 @@ fn a_name_that_is_taken_is_shown() {
     fixture.snapshot.taken_names.insert("web-1-a".into());
     let later = status_of(&fixture.snapshot);
     assert_eq!(condition(&later, ConditionType::Degraded), Some((ConditionStatus::True, "PodConflict")));
-}
-
-#[test]
-fn pods_left_behind_by_a_namesake_are_shown() {
-    let mut fixture = Fixture::new("a a", 'a', json!({})).settled();
-    fixture.snapshot.orphans = vec!["web-0-b".into(), "web-1-b".into()];
-    let seen = status_of(&fixture.snapshot);
-    assert_eq!(condition(&seen, ConditionType::Degraded), Some((ConditionStatus::True, "OrphansPresent")));
-    assert_eq!(condition(&seen, ConditionType::Ready), Some((ConditionStatus::True, "Complete")));
 }
 
 /// B4: what an instance waits for that serves on with what it has.

@@ -1,5 +1,9 @@
 //! Looks of single worlds, stories of whole rollouts, and properties of all.
+mod kept;
 mod looks;
+mod notes;
+mod others;
+mod proofs;
 mod properties;
 mod scale;
 mod stories;

@@ -7,7 +7,7 @@ use super::state;
 use crate::{
     api::{
         RolloutStatus, Time,
-        rollout::{Abort, Pin, Request},
+        rollout::{Abort, Approve, Pin, Request},
     },
     plan::rollout::{
         fold::World,
@@ -182,7 +182,7 @@ fn what_is_unpinned_in_mid_run_is_told() {
     world.snapshot.rollout.spec.pins.clear();
     tell(&mut world);
     assert_eq!(unpins(&world), ["0: c → b InProgress", "1: a → b Succeeded"]);
-    world.snapshot.rollout.spec.approve = Some(crate::api::rollout::Approve { run: 1, batch: 1 });
+    world.snapshot.rollout.spec.approve = Some(Approve { run: 1, batch: 1, ..Approve::default() });
     tell(&mut world);
     assert_eq!(unpins(&world), ["0: c → b Succeeded", "1: a → b Succeeded"]);
 }

@@ -27,7 +27,7 @@ pub fn install_crds(cluster: &TestCluster) {
     }
 }
 
-fn repository(path: &str) -> String {
+pub fn repository(path: &str) -> String {
     sources::root().join(path).display().to_string()
 }
 
@@ -201,6 +201,26 @@ fn two_ways_to_say_the_batches_are_refused() {
     assert_refused(&[("/spec/strategy/batchSize", json!(0))], &["spec.strategy.batchSize must be at least 1 or 1%"]);
 }
 
+/// R21: what counts cannot fall; what depends on the number of instances is not the schema's to judge.
+#[test]
+fn batches_that_fall_are_refused() {
+    let of = |batches: Value| [("/spec/strategy/batchSize", json!(null)), ("/spec/strategy/batches", batches)];
+    let rising = "spec.strategy.batches: upTo counts the instances of all batches so far and cannot fall from one entry to \
+                  the next: write the entries in rising order";
+    assert_refused(&of(json!([{"upTo": 5}, {"upTo": 2, "pause": {}}])), &[rising]);
+    assert_refused(&of(json!([{"upTo": 5}, {"upTo": "90%"}, {"upTo": 2}])), &[rising]);
+    for batches in [
+        json!([{"upTo": 0, "pause": {}}, {"upTo": 1, "pause": {}}, {"upTo": 1, "pause": {"seconds": 5}}]),
+        json!([{"upTo": 1}, {"upTo": "50%"}, {"upTo": 2}, {"upTo": "100%", "pause": {}}]),
+    ] {
+        let mut object = web();
+        object["spec"]["strategy"] = json!({"batches": batches});
+        object["spec"]["approve"] = json!({"run": 1, "batch": 0, "by": "ann", "reason": "looks good"});
+        let output = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &object);
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
 /// B1: what would leave two versions side by side contradicts the type.
 #[test]
 fn batches_pins_and_part_rollbacks_are_for_batched() {
@@ -218,6 +238,32 @@ fn batches_pins_and_part_rollbacks_are_for_batched() {
     object["spec"]["strategy"] = json!({"type": "Recreate"});
     let output = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &object);
     assert!(output.status.success(), "{output:?}");
+}
+
+/// B7: what is kept runs on beside the others, so there must be room for it.
+#[test]
+fn failed_pods_are_kept_where_there_may_be_a_pod_more() {
+    let with = |more: Value| {
+        let mut strategy = json!({"keepFailed": {}, "maxSurge": 1});
+        strategy.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        [("/spec/strategy", strategy)]
+    };
+    let surge = "spec.strategy.keepFailed has the failed version run on beside the others: set maxSurge to 1 or more";
+    for without in [json!({"maxSurge": 0}), json!({"maxSurge": "0%"}), json!({"type": "Recreate"})] {
+        assert_refused(&with(without), &[surge]);
+    }
+    for (field, wrong) in [("pods", json!(0)), ("pods", json!(11)), ("seconds", json!(0)), ("seconds", json!(86_401))] {
+        let part = format!("spec.strategy.keepFailed.{field}: Invalid value: {wrong}");
+        assert_refused(&with(json!({"keepFailed": {field: wrong}})), &[&part]);
+    }
+    for strategy in [json!({}), json!({"type": "BlueGreen", "blueGreen": {"activeService": "web"}, "maxSurge": 0})] {
+        let mut object = web();
+        object["spec"]["strategy"] = with(strategy)[0].1.clone();
+        let output = kubectl_with(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &object);
+        assert!(output.status.success(), "{output:?}");
+        let made: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(made["spec"]["strategy"]["keepFailed"], json!({"pods": 1, "seconds": 600}));
+    }
 }
 
 /// B3
@@ -427,37 +473,4 @@ fn defaults_are_those_of_a_deployment_where_it_has_them() {
         "type": "Batched", "maxUnavailable": "25%", "maxSurge": "25%", "onFailure": "Rollback", "failureThreshold": 1,
     });
     assert_eq!(spec["strategy"], strategy);
-}
-
-#[test]
-fn every_field_is_explained() {
-    for (plural, fields_min) in [("listenersets", 60), ("rollouts", 60)] {
-        let explained = explained(plural);
-        assert!(explained > fields_min, "{plural}: {explained}");
-    }
-}
-
-/// Number of fields of a kind, each of which `kubectl explain` describes.
-fn explained(plural: &str) -> usize {
-    let crd = std::fs::read_to_string(repository(&format!("crds/{plural}.yaml"))).unwrap();
-    let crd: Value = serde_saphyr::from_str(&crd).unwrap();
-    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    let mut objects = vec![(format!("{plural}.baton.dev"), schema)];
-    let mut explained = 0;
-    while let Some((path, schema)) = objects.pop() {
-        let Some(fields) = schema["properties"].as_object() else { continue };
-        let text = cluster().kubectl(&["explain", &path]);
-        assert!(!text.contains("<no description>"), "{path}: {text}");
-        for (name, field) in fields {
-            // `apiVersion	<string>` and so on, with the description below it.
-            assert!(
-                text.lines().any(|line| line.trim_start().starts_with(&format!("{name}\t<"))),
-                "{path}.{name}: {text}"
-            );
-            let below = if field["items"].is_object() { &field["items"] } else { field };
-            objects.push((format!("{path}.{name}"), below));
-            explained += 1;
-        }
-    }
-    explained
 }

@@ -145,6 +145,7 @@ fn watched_namespaces_get_a_role_each_and_nothing_reaches_further() {
     let only = [
         "ClusterRole /baton-agent",
         "ClusterRole /baton-rollouts-edit",
+        "ClusterRole /baton-rollouts-operate",
         "ClusterRole /baton-rollouts-view",
         "CustomResourceDefinition /listenersets.baton.dev",
         "CustomResourceDefinition /rollouts.baton.dev",

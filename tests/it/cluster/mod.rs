@@ -1,6 +1,7 @@
 //! What a user sees on a real control plane.
 pub mod api;
 mod chart;
+mod explain;
 mod install;
 mod listener_set;
 mod listener_set_api;

@@ -29,6 +29,7 @@ fn start(cluster: &TestCluster, args: &[&str]) -> Child {
         .args(args)
         .env("KUBECONFIG", &cluster.kubeconfig)
         .env("PATH", path)
+        .env("LC_ALL", "C.UTF-8")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -56,12 +57,13 @@ fn says(args: &[&str], input: &str) -> String {
     String::from_utf8(stdout).unwrap()
 }
 
-/// What it complains of; it must exit with 1.
+/// What it complains of; it must exit with this code.
 #[track_caller]
-fn complains(args: &[&str], input: &str) -> String {
+fn complains(code: i32, args: &[&str], input: &str) -> String {
     let Output { status, stdout, stderr } = baton(cluster(), args, input);
-    assert_eq!(status.code(), Some(1), "{args:?}\n{}", String::from_utf8_lossy(&stdout));
-    String::from_utf8(stderr).unwrap()
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(code), "{args:?}\n{}{stderr}", String::from_utf8_lossy(&stdout));
+    stderr
 }
 
 /// A namespace of the test's own.
@@ -110,38 +112,103 @@ fn a_rollout_that_no_operator_has_seen_reads_pending() {
         serde_json::from_str(&says(&["get", "instances/web", "-n", namespace, "-o", "json"], "")).unwrap();
     assert_eq!((all["items"].as_array().unwrap().len(), &all["items"][3]["name"]), (4, &serde_json::json!("web-3")));
     assert_eq!(says(&["history", "web", "-n", namespace], ""), "rollout.baton.dev/web has no revision yet\n");
-    let none = complains(&["history", "web", "--revision", "4", "-n", namespace], "");
+    let none = complains(1, &["history", "web", "--revision", "4", "-n", namespace], "");
     assert_eq!(none, "error: web has no revision 4, nor any other yet\n");
     let line = "Waiting for rollout spec update to be observed...\n";
-    assert_eq!(says(&["status", "web", "-n", namespace, "--watch=false"], ""), line);
-    let given_up = complains(&["status", "rollout", "web", "-n", namespace, "--timeout", "1s"], "");
-    let late = "timed out after 1s waiting for rollout \"web\": the operator has not seen";
-    assert!(given_up.contains(late) && !given_up.contains("deployments"), "{given_up}");
-    let given_up = complains(&["status", "rollout", "web", "-n", namespace, "--timeout", "7s"], "");
+    let Output { status, stdout, .. } = baton(cluster(), &["status", "web", "-n", namespace, "--watch=false"], "");
+    assert_eq!((status.code(), String::from_utf8(stdout).unwrap().as_str()), (Some(4), line), "it is under way");
     let hint =
         "no operator has seen generation 1 of web yet: `kubectl get deployments -A -l app.kubernetes.io/name=baton` ";
-    assert!(given_up.starts_with(hint), "{given_up}");
+    for timeout in ["1s", "7s"] {
+        let given_up = complains(4, &["status", "rollout", "web", "-n", namespace, "--timeout", timeout], "");
+        let late = format!("error: timed out after {timeout} waiting for rollout \"web\": the operator has not seen");
+        let lines: Vec<&str> = given_up.lines().collect();
+        assert!(lines[0].starts_with(hint) && lines[1].starts_with(&late) && lines.len() == 2, "{given_up}");
+    }
     let Output { stderr, .. } = baton(cluster(), &["get", "rollout", "web", "-n", namespace], "");
     assert!(String::from_utf8_lossy(&stderr).starts_with(hint));
+}
+
+/// In a locale without UTF-8 no line is drawn with what it cannot show; what programs read stays as it is.
+#[test]
+fn a_plain_locale_gets_plain_signs() {
+    let namespace = namespace("plugin-plain");
+    let version = sample().replace("spec:\n  replicas", "spec:\n  version: größer\n  replicas");
+    let file = cluster().dir.join("plugin-plain.yaml");
+    std::fs::write(&file, version).unwrap();
+    cluster().kubectl(&["apply", "-n", namespace, "-f", file.to_str().unwrap()]);
+    let plain = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-baton"));
+        command.args(args).args(["-n", namespace]).env("KUBECONFIG", &cluster().kubeconfig).env("LC_ALL", "C");
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let shown = plain(&["get", "web"]);
+    assert!(shown.contains("Status:  - Pending") && shown.contains("[............] 0/4"), "{shown}");
+    assert!(plain(&["get", "web", "-o", "yaml"]).contains("größer"), "data");
+}
+
+/// All Rollouts, in one namespace or in all, by either name of the verb.
+#[test]
+fn rollouts_are_listed() {
+    let namespace = namespace("plugin-list");
+    assert_eq!(says(&["list", "-n", namespace], ""), "there are no Rollouts in namespace plugin-list\n");
+    for name in ["web", "worker"] {
+        let file = format!("{}/config/samples/rollout_{name}.yaml", sources::root().display());
+        cluster().kubectl(&["apply", "-n", namespace, "-f", &file]);
+    }
+    for form in [&["list"][..], &["get", "rollouts"], &["get", "bro"]] {
+        let listed = says(&[form, &["-n", namespace]].concat(), "");
+        let lines: Vec<&str> = listed.lines().collect();
+        assert_eq!(
+            lines[0].split_whitespace().collect::<Vec<_>>().join(" "),
+            "NAME READY UP-TO-DATE STATUS VERSION AGE MESSAGE"
+        );
+        assert!(lines[1].starts_with("web ") && lines[2].starts_with("worker ") && lines.len() == 3, "{listed}");
+        assert!(lines[1].contains("• Pending"), "{listed}");
+    }
+    let everywhere = says(&["get", "-A"], "");
+    assert!(everywhere.starts_with("NAMESPACE ") && everywhere.contains("\nplugin-list"), "{everywhere}");
+    assert_eq!(says(&["list", "-n", namespace, "-o", "name"], ""), "rollout.baton.dev/web\nrollout.baton.dev/worker\n");
+    let all: serde_json::Value = serde_json::from_str(&says(&["list", "-n", namespace, "-o", "json"], "")).unwrap();
+    assert_eq!((&all["kind"], all["items"].as_array().unwrap().len()), (&serde_json::json!("List"), 2));
+    assert_eq!(all["items"][0]["kind"], "Rollout");
+    let both = complains(2, &["get", "web", "-A"], "");
+    assert!(both.contains("leave the name out"), "{both}");
+    // As kubectl asks a plugin's companion.
+    assert_eq!(says(&["__complete", "status", "-n", namespace, "wo"], ""), "worker\n:4\n");
+    assert!(says(&["completion", "kubectl"], "").ends_with("exec kubectl-baton __complete \"$@\"\n"));
+}
+
+/// Nothing of a kubeconfig is printed, whatever is wrong with it.
+#[test]
+fn a_broken_kubeconfig_is_named_and_not_shown() {
+    let file = cluster().dir.join("plugin-broken.kubeconfig");
+    let text = std::fs::read_to_string(&cluster().kubeconfig).unwrap() + "- name: ann\n  user: {token: s3cr3t: x}\n";
+    std::fs::write(&file, &text).unwrap();
+    let (file, line) = (file.to_str().unwrap(), text.lines().count());
+    let complaint = complains(6, &["list", "--kubeconfig", file], "");
+    assert!(complaint.starts_with(&format!("error: {file}:{line}: ")) && !complaint.contains("s3cr3t"), "{complaint}");
+    let gone = complains(6, &["list", "--kubeconfig", "/nowhere"], "");
+    assert!(gone.contains("/nowhere cannot be read: "), "{gone}");
 }
 
 #[test]
 fn what_is_not_there_is_looked_for_nearby() {
     let namespace = namespace("plugin-near");
     cluster().kubectl(&["apply", "-n", namespace, "-f", &format!("{}/config/samples", sources::root().display())]);
-    let typo = complains(&["get", "rollout", "wbe", "-n", namespace], "");
+    let typo = complains(5, &["get", "rollout", "wbe", "-n", namespace], "");
     assert!(typo.contains("did you mean web?"), "{typo}");
-    let nowhere = complains(&["get", "rollout", "wbe", "-n", "kube-public"], "");
+    let nowhere = complains(5, &["get", "rollout", "wbe", "-n", "kube-public"], "");
     assert!(nowhere.ends_with("`kubectl get rollouts.baton.dev -A` lists all\n"), "{nowhere}");
     let kubeconfig = cluster().kubeconfig.to_str().unwrap();
-    let unpinned = complains(&["unpin", "web", "--all", "-n", namespace, "--kubeconfig", kubeconfig], "");
+    let unpinned = complains(1, &["unpin", "web", "--all", "-n", namespace, "--kubeconfig", kubeconfig], "");
     let command = format!("`kubectl baton get web -n {namespace} --kubeconfig {kubeconfig}`");
     assert!(unpinned.contains(&command), "{unpinned}");
-    let elsewhere = complains(&["get", "rollout", "web", "-n", "kube-public"], "");
+    let elsewhere = complains(5, &["get", "rollout", "web", "-n", "kube-public"], "");
     assert!(elsewhere.contains("add -n plugin-"), "{elsewhere}");
-    let other = complains(&["get", "deployment", "web"], "");
+    let other = complains(2, &["get", "deployment", "web"], "");
     assert!(other.contains("write `rollout NAME`"), "{other}");
-    let context = complains(&["get", "rollout", "web", "--context", "nowhere"], "");
+    let context = complains(6, &["get", "rollout", "web", "--context", "nowhere"], "");
     assert!(context.contains("kubectl config get-contexts"), "{context}");
 }
 
@@ -159,14 +226,15 @@ fn plan_foretells_without_doing() {
 fn plan_repeats_what_the_api_server_refuses() {
     let namespace = namespace("plugin-refused");
     cluster().kubectl(&["apply", "-n", namespace, "-f", &format!("{}/config/samples", sources::root().display())]);
-    let refused = |from: &str, to: &str| complains(&["plan", "-n", namespace, "-f", "-"], &sample().replace(from, to));
+    let refused =
+        |from: &str, to: &str| complains(1, &["plan", "-n", namespace, "-f", "-"], &sample().replace(from, to));
     let both = refused("batchSize: 2", "batchSize: 2\n    batches: [{upTo: 1}]");
     assert!(both.contains("batchSize and batches exclude each other; remove one of them"), "{both}");
     let typo = refused("batchSize", "batchsize");
     assert!(typo.contains("web cannot be applied: unknown field \"spec.strategy.batchsize\"\n"), "{typo}");
     let template = refused("name: http,", "name: http_http,");
     assert!(template.contains("spec.template: the API server refuses its Pods"), "{template}");
-    let none = complains(&["plan", "-f", "-"], "kind: Service\napiVersion: v1\n");
+    let none = complains(1, &["plan", "-f", "-"], "kind: Service\napiVersion: v1\n");
     assert!(none.contains("holds no Rollout of baton.dev/v1alpha1"), "{none}");
 }
 
@@ -224,11 +292,11 @@ fn a_listener_set_shows_who_holds_what() {
     assert_eq!(says(&["get", "bls", "bots", "-n", namespace, "-o", "name"], ""), "listenerset.baton.dev/bots\n");
     let yaml = says(&["get", "bls", "bots", "-n", namespace, "-o", "yaml"], "");
     assert!(yaml.contains("kind: ListenerSet") && !yaml.contains("managedFields"), "{yaml}");
-    let typo = complains(&["get", "bls", "bot", "-n", namespace], "");
+    let typo = complains(5, &["get", "bls", "bot", "-n", namespace], "");
     assert!(typo.contains("listenersets.baton.dev \"bot\" not found") && typo.contains("did you mean bots?"), "{typo}");
-    let other = complains(&["get", "bls", "feeds", "-n", namespace], "");
+    let other = complains(5, &["get", "bls", "feeds", "-n", namespace], "");
     assert!(other.contains("there is bots"), "those that exist: {other}");
-    let verb = complains(&["status", "bls", "bots", "-n", namespace], "");
+    let verb = complains(2, &["status", "bls", "bots", "-n", namespace], "");
     assert!(verb.contains("kubectl baton get listenerset bots"), "{verb}");
     let followed = followed_until_deleted(namespace);
     let lines: Vec<&str> = followed.lines().collect();
@@ -306,6 +374,6 @@ fn without_rights_to_leases_it_says_what_it_takes() {
         file,
     ]);
     cluster().kubectl(&["config", "set-context", "--current", "--user=ann", "--kubeconfig", file]);
-    let complaint = complains(&["get", "bls", name.trim(), "-n", namespace, "--kubeconfig", file], "");
+    let complaint = complains(6, &["get", "bls", name.trim(), "-n", namespace, "--kubeconfig", file], "");
     assert!(complaint.contains("it takes get, list and watch on leases.coordination.k8s.io"), "{complaint}");
 }

@@ -248,7 +248,9 @@ fn a_cluster_in_the_background_goes_on_until_it_is_taken_down() {
     assert!(testbed(&["status"]).contains("ready"));
     testbed(&["down"]);
     assert_eq!(processes_of(&dir), [""; 0]);
-    testbed(&["down"]); // nothing to do is fine
+    assert!(!dir.join("pki").exists() && dir.join("logs").exists(), "logs stay, keys do not");
+    testbed(&["down", "--purge"]); // nothing to end is fine
+    assert!(!dir.join("logs").exists());
 }
 
 /// The folder's name has what a shell would not take as it is.

@@ -84,8 +84,18 @@ impl TestCluster {
 
     /// What `kubectl ARGS` prints; it must succeed. It runs outside.
     pub fn kubectl(&self, args: &[&str]) -> String {
+        output_of(&mut self.kubectl_command(args))
+    }
+
+    /// What comes of `kubectl ARGS`, which may fail.
+    pub fn try_kubectl(&self, args: &[&str]) -> Output {
+        self.kubectl_command(args).output().unwrap()
+    }
+
+    fn kubectl_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(Path::new(BIN).join("kubectl"));
-        output_of(command.args(args).env("KUBECONFIG", &self.kubeconfig))
+        command.args(args).env("KUBECONFIG", &self.kubeconfig);
+        command
     }
 
     /// What `baton-testbed cluster ARGS --dir DIR` prints; it must succeed.

@@ -64,10 +64,11 @@ pub fn valid(kind: &Kind, name: &str, variant: i64) -> Value {
         }}),
         "ConfigMap" => json!({"data": {"key": format!("value-{variant}")}}),
         "Event" => json!({
-            "eventTime": "2026-01-01T10:00:00.000000Z", "reportingController": "baton-operator",
+            "eventTime": "2026-01-01T10:00:00.000000Z", "reportingComponent": "baton-operator",
+            "firstTimestamp": "2026-01-01T10:00:00Z", "lastTimestamp": "2026-01-01T10:00:00Z", "count": 1,
             "reportingInstance": "contract", "action": "Testing", "reason": "Tested", "type": "Normal",
-            "note": format!("note {variant}"),
-            "regarding": {"apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "name": "web", "uid": "u1"},
+            "message": format!("note {variant}"),
+            "involvedObject": {"apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "name": "web", "uid": "u1"},
         }),
         "Node" => json!({}),
         other => panic!("no sample of {other}"),
@@ -76,7 +77,7 @@ pub fn valid(kind: &Kind, name: &str, variant: i64) -> Value {
     object["kind"] = json!(kind.kind);
     object["metadata"] = json!({"name": name, "labels": {"contract": "yes"}});
     if kind.kind == "Event" {
-        object["regarding"]["namespace"] = json!(NAMESPACE);
+        object["involvedObject"]["namespace"] = json!(NAMESPACE);
     }
     object
 }

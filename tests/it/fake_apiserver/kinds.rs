@@ -10,8 +10,6 @@ use super::{defaults, validate};
 pub struct Kind {
     /// Empty for the core group.
     pub group: &'static str,
-    /// The group that refusals of invalid objects name, where it is another.
-    pub stored_group: Option<&'static str>,
     pub version: &'static str,
     /// As in a path: `pods`.
     pub resource: &'static str,
@@ -92,7 +90,6 @@ impl std::fmt::Debug for Kind {
 /// Namespaced, without status, generation or grace, and with the habits of most built-in kinds.
 const PLAIN: Kind = Kind {
     group: "",
-    stored_group: None,
     version: "v1",
     resource: "",
     kind: "",
@@ -166,15 +163,8 @@ pub static ENDPOINT_SLICES: Kind = Kind {
     has_generation: true,
     ..PLAIN
 };
-pub static EVENTS: Kind = Kind {
-    group: "events.k8s.io",
-    stored_group: Some(""),
-    resource: "events",
-    kind: "Event",
-    creates_on_update: true,
-    validate: validate::event,
-    ..PLAIN
-};
+pub static EVENTS: Kind =
+    Kind { resource: "events", kind: "Event", creates_on_update: true, validate: validate::event, ..PLAIN };
 pub static ROLLOUTS: Kind = Kind {
     group: "baton.dev",
     version: "v1alpha1",

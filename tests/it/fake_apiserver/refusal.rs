@@ -56,7 +56,7 @@ impl Refusal {
     }
 
     pub fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> Self {
-        Self::invalid_as(kind.kind, kind.stored_group.unwrap_or(kind.group), name, causes)
+        Self::invalid_as(kind.kind, kind.group, name, causes)
     }
 
     /// About something of this kind and group.

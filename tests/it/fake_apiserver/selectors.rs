@@ -25,7 +25,7 @@ const FIELDS: [(&str, &str); 6] = [
     ("metadata.namespace", "/metadata/namespace"),
     ("spec.nodeName", "/spec/nodeName"),
     ("status.phase", "/status/phase"),
-    ("regarding.name", "/regarding/name"),
+    ("involvedObject.name", "/involvedObject/name"),
     ("reason", "/reason"),
 ];
 

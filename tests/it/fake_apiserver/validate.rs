@@ -175,18 +175,15 @@ pub fn lease(value: &Value, _: Option<&Value>) -> Vec<Cause> {
     causes
 }
 
-/// What an Event must say.
+/// What an Event with an `eventTime` must say.
 pub fn event(value: &Value, _: Option<&Value>) -> Vec<Cause> {
     let mut causes = Vec::new();
-    if value["eventTime"].is_null() {
-        causes.push(Cause::required("eventTime", ""));
-    }
-    for field in ["reportingController", "reportingInstance", "action", "reason"] {
+    for field in ["reportingComponent", "reportingInstance", "action", "reason"] {
         if value[field].as_str().unwrap_or_default().is_empty() {
             causes.push(Cause::required(field, ""));
         }
     }
-    if value["note"].as_str().is_some_and(|note| note.len() > 1024) {
+    if value["message"].as_str().is_some_and(|message| message.len() > 1024) {
         causes.push(Cause::invalid("message", &json!(""), "can have at most 1024 bytes"));
     }
     causes

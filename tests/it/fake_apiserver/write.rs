@@ -51,8 +51,8 @@ pub enum Edit<'a> {
     Replace(Value),
     /// PATCH with merge semantics.
     Merge(Value),
-    /// PATCH with merge semantics, in which conditions are merged by their types and containers by their names; other lists
-    /// are replaced.
+    /// PATCH with merge semantics, in which conditions are merged by their types, containers by their names and owner references
+    /// by their uids; other lists are replaced.
     Strategic(Value),
     /// PATCH with operations.
     Json(json_patch::Patch),
@@ -293,7 +293,8 @@ fn edited(target: &Target<'_>, existing: &Arc<Object>, edit: Edit<'_>) -> Result
 
 /// Strategic merge, as far as it is asked for: see [`Edit::Strategic`].
 fn merge_strategically(value: &mut Value, patch: &Value) {
-    const KEYS: [(&str, &str); 2] = [("/status/conditions", "type"), ("/spec/containers", "name")];
+    const KEYS: [(&str, &str); 3] =
+        [("/status/conditions", "type"), ("/spec/containers", "name"), ("/metadata/ownerReferences", "uid")];
     let entries = |value: &Value, list: &str| value.pointer(list).and_then(Value::as_array).cloned();
     let known = KEYS.map(|(list, _)| entries(value, list).unwrap_or_default());
     json_patch::merge(value, patch);

@@ -130,17 +130,21 @@ async fn a_command_that_does_not_exist_is_a_start_error() {
 #[tokio::test]
 async fn last_words_are_kept() {
     let space = Space::new("n17").await;
+    let from_log = || json!({ "terminationMessagePolicy": "FallbackToLogsOnError" });
+    let of_file = format!("{}end", "x".repeat(4096 - 3));
+    let of_lines = (21..=100).map(|line| line.to_string()).collect::<Vec<_>>().join("\n") + "\n";
+    let of_line = format!("{}end\n", "x".repeat(2048 - 4));
     let cases = [
         ("file", json!({}), "echo log; printf words >/dev/termination-log; exit 1", Some("words")),
         ("path", json!({ "terminationMessagePath": "/tmp/end" }), "printf there >/tmp/end", Some("there")),
         ("none", json!({}), "echo log; exit 1", None),
-        (
-            "log",
-            json!({ "terminationMessagePolicy": "FallbackToLogsOnError" }),
-            "echo from the log; exit 1",
-            Some("from the log\n"),
-        ),
-        ("fine", json!({ "terminationMessagePolicy": "FallbackToLogsOnError" }), "echo from the log", None),
+        ("log", from_log(), "echo from the log; exit 1", Some("from the log\n")),
+        ("fine", from_log(), "echo from the log", None),
+        ("both", from_log(), "echo log; printf words >/dev/termination-log; exit 1", Some("words")),
+        // Of what is longer than may be told, the end.
+        ("long-file", json!({}), "printf %05000dend 0 | tr 0 x >/dev/termination-log; exit 1", Some(&*of_file)),
+        ("long-log", from_log(), "seq 1 100; exit 1", Some(&*of_lines)),
+        ("long-line", from_log(), "printf %05000d 0 | tr 0 x; echo end; exit 1", Some(&*of_line)),
     ];
     for (name, fields, script, expected) in cases {
         space.create(name, json!({ "restartPolicy": "Never", "containers": [with(sh(script), fields)] })).await;

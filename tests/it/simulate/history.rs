@@ -165,7 +165,7 @@ impl<'s> History<'s> {
         if tokio::time::timeout(DEEDS_WITHIN, asking).await.is_err() {
             return self.trace.break_promise("liveness", format_args!("users still wait after {DEEDS_WITHIN:?}"));
         }
-        self.tasks.spawn(approve_everything(self.server.actor("approver")));
+        self.tasks.spawn(approve_everything(self.server.actor("approver"), self.scenario.approves_one_by_one));
         let is_disturbed = |plan: &listeners::plan::Plan| !plan.network.is_none() || !plan.events.is_empty();
         if !self.scenario.faults.is_none() || self.scenario.listeners.as_ref().is_some_and(is_disturbed) {
             tokio::time::sleep(Duration::from_millis(self.rng.u64(0..40_000))).await;

@@ -9,7 +9,7 @@
 //!
 //! `make simulate SEEDS=1000` runs random seeds, `make simulate SEED=17` prints one, both with PINS=1 with pinned instances,
 //! with IN_PLACE=1 with Pods that are changed in place, with RESOURCES=1 also by other resources, with STRATEGIES=1 with Recreate or BlueGreen,
-//! with HOT_RELOAD=1 with applications that are told of versions,
+//! with HOT_RELOAD=1 with applications that are told of versions, with KEEP_FAILED=1 with failed Pods that are kept for a look,
 //! with LISTENERS=1 with listeners, which take ten times as long. What cannot be simulated: a process
 //! that stands still keeps its timers (its requests leave later, answers and events reach it later); all processes measure
 //! durations by one clock, only their times of day differ.
@@ -43,7 +43,7 @@ use self::{
     trace::Keeps,
 };
 
-/// Seeds that have found a bug: `seed  # bug`, or with `listeners`, `pins`, `in-place`, `strategies`, `hot-reload` before the `#`, one a line.
+/// Seeds that have found a bug: `seed  # bug`, or with `listeners`, `pins`, `in-place`, `strategies`, `hot-reload`, `keep-failed` before the `#`, one a line.
 const REGRESSIONS: &str = include_str!("seeds.txt");
 /// Random seeds, unless `SEEDS` says how many.
 const RANDOM_SEEDS: usize = 20;
@@ -70,11 +70,23 @@ struct Extras {
     strategies: bool,
     /// Applications are told of other labels and annotations.
     hot_reload: bool,
+    /// Pauses at every place, each approved by itself.
+    pauses: bool,
+    /// `spec.strategy.keepFailed`.
+    keep_failed: bool,
 }
 
 impl Extras {
-    const NONE: Self =
-        Self { listeners: false, pins: false, in_place: false, resources: false, strategies: false, hot_reload: false };
+    const NONE: Self = Self {
+        listeners: false,
+        pins: false,
+        in_place: false,
+        resources: false,
+        strategies: false,
+        hot_reload: false,
+        pauses: false,
+        keep_failed: false,
+    };
     const LISTENERS: Self = Self { listeners: true, ..Self::NONE };
     const LISTENERS_IN_PLACE: Self = Self { in_place: true, ..Self::LISTENERS };
     const PINS: Self = Self { pins: true, ..Self::NONE };
@@ -82,6 +94,8 @@ impl Extras {
     const RESOURCES: Self = Self { resources: true, ..Self::IN_PLACE };
     const STRATEGIES: Self = Self { strategies: true, ..Self::NONE };
     const HOT_RELOAD: Self = Self { hot_reload: true, ..Self::PINS };
+    const PAUSES: Self = Self { pauses: true, ..Self::NONE };
+    const KEEP_FAILED: Self = Self { keep_failed: true, ..Self::NONE };
 
     /// What the command line asks for.
     fn asked() -> Self {
@@ -93,6 +107,8 @@ impl Extras {
             resources: is_set("RESOURCES"),
             strategies: is_set("STRATEGIES"),
             hot_reload: is_set("HOT_RELOAD"),
+            pauses: is_set("PAUSES"),
+            keep_failed: is_set("KEEP_FAILED"),
         }
     }
 
@@ -105,6 +121,8 @@ impl Extras {
             (self.resources, " RESOURCES=1"),
             (self.strategies, " STRATEGIES=1"),
             (self.hot_reload, " HOT_RELOAD=1"),
+            (self.pauses, " PAUSES=1"),
+            (self.keep_failed, " KEEP_FAILED=1"),
         ];
         words.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).collect()
     }
@@ -208,6 +226,8 @@ fn seeds_that_found_bugs_find_none() {
             resources: has("resources"),
             strategies: has("strategies"),
             hot_reload: has("hot-reload"),
+            pauses: has("pauses"),
+            keep_failed: has("keep-failed"),
         };
         Some((number, extras))
     };
@@ -263,6 +283,18 @@ fn random_seeds_with_hot_reload_break_no_promise() {
 #[test]
 fn random_seeds_with_other_strategies_break_no_promise() {
     run_random(RANDOM_SEEDS, Extras::STRATEGIES);
+}
+
+/// R21
+#[test]
+fn random_seeds_with_pauses_break_no_promise() {
+    run_random(RANDOM_SEEDS, Extras::PAUSES);
+}
+
+/// B7
+#[test]
+fn random_seeds_with_failed_pods_that_are_kept_break_no_promise() {
+    run_random(RANDOM_SEEDS, Extras::KEEP_FAILED);
 }
 
 /// So few that each tells a story of its own.

@@ -39,6 +39,8 @@ pub struct Scenario {
     pub last: Behaviour,
     /// The last word leaves pins: those of versions that work, of other instances than the first.
     pub keeps_pins: bool,
+    /// Whoever approves passes one pause at a time.
+    pub approves_one_by_one: bool,
     /// Operators: clock, and whether they restart within their Pod.
     pub operators: Vec<(Skew, bool)>,
     /// Offset of the nodes' clock.
@@ -68,10 +70,16 @@ impl Scenario {
         let mut rng = fastrand::Rng::with_seed(story);
         let (mut own, mut deeds_rng, mut faults_rng) = (rng.fork(), rng.fork(), rng.fork());
         let (mut listeners_rng, mut pins_rng, mut ways_rng) = (rng.fork(), rng.fork(), rng.fork());
+        let mut pauses_rng = rng.fork();
+        let mut kept_rng = rng.fork();
         let last = if own.u8(0..10) < 7 { draw(&mut own, &GOOD) } else { draw(&mut own, &BAD) };
         let is_patient = own.bool();
         let mut rollout = rollout(&mut own, last);
         let mut deeds = deeds(&mut deeds_rng, last);
+        if extras.keep_failed && rollout["spec"]["strategy"]["maxSurge"] != 0 {
+            let (pods, seconds) = (kept_rng.i32(1..=2), draw(&mut kept_rng, &[1, 20, 600]));
+            rollout["spec"]["strategy"]["keepFailed"] = json!({"pods": pods, "seconds": seconds});
+        }
         let mut keeps_pins = false;
         if extras.pins {
             deeds = with_pins(&mut pins_rng, deeds);
@@ -98,6 +106,12 @@ impl Scenario {
             let version = version_of(template).to_owned();
             template["metadata"]["annotations"] = json!({VERSION: version});
             template["spec"]["containers"][0]["image"] = json!(format!("example.local/web:{}", Behaviour::Good.tag(0)));
+        }
+        if extras.pauses {
+            let strategy = &mut rollout["spec"]["strategy"];
+            strategy.as_object_mut().expect("a strategy").remove("batchSize");
+            strategy["batches"] = batches_with_pauses(&mut pauses_rng);
+            deeds = with_approvals(&mut pauses_rng, deeds);
         }
         if extras.strategies {
             let batched = rollout["spec"]["strategy"].clone();
@@ -129,6 +143,7 @@ impl Scenario {
             is_patient,
             last,
             keeps_pins,
+            approves_one_by_one: extras.pauses,
             operators,
             node_skew,
             faults: Plan::swarm(&mut faults_rng, duration),
@@ -262,6 +277,32 @@ fn rollout(rng: &mut fastrand::Rng, last: Behaviour) -> Value {
     })
 }
 
+/// Pauses before the first instance, after the last, several at one place, and where others would be if there were more instances.
+fn batches_with_pauses(rng: &mut fastrand::Rng) -> Value {
+    let count = rng.i32(1..=INSTANCES_MAX as i32);
+    let all = [
+        json!([{"upTo": 0, "pause": {}}]),
+        json!([{"upTo": "100%", "pause": {}}]),
+        json!([{"upTo": count, "pause": {}}]),
+        json!([{"upTo": 1, "pause": {}}, {"upTo": 1, "pause": {"seconds": 3}}, {"upTo": "100%", "pause": {}}]),
+        json!([{"upTo": "50%"}, {"upTo": 1, "pause": {}}]),
+        json!([{"upTo": 0, "pause": {"seconds": 4}}, {"upTo": count, "pause": {}}, {"upTo": 9, "pause": {"seconds": 20}}]),
+    ];
+    draw(rng, &all.each_ref()).clone()
+}
+
+/// The same deeds, and between them approvals of what waits.
+fn with_approvals(rng: &mut fastrand::Rng, deeds: Vec<Deed>) -> Vec<Deed> {
+    let mut all = Vec::new();
+    for (number, deed) in deeds.into_iter().enumerate() {
+        if number > 0 && rng.bool() {
+            all.push(Deed { pause: pause(rng), act: Act::ApproveBatch });
+        }
+        all.push(deed);
+    }
+    all
+}
+
 /// Recreate, or BlueGreen with this Service; what it does upon failures stays.
 fn all_at_once(rng: &mut fastrand::Rng, batched: &Value, service: &str) -> Value {
     let mut strategy = batched.clone();
@@ -274,6 +315,8 @@ fn all_at_once(rng: &mut fastrand::Rng, batched: &Value, service: &str) -> Value
         let delay = draw(rng, &[0, 2, 30]);
         let promote = draw(rng, &["Auto", "Auto", "Manual"]);
         strategy["blueGreen"] = json!({"activeService": service, "promote": promote, "scaleDownDelaySeconds": delay});
+    } else {
+        strategy["keepFailed"] = Value::Null;
     }
     strategy
 }

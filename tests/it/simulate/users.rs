@@ -24,8 +24,10 @@ pub enum Act {
     Deploy(String),
     Scale(i32),
     Pause(bool),
-    /// Whatever waits now.
+    /// All pauses of the run that is on.
     Approve,
+    /// The pause that it waits at, or comes to next.
+    ApproveBatch,
     /// The run that is on.
     Abort,
     Retry,
@@ -112,6 +114,7 @@ impl User {
             Act::Scale(replicas) => self.edit(|rollout| rollout["spec"]["replicas"] = json!(replicas)),
             Act::Pause(is) => self.edit(|rollout| rollout["spec"]["paused"] = json!(is)),
             Act::Approve => self.edit(|rollout| rollout["spec"]["approve"] = json!({"run": run, "batch": -1})),
+            Act::ApproveBatch => self.edit(|rollout| approve_batch(rollout, run)),
             Act::Abort => self.edit(|rollout| rollout["spec"]["abort"] = json!({"run": run})),
             Act::Retry => self.edit(|rollout| rollout["spec"]["retryAt"] = json!(now.to_string())),
             Act::Restart => self.edit(|rollout| rollout["spec"]["restartAt"] = json!(now.to_string())),
@@ -235,14 +238,25 @@ impl User {
     }
 }
 
+fn approve_batch(rollout: &mut Value, run: i64) {
+    let batch = rollout["status"]["batch"]["index"].as_i64().unwrap_or_default();
+    rollout["spec"]["approve"] = json!({"run": run, "batch": batch, "by": "ann", "reason": "looks good"});
+}
+
 /// Approves whatever waits for it, until dropped.
-pub async fn approve_everything(actor: Actor) {
+pub async fn approve_everything(actor: Actor, is_one_by_one: bool) {
     loop {
         tokio::time::sleep(Duration::from_secs(3)).await;
         let Some(rollout) = actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1) else { continue };
         let run = rollout["status"]["run"].as_i64().unwrap_or(1).max(1);
         if reason(&rollout, "Ready") == Some("AwaitingApproval") {
-            let approve = |rollout: &mut Value| rollout["spec"]["approve"] = json!({"run": run, "batch": -1});
+            let approve = |rollout: &mut Value| {
+                if is_one_by_one {
+                    approve_batch(rollout, run);
+                } else {
+                    rollout["spec"]["approve"] = json!({"run": run, "batch": -1});
+                }
+            };
             let _ = actor.edit(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1, approve);
         }
     }

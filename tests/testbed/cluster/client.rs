@@ -10,7 +10,7 @@ use nix::{
 
 use super::{
     control::{Connection, Request, Response},
-    layout::retire,
+    layout::{clear, retire},
 };
 
 /// How long the end of a cluster is waited for before it is forced.
@@ -40,12 +40,13 @@ fn try_lock(path: &Path) -> Result<Option<Flock<File>>> {
 }
 
 /// Ends the cluster and returns when it is gone; none running is fine.
-pub fn down(dir: &Path) -> Result<ExitCode> {
+pub fn down(dir: &Path, purge: bool) -> Result<ExitCode> {
     let Some(connection) = Connection::open(dir) else {
         if dir.exists() {
             let lock = lock(dir)?;
             ensure!(lock.is_some(), "the cluster in {} is just starting or ending: try again", dir.display());
             retire(dir); // one that was killed as a whole could not do it
+            clear(dir, purge)?;
         }
         println!("No cluster is running in {}.", dir.display());
         return Ok(ExitCode::SUCCESS);
@@ -57,7 +58,10 @@ pub fn down(dir: &Path) -> Result<ExitCode> {
         kill(init, Signal::SIGKILL).context("cannot kill the cluster")?;
         ensure!(ends_within(dir, END_TIMEOUT)?, "the cluster does not end, although it was killed");
     }
-    println!("The cluster in {} is gone.", dir.display());
+    let _lock = lock(dir)?.context("another cluster has just started there: nothing is removed")?;
+    clear(dir, purge)?;
+    let rest = if purge { "" } else { " Its images and logs stay: `make cluster-down PURGE=1` removes them." };
+    println!("The cluster in {} is gone.{rest}", dir.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -73,6 +73,19 @@ impl Layout {
     }
 }
 
+/// Removes what no later cluster in `dir` uses: keys, the nodes' state. Images and logs stay, unless everything is to go.
+pub fn clear(dir: &Path, everything: bool) -> Result<()> {
+    let always = ["node", "pki", "etcd"].as_slice();
+    let others = ["images", "logs"].as_slice();
+    for folder in always.iter().chain(others.iter().filter(|_| everything)) {
+        let path = dir.join(folder);
+        if path.exists() {
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// Takes away what would only mislead once the cluster in `dir` is gone. Logs stay.
 pub fn retire(dir: &Path) {
     for path in [kubeconfig(dir), crate::control_socket::path(dir)] {

@@ -45,8 +45,8 @@ pub struct Args {
 enum Verb {
     /// Start a cluster and return when it is ready.
     Up(UpArgs),
-    /// End a cluster and everything that runs in it.
-    Down(DirArgs),
+    /// End a cluster and everything that runs in it; remove its keys and the state of its nodes.
+    Down(DownArgs),
     /// List the cluster's components with their process ids (as seen inside) and states.
     Status(DirArgs),
     /// Start a component or process node that was stopped or has died.
@@ -74,6 +74,15 @@ struct DirArgs {
     /// Folder of the cluster: kubeconfig, logs, images, enter.
     #[arg(long, default_value = "target/cluster")]
     dir: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct DownArgs {
+    #[command(flatten)]
+    at: DirArgs,
+    /// Remove its images and logs too.
+    #[arg(long)]
+    purge: bool,
 }
 
 #[derive(clap::Args, Clone)]
@@ -153,7 +162,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.verb {
         Verb::Up(args) if args.foreground => up::supervise(args),
         Verb::Up(args) => up::launch(&args),
-        Verb::Down(args) => client::down(&args.dir),
+        Verb::Down(args) => client::down(&args.at.dir, args.purge),
         Verb::Status(args) => client::status(&args.dir),
         Verb::Start(args) => client::ask(&args.at.dir, &Request::Start { name: args.name }),
         Verb::Stop(SignalArgs { process, kill }) => {

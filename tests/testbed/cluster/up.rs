@@ -30,6 +30,8 @@ use super::{
 
 /// What the line starts with that PID 1 prints when the cluster is ready: a line for people to copy.
 const READY: &str = "export KUBECONFIG=";
+/// What a newcomer would look for in vain.
+const LACKS: &str = "# It has no DNS, no exec, and no metrics: a HorizontalPodAutoscaler does nothing here.";
 /// What the line starts with after which the cluster ends.
 pub const FAILED: &str = "The cluster failed: ";
 
@@ -62,10 +64,11 @@ pub fn launch(args: &UpArgs) -> Result<ExitCode> {
     let progress = supervisor.stdout.take().context("no pipe")?;
     for line in BufReader::new(progress).lines() {
         let line = line?;
-        println!("{line}");
         if line.starts_with(READY) {
+            println!("{LACKS}\n{line}");
             return Ok(ExitCode::SUCCESS);
         }
+        println!("{line}");
     }
     supervisor.wait()?;
     bail!("the cluster did not start; see {}", dir.join("logs").display())

@@ -56,7 +56,7 @@ pub struct Args {
     keep: bool,
     /// Use the cluster of this kubeconfig instead of starting one. For one of `make cluster-up` nothing else is needed.
     /// Any other must run its Pods on this machine (their processes are seen, their addresses in 10.244.0.0/16 are
-    /// reached), and have the images `example.local/web:1.0`, `1.1`, `1.2` (examples/web) and `1.2-broken` (exits with 1).
+    /// reached), and have the images `example.local/web:1.0`, `1.1`, `1.2` (examples/web) and `1.2-broken` (its broken.sh).
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
 }

@@ -26,6 +26,8 @@ const SCALED: i32 = 12;
 const FIRST: &str = "1.0";
 const SECOND: &str = "1.1";
 const BROKEN: &str = "1.2-broken";
+/// What its program says last.
+const BROKEN_BECAUSE: &str = "exit code 3: web 1.2-broken: starting | FATAL cannot read /etc/shop.conf";
 const THIRD: &str = "1.2";
 const FOURTH: &str = "2.0";
 /// The instance that goes back alone.
@@ -122,6 +124,11 @@ impl<'a> Actors<'a> {
         let scene = scene.end(None)?;
         live.stop().await?;
         self.expect_version(SECOND).await?;
+        // Its Pods are gone with their logs; why it failed is not.
+        let why = ["get", "rollouts.baton.dev", ROLLOUT, "-n", NAMESPACE, "-o", "jsonpath={.status.waitingFor}"];
+        self.stage.show(&why).await?;
+        let why = self.stage.kubectl(&why).await?;
+        ensure!(why.contains(BROKEN_BECAUSE), "it is not told that {BROKEN} failed by {BROKEN_BECAUSE:?}: {why}");
         Ok(scene)
     }
 

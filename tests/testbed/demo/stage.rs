@@ -137,7 +137,7 @@ impl Stage {
         output_of(down.args(["cluster", "down", "--dir"]).arg(&self.dir)).await.map(drop)
     }
 
-    /// Makes the images of these versions of `examples/web`; the broken one exits with 1 at its start.
+    /// Makes the images of these versions of `examples/web`; the broken one says why it cannot start, and exits with 3.
     pub fn make_images(&self, good: &[&str], broken: &str) -> Result<()> {
         let Some(images) = &self.images else {
             println!("  images example.local/web:{{{}, {broken}}} must be there already", good.join(", "));
@@ -149,7 +149,7 @@ impl Stage {
             fs::hard_link(&example, &program).or_else(|_| fs::copy(&example, &program).map(drop))?;
         }
         let program = self.image(images, "web", broken)?.join("web");
-        fs::write(&program, "#!/bin/sh\necho 'web: no configuration found' >&2\nexit 1\n")?;
+        fs::write(&program, include_str!("../../../examples/web/broken.sh"))?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
         Ok(())
     }

@@ -184,8 +184,7 @@ pub fn last_words(dir: &PodDir, container: &ContainerSpec, number: u32, mut end:
         return end;
     }
     let file = dir.attempt(&container.name, number).termination_message();
-    let mut words = std::fs::read(file).unwrap_or_default();
-    words.truncate(MAX_MESSAGE_BYTES);
+    let mut words = end_of(std::fs::read(file).unwrap_or_default(), MAX_MESSAGE_BYTES);
     let from_log = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     if words.is_empty() && from_log && end.exit_code != 0 {
         words = log_end(dir.log(&container.name, number));
@@ -203,7 +202,11 @@ fn log_end(path: PathBuf) -> Vec<u8> {
     };
     // Without a log there are no words.
     let _ = LogReader { path, wanted }.read(|| true, take);
-    words.split_off(words.len().saturating_sub(MAX_LOG_MESSAGE_BYTES))
+    end_of(words, MAX_LOG_MESSAGE_BYTES)
+}
+
+fn end_of(mut words: Vec<u8>, bytes_max: usize) -> Vec<u8> {
+    words.split_off(words.len().saturating_sub(bytes_max))
 }
 
 /// The newest start of a container and the one before it, as an earlier run of the node has left them,

@@ -6,9 +6,12 @@ use super::{
     folds::tell,
 };
 use crate::{
-    api::{Time, rollout::Abort},
+    api::{
+        RolloutStatus, Time,
+        rollout::{Abort, Approve},
+    },
     plan::{
-        Change, Memory, Plan,
+        Change, Memory, Plan, revision,
         rollout::{
             Done,
             fold::{End, World},
@@ -108,7 +111,7 @@ fn a_person_decides_when_to_switch() {
     let mut fixture = Fixture::new("ab ab", 'b', manual).serving(Some('a')).opened(2).settled();
     let message = "hold AwaitingApproval: b is available as Service web-preview; waiting for approval to switch Service web to it: kubectl baton promote web, or set spec.approve to {run: 1, batch: 1}";
     assert_eq!(fixture.looks(), format!("Service web-preview: b; {message}"));
-    fixture.snapshot.rollout.spec.approve = Some(crate::api::rollout::Approve { run: 1, batch: 1 });
+    fixture.snapshot.rollout.spec.approve = Some(Approve { run: 1, batch: 1, ..Approve::default() });
     assert_eq!(does(&fixture), "Service web: a → b; Service web-preview: b");
     // Clients have used it before.
     fixture.snapshot.rollout.spec.approve = None;
@@ -282,7 +285,6 @@ fn without_a_service_nothing_is_begun() {
     let other =
         "hold ServiceInvalid: Service web selects app=other, which Pods of spec.template do not have: make them agree";
     assert_eq!(invalid("app", Some("other")), other);
-    assert!(invalid("app", None).starts_with("hold ServiceInvalid: Service web has no selector"));
     assert_eq!(invalid("baton.dev/rollout", Some("web")), "Service web: a → b", "it says which Rollout's");
     fixture.snapshot.services.claimed_by = Some("shop".into());
     assert!(fixture.looks().starts_with("hold ServiceInvalid: Rollout shop names the same Service"));
@@ -438,4 +440,51 @@ fn an_old_set_that_is_left_over_is_surplus() {
     let mut fixture = Fixture::new("ac ac", 'a', strategy).settled();
     fixture.snapshot.rollout.status.as_mut().unwrap().batch = None;
     assert_eq!(does(&fixture), "-web-0-c Surplus; -web-1-c Surplus");
+}
+
+/// A tool that applies the Service server-side, by force, leaves `spec.selector` alone where its manifest has none.
+#[test]
+fn a_service_without_a_selector_is_given_the_rollouts() {
+    let mut fixture = begun("ab ab");
+    let ServiceSeen::Seen(service) = &mut fixture.snapshot.services.active else { panic!("a Service") };
+    service.selector.clear();
+    let snapshot = fixture.settled().snapshot;
+    let given = plan(&snapshot).changes.into_iter().find_map(|change| match change {
+        Change::SwitchService { name, revision, labels, .. } => Some((name, revision, labels)),
+        _ => None,
+    });
+    let labels = [("app".to_owned(), "web".to_owned())].into();
+    assert_eq!(given, Some(("web".into(), Some("b".into()), labels)));
+    let mut world = World::new(snapshot, 5);
+    assert_eq!(world.run(|_, _| ()), End::Done);
+    let ServiceSeen::Seen(service) = &world.snapshot.services.active else { panic!("a Service") };
+    assert_eq!(service.selector.get("app").map(String::as_str), Some("web"));
+    assert_eq!(service.revision(), Some("b"));
+}
+
+/// Seed 4242000899: before anything has completed a version may be superseded again and again, and what was Ready stayed.
+#[test]
+fn sets_of_superseded_first_versions_do_not_pile_up() {
+    let looks = |slots: &str, seen: Option<ServiceSeen>| {
+        let ready_late = json!({"minReadySeconds": 500, "progressDeadlineSeconds": 600});
+        let mut fixture = Fixture::new(slots, 'c', spec(&json!({}))).serving(None);
+        let mut all = serde_json::to_value(&fixture.snapshot.rollout.spec).unwrap();
+        all.as_object_mut().unwrap().extend(ready_late.as_object().unwrap().clone());
+        fixture.snapshot.rollout.spec = serde_json::from_value(all).unwrap();
+        fixture.snapshot.revisions.iter_mut().for_each(|revision| revision.completed_at = None);
+        let data = revision::data(&fixture.snapshot.rollout.spec);
+        fixture.snapshot.revisions.iter_mut().filter(|it| it.name == "c").for_each(|it| it.data = data.clone());
+        if let Some(seen) = seen {
+            fixture.snapshot.services.active = seen;
+        }
+        let run = RolloutStatus { run: Some(3), update_revision: Some("b".into()), ..RolloutStatus::default() };
+        fixture.snapshot.rollout.status = Some(run);
+        fixture.settled().looks()
+    };
+    assert!(looks("a", None).starts_with("+web-0-c Refill; "), "beside one of another version it is made");
+    let waits = "hold OldPods: web-0-a (a) and 1 more must end before c starts";
+    assert_eq!(looks("ab", None), format!("-web-0-b Superseded; {waits}"));
+    assert_eq!(looks("ab", Some(ServiceSeen::Missing)).split("; ").next(), Some("-web-0-b Superseded"));
+    let unread = looks("ab", Some(ServiceSeen::Unknown));
+    assert!(!unread.contains("web-0-c") && !unread.contains("-web-0-b "), "clients may use either: {unread}");
 }

@@ -12,7 +12,7 @@ use crate::{
             plan,
         },
     },
-    snapshot::{Container, ContainerState, CreateRefusal, PodPhase, RefusalReason, TemplateCheck},
+    snapshot::{Container, ContainerState, CreateRefusal, Exit, PodPhase, RefusalReason, TemplateCheck},
 };
 
 pub(super) fn world(slots: &str, want: char, spec: serde_json::Value) -> World {
@@ -286,7 +286,7 @@ fn an_instance_on_a_lost_node_is_not_late() {
 #[test]
 fn an_init_container_that_came_through_is_forgiven_its_restarts() {
     let mut fixture = Fixture::new("b a a a", 'b', ONE_BY_ONE(json!({}))).opened(1);
-    let done = ContainerState::Terminated { reason: "Completed".into(), exit_code: 0 };
+    let done = ContainerState::Terminated(Exit { reason: "Completed".into(), ..Exit::default() });
     fixture.snapshot.pod_mut(0).containers = vec![container(true, 4, done)];
     assert_eq!(plan(&fixture.snapshot).memory.failed, None);
     // A native sidecar that keeps restarting is as bad as any other container.

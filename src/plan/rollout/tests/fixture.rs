@@ -10,8 +10,8 @@ use crate::{
     api::{Rollout, RolloutStatus, status::BatchStatus},
     plan::{Change, Plan, RevisionMark, revision, rollout::plan},
     snapshot::{
-        Container, ContainerState, Pod, PodPhase, Revision, Service, ServiceSeen, Services, Snapshot, TemplateCheck,
-        listener_set::PodEnds,
+        Container, ContainerState, Exit, Orphans, Pod, PodPhase, Revision, Service, ServiceSeen, Services, Snapshot,
+        TemplateCheck, listener_set::PodEnds,
     },
 };
 
@@ -93,7 +93,9 @@ impl Fixture {
             rollout,
             pods: pods.into_iter().map(Arc::new).collect(),
             revisions,
-            orphans: vec![],
+            specimens: vec![],
+            orphans: Orphans::default(),
+            overlap: None,
             taken_names: [].into(),
             lost_nodes: [].into(),
             template_checks,
@@ -130,13 +132,11 @@ impl Fixture {
     pub fn opened(mut self, opened: i32) -> Self {
         let mut plan = plan(&self.snapshot);
         if let Some(batch) = &mut plan.memory.batch {
-            let ends = super::super::batches::boundaries(
-                &self.snapshot.rollout.spec.strategy,
-                self.snapshot.rollout.spec.replicas,
-            );
+            let spec = &self.snapshot.rollout.spec;
+            let batches = super::super::batches::Batches::of(&spec.strategy, spec.replicas);
             *batch = BatchStatus {
                 opened,
-                index: super::super::batches::index_of(&ends, opened) as i32,
+                index: batches.index_of(opened) as i32,
                 started_at: Some(super::super::failure::seconds(at(-10))),
                 ..batch.clone()
             };
@@ -178,10 +178,13 @@ fn say_change(change: &Change) -> String {
             RevisionMark::Ran { images } => format!("{name} ran {images:?}"),
         },
         Change::DeleteRevision { name, .. } => format!("forget {name}"),
+        Change::AdoptRevision { name, .. } => format!("adopt revision {name}"),
+        Change::AdoptPod { name, .. } => format!("adopt {name}"),
         Change::CheckTemplate { revision } => format!("check {revision}"),
         Change::CheckResize { name, revision, .. } => format!("check {name} for {revision}"),
         Change::CreatePod { name, reason, .. } => format!("+{name} {}", reason.as_str()),
         Change::DeletePod { name, reason, .. } => format!("-{name} {}", reason.as_str()),
+        Change::KeepPod { name, .. } => format!("keep {name}"),
         Change::ChangeInPlace { name, revision, reason, .. } => format!("{name} to {revision} {}", reason.as_str()),
         Change::Resize { name, revision, .. } => format!("{name} resized for {revision}"),
         Change::NoteResized { name, .. } => format!("{name} has its resources"),
@@ -229,7 +232,7 @@ fn crashing() -> Container {
         name: "web".into(),
         restarts: 1,
         state: ContainerState::Waiting { reason: "CrashLoopBackOff".into(), message: "back-off".into() },
-        last_exit: Some(("Error".into(), 1)),
+        last_exit: Some(Exit { reason: "Error".into(), code: 1, message: String::new() }),
         ..Container::default()
     }
 }
@@ -244,6 +247,7 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         version: letter.to_string(),
         created: at(-500),
         restarted_at: None,
+        specimen: None,
         in_place: None,
         resize: None,
         is_observed: true,
@@ -269,5 +273,6 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         containers: vec![],
         package: None,
         ends: PodEnds::default(),
+        loose_labels: None,
     }
 }

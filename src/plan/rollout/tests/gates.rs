@@ -1,7 +1,10 @@
 //! What holds what, and which of several holds is shown: a row per class of work and gate.
 use serde_json::json;
 
-use super::fixture::{Fixture, at, say};
+use super::{
+    fixture::{Fixture, at, say},
+    specimens::with_specimen,
+};
 use crate::{
     api::status::Failed,
     plan::{
@@ -62,6 +65,7 @@ fn world(class: PodReason) -> (Fixture, &'static str) {
         PodReason::Surplus => (Fixture::new("b bb a a", 'b', budget(json!({}))).opened(2), "b"),
         PodReason::Finished => (Fixture::new("b b a ax", 'b', budget(json!({}))).opened(2), "b"),
         PodReason::Back => (Fixture::new("b b a a", 'a', budget(json!({}))).settled(), "a"),
+        PodReason::Kept => (with_specimen(Fixture::new("b b a a", 'b', budget(json!({}))).opened(2), 60), "b"),
         PodReason::Restart => {
             (Fixture::new("a a a a", 'a', budget(json!({"restartAt": crate::api::Time(at(-1))}))).settled(), "a")
         }
@@ -86,6 +90,7 @@ fn a_row_per_class_and_gate() {
         (PodReason::Superseded, "|......"),
         (PodReason::Surplus, "|......"),
         (PodReason::Finished, "|......"),
+        (PodReason::Kept, "|......"),
         (PodReason::Back, "|.|..|."),
         (PodReason::Restart, "|.|..|."),
         (PodReason::Pin, "|.||.|."),

@@ -15,9 +15,9 @@ use crate::{
     api::rollout::OnFailure,
     plan::{
         Memory, Plan,
-        rollout::{fold::World, plan, slots},
+        rollout::{back, fold::World, plan, slots},
     },
-    snapshot::{Ranges, Snapshot},
+    snapshot::Snapshot,
 };
 /// R1 R2 R4 R10
 pub(super) fn keeps_the_bounds(snapshot: Snapshot, skew: i64) -> Result<(), TestCaseError> {
@@ -112,7 +112,7 @@ pub(super) fn brings_back_what_is_lost(snapshot: Snapshot, seed: u64) -> Result<
     prop_assert!(opened_before.is_none_or(|before| opened == i32::MAX || opened == before), "paused");
     let goes_back = world.snapshot.rollout.spec.strategy.on_failure == OnFailure::RollbackFailed && goes_forward;
     let failed = memory.failed.as_ref().filter(|failed| goes_back && failed.at.is_some());
-    let back = failed.map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
+    let back = failed.map(back).unwrap_or_default();
     let assigned = |slot: i32| {
         let is_back = back.0.contains(&slot);
         let unpinned = if slot < opened && !is_back { &memory.effective } else { &memory.stable };

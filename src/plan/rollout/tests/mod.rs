@@ -1,5 +1,8 @@
 //! Text fixtures, folds to completion, property tests.
+mod adoption;
+mod blame;
 mod blue_green;
+mod exits;
 mod faults;
 pub(crate) mod fixture;
 mod folds;
@@ -10,11 +13,13 @@ mod leftovers;
 mod listeners;
 mod looks;
 mod packages;
+mod pauses;
 mod pins;
 mod properties;
 mod recreate;
 mod reload;
 mod resize;
 mod restarts;
+mod specimens;
 mod unpins;
 pub(crate) mod worlds;

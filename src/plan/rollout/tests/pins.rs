@@ -6,7 +6,10 @@ use super::{
     fixture::{Fixture, at, say},
 };
 use crate::{
-    api::{Time, rollout::Pin},
+    api::{
+        Time,
+        rollout::{Approve, Pin},
+    },
     plan::{
         Change, PodReason,
         rollout::{
@@ -307,7 +310,7 @@ fn pins_open_no_batch() {
         assert_eq!(opened_now(&world), opened, "{before:?} then {after:?}: {}", say(&plan(&world.snapshot)));
         if after != "0-7" {
             let run = world.snapshot.rollout.status.as_ref().unwrap().run.unwrap();
-            world.snapshot.rollout.spec.approve = Some(crate::api::rollout::Approve { run, batch: 1 });
+            world.snapshot.rollout.spec.approve = Some(Approve { run, batch: 1, ..Approve::default() });
             live(&mut world, 600);
             assert!(world.snapshot.rollout.status.as_ref().unwrap().batch.is_none(), "{}", say(&plan(&world.snapshot)));
         }

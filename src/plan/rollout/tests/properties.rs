@@ -10,11 +10,11 @@ use super::{
     },
     worlds::{
         coins, run_partly, selected, skew_seconds, world, world_in_place, world_of_blue_green, world_reloading,
-        world_resized, world_to_recreate, world_with_packages, world_with_pins,
+        world_resized, world_that_keeps, world_to_recreate, world_with_packages, world_with_pins,
     },
 };
 use crate::{
-    api::names::pod_name,
+    api::{names::pod_name, rollout::Approve},
     plan::{
         Change,
         rollout::{
@@ -83,7 +83,7 @@ proptest! {
         spec.strategy.batch_size = Some(crate::api::IntOrPercent::Percent(percent.clone()));
         spec.strategy.max_surge = crate::api::IntOrPercent::Percent(percent);
         spec.strategy.max_unavailable = crate::api::IntOrPercent::Count(batch);
-        spec.approve = Some(crate::api::rollout::Approve { run, batch });
+        spec.approve = Some(Approve { run, batch, ..Approve::default() });
         if let Some(status) = &mut snapshot.rollout.status {
             status.run = Some(run);
             if let Some(batch) = &mut status.batch {
@@ -294,6 +294,39 @@ mod with_packages {
         #[test]
         fn every_world_comes_to_rest_within_the_bounds(snapshot in world_with_packages(), skew in skew_seconds(), seed in any::<u64>()) {
             comes_to_rest(snapshot, skew, seed)?;
+        }
+    }
+}
+
+/// The same where failed Pods are kept for a look.
+mod that_keep {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, max_global_rejects: 50_000, ..ProptestConfig::default() })]
+
+        /// R1 R2 R4 R10
+        #[test]
+        fn one_plan_keeps_the_bounds(snapshot in world_that_keeps(), skew in skew_seconds()) {
+            keeps_the_bounds(snapshot, skew)?;
+        }
+
+        /// R1 R2 R3 R6 R7 R15 R19
+        #[test]
+        fn every_world_comes_to_rest_within_the_bounds(snapshot in world_that_keeps(), skew in skew_seconds(), seed in any::<u64>()) {
+            comes_to_rest(snapshot, skew, seed)?;
+        }
+
+        /// R8 R13
+        #[test]
+        fn a_revert_completes(snapshot in world_that_keeps(), seed in any::<u64>()) {
+            completes_a_revert(snapshot, seed)?;
+        }
+
+        /// R20
+        #[test]
+        fn a_stale_controller_keeps_the_bounds(snapshot in world_that_keeps(), seed in any::<u64>(), early in 0..20usize, later in 1..20usize) {
+            stands_a_stale_controller(snapshot, seed, early, later)?;
         }
     }
 }

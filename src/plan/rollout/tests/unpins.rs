@@ -20,7 +20,7 @@ fn pin(world: &mut World, instances: &str) {
 
 fn approve(world: &mut World) {
     let run = world.snapshot.rollout.status.as_ref().unwrap().run.unwrap();
-    world.snapshot.rollout.spec.approve = Some(Approve { run, batch: -1 });
+    world.snapshot.rollout.spec.approve = Some(Approve { run, batch: -1, ..Approve::default() });
 }
 
 /// Eight instances at `a`, the first five pinned there; the sixth is the canary of `b`.

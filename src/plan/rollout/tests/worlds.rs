@@ -2,7 +2,7 @@
 mod kinds;
 pub(crate) use kinds::{
     give_images, has_another_package, world_in_place, world_of_blue_green, world_reloading, world_resized,
-    world_to_recreate, world_with_packages, world_with_pins,
+    world_that_keeps, world_to_recreate, world_with_packages, world_with_pins,
 };
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -18,8 +18,8 @@ use crate::{
         rollout::{OnFailure, StrategyType},
     },
     plan::{
-        Change, HoldReason, Plan,
-        rollout::{budget::TERMINATING_COUNTS_SECONDS, fold::World, plan, restarted_at},
+        Change, HoldReason, Plan, RevisionMark,
+        rollout::{back, budget::TERMINATING_COUNTS_SECONDS, fold::World, plan, restarted_at},
     },
     snapshot::{Pod, Ranges, Snapshot},
 };
@@ -95,7 +95,9 @@ pub(super) fn bounds(snapshot: &Snapshot) -> (i32, i32) {
     let surge = spec.strategy.max_surge.rounded_up(spec.replicas);
     let unavailable = spec.strategy.max_unavailable.rounded_down(spec.replicas);
     let unavailable = if surge == 0 { unavailable.max(1) } else { unavailable };
-    ((spec.replicas - unavailable).max(0), spec.replicas + surge)
+    // Without surge none are kept.
+    let kept = spec.strategy.keep_failed.filter(|_| surge > 0).map_or(0, |settings| settings.pods);
+    ((spec.replicas - unavailable).max(0), spec.replicas + surge + kept)
 }
 
 /// How far the operator's clock is ahead of the world's (of API server and nodes); behind, when negative.
@@ -171,7 +173,8 @@ fn check_availability(snapshot: &Snapshot, skew_seconds: i64, deleted: &[&str]) 
 
 /// Pods, Terminating ones included as long as they count: by the clock of the operator, who cannot know better.
 pub(super) fn total(snapshot: &Snapshot, skew_seconds: i64) -> i32 {
-    snapshot.pods.iter().filter(|pod| is_alive(snapshot, pod, skew_seconds)).count() as i32
+    let all = snapshot.pods.iter().chain(&snapshot.specimens);
+    all.filter(|pod| is_alive(snapshot, pod, skew_seconds)).count() as i32
 }
 
 fn is_alive(snapshot: &Snapshot, pod: &Pod, skew_seconds: i64) -> bool {
@@ -189,8 +192,15 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
     for change in &planned.changes {
         match change {
             Change::DeletePod { uid, resource_version, name, .. } => {
-                let pod = snapshot.pods.iter().find(|pod| pod.uid == *uid && pod.resource_version == *resource_version);
+                let mut all = snapshot.pods.iter().chain(&snapshot.specimens);
+                let pod = all.find(|pod| pod.uid == *uid && pod.resource_version == *resource_version);
                 prop_assert!(pod.is_some(), "R10: {name} is deleted with preconditions of no Pod of ours");
+                deleted.push(uid.as_str());
+            }
+            Change::KeepPod { uid, resource_version, name, .. } => {
+                let pod = snapshot.pods.iter().find(|pod| pod.uid == *uid && pod.resource_version == *resource_version);
+                let may_stay = pod.is_some_and(|pod| pod.deletion.is_none() && !pod.has_agent);
+                prop_assert!(may_stay, "R10: {name} is kept");
                 deleted.push(uid.as_str());
             }
             Change::ChangeInPlace { uid, resource_version, name, revision, restarts, .. } => {
@@ -223,7 +233,13 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
                 };
                 prop_assert!(is_right, "R4: {name} is of {revision}");
                 prop_assert!((0..spec.replicas).contains(slot), "{name} is beyond replicas");
-                prop_assert!(snapshot.pods.iter().all(|pod| pod.name != *name), "{name} exists");
+                let mut all = snapshot.pods.iter().chain(&snapshot.specimens);
+                prop_assert!(all.all(|pod| pod.name != *name), "{name} exists");
+            }
+            Change::MarkRevision { name, mark: RevisionMark::Completed { .. }, .. } => {
+                let is_seen = |pod: &&Pod| pod.revision == *name && is_available(snapshot, pod, skew_seconds);
+                let mut pods = snapshot.pods.iter().map(|pod| &**pod);
+                prop_assert!(pods.any(|pod| is_seen(&pod)), "R13: {name} completes, and no instance runs it");
             }
             _ => {}
         }
@@ -249,8 +265,8 @@ fn check_alone(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result
         _ => None,
     });
     let created: BTreeSet<&str> = created.collect();
-    let alive =
-        snapshot.pods.iter().filter(|pod| is_alive(snapshot, pod, skew_seconds)).map(|pod| pod.revision.as_str());
+    let alive = snapshot.pods.iter().chain(&snapshot.specimens).filter(|pod| is_alive(snapshot, pod, skew_seconds));
+    let alive = alive.map(|pod| pod.revision.as_str());
     let alive: BTreeSet<&str> = alive.collect();
     prop_assert!(created.is_empty() || created.union(&alive).count() == 1, "{created:?} beside {alive:?}");
     Ok(())
@@ -338,7 +354,7 @@ impl Seen {
         let opened = planned.memory.batch.as_ref().map_or(spec.replicas, |batch| batch.opened);
         let goes_back = spec.strategy.on_failure == OnFailure::RollbackFailed;
         let failed = planned.memory.failed.as_ref().filter(|failed| goes_back && failed.at.is_some());
-        let back = failed.map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
+        let back = failed.map(back).unwrap_or_default();
         let counts = |slot: &i32| pinned_to(snapshot, *slot).is_none() && !back.0.contains(slot);
         // What was unpinned in mid-run joins later, also where its pin had brought it there already.
         let joins_later = planned.memory.batch.as_ref().map(|batch| Ranges::parse(&batch.pinned)).unwrap_or_default();
@@ -391,6 +407,29 @@ impl Seen {
     }
 }
 
+/// Instances, and the revisions that they were seen with.
+#[derive(Default)]
+struct Given(BTreeSet<(i32, String)>);
+
+impl Given {
+    /// B7: none fails at a revision that it was not given. What was remembered before the first look is as it is.
+    fn check(&mut self, snapshot: &Snapshot, planned: &Plan) -> Result<(), TestCaseError> {
+        let known = snapshot.rollout.status.as_ref().and_then(|status| status.failed.as_ref());
+        if self.0.is_empty()
+            && let Some(known) = known
+        {
+            self.0.extend(Ranges::parse(&known.slots).0.into_iter().map(|slot| (slot, known.revision.clone())));
+        }
+        self.0.extend(snapshot.pods.iter().map(|pod| (pod.slot, pod.revision.clone())));
+        let Some(failed) = &planned.memory.failed else { return Ok(()) };
+        for slot in Ranges::parse(&failed.slots).0 {
+            let was_given = self.0.contains(&(slot, failed.revision.clone()));
+            prop_assert!(was_given, "B7: {slot} is blamed for {}: {}", failed.revision, failed.message);
+        }
+        Ok(())
+    }
+}
+
 /// Runs with a random part of each plan carried out; checks every plan; true when nothing happens any more.
 pub(super) fn run_partly(
     world: &mut World,
@@ -399,9 +438,11 @@ pub(super) fn run_partly(
     looks: usize,
 ) -> Result<bool, TestCaseError> {
     let mut before: Option<Seen> = None;
+    let mut given = Given::default();
     for _ in 0..looks {
         let planned = look(world, skew_seconds);
         check_plan(&world.snapshot, &planned, skew_seconds)?;
+        given.check(&world.snapshot, &planned)?;
         let seen = Seen::of(world, &planned, skew_seconds);
         if let Some(before) = &before {
             seen.check(before, &world.snapshot, &planned, skew_seconds)?;
@@ -441,6 +482,9 @@ pub(super) fn check_rest(world: &World, skew_seconds: i64) -> Result<(), TestCas
         Some(&pod.revision) == wanted && is_available(snapshot, pod, skew_seconds) && pod.untold_since().is_none()
     };
     prop_assert!(snapshot.pods.iter().all(|pod| right(pod)), "R15: {:?}", super::fixture::say(&planned));
+    if snapshot.rollout.spec.replicas == 0 && planned.memory.effective != planned.memory.stable {
+        return Ok(()); // it goes on when there are instances
+    }
     prop_assert_eq!(&planned.memory.batch, &None, "R15: the run has not ended");
     prop_assert!(selected(snapshot).is_none_or(|selected| Some(selected) == planned.memory.effective.as_deref()));
     Ok(())

@@ -208,7 +208,7 @@ impl<'a> Planner<'_, 'a, '_> {
         };
         let first = view.slots.unpinned().find(|slot| !view.slots.is_done(slot) && !left_behind(slot));
         let first = first.map_or(replicas, |slot| slot.index);
-        let ends = view.slots.boundaries();
+        let ends = &view.slots.batches().ends;
         ends.iter().map(|boundary| boundary.up_to).find(|end| *end > first).unwrap_or(replicas)
     }
 }

@@ -15,7 +15,7 @@ use super::{
     bounds::{Bounds, revision},
     plugin,
     requests::Load,
-    stage::{Stage, program, real, reason, run},
+    stage::{Stage, program, real, reason, run, simulated},
 };
 use crate::testbed::web;
 
@@ -223,4 +223,30 @@ async fn another_strategy_loses_no_request() {
     assert!(report["versions"]["1.1"].as_u64() > Some(0), "{report:#}");
     let status = stage.rollouts().get("web").await.unwrap().status.unwrap();
     assert!(status.services.is_empty(), "{:?}", status.services);
+}
+
+/// GitOps: a Service whose manifest has no selector gets the Rollout's, and loses nothing when it is applied again by force.
+#[tokio::test]
+async fn a_service_that_is_applied_without_a_selector_keeps_its_key() {
+    let stage = Stage::new(simulated(), "blue-green-gitops").await;
+    let apply = async |sync: i32, selector: Option<Value>| {
+        let mut object = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "labels": {"sync": sync.to_string()}},
+            "spec": {"ports": [{"port": 80, "targetPort": 8080}]}});
+        if let Some(selector) = selector {
+            object["spec"]["selector"] = selector;
+        }
+        let params = PatchParams::apply("gitops").force();
+        let applied = services(&stage).patch("web", &params, &Patch::Apply(&object)).await.unwrap();
+        applied.spec.unwrap().selector.unwrap_or_default()
+    };
+    assert_eq!(apply(1, None).await, [].into());
+    stage
+        .roll("1", json!({"replicas": 2, "strategy": {"type": "BlueGreen", "blueGreen": {"activeService": "web"}}}))
+        .await;
+    let revision = update_revision(&stage.complete(60).await);
+    let expected = [("app".to_owned(), "web".to_owned()), (KEY.to_owned(), revision.clone())].into();
+    assert_eq!(apply(2, None).await, expected, "it does not own the field");
+    let taken = apply(3, Some(json!({"app": "web"}))).await;
+    assert_eq!(taken.get(KEY), None, "one that has the field takes the key away");
+    switched(&stage, "web", &revision).await;
 }

@@ -1,4 +1,5 @@
 //! Rollouts on a real control plane, as a user sees them: one namespace and one namespaced operator a test.
+mod blame;
 mod blue_green;
 mod bounds;
 pub mod faults;
@@ -12,5 +13,7 @@ mod refusals;
 mod reload;
 mod requests;
 mod resize;
+mod rights;
 mod rolls;
 pub mod stage;
+mod why;

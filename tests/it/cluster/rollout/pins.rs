@@ -69,7 +69,7 @@ async fn one_instance_of_eight_is_rolled_back() {
         ["kind", "instances", "fromVersion", "version", "reason", "result"].map(|field| entry[field].as_str().unwrap());
     assert_eq!(told, ["InstanceRollback", "3", "2", "1", "orders are late", "Succeeded"], "{entry}");
     assert!(entry["by"].is_string(), "{entry}");
-    assert_eq!(status["display"]["version"], "2; pinned: 1");
+    assert_eq!(status["display"]["version"], "2; pinned 3: 1");
     let (code, told, complaint) = plugin(&stage, &["history", "rollout", "web"]);
     assert_eq!((code, complaint.as_str()), (Some(0), ""));
     let lines: Vec<String> = told.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();

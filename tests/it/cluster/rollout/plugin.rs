@@ -68,8 +68,12 @@ async fn plan_foretells_what_then_happens() {
 
     stage.patch(json!({"spec": {"template": object["spec"]["template"]}})).await;
     stage.until(30, "asks for approval", |rollout| reason(rollout) == "AwaitingApproval").await;
-    let (code, said, complaint) = run(&stage, &["status", "web", "--timeout", "1s"]);
-    assert_eq!(code, Some(1));
+    let (code, said, complaint) = run(&stage, &["status", "web"]);
+    assert_eq!(code, Some(3), "a pipeline is not kept waiting: {complaint}");
+    assert!(said.contains("rollout \"web\" waits: batch 1/3 is done; waiting for approval"), "{said}");
+    assert!(complaint.contains("`kubectl baton status web --wait-for-approval -n "), "{complaint}");
+    let (code, said, complaint) = run(&stage, &["status", "web", "--wait-for-approval", "--timeout", "1s"]);
+    assert_eq!(code, Some(4));
     assert!(said.contains("rollout \"web\" waits: batch 1/3 is done; waiting for approval"), "{said}");
     assert!(complaint.contains("kubectl baton approve web, or set spec.approve to {run: 2, batch: 1}"), "{complaint}");
     stage.patch(json!({"spec": {"approve": {"run": 2, "batch": 1}}})).await;
@@ -128,13 +132,26 @@ async fn verbs_steer_a_run() {
     assert_eq!(aborted.spec.request.unwrap().reason.as_deref(), Some("orders are late"));
     said(&["retry", "web"]);
     stage.until(30, "a pause again", |rollout| waits(rollout) == Some(1)).await;
-    said(&["approve", "web", "--to-end"]);
-    stage.complete(30).await;
+    said(&["approve", "web", "--to-end", "--reason", "looks good"]);
+    let done = stage.complete(30).await;
+    let noted = |rollout: &Rollout, kind: &str| {
+        let entry = rollout.status.as_ref().unwrap().history.iter().find(|entry| entry.kind == kind).cloned().unwrap();
+        (entry.by.unwrap_or_default(), entry.reason.unwrap_or_default())
+    };
+    let (by, reason_given) = noted(&done, "Approve");
+    assert!(!by.is_empty() && reason_given == "looks good", "{by}: {reason_given}");
     let uids = async || stage.live().await.into_iter().map(|pod| pod.metadata.uid).collect::<Vec<_>>();
     let before = uids().await;
-    said(&["pause", "web"]);
+    said(&["pause", "web", "--reason", "lunch"]);
+    let idle = stage.until(30, "Paused", |rollout| reason(rollout) == "Paused").await;
+    assert_eq!(noted(&idle, "Pause"), (by, "lunch".to_owned()));
+    assert!(said(&["status", "web"]).contains("is paused, with nothing under way"));
     said(&["restart", "web"]);
-    stage.until(30, "Paused", |rollout| reason(rollout) == "Paused").await;
+    let is_held = |rollout: &Rollout| {
+        let restarts = rollout.status.as_ref().map(|status| status.history.iter().any(|entry| entry.kind == "Restart"));
+        reason(rollout) == "Paused" && restarts == Some(true)
+    };
+    stage.until(30, "a restart that waits", is_held).await;
     said(&["resume", "web"]);
     stage.until(30, "Complete", |rollout| reason(rollout) == "Complete" && !rollout.spec.paused).await;
     assert!(uids().await.iter().all(|uid| !before.contains(uid)), "every Pod is another one");

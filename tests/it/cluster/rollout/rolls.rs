@@ -1,4 +1,10 @@
 //! What a user does: create, update, scale, pause, approve, abort, restart, delete.
+use baton::api::{Condition, ConditionType, Rollout};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
+use kube::{
+    Api, ResourceExt,
+    api::{ListParams, PostParams},
+};
 use serde_json::json;
 
 use super::{
@@ -92,6 +98,46 @@ async fn pauses_wait_for_their_own_approval() {
     stage.complete(30).await;
 }
 
+/// R21: however few instances there are, a pause holds: before the first, and before the run is complete, when it can be given up.
+#[tokio::test]
+async fn a_single_instance_keeps_its_gates() {
+    let stage = Stage::new(simulated(), "rolls-gates").await;
+    let of = |batches: serde_json::Value| json!({"replicas": 1, "strategy": {"batches": batches, "maxSurge": 1}});
+    let status = |rollout: &baton::api::Rollout| rollout.status.clone().unwrap_or_default();
+    let at = |version: &str| {
+        let version = version.to_owned();
+        move |rollout: &baton::api::Rollout| {
+            let status = rollout.status.clone().unwrap_or_default();
+            let runs = status.versions.iter().map(|it| it.version.as_str()).collect::<Vec<_>>() == [version.as_str()];
+            reason(rollout) == "AwaitingApproval" && runs
+        }
+    };
+    let approve = async |waiting: &baton::api::Rollout, batch: i32| {
+        let approve = json!({"run": run(waiting), "batch": batch, "by": "ann", "reason": "looks good"});
+        stage.patch(json!({"spec": {"approve": approve}})).await;
+    };
+    let canary = json!([{"upTo": 1, "pause": {}}]);
+    stage.roll("1", of(canary.clone())).await;
+    let first = stage.complete(30).await; // the first creation has no pauses
+    stage.roll("2", of(canary.clone())).await;
+    let waiting = stage.until(30, "2 runs and waits", at("2")).await;
+    assert_eq!(status(&waiting).current_revision, status(&first).current_revision, "1 is stable until then");
+    stage.patch(json!({"spec": {"abort": {"run": run(&waiting)}}})).await;
+    let aborted = stage.until(30, "Aborted", |rollout| reason(rollout) == "Aborted").await;
+    assert_eq!(status(&aborted).versions[0].version, "1");
+    stage.roll("3", of(json!([{"upTo": "100%", "pause": {}}]))).await;
+    let waiting = stage.until(30, "3 runs and waits", at("3")).await;
+    approve(&waiting, 1).await;
+    let done = stage.complete(30).await;
+    let noted = status(&done).history.into_iter().find(|entry| entry.kind == "Approve").unwrap();
+    assert_eq!((noted.batch, noted.by.as_deref()), (Some(1), Some("ann")));
+    stage.roll("4", of(json!([{"upTo": 0, "pause": {}}]))).await;
+    let waiting = stage.until(30, "4 waits to begin", at("3")).await;
+    assert_eq!(status(&waiting).batch.map(|batch| (batch.index, batch.opened)), Some((0, 0)));
+    approve(&waiting, 0).await;
+    stage.complete(30).await;
+}
+
 /// An abort goes back; the spec keeps the version given up, and status says so; a retry tries it again.
 #[tokio::test]
 async fn abort_goes_back_and_retry_forward() {
@@ -147,28 +193,69 @@ async fn a_restart_replaces_every_pod_once() {
 }
 
 #[tokio::test]
-async fn deletion_removes_the_pods_and_orphaning_leaves_them() {
+async fn deletion_removes_the_pods() {
     let stage = Stage::new(simulated(), "rolls-delete").await;
     stage.roll("1", json!({"replicas": 2})).await;
     stage.complete(30).await;
-    stage.cluster.kubectl(&["-n", &stage.namespace, "delete", "rollout.baton.dev/web", "--cascade=orphan"]);
+    let delete = ["delete", "rollout.baton.dev/web", "--cascade=foreground", "--timeout=60s"];
+    stage.cluster.kubectl(&[&["-n", &stage.namespace][..], &delete].concat());
+    assert_eq!(stage.live().await.len(), 0);
+}
+
+/// A Rollout that is made again takes back what the one before has left, as it is; what else its selector matches is named.
+#[tokio::test]
+async fn what_an_orphaned_rollout_left_is_adopted_as_it_is() {
+    let stage = Stage::new(simulated(), "rolls-orphan").await;
+    stage.roll("1", json!({"replicas": 2})).await;
+    stage.complete(30).await;
+    let revisions = Api::<ControllerRevision>::namespaced(stage.client.clone(), &stage.namespace);
+    let seen = async || {
+        let pods = stage.live().await.into_iter().map(|pod| pod.metadata);
+        let revisions = revisions.list(&ListParams::default()).await.unwrap().items.into_iter().map(|it| it.metadata);
+        let mut seen: Vec<_> = pods.chain(revisions).map(|it| (it.uid.unwrap(), it.owner_references)).collect();
+        seen.sort_by(|a, b| a.0.cmp(&b.0));
+        seen
+    };
+    let uids = |seen: &[(String, Option<Vec<_>>)]| seen.iter().map(|(uid, _)| uid.clone()).collect::<Vec<_>>();
+    let before = seen().await;
+    assert_eq!(before.len(), 3, "two Pods and a revision");
+    let in_namespace = |args: &[&str]| stage.cluster.kubectl(&[&["-n", &stage.namespace], args].concat());
+    in_namespace(&["delete", "rollout.baton.dev/web", "--cascade=orphan"]);
+    let left = seen().await;
+    assert_eq!(uids(&left), uids(&before));
+    assert!(left.iter().all(|(_, owners)| owners.as_ref().is_none_or(Vec::is_empty)), "{left:?}");
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [
+        {"name": "other", "image": "example.local/other:1"},
+    ]}});
+    let deployment: Deployment = serde_json::from_value(json!({"metadata": {"name": "other"}, "spec": {
+        "selector": {"matchLabels": {"app": "web"}}, "template": template,
+    }}))
+    .unwrap();
+    let deployments = Api::<Deployment>::namespaced(stage.client.clone(), &stage.namespace);
+    deployments.create(&PostParams::default(), &deployment).await.unwrap();
+    in_namespace(&["wait", "--for=condition=Available", "deployment/other", "--timeout=60s"]);
     stage.roll("1", json!({"replicas": 2})).await;
     stage.complete(60).await;
-    let live = stage.live().await;
-    assert_eq!(live.len(), 4, "nothing is adopted: two orphans and two of the new Rollout");
-    let orphans = live.iter().filter(|pod| pod.metadata.owner_references.as_ref().is_none_or(Vec::is_empty)).count();
-    assert_eq!(orphans, 2);
     let rollout = stage.rollouts().get("web").await.unwrap();
-    let conditions = rollout.status.unwrap().conditions;
-    let degraded = conditions.iter().find(|condition| condition.type_ == baton::api::ConditionType::Degraded).unwrap();
-    assert_eq!(degraded.reason, "OrphansPresent", "{}", degraded.message);
-    stage.cluster.kubectl(&[
-        "-n",
-        &stage.namespace,
-        "delete",
-        "rollout.baton.dev/web",
-        "--cascade=foreground",
-        "--timeout=60s",
-    ]);
-    assert_eq!(stage.live().await.len(), 2);
+    let owner = rollout.metadata.uid.clone();
+    let pods = stage.live().await;
+    let ours: Vec<_> = pods.iter().filter(|pod| pod.labels().contains_key("baton.dev/rollout")).collect();
+    assert_eq!((ours.len(), pods.len()), (2, 3), "no second set beside it, and the Deployment's Pod");
+    let adopted = seen().await;
+    for (uid, _) in &before {
+        let owners =
+            adopted.iter().find(|(of, _)| of == uid).and_then(|(_, owners)| owners.clone()).unwrap_or_default();
+        assert_eq!(owners.iter().map(|it| Some(&it.uid)).collect::<Vec<_>>(), [owner.as_ref()], "{uid}");
+    }
+    let told = |rollout: &Rollout| {
+        let conditions = rollout.status.iter().flat_map(|status| &status.conditions);
+        let overlaps = |condition: &&Condition| condition.type_ == ConditionType::SelectorOverlaps;
+        conditions.into_iter().find(overlaps).map(|condition| condition.message.clone())
+    };
+    let told_of = |rollout: &Rollout| told(rollout).is_some_and(|it| it.contains("1 Pod of something else: other-"));
+    stage.until(30, "the Deployment's Pod is named", told_of).await;
+    in_namespace(&["delete", "deployment", "other", "--cascade=foreground", "--timeout=60s"]);
+    stage.patch(json!({"spec": {"minReadySeconds": 1}})).await;
+    stage.until(30, "nothing else has these labels", |rollout| told(rollout).is_none()).await;
+    assert_eq!(uids(&seen().await), uids(&before));
 }

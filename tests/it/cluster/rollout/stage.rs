@@ -265,7 +265,8 @@ pub fn reason(rollout: &Rollout) -> &str {
     let ready = ready.filter(|ready| ready.observed_generation == rollout.metadata.generation);
     let Some(ready) = ready else { return "" };
     assert!(
-        (ready.status == ConditionStatus::True) == (ready.reason == "Complete"),
+        (ready.status == ConditionStatus::True) == ["Complete", "Unproven"].contains(&&*ready.reason)
+            || (ready.reason == "Paused" && rollout.spec.paused),
         "Ready is {:?} for {}",
         ready.status,
         ready.reason

@@ -87,10 +87,11 @@ fn fewest_available(rollout: &Rollout) -> i32 {
     (replicas - if at_least_one { unavailable.max(1) } else { unavailable }).max(0)
 }
 
-/// maxSurge above replicas, a percentage rounded up.
+/// maxSurge above replicas, a percentage rounded up; and failed Pods that are kept for a look.
 fn most_pods(rollout: &Rollout) -> i32 {
     let (replicas, strategy) = (rollout.spec.replicas, &rollout.spec.strategy);
-    match strategy.type_ {
+    let kept = strategy.keep_failed.map_or(0, |settings| settings.pods);
+    kept + match strategy.type_ {
         StrategyType::Batched => replicas + part(&strategy.max_surge, replicas).ceil() as i32,
         StrategyType::Recreate => replicas,
         StrategyType::BlueGreen => 2 * replicas,
@@ -105,8 +106,8 @@ pub fn is_alone(story: &Story, uid: &str, glass: Glass) -> Result<(), String> {
     };
     let lost: BTreeSet<&BTreeSet<String>> = story.moments_seen(glass.age).map(|moment| &*moment.lost_nodes).collect();
     let is_free = |moment: &super::story::Moment| {
-        let others =
-            moment.pods.values().filter(|pod| pod.revision != made.revision && !story.strays.contains(&pod.uid));
+        let others = moment.pods.values().chain(moment.specimens.values()).filter(|pod| pod.revision != made.revision);
+        let others = others.filter(|pod| !story.strays.contains(&pod.uid));
         let others: Vec<_> = others.collect();
         lost.iter().any(|lost| others.iter().all(|pod| !counts(pod, lost, glass)))
     };
@@ -126,12 +127,16 @@ fn part(of: &IntOrPercent, replicas: i32) -> f64 {
     }
 }
 
-pub fn is_available(pod: &Pod, rollout: &Rollout, glass: Glass) -> bool {
-    // What it runs is what its kubelet says that it runs.
+/// What it runs is what its kubelet says that it runs.
+pub fn runs_what_it_was_given(pod: &Pod) -> bool {
     let given =
         pod.in_place.iter().flat_map(|in_place| &in_place.containers).filter(|(_, before)| before.ran.is_some());
     let runs = |name: &String| pod.containers.iter().any(|it| it.name == *name && it.image == it.given);
-    if !given.map(|(name, _)| name).all(runs) {
+    given.map(|(name, _)| name).all(runs)
+}
+
+pub fn is_available(pod: &Pod, rollout: &Rollout, glass: Glass) -> bool {
+    if !runs_what_it_was_given(pod) {
         return false;
     }
     // Times in a Pod's status are whole seconds.
@@ -161,11 +166,13 @@ fn fewest_seen(story: &Story, rollout: &Rollout, glass: Glass) -> i32 {
     let mut fewest = usize::MAX;
     for moment in story.moments_seen(glass.age) {
         let made_since = story.made.iter().filter(|(uid, number)| {
-            **number > moment.number && !moment.pods.contains_key(*uid) && !story.strays.contains(*uid)
+            let is_there = moment.pods.contains_key(*uid) || moment.specimens.contains_key(*uid);
+            **number > moment.number && !is_there && !story.strays.contains(*uid)
         });
         let made_since = made_since.count();
         for lost in &lost {
-            let seen = moment.pods.values().filter(takes_room).filter(|pod| counts(pod, lost, glass));
+            let seen = moment.pods.values().filter(takes_room).chain(moment.specimens.values());
+            let seen = seen.filter(|pod| counts(pod, lost, glass));
             fewest = fewest.min(seen.filter(|pod| !story.strays.contains(&pod.uid)).count() + made_since);
         }
     }

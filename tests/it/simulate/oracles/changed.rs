@@ -1,6 +1,7 @@
 //! What a write of ours changes of a Pod.
 use baton::api::names::{
-    ANNOTATION_IN_PLACE, ANNOTATION_OVERTAKEN, CONDITION_IN_SERVICE, LABEL_REVISION, RESERVED_PREFIX,
+    ANNOTATION_IN_PLACE, ANNOTATION_KEPT, ANNOTATION_OVERTAKEN, CONDITION_IN_SERVICE, LABEL_KEPT, LABEL_REVISION,
+    LABEL_ROLLOUT, RESERVED_PREFIX,
 };
 use serde_json::Value;
 
@@ -22,6 +23,8 @@ pub(super) enum Changed {
     Relabelled,
     /// What it remembers of that.
     Noted,
+    /// It has failed and is kept for a look: nothing but labels and one annotation.
+    Kept,
     /// Nothing but its version.
     Overtaken,
     Other,
@@ -51,6 +54,9 @@ pub(super) fn what_is_changed(before: &Object, after: &Object) -> Changed {
         }
         value
     };
+    if is_kept(after) && !is_kept(before) && without_labels(before) == without_labels(after) {
+        return Changed::Kept;
+    }
     let revision = |object: &Object| object["metadata"]["labels"][LABEL_REVISION].clone();
     let serves = |object: &Object| {
         conditions(object).iter().any(|it| it["type"] == CONDITION_IN_SERVICE && it["status"] == "True")
@@ -77,6 +83,23 @@ pub(super) fn what_is_changed(before: &Object, after: &Object) -> Changed {
         (false, true) => Changed::InService,
         _ => Changed::Service,
     }
+}
+
+/// No Service can select it.
+fn is_kept(pod: &Object) -> bool {
+    let labels = pod["metadata"]["labels"].as_object();
+    let mut keys = labels.into_iter().flatten().map(|(key, _)| key.as_str());
+    pod["metadata"]["annotations"][ANNOTATION_KEPT].is_string()
+        && keys.all(|key| [LABEL_KEPT, LABEL_ROLLOUT].contains(&key))
+        && pod["metadata"]["labels"][LABEL_ROLLOUT] == ""
+}
+
+fn without_labels(pod: &Object) -> Value {
+    let mut value = pod.value().clone();
+    value["metadata"]["annotations"][ANNOTATION_KEPT] = Value::Null;
+    value["metadata"]["labels"] = Value::Null;
+    value["metadata"]["resourceVersion"] = Value::Null;
+    value
 }
 
 /// It was given what it had noted, or has noted that it has that.

@@ -40,6 +40,10 @@ pub fn of(server: &ApiServer) -> Option<End> {
     let actor = server.actor("judge");
     let rollout = actor.get(&ROLLOUTS, ROLLOUT.0, ROLLOUT.1)?;
     let mut end = End { reason: reason(&rollout, "Ready").unwrap_or_default().to_owned(), ..End::default() };
+    // Whether the version had completed before the last instance went is a matter of the course of things.
+    if end.reason == "Unproven" && rollout["spec"]["replicas"] == 0 {
+        "Complete".clone_into(&mut end.reason);
+    }
     for condition in rollout["status"]["conditions"].as_array().into_iter().flatten() {
         // Whether a version of the past had time to fail, and a dry run an answer, is a matter of its course.
         if condition["type"] == "Degraded" || condition["type"] == "TemplateValid" {
@@ -174,7 +178,7 @@ pub fn explain(server: &ApiServer, scenario: &Scenario) -> Result<(), String> {
             has_completed && rollout["spec"]["strategy"]["onFailure"] == "RollbackFailed" && is_of_what_works
         }
         "RolledBack" => has_completed && !pauses && is_of_what_works,
-        // Somebody has deleted what there was to go back to, or it completed while no instance was asked for.
+        // A user has deleted what there was to go back to, or it was available for just as long as it took to complete.
         "RollbackStuck" if has_completed && !pauses && !stable.is_empty() => actor
             .get(&CONTROLLER_REVISIONS, ROLLOUT.0, stable)
             .is_none_or(|revision| !Behaviour::of_image(version_of(&revision["data"]["template"])).works()),

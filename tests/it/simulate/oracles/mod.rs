@@ -1,8 +1,12 @@
 //! What must hold of every commit and of every request that operators send.
+mod adoption;
 mod bounds;
 mod changed;
 pub mod end;
+mod pauses;
+mod proofs;
 mod revisions;
+mod service;
 pub mod story;
 #[cfg(test)]
 mod tests;
@@ -14,7 +18,10 @@ use std::{
 };
 
 use baton::{
-    api::{Rollout, names::LABEL_REVISION},
+    api::{
+        Rollout,
+        names::{ANNOTATION_HAS_AGENT, LABEL_REVISION},
+    },
     operator::clock::Clock,
     snapshot::{Pod, wire::NodeView},
 };
@@ -26,7 +33,8 @@ use self::{
     bounds::Glass,
     changed::{Changed, what_is_changed},
     revisions::Revisions,
-    story::{Ended, Story, owner, pod},
+    service::{is_in_use, left_behind},
+    story::{Ended, Story, any_pod, owner},
 };
 use super::{
     applications::Applications,
@@ -229,6 +237,8 @@ impl Docket {
                 let (owner, name) = (owner.to_owned(), change.object.name().to_owned());
                 if is_ours && change.is_gone {
                     self.judge_cleaning(&owner, &name);
+                } else if is_ours {
+                    self.judge_completion(change);
                 }
                 let revisions = self.revisions.entry(owner).or_default();
                 // A Rollout before, of the same name, may have had its Service select it.
@@ -250,26 +260,7 @@ impl Docket {
         } else if *change.kind == NODES {
             self.node_written(commit);
         } else if *change.kind == EVENTS && change.object["reason"] == "InternalError" {
-            self.accuse("R18", format_args!("{}", change.object["note"]));
-        }
-    }
-
-    /// What status calls stable is never cleared away: there would be nothing to go back to.
-    fn judge_cleaning(&self, owner: &str, name: &str) {
-        let Some(story) = self.stories.get(owner) else { return };
-        let mut statuses = story.versions_seen(self.age).map(|rollout| rollout.status.as_ref());
-        let is_stable = |status: Option<&baton::api::RolloutStatus>| {
-            status.and_then(|status| status.current_revision.as_deref()) == Some(name)
-        };
-        if statuses.all(is_stable) {
-            self.accuse("R5", format_args!("the stable revision {name} is deleted"));
-        }
-        let is_pinned = |rollout: &Rollout| {
-            let named = rollout.spec.pins.iter().flat_map(|pin| pin.revision.iter().chain(&pin.base));
-            named.into_iter().any(|named| named == name)
-        };
-        if story.versions_seen(self.age).all(|rollout| is_pinned(rollout)) {
-            self.accuse("R5", format_args!("the pinned revision {name} is deleted"));
+            self.accuse("R18", format_args!("{}", change.object["message"]));
         }
     }
 
@@ -310,7 +301,11 @@ impl Docket {
         let told = rollout.status.as_ref().and_then(|status| status.observed_generation).unwrap_or_default();
         let before = story.observed_generation;
         story.observed_generation = told;
+        let known = story.rollout().cloned();
         story.versioned(rollout.clone(), age);
+        if let Some(known) = known.filter(|_| is_ours) {
+            self.judge_opening(object.uid(), &known);
+        }
         if is_ours && told < before {
             self.accuse("R13", format_args!("observedGeneration goes from {before} back to {told}"));
         }
@@ -318,17 +313,27 @@ impl Docket {
         let has_reloaded =
             |pod: &Pod| self.applications.as_ref().is_none_or(|applications| applications.has_reloaded(pod));
         let completeness = |story: &Story| story.completeness(&rollout, &revisions, self.glass(), has_reloaded);
-        if is_ours && let Err(how) = completeness(&self.stories[object.uid()]) {
-            self.accuse("R13", how);
+        if !is_ours {
+            return;
         }
+        let story = &self.stories[object.uid()];
+        let (blame, stable) = (story.proofs.blame(&rollout), story.proofs.stable(&rollout));
+        self.judge([("R13", completeness(story)), ("B7", blame), ("R13", stable)]);
     }
 
     fn pod_written(&mut self, commit: &Commit, is_ours: bool) {
         let change = &commit.change;
         let (before, object) = (change.before.as_ref(), &change.object);
-        let owned = before.map_or_else(|| owner(object), |before| owner(before));
+        let is_adopted = is_ours && before.is_some_and(|before| owner(before).is_none()) && owner(object).is_some();
+        if is_adopted {
+            self.judge_adoption(commit);
+        }
+        let owned = before.filter(|_| !is_adopted).map_or_else(|| owner(object), |before| owner(before));
         let Some(uid) = owned.map(str::to_owned) else {
-            if is_ours {
+            // An adoption without an answer is settled so.
+            let is_overtaken =
+                || before.is_some_and(|before| matches!(what_is_changed(before, object), Changed::Overtaken));
+            if is_ours && !is_overtaken() {
                 self.accuse("R10", format_args!("{} writes {}, which is nobody's of ours", commit.who, object.name()));
             }
             return;
@@ -337,10 +342,11 @@ impl Docket {
         let is_deletion = before.is_some_and(|before| !is_marked(before)) && (change.is_gone || is_marked(object));
         if is_ours && is_deletion {
             self.judge_deletion(commit, &uid);
-        } else if let Some(before) = before.filter(|_| is_ours && !change.is_gone) {
+        } else if let Some(before) = before.filter(|_| is_ours && !is_adopted && !change.is_gone) {
             match what_is_changed(before, object) {
                 Changed::Service | Changed::Overtaken | Changed::Resized | Changed::Relabelled | Changed::Noted => {}
                 Changed::OutOfService | Changed::InPlace => self.judge_interruption(commit, &uid),
+                Changed::Kept => self.judge_keeping(commit, &uid),
                 Changed::InService => self.forgive(commit, &uid),
                 Changed::Other => self.accuse("R10", format_args!("{} changes {}", commit.who, object.name())),
             }
@@ -349,7 +355,7 @@ impl Docket {
         let story = self.stories.entry(uid.clone()).or_insert_with(|| Story::begin("?", &self.lost));
         // Relabelled or orphaned, it is nobody's.
         let present =
-            change.after().filter(|object| owner(object) == Some(uid.as_str())).and_then(|object| pod(object));
+            change.after().filter(|object| owner(object) == Some(uid.as_str())).and_then(|object| any_pod(object));
         story.pod_written(object.uid(), present, age);
         if is_ours && before.is_none() {
             self.judge_creation(commit, &uid);
@@ -363,6 +369,15 @@ impl Docket {
         // An agent that has lost its session is out of service whatever that costs.
         if self.has_agents {
             return;
+        }
+        self.judge_deletion(commit, owner);
+    }
+
+    /// A failed Pod is kept for a look: for its slot it is as good as deleted. One with an agent would have two owners beside it.
+    fn judge_keeping(&mut self, commit: &Commit, owner: &str) {
+        let object = &commit.change.object;
+        if object["metadata"]["annotations"][ANNOTATION_HAS_AGENT].is_string() {
+            self.accuse("L1", format_args!("{} has an agent, and is kept", object.name()));
         }
         self.judge_deletion(commit, owner);
     }
@@ -440,11 +455,7 @@ impl Docket {
             ("R9", revisions::is_alone(story, object, glass)),
             ("R17", story.is_wanted(glass)),
         ];
-        for (property, verdict) in verdicts {
-            if let Err(how) = verdict {
-                self.accuse(property, how);
-            }
-        }
+        self.judge(verdicts);
     }
 
     /// How operators may see the world now.
@@ -455,35 +466,17 @@ impl Docket {
         Glass { age: self.age, latest: self.clock.now() + ahead + SignedDuration::from_secs(1), ahead }
     }
 
+    fn judge<const N: usize>(&self, verdicts: [(&str, Result<(), String>); N]) {
+        for (property, verdict) in verdicts {
+            if let Err(how) = verdict {
+                self.accuse(property, how);
+            }
+        }
+    }
+
     fn accuse(&self, property: &str, how: impl std::fmt::Display) {
         self.trace.break_promise(property, how);
     }
-}
-
-/// Clients of a Service that a Rollout names get its Pods of this revision, or of any; those of one that it has named, and that
-/// selects a revision alone, only these.
-fn is_in_use(pod: &Pod, rollout: &Rollout, selected: &BTreeMap<String, String>) -> bool {
-    let named = rollout.spec.strategy.blue_green.as_ref().map(|settings| &settings.active_service);
-    let of_named = named.map(|named| selected.get(named));
-    of_named.is_none_or(|selected| selected.is_none_or(|selected| *selected == pod.revision))
-        || selected.values().any(|selected| *selected == pod.revision)
-}
-
-/// B3: no Pod is ended that serves clients of a Service which the Rollout names no more, and which selects no others.
-fn left_behind(object: &Object, rollout: &Rollout, selected: &[&BTreeMap<String, String>]) -> Option<String> {
-    let pod = pod(object).filter(Pod::is_ready)?;
-    let named = rollout.spec.strategy.blue_green.as_ref().map(|settings| &settings.active_service);
-    let known = rollout.status.as_ref().map(|status| &status.services[..]).unwrap_or_default();
-    let (now, rest) = selected.split_first()?;
-    let is_left = |(name, revision): &(&String, &String)| {
-        let is_former = Some(*name) != named && known.contains(name);
-        is_former && **revision == pod.revision && rest.iter().all(|then| then.get(*name) == Some(revision))
-    };
-    let (service, _) = now.iter().find(is_left)?;
-    Some(format!(
-        "{} is ended, while Service {service}, which spec.strategy names no more, selects its version alone",
-        pod.name
-    ))
 }
 
 /// Processes of operators are called `a.1`.

@@ -7,12 +7,33 @@ use baton::{
         names::LABEL_REVISION,
         rollout::{OnFailure, Pin},
     },
+    plan::rollout::back,
     snapshot::{Pod, Ranges},
 };
 use tokio::time::Instant;
 
-use super::{bounds::Glass, story::Story};
+use super::{Docket, bounds::Glass, story::Story};
 use crate::fake_apiserver::object::Object;
+
+impl Docket {
+    /// What status calls stable is never cleared away: there would be nothing to go back to.
+    pub(super) fn judge_cleaning(&self, owner: &str, name: &str) {
+        let Some(story) = self.stories.get(owner) else { return };
+        let mut statuses = story.versions_seen(self.age).map(|rollout| rollout.status.as_ref());
+        let is_stable =
+            |status: Option<&RolloutStatus>| status.and_then(|status| status.current_revision.as_deref()) == Some(name);
+        if statuses.all(is_stable) {
+            self.accuse("R5", format_args!("the stable revision {name} is deleted"));
+        }
+        let is_pinned = |rollout: &Rollout| {
+            let named = rollout.spec.pins.iter().flat_map(|pin| pin.revision.iter().chain(&pin.base));
+            named.into_iter().any(|named| named == name)
+        };
+        if story.versions_seen(self.age).all(|rollout| is_pinned(rollout)) {
+            self.accuse("R5", format_args!("the pinned revision {name} is deleted"));
+        }
+    }
+}
 
 /// ControllerRevisions of a Rollout, by name, over all its life.
 #[derive(Clone, Default)]
@@ -127,7 +148,8 @@ fn is_among(ranges: &str, slot: i32) -> bool {
 fn assigned<'a>(spec: &RolloutSpec, status: &'a RolloutStatus, slot: i32) -> Option<&'a str> {
     let failed = status.failed.as_ref().filter(|failed| failed.at.is_some() && Some(failed.run) == status.run);
     if spec.strategy.on_failure == OnFailure::RollbackFailed
-        && failed.is_some_and(|failed| is_among(&failed.slots, slot))
+        && status.current_revision.is_some()
+        && failed.is_some_and(|failed| back(failed).0.contains(&slot))
     {
         return status.current_revision.as_deref();
     }

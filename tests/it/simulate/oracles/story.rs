@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::proofs::Proofs;
 use crate::fake_apiserver::object::Object;
 
 /// A Rollout, over its life.
@@ -36,6 +37,8 @@ pub struct Story {
     pub deleted_at: Option<Instant>,
     /// Highest generation that an operator has told of.
     pub observed_generation: i64,
+    /// What its Pods have shown.
+    pub proofs: Proofs,
 }
 
 /// A deletion by an operator.
@@ -53,6 +56,8 @@ pub struct Moment {
     /// Counted from 0.
     pub number: u64,
     pub pods: Arc<BTreeMap<String, Arc<Pod>>>,
+    /// Those that are kept for a look.
+    pub specimens: Arc<BTreeMap<String, Arc<Pod>>>,
     pub lost_nodes: Arc<BTreeSet<String>>,
 }
 
@@ -61,7 +66,7 @@ impl Story {
     pub fn begin(name: &str, lost: &VecDeque<(Instant, Arc<BTreeSet<String>>)>) -> Self {
         let moments = lost.iter().zip(0..).map(|((at, lost_nodes), number)| {
             let (at, lost_nodes) = (*at, lost_nodes.clone());
-            Moment { at, number, pods: Arc::default(), lost_nodes }
+            Moment { at, number, pods: Arc::default(), specimens: Arc::default(), lost_nodes }
         });
         Self {
             name: name.to_owned(),
@@ -72,6 +77,7 @@ impl Story {
             strays: BTreeSet::new(),
             deleted_at: None,
             observed_generation: 0,
+            proofs: Proofs::default(),
         }
     }
 
@@ -89,20 +95,24 @@ impl Story {
 
     /// One of its Pods was written, or is gone (None).
     pub fn pod_written(&mut self, uid: &str, pod: Option<Pod>, remembered: Duration) {
-        let mut pods = (*self.now().pods).clone();
-        match pod {
-            Some(pod) => drop(pods.insert(uid.to_owned(), Arc::new(pod))),
-            None => drop(pods.remove(uid)),
+        let (mut pods, mut specimens) = ((*self.now().pods).clone(), (*self.now().specimens).clone());
+        pods.remove(uid);
+        specimens.remove(uid);
+        if let Some(pod) = pod {
+            self.proofs.note(&pod);
+            let place = if pod.specimen.is_some() { &mut specimens } else { &mut pods };
+            place.insert(uid.to_owned(), Arc::new(pod));
         }
+        let (pods, specimens) = (Arc::new(pods), Arc::new(specimens));
         let lost_nodes = self.now().lost_nodes.clone();
         let number = self.now().number + 1;
-        self.remember(Moment { at: Instant::now(), number, pods: Arc::new(pods), lost_nodes }, remembered);
+        self.remember(Moment { at: Instant::now(), number, pods, specimens, lost_nodes }, remembered);
     }
 
     /// Other nodes are lost now.
     pub fn nodes_changed(&mut self, lost_nodes: &Arc<BTreeSet<String>>, remembered: Duration) {
-        let (number, pods) = (self.now().number + 1, self.now().pods.clone());
-        let moment = Moment { at: Instant::now(), number, pods, lost_nodes: lost_nodes.clone() };
+        let (at, number, lost_nodes) = (Instant::now(), self.now().number + 1, lost_nodes.clone());
+        let moment = Moment { at, number, lost_nodes, ..self.now().clone() };
         self.remember(moment, remembered);
     }
 
@@ -141,6 +151,11 @@ impl Story {
 
 /// A Pod as the operator reads it; None where it is not one of a slot.
 pub fn pod(object: &Object) -> Option<Pod> {
+    any_pod(object).filter(|pod| pod.specimen.is_none())
+}
+
+/// The same, or one that is kept for a look.
+pub fn any_pod(object: &Object) -> Option<Pod> {
     wire::pod(PodView::deserialize(object.value()).ok()?)
 }
 

@@ -227,6 +227,31 @@ async fn status_tells_what_is_not_so() {
     assert_eq!(stage.broken(), "R13");
 }
 
+/// B7
+#[tokio::test(start_paused = true)]
+async fn an_instance_is_blamed_for_what_it_was_never_given() {
+    let failed = |slots: &str, message: &str| {
+        let mut stage = Stage::new();
+        let failed = json!({"revision": "web-r", "run": 1, "slots": slots, "reason": "X", "message": message});
+        stage.tell(move |status| status["failed"] = failed.clone());
+        stage.broken()
+    };
+    assert_eq!(failed("0,2", "web-2: not available within 20 s"), "");
+    assert_eq!(failed("", "web-3: not given 1.1 within 20 s: waits for web-2 (CrashLoopBackOff)"), "");
+    assert_eq!(failed("0,3", "web-0: not available within 20 s"), "B7");
+    assert_eq!(failed("0", "web-3: not available within 20 s"), "B7");
+}
+
+/// R13
+#[tokio::test(start_paused = true)]
+async fn a_version_is_stable_that_was_never_available() {
+    let mut stage = Stage::new();
+    stage.tell(|status| status["currentRevision"] = json!("web-r"));
+    assert_eq!(stage.broken(), "");
+    stage.tell(|status| status["currentRevision"] = json!("web-s"));
+    assert_eq!(stage.broken(), "R13");
+}
+
 #[tokio::test(start_paused = true)]
 async fn something_is_made_for_a_rollout_that_goes() {
     let mut stage = Stage::new();
@@ -251,4 +276,57 @@ async fn somebody_goes_round_and_round() {
     let stage = Stage::new();
     (0..REQUESTS_PER_MINUTE_MAX).for_each(|_| stage.send(Verb::Get, &PODS, "web-0", None));
     assert_eq!(stage.broken(), "hot loop");
+}
+
+/// R21
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_passed_without_a_word() {
+    let waiting = |batches: Value, opened: i32| {
+        let mut stage = Stage::new();
+        let user = stage.server.actor("user");
+        user.edit(&ROLLOUTS, "shop", "web", |rollout| rollout["spec"]["strategy"]["batches"] = batches.clone())
+            .unwrap();
+        let revision =
+            json!({"metadata": {"name": "web-s", "ownerReferences": stage.owner}, "revision": 2, "data": {}});
+        stage.operator.create(&CONTROLLER_REVISIONS, "shop", revision).unwrap();
+        stage.tell(|status| {
+            status["run"] = json!(2);
+            (status["currentRevision"], status["effectiveRevision"]) = (json!("web-r"), json!("web-s"));
+            status["batch"] = json!({"index": 1, "count": 2, "opened": opened});
+        });
+        stage
+    };
+    let approve = |stage: &Stage, batch: i32| {
+        let approve = |rollout: &mut Value| rollout["spec"]["approve"] = json!({"run": 2, "batch": batch});
+        stage.server.actor("user").edit(&ROLLOUTS, "shop", "web", approve).unwrap();
+    };
+    let complete = |stage: &Stage| {
+        let mark = |revision: &mut Value| {
+            revision["metadata"]["annotations"] = json!({"baton.dev/completed-at": "2026-01-01T10:00:00Z"});
+        };
+        stage.operator.edit(&CONTROLLER_REVISIONS, "shop", "web-s", mark).unwrap();
+    };
+    let later = || tokio::time::advance(Duration::from_secs(31));
+    let first = json!([{"upTo": 1, "pause": {}}]);
+    let mut stage = waiting(first.clone(), 1);
+    later().await;
+    stage.tell(|status| status["batch"]["opened"] = json!(1));
+    assert_eq!(stage.broken(), "");
+    stage.tell(|status| status["batch"]["opened"] = json!(3));
+    assert_eq!(stage.broken(), "R21");
+    let mut stage = waiting(first, 1);
+    later().await;
+    approve(&stage, 1);
+    stage.tell(|status| status["batch"]["opened"] = json!(3));
+    complete(&stage);
+    assert_eq!(stage.broken(), "");
+    let last = json!([{"upTo": 1, "pause": {}}, {"upTo": "100%", "pause": {}}]);
+    for (batch, broken) in [(1, "R21"), (2, ""), (-1, "")] {
+        let stage = waiting(last.clone(), 3);
+        later().await;
+        approve(&stage, batch);
+        later().await;
+        complete(&stage);
+        assert_eq!(stage.broken(), broken, "{batch}");
+    }
 }

@@ -1,16 +1,18 @@
 //! Worlds with more in them than batches: pins, changes in place, packages, other strategies. Apart from [`super::world`], whose
 //! saved cases depend on how it is drawn.
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{coins, world};
 use crate::{
-    api::rollout::{BlueGreen, HotReload, HttpPost, OnFailure, Pin, Promote, StrategyType, UpdateMethod},
+    api::rollout::{BlueGreen, HotReload, HttpPost, KeepFailed, OnFailure, Pin, Promote, StrategyType, UpdateMethod},
     plan::{
         revision,
         rollout::tests::fixture::{Fixture, at},
     },
-    snapshot::{Fetched, InPlace, Pod, Resize, ServiceSeen, Snapshot, Switched, in_place::Reload},
+    snapshot::{Fetched, InPlace, Pod, Resize, ServiceSeen, Snapshot, Switched, in_place::Reload, specimen::Specimen},
 };
 
 /// The same with pins of single instances, to revisions that work there.
@@ -140,6 +142,29 @@ pub(crate) fn has_another_package(snapshot: &Snapshot, pod: &Pod) -> bool {
     let revision = snapshot.revisions.iter().find(|revision| revision.name == pod.revision);
     let noted = revision.and_then(|revision| revision.package_sha256.as_ref());
     matches!((noted, &pod.package), (Some(noted), Some(Fetched::Unpacked { sha256 })) if noted != sha256)
+}
+
+/// The same where failed Pods are kept for a look, and some are already: by another run, or by a setting that was larger.
+pub(crate) fn world_that_keeps() -> impl Strategy<Value = Snapshot> {
+    let specimens = prop::collection::vec((-10..60i64, 0..9i64, prop::bool::weighted(0.2)), 0..4);
+    (world(), prop::option::weighted(0.9, 1..3i32), specimens).prop_map(|(mut snapshot, pods, specimens)| {
+        snapshot.rollout.spec.strategy.keep_failed = pods.map(|pods| KeepFailed { pods, seconds: 20 });
+        for (number, (until, run, ends)) in (0..).zip(specimens) {
+            let mut pod = Fixture::new("b!", 'b', json!({})).snapshot.pods.remove(0);
+            let kept = Arc::make_mut(&mut pod);
+            // One has the name that the next Pod of slot 0 would get.
+            kept.name = if number == 0 { "web-0-b".into() } else { format!("web-{number}-kept") };
+            (kept.uid, kept.deletion) = (format!("kept-{number}"), ends.then(|| at(5)));
+            kept.specimen = Some(Specimen { until: at(until), run, slot: 0, revision: "b".into(), labels: [].into() });
+            snapshot.specimens.push(pod);
+        }
+        // Two Pods of one name there cannot be.
+        let is_taken = |name: &str| snapshot.pods.iter().any(|pod| pod.name == name);
+        if is_taken("web-0-b") {
+            snapshot.specimens.retain(|pod| pod.name != "web-0-b");
+        }
+        snapshot
+    })
 }
 
 /// The same with strategy Recreate.

@@ -1,0 +1,34 @@
+//! Failed Pods that are kept for a look.
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::bounds::KEPT_PODS_MAX;
+
+/// Failed Pods that are kept for a look when a version goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeepFailed {
+    /// At most so many Pods are kept, 1 to 10, and exist beyond what maxSurge allows. Those of an earlier run are removed first.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 10))]
+    pub pods: i32,
+    /// How long each of them is kept.
+    #[serde(default = "ten_minutes")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub seconds: i32,
+}
+
+impl KeepFailed {
+    /// How many, within the bounds even when the CRD was bypassed.
+    pub fn most(self) -> usize {
+        usize::try_from(self.pods).unwrap_or_default().min(KEPT_PODS_MAX)
+    }
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn ten_minutes() -> i32 {
+    600
+}

@@ -1,0 +1,309 @@
+//! `set image`, `deploy`: a new version, by one write to the spec.
+use anyhow::{Result, anyhow, bail};
+use clap::{ArgGroup, Args, Subcommand};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::{
+    Connection,
+    change::{Editor, set},
+    exit::Exit,
+    target::RolloutTarget,
+};
+use crate::api::{Rollout, rollout::Request};
+
+/// `kubectl baton set image web web=example.local/web:1.1`
+#[derive(Args, Debug)]
+pub(super) struct Set {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// Give containers other images, as `kubectl set image` does; `*=IMAGE` gives it to all, init containers too.
+    Image(SetImage),
+}
+
+#[derive(Args, Debug)]
+#[command(override_usage = "kubectl baton set image [OPTIONS] [rollout] <NAME> <CONTAINER=IMAGE>...")]
+struct SetImage {
+    /// Name of the Rollout, and the containers with their images.
+    #[arg(required = true, num_args = 2.., value_name = "NAME CONTAINER=IMAGE")]
+    words: Vec<String>,
+    /// Why; recorded in the history.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// `kubectl baton deploy web --image example.local/web:1.1 --reason "new prices"`
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true))]
+pub(super) struct Deploy {
+    #[command(flatten)]
+    rollout: RolloutTarget,
+    /// The version for people: `spec.version`.
+    #[arg(long, value_name = "VERSION", group = "what")]
+    version: Option<String>,
+    /// An image; CONTAINER may be left out where there is one container. May be repeated.
+    #[arg(long, value_name = "[CONTAINER=]IMAGE", group = "what", value_parser = wanted)]
+    image: Vec<Wanted>,
+    /// The package, with its SHA-256 if it is to be this one.
+    #[arg(long, value_name = "URL[,SHA256]", group = "what", value_parser = package)]
+    package: Option<Archive>,
+    /// Why; recorded in the history.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// An image for the container of this name, for all (`*`), or for the only one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wanted {
+    container: Option<String>,
+    image: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Archive {
+    url: String,
+    sha256: Option<String>,
+}
+
+fn wanted(text: &str) -> Result<Wanted, String> {
+    let (container, image) = text.split_once('=').map_or((None, text), |(name, image)| (Some(name.to_owned()), image));
+    if image.is_empty() || container.as_ref().is_some_and(String::is_empty) {
+        return Err("write CONTAINER=IMAGE, such as web=registry.example.com/web:1.1".into());
+    }
+    Ok(Wanted { container, image: image.to_owned() })
+}
+
+fn package(text: &str) -> Result<Archive, String> {
+    let is_sum = |sum: &str| !sum.is_empty() && sum.chars().all(|digit| digit.is_ascii_hexdigit());
+    let (url, sum) = match text.rsplit_once(',') {
+        Some((url, sum)) if is_sum(sum) => (url, Some(sum.to_lowercase())),
+        _ => (text, None),
+    };
+    if sum.as_ref().is_some_and(|sum| sum.len() != 64) {
+        return Err("write URL or URL,SHA256; a SHA-256 has 64 hexadecimal digits, as sha256sum prints them".into());
+    }
+    Ok(Archive { url: url.to_owned(), sha256: sum })
+}
+
+impl Set {
+    pub async fn run(&self, connection: &Connection) -> Result<()> {
+        let What::Image(SetImage { words, reason }) = &self.what;
+        let (images, target): (Vec<&String>, Vec<&String>) = words.iter().partition(|word| word.contains('='));
+        if images.is_empty() {
+            return Err(Exit::Usage.because("which image? Write CONTAINER=IMAGE after the name"));
+        }
+        let images: Result<Vec<Wanted>, String> = images.into_iter().map(|word| wanted(word)).collect();
+        let images = images.map_err(|why| Exit::Usage.because(why))?;
+        let editor = Editor::connect(connection, &RolloutTarget::of(target.into_iter().cloned().collect())).await?;
+        let request = editor.request("set-image", reason.clone()).await;
+        Box::pin(editor.change(|rollout| Ok(written(rollout, set_images(rollout, &images)?, &request)))).await
+    }
+}
+
+impl Deploy {
+    pub async fn run(&self, connection: &Connection) -> Result<()> {
+        let editor = Editor::connect(connection, &self.rollout).await?;
+        let request = editor.request("deploy", self.reason.clone()).await;
+        Box::pin(editor.change(|rollout| Ok(written(rollout, self.steps(rollout)?, &request)))).await
+    }
+
+    fn steps(&self, rollout: &Rollout) -> Result<Vec<Step>> {
+        let mut steps = set_images(rollout, &self.image)?;
+        if let Some(version) = self.version.as_ref().filter(|version| rollout.spec.version.as_ref() != Some(*version)) {
+            steps.push(Step { patch: set("/spec/version", &json!(version)), said: format!("version {version}") });
+        }
+        if let Some(wanted) = &self.package {
+            steps.extend(set_package(rollout, wanted)?);
+        }
+        Ok(steps)
+    }
+}
+
+/// A step of the patch, and what it does; empty where another says so.
+struct Step {
+    patch: Value,
+    said: String,
+}
+
+/// The patch with who asks for it; nothing where the spec asks for all that already.
+fn written(rollout: &Rollout, steps: Vec<Step>, request: &Request) -> (Vec<Value>, String) {
+    let name = rollout.name_any();
+    if steps.is_empty() {
+        return (Vec::new(), format!("rollout.baton.dev/{name} unchanged: the spec asks for that already"));
+    }
+    let said: Vec<&str> = steps.iter().map(|step| step.said.as_str()).filter(|said| !said.is_empty()).collect();
+    let is_new = steps.iter().any(|step| step.patch["path"] == "/spec/version");
+    let kept = rollout.spec.version.as_ref().filter(|_| !is_new);
+    let kept = kept.map(|version| format!(" (spec.version stays {version})")).unwrap_or_default();
+    let said = format!(
+        "rollout.baton.dev/{name} updated: {}{kept}; watch it with `kubectl baton status {name}`",
+        said.join(", ")
+    );
+    let mut patch: Vec<Value> = steps.into_iter().map(|step| step.patch).collect();
+    patch.push(set("/spec/request", &json!(request)));
+    (patch, said)
+}
+
+/// Name, image and path of each container, init containers last.
+fn containers(rollout: &Rollout) -> Vec<(&str, &str, String)> {
+    let spec = rollout.spec.template.spec();
+    let of = |list: &'static str| {
+        let all = spec.and_then(|spec| spec.get(list)).and_then(Value::as_array).into_iter().flatten().enumerate();
+        all.map(move |(index, container)| {
+            let text = |field: &str| container.get(field).and_then(Value::as_str).unwrap_or_default();
+            (text("name"), text("image"), format!("/spec/template/spec/{list}/{index}/image"))
+        })
+    };
+    of("containers").chain(of("initContainers")).collect()
+}
+
+/// What gives these containers these images.
+fn set_images(rollout: &Rollout, wanted: &[Wanted]) -> Result<Vec<Step>> {
+    let (name, all) = (rollout.name_any(), containers(rollout));
+    let known = || all.iter().map(|(name, _, _)| *name).collect::<Vec<_>>().join(", ");
+    let mains = || all.iter().filter(|(_, _, path)| path.contains("/containers/"));
+    let mut steps = Vec::new();
+    for Wanted { container, image } in wanted {
+        let meant: Vec<_> = match container.as_deref() {
+            Some("*") => all.iter().collect(),
+            Some(container) => all.iter().filter(|(name, _, _)| *name == container).collect(),
+            None if mains().count() == 1 => mains().collect(),
+            None => bail!("{name} has several containers: write CONTAINER=IMAGE; it has {}", known()),
+        };
+        if meant.is_empty() {
+            return Err(anyhow!(
+                "{name} has no container \"{}\"; it has {}",
+                container.as_deref().unwrap_or_default(),
+                known()
+            ));
+        }
+        let changed = meant.into_iter().filter(|(_, present, _)| present != image);
+        steps.extend(
+            changed.map(|(name, _, path)| Step { patch: set(path, &json!(image)), said: format!("{name}={image}") }),
+        );
+    }
+    Ok(steps)
+}
+
+/// What makes this the package.
+fn set_package(rollout: &Rollout, wanted: &Archive) -> Result<Vec<Step>> {
+    let name = rollout.name_any();
+    let Some(package) = &rollout.spec.package else {
+        bail!("{name} has no spec.package: apply one first, which says its mountPath");
+    };
+    if package.url.as_ref() == Some(&wanted.url) && package.sha256 == wanted.sha256 {
+        return Ok(Vec::new());
+    }
+    let silent = |patch| Step { patch, said: String::new() };
+    let remove = |field: &str| silent(json!({"op": "remove", "path": format!("/spec/package/{field}")}));
+    let mut steps =
+        vec![Step { patch: set("/spec/package/url", &json!(wanted.url)), said: format!("package {}", wanted.url) }];
+    match &wanted.sha256 {
+        Some(sum) => steps.push(silent(set("/spec/package/sha256", &json!(sum)))),
+        // It is of the package before.
+        None => steps.extend(package.sha256.is_some().then(|| remove("sha256"))),
+    }
+    steps.extend(package.image.is_some().then(|| remove("image")));
+    Ok(steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Verb};
+
+    fn rollout() -> Rollout {
+        serde_json::from_value(json!({
+            "apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"selector": {"matchLabels": {}}, "template": {"spec": {
+                "initContainers": [{"name": "migrate", "image": "a/migrate:1"}],
+                "containers": [{"name": "web", "image": "a/web:1", "env": []}, {"name": "log", "image": "a/log:1"}],
+            }}},
+        }))
+        .unwrap()
+    }
+
+    /// Paths and values that are written, or why nothing is.
+    fn images(rollout: &Rollout, words: &[&str]) -> Result<Vec<String>, String> {
+        let wanted: Vec<Wanted> = words.iter().map(|word| wanted(word).unwrap()).collect();
+        let steps = set_images(rollout, &wanted).map_err(|why| why.to_string())?;
+        Ok(steps
+            .iter()
+            .map(|step| format!("{} {}", step.patch["path"], step.patch["value"]).replace('"', ""))
+            .collect())
+    }
+
+    /// As `kubectl set image`: by name, init containers too, and all by a star; nothing but the image is written.
+    #[test]
+    fn images_are_set_by_container() {
+        let rollout = rollout();
+        let at = |path: &str, image: &str| format!("/spec/template/spec/{path}/image {image}");
+        assert_eq!(images(&rollout, &["web=a/web:2"]).unwrap(), [at("containers/0", "a/web:2")]);
+        let both = images(&rollout, &["log=a/log:2", "migrate=a/migrate:2"]).unwrap();
+        assert_eq!(both, [at("containers/1", "a/log:2"), at("initContainers/0", "a/migrate:2")]);
+        assert_eq!(images(&rollout, &["*=a/web:1"]).unwrap().len(), 2, "all but the one that has it");
+        assert_eq!(images(&rollout, &["web=a/web:1"]).unwrap(), [""; 0]);
+        let unknown = images(&rollout, &["wbe=a/web:2"]).unwrap_err();
+        assert_eq!(unknown, "web has no container \"wbe\"; it has web, log, migrate");
+        let which = images(&rollout, &["a/web:2"]).unwrap_err();
+        assert_eq!(which, "web has several containers: write CONTAINER=IMAGE; it has web, log, migrate");
+        let mut single = rollout;
+        single.spec.template.0["spec"]["containers"].as_array_mut().unwrap().pop();
+        assert_eq!(images(&single, &["a/web:2"]).unwrap(), [at("containers/0", "a/web:2")]);
+    }
+
+    /// What `deploy web ARGS` writes, and says.
+    fn deployed(rollout: &Rollout, args: &[&str]) -> Result<(Vec<Value>, String), String> {
+        let words = [&["kubectl-baton", "deploy", "web"], args].concat();
+        let Verb::Deploy(deploy) = Cli::try_parse_from(words).map_err(|error| error.to_string())?.verb else {
+            panic!("deploy")
+        };
+        let request = Request { by: Some("ann".into()), ..Request::default() };
+        Ok(written(rollout, deploy.steps(rollout).map_err(|why| why.to_string())?, &request))
+    }
+
+    #[test]
+    fn a_version_is_deployed_by_one_write() {
+        let mut rollout = rollout();
+        let (patch, said) = deployed(&rollout, &["--image", "web=a/web:2", "--version", "2"]).unwrap();
+        let paths: Vec<_> = patch.iter().map(|step| step["path"].as_str().unwrap()).collect();
+        assert_eq!(paths, ["/spec/template/spec/containers/0/image", "/spec/version", "/spec/request"]);
+        assert_eq!(patch[2]["value"], json!({"by": "ann"}));
+        let expected =
+            "rollout.baton.dev/web updated: web=a/web:2, version 2; watch it with `kubectl baton status web`";
+        assert_eq!(said, expected);
+        rollout.spec.version = Some("2".into());
+        let (patch, said) = deployed(&rollout, &["--version", "2"]).unwrap();
+        assert!(patch.is_empty() && said.contains("unchanged"), "{said}");
+        let (_, said) = deployed(&rollout, &["--image", "web=a/web:3"]).unwrap();
+        assert!(said.contains("web=a/web:3 (spec.version stays 2)"), "{said}");
+        let nothing = deployed(&rollout, &[]).unwrap_err();
+        assert!(nothing.contains("--version <VERSION>|--image"), "{nothing}");
+    }
+
+    #[test]
+    fn a_package_is_deployed_with_its_checksum_or_without() {
+        let mut rollout = rollout();
+        let error = deployed(&rollout, &["--package", "https://a.b/2.zip"]).unwrap_err();
+        assert_eq!(error, "web has no spec.package: apply one first, which says its mountPath");
+        let sum = "0f".repeat(32);
+        let package = json!({"url": "https://a.b/1.zip", "sha256": sum, "mountPath": "/opt/app"});
+        rollout.spec.package = serde_json::from_value(package).unwrap();
+        let (patch, _) = deployed(&rollout, &["--package", "https://a.b/2.zip"]).unwrap();
+        assert_eq!(patch[0], set("/spec/package/url", &json!("https://a.b/2.zip")));
+        assert_eq!(patch[1], json!({"op": "remove", "path": "/spec/package/sha256"}), "it is of the one before");
+        let (patch, _) = deployed(&rollout, &["--package", &format!("https://a.b/2,5.zip,{sum}")]).unwrap();
+        assert_eq!(patch[0]["value"], "https://a.b/2,5.zip");
+        assert_eq!(patch[1], set("/spec/package/sha256", &json!(sum)));
+        let (patch, _) = deployed(&rollout, &["--package", &format!("https://a.b/1.zip,{sum}")]).unwrap();
+        assert!(patch.is_empty(), "{patch:?}");
+        let error = deployed(&rollout, &["--package", "https://a.b/2.zip,0f0f"]).unwrap_err();
+        assert!(error.contains("a SHA-256 has 64 hexadecimal digits"), "{error}");
+    }
+}

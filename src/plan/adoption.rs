@@ -1,0 +1,73 @@
+//! Adoption: what an earlier Rollout of this name left behind (`kubectl delete --cascade=orphan`) becomes this one's.
+//!
+//! An object is adopted if its label names the Rollout, no object controls it, it is not being deleted, and its name is one that
+//! Baton gives; a Pod also has to match the selector.
+use super::change::Change;
+use crate::{
+    api::names,
+    snapshot::{ChangeRefusal, Pod, Revision, Snapshot},
+};
+
+/// In place of a revision in the key of a refusal.
+const ADOPTION: &str = "adoption";
+
+/// All that is to be adopted.
+pub fn changes(snapshot: &Snapshot) -> Vec<Change> {
+    let revisions = snapshot.orphans.revisions.iter().filter(|orphan| is_adoptable_revision(snapshot, orphan));
+    let revisions = revisions.map(|orphan| Change::AdoptRevision {
+        name: orphan.name.clone(),
+        uid: orphan.uid.clone(),
+        resource_version: orphan.resource_version.clone(),
+    });
+    let pods = snapshot.orphans.pods.iter().filter(|orphan| is_adoptable_pod(snapshot, orphan));
+    let pods = pods.map(|orphan| Change::AdoptPod {
+        name: orphan.name.clone(),
+        uid: orphan.uid.clone(),
+        resource_version: orphan.resource_version.clone(),
+    });
+    revisions.chain(pods).collect()
+}
+
+/// Pods that an earlier Rollout of this name left behind, and that are not adopted.
+pub fn left_alone(snapshot: &Snapshot) -> impl Iterator<Item = &Pod> {
+    let pods = snapshot.orphans.pods.iter().map(AsRef::as_ref);
+    pods.filter(|pod| pod.deletion.is_none() && !is_adoptable_pod(snapshot, pod))
+}
+
+/// Whether this Pod, whose label names the Rollout, becomes the Rollout's.
+pub fn is_adoptable_pod(snapshot: &Snapshot, pod: &Pod) -> bool {
+    let wanted = &snapshot.rollout.spec.selector.match_labels;
+    let matches = pod
+        .loose_labels
+        .as_ref()
+        .is_some_and(|labels| !wanted.is_empty() && wanted.iter().all(|(key, value)| labels.get(key) == Some(value)));
+    let instance = names::instance_name(rollout(snapshot), pod.slot);
+    matches && pod.deletion.is_none() && is_below(&instance, &pod.name) && !is_refused(snapshot, &pod.uid)
+}
+
+/// Whether this ControllerRevision, whose label names the Rollout and that no object controls, becomes the Rollout's.
+pub fn is_adoptable_revision(snapshot: &Snapshot, revision: &Revision) -> bool {
+    let base = format!("{}-{}", rollout(snapshot), revision.hash);
+    let is_named_so = revision.name == base || is_below(&base, &revision.name);
+    is_named_so && !revision.hash.is_empty() && !revision.deleting && !is_refused(snapshot, &revision.uid)
+}
+
+/// Key of the refusal to adopt this object in [`Snapshot::change_refusals`].
+pub fn refusal_key(uid: &str) -> String {
+    ChangeRefusal::key_of(ADOPTION, uid)
+}
+
+/// The rest goes on without it until it is tried again.
+fn is_refused(snapshot: &Snapshot, uid: &str) -> bool {
+    let refusal = snapshot.change_refusals.get(&refusal_key(uid));
+    refusal.is_some_and(|refusal| refusal.retry_at > snapshot.now)
+}
+
+fn rollout(snapshot: &Snapshot) -> &str {
+    snapshot.rollout.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// `web-3-x7` is below `web-3`.
+fn is_below(base: &str, name: &str) -> bool {
+    name.strip_prefix(base).is_some_and(|rest| rest.len() > 1 && rest.starts_with('-'))
+}

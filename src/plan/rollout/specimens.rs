@@ -1,0 +1,91 @@
+//! Failed Pods that are kept for a look (`spec.strategy.keepFailed`): out of every Service and every slot, for a while.
+//!
+//! Such a Pod runs on. So a Pod with an agent is never kept: others are to have its listeners, and each has one owner. And all
+//! of them go where they are in the way of a Pod that is to come.
+use super::{Alarm, View, after, budget::counts, failure, failure_of, work::delete};
+use crate::{
+    api::{keep_failed::KeepFailed, rollout::StrategyType},
+    plan::change::{Change, PodReason},
+    snapshot::{Pod, Ranges, Snapshot},
+};
+
+/// How many there may be, and for how long; None where none are kept.
+fn settings(snapshot: &Snapshot) -> Option<KeepFailed> {
+    let strategy = &snapshot.rollout.spec.strategy;
+    let has_surge = match strategy.type_ {
+        StrategyType::Batched => strategy.max_surge.rounded_up(super::replicas(&snapshot.rollout.spec)) > 0,
+        StrategyType::Recreate => false,
+        StrategyType::BlueGreen => true,
+    };
+    strategy.keep_failed.filter(|_| has_surge)
+}
+
+/// Those that take room from the Pods of slots: more than may be kept.
+pub(super) fn beyond(snapshot: &Snapshot) -> i32 {
+    let most = settings(snapshot).map_or(0, KeepFailed::most);
+    let there = snapshot.specimens.iter().filter(|pod| counts(snapshot, pod)).count();
+    i32::try_from(there.saturating_sub(most)).unwrap_or(i32::MAX)
+}
+
+/// Keeps Pods that would be deleted, the first of a run; and deletes those whose time is over, or whose place others take.
+pub(super) fn keep(view: &View<'_>, changes: &mut Vec<Change>, alarm: &mut Alarm) {
+    let snapshot = view.snapshot;
+    let settings = settings(snapshot).filter(|_| !are_in_the_way(view));
+    let most = settings.map_or(0, KeepFailed::most);
+    let there = snapshot.specimens.iter().filter(|pod| pod.deletion.is_none());
+    let mut kept: Vec<_> = there.filter_map(|pod| Some((pod.specimen.as_ref()?, &**pod))).collect();
+    kept.sort_by_key(|(specimen, pod)| (specimen.until, &pod.name));
+
+    let of_run = kept.iter().filter(|(specimen, _)| specimen.run == view.memory.run).count();
+    let mut room = most.saturating_sub(of_run);
+    let mut begun = 0;
+    for change in changes.iter_mut().filter(|_| settings.is_some()) {
+        let Change::DeletePod { name, uid, resource_version, reason, .. } = change else { continue };
+        let pod = snapshot.pods.iter().find(|pod| pod.uid == *uid && room > 0);
+        if pod.is_none_or(|pod| !is_worth_a_look(view, pod, *reason)) {
+            continue;
+        }
+        let seconds = settings.map_or(0, |settings| i64::from(settings.seconds));
+        *change = Change::KeepPod {
+            name: std::mem::take(name),
+            uid: std::mem::take(uid),
+            resource_version: std::mem::take(resource_version),
+            until: failure::seconds(after(view.now(), seconds)).0,
+            run: view.memory.run,
+        };
+        (room, begun) = (room - 1, begun + 1);
+    }
+    let surplus = (kept.len() + begun).saturating_sub(most);
+    for (place, (specimen, pod)) in kept.into_iter().enumerate() {
+        if alarm.passed(specimen.until) || place < surplus {
+            changes.push(delete(pod, PodReason::Kept));
+        }
+    }
+}
+
+/// It leaves because its version goes back, and it has failed itself.
+fn is_worth_a_look(view: &View<'_>, pod: &Pod, reason: PodReason) -> bool {
+    let goes_back = [PodReason::Back, PodReason::Superseded, PodReason::Finished].contains(&reason);
+    let told = view.memory.failed.as_ref().filter(|failed| failed.at.is_some() && failed.revision == pod.revision);
+    let noted = || {
+        let mut revisions = view.snapshot.revisions.iter();
+        revisions.any(|known| known.name == pod.revision && known.failed_at.is_some())
+    };
+    let is_available = || pod.is_available(view.spec().min_ready_seconds, view.now());
+    let was_blamed =
+        || told.is_some_and(|failed| Ranges::parse(&failed.slots).0.contains(&pod.slot)) && !is_available();
+    let is_lost = || pod.node.as_ref().is_some_and(|node| view.snapshot.lost_nodes.contains(node));
+    let fails = || failure_of(pod).is_some_and(|failure| failure.counts(view.now()));
+    goes_back
+        && !pod.has_agent
+        && (told.is_some() || noted())
+        && !failure::ended_by_others(pod)
+        && !is_lost()
+        && (fails() || was_blamed())
+}
+
+/// A Pod that is to come finds no quota, or no node with room for it.
+fn are_in_the_way(view: &View<'_>) -> bool {
+    let waits = |pod: &&Pod| pod.unschedulable.is_some();
+    view.snapshot.create_refusal.is_some() || view.slots.wanted().any(|slot| slot.live.iter().any(waits))
+}
