@@ -80,6 +80,10 @@ fn deadline(view: &View<'_>) -> Option<Timestamp> {
     Some(after(progress.map_or(from, |at| at.max(from)), seconds_allowed(view)))
 }
 
+/// Seconds. `creationTimestamp` has whole seconds, so two Pods created at once may seem one second apart. They fail together:
+/// otherwise the run ends with the first, and the second is not named although it hangs as well.
+const CREATION_GRAIN: i64 = 1;
+
 /// Opened slots that are not done when the deadline has passed.
 #[derive(Default)]
 pub(super) struct Late {
@@ -105,20 +109,29 @@ pub(super) fn late(view: &View<'_>, alarm: &mut Alarm) -> Late {
         return late;
     }
     let mut has_time_left = false;
+    let mut as_old = Vec::new();
     for slot in view.slots.wanted().filter(|slot| undone.binary_search(&slot.index).is_ok()) {
         if is_lost(view, slot) {
             continue;
         }
-        if !is_late(view, slot, alarm) {
-            has_time_left = true;
-        } else if mutant!(BlamesWaiting) || at_effective(view, slot).next().is_some() {
-            late.given.push(slot.index);
-        } else {
-            late.waiting.push(slot.index);
+        let is_given = mutant!(BlamesWaiting) || at_effective(view, slot).next().is_some();
+        match late_at(view, slot) {
+            Some(at) if !alarm.passed(at) => {
+                has_time_left = true;
+                if is_given && at <= after(view.now(), CREATION_GRAIN) {
+                    as_old.push(slot.index);
+                }
+            }
+            _ if is_given => late.given.push(slot.index),
+            _ => late.waiting.push(slot.index),
         }
     }
     if has_time_left {
         late.waiting.clear();
+    }
+    if !late.given.is_empty() {
+        late.given.extend(as_old);
+        late.given.sort_unstable();
     }
     late
 }
@@ -128,10 +141,12 @@ fn is_lost(view: &View<'_>, slot: &Slot<'_>) -> bool {
     at_effective(view, slot).any(|pod| pod.node.as_ref().is_some_and(is_lost))
 }
 
-fn is_late(view: &View<'_>, slot: &Slot<'_>, alarm: &mut Alarm) -> bool {
+/// When the time of this slot is over: counted from its newest Pod of the version, or from the end of the old one. None for a
+/// slot that has neither.
+fn late_at(view: &View<'_>, slot: &Slot<'_>) -> Option<Timestamp> {
     let created = at_effective(view, slot).map(Pod::given_at);
     let ended = slot.terminating.iter().filter(|_| slot.live.is_empty()).filter_map(|pod| pod.deletion);
-    created.chain(ended).max().is_none_or(|since| alarm.passed(after(since, seconds_allowed(view))))
+    created.chain(ended).max().map(|since| after(since, seconds_allowed(view)))
 }
 
 fn at_effective<'v>(view: &'v View<'_>, slot: &'v Slot<'_>) -> impl Iterator<Item = &'v Pod> {

@@ -61,6 +61,18 @@ fn those_that_hang_are_blamed_and_those_that_wait_for_their_turn_are_not() {
     assert_eq!(b.failed_reason.as_deref(), Some(&*format!("ProgressDeadlineExceeded: {why}")), "it outlives status");
 }
 
+/// B7: `creationTimestamp` has whole seconds; two Pods created at once may seem one second apart.
+#[test]
+fn pods_created_on_both_sides_of_a_second_fail_together() {
+    let mut world = hangs("a a a a", json!({"progressDeadlineSeconds": 20}), PodPhase::Pending, &missing());
+    for pod in world.snapshot.pods_mut().filter(|pod| pod.revision == "b" && pod.slot == 1) {
+        pod.created = pod.created.checked_add(jiff::SignedDuration::from_secs(1)).unwrap();
+        pod.started_at = Some(pod.created);
+    }
+    live(&mut world, 300);
+    assert_eq!(failed(&world).slots, "0-1");
+}
+
 /// B7
 #[test]
 fn a_readiness_that_never_comes_is_named() {
