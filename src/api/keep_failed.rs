@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::bounds::KEPT_PODS_MAX;
 
-/// Failed Pods that are kept for a look when a version goes back.
+/// Failed Pods that are kept for a look when a version goes back. The failed version runs on in them. Their labels are removed, so no
+/// Service selects them, and no NetworkPolicy that selects by these labels confines them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeepFailed {

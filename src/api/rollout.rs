@@ -95,8 +95,8 @@ pub struct RolloutSpec {
     #[schemars(range(min = 0, max = 100))]
     pub revision_history_limit: i32,
 
-    /// While true nothing new is begun: no batch, no replacement, restart or pin, nor a way back that the spec asks for. What goes
-    /// on: the way back after a failure or an abort, scaling, and lost instances come back.
+    /// While true nothing new is begun: no batch, no replacement, restart or pin, nor a way back that the spec asks for. The way
+    /// back after a failure or an abort goes on, so does scaling, and lost instances are replaced.
     #[serde(default)]
     pub paused: bool,
 
@@ -163,7 +163,7 @@ pub struct Selector {
     validation = Rule::new("self.type == 'Batched' || self.onFailure != 'RollbackFailed'")
         .message("spec.strategy.onFailure RollbackFailed leaves two versions side by side and is for type Batched; set onFailure to Rollback or Pause"),
     validation = Rule::new("!has(self.keepFailed) || self.type == 'BlueGreen' || (self.type == 'Batched' && self.maxSurge != 0 && self.maxSurge != '0%')")
-        .message("spec.strategy.keepFailed has the failed version run on beside the others: set maxSurge to 1 or more and type to Batched or BlueGreen, or remove keepFailed")
+        .message("spec.strategy.keepFailed needs room for one more Pod: set type to BlueGreen, or to Batched with maxSurge of 1 or more, or remove keepFailed")
 )]
 pub struct Strategy {
     /// Batched: instances change in batches, lowest slot first. Recreate: all old Pods end before the first new one is
@@ -272,7 +272,8 @@ impl StrategyType {
 )]
 pub struct BlueGreen {
     /// The Service that clients use, in the Rollout's namespace. Baton sets the key baton.dev/revision in its selector, and the
-    /// annotations baton.dev/switched-at and -from; nothing else. No other Rollout may name it.
+    /// annotations baton.dev/switched-at and -from. If its selector is empty, Baton also writes spec.selector.matchLabels into it,
+    /// and these stay. No other Rollout may name it.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("spec.strategy.blueGreen.activeService must be the name of a Service, such as web"))]
     pub active_service: String,

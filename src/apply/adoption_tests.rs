@@ -133,7 +133,7 @@ async fn a_name_that_an_orphan_has_is_not_taken() {
     }
 }
 
-/// One list, of metadata, from the cache of the API server; what ends is not counted, few are named.
+/// One list, of the metadata of the first few; what ends is not counted.
 #[tokio::test(start_paused = true)]
 async fn what_else_the_selector_matches_is_asked_in_one_list() {
     let seen: Arc<Mutex<Vec<Call>>> = Arc::default();
@@ -147,7 +147,9 @@ async fn what_else_the_selector_matches_is_asked_in_one_list() {
         };
         let mut items: Vec<Value> = (0..7).rev().map(pod).collect();
         items[0]["metadata"]["deletionTimestamp"] = json!("2026-01-01T09:00:00Z");
-        Answer::ok(json!({"kind": "PartialObjectMetadataList", "metadata": {"resourceVersion": "9"}, "items": items}))
+        Answer::ok(
+            json!({"kind": "PartialObjectMetadataList", "metadata": {"resourceVersion": "9", "continue": "more"}, "items": items}),
+        )
     });
     let snapshot = snapshot();
     let found = overlap::list(&calls, &snapshot).await.unwrap();
@@ -160,13 +162,20 @@ async fn what_else_the_selector_matches_is_asked_in_one_list() {
     ];
     assert_eq!(
         found,
-        Overlap { at: snapshot.now, generation: None, count: 6, named: named.map(str::to_owned).to_vec() }
+        Overlap {
+            at: snapshot.now,
+            generation: None,
+            count: 6,
+            has_more: true,
+            named: named.map(str::to_owned).to_vec()
+        }
     );
     let seen = seen.lock().unwrap();
     assert_eq!((seen.len(), seen[0].path.as_str()), (1, "/api/v1/namespaces/shop/pods"));
     let selector = &seen[0].query["labelSelector"];
     assert!(selector.contains("app") && selector.contains("baton.dev") && selector.contains("rollout"), "{selector}");
-    assert_eq!(seen[0].query["resourceVersion"], "0");
+    assert_eq!(seen[0].query["limit"], "50");
+    assert_eq!(seen[0].query.get("resourceVersion"), None, "the API server ignores the limit of such a list");
 }
 
 /// The API server says so where it has found none.
@@ -174,6 +183,6 @@ async fn what_else_the_selector_matches_is_asked_in_one_list() {
 async fn a_list_without_items_is_empty() {
     let calls = calls(|_| Answer::ok(json!({"metadata": {"resourceVersion": "9"}, "items": null})));
     let snapshot = snapshot();
-    let none = Overlap { at: snapshot.now, generation: None, count: 0, named: vec![] };
+    let none = Overlap { at: snapshot.now, generation: None, count: 0, has_more: false, named: vec![] };
     assert_eq!(overlap::list(&calls, &snapshot).await.unwrap(), none);
 }

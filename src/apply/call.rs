@@ -2,7 +2,7 @@
 //! a 504 creates twice; what is to be done again is planned again).
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ListMeta};
 use kube::{
     Client, Resource,
     core::{
@@ -94,6 +94,8 @@ pub struct WrittenMeta {
 /// What is read of a list of which only the metadata matter.
 #[derive(Deserialize)]
 struct MetadataList {
+    #[serde(default)]
+    metadata: ListMeta,
     /// The API server says `null` where there are none.
     items: Option<Vec<MetadataItem>>,
 }
@@ -259,15 +261,16 @@ impl Calls {
         self.send(false, self.client.request(request)).await
     }
 
-    /// Metadata of these objects.
+    /// Metadata of these objects, as many as `params` allow, and whether there are more.
     pub async fn list_metadata<K: Resource<DynamicType = ()>>(
         &self,
         namespace: &str,
         params: &ListParams,
-    ) -> Result<Vec<ObjectMeta>, CallError> {
+    ) -> Result<(Vec<ObjectMeta>, bool), CallError> {
         let request = at::<K>(namespace).list_metadata(params)?;
         let list: MetadataList = self.send(false, self.client.request(request)).await?;
-        Ok(list.items.into_iter().flatten().map(|item| item.metadata).collect())
+        let has_more = list.metadata.continue_.is_some_and(|token| !token.is_empty());
+        Ok((list.items.into_iter().flatten().map(|item| item.metadata).collect(), has_more))
     }
 
     /// `call` does nothing before it is polled.

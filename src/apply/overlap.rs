@@ -1,7 +1,7 @@
 //! Which Pods the selector of a Rollout matches that are of something else.
 //!
-//! The operator watches only Pods with Baton's label. This is one list of the others, filtered by the API server, from its
-//! cache, without their specs.
+//! The operator watches only Pods with Baton's label. This is one list of the first others, filtered by the API server, without
+//! their specs.
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -16,6 +16,9 @@ use crate::{
     snapshot::{Overlap, Snapshot},
 };
 
+/// So many are counted: a selector may match thousands of Pods, each with kilobytes of metadata.
+const LISTED_MAX: u32 = 50;
+
 /// Lists them.
 ///
 /// # Errors
@@ -23,12 +26,13 @@ use crate::{
 pub async fn list(calls: &Calls, snapshot: &Snapshot) -> Result<Overlap, CallError> {
     let rollout = &snapshot.rollout;
     let (namespace, name) = (rollout.namespace().unwrap_or_default(), rollout.name_any());
-    let params = ListParams::default().labels(&others(&rollout.spec.selector.match_labels, &name)).match_any();
-    let found = calls.list_metadata::<Pod>(&namespace, &params).await?;
+    // Without a resource version: the API server ignores the limit of a list of any version.
+    let params = ListParams::default().labels(&others(&rollout.spec.selector.match_labels, &name)).limit(LISTED_MAX);
+    let (found, has_more) = calls.list_metadata::<Pod>(&namespace, &params).await?;
     let mut others: Vec<&ObjectMeta> = found.iter().filter(|pod| pod.deletion_timestamp.is_none()).collect();
     others.sort_by(|a, b| a.name.cmp(&b.name));
     let named = others.iter().take(Overlap::NAMED_MAX).map(|pod| in_words(pod)).collect();
-    Ok(Overlap { at: snapshot.now, generation: rollout.metadata.generation, count: others.len(), named })
+    Ok(Overlap { at: snapshot.now, generation: rollout.metadata.generation, count: others.len(), has_more, named })
 }
 
 /// The Rollout's selector, without the Pods that have its label.

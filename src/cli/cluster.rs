@@ -136,7 +136,7 @@ impl Cluster {
         let why = match in_time(api.get_opt(name)).await {
             Ok(Ok(found)) => return Ok(found),
             Ok(Err(kube::Error::Api(status))) => status.message.clone(),
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => kubeconfig::without_secrets(&error),
             Err(late) => late.to_string(),
         };
         let message = format!("spec.configMap: {why}; it takes get on configmaps to see which listeners nobody holds");

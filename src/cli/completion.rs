@@ -6,7 +6,7 @@ use clap::{Arg, Args, Command, CommandFactory, ValueEnum};
 use clap_complete::shells;
 use kube::api::ListParams;
 
-use super::{Cli, Connection, cluster::Cluster, output::say};
+use super::{Cli, Connection, cluster::Cluster, output::say, target::RolloutTarget};
 
 /// Who waits for a Tab waits no longer.
 const NAMES_WITHIN: Duration = Duration::from_secs(2);
@@ -44,13 +44,15 @@ pub(super) struct Words {
 
 impl Completion {
     pub fn run(&self) {
-        let (mut cli, out) = (Cli::command(), &mut std::io::stdout());
+        let (mut cli, mut out) = (Cli::command(), Vec::new());
         match self.shell {
-            For::Bash => clap_complete::generate(shells::Bash, &mut cli, "kubectl-baton", out),
-            For::Zsh => clap_complete::generate(shells::Zsh, &mut cli, "kubectl-baton", out),
-            For::Fish => clap_complete::generate(shells::Fish, &mut cli, "kubectl-baton", out),
-            For::Kubectl => say(KUBECTL_SCRIPT),
+            For::Bash => clap_complete::generate(shells::Bash, &mut cli, "kubectl-baton", &mut out),
+            For::Zsh => clap_complete::generate(shells::Zsh, &mut cli, "kubectl-baton", &mut out),
+            For::Fish => clap_complete::generate(shells::Fish, &mut cli, "kubectl-baton", &mut out),
+            For::Kubectl => out.extend_from_slice(KUBECTL_SCRIPT.as_bytes()),
         }
+        // `say` ends quietly where its reader has gone; clap_complete would panic.
+        say(String::from_utf8_lossy(&out).trim_end());
     }
 }
 
@@ -111,11 +113,18 @@ fn candidates(words: &[String]) -> Found {
         }
         None => match verb.get_positionals().next() {
             None => Vec::new(),
+            // One name: the words after it are no names of Rollouts.
+            Some(_) if positions > 1 || (positions == 1 && !ends_with_kind(before)) => Vec::new(),
             Some(position) if position.get_possible_values().is_empty() => return Found::Names,
             Some(position) => position.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect(),
         },
     };
     Found::Words(words)
+}
+
+/// `get rollout `: the name comes after the kind.
+fn ends_with_kind(before: &[String]) -> bool {
+    before.last().is_some_and(|word| RolloutTarget::is_kind(word))
 }
 
 /// The flag, if its value is the next word.
@@ -132,8 +141,13 @@ fn valued<'a>(verb: &'a Command, word: &str) -> Option<&'a Arg> {
 /// Names of the Rollouts where these words say.
 async fn names(words: &[String]) -> Result<Vec<String>> {
     let value = |flags: [&str; 2]| {
-        let at = words.iter().position(|word| flags.contains(&word.as_str()))?;
-        words.get(at + 1).cloned()
+        let joined =
+            |word: &String| word.split_once('=').filter(|(flag, _)| flags.contains(flag)).map(|(_, v)| v.to_owned());
+        let next = || {
+            let at = words.iter().position(|word| flags.contains(&word.as_str()))?;
+            words.get(at + 1).cloned()
+        };
+        words.iter().find_map(joined).or_else(next)
     };
     let connection = Connection {
         namespace: value(["-n", "--namespace"]),
@@ -172,6 +186,9 @@ mod tests {
         assert!(words("status --").contains(&"--namespace".to_owned()), "those of every verb, too");
         assert_eq!(words("get web -o "), ["wide", "json", "yaml", "name"]);
         assert_eq!(words("completion "), ["bash", "zsh", "fish", "kubectl"]);
+        for line in ["approve web ", "set image web "] {
+            assert_eq!(words(line), [""; 0], "{line}");
+        }
         for line in ["status ", "status -n shop w", "get rollout ", "set image ", "undo --failed "] {
             assert_eq!(offered(line), Found::Names, "{line}");
         }

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::api::{Rollout, rollout::Request};
 
+/// Characters of `spec.request.reason`.
+const REASON_CHARS_MAX: usize = 512;
+
 /// `kubectl baton set image web web=example.local/web:1.1`
 #[derive(Args, Debug)]
 pub(super) struct Set {
@@ -136,16 +139,17 @@ fn written(rollout: &Rollout, steps: Vec<Step>, request: &Request) -> (Vec<Value
         return (Vec::new(), format!("rollout.baton.dev/{name} unchanged: the spec asks for that already"));
     }
     let said: Vec<&str> = steps.iter().map(|step| step.said.as_str()).filter(|said| !said.is_empty()).collect();
+    let said = said.join(", ");
     let is_new = steps.iter().any(|step| step.patch["path"] == "/spec/version");
     let kept = rollout.spec.version.as_ref().filter(|_| !is_new);
     let kept = kept.map(|version| format!(" (spec.version stays {version})")).unwrap_or_default();
-    let said = format!(
-        "rollout.baton.dev/{name} updated: {}{kept}; watch it with `kubectl baton status {name}`",
-        said.join(", ")
-    );
+    // As kubectl's change-cause: the history says what was asked for where nobody says why.
+    let reason = request.reason.clone().or_else(|| Some(said.chars().take(REASON_CHARS_MAX).collect()));
+    let request = Request { reason, ..request.clone() };
+    let answer = format!("rollout.baton.dev/{name} updated: {said}{kept}; watch it with `kubectl baton status {name}`");
     let mut patch: Vec<Value> = steps.into_iter().map(|step| step.patch).collect();
     patch.push(set("/spec/request", &json!(request)));
-    (patch, said)
+    (patch, answer)
 }
 
 /// Name, image and path of each container, init containers last.
@@ -195,19 +199,23 @@ fn set_package(rollout: &Rollout, wanted: &Archive) -> Result<Vec<Step>> {
     let Some(package) = &rollout.spec.package else {
         bail!("{name} has no spec.package: apply one first, which says its mountPath");
     };
-    if package.url.as_ref() == Some(&wanted.url) && package.sha256 == wanted.sha256 {
+    let is_kept = wanted.sha256.is_none() || package.sha256 == wanted.sha256;
+    if package.url.as_ref() == Some(&wanted.url) && is_kept {
         return Ok(Vec::new());
     }
     let silent = |patch| Step { patch, said: String::new() };
-    let remove = |field: &str| silent(json!({"op": "remove", "path": format!("/spec/package/{field}")}));
+    let remove = |field: &str| json!({"op": "remove", "path": format!("/spec/package/{field}")});
     let mut steps =
         vec![Step { patch: set("/spec/package/url", &json!(wanted.url)), said: format!("package {}", wanted.url) }];
     match &wanted.sha256 {
         Some(sum) => steps.push(silent(set("/spec/package/sha256", &json!(sum)))),
         // It is of the package before.
-        None => steps.extend(package.sha256.is_some().then(|| remove("sha256"))),
+        None if package.sha256.is_some() => {
+            steps.push(Step { patch: remove("sha256"), said: "sha256 removed, it was the former package's".into() });
+        }
+        None => {}
     }
-    steps.extend(package.image.is_some().then(|| remove("image")));
+    steps.extend(package.image.is_some().then(|| silent(remove("image"))));
     Ok(steps)
 }
 

@@ -25,7 +25,7 @@ pub(super) enum Exit {
 /// For `--help`.
 pub(super) const HELP: &str = "\
 Exit codes:
-  0  done; status: the Rollout is complete
+  0  done; status: the Rollout is complete, or has nothing under way
   1  failed; status: the version failed, was aborted or went back
   2  the command line is wrong
   3  status: the Rollout waits for a person, who approves or resumes it

@@ -15,6 +15,7 @@ use super::{
     cluster::{Cluster, selector},
     exit::Exit,
     hints,
+    kubeconfig::without_secrets,
 };
 use crate::{
     api::{ListenerSet, Rollout, names},
@@ -57,6 +58,8 @@ enum Told {
     Lost(String),
     /// The API server forbids it.
     Refused(String),
+    /// The API server does not take the credentials, or does not take them any more.
+    Unknown(String),
 }
 
 /// Watches of one object and what belongs to it; `S` is what is seen of it.
@@ -156,6 +159,7 @@ impl<S> Follow<S> {
                 Told::Refused(why) if is_young => {
                     return Err(Exit::NoAccess.because(hints::forbidden(&self.key.namespace, &why)));
                 }
+                Told::Unknown(why) => return Err(Exit::NoAccess.because(hints::unknown(&why))),
                 told => {
                     if let Some(lost) = self.take(told) {
                         return Ok(Seen::Lost(lost));
@@ -228,7 +232,7 @@ impl<S> Follow<S> {
                 self.index.on_lease(&self.scope, *event, self.began.elapsed());
                 listed
             }
-            Told::Lost(why) | Told::Refused(why) => return Some(why),
+            Told::Lost(why) | Told::Refused(why) | Told::Unknown(why) => return Some(why),
         };
         self.lists_awaited = self.lists_awaited.saturating_sub(usize::from(listed));
         None
@@ -283,7 +287,16 @@ where
             Err(
                 watcher::Error::InitialListFailed(kube::Error::Api(status))
                 | watcher::Error::WatchStartFailed(kube::Error::Api(status)),
-            ) if status.code == 403 => Some(Told::Refused(status.message.clone())),
+            ) => Some(match status.code {
+                401 => Told::Unknown(status.message.clone()),
+                403 => Told::Refused(status.message.clone()),
+                _ => Told::Lost(status.message.clone()),
+            }),
+            Err(
+                watcher::Error::InitialListFailed(error)
+                | watcher::Error::WatchStartFailed(error)
+                | watcher::Error::WatchFailed(error),
+            ) => Some(Told::Lost(without_secrets(&error))),
             Err(error) => Some(Told::Lost(error.to_string())),
         };
         std::future::ready(event)

@@ -6,7 +6,9 @@ use super::{
     Connection,
     cluster::{Cluster, Ours, in_time, is_seen},
     exit::Exit,
+    kubeconfig::without_secrets,
 };
+use crate::snapshot::template::Verdict;
 
 /// Names this similar are offered.
 const SIMILAR_MIN: f64 = 0.6;
@@ -68,17 +70,26 @@ pub(super) async fn explain<K: Ours>(cluster: &Cluster, error: kube::Error, name
                 plural = K::plural(&())
             )),
             (404, Some(name)) => Exit::NotFound.because(not_found::<K>(cluster, name).await),
-            (401, _) => Exit::NoAccess
-                .because(format!("the API server does not know you ({}): renew your credentials", said(&status))),
+            (401, _) => Exit::NoAccess.because(unknown(said(&status))),
+            // A policy's refusal is about what was asked for, not about who asked.
+            (403, _) if Verdict::of_refusal(403, &status.message) == Verdict::Refused => anyhow!("{}", said(&status)),
             (403, _) => Exit::NoAccess.because(forbidden(&cluster.namespace, said(&status))),
+            (429 | 500..=599, _) => {
+                Exit::NoAccess.because(format!("the API server cannot answer now: {}", said(&status)))
+            }
             _ => anyhow!("{}", said(&status)),
         },
         error @ (kube::Error::Service(_) | kube::Error::HyperError(_)) => Exit::NoAccess.because(format!(
-            "the API server cannot be reached; `kubectl cluster-info` tells whether the cluster is up: {:#}",
-            Error::new(error)
+            "the API server cannot be reached; `kubectl cluster-info` tells whether the cluster is up: {}",
+            without_secrets(&error)
         )),
-        error => Error::new(error),
+        error => Exit::NoAccess.because(without_secrets(&error)),
     }
+}
+
+/// The API server does not take these credentials, or does not take them any more.
+pub(super) fn unknown(said: &str) -> String {
+    format!("the API server does not know you ({said}): renew your credentials")
 }
 
 /// The API server's refusal, and how to get what is missing.

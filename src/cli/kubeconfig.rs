@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Error, Result};
 use kube::{
     Client, Config,
+    client::AuthError,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError, LoadDataError},
 };
 
@@ -40,8 +41,38 @@ pub(super) fn client(config: Config) -> Result<Client> {
         kube::Error::RustlsTls(_) => Exit::NoAccess.because(
             "the kubeconfig: client-certificate and client-key of the user, or certificate-authority, hold no usable PEM",
         ),
-        error => Exit::NoAccess.because(format!("the kubeconfig cannot be used: {error}")),
+        error => Exit::NoAccess.because(format!("the kubeconfig cannot be used: {}", without_secrets(&error))),
     })
+}
+
+/// What went wrong, without what a credential program has printed or was given, and without the password of a proxy.
+pub(super) fn without_secrets(error: &kube::Error) -> String {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |cause| cause.source());
+    if let Some(error) = causes.find_map(|cause| cause.downcast_ref::<AuthError>()) {
+        return match error {
+            AuthError::AuthExecRun { out, .. } => {
+                format!("its credential program failed ({}): run it by hand to see why", out.status)
+            }
+            AuthError::AuthExecParse(_) | AuthError::ExecPluginFailed => {
+                "its credential program printed no ExecCredential".into()
+            }
+            AuthError::AuthExecStart(error) => format!("its credential program cannot be started: {error}"),
+            AuthError::ReadTokenFile(error, path) => format!("its token file {}: {error}", path.display()),
+            _ => "the credentials of its user cannot be obtained".into(),
+        };
+    }
+    match error {
+        kube::Error::ProxyProtocolDisabled { .. } | kube::Error::ProxyProtocolUnsupported { .. } => {
+            "proxy-url or HTTPS_PROXY is set, and this plugin cannot use a proxy: unset it".into()
+        }
+        error => {
+            let causes = std::iter::successors(Some(error as &dyn std::error::Error), |cause| cause.source());
+            let mut said: Vec<String> = causes.map(ToString::to_string).collect();
+            // Many errors repeat their cause.
+            said.dedup_by(|cause, error| error.ends_with(cause.as_str()));
+            said.join(": ")
+        }
+    }
 }
 
 /// As kubectl finds them.
@@ -134,6 +165,22 @@ mod tests {
         let user = format!("    client-certificate-data: {SECRET}0\n    client-key-data: {SECRET}0");
         let told = said(&kubeconfig(&user)).await;
         assert!(told.contains("client-key") && !told.contains("s3cr"), "{told}");
+        let exec = |script: &str| {
+            format!(
+                "    exec:\n      apiVersion: client.authentication.k8s.io/v1\n      interactiveMode: Never\n      command: sh\n      \
+                 args: [-c, '{script}', '{SECRET}']\n      env: [{{name: A, value: {SECRET}}}]"
+            )
+        };
+        for (script, why) in
+            [("echo $A; exit 1", "failed (exit status: 1)"), ("echo \"token: [$A\"", "printed no ExecCredential")]
+        {
+            let told = said(&kubeconfig(&exec(script))).await;
+            assert!(told.contains(why) && !told.contains("s3cr"), "{told}");
+        }
+        let proxied = kubeconfig("    token: a")
+            .replace("127.0.0.1:1'", &format!("127.0.0.1:1', proxy-url: 'http://u:{SECRET}@127.0.0.1:2'"));
+        let told = said(&proxied).await;
+        assert!(told.contains("cannot use a proxy") && !told.contains("s3cr"), "{told}");
         let unnamed = said("apiVersion: v1\nkind: Config\n").await;
         assert!(unnamed.contains("current context") && unnamed.contains("kubectl config get-contexts"), "{unnamed}");
     }

@@ -76,12 +76,12 @@ enum Verb {
     Deploy(deploy::Deploy),
     /// Set fields of the Pod template: `set image NAME CONTAINER=IMAGE`.
     Set(deploy::Set),
-    /// Let a run go on past its pause, or clients have the new set (strategy BlueGreen).
+    /// Let a run go on past its pause. With strategy BlueGreen: let clients use the new set.
     #[command(visible_alias = "promote")]
     Approve(steer::Approve),
-    /// Give the run up that is on: back to the version that was complete before.
+    /// Give up the run that is on: all instances go back to the version that was complete before.
     Abort(steer::Ask),
-    /// Try again what has failed, or was aborted.
+    /// Try a failed or aborted version again.
     Retry(steer::Ask),
     /// Replace every Pod, at its version, in batches without their pauses.
     Restart(steer::Ask),

@@ -54,12 +54,13 @@ impl Ask {
     pub async fn run(&self, connection: &Connection, verb: &str, act: fn(&Rollout, Timestamp) -> Change) -> Result<()> {
         let editor = Editor::connect(connection, &self.rollout).await?;
         let request = json!(editor.request(verb, self.reason.clone()).await);
-        let changed = editor.answer(|rollout| {
+        let make = |rollout: &Rollout| {
             let (mut patch, said) = act(rollout, Timestamp::now())?;
             patch.push(set("/spec/request", &request));
             Ok((patch, said))
-        });
-        Box::pin(changed).await
+        };
+        // A pause comes at once: before an operator has begun with the change that it is to hold.
+        if verb == "pause" { Box::pin(editor.change(make)).await } else { Box::pin(editor.answer(make)).await }
     }
 }
 

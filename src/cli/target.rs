@@ -50,6 +50,11 @@ impl FromArgMatches for RolloutTarget {
 }
 
 impl RolloutTarget {
+    /// Whether this word names the kind and not an object.
+    pub fn is_kind(word: &str) -> bool {
+        ROLLOUT.contains(&word)
+    }
+
     pub fn of(target: Vec<String>) -> Self {
         Self { target }
     }

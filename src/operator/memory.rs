@@ -66,6 +66,8 @@ pub struct RolloutMemory {
     /// What the planner is told.
     pub recollection: Recollection,
     create_backoff: Backoff,
+    /// When the API server did not say what else the selector matches.
+    pub overlap_failed_at: Option<Timestamp>,
 }
 
 impl<T: Own> ObjectMemory<T> {
@@ -228,6 +230,7 @@ fn refusal_key(change: &Change) -> Option<String> {
         Change::CheckResize { revision, uid, .. }
         | Change::ChangeInPlace { revision, uid, .. }
         | Change::Resize { revision, uid, .. } => Some(ChangeRefusal::key_of(revision, uid)),
+        Change::KeepPod { uid, .. } => Some(plan::specimen::refusal_key(uid)),
         Change::AdoptRevision { uid, .. } | Change::AdoptPod { uid, .. } => Some(plan::adoption::refusal_key(uid)),
         _ => None,
     }

@@ -4,7 +4,7 @@
 //! failed, so that errors become conditions. What is to be done again is planned anew with the next look.
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 pub use super::shell::{Looked, Managed, Result, Shell};
@@ -143,6 +143,9 @@ async fn is_latest(shell: &Shell, memory: &mut ObjectMemory<RolloutMemory>, snap
     is_so(shell, memory, service, apply::is_latest_service(&shell.calls, namespace(snapshot), service).await)
 }
 
+/// A list that the API server has not answered is not asked for again before.
+const LOOK_AROUND_AGAIN: SignedDuration = SignedDuration::from_mins(1);
+
 /// Learns now and then what else the selector matches; while there is nothing to do.
 async fn look_around(shell: &Shell, memory: &mut ObjectMemory<RolloutMemory>, snapshot: &mut Snapshot) {
     let is_ending = snapshot.rollout.metadata.deletion_timestamp.is_some();
@@ -150,12 +153,19 @@ async fn look_around(shell: &Shell, memory: &mut ObjectMemory<RolloutMemory>, sn
     {
         return;
     }
+    let failed = memory.own.overlap_failed_at.map(|at| snapshot.now.duration_since(at));
+    if failed.is_some_and(|ago| ago < LOOK_AROUND_AGAIN) {
+        return;
+    }
     match apply::overlap::list(&shell.calls, snapshot).await {
         Ok(overlap) => {
             memory.own.recollection.overlap = Some(overlap.clone());
             snapshot.overlap = Some(overlap);
         }
-        Err(error) => tracing::debug!(error = error.message(), "cannot list what else the selector matches"),
+        Err(error) => {
+            memory.own.overlap_failed_at = Some(snapshot.now);
+            tracing::debug!(error = error.message(), "cannot list what else the selector matches");
+        }
     }
 }
 

@@ -41,8 +41,10 @@ pub fn is_adoptable_pod(snapshot: &Snapshot, pod: &Pod) -> bool {
         .loose_labels
         .as_ref()
         .is_some_and(|labels| !wanted.is_empty() && wanted.iter().all(|(key, value)| labels.get(key) == Some(value)));
-    let instance = names::instance_name(rollout(snapshot), pod.slot);
-    matches && pod.deletion.is_none() && is_below(&instance, &pod.name) && !is_refused(snapshot, &pod.uid)
+    let hash = pod.loose_labels.as_ref().and_then(|labels| labels.get(names::LABEL_REVISION_HASH));
+    let is_named_so =
+        hash.is_some_and(|hash| is_attempt(&names::pod_name(rollout(snapshot), pod.slot, hash, 0), &pod.name));
+    matches && pod.deletion.is_none() && is_named_so && !is_refused(snapshot, &pod.uid)
 }
 
 /// Whether this ControllerRevision, whose label names the Rollout and that no object controls, becomes the Rollout's.
@@ -57,14 +59,28 @@ pub fn refusal_key(uid: &str) -> String {
     ChangeRefusal::key_of(ADOPTION, uid)
 }
 
+/// What the API server said to the adoption of this object, until it is tried again.
+pub fn refusal<'s>(snapshot: &'s Snapshot, uid: &str) -> Option<&'s ChangeRefusal> {
+    snapshot.change_refusals.get(&refusal_key(uid)).filter(|refusal| refusal.retry_at > snapshot.now)
+}
+
 /// The rest goes on without it until it is tried again.
 fn is_refused(snapshot: &Snapshot, uid: &str) -> bool {
-    let refusal = snapshot.change_refusals.get(&refusal_key(uid));
-    refusal.is_some_and(|refusal| refusal.retry_at > snapshot.now)
+    refusal(snapshot, uid).is_some()
 }
 
 fn rollout(snapshot: &Snapshot) -> &str {
     snapshot.rollout.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// `web-3-x7` is the name of the first attempt, `web-3-x7-2` that of a later one. A copy that `kubectl debug` has made has another.
+fn is_attempt(first: &str, name: &str) -> bool {
+    let attempt = name.strip_prefix(first).map(|rest| rest.strip_prefix('-').map_or(rest.is_empty(), is_number));
+    attempt.unwrap_or(false)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// `web-3-x7` is below `web-3`.

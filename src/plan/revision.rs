@@ -1,5 +1,7 @@
 //! Revisions: canonical data, hash, the Pod of a slot. The hash covers the stored spec only and never changes between
 //! releases (golden files in the tests).
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -115,19 +117,26 @@ pub fn version(data: &Value) -> String {
     image_version(image)
 }
 
-/// What people read for the revision of this name: its version, as `1.1`, and beside it its number, as `1.1 (#3)`, where another
-/// one that is in play has the same version. None where it is not known.
-pub fn called(revisions: &[Revision], name: &str, is_in_play: impl Fn(&str) -> bool) -> Option<String> {
-    let revision = revisions.iter().find(|revision| revision.name == name)?;
-    let own = version(&revision.data);
-    let mut namesakes = revisions.iter().filter(|other| other.name != name && version(&other.data) == own);
-    if !namesakes.any(|other| is_in_play(&other.name)) {
-        return Some(own);
+/// What people read for each revision, by its name: the version, as `1.1`, and beside it the number, as `1.1 (#3)`, if another
+/// revision of those `in_play` has the same version.
+pub fn called<'a>(revisions: &'a [Revision], in_play: &BTreeSet<&str>) -> BTreeMap<&'a str, String> {
+    let versions: Vec<(&Revision, String)> =
+        revisions.iter().map(|revision| (revision, version(&revision.data))).collect();
+    let mut played: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (revision, version) in versions.iter().filter(|(revision, _)| in_play.contains(revision.name.as_str())) {
+        played.entry(version).or_default().push(&revision.name);
     }
-    // One that only a pin has asked for has no number.
-    let number = Some(revision.number).filter(|number| *number > 0);
-    let number = number.map_or_else(|| revision.hash.clone(), |number| format!("#{number}"));
-    Some(format!("{own} ({number})"))
+    let called = versions.iter().map(|(revision, own)| {
+        let has_namesake = played.get(own.as_str()).is_some_and(|all| all.iter().any(|name| *name != revision.name));
+        if !has_namesake {
+            return (revision.name.as_str(), own.clone());
+        }
+        // A revision that only a pin has asked for has no number.
+        let number = Some(revision.number).filter(|number| *number > 0);
+        let number = number.map_or_else(|| revision.hash.clone(), |number| format!("#{number}"));
+        (revision.name.as_str(), format!("{own} ({number})"))
+    });
+    called.collect()
 }
 
 /// `registry:5000/web:1.4` → `1.4`; `web@sha256:0123456789abcdef…` → `0123456789ab`; `web` → `latest`.

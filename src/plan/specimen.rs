@@ -6,8 +6,16 @@ use serde_json::{Value, json};
 
 use crate::{
     api::names,
-    snapshot::{Pod, Snapshot, specimen::Specimen},
+    snapshot::{ChangeRefusal, Pod, Snapshot, specimen::Specimen},
 };
+
+/// In place of a revision in the key of a refusal.
+const KEEPING: &str = "kept";
+
+/// Key of the refusal to keep this Pod in [`Snapshot::change_refusals`]: a policy may demand the labels that would be taken.
+pub fn refusal_key(uid: &str) -> String {
+    ChangeRefusal::key_of(KEEPING, uid)
+}
 
 /// Labels that Baton gives to each Pod of a slot.
 const OF_SLOTS: [&str; 4] =

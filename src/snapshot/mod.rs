@@ -96,8 +96,10 @@ pub struct Overlap {
     pub at: Timestamp,
     /// metadata.generation of the Rollout at that time.
     pub generation: Option<i64>,
-    /// How many.
+    /// How many were listed.
     pub count: usize,
+    /// There are more than were listed.
+    pub has_more: bool,
     /// Names of the first [`Overlap::NAMED_MAX`], each with what controls it, as `api-x7 (ReplicaSet api)`.
     pub named: Vec<String>,
 }

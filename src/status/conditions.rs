@@ -198,11 +198,16 @@ fn orphans(look: &Look<'_>) -> Option<(&'static str, String)> {
         0 => String::new(),
         more => format!(" and {}", count(more, "other Pod")),
     };
+    let why = match crate::plan::adoption::refusal(look.snapshot, &first.uid) {
+        Some(refusal) => format!("the API server refuses that: {}; it is tried again each minute", refusal.message),
+        None => format!(
+            "spec.selector does not match their labels, or their names are not of the form {}-HASH: delete them",
+            look.instance(first.slot)
+        ),
+    };
     let message = format!(
-        "{}{others} of an earlier Rollout of this name still run and are not adopted, because spec.selector does not match \
-         their labels, or their names are not of the form {}-…: delete them",
-        first.name,
-        look.instance(first.slot)
+        "{}{others} of an earlier Rollout of this name still run and are not adopted, because {why}",
+        first.name
     );
     Some(("OrphansPresent", message))
 }
@@ -217,8 +222,10 @@ fn selector_overlaps(look: &Look<'_>) -> Option<Statement> {
         more => format!(" and {more} more"),
     };
     let message = format!(
-        "spec.selector also matches {} of something else: {}{others}; a Service or autoscaler with these labels counts them \
-         as well: give one of the two a label of its own",
+        "spec.selector also matches {}{} of something else: {}{others}. A Service or autoscaler with these labels counts them \
+         as well. Change the labels of those Pods, or make a new Rollout with a narrower spec.selector. While you migrate from \
+         another workload, this ends with that workload",
+        if overlap.has_more { "at least " } else { "" },
         count(overlap.count, "Pod"),
         overlap.named.join(", ")
     );

@@ -8,7 +8,7 @@ use super::{
     verdict::{self, Kind, Verdict},
 };
 use crate::{
-    api::{Time, bounds, rollout::Request, status::HistoryEntry},
+    api::{ConditionStatus, ConditionType, Time, bounds, rollout::Request, status::HistoryEntry},
     plan::rollout::Slot,
     snapshot::{Pod, Ranges},
 };
@@ -319,7 +319,13 @@ fn approved(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
 
 /// That it was paused or resumed has an entry.
 fn paused(look: &Look<'_>, entries: &mut Vec<HistoryEntry>) {
-    let was_paused = entries.iter().find(|entry| is_of_pauses(entry)).is_some_and(|entry| entry.kind == PAUSE);
+    // An operator of before this entry existed left only the condition.
+    let was_said = || {
+        let mut conditions = look.before.conditions.iter();
+        conditions.any(|known| known.type_ == ConditionType::Paused && known.status == ConditionStatus::True)
+    };
+    let last = entries.iter().find(|entry| is_of_pauses(entry));
+    let was_paused = last.map_or_else(was_said, |entry| entry.kind == PAUSE);
     // A request that comes with a new template is that of its run too: both are told at once.
     if look.spec().paused == was_paused || !look.is_recorded {
         return;

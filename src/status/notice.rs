@@ -249,8 +249,8 @@ impl News<'_> {
             let why = entry.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             match entry.kind.as_str() {
                 history::PAUSE => {
-                    let what = format!("spec.paused was set{by}, nothing new is begun{why}");
-                    normal("RolloutPaused", "Pause", &what)
+                    let why = entry.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+                    normal("RolloutPaused", "Pause", &format!("spec.paused was set{by}{why}: nothing new is begun"))
                 }
                 history::RESUME => normal("RolloutResumed", "Resume", &format!("spec.paused was unset{by}{why}")),
                 _ => {

@@ -324,10 +324,10 @@ fn paused(look: &Look<'_>) -> String {
 fn unproven(look: &Look<'_>) -> Option<Verdict> {
     let version = look.version_in_words(look.memory().effective.as_ref());
     let stable = look.memory().stable.as_ref().map(|stable| look.version_in_words(Some(stable)));
-    let stable = stable.map(|stable| format!(", {stable} stays the stable version")).unwrap_or_default();
+    let stable = stable.map(|stable| format!(". {stable} stays the stable version")).unwrap_or_default();
     let message = || {
         format!(
-            "no instances are asked for (spec.replicas is 0), so nothing shows that {version} works{stable}: the run goes on when there are instances"
+            "spec.replicas is 0, so nothing has shown that {version} works{stable}; the run goes on once there are instances"
         )
     };
     look.is_unproven().then(|| current(UNPROVEN, message()))

@@ -147,7 +147,10 @@ pub fn preview(snapshot: Snapshot) -> Preview {
     let ends = end != End::Endless;
     let held = if let End::Held(hold) = end { Some(hold) } else { None };
     let pinned = rollout::pinned(&world.snapshot);
-    let names = Names { revisions: &world.snapshot.revisions, in_play: scribe.revisions(&before) };
+    let in_play = scribe.revisions(&before);
+    let in_play = in_play.iter().map(String::as_str).collect();
+    let names =
+        Names { revisions: &world.snapshot.revisions, called: revision::called(&world.snapshot.revisions, &in_play) };
     let wanted = revision::data(&spec);
     let wanted_name = world.snapshot.revisions.iter().find(|revision| revision.data == wanted).map(|it| &it.name);
     let problems = rollout::pin_problems(&world.snapshot).into_iter().map(|(_, problem)| problem);
@@ -169,14 +172,14 @@ pub fn preview(snapshot: Snapshot) -> Preview {
 /// What people read for the revisions of a preview.
 struct Names<'a> {
     revisions: &'a [Revision],
-    /// Those that Pods run on the way.
-    in_play: BTreeSet<String>,
+    /// Told apart are those that Pods run on the way.
+    called: BTreeMap<&'a str, String>,
 }
 
 impl Names<'_> {
     /// Empty where it is not known.
     fn of(&self, revision: &str) -> String {
-        revision::called(self.revisions, revision, |name| self.in_play.contains(name)).unwrap_or_default()
+        self.called.get(revision).cloned().unwrap_or_default()
     }
 
     /// Of revisions by name, with what their Pods say: oldest revision first.

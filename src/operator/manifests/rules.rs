@@ -56,8 +56,7 @@ fn viewing() -> Value {
     rule("baton.dev", &resources, &["get", "list", "watch"])
 }
 
-/// For users who roll out, approve, go back and scale, and neither create nor delete: all that the verbs of the plugin read and
-/// write. Enough by itself.
+/// For users who roll out, approve, go back and scale, and neither create nor delete. Enough by itself.
 pub fn operate() -> Value {
     json!([
         viewing(),

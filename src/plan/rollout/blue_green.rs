@@ -139,6 +139,9 @@ pub(super) fn preview_held(view: &View<'_>) -> Option<Hold> {
 /// leave first. Superseded again and again, they would pile up.
 pub(super) fn crowded(view: &View<'_>, slot: &Slot<'_>) -> Option<Hold> {
     view.slots.sets().filter(|sets| sets.active != sets.target && slot.others.len() > 1)?;
+    if let Some(hold) = trouble(view) {
+        return Some(hold);
+    }
     recreate::hold(&view.slots, slot.others.iter().copied(), view.lineage.effective?)
 }
 

@@ -49,6 +49,7 @@ fn is_stopped(view: &View<'_>, behind: &[i32], alarm: &mut Alarm) -> bool {
     let awaits_end =
         view.lineage.effective.is_some_and(|to| recreate::in_the_way(view.snapshot, &to.name).next().is_some())
             || blue_green::preview_held(view).is_some()
+            || view.slots.wanted().any(|slot| blue_green::crowded(view, slot).is_some())
             || former::hold(view.snapshot).is_some();
     let is_refused = is_refused && view.slots.wanted().any(is_missing);
     gates::stop_clock(view) || is_used_up || awaits_end || is_refused || is_unanswered(view, behind, alarm)

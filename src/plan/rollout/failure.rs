@@ -368,7 +368,7 @@ fn not_given(view: &View<'_>, index: i32, to: &Revision) -> (String, String) {
     };
     let seconds = view.spec().progress_deadline_seconds;
     let version = crate::plan::revision::version(&to.data);
-    (TOO_LATE.into(), named(view, index, &format!("not given {version} within {seconds} s: {why}")))
+    (TOO_LATE.into(), named(view, index, &format!("was not given {version} within {seconds} s: {why}")))
 }
 
 fn named(view: &View<'_>, slot: i32, message: &str) -> String {

@@ -13,6 +13,13 @@ use crate::{
     snapshot::{Pod, Ranges, Snapshot},
 };
 
+/// Named with their numbers are those that the spec asks for, that are stable, worked towards, or run.
+fn called<'a>(snapshot: &'a Snapshot, lineage: &Lineage<'a>) -> BTreeMap<&'a str, String> {
+    let named = [lineage.update, lineage.stable, lineage.effective].into_iter().flatten().map(|it| it.name.as_str());
+    let run = snapshot.pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.revision.as_str());
+    revision::called(&snapshot.revisions, &named.chain(run).collect())
+}
+
 /// The name of no revision: what a pin asks for is made first, and until then its slot keeps what it has.
 const NOT_MADE_YET: &str = "";
 
@@ -26,8 +33,8 @@ pub struct Slots<'a> {
     min_ready_seconds: i32,
     renewal: Renewal<'a>,
     sets: Option<Sets<'a>>,
-    /// Names of the revisions that the spec asks for, that is stable, and that is worked towards.
-    named: [Option<&'a str>; 3],
+    /// What people read for each revision.
+    called: BTreeMap<&'a str, String>,
     snapshot: &'a Snapshot,
     now: Timestamp,
 }
@@ -165,7 +172,7 @@ impl<'a> Slots<'a> {
             min_ready_seconds: spec.min_ready_seconds,
             renewal,
             sets,
-            named: [lineage.update, lineage.stable, lineage.effective].map(|it| it.map(|it| it.name.as_str())),
+            called: called(snapshot, lineage),
             snapshot,
             now: snapshot.now,
         }
@@ -173,8 +180,7 @@ impl<'a> Slots<'a> {
 
     /// What people read for this revision: see [`revision::called`].
     pub fn called(&self, revision: &str) -> Option<String> {
-        let is_run = |name: &str| self.snapshot.pods.iter().any(|pod| pod.is_live() && pod.revision == name);
-        revision::called(&self.snapshot.revisions, revision, |name| self.named.contains(&Some(name)) || is_run(name))
+        self.called.get(revision).cloned()
     }
 
     /// The same of a Pod's; what the Pod says where its revision is gone.

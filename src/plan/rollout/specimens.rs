@@ -5,7 +5,10 @@
 use super::{Alarm, View, after, budget::counts, failure, failure_of, work::delete};
 use crate::{
     api::{keep_failed::KeepFailed, rollout::StrategyType},
-    plan::change::{Change, PodReason},
+    plan::{
+        change::{Change, PodReason},
+        specimen,
+    },
     snapshot::{Pod, Ranges, Snapshot},
 };
 
@@ -13,7 +16,8 @@ use crate::{
 fn settings(snapshot: &Snapshot) -> Option<KeepFailed> {
     let strategy = &snapshot.rollout.spec.strategy;
     let has_surge = match strategy.type_ {
-        StrategyType::Batched => strategy.max_surge.rounded_up(super::replicas(&snapshot.rollout.spec)) > 0,
+        // At 0 replicas each percentage is 0 Pods; a Pod that is kept already stays.
+        StrategyType::Batched => strategy.max_surge.rounded_up(super::replicas(&snapshot.rollout.spec).max(1)) > 0,
         StrategyType::Recreate => false,
         StrategyType::BlueGreen => true,
     };
@@ -76,9 +80,12 @@ fn is_worth_a_look(view: &View<'_>, pod: &Pod, reason: PodReason) -> bool {
         || told.is_some_and(|failed| Ranges::parse(&failed.slots).0.contains(&pod.slot)) && !is_available();
     let is_lost = || pod.node.as_ref().is_some_and(|node| view.snapshot.lost_nodes.contains(node));
     let fails = || failure_of(pod).is_some_and(|failure| failure.counts(view.now()));
+    // The Pod is deleted then, as without keepFailed: the way back waits for no policy.
+    let is_refused = || view.snapshot.change_refusals.contains_key(&specimen::refusal_key(&pod.uid));
     goes_back
         && !pod.has_agent
         && (told.is_some() || noted())
+        && !is_refused()
         && !failure::ended_by_others(pod)
         && !is_lost()
         && (fails() || was_blamed())

@@ -427,7 +427,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     /// Pods that become available, or stop counting, without an event.
     fn wake_for_pods(&mut self) {
         let view = self.view;
-        for pod in &view.snapshot.pods {
+        for pod in view.snapshot.pods.iter().chain(&view.snapshot.specimens) {
             if let Some(at) = pod.available_later(view.spec().min_ready_seconds, view.now()) {
                 self.alarm.passed(at);
             }

@@ -286,12 +286,15 @@ impl Index {
         let nobody = Owner { name: key.name.clone(), uid: wire::ORPHANED.to_owned() };
         let (pods, revisions) = self.owned_by(&key.namespace, &owner);
         let orphans = self.owned_by(&key.namespace, &nobody);
-        let lost_nodes = pods.iter().filter_map(|pod| pod.node.clone()).filter(|node| self.is_lost(node)).collect();
+        let specimens: Vec<Arc<Pod>> =
+            self.pods.owned_by(&key.namespace, &specimen::filed_under(owner)).cloned().collect();
+        let nodes = pods.iter().chain(&specimens).filter_map(|pod| pod.node.clone());
+        let lost_nodes = nodes.filter(|node| self.is_lost(node)).collect();
         Some(Snapshot {
             rollout: (**rollout).clone(),
             pods,
             revisions,
-            specimens: self.pods.owned_by(&key.namespace, &specimen::filed_under(owner)).cloned().collect(),
+            specimens,
             orphans: Orphans { pods: orphans.0, revisions: orphans.1 },
             overlap: recollection.overlap.clone(),
             taken_names: recollection.taken_names.clone(),

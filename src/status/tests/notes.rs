@@ -77,7 +77,7 @@ fn who_has_paused_and_resumed_is_told() {
     };
     let told = ask(&mut fixture, true, "pause-1", "ann");
     assert!(
-        told.contains(&"RolloutPaused: spec.paused was set by ann, nothing new is begun: lunch".to_owned()),
+        told.contains(&"RolloutPaused: spec.paused was set by ann (lunch): nothing new is begun".to_owned()),
         "{told:?}"
     );
     assert_eq!(history(&fixture)[0], "Pause 1 ann: lunch");

@@ -37,14 +37,15 @@ fn pods_of_something_else_that_the_selector_matches_are_named() {
     let mut fixture = Fixture::new("a a", 'a', json!({})).settled();
     assert_eq!(overlaps(&fixture), None, "nothing has been asked");
     let named = vec!["api-1 (ReplicaSet api)".to_owned(), "bare".to_owned()];
-    fixture.snapshot.overlap = Some(Overlap { at: at(0), generation: Some(1), count: 9, named });
+    fixture.snapshot.overlap = Some(Overlap { at: at(0), generation: Some(1), count: 9, has_more: false, named });
     let told = overlaps(&fixture).expect("told");
-    let start = "spec.selector also matches 9 Pods of something else: api-1 (ReplicaSet api), bare and 7 more; ";
+    let start = "spec.selector also matches 9 Pods of something else: api-1 (ReplicaSet api), bare and 7 more. ";
     assert!(told.starts_with(start), "{told}");
     fixture.snapshot.rollout.status = Some(status_of(&fixture.snapshot));
     fixture.snapshot.overlap = None;
     assert_eq!(overlaps(&fixture), Some(told), "an operator that has not asked yet leaves it");
-    fixture.snapshot.overlap = Some(Overlap { at: at(0), generation: Some(1), count: 0, named: vec![] });
+    fixture.snapshot.overlap =
+        Some(Overlap { at: at(0), generation: Some(1), count: 0, has_more: false, named: vec![] });
     assert_eq!(overlaps(&fixture), None);
 }
 

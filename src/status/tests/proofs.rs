@@ -27,7 +27,7 @@ fn without_instances_a_version_is_unproven() {
     let status = status_of(&fixture.snapshot);
     assert_eq!(
         state(&status),
-        "Current Unproven: no instances are asked for (spec.replicas is 0), so nothing shows that b works, a stays the stable version: the run goes on when there are instances"
+        "Current Unproven: spec.replicas is 0, so nothing has shown that b works. a stays the stable version; the run goes on once there are instances"
     );
     assert_eq!(status.current_revision.as_deref(), Some("a"));
     assert_eq!((condition(&status, ConditionType::Degraded), status.history[0].result.as_str()), (None, "InProgress"));
@@ -42,7 +42,7 @@ fn a_first_creation_without_instances_is_unproven_and_a_stable_version_is_comple
     first.snapshot.revisions.retain(|revision| revision.name == "b");
     assert_eq!(
         state(&status_of(&first.settled().snapshot)),
-        "Current Unproven: no instances are asked for (spec.replicas is 0), so nothing shows that b works: the run goes on when there are instances"
+        "Current Unproven: spec.replicas is 0, so nothing has shown that b works; the run goes on once there are instances"
     );
     assert_eq!(state(&status_of(&Fixture::new("", 'a', json!({})).settled().snapshot)), "Current Complete: ");
 }

@@ -110,7 +110,7 @@ fn a_run_that_can_give_the_version_to_none_ends_and_blames_none() {
     assert!(failed.at.is_some());
     assert_eq!(
         (failed.slots.as_str(), failed.reason.as_str(), failed.message.as_str()),
-        ("", "ProgressDeadlineExceeded", "web-0: not given b within 30 s: waits for web-3 (CrashLoopBackOff)")
+        ("", "ProgressDeadlineExceeded", "web-0: was not given b within 30 s: waits for web-3 (CrashLoopBackOff)")
     );
     assert_eq!(revisions_run(&world), "aaaa");
 }

@@ -132,7 +132,7 @@ async fn a_version_is_not_stable_because_nothing_runs() {
     let status = stage.until(60, "Unproven", |rollout| reason(rollout) == "Unproven").await.status.unwrap();
     assert_ne!(status.current_revision, status.update_revision);
     assert!(
-        status.waiting_for.contains("nothing shows that version 2 works, version 1 stays"),
+        status.waiting_for.contains("nothing has shown that version 2 works. version 1 stays"),
         "{}",
         status.waiting_for
     );

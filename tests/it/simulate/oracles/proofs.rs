@@ -33,7 +33,7 @@ impl Proofs {
         let name = rollout.metadata.name.as_deref().unwrap_or_default();
         let named = failed.message.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
         if let Some((slot, why)) = named.and_then(|rest| rest.split_once(": "))
-            && !why.starts_with("not given ")
+            && !why.starts_with("was not given ")
         {
             blamed.extend(slot.parse::<i32>());
         }

@@ -237,7 +237,7 @@ async fn an_instance_is_blamed_for_what_it_was_never_given() {
         stage.broken()
     };
     assert_eq!(failed("0,2", "web-2: not available within 20 s"), "");
-    assert_eq!(failed("", "web-3: not given 1.1 within 20 s: waits for web-2 (CrashLoopBackOff)"), "");
+    assert_eq!(failed("", "web-3: was not given 1.1 within 20 s: waits for web-2 (CrashLoopBackOff)"), "");
     assert_eq!(failed("0,3", "web-0: not available within 20 s"), "B7");
     assert_eq!(failed("0", "web-3: not available within 20 s"), "B7");
 }
