@@ -1,4 +1,6 @@
 //! `set image`, `deploy`: a new version, by one write to the spec.
+use std::collections::BTreeMap;
+
 use anyhow::{Result, anyhow, bail};
 use clap::{ArgGroup, Args, Subcommand};
 use kube::ResourceExt;
@@ -32,7 +34,7 @@ enum What {
 #[command(override_usage = "kubectl baton set image [OPTIONS] [rollout] <NAME> <CONTAINER=IMAGE>...")]
 struct SetImage {
     /// Name of the Rollout, and the containers with their images.
-    #[arg(required = true, num_args = 2.., value_name = "NAME CONTAINER=IMAGE")]
+    #[arg(required = true, num_args = 1.., value_name = "NAME CONTAINER=IMAGE")]
     words: Vec<String>,
     /// Why; recorded in the history.
     #[arg(long, value_name = "TEXT")]
@@ -133,10 +135,25 @@ struct Step {
 }
 
 /// The patch with who asks for it; nothing where the spec asks for all that already.
-fn written(rollout: &Rollout, steps: Vec<Step>, request: &Request) -> (Vec<Value>, String) {
+fn written(rollout: &Rollout, mut steps: Vec<Step>, request: &Request) -> (Vec<Value>, String) {
     let name = rollout.name_any();
+    let has_version = steps.iter().any(|step| step.patch["path"] == "/spec/version");
+    let replaces_digest = || {
+        let mut present = containers(rollout).into_iter();
+        present.any(|(_, image, path)| image.contains('@') && steps.iter().any(|step| step.patch["path"] == path))
+    };
+    // Without a tag, `undo --digests` gave the version a name of its own. It is not the next one's.
+    if !has_version && rollout.spec.version.is_some() && replaces_digest() {
+        let patch = json!({"op": "remove", "path": "/spec/version"});
+        steps.push(Step { patch, said: "spec.version removed, it named the former digest".into() });
+    }
     if steps.is_empty() {
-        return (Vec::new(), format!("rollout.baton.dev/{name} unchanged: the spec asks for that already"));
+        return (
+            Vec::new(),
+            format!(
+                "rollout.baton.dev/{name} unchanged: the spec asks for that already. If that version has failed, `kubectl baton retry {name}` tries it again"
+            ),
+        );
     }
     let said: Vec<&str> = steps.iter().map(|step| step.said.as_str()).filter(|said| !said.is_empty()).collect();
     let said = said.join(", ");
@@ -170,7 +187,8 @@ fn set_images(rollout: &Rollout, wanted: &[Wanted]) -> Result<Vec<Step>> {
     let (name, all) = (rollout.name_any(), containers(rollout));
     let known = || all.iter().map(|(name, _, _)| *name).collect::<Vec<_>>().join(", ");
     let mains = || all.iter().filter(|(_, _, path)| path.contains("/containers/"));
-    let mut steps = Vec::new();
+    let mut steps: Vec<Step> = Vec::new();
+    let mut given: BTreeMap<String, &String> = BTreeMap::new();
     for Wanted { container, image } in wanted {
         let meant: Vec<_> = match container.as_deref() {
             Some("*") => all.iter().collect(),
@@ -184,6 +202,11 @@ fn set_images(rollout: &Rollout, wanted: &[Wanted]) -> Result<Vec<Step>> {
                 container.as_deref().unwrap_or_default(),
                 known()
             ));
+        }
+        for (container, _, path) in &meant {
+            if let Some(other) = given.insert(path.clone(), image).filter(|other| *other != image) {
+                return Err(Exit::Usage.because(format!("{container} is given two images: {other} and {image}")));
+            }
         }
         let changed = meant.into_iter().filter(|(_, present, _)| present != image);
         steps.extend(
@@ -282,7 +305,8 @@ mod tests {
         let (patch, said) = deployed(&rollout, &["--image", "web=a/web:2", "--version", "2"]).unwrap();
         let paths: Vec<_> = patch.iter().map(|step| step["path"].as_str().unwrap()).collect();
         assert_eq!(paths, ["/spec/template/spec/containers/0/image", "/spec/version", "/spec/request"]);
-        assert_eq!(patch[2]["value"], json!({"by": "ann"}));
+        let request = json!({"by": "ann", "reason": "web=a/web:2, version 2"});
+        assert_eq!(patch[2]["value"], request, "the history says what was asked for");
         let expected =
             "rollout.baton.dev/web updated: web=a/web:2, version 2; watch it with `kubectl baton status web`";
         assert_eq!(said, expected);
@@ -291,6 +315,11 @@ mod tests {
         assert!(patch.is_empty() && said.contains("unchanged"), "{said}");
         let (_, said) = deployed(&rollout, &["--image", "web=a/web:3"]).unwrap();
         assert!(said.contains("web=a/web:3 (spec.version stays 2)"), "{said}");
+        rollout.spec.template.0["spec"]["containers"][0]["image"] = json!("a/web@sha256:0f");
+        let (patch, said) = deployed(&rollout, &["--image", "web=a/web:3"]).unwrap();
+        assert_eq!(patch[1], json!({"op": "remove", "path": "/spec/version"}), "{said}");
+        let error = deployed(&rollout, &["--image", "web=a/web:3", "--image", "web=a/web:4"]).unwrap_err();
+        assert_eq!(error, "web is given two images: a/web:3 and a/web:4");
         let nothing = deployed(&rollout, &[]).unwrap_err();
         assert!(nothing.contains("--version <VERSION>|--image"), "{nothing}");
     }
@@ -303,7 +332,10 @@ mod tests {
         let sum = "0f".repeat(32);
         let package = json!({"url": "https://a.b/1.zip", "sha256": sum, "mountPath": "/opt/app"});
         rollout.spec.package = serde_json::from_value(package).unwrap();
-        let (patch, _) = deployed(&rollout, &["--package", "https://a.b/2.zip"]).unwrap();
+        let (patch, _) = deployed(&rollout, &["--package", "https://a.b/1.zip"]).unwrap();
+        assert!(patch.is_empty(), "it keeps its checksum: {patch:?}");
+        let (patch, said) = deployed(&rollout, &["--package", "https://a.b/2.zip"]).unwrap();
+        assert!(said.contains("sha256 removed"), "{said}");
         assert_eq!(patch[0], set("/spec/package/url", &json!("https://a.b/2.zip")));
         assert_eq!(patch[1], json!({"op": "remove", "path": "/spec/package/sha256"}), "it is of the one before");
         let (patch, _) = deployed(&rollout, &["--package", &format!("https://a.b/2,5.zip,{sum}")]).unwrap();

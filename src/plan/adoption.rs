@@ -2,7 +2,7 @@
 //!
 //! An object is adopted if its label names the Rollout, no object controls it, it is not being deleted, and its name is one that
 //! Baton gives; a Pod also has to match the selector.
-use super::change::Change;
+use super::{change::Change, revision};
 use crate::{
     api::names,
     snapshot::{ChangeRefusal, Pod, Revision, Snapshot},
@@ -41,9 +41,9 @@ pub fn is_adoptable_pod(snapshot: &Snapshot, pod: &Pod) -> bool {
         .loose_labels
         .as_ref()
         .is_some_and(|labels| !wanted.is_empty() && wanted.iter().all(|(key, value)| labels.get(key) == Some(value)));
-    let hash = pod.loose_labels.as_ref().and_then(|labels| labels.get(names::LABEL_REVISION_HASH));
-    let is_named_so =
-        hash.is_some_and(|hash| is_attempt(&names::pod_name(rollout(snapshot), pod.slot, hash, 0), &pod.name));
+    let instance = names::instance_name(rollout(snapshot), pod.slot);
+    let label = pod.loose_labels.as_ref().and_then(|labels| labels.get(names::LABEL_REVISION_HASH));
+    let is_named_so = is_of_instance(&instance, &pod.name, label.map_or("", String::as_str));
     matches && pod.deletion.is_none() && is_named_so && !is_refused(snapshot, &pod.uid)
 }
 
@@ -73,10 +73,13 @@ fn rollout(snapshot: &Snapshot) -> &str {
     snapshot.rollout.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// `web-3-x7` is the name of the first attempt, `web-3-x7-2` that of a later one. A copy that `kubectl debug` has made has another.
-fn is_attempt(first: &str, name: &str) -> bool {
-    let attempt = name.strip_prefix(first).map(|rest| rest.strip_prefix('-').map_or(rest.is_empty(), is_number));
-    attempt.unwrap_or(false)
+/// `web-3-HASH`, or `web-3-HASH-2` for a later attempt. HASH is the label's, or another one if the Pod was changed in place. A copy
+/// that `kubectl debug` has made has another name.
+fn is_of_instance(instance: &str, name: &str, label: &str) -> bool {
+    let Some(rest) = name.strip_prefix(instance).and_then(|rest| rest.strip_prefix('-')) else { return false };
+    let (hash, attempt) = rest.split_once('-').map_or((rest, None), |(hash, attempt)| (hash, Some(attempt)));
+    let is_hash = !hash.is_empty() && (hash == label || revision::is_hash(hash));
+    is_hash && attempt.is_none_or(is_number)
 }
 
 fn is_number(text: &str) -> bool {

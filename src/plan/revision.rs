@@ -108,6 +108,11 @@ pub fn hash(data: &Value) -> String {
         .collect()
 }
 
+/// Whether this is a [`hash`] by its form.
+pub fn is_hash(text: &str) -> bool {
+    text.len() == HASH_CHARS && text.bytes().all(|byte| ALPHABET.contains(&byte))
+}
+
 /// Version for people of a revision: what the spec said, else tag or short digest of the first container's image.
 pub fn version(data: &Value) -> String {
     if let Some(version) = data.get("version").and_then(Value::as_str) {

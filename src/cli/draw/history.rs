@@ -78,6 +78,7 @@ fn changes(all: &[HistoryEntry], options: Options) -> Vec<String> {
         };
         let instances = instances(entry);
         let [begun, ended] = [&entry.started_at, &entry.completed_at].map(|at| at.as_ref().map(|Time(at)| *at));
+        let reason = entry.reason.as_deref().unwrap_or_default();
         let mut row = vec![
             entry.run.to_string(),
             entry.kind.clone(),
@@ -86,7 +87,7 @@ fn changes(all: &[HistoryEntry], options: Options) -> Vec<String> {
             entry.result.clone(),
             since(begun, ended.unwrap_or(options.now)), // so far, while it is under way
             cell(entry.by.as_deref().unwrap_or_default()),
-            cell(entry.reason.as_deref().unwrap_or_default()),
+            if options.wide { on_one_line(reason) } else { cell(reason) },
         ];
         if options.wide {
             row.extend([entry.revision.clone(), since(begun, options.now)]);

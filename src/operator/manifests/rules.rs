@@ -65,6 +65,8 @@ pub fn operate() -> Value {
         rule("apps", &["controllerrevisions"], &["get", "list", "watch"]),
         rule("", &["pods", "services"], &["get", "list", "watch"]),
         rule("coordination.k8s.io", &["leases"], &["get", "list", "watch"]),
+        // Why a version failed: `kubectl logs`, `kubectl describe`.
+        rule("", &["pods/log", "events"], &["get", "list"]),
     ])
 }
 

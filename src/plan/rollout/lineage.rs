@@ -170,7 +170,7 @@ impl Lineage<'_> {
             && !(has_failed && is_aborted(update))
         {
             let at = failed_at(view.now(), update);
-            return Some(mark(update, RevisionMark::Failed { at, reason: abort_reason(view) }));
+            return Some(mark(update, RevisionMark::Failed { at, reason: abort_reason(view, update) }));
         }
         // Where no instance runs it, nothing has shown that it works.
         let is_seen = (mutant!(CompletesUnseen) || view.replicas() > 0) && gates::all_pinned(view).is_none();
@@ -198,11 +198,19 @@ fn create(snapshot: &Snapshot, data: &serde_json::Value, number: i64, change_cau
     Change::CreateRevision { name: name.unwrap_or(base), hash, number, data: data.clone(), change_cause }
 }
 
-fn abort_reason(view: &View<'_>) -> String {
+/// Who gave the run up and why; and what had failed before, because nothing else keeps that.
+fn abort_reason(view: &View<'_>, update: &Revision) -> String {
     let request = view.snapshot.rollout.new_request();
     let by = request.and_then(|request| request.by.as_deref()).map(|by| format!(" by {by}")).unwrap_or_default();
     let why = request.and_then(|request| request.reason.as_deref()).map(|why| format!(": {why}")).unwrap_or_default();
-    format!("{ABORTED}: run {} was aborted{by}{why}", view.memory.run)
+    let failed = view.memory.failed.as_ref().filter(|failed| failed.at.is_some());
+    let failed = failed.map(|failed| format!("; before, it had failed: {}: {}", failed.reason, failed.message));
+    let noted = || {
+        let noted = update.failed_reason.as_ref().filter(|_| has_failed(view.snapshot, update));
+        noted.map(|noted| format!("; before, it had failed: {noted}"))
+    };
+    let failed = failed.or_else(noted).unwrap_or_default();
+    format!("{ABORTED}: run {} was aborted{by}{why}{failed}", view.memory.run)
 }
 
 pub(super) fn mark(revision: &Revision, mark: RevisionMark) -> Change {

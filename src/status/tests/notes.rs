@@ -90,6 +90,16 @@ fn who_has_paused_and_resumed_is_told() {
     assert_eq!(history(&fixture)[..3], ["Resume 1 carol: lunch", "Pause 1 bob: lunch", "Resume 1 -: -"]);
 }
 
+/// C9: an operator of before this entry existed has left the condition alone. Nobody pauses at an upgrade.
+#[test]
+fn an_upgrade_is_no_pause() {
+    let mut fixture = Fixture::new("a a", 'a', json!({"paused": true})).settled();
+    write(&mut fixture);
+    fixture.snapshot.rollout.status.as_mut().unwrap().history.retain(|entry| entry.kind != "Pause");
+    assert_eq!(write(&mut fixture), Vec::<String>::new());
+    assert!(history(&fixture).iter().all(|entry| !entry.starts_with("Pause")));
+}
+
 /// C9: whoever unpins has asked with an id: one without may be about what was before.
 #[test]
 fn who_has_unpinned_is_told_once() {

@@ -20,12 +20,14 @@ use crate::{
 fn left(words: &str, want: char) -> Fixture {
     let mut fixture = Fixture::new(words, want, json!({}));
     let snapshot = &mut fixture.snapshot;
-    let labels = || Some(Box::new([("app".to_owned(), "web".to_owned())].into()));
+    let labels = |hash: &str| {
+        let labels = [("app", "web"), ("controller-revision-hash", hash)];
+        Some(Box::new(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()))
+    };
     let name = |letter: &str| format!("web-{letter}");
-    let pods = snapshot
-        .pods
-        .drain(..)
-        .map(|pod| Arc::new(Pod { revision: name(&pod.revision), loose_labels: labels(), ..(*pod).clone() }));
+    let pods = snapshot.pods.drain(..).map(|pod| {
+        Arc::new(Pod { revision: name(&pod.revision), loose_labels: labels(&pod.revision), ..(*pod).clone() })
+    });
     snapshot.orphans.pods = pods.collect();
     let revisions = snapshot.revisions.drain(..);
     snapshot.orphans.revisions =
@@ -91,12 +93,13 @@ fn a_pod_is_adopted_by_selector_name_and_life() {
     };
     let labels = |app: &str| Some(Box::new([("app".to_owned(), app.to_owned())].into()));
     assert!(is_taken(&|_| ()));
-    assert!(is_taken(&|pod| pod.name = "web-0-xyz-3".into()));
+    assert!(is_taken(&|pod| pod.name = "web-0-a-3".into()));
+    assert!(is_taken(&|pod| pod.name = "web-0-hrrgfvpllp".into()), "changed in place since");
     assert!(!is_taken(&|pod| pod.loose_labels = labels("api")));
     assert!(!is_taken(&|pod| pod.loose_labels = None), "something controls it");
     assert!(!is_taken(&|pod| pod.deletion = Some(at(0))));
     assert!(!is_taken(&|pod| pod.slot = 1));
-    for name in ["web-00-a", "other-0-a", "web-0", "web-0-"] {
+    for name in ["web-00-a", "other-0-a", "web-0", "web-0-", "web-0-debug", "web-0-a-x"] {
         assert!(!is_taken(&|pod| pod.name = name.into()), "{name}");
     }
 }
@@ -136,7 +139,8 @@ fn a_refusal_holds_up_nothing_else() {
 fn a_pod_without_its_owner_comes_back() {
     let mut fixture = Fixture::new("a a", 'a', json!({})).settled();
     let pod = fixture.snapshot.pods.remove(1);
-    let labels = Some(Box::new([("app".to_owned(), "web".to_owned())].into()));
+    let labels = [("app", "web"), ("controller-revision-hash", "a")];
+    let labels = Some(Box::new(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()));
     fixture.snapshot.orphans.pods = vec![Arc::new(Pod { loose_labels: labels, ..(*pod).clone() })];
     assert_eq!(say(&plan(&fixture.snapshot)), "adopt web-1-a");
     let memory = plan(&fixture.snapshot).memory;

@@ -6,7 +6,11 @@ use super::{
     fixture::{Fixture, at},
 };
 use crate::{
-    api::{Time, rollout::OnFailure, status::Failed},
+    api::{
+        Time,
+        rollout::{Abort, OnFailure},
+        status::Failed,
+    },
     plan::rollout::{
         fold::{End, World},
         plan,
@@ -71,6 +75,22 @@ fn pods_created_on_both_sides_of_a_second_fail_together() {
     }
     live(&mut world, 300);
     assert_eq!(failed(&world).slots, "0-1");
+}
+
+/// B7: nothing but the revision keeps why a version failed, once it is aborted.
+#[test]
+fn an_abort_keeps_why_the_version_had_failed() {
+    let spec = json!({"progressDeadlineSeconds": 20, "strategy": {"onFailure": "Pause"}});
+    let mut world = hangs("a a a a", spec, PodPhase::Pending, &missing());
+    live(&mut world, 60);
+    let run = world.snapshot.rollout.status.as_ref().unwrap().run.unwrap();
+    world.snapshot.rollout.spec.abort = Some(Abort { run });
+    live(&mut world, 60);
+    assert_eq!(revisions_run(&world), "aaaa");
+    let b = world.snapshot.revisions.iter().find(|revision| revision.name == "b").unwrap();
+    let reason = b.failed_reason.clone().unwrap();
+    assert!(reason.starts_with("Aborted: run 1 was aborted; before, it had failed: ProgressDeadline"), "{reason}");
+    assert!(reason.contains("configmap \"nope\" not found"), "{reason}");
 }
 
 /// B7

@@ -10,8 +10,9 @@ use crate::{
     plan::{
         Change, PodReason,
         rollout::{fold::World, plan},
+        specimen,
     },
-    snapshot::{CreateRefusal, RefusalReason, specimen::Specimen},
+    snapshot::{ChangeRefusal, CreateRefusal, RefusalReason, specimen::Specimen},
 };
 
 fn keeping(pods: i32, strategy: &Value) -> Value {
@@ -47,6 +48,21 @@ fn a_failed_pod_is_kept_for_a_while() {
     live(&mut world, 20);
     assert_eq!(kept(&world), Vec::<&str>::new());
     assert_eq!(revisions_run(&world), "aaaa");
+}
+
+/// B7 R8: a policy demands the labels that would be taken; the Pod is deleted, and the way back goes on.
+#[test]
+fn a_pod_that_may_not_be_kept_is_deleted() {
+    let mut world = world("a a a a", 'b', keeping(1, &json!({"batchSize": 2})));
+    world.broken = vec!["b".into()];
+    live(&mut world, 1);
+    for pod in world.snapshot.pods.clone() {
+        let refusal = ChangeRefusal { message: "denied".into(), retry_at: at(3600) };
+        world.snapshot.change_refusals.insert(specimen::refusal_key(&pod.uid), refusal);
+    }
+    crash(&mut world, 0);
+    live(&mut world, 20);
+    assert_eq!((revisions_run(&world).as_str(), kept(&world).len()), ("aaaa", 0));
 }
 
 /// B7: nobody asked for it.
