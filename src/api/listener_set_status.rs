@@ -119,7 +119,7 @@ pub struct ListenerException {
     pub since: Option<Time>,
 }
 
-/// The last planned move: of all listeners that were on their way at the same time.
+/// The last planned move: of all listeners that moved within seconds of each other.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LastMove {
@@ -132,7 +132,7 @@ pub struct LastMove {
     /// The longest of these times.
     #[schemars(range(min = 0))]
     pub gap_milliseconds_max: i32,
-    /// When the last of them ran again.
+    /// When they were counted: 4 s after the last of them had reported that it ran again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
 }

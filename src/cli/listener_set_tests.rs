@@ -20,7 +20,7 @@ fn after(world: &mut World, seconds: u64) -> SetSnapshot {
         world.pass();
         let snapshot = world.snapshot();
         let (planned, memory) = plan(&snapshot, &world.memory);
-        let written: ListenerSetStatus = status(&snapshot, &planned, &memory.gaps);
+        let written: ListenerSetStatus = status(&snapshot, &planned, memory.gaps_of_last_moves());
         world.memory = memory;
         world.set.status = Some(written);
         for change in &planned.changes {

@@ -166,6 +166,8 @@ impl End {
 
 /// Failures in a row after which our place is not trusted any more and a list is taken.
 const FAILURES_UNTIL_LIST: u32 = 3;
+/// The longest pause between tries that cost little; at most 3 s with its jitter.
+const ASKING_OFTEN_MILLIS: u64 = 2_500;
 /// Lists of one kind are at least so far apart.
 const LIST_SPACING: Duration = Duration::from_millis(100);
 /// A watch that has lived for so long works, whether or not it had something to tell.
@@ -388,6 +390,11 @@ fn is_refusal((verb, code): (Verb, u16)) -> bool {
     verb == Verb::List && matches!(code, 403 | 404)
 }
 
+/// No connection, or a list that is not answered in time: at most one list is under way.
+fn is_no_answer((verb, code): (Verb, u16)) -> bool {
+    verb == Verb::List && code == 0
+}
+
 /// Failures in a row, of lists and of watches from them: one line in the log per kind of failure, a growing pause between
 /// tries.
 #[derive(Default)]
@@ -402,7 +409,9 @@ impl Failures {
         let last = self.last.replace(this);
         let is_new = last != Some(this);
         let was_refused = last.is_some_and(is_refusal);
-        self.count = if was_refused && !is_refusal(this) { 1 } else { self.count.saturating_add(1) };
+        let was_silent = last.is_some_and(is_no_answer) && !is_no_answer(this);
+        let begins_anew = was_silent || (was_refused && !is_refusal(this));
+        self.count = if begins_anew { 1 } else { self.count.saturating_add(1) };
         let (verb, code, error) = (failure.verb, failure.code, &failure.message);
         match code {
             403 if !required && verb == Verb::List => {
@@ -421,8 +430,9 @@ impl Failures {
             _ if is_new => tracing::warn!(kind, ?verb, code, error, "cannot list and watch, trying again"),
             _ => tracing::debug!(kind, ?verb, code, error, count = self.count, "still cannot list and watch"),
         }
-        // A refusal ends by somebody's act: look often enough that nobody waits for us.
-        let longest = if is_refusal(this) { 2_000 } else { 15_000 };
+        // A refusal ends by a person's act, and an outage at a moment that only a try can find: nobody is to wait for us then. An
+        // API server that answers with errors has too much to do already.
+        let longest = if is_refusal(this) || is_no_answer(this) { ASKING_OFTEN_MILLIS } else { 15_000 };
         jittered(Duration::from_millis((100_u64 << self.count.min(10)).min(longest)), rng)
     }
 

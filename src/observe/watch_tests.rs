@@ -269,3 +269,17 @@ async fn what_is_not_needed_and_not_allowed_is_asked_for_rarely() {
     let calls = rig.calls.lock().unwrap().len();
     assert!((5..=8).contains(&calls), "{calls} calls in an hour");
 }
+
+/// An API server that comes back after an outage is found within 3 s, and is asked anew where it first answers with errors.
+#[test]
+fn pauses_stay_short_while_the_api_server_does_not_answer() {
+    let (mut failures, mut rng) = (Failures::default(), fastrand::Rng::with_seed(1));
+    let mut pause = |failure: Failure| failures.add("Pod", &failure, true, &mut rng);
+    for _ in 0..20 {
+        assert!(pause(Failure::new(Verb::List, "connection refused")) <= Duration::from_secs(3));
+    }
+    let unready = || Failure { verb: Verb::List, code: 503, message: "starting".into() };
+    assert!(pause(unready()) < Duration::from_millis(500));
+    let grown = (0..20).map(|_| pause(unready())).max();
+    assert!(grown > Some(Duration::from_secs(10)), "{grown:?}");
+}

@@ -29,8 +29,8 @@ use crate::{
     },
 };
 
-/// The whole status, as it should be written. `gaps`: of the last planned moves
-/// ([`crate::plan::listener_set::SetRecollection::gaps`]); with none, what status says of them stays.
+/// The whole status, as it should be written. `gaps`: of the last planned moves, once they are over
+/// ([`crate::plan::listener_set::SetRecollection::gaps_of_last_moves`]); with none, what status says of them stays.
 pub fn status(snapshot: &SetSnapshot, plan: &SetPlan, gaps: &[Gap]) -> ListenerSetStatus {
     let before = snapshot.set.status.clone().unwrap_or_default();
     let now = seconds(snapshot.now);
@@ -407,22 +407,14 @@ fn state_reached(before: &ListenerSetStatus, after: &ListenerSetStatus) -> Optio
 }
 
 fn moved(before: &ListenerSetStatus, after: &ListenerSetStatus) -> Option<Notice> {
-    // Told once they have all arrived.
-    let last = after.last_move.as_ref().filter(|_| after.moving == 0)?;
-    let was_told = if before.moving == 0 {
-        before.last_move.as_ref() == Some(last)
-    } else {
-        // Of moves that have come to nothing there is nothing to tell.
-        let began = condition(before, ConditionType::Ready).map(|ready| ready.last_transition_time.0);
-        last.at.as_ref().map(|at| at.0) < began
-    };
+    let last = after.last_move.as_ref().filter(|last| before.last_move.as_ref() != Some(last))?;
     let note = format!(
         "{} moved; each ran nowhere for {} ms (median), {} ms at most",
         count(usize::try_from(last.count).unwrap_or(0), "listener"),
         last.gap_milliseconds_p50,
         last.gap_milliseconds_max
     );
-    (!was_told).then(|| normal("ListenersMoved", "Move", &note))
+    Some(normal("ListenersMoved", "Move", &note))
 }
 
 fn degraded_by(before: &ListenerSetStatus, after: &ListenerSetStatus) -> Option<Notice> {

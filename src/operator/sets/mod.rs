@@ -118,7 +118,7 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     // A taken name comes with no event, and the planner has not seen it yet.
     let has_learned = memory.own.beyond_watches != taken;
     let told = Instant::now();
-    let status = status::listener_set::status(&snapshot, &plan, &memory.own.recollection.gaps);
+    let status = status::listener_set::status(&snapshot, &plan, memory.own.recollection.gaps_of_last_moves());
     let computed = computed + told.elapsed();
     let reported = report(shell, &mut memory, &snapshot, &plan, status).await;
     if all_well && reported == Reported::Done {

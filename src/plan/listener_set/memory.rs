@@ -51,14 +51,21 @@ pub struct SetRecollection {
     pub starts: Starts,
     /// Listeners that are nobody's since they were not to run.
     pub resting: BTreeSet<String>,
-    /// How long each listener of the last planned moves ran nowhere: for status.
+    /// How long each listener of the last planned moves ran nowhere, as far as reported.
     pub gaps: Vec<Gap>,
     /// Which of the reported gaps are known. None before the first look: those are of moves of an earlier operator.
     pub known_gaps: Option<BTreeSet<(String, u32)>>,
-    /// Listeners were on their way at the last look.
-    pub is_moving: bool,
-    /// The next gap is of other moves than those in `gaps`.
-    pub begins_anew: bool,
+    /// When a gap was last reported.
+    pub moved_at: Option<Duration>,
+    /// `gaps` are complete: the next one is of other moves.
+    pub moves_are_over: bool,
+}
+
+impl SetRecollection {
+    /// How long each listener of the last planned moves ran nowhere. Empty while moves are under way.
+    pub fn gaps_of_last_moves(&self) -> &[Gap] {
+        if self.moves_are_over { &self.gaps } else { &[] }
+    }
 }
 
 /// Since when something about one epoch has been waited for.

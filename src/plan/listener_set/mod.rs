@@ -59,6 +59,9 @@ use crate::{
 /// Gaps that are remembered.
 const GAPS_MAX: usize = 1_000;
 
+/// Twice the period in which agents of the default profile renew their sessions, and report.
+const MOVES_OVER_AFTER: Duration = Duration::from_secs(4);
+
 /// The next changes for this ListenerSet, and what to remember until the next look. Pure and total.
 pub fn plan(snapshot: &SetSnapshot, recollection: &SetRecollection) -> (SetPlan, SetRecollection) {
     let status = snapshot.set.status.as_ref();
@@ -76,7 +79,7 @@ pub fn plan(snapshot: &SetSnapshot, recollection: &SetRecollection) -> (SetPlan,
     let floor_due = vanished::remember(&view, floor, &mut memory, &mut alarm);
     goals::remember(&mut view, &mut memory, &mut alarm);
     memory.starts.remember(snapshot);
-    remember_gaps(snapshot, &mut memory);
+    remember_gaps(snapshot, &mut memory, &mut alarm);
     let is_braked = sessions::is_braked(&view, &mut memory, &mut alarm);
     let fences = sessions::fence(&view, &memory, &mut alarm, is_braked);
     let held_back = work::held_back(&view, &memory);
@@ -112,22 +115,28 @@ fn session_times(duration: Duration) -> SessionTimes {
     profiles.into_iter().find(|times| times.expire <= duration).unwrap_or(SessionProfile::Fast.times())
 }
 
-/// Collects the gaps of the moves that are under way; with the next moves it begins anew.
-fn remember_gaps(snapshot: &SetSnapshot, memory: &mut SetRecollection) {
+/// Collects the gaps of the moves that are under way. An agent reports a gap with its next renewal, up to seconds after the
+/// listener runs, so moves are over once no gap has been reported for [`MOVES_OVER_AFTER`].
+fn remember_gaps(snapshot: &SetSnapshot, memory: &mut SetRecollection, alarm: &mut Alarm) {
     let reports = snapshot.sessions.values().filter_map(|session| session.report.as_ref());
     let reported: Vec<&Gap> = reports.flat_map(|report| &report.gaps).collect();
     let key = |gap: &Gap| (gap.listener.clone(), gap.epoch);
     let all: BTreeSet<_> = reported.iter().map(|gap| key(gap)).collect();
+    let mut has_new = false;
     if let Some(known) = &memory.known_gaps {
         let new: Vec<Gap> = reported.into_iter().filter(|gap| !known.contains(&key(gap))).cloned().collect();
-        if !new.is_empty() && memory.begins_anew {
+        has_new = !new.is_empty();
+        if has_new && memory.moves_are_over {
             memory.gaps.clear();
+            memory.moves_are_over = false;
         }
-        memory.begins_anew = memory.begins_anew && new.is_empty();
         memory.gaps.extend(new);
         let too_many = memory.gaps.len().saturating_sub(GAPS_MAX);
         memory.gaps.drain(..too_many); // moves without end
     }
     memory.known_gaps = Some(all);
-    memory.begins_anew |= !memory.is_moving;
+    if has_new {
+        memory.moved_at = Some(snapshot.uptime);
+    }
+    memory.moves_are_over |= memory.moved_at.is_none_or(|at| !alarm.is_ahead(at + MOVES_OVER_AFTER));
 }

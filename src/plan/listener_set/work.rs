@@ -269,7 +269,6 @@ impl<'v, 'a> Work<'v, 'a> {
                 self.permit(index, holder, at);
             }
         }
-        self.memory.is_moving = self.notes.iter().any(|note| note.is_moving);
     }
 
     /// One that starts is on its way, too; one that takes too long for it is not counted, so that it blocks nothing.

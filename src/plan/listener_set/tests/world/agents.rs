@@ -133,7 +133,7 @@ impl World {
                         unit.runs = Runs::Epoch { epoch, config_hash: hash };
                         let from = self.leases.get(&key.0).and_then(|seen| seen.from.as_ref());
                         if from.is_some_and(|from| *from != agent.me.to_string()) {
-                            agent.gaps = vec![Gap { listener: key.0.clone(), epoch, millis: 10 }];
+                            agent.gaps.push(Gap { listener: key.0.clone(), epoch, millis: 10 });
                         }
                         assert!(self.started.insert((key.0.clone(), epoch)), "L2: {key:?} {epoch} was started before");
                     }
