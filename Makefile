@@ -11,6 +11,10 @@ version := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -1)
 deny_version := 0.20.2
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/baton/tools
 deny := $(tools)/cargo-deny-$(deny_version)/bin/cargo-deny
+ziglang_version := 0.15.2
+ziglang := $(tools)/ziglang-$(ziglang_version)
+cyclonedx_version := 0.5.9
+cyclonedx := $(tools)/cargo-cyclonedx-$(cyclonedx_version)/bin/cargo-cyclonedx
 
 .PHONY: help
 help: ## List the targets
@@ -93,6 +97,25 @@ control-plane: ## Build (once, cached) the real control plane: etcd, kube-apiser
 .PHONY: generate
 generate: ## Write crds/, config/ and charts/baton anew from the code
 	$(CARGO) run $(cargo_flags) --quiet --bin baton-operator -- generate
+
+## Images
+
+# IMAGES_AS is what stands before baton-operator and baton-agent in their names; IMAGE_SOURCE goes into a label.
+IMAGES_AS ?= example.local
+ARCHITECTURES ?= amd64 arm64
+.PHONY: image
+image: testbed $(ziglang)/ziglang/zig $(cyclonedx) ## Make OCI images of operator and agent, as files with an SBOM each: no container engine (docs/images.md)
+	@IMAGES_AS="$(IMAGES_AS)" IMAGE_SOURCE="$(IMAGE_SOURCE)" ARCHITECTURES="$(ARCHITECTURES)" TESTBED=$(TESTBED) \
+	  PATH="$(ziglang)/ziglang:$(dir $(cyclonedx)):$$PATH" tests/testbed/image/build.sh
+
+# A C compiler for each architecture, of one version on every machine: the C code in ring and zstd needs it.
+$(ziglang)/ziglang/zig:
+	@python3 -m pip --version >/dev/null || { echo "python3 with pip is missing: package python3-pip" >&2; exit 1; }
+	python3 -m pip install --quiet --no-deps --target $(ziglang) ziglang==$(ziglang_version)
+
+$(cyclonedx):
+	env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=false $(CARGO) install --locked --debug \
+	  --root $(tools)/cargo-cyclonedx-$(cyclonedx_version) cargo-cyclonedx@$(cyclonedx_version)
 
 ## A cluster to try things in
 

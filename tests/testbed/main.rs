@@ -13,6 +13,7 @@ mod demo;
 mod feed;
 mod files;
 mod guards;
+mod image;
 mod load;
 mod lock;
 mod node;
@@ -54,6 +55,8 @@ enum Command {
     Feed(feed::Args),
     /// Serve the files of a folder by HTTP.
     Files(files::Args),
+    /// Put programs into an OCI image, as a file.
+    Image(image::Args),
     /// Share feeds by locks that expire, as is done without Baton.
     Lock(lock::Args),
     /// Measure what rolls, reconciles and fail-overs cost, beside the built-in workloads.
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Feed(args) => feed::run(&args),
         Command::Files(args) => files::run(args),
+        Command::Image(args) => image::run(&args),
         Command::Lock(args) => lock::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Crash(args) => crash::run(args),

@@ -8,6 +8,15 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{- /* The chart's appVersion is the tag unless the values name a tag or a digest. */}}
+{{- define "baton.image" -}}
+{{- $chart := (index . 0).Chart }}
+{{- with index . 1 }}
+{{- $tag := .tag | default (ternary "" $chart.AppVersion (not (empty .digest))) }}
+{{- .repository }}{{ with $tag }}:{{ . }}{{ end }}{{ with .digest }}@{{ . }}{{ end }}
+{{- end }}
+{{- end }}
+
 {{- /* Nodes are no part of any namespace: read where it serves the whole cluster. */}}
 {{- define "baton.rules" -}}
 - apiGroups:

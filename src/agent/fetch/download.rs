@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep};
 use super::{
     Place,
     problem::{Problem, causes, local, rejected},
-    secret::{Secret, no_certificate},
+    roots,
+    secret::Secret,
     tree::Limits,
 };
 
@@ -66,18 +67,13 @@ impl Download<'_> {
     }
 
     fn client(&self) -> Result<Client, Problem> {
-        // Where there is one already, that will do.
-        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .user_agent(concat!("baton-agent/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .redirect(Policy::none()) // see `ask`
-            .tls_certs_merge(self.secret.authorities.iter().cloned());
-        client.build().map_err(|error| match self.secret.authorities.as_slice() {
-            [] => Problem::Local(causes(&error.without_url())),
-            _ => no_certificate(),
-        })
+            .tls_backend_preconfigured(roots::client_config(&self.secret.authorities)?);
+        client.build().map_err(|error| Problem::Local(causes(&error.without_url())))
     }
 
     /// Bytes that were fetched so far.

@@ -1,6 +1,7 @@
 //! `baton-agent fetch`: the package of a Rollout, before the containers of its Pod start.
 //!
-//! - [`download`]: the archive, with resume and retries; [`secret`]: what its server asks for;
+//! - [`download`]: the archive, with resume and retries; [`secret`]: what its server asks for; [`roots`]: whom
+//!   https trusts;
 //! - [`unpack`]: tar.gz, tar.zst and zip, read; [`tree`]: what is in them, written below one folder and nowhere else;
 //! - [`problem`]: what may go wrong, and whether another try could help.
 //!
@@ -15,6 +16,7 @@
 //! ```
 mod download;
 mod problem;
+mod roots;
 mod secret;
 #[cfg(test)]
 mod tests;

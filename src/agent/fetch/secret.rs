@@ -1,7 +1,11 @@
 //! What the server of a package asks for: the Secret of `spec.package.secretRef`, as files.
 use std::{fs, io, path::Path};
 
-use reqwest::{Certificate, RequestBuilder};
+use reqwest::RequestBuilder;
+use tokio_rustls::rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 
 use super::problem::{Problem, local, rejected};
 
@@ -9,8 +13,8 @@ use super::problem::{Problem, local, rejected};
 #[derive(Default)]
 pub struct Secret {
     authorization: Option<Authorization>,
-    /// Authorities that are trusted beside those of the image.
-    pub authorities: Vec<Certificate>,
+    /// Authorities that are trusted beside the usual ones.
+    pub authorities: Vec<CertificateDer<'static>>,
 }
 
 enum Authorization {
@@ -18,8 +22,7 @@ enum Authorization {
     Basic(String, String),
 }
 
-/// Some of it is read with the first connection only.
-pub fn no_certificate() -> Problem {
+fn no_certificate() -> Problem {
     rejected("ca.crt of package.secretRef is no PEM certificate")
 }
 
@@ -43,8 +46,7 @@ impl Secret {
                 "the Secret of package.secretRef has none of the keys token, username and password, and ca.crt",
             ));
         }
-        let read = |pem: String| Certificate::from_pem_bundle(pem.as_bytes()).ok().filter(|found| !found.is_empty());
-        let authorities = authorities.map_or(Some(Vec::new()), read).ok_or_else(no_certificate)?;
+        let authorities = authorities.map(|pem| certificates(&pem)).transpose()?.unwrap_or_default();
         Ok(Self { authorization, authorities })
     }
 
@@ -56,4 +58,12 @@ impl Secret {
             Some(Authorization::Basic(username, password)) => request.basic_auth(username, Some(password)),
         }
     }
+}
+
+/// At least one certificate, and nothing else between the lines that begin and end them.
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Problem> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let found = found.map_err(|_| no_certificate())?;
+    let (added, ignored) = RootCertStore::empty().add_parsable_certificates(found.iter().cloned());
+    if added == 0 || ignored > 0 { Err(no_certificate()) } else { Ok(found) }
 }

@@ -17,13 +17,13 @@ const EXPRESSIONS: &[(&str, &str)] = &[
     ("__namespaces__", "{{- range .Values.watchNamespaces }}\n- --namespace={{ . }}\n{{- end }}\n"),
     (
         "__agent__",
-        "{{- with .Values.agent.image.repository }}\n- --agent-image={{ . }}:{{ $.Values.agent.image.tag | default $.Chart.AppVersion }}\n{{- end }}\n",
+        "{{- if .Values.agent.image.repository }}\n- --agent-image={{ include \"baton.image\" (list $ .Values.agent.image) }}\n{{- end }}\n",
     ),
     ("__keep__", "{{- if .Values.crds.keep }}\nannotations:\n  helm.sh/resource-policy: keep\n{{- end }}\n"),
     ("__namespace__", "{{ $.Release.Namespace }}"),
     ("__watched__", "{{ . }}"),
     ("__replicas__", "{{ .Values.replicaCount }}"),
-    ("__image__", "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"),
+    ("__image__", "{{ include \"baton.image\" (list $ .Values.image) }}"),
     ("__pull_policy__", "{{ .Values.image.pullPolicy }}"),
 ];
 
@@ -111,7 +111,8 @@ fn chart() -> Value {
     })
 }
 
-/// Named templates: labels of every object, and the operator's rules, which a Role and a ClusterRole share.
+/// Named templates: labels of every object, references to images, and the operator's rules, which a Role and a
+/// ClusterRole share.
 fn helpers() -> anyhow::Result<String> {
     let Value::Object(selector) = objects::selector_labels() else { anyhow::bail!("labels are an object") };
     let nodes = text::yaml(&rules::cluster_wide())?;
@@ -121,6 +122,14 @@ fn helpers() -> anyhow::Result<String> {
          app.kubernetes.io/managed-by: {{{{ .Release.Service }}}}\n\
          app.kubernetes.io/version: {{{{ .Chart.AppVersion | quote }}}}\n\
          helm.sh/chart: {{{{ .Chart.Name }}}}-{{{{ .Chart.Version | replace \"+\" \"_\" }}}}\n\
+         {{{{- end }}}}\n\n\
+         {{{{- /* The chart's appVersion is the tag unless the values name a tag or a digest. */}}}}\n\
+         {{{{- define \"baton.image\" -}}}}\n\
+         {{{{- $chart := (index . 0).Chart }}}}\n\
+         {{{{- with index . 1 }}}}\n\
+         {{{{- $tag := .tag | default (ternary \"\" $chart.AppVersion (not (empty .digest))) }}}}\n\
+         {{{{- .repository }}}}{{{{ with $tag }}}}:{{{{ . }}}}{{{{ end }}}}{{{{ with .digest }}}}@{{{{ . }}}}{{{{ end }}}}\n\
+         {{{{- end }}}}\n\
          {{{{- end }}}}\n\n\
          {{{{- /* Nodes are no part of any namespace: read where it serves the whole cluster. */}}}}\n\
          {{{{- define \"baton.rules\" -}}}}\n{}\
@@ -139,10 +148,12 @@ fn values() -> anyhow::Result<String> {
 replicaCount: {REPLICAS}
 
 image:
-  # Images are not published yet: build one with the program baton-operator in its PATH, and name it here.
+  # Images are not published yet: `make image` builds them (docs/images.md).
   repository: {IMAGE_REPOSITORY}
-  # The chart's appVersion where empty.
+  # If tag and digest are empty, the tag is the chart's appVersion.
   tag: \"\"
+  # sha256:… pins the image, whatever its tag becomes.
+  digest: \"\"
   pullPolicy: IfNotPresent
 
 {resources}
@@ -151,11 +162,12 @@ watchNamespaces: []
 
 agent:
   image:
-    # For Pods whose template asks for the agent (baton.dev/agent: install or sidecar). Not published yet either: an image
-    # with the program baton-agent in its PATH. Where empty such templates are refused.
+    # For Pods whose template asks for the agent (baton.dev/agent: install or sidecar). Not published yet either. If the
+    # repository is empty, Baton refuses such templates.
     repository: {AGENT_IMAGE_REPOSITORY}
-    # The chart's appVersion where empty. Pods that run keep the one that they have.
+    # If tag and digest are empty, the tag is the chart's appVersion. Running Pods keep the image that they have.
     tag: \"\"
+    digest: \"\"
 
 crds:
   # Install and upgrade the CustomResourceDefinitions with this release, and with them the roles of users and agents.
@@ -176,6 +188,12 @@ fn values_schema() -> Value {
     let object = |description: &str, properties: Value| json!({"type": "object", "description": description, "additionalProperties": false, "properties": properties});
     let quantities = json!({"type": "object", "additionalProperties": {"type": ["string", "number"]}});
     let flag = |description: &str| json!({"type": "boolean", "description": description});
+    let tag = json!({"type": "string", "description": "If tag and digest are empty, the chart's appVersion."});
+    let digest = json!({
+        "type": "string",
+        "pattern": "^(sha256:[0-9a-f]{64})?$",
+        "description": "Pins the image: the reference becomes repository@digest, or repository:tag@digest.",
+    });
     let mut schema = object(
         "Values of the chart baton.",
         json!({
@@ -183,7 +201,8 @@ fn values_schema() -> Value {
             "replicaCount": {"type": "integer", "minimum": 0, "maximum": 10, "description": "Replicas of the operator."},
             "image": object("Image of the operator.", json!({
                 "repository": {"type": "string", "minLength": 1, "description": "Registry and name."},
-                "tag": {"type": "string", "description": "The chart's appVersion where empty."},
+                "tag": tag,
+                "digest": digest,
                 "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"], "description": "When to pull it."},
             })),
             "resources": object("Of the operator's container.", json!({"requests": quantities, "limits": quantities})),
@@ -197,7 +216,8 @@ fn values_schema() -> Value {
             "agent": object("The agent that Baton adds to Pods.", json!({
                 "image": object("Its image.", json!({
                     "repository": {"type": "string", "description": "Registry and name; where empty templates that ask for it are refused."},
-                    "tag": {"type": "string", "description": "The chart's appVersion where empty."},
+                    "tag": tag,
+                    "digest": digest,
                 })),
             })),
             "crds": object("CustomResourceDefinitions.", json!({

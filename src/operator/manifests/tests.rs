@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use clap::Parser;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{files, objects::PROBE_PORT, rules};
 use crate::operator::settings::Settings;
@@ -141,5 +141,23 @@ fn nothing_is_left_to_fill_in() {
     for (path, text) in files().unwrap() {
         assert!(!text.contains("__"), "{path} has a mark that no expression replaces");
         assert!(!text.contains("COLUMN"), "{path}");
+    }
+}
+
+#[test]
+fn images_may_be_pinned_by_digest() {
+    let files = files().unwrap();
+    let values: Value = serde_saphyr::from_str(&files["charts/baton/values.yaml"]).unwrap();
+    let schema: Value = serde_json::from_str(&files["charts/baton/values.schema.json"]).unwrap();
+    for path in ["/image", "/agent/image"] {
+        let image = values.pointer(path).unwrap();
+        assert_eq!((&image["tag"], &image["digest"]), (&json!(""), &json!("")), "{path}");
+        let known = schema.pointer(&path.replace('/', "/properties/")).unwrap();
+        assert_eq!(known["properties"]["digest"]["pattern"], "^(sha256:[0-9a-f]{64})?$", "{path}");
+    }
+    // Both references are put together by the one named template.
+    let deployment = &files["charts/baton/templates/deployment.yaml"];
+    for values in [".Values.image", ".Values.agent.image"] {
+        assert!(deployment.contains(&format!("{{{{ include \"baton.image\" (list $ {values}) }}}}")), "{deployment}");
     }
 }

@@ -192,7 +192,17 @@ fn values_are_used_and_typos_refused() {
     assert!(find("CustomResourceDefinition")["metadata"]["annotations"].is_null());
     assert!(!objects.iter().any(|object| key(object).starts_with("ValidatingAdmissionPolicy")));
 
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    for (tag, reference) in [("", format!("r/o@{digest}")), ("v7", format!("r/o:v7@{digest}"))] {
+        let image = |of: &str| format!("{of}.repository=r/o,{of}.tag={tag},{of}.digest={digest}");
+        let objects = template(&[&image("image"), &image("agent.image")]);
+        let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+        assert_eq!(deployment["spec"]["template"]["spec"]["containers"][0]["image"], json!(reference));
+        assert!(arguments(&objects).contains(&format!("\"--agent-image={reference}\"")), "{}", arguments(&objects));
+    }
+
     for (typo, said) in [
+        ("image.digest=v7", "does not match pattern"),
         ("imagee.tag=1", "'imagee' not allowed"),
         ("image.tagg=1", "'tagg' not allowed"),
         ("agent.image.name=x", "'name' not allowed"),

@@ -25,6 +25,8 @@ const ENTRIES: &str = "/.machine";
 const FOLDERS: [&str; 8] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix"];
 /// Folders in which Pods like to have mount points.
 const FOLDERS_BY_ENTRY: [&str; 2] = ["etc", "opt"];
+/// The machine's roots of trust in `/etc`: an image has none unless it brings some.
+const WITHHELD: [&str; 3] = ["ca-certificates", "pki", "ssl"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// One mount of a volume or a file that the node provides.
@@ -108,6 +110,9 @@ fn bind_entries(root: &Path, name: &str) -> Result<()> {
     bind(&source, &within(root, &bound), true)?;
     for entry in fs::read_dir(&source)? {
         let entry = entry?.file_name();
+        if name == "etc" && WITHHELD.iter().any(|withheld| entry == *withheld) {
+            continue;
+        }
         symlink(bound.join(&entry), own.join(&entry))?;
     }
     Ok(())
