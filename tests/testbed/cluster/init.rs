@@ -7,7 +7,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::{prctl::set_pdeathsig, signal::Signal};
+use nix::{
+    errno::Errno,
+    sys::{
+        prctl::set_pdeathsig,
+        signal::{Signal, kill},
+        wait::waitpid,
+    },
+    unistd::Pid,
+};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, unix::pipe},
@@ -18,7 +26,7 @@ use tokio::{
 use super::{
     UpArgs, client, control, forward,
     layout::{Layout, SERVICE_VIP, retire},
-    namespaces, network,
+    machine, namespaces, network,
     processes::{Death, Processes},
     startup, up,
 };
@@ -44,10 +52,21 @@ pub fn run(args: &UpArgs) -> Result<ExitCode> {
 fn set_up_and_serve(layout: &Layout, args: &UpArgs) -> Result<()> {
     layout.prepare()?;
     namespaces::mount_own(layout)?;
-    network::set_up(layout.port)?;
+    network::set_up(layout.port, args.nodes)?;
     startup::write_enter(layout)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(layout, args))
+    let outcome = runtime.block_on(serve(layout, args));
+    if args.nodes.kubelet > 0 {
+        end_all();
+        machine::cgroups::remove(&layout.dir)?;
+    }
+    outcome
+}
+
+/// Ends every other process of the PID namespace: control groups can be removed only when they are empty.
+fn end_all() {
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL); // none left is as good
+    while !matches!(waitpid(Pid::from_raw(-1), None), Err(Errno::ECHILD)) {}
 }
 
 async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
@@ -59,8 +78,9 @@ async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
     tokio::spawn(forward::serve(vip, SocketAddr::from((Ipv4Addr::LOCALHOST, layout.port))));
     let control = control::Control {
         processes: Arc::clone(&processes),
-        nodes: args.nodes.to_string(),
-        images: layout.images.clone(),
+        nodes: args.nodes,
+        containerd: args.containerd,
+        layout: layout.clone(),
         ready: is_ready.clone(),
         shutdown: Arc::clone(&shutdown),
     };
