@@ -94,7 +94,7 @@ impl Archive {
         let config = json!({
             "architecture": architecture,
             "os": "linux",
-            "config": { "Entrypoint": self.entrypoint, "User": USER, "Env": ["PATH=/:/usr/bin:/bin"] },
+            "config": { "Entrypoint": self.entrypoint, "User": USER, "Env": ["PATH=/image:/usr/bin:/bin"] },
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", hash(&layer))] },
         })
         .to_string();

@@ -4,6 +4,7 @@ use std::{
     os::fd::AsFd,
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -27,10 +28,13 @@ use super::{
     UpArgs, client, control, forward,
     layout::{Layout, SERVICE_VIP, retire},
     machine, namespaces, network,
-    processes::{Death, Processes},
+    processes::{Death, Place, Processes},
     startup, up,
 };
 use crate::control_socket;
+
+/// As systemd's units of kubelet and containerd have it.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs the cluster until the supervisor or a request ends it. Errors are told on standard output,
 /// which the supervisor hands on.
@@ -107,17 +111,31 @@ async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
 }
 
 /// Reaps until an essential process dies unasked; during the start every one is essential.
-async fn first_death(processes: &Processes, is_ready: &watch::Receiver<bool>) -> Result<Death> {
+///
+/// What runs on a machine is started again, as its init system would do.
+async fn first_death(processes: &Arc<Processes>, is_ready: &watch::Receiver<bool>) -> Result<Death> {
     let mut child_ended = signal(SignalKind::child())?;
     loop {
         for death in processes.reap() {
             if death.spec.essential || !*is_ready.borrow() {
                 return Ok(death);
             }
-            println!("{} {}; `cluster start {}` starts it again", death.spec.name, death.how, death.spec.name);
+            let name = death.spec.name;
+            if matches!(death.spec.place, Place::Machine(_)) {
+                println!("{name} {}; it starts again", death.how);
+                tokio::spawn(start_again(Arc::clone(processes), name));
+            } else {
+                println!("{name} {}; `cluster start {name}` starts it again", death.how);
+            }
         }
         child_ended.recv().await.context("no more signals")?;
     }
+}
+
+/// A machine that has ended, or a program that was started meanwhile, is no reason to try again.
+async fn start_again(processes: Arc<Processes>, name: String) {
+    tokio::time::sleep(RESTART_PAUSE).await;
+    let _ = processes.start(&name);
 }
 
 /// Returns when the supervisor has ended: it holds the other end of standard input.

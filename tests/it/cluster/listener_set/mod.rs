@@ -4,4 +4,4 @@ mod changes;
 mod crashes;
 mod moves;
 mod nodes;
-mod stage;
+pub mod stage;

@@ -90,7 +90,12 @@ impl Listeners {
     }
 
     pub async fn on(cluster: &'static TestCluster, name: &str, exchange: &[&str]) -> Self {
-        let stage = Stage::new(cluster, name).await;
+        Self::at(Stage::new(cluster, name).await, exchange).await
+    }
+
+    /// In a namespace that has an operator already.
+    pub async fn at(stage: Stage, exchange: &[&str]) -> Self {
+        let (cluster, name) = (stage.cluster, stage.namespace.as_str());
         let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "bots"}})).unwrap();
         let accounts: Api<ServiceAccount> = Api::namespaced(stage.client.clone(), name);
         accounts.create(&PostParams::default(), &account).await.unwrap();
@@ -122,6 +127,11 @@ impl Listeners {
         self.proxy.as_ref().expect("a proxy").tell(word);
     }
 
+    /// An address of the cluster's network that Pods of all kinds of nodes reach.
+    fn exchange_url(&self) -> String {
+        format!("ws://10.244.255.1:{}", self.port)
+    }
+
     /// Applies the Rollout `web` of Pods with agents, at this version.
     pub async fn roll(&self, version: &str, spec: Value) {
         self.roll_as(version, spec, |_| {}).await;
@@ -141,7 +151,7 @@ impl Listeners {
                         "command": ["/image/bots", "exec", "--", "/image/listener"],
                         // The Pods of a process node share its network: any free port for each agent.
                         "env": [
-                            {"name": "FEED_URL", "value": format!("ws://127.0.0.1:{}", self.port)},
+                            {"name": "FEED_URL", "value": self.exchange_url()},
                             {"name": "BATON_PORT", "value": "0"},
                         ],
                         "volumeMounts": [{"name": "baton", "mountPath": "/baton"}],
@@ -169,7 +179,7 @@ impl Listeners {
             json!({
                 "name": name, "image": format!("example.local/bots:{version}"), "command": command,
                 "env": [
-                    {"name": "FEED_URL", "value": format!("ws://127.0.0.1:{}", self.port)},
+                    {"name": "FEED_URL", "value": self.exchange_url()},
                     {"name": "BATON_PORT", "value": "0"},
                 ],
                 "volumeMounts": [{"name": "baton", "mountPath": "/baton"}],

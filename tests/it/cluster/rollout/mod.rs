@@ -1,7 +1,7 @@
 //! Rollouts on a real control plane, as a user sees them: one namespace and one namespaced operator a test.
 mod blame;
 mod blue_green;
-mod bounds;
+pub mod bounds;
 pub mod faults;
 mod helm;
 mod in_place;
