@@ -2,7 +2,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::OnceLock,
 };
 
@@ -24,6 +24,11 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const SYSTEM: &str = "baton-system";
 /// What Pod security lets through where users enforce the strictest of its levels.
 pub const RESTRICTED: &str = "pod-security.kubernetes.io/enforce=restricted";
+
+/// What scripts in images need, and tests that run commands in containers; certificates, as an image of a distribution has
+/// them: an agent fetches packages with them.
+const TOOLS: [&str; 7] =
+    ["bin/sh", "bin/sleep", "bin/cat", "bin/ls", "usr/bin/touch", "usr/bin/tail", "etc/ssl/certs/ca-certificates.crt"];
 
 /// Many tests at once, or one that breaks things.
 static USE: RwLock<()> = RwLock::const_new(());
@@ -133,6 +138,10 @@ fn images() -> PathBuf {
         programs.pack("bots", version, &bots);
     }
     programs.pack("sleeper", "broken", &[("sleeper", &failing)]);
+    for (version, content) in [("1", "one"), ("2", "two")] {
+        let file = programs.script(&format!("version-{version}"), content);
+        programs.pack_files("files", version, &[&format!("version={}", file.display())]);
+    }
     folder
 }
 
@@ -156,9 +165,18 @@ impl Programs {
         }
         // Of images that are equal otherwise each has a digest of its own.
         command.arg("--file").arg(format!("image/VERSION={}", self.script("VERSION", tag).display()));
-        for shell in ["bin/sh", "bin/sleep"] {
-            command.arg("--file").arg(format!("{shell}=/{shell}"));
+        for tool in TOOLS {
+            command.arg("--file").arg(format!("{tool}=/{tool}"));
         }
+        output_of(&mut command);
+    }
+
+    /// The same with nothing but files, `PATH=FROM`.
+    fn pack_files(&self, name: &str, tag: &str, files: &[&str]) {
+        let mut command = Command::new(TESTBED);
+        command.args(["archive", "--name", &format!("example.local/{name}:{tag}"), "--out"]);
+        command.arg(self.folder.join(format!("{name}-{tag}.tar")));
+        command.args(files.iter().flat_map(|file| ["--file", file]));
         output_of(&mut command);
     }
 
@@ -174,7 +192,13 @@ impl Programs {
     fn stripped(&self, program: &Path) -> PathBuf {
         let small = self.folder.join(program.file_name().unwrap());
         if !small.exists()
-            && !Command::new("strip").arg("-o").arg(&small).arg(program).status().is_ok_and(|it| it.success())
+            && !Command::new("strip")
+                .arg("-o")
+                .arg(&small)
+                .arg(program)
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|it| it.success())
         {
             return program.to_owned();
         }

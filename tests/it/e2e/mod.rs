@@ -6,5 +6,9 @@
 //! cluster's folder: read it where a test fails.
 mod equipment;
 mod leftovers;
+mod listeners;
+mod packages;
 mod recorder;
 mod rolls;
+mod updates;
+mod whole_nodes;

@@ -1,5 +1,5 @@
 //! ListenerSets on a real API server, with real agents and processes.
-mod agents;
+pub mod agents;
 mod changes;
 mod crashes;
 mod moves;
