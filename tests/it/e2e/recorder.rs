@@ -54,18 +54,6 @@ impl Recorder {
         let ours = |line: &&Value| line["kind"] == kind && line["object"]["metadata"]["namespace"] == namespace;
         seen.iter().filter(ours).cloned().collect()
     }
-
-    /// Reason and message of each Event about an object of this kind in this namespace.
-    pub fn events(&self, kind: &str, namespace: &str) -> Vec<(String, String)> {
-        let about = |line: &Value| {
-            let event = &line["object"];
-            let regarding = event.get("regarding").unwrap_or(&event["involvedObject"]);
-            let note = event["note"].as_str().or(event["message"].as_str()).unwrap_or_default();
-            (regarding["kind"] == kind)
-                .then(|| (event["reason"].as_str().unwrap_or_default().to_owned(), note.to_owned()))
-        };
-        self.states("Event", namespace).iter().filter_map(about).collect()
-    }
 }
 
 async fn record_all(kubeconfig: PathBuf, file: &Mutex<File>, seen: &Mutex<Vec<Value>>) {

@@ -157,8 +157,9 @@ struct ImportArgs {
 
 #[derive(clap::Args)]
 struct CheckArgs {
-    #[arg(long, default_value = "target/control-plane/bin")]
-    bin: PathBuf,
+    /// Look for their programs there too.
+    #[arg(long)]
+    bin: Option<PathBuf>,
     #[arg(long, default_value = "2")]
     containerd: machine::Containerd,
 }
@@ -203,7 +204,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             client::ask(&process.at.dir, &Request::Restart { name: process.name, kill })
         }
         Verb::Import(args) => client::import(&args.at.dir, &args.archives),
-        Verb::Check(args) => machine::check_all(&args.bin, args.containerd),
+        Verb::Check(args) => machine::check_all(args.bin.as_deref(), args.containerd),
         Verb::Machine(args) => machine::boot(&args),
         Verb::Inside(args) => machine::become_inside(&args),
         Verb::Enter(args) => enter::run(&args.at.dir, &args.command),

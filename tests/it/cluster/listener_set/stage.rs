@@ -308,7 +308,7 @@ impl Listeners {
         let deadline = Instant::now() + Duration::from_secs(seconds) * 2;
         while position() <= before {
             assert!(Instant::now() < deadline, "{feed} stands still at {before}\n{}", self.explain());
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 

@@ -14,23 +14,30 @@ use crate::cluster::network;
 pub fn check(bin: &Path, dir: &Path, version: Containerd) -> Result<()> {
     let hidden = boot::EMPTY.iter().find(|path| dir.starts_with(path));
     ensure!(hidden.is_none(), "nodes of kind kubelet cannot have their folder in {}", hidden.unwrap_or(&""));
-    check_machine(bin, version)
+    check_kernel()?;
+    check_programs(bin, version)
 }
 
 /// The same where there is no cluster yet.
-pub fn check_all(bin: &Path, version: Containerd) -> Result<ExitCode> {
-    check_machine(bin, version)?;
+pub fn check_all(bin: Option<&Path>, version: Containerd) -> Result<ExitCode> {
+    check_kernel()?;
+    if let Some(bin) = bin {
+        check_programs(bin, version)?;
+    }
     unshare(CloneFlags::CLONE_NEWNET).context("nodes of kind kubelet need network namespaces")?;
     network::check_devices()?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn check_machine(bin: &Path, version: Containerd) -> Result<()> {
+fn check_kernel() -> Result<()> {
     ensure!(geteuid().is_root(), "nodes of kind kubelet need root");
     let systems = fs::read_to_string("/proc/filesystems").context("cannot read /proc/filesystems")?;
     let overlay = systems.lines().any(|line| line.split_whitespace().last() == Some("overlay"));
     ensure!(overlay, "nodes of kind kubelet need overlayfs, which this kernel lacks (modprobe overlay may help)");
-    cgroups::check().context("nodes of kind kubelet need control groups")?;
+    cgroups::check().context("nodes of kind kubelet need control groups")
+}
+
+fn check_programs(bin: &Path, version: Containerd) -> Result<()> {
     let folder = version.folder(bin);
     let mut programs: Vec<_> = ["containerd", "containerd-shim-runc-v2", "ctr"].map(|name| folder.join(name)).into();
     programs.extend([bin.join("kubelet"), bin.join("pause"), debian(bin).join("sbin/runc")]);
