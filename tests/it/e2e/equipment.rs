@@ -83,7 +83,9 @@ fn install(cluster: &TestCluster) {
 pub async fn stage(name: &str) -> Stage {
     // It starts for the first test, and may take a minute.
     let real = tokio::task::block_in_place(real);
-    Stage::without_operator(&real.cluster, name).await
+    let mut stage = Stage::without_operator(&real.cluster, name).await;
+    stage.passing = true;
+    stage
 }
 
 /// The same where Pod security is strict.

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
 use super::equipment::{stage, together};
-use crate::cluster::listener_set::stage::{Listeners, guard, signal};
+use crate::cluster::listener_set::stage::{Listeners, agent, guard, process};
 
 /// A namespace with an exchange, and what agents need.
 pub async fn listeners(name: &str) -> Listeners {
@@ -20,6 +20,11 @@ pub fn three() -> Value {
     json!({"replicas": 3, "strategy": {"batchSize": 1, "maxSurge": 1, "maxUnavailable": 0}})
 }
 
+/// Sessions that outlast a machine which is busy with other tests: planned moves do not depend on them.
+fn calm() -> Value {
+    json!({"session": {"profile": "Calm"}})
+}
+
 /// Waits until the roll is done, and judges: each moved once, was read by one at a time, and nothing was lost.
 async fn moved_once(listeners: &Listeners, count: usize) {
     listeners.stage.complete(180).await;
@@ -27,7 +32,7 @@ async fn moved_once(listeners: &Listeners, count: usize) {
     let gaps = listeners.judge(count, false);
     println!("{}: ran nowhere for (ms) {gaps:?}", listeners.stage.namespace);
     assert_eq!(gaps.len(), count);
-    assert!(gaps.iter().all(|gap| *gap < 1_000.0), "{gaps:?}");
+    assert!(gaps.iter().all(|gap| *gap < 5_000.0), "{gaps:?}");
     for (name, feed) in listeners.verdict() {
         assert_eq!(feed["connections"].as_array().map(Vec::len), Some(2), "{name} moves once: {feed:#}");
     }
@@ -39,7 +44,7 @@ async fn agents_of_images_hand_over_in_a_roll() {
     let _shared = together().await;
     let listeners = listeners("own").await;
     listeners.roll("1", three()).await;
-    listeners.listen(6, json!({})).await;
+    listeners.listen(6, calm()).await;
     listeners.running(90, 6).await;
     listeners.roll("2", three()).await;
     moved_once(&listeners, 6).await;
@@ -51,7 +56,7 @@ async fn agents_that_are_installed_hand_over_in_a_roll() {
     let _shared = together().await;
     let listeners = listeners("install").await;
     listeners.roll_installed("1").await;
-    listeners.listen(4, json!({})).await;
+    listeners.listen(4, calm()).await;
     listeners.running(90, 4).await;
     listeners.roll_installed("2").await;
     moved_once(&listeners, 4).await;
@@ -63,7 +68,7 @@ async fn agents_beside_an_application_hand_over_in_a_roll() {
     let _shared = together().await;
     let listeners = listeners("beside").await;
     listeners.roll_beside("1", three()).await;
-    listeners.listen(6, json!({})).await;
+    listeners.listen(6, calm()).await;
     listeners.running(90, 6).await;
     listeners.roll_beside("2", three()).await;
     moved_once(&listeners, 6).await;
@@ -97,13 +102,13 @@ async fn processes_that_are_killed_are_succeeded() {
     let _shared = together().await;
     let listeners = two_pods("killed").await;
     let pod = holder(&listeners, "feed-0").await;
-    signal(Signal::SIGKILL, &pod, "listener", Some("feed-0"));
+    kill(process(&pod, "listener", Some("feed-0")), Signal::SIGKILL).unwrap();
     all_flow(&listeners).await;
     let pod = holder(&listeners, "feed-1").await;
     kill(guard(&pod, "feed-1"), Signal::SIGKILL).unwrap();
     all_flow(&listeners).await;
     let (epoch, before) = listeners.ownership("feed-2").await;
-    signal(Signal::SIGKILL, before.split('/').next().unwrap(), "bots", None);
+    kill(agent(before.split('/').next().unwrap(), "feed-2"), Signal::SIGKILL).unwrap();
     listeners.taken_over("feed-2", (epoch, &before)).await;
     all_flow(&listeners).await;
     println!("killed: {:?}", listeners.judge(4, true));
@@ -115,10 +120,10 @@ async fn an_agent_that_stands_still_loses_its_listeners() {
     let _shared = together().await;
     let listeners = two_pods("stopped").await;
     let (epoch, before) = listeners.ownership("feed-0").await;
-    let pod = before.split('/').next().unwrap();
-    signal(Signal::SIGSTOP, pod, "bots", None);
+    let agent = agent(before.split('/').next().unwrap(), "feed-0");
+    kill(agent, Signal::SIGSTOP).unwrap();
     listeners.taken_over("feed-0", (epoch, &before)).await;
-    signal(Signal::SIGCONT, pod, "bots", None);
+    kill(agent, Signal::SIGCONT).unwrap();
     all_flow(&listeners).await;
     println!("stopped: {:?}", listeners.judge(4, true));
 }
@@ -142,7 +147,7 @@ async fn a_pod_that_is_deleted_by_force_is_not_dead() {
 
     // The same of one that hears nothing.
     let pod = holder(&listeners, "feed-1").await;
-    signal(Signal::SIGSTOP, &pod, "bots", None);
+    kill(agent(&pod, "feed-1"), Signal::SIGSTOP).unwrap();
     delete_by_force(&listeners, &pod).await;
     listeners.until_held_by_others(60, &pod).await;
     all_flow(&listeners).await;
@@ -173,7 +178,6 @@ fn starve(listeners: &Listeners, pod: &str, process: nix::unistd::Pid) {
 #[ignore = "needs real nodes: make e2e"]
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_without_memory_are_succeeded() {
-    use crate::cluster::listener_set::stage::process;
     let _shared = together().await;
     let listeners = listeners("starved").await;
     listeners
@@ -183,10 +187,10 @@ async fn processes_without_memory_are_succeeded() {
         .await;
     listeners.listen(4, json!({})).await;
     all_flow(&listeners).await;
-    for command in ["listener", "bots"] {
+    for command in ["listener", "agent"] {
         let (epoch, before) = listeners.ownership("feed-0").await;
         let pod = before.split('/').next().unwrap().to_owned();
-        let victim = process(&pod, command, (command == "listener").then_some("feed-0"));
+        let victim = if command == "agent" { agent(&pod, "feed-0") } else { process(&pod, command, Some("feed-0")) };
         starve(&listeners, &pod, victim);
         let deadline = std::time::Instant::now() + Duration::from_mins(1);
         while listeners.ownership("feed-0").await.0 == epoch {

@@ -17,7 +17,7 @@ use super::{
     listeners::{all_flow, delete_by_force, holder, listeners, three, two_pods},
 };
 use crate::cluster::{
-    listener_set::stage::{Listeners, signal},
+    listener_set::stage::{Listeners, agent},
     rollout::{
         bounds::{Bounds, Worst},
         stage::Stage,
@@ -209,9 +209,10 @@ async fn a_kubelet_is_away_while_an_agent_dies() {
     let listeners = two_pods("away").await;
     let (epoch, before) = listeners.ownership("feed-0").await;
     let pod = before.split('/').next().unwrap();
+    let agent = agent(pod, "feed-0");
     let node = listeners.stage.pods().get(pod).await.unwrap().spec.unwrap().node_name.unwrap();
     cluster(&["stop", &node, "--kill"]);
-    signal(Signal::SIGKILL, pod, "bots", None);
+    kill(agent, Signal::SIGKILL).unwrap();
     listeners.taken_over("feed-0", (epoch, &before)).await;
     cluster(&["start", &node]);
     all_flow(&listeners).await;

@@ -84,7 +84,7 @@ impl NodesSpec {
     /// The names of all nodes.
     pub fn names(self) -> impl Iterator<Item = String> {
         let process = (1..=self.process).map(process_name);
-        process.chain((0..self.kwok).map(kwok_name)).chain(self.machines().map(|machine| machine.kubelet()))
+        process.chain((0..self.kwok).map(kwok_name)).chain(self.machines().map(Machine::kubelet))
     }
 
     pub fn total(self) -> usize {

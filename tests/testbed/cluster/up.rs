@@ -136,9 +136,9 @@ fn own(args: &mut UpArgs) -> Result<ExitCode> {
     listener.set_nonblocking(true)?;
     args.port = listener.local_addr()?.port();
     if args.nodes.kubelet > 0 {
-        namespaces::unshare_as_root()?
+        namespaces::unshare_as_root()?;
     } else {
-        namespaces::unshare_all()?
+        namespaces::unshare_all()?;
     }
 
     // One thread, as the kernel allows no other; see `unshare_all`.

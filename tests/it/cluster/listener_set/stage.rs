@@ -403,7 +403,15 @@ pub fn process(pod: &str, command: &str, listener: Option<&str>) -> Pid {
 
 /// The guard of this listener in this Pod: the parent of its child.
 pub fn guard(pod: &str, listener: &str) -> Pid {
-    let child = process(pod, "listener", Some(listener));
+    parent(process(pod, "listener", Some(listener)))
+}
+
+/// The agent that runs this listener in this Pod: the parent of its guard, which is called as it is.
+pub fn agent(pod: &str, listener: &str) -> Pid {
+    parent(guard(pod, listener))
+}
+
+fn parent(child: Pid) -> Pid {
     let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap();
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
     Pid::from_raw(parent.trim().parse().unwrap())

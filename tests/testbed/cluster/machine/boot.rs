@@ -18,6 +18,8 @@ use nix::{
     unistd::Pid,
 };
 
+use super::cgroups;
+
 /// A folder of a machine's disk, and where it is seen inside.
 pub struct Folder {
     pub name: &'static str,
@@ -55,6 +57,9 @@ pub struct Args {
     /// The machine's disk.
     #[arg(long)]
     state: PathBuf,
+    /// Its control group.
+    #[arg(long)]
+    group: PathBuf,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -62,6 +67,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     // Read, not delivered: as PID 1 it would feel none otherwise.
     let signals: SigSet = [Signal::SIGCHLD, Signal::SIGTERM].into_iter().collect();
     signals.thread_block()?;
+    cgroups::clear(&args.group)?; // as they are in a machine that was just switched on
     mount_own(&args.state)?;
     fs::write(BOOTED, "")?;
     while signals.wait()? != Signal::SIGTERM {

@@ -96,7 +96,27 @@ pub fn remove(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes what a machine that has ended left in its group.
+pub fn clear(group: &Path) -> Result<()> {
+    let deadline = Instant::now() + REMOVE_TIMEOUT;
+    for group in hierarchies()?.into_iter().map(|hierarchy| hierarchy.join(group)) {
+        while let Err(error) = remove_below(&group) {
+            ensure!(Instant::now() < deadline, "cannot clear {}: {error}", group.display());
+            sleep(POLL);
+        }
+    }
+    Ok(())
+}
+
 fn remove_tree(group: &Path) -> io::Result<()> {
+    remove_below(group)?;
+    match fs::remove_dir(group) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn remove_below(group: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(group) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -104,5 +124,5 @@ fn remove_tree(group: &Path) -> io::Result<()> {
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         remove_tree(&entry.path())?;
     }
-    fs::remove_dir(group)
+    Ok(())
 }

@@ -117,6 +117,11 @@ impl Machine {
         layout.node(&self.kubelet())
     }
 
+    /// Its control group in each hierarchy.
+    fn group(self, layout: &Layout) -> String {
+        format!("{}/{}", cgroups::name(&layout.dir), self.kubelet())
+    }
+
     fn spec(self, layout: &Layout, name: String, program: &Path, args: Vec<String>) -> Spec {
         let place = Place::Machine(self.name());
         Spec { program: program.to_owned(), args, log: layout.log(&name), name, essential: false, place }
@@ -128,8 +133,10 @@ impl Machine {
         for folder in boot::FOLDERS {
             private_folder(&state.join(folder.name))?;
         }
-        let args = ["cluster".into(), "machine".into(), "--state".into(), state.display().to_string()];
-        Ok(Spec { place: Place::NewMachine, ..self.spec(layout, self.name(), program, args.into()) })
+        let flags = [("state", state.display().to_string()), ("group", self.group(layout))];
+        let flags = flags.into_iter().flat_map(|(flag, value)| [format!("--{flag}"), value]);
+        let args = ["cluster".into(), "machine".into()].into_iter().chain(flags).collect();
+        Ok(Spec { place: Place::NewMachine, ..self.spec(layout, self.name(), program, args) })
     }
 
     /// containerd, with its configuration.
@@ -164,7 +171,7 @@ impl Machine {
         private_file(&state.join("serving.key"), &serving.key, 0o600)?;
         private_file(&state.join("ca.crt"), &authority.certificate(), 0o600)?;
         let file = state.join("kubelet.json");
-        let group = format!("/{}/{name}", cgroups::name(&layout.dir));
+        let group = format!("/{}", self.group(layout));
         private_file(&file, &configuration::kubelet(self, &state, &group), 0o600)?;
         let flags = [
             ("config", file.display().to_string()),
