@@ -106,7 +106,7 @@ pub fn web(version: &str, spec: Value) -> Value {
                 "image": format!("example.local/web:{version}"),
                 "command": ["web"],
                 "env": [{"name": "WEB_DRAIN_SECONDS", "value": "1"}],
-                "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1},
+                "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 5},
                 "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
             }],
         }},

@@ -6,7 +6,7 @@ use kube::api::DeleteParams;
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
-use super::equipment::{stage, together};
+use super::equipment::{alone, stage, together};
 use crate::cluster::listener_set::stage::{Listeners, agent, guard, process};
 
 /// A namespace with an exchange, and what agents need.
@@ -20,7 +20,8 @@ pub fn three() -> Value {
     json!({"replicas": 3, "strategy": {"batchSize": 1, "maxSurge": 1, "maxUnavailable": 0}})
 }
 
-/// Sessions that outlast a machine which is busy with other tests: planned moves do not depend on them.
+/// Sessions that outlast a machine which is busy with other things: planned moves do not depend on them. They are measured,
+/// too, so each of these tests has the cluster for itself.
 fn calm() -> Value {
     json!({"session": {"profile": "Calm"}})
 }
@@ -41,7 +42,7 @@ async fn moved_once(listeners: &Listeners, count: usize) {
 #[ignore = "needs real nodes: make e2e"]
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_of_images_hand_over_in_a_roll() {
-    let _shared = together().await;
+    let _only = alone().await;
     let listeners = listeners("own").await;
     listeners.roll("1", three()).await;
     listeners.listen(6, calm()).await;
@@ -53,7 +54,7 @@ async fn agents_of_images_hand_over_in_a_roll() {
 #[ignore = "needs real nodes: make e2e"]
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_that_are_installed_hand_over_in_a_roll() {
-    let _shared = together().await;
+    let _only = alone().await;
     let listeners = listeners("install").await;
     listeners.roll_installed("1").await;
     listeners.listen(4, calm()).await;
@@ -65,7 +66,7 @@ async fn agents_that_are_installed_hand_over_in_a_roll() {
 #[ignore = "needs real nodes: make e2e"]
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_beside_an_application_hand_over_in_a_roll() {
-    let _shared = together().await;
+    let _only = alone().await;
     let listeners = listeners("beside").await;
     listeners.roll_beside("1", three()).await;
     listeners.listen(6, calm()).await;
@@ -77,10 +78,18 @@ async fn agents_beside_an_application_hand_over_in_a_roll() {
 /// Two Pods and four listeners that run.
 pub async fn two_pods(name: &str) -> Listeners {
     let listeners = listeners(name).await;
-    listeners.roll("1", json!({"replicas": 2})).await;
+    listeners.roll_as("1", json!({"replicas": 2}), spread).await;
     listeners.listen(4, json!({})).await;
     all_flow(&listeners).await;
     listeners
+}
+
+/// Has a template's Pods on as many nodes as there are.
+pub fn spread(template: &mut Value) {
+    template["spec"]["topologySpreadConstraints"] = json!([{
+        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {"app": "web"}},
+    }]);
 }
 
 pub async fn all_flow(listeners: &Listeners) {
@@ -128,10 +137,13 @@ async fn an_agent_that_stands_still_loses_its_listeners() {
     println!("stopped: {:?}", listeners.judge(4, true));
 }
 
-/// Deletes a Pod by force: its object is gone at once, whatever its processes do.
-pub async fn delete_by_force(listeners: &Listeners, pod: &str) {
+/// Deletes the Pod of a listener by force: its object is gone at once, whatever its processes do. Returns when another Pod has
+/// the listener; that may be of the same name.
+pub async fn delete_by_force(listeners: &Listeners, feed: &str) {
+    let (epoch, before) = listeners.ownership(feed).await;
     let by_force = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::background() };
-    listeners.stage.pods().delete(pod, &by_force).await.unwrap();
+    listeners.stage.pods().delete(before.split('/').next().unwrap(), &by_force).await.unwrap();
+    listeners.taken_over(feed, (epoch, &before)).await;
 }
 
 #[ignore = "needs real nodes: make e2e"]
@@ -139,17 +151,14 @@ pub async fn delete_by_force(listeners: &Listeners, pod: &str) {
 async fn a_pod_that_is_deleted_by_force_is_not_dead() {
     let _shared = together().await;
     let listeners = two_pods("forced").await;
-    let pod = holder(&listeners, "feed-0").await;
-    delete_by_force(&listeners, &pod).await;
-    listeners.until_held_by_others(60, &pod).await;
+    delete_by_force(&listeners, "feed-0").await;
     all_flow(&listeners).await;
     println!("deleted by force: {:?}", listeners.judge(4, true));
 
     // The same of one that hears nothing.
     let pod = holder(&listeners, "feed-1").await;
     kill(agent(&pod, "feed-1"), Signal::SIGSTOP).unwrap();
-    delete_by_force(&listeners, &pod).await;
-    listeners.until_held_by_others(60, &pod).await;
+    delete_by_force(&listeners, "feed-1").await;
     all_flow(&listeners).await;
     println!("… and stopped: {:?}", listeners.judge(4, true));
 }
@@ -166,7 +175,8 @@ async fn an_evicted_pod_hands_over() {
     println!("evicted: {:?}", listeners.judge(4, false));
 }
 
-/// Makes the kernel end a process for want of memory: it is the first choice, and another takes all that there is.
+/// Makes the kernel end a process for want of memory: it is the first choice, and another takes all that there is. That one
+/// must not be a first choice itself, as those of Pods without guarantees are.
 fn starve(listeners: &Listeners, pod: &str, process: nix::unistd::Pid) {
     std::fs::write(format!("/proc/{process}/oom_score_adj"), "1000").unwrap();
     let namespace = listeners.stage.namespace.as_str();
@@ -182,7 +192,7 @@ async fn processes_without_memory_are_succeeded() {
     let listeners = listeners("starved").await;
     listeners
         .roll_as("1", json!({"replicas": 2}), |template| {
-            template["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "100Mi"}});
+            template["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "500m", "memory": "100Mi"}});
         })
         .await;
     listeners.listen(4, json!({})).await;

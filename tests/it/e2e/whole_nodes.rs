@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     equipment::{alone, real, stage, web},
-    listeners::{all_flow, delete_by_force, holder, listeners, three, two_pods},
+    listeners::{all_flow, delete_by_force, holder, listeners, spread, three, two_pods},
 };
 use crate::cluster::{
     listener_set::stage::{Listeners, agent},
@@ -108,8 +108,7 @@ async fn a_pod_is_deleted_by_force_where_no_kubelet_hears_it() {
     let pod = holder(&listeners, "feed-0").await;
     let node = listeners.stage.pods().get(&pod).await.unwrap().spec.unwrap().node_name.unwrap();
     cluster(&["stop", &node, "--kill"]);
-    delete_by_force(&listeners, &pod).await;
-    listeners.until_held_by_others(90, &pod).await;
+    delete_by_force(&listeners, "feed-0").await;
     cluster(&["start", &node]);
     all_flow(&listeners).await;
     println!("deleted by force, unheard: {:?}", listeners.judge(4, true));
@@ -154,7 +153,6 @@ async fn a_shim_is_killed() {
     known_to_fail("listeners run twice after the end of a shim", || {
         listeners.judge(4, true);
     });
-    delete_by_force(&listeners, &pod).await;
 }
 
 /// Its listeners move when they are fenced; its Pods when somebody says that the node does not come back.
@@ -163,13 +161,7 @@ async fn a_shim_is_killed() {
 async fn a_machine_goes_away_for_good() {
     let _only = alone().await;
     let listeners = listeners("gone").await;
-    let spread = json!([{
-        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": {"app": "web"}},
-    }]);
-    listeners
-        .roll_as("1", json!({"replicas": 3}), |template| template["spec"]["topologySpreadConstraints"] = spread)
-        .await;
+    listeners.roll_as("1", json!({"replicas": 3}), spread).await;
     listeners.listen(4, json!({})).await;
     all_flow(&listeners).await;
     let is_on = |pod: &Pod, name: &str| pod.spec.as_ref().unwrap().node_name.as_deref() == Some(name);

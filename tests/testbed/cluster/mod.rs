@@ -157,6 +157,9 @@ struct ImportArgs {
 
 #[derive(clap::Args)]
 struct CheckArgs {
+    /// Where the cluster's folder would be.
+    #[arg(long, default_value = "target")]
+    dir: PathBuf,
     /// Look for their programs there too.
     #[arg(long)]
     bin: Option<PathBuf>,
@@ -204,7 +207,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             client::ask(&process.at.dir, &Request::Restart { name: process.name, kill })
         }
         Verb::Import(args) => client::import(&args.at.dir, &args.archives),
-        Verb::Check(args) => machine::check_all(args.bin.as_deref(), args.containerd),
+        Verb::Check(args) => machine::check_all(args.bin.as_deref(), &args.dir, args.containerd),
         Verb::Machine(args) => machine::boot(&args),
         Verb::Inside(args) => machine::become_inside(&args),
         Verb::Enter(args) => enter::run(&args.at.dir, &args.command),

@@ -4,6 +4,7 @@ use std::{fs, path::Path, process::ExitCode};
 use anyhow::{Context, Result, ensure};
 use nix::{
     sched::{CloneFlags, unshare},
+    sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs},
     unistd::geteuid,
 };
 
@@ -15,12 +16,14 @@ pub fn check(bin: &Path, dir: &Path, version: Containerd) -> Result<()> {
     let hidden = boot::EMPTY.iter().find(|path| dir.starts_with(path));
     ensure!(hidden.is_none(), "nodes of kind kubelet cannot have their folder in {}", hidden.unwrap_or(&""));
     check_kernel()?;
+    check_disk(dir)?;
     check_programs(bin, version)
 }
 
 /// The same where there is no cluster yet.
-pub fn check_all(bin: Option<&Path>, version: Containerd) -> Result<ExitCode> {
+pub fn check_all(bin: Option<&Path>, dir: &Path, version: Containerd) -> Result<ExitCode> {
     check_kernel()?;
+    check_disk(dir)?;
     if let Some(bin) = bin {
         check_programs(bin, version)?;
     }
@@ -35,6 +38,13 @@ fn check_kernel() -> Result<()> {
     let overlay = systems.lines().any(|line| line.split_whitespace().last() == Some("overlay"));
     ensure!(overlay, "nodes of kind kubelet need overlayfs, which this kernel lacks (modprobe overlay may help)");
     cgroups::check().context("nodes of kind kubelet need control groups")
+}
+
+fn check_disk(dir: &Path) -> Result<()> {
+    let disk = statfs(dir).with_context(|| format!("cannot look at {}", dir.display()))?;
+    let is_overlay = disk.filesystem_type() == OVERLAYFS_SUPER_MAGIC;
+    ensure!(!is_overlay, "nodes of kind kubelet need a disk that overlayfs can lie on, and {} is none", dir.display());
+    Ok(())
 }
 
 fn check_programs(bin: &Path, version: Containerd) -> Result<()> {
