@@ -28,12 +28,18 @@ can() {
     why=$("$testbed" cluster check 2>&1) || cannot "${why#error: }"
 }
 
+# A fresh machine does not know what its Debian has.
+prepare() {
+    if ((EUID == 0)) && ! apt-cache show containerd >/dev/null 2>&1; then apt-get update -q; fi
+    tests/control-plane/build.sh e2e
+}
+
 case ${1:-} in
     can) can ;;
-    prepare) tests/control-plane/build.sh e2e ;;
+    prepare) prepare ;;
     "")
         can
-        tests/control-plane/build.sh e2e
+        prepare
         for containerd in ${CONTAINERD:-1.6 2}; do
             echo "=== containerd $containerd"
             CONTAINERD=$containerd "$cargo" test "${flags[@]}" --no-fail-fast --test it -- --ignored e2e::
