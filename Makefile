@@ -57,6 +57,10 @@ crash: control-plane ## Kill the operator at every write on a real cluster: the 
 	$(CARGO) build $(cargo_flags) --bins --examples
 	@$(TESTBED) crash $(addprefix --point ,$(POINT)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
+.PHONY: e2e
+e2e: ## Baton on real kubelets with containerd 1.6 and 2 (CONTAINERD=2: with that only), as root on Debian
+	@tests/e2e.sh
+
 .PHONY: check
 check: check-format check-rules check-lints check-dependencies ## Format, lints, rules of the repository, generated files fresh, licences
 
@@ -94,6 +98,10 @@ $(deny):
 control-plane: ## Build (once, cached) the real control plane: etcd, kube-apiserver, …, kubectl, kwok, helm
 	@tests/control-plane/build.sh
 
+.PHONY: e2e-programs
+e2e-programs: ## Build and fetch (once, cached) what real nodes need: containerd 1.6 and 2, runc, network plugins
+	@tests/e2e.sh prepare
+
 .PHONY: generate
 generate: ## Write crds/, config/ and charts/baton anew from the code
 	$(CARGO) run $(cargo_flags) --quiet --bin baton-operator -- generate
@@ -121,8 +129,10 @@ $(cyclonedx):
 
 built := $(or $(CARGO_TARGET_DIR),target)/debug
 TESTBED := $(built)/baton-testbed
-# process[:N] runs Pods as local processes, kwok:N simulates nodes; or both: process,kwok:50
+# process[:N] runs Pods as local processes, kwok:N simulates nodes, kubelet[:N] has real ones (as root); or several: process,kwok:50
 NODES ?= process
+# Of real nodes: 1.6 or 2
+CONTAINERD ?= 2
 CLUSTER ?= target/cluster
 # example.local/NAME:TAG is the folder NAME/TAG of this one
 IMAGES ?= $(CLUSTER)/images
@@ -133,8 +143,8 @@ testbed:
 	@$(CARGO) build $(cargo_flags) --bins --examples
 
 .PHONY: cluster-up
-cluster-up: control-plane testbed ## Start a real cluster without root (NODES=process,kwok:50) and print its KUBECONFIG
-	@$(TESTBED) cluster up --dir $(CLUSTER) --nodes $(NODES) --images $(IMAGES)
+cluster-up: control-plane testbed $(if $(findstring kubelet,$(NODES)),e2e-programs) ## Start a real cluster without root (NODES=process,kwok:50; as root: NODES=kubelet:2) and print its KUBECONFIG
+	@$(TESTBED) cluster up --dir $(CLUSTER) --nodes $(NODES) --images $(IMAGES) --containerd $(CONTAINERD)
 
 .PHONY: images
 images: ## Put operator, agent and the example web 1.0, 1.1, 1.2-broken where the cluster's process node finds its images

@@ -3,6 +3,10 @@
 # links it into target/control-plane/bin of this clone. `make control-plane`
 # calls it. Go modules are the only thing it downloads.
 #
+#   build.sh            what every test cluster needs
+#   build.sh e2e        and what real nodes need: containerd 2, and from Debian's
+#                       packages containerd 1.6, runc and the network plugins
+#
 #   KUBEBUILDER_ASSETS  a folder with programs to link instead of building them
 #   XDG_CACHE_HOME      where the built programs are kept (default: ~/.cache)
 set -euo pipefail
@@ -36,24 +40,38 @@ export CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off
 
 # In the order they are built: what starts a cluster first.
 components=(etcd kubernetes kwok helm)
+real_nodes= # set when the programs of real nodes are wanted too
+case ${1:-} in
+    e2e) components+=(containerd) real_nodes=1 ;;
+    "") ;;
+    *) fail "unknown argument $1: there is only e2e" ;;
+esac
 declare -A programs_of=(
     [etcd]="etcd"
-    [kubernetes]="kube-apiserver kube-controller-manager kube-scheduler kubectl"
+    [kubernetes]="kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl"
     [kwok]="kwok"
     [helm]="helm"
+    [containerd]="containerd containerd-shim-runc-v2 ctr pause"
 )
 declare -A module_of=(
     [etcd]=go.etcd.io/etcd/server/v3
     [kubernetes]=k8s.io/kubernetes
     [kwok]=sigs.k8s.io/kwok
     [helm]=helm.sh/helm/v4
+    [containerd]=github.com/containerd/containerd/v2
 )
-declare -A package_of=(
+declare -A packages_of=(
     [etcd]=go.etcd.io/etcd/server/v3
-    [kubernetes]=. # four programs in one, told apart by the name they are called by
+    [kubernetes]=. # all programs in one, told apart by the name they are called by
     [kwok]=sigs.k8s.io/kwok/cmd/kwok
     [helm]=helm.sh/helm/v4/cmd/helm
+    [containerd]="github.com/containerd/containerd/v2/cmd/containerd
+        github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+        github.com/containerd/containerd/v2/cmd/ctr ./pause"
 )
+# What containerd could keep images in besides overlayfs, the only one in use.
+declare -A tags_of=([containerd]=no_btrfs,no_zfs,no_devmapper,no_aufs)
+debian_packages=(containerd runc containernetworking-plugins)
 
 # The version of a component, as its go.mod pins it: v1.37.1.
 version_of() {
@@ -65,7 +83,7 @@ version_of() {
 # Everything a built program depends on. The path of the clone is no part of
 # it, so all clones and worktrees of a user share one build.
 cache_key() {
-    { uname -sm && sha256sum -- build.sh */go.mod */go.sum */*.go; } | sha256sum | cut -c1-16
+    { uname -sm && sha256sum -- build.sh */go.mod */go.sum */*.go */*/*.go; } | sha256sum | cut -c1-16
 }
 
 # The variables a release build of the component sets. Without them kubectl and
@@ -84,6 +102,7 @@ linker_flags() {
             ;;
         kwok) printf -- ' -X sigs.k8s.io/kwok/pkg/consts.Version=%s' "$version" ;;
         helm) printf -- ' -X helm.sh/helm/v4/internal/version.version=%s' "$version" ;;
+        containerd) printf -- ' -X github.com/containerd/containerd/v2/version.Version=%s' "$version" ;;
     esac
 }
 
@@ -159,15 +178,17 @@ show_progress() {
 # Builds a component and publishes its programs, each with one rename: who
 # finds a program in the cache finds all of it.
 build() {
-    local component=$1 label=$2 started=$SECONDS program flags
+    local component=$1 label=$2 started=$SECONDS program flags packages
     local built=$scratch/$component log=$scratch/$component.log
     say "$label"
     flags=$(linker_flags "$component")
+    read -r -d '' -a packages <<<"${packages_of[$component]}" || true
+    if ((${#packages[@]} > 1)); then mkdir "$built"; fi # then each program has a file of its own
     : >"$log" # there before its first reader
     (
         cd "$component"
         exec go build -v -mod=readonly -trimpath -buildvcs=false -ldflags "$flags" \
-            -o "$built" "${package_of[$component]}"
+            -tags "${tags_of[$component]:-}" -o "$built" "${packages[@]}"
     ) >"$log" 2>&1 9>&- &
     go_build=$!
     show_progress "$go_build" "$label" "$log"
@@ -178,11 +199,11 @@ build() {
     go_build=
     for program in ${programs_of[$component]}; do
         # Hard links: a name found by resolving symbolic links still says which
-        # of the four Kubernetes programs it is.
-        ln "$built" "$scratch/$program.new"
+        # of the Kubernetes programs it is.
+        if [[ -d $built ]]; then ln "$built/$program" "$scratch/$program.new"; else ln "$built" "$scratch/$program.new"; fi
         mv -fT "$scratch/$program.new" "$cache/$program"
     done
-    rm "$built"
+    rm -r "$built"
     link_programs
     say "$label: done in $((SECONDS - started)) s"
 }
@@ -215,6 +236,25 @@ build_missing() {
     find "$cache_root" -mindepth 1 -maxdepth 1 -type d -mtime "+$cache_days" -exec rm -rf {} +
 }
 
+# Unpacks what real nodes need of Debian, without installing it.
+fetch_debian() {
+    local package program
+    [[ ! -d $cache/debian ]] || return 0
+    for program in apt-get dpkg-deb; do
+        command -v "$program" >/dev/null || fail "real nodes need programs from Debian packages, and $program is missing"
+    done
+    rm -rf "$cache/.debian"
+    mkdir -p "$cache/.debian/packages"
+    say "fetching ${debian_packages[*]} from Debian"
+    (cd "$cache/.debian/packages" && apt-get download -q "${debian_packages[@]}" >download.log 2>&1) || {
+        cat "$cache/.debian/packages/download.log" >&2
+        fail "the packages could not be fetched (apt-get update may help)"
+    }
+    for package in "$cache/.debian/packages"/*.deb; do dpkg-deb -x "$package" "$cache/.debian"; done
+    rm -r "$cache/.debian/packages"
+    mv -T "$cache/.debian" "$cache/debian"
+}
+
 # Links the programs that are there.
 link_programs() {
     local component program source
@@ -229,6 +269,7 @@ link_programs() {
             mv -fT "$bin/.$program" "$bin/$program"
         done
     done
+    if [[ $real_nodes && -d $cache/debian ]]; then ln -sfnT "$cache/debian" "$bin/debian"; fi
 }
 
 summary() {
@@ -244,6 +285,7 @@ summary() {
 
 cache=$cache_root/$(cache_key)
 build_missing
+if [[ $real_nodes ]]; then fetch_debian; fi
 touch -c "$cache" # says that it is in use
 link_programs
 summary

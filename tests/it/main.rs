@@ -8,6 +8,8 @@ mod architecture;
 mod cluster;
 #[cfg(feature = "testbed")]
 mod contract;
+#[cfg(feature = "testbed")]
+mod e2e;
 #[cfg(feature = "operator")]
 mod fake_apiserver;
 #[cfg(feature = "operator")]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod application;
+mod archive;
 mod bench;
 mod cluster;
 mod control_socket;
@@ -66,6 +67,8 @@ enum Command {
     /// Run commands under the agent's guards, as an agent would.
     #[command(hide = true)]
     Guards(guards::Args),
+    /// Pack programs as an image.
+    Archive(archive::Args),
     /// Run listeners on the SDK, as tests ask for.
     #[command(hide = true)]
     Application,
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Crash(args) => crash::run(args),
         Command::Guards(args) => guards::run(args),
+        Command::Archive(args) => archive::run(args),
         Command::Application => application::run(),
         Command::Proxy(args) => proxy::run(args),
     };

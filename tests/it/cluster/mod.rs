@@ -3,7 +3,7 @@ pub mod api;
 mod chart;
 mod explain;
 mod install;
-mod listener_set;
+pub mod listener_set;
 mod listener_set_api;
 mod nodes;
 pub mod plugin;

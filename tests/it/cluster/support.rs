@@ -40,10 +40,15 @@ impl TestCluster {
     /// Starts a cluster with `nodes` as `--nodes` takes them, and returns when it is ready. Its
     /// `name` must differ from that of any other cluster in the tests.
     pub fn start(name: &str, nodes: &str) -> Self {
+        Self::start_with(name, nodes, &[])
+    }
+
+    /// The same with more arguments of `cluster up`.
+    pub fn start_with(name: &str, nodes: &str, args: &[&str]) -> Self {
         // That of a test program that has just ended may still be ending.
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            match Self::try_start(name, nodes) {
+            match Self::try_start(name, nodes, args) {
                 Ok(cluster) => return cluster,
                 Err(why) if why.contains("another cluster is running") && Instant::now() < deadline => {}
                 Err(why) => panic!("no cluster: {why}"),
@@ -52,8 +57,8 @@ impl TestCluster {
         }
     }
 
-    fn try_start(name: &str, nodes: &str) -> Result<Self, String> {
-        let mut supervisor = supervise(name, nodes).spawn().expect("cannot start the supervisor");
+    fn try_start(name: &str, nodes: &str, args: &[&str]) -> Result<Self, String> {
+        let mut supervisor = supervise(name, nodes).args(args).spawn().expect("cannot start the supervisor");
         let progress = BufReader::new(supervisor.stdout.take().expect("a pipe"));
         let mut told = Vec::new();
         for line in progress.lines().map_while(Result::ok) {

@@ -1,5 +1,11 @@
 //! The verbs that talk to a running cluster.
-use std::{fs::File, path::Path, process::ExitCode, thread::sleep, time::Duration};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread::sleep,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
@@ -11,6 +17,7 @@ use nix::{
 use super::{
     control::{Connection, Request, Response},
     layout::{clear, retire},
+    machine::cgroups,
 };
 
 /// How long the end of a cluster is waited for before it is forced.
@@ -46,6 +53,7 @@ pub fn down(dir: &Path, purge: bool) -> Result<ExitCode> {
             let lock = lock(dir)?;
             ensure!(lock.is_some(), "the cluster in {} is just starting or ending: try again", dir.display());
             retire(dir); // one that was killed as a whole could not do it
+            cgroups::remove(&dir.canonicalize()?)?; // nor this
             clear(dir, purge)?;
         }
         println!("No cluster is running in {}.", dir.display());
@@ -59,6 +67,7 @@ pub fn down(dir: &Path, purge: bool) -> Result<ExitCode> {
         ensure!(ends_within(dir, END_TIMEOUT)?, "the cluster does not end, although it was killed");
     }
     let _lock = lock(dir)?.context("another cluster has just started there: nothing is removed")?;
+    cgroups::remove(&dir.canonicalize()?)?;
     clear(dir, purge)?;
     let rest = if purge { "" } else { " Its images and logs stay: `make cluster-down PURGE=1` removes them." };
     println!("The cluster in {} is gone.{rest}", dir.display());
@@ -91,6 +100,15 @@ pub fn status(dir: &Path) -> Result<ExitCode> {
 /// Has the cluster do something.
 pub fn ask(dir: &Path, what: &Request) -> Result<ExitCode> {
     request(dir, what)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has every machine know the images of some archives.
+pub fn import(dir: &Path, archives: &[PathBuf]) -> Result<ExitCode> {
+    for archive in archives {
+        let archive = archive.canonicalize().with_context(|| format!("no archive {}", archive.display()))?;
+        request(dir, &Request::Import { archive })?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,7 +11,7 @@ use super::{
     kubeconfig,
     layout::{APISERVER_ADDRESS, Layout, SERVICE_CIDR, private_file},
     nodes::NodesSpec,
-    processes::Spec,
+    processes::{Place, Spec},
 };
 
 const ETCD_URL: &str = "http://127.0.0.1:2379";
@@ -181,6 +181,7 @@ pub fn spec(layout: &Layout, name: &str, args: impl IntoIterator<Item = String>)
         args: args.into_iter().collect(),
         log: layout.log(name),
         essential: true,
+        place: Place::Cluster,
     }
 }
 

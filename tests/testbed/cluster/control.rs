@@ -16,7 +16,12 @@ use tokio::{
     sync::{Notify, Semaphore, watch},
 };
 
-use super::processes::Processes;
+use super::{
+    layout::Layout,
+    machine::{self, Containerd},
+    nodes::NodesSpec,
+    processes::Processes,
+};
 use crate::control_socket;
 
 const MAX_CONNECTIONS: usize = 64;
@@ -24,9 +29,21 @@ const MAX_CONNECTIONS: usize = 64;
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     Status,
-    Start { name: String },
-    Stop { name: String, kill: bool },
-    Restart { name: String, kill: bool },
+    Start {
+        name: String,
+    },
+    Stop {
+        name: String,
+        kill: bool,
+    },
+    Restart {
+        name: String,
+        kill: bool,
+    },
+    /// Make the images of an archive known to all machines.
+    Import {
+        archive: PathBuf,
+    },
     Shutdown,
 }
 
@@ -76,8 +93,9 @@ impl Connection {
 /// What requests act on.
 pub struct Control {
     pub processes: Arc<Processes>,
-    pub nodes: String,
-    pub images: PathBuf,
+    pub nodes: NodesSpec,
+    pub containerd: Containerd,
+    pub layout: Layout,
     pub ready: watch::Receiver<bool>,
     pub shutdown: Arc<Notify>,
 }
@@ -113,8 +131,8 @@ impl Control {
             Request::Status => {
                 return Ok(Response::Status(Status {
                     ready: *self.ready.borrow(),
-                    nodes: self.nodes.clone(),
-                    images: self.images.clone(),
+                    nodes: self.nodes.to_string(),
+                    images: self.layout.images.clone(),
                     processes: self.processes.status(),
                 }));
             }
@@ -123,6 +141,11 @@ impl Control {
             Request::Restart { name, kill } => {
                 self.processes.stop(name, *kill).await?;
                 self.processes.start(name)?;
+            }
+            Request::Import { archive } => {
+                for machine in self.nodes.machines() {
+                    machine::import(&self.layout, self.containerd, machine, archive, &self.processes).await?;
+                }
             }
             Request::Shutdown => {}
         }

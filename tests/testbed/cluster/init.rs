@@ -4,10 +4,19 @@ use std::{
     os::fd::AsFd,
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::{prctl::set_pdeathsig, signal::Signal};
+use nix::{
+    errno::Errno,
+    sys::{
+        prctl::set_pdeathsig,
+        signal::{Signal, kill},
+        wait::waitpid,
+    },
+    unistd::Pid,
+};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, unix::pipe},
@@ -18,11 +27,14 @@ use tokio::{
 use super::{
     UpArgs, client, control, forward,
     layout::{Layout, SERVICE_VIP, retire},
-    namespaces, network,
-    processes::{Death, Processes},
+    machine, namespaces, network,
+    processes::{Death, Place, Processes},
     startup, up,
 };
 use crate::control_socket;
+
+/// As systemd's units of kubelet and containerd have it.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs the cluster until the supervisor or a request ends it. Errors are told on standard output,
 /// which the supervisor hands on.
@@ -44,10 +56,21 @@ pub fn run(args: &UpArgs) -> Result<ExitCode> {
 fn set_up_and_serve(layout: &Layout, args: &UpArgs) -> Result<()> {
     layout.prepare()?;
     namespaces::mount_own(layout)?;
-    network::set_up(layout.port)?;
+    network::set_up(layout.port, args.nodes)?;
     startup::write_enter(layout)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(layout, args))
+    let outcome = runtime.block_on(serve(layout, args));
+    if args.nodes.kubelet > 0 {
+        end_all();
+        machine::cgroups::remove(&layout.dir)?;
+    }
+    outcome
+}
+
+/// Ends every other process of the PID namespace: control groups can be removed only when they are empty.
+fn end_all() {
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL); // none left is as good
+    while !matches!(waitpid(Pid::from_raw(-1), None), Err(Errno::ECHILD)) {}
 }
 
 async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
@@ -59,8 +82,9 @@ async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
     tokio::spawn(forward::serve(vip, SocketAddr::from((Ipv4Addr::LOCALHOST, layout.port))));
     let control = control::Control {
         processes: Arc::clone(&processes),
-        nodes: args.nodes.to_string(),
-        images: layout.images.clone(),
+        nodes: args.nodes,
+        containerd: args.containerd,
+        layout: layout.clone(),
         ready: is_ready.clone(),
         shutdown: Arc::clone(&shutdown),
     };
@@ -87,17 +111,31 @@ async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
 }
 
 /// Reaps until an essential process dies unasked; during the start every one is essential.
-async fn first_death(processes: &Processes, is_ready: &watch::Receiver<bool>) -> Result<Death> {
+///
+/// What runs on a machine is started again, as its init system would do.
+async fn first_death(processes: &Arc<Processes>, is_ready: &watch::Receiver<bool>) -> Result<Death> {
     let mut child_ended = signal(SignalKind::child())?;
     loop {
         for death in processes.reap() {
             if death.spec.essential || !*is_ready.borrow() {
                 return Ok(death);
             }
-            println!("{} {}; `cluster start {}` starts it again", death.spec.name, death.how, death.spec.name);
+            let name = death.spec.name;
+            if matches!(death.spec.place, Place::Machine(_)) {
+                println!("{name} {}; it starts again", death.how);
+                tokio::spawn(start_again(Arc::clone(processes), name));
+            } else {
+                println!("{name} {}; `cluster start {name}` starts it again", death.how);
+            }
         }
         child_ended.recv().await.context("no more signals")?;
     }
+}
+
+/// A machine that has ended, or a program that was started meanwhile, is no reason to try again.
+async fn start_again(processes: Arc<Processes>, name: String) {
+    tokio::time::sleep(RESTART_PAUSE).await;
+    let _ = processes.start(&name);
 }
 
 /// Returns when the supervisor has ended: it holds the other end of standard input.

@@ -6,6 +6,7 @@
 //!                                              └─> PID 1          (init.rs; mounts, network, start-up, reaping)
 //!                                                    ├─ etcd, kube-apiserver, …, kwok         (components.rs)
 //!                                                    ├─ one `baton-testbed node` a process node   (nodes.rs)
+//!                                                    ├─ kubelet and containerd of real nodes      (machine/)
 //!                                                    └─ DIR/control.sock                         (control.rs)
 //! ```
 //! Nothing survives: PID 1 ends when the supervisor does (however that ends), and the kernel ends
@@ -24,6 +25,7 @@ mod init;
 mod kubeconfig;
 mod kwok;
 mod layout;
+mod machine;
 pub mod namespaces;
 mod network;
 mod nodes;
@@ -57,6 +59,16 @@ enum Verb {
     Restart(SignalArgs),
     /// Run a command inside the cluster's namespaces, where Pod addresses can be reached.
     Enter(EnterArgs),
+    /// Make the images of an archive known to the nodes of kind kubelet.
+    Import(ImportArgs),
+    /// Fail, with a line that says why, where nodes of kind kubelet cannot run.
+    Check(CheckArgs),
+    /// PID 1 of a machine.
+    #[command(hide = true)]
+    Machine(machine::BootArgs),
+    /// Become a program in a machine.
+    #[command(hide = true)]
+    Inside(machine::InsideArgs),
     /// PID 1 of a cluster.
     #[command(hide = true)]
     Init(UpArgs),
@@ -89,7 +101,8 @@ struct DownArgs {
 struct UpArgs {
     #[command(flatten)]
     at: DirArgs,
-    /// Nodes: `process[:N]` runs Pods as local processes, `kwok[:N]` simulates them; or both.
+    /// Nodes: `process[:N]` runs Pods as local processes, `kwok[:N]` simulates them, `kubelet[:N]` has real kubelets (as
+    /// root only); or several of these.
     #[arg(long, default_value = "process")]
     nodes: nodes::NodesSpec,
     /// Folder of images: `example.local/NAME:TAG` is its folder NAME/TAG. Otherwise DIR/images.
@@ -101,6 +114,9 @@ struct UpArgs {
     /// Port of the API server on 127.0.0.1, inside and outside; 0 takes a free one.
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// The containerd of nodes of kind kubelet: 1.6 (Debian's) or 2.
+    #[arg(long, default_value = "2")]
+    containerd: machine::Containerd,
     #[command(flatten)]
     tuning: tuning::Tuning,
     /// Stay in the foreground; Ctrl-C ends the cluster.
@@ -130,6 +146,25 @@ enum Lifeline {
     None,
     UntilReady,
     Always,
+}
+
+#[derive(clap::Args)]
+struct ImportArgs {
+    #[command(flatten)]
+    at: DirArgs,
+    archives: Vec<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct CheckArgs {
+    /// Where the cluster's folder would be.
+    #[arg(long, default_value = "target")]
+    dir: PathBuf,
+    /// Look for their programs there too.
+    #[arg(long)]
+    bin: Option<PathBuf>,
+    #[arg(long, default_value = "2")]
+    containerd: machine::Containerd,
 }
 
 #[derive(clap::Args)]
@@ -171,6 +206,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Verb::Restart(SignalArgs { process, kill }) => {
             client::ask(&process.at.dir, &Request::Restart { name: process.name, kill })
         }
+        Verb::Import(args) => client::import(&args.at.dir, &args.archives),
+        Verb::Check(args) => machine::check_all(args.bin.as_deref(), &args.dir, args.containerd),
+        Verb::Machine(args) => machine::boot(&args),
+        Verb::Inside(args) => machine::become_inside(&args),
         Verb::Enter(args) => enter::run(&args.at.dir, &args.command),
         Verb::Init(args) => init::run(&args),
         Verb::Exec { command } => enter::exec(&command),

@@ -43,6 +43,13 @@ pub fn unshare_all() -> Result<()> {
     }
 }
 
+/// The same for a cluster with machines, which need the rights of the real root: without a user namespace.
+pub fn unshare_as_root() -> Result<()> {
+    let kinds =
+        CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    unshare(kinds).context("nodes of kind kubelet need CAP_SYS_ADMIN to make namespaces")
+}
+
 /// How user and group ids of the machine appear inside.
 enum Identities {
     /// Root keeps all ids as they are, or files of other users could not be written inside. Only a

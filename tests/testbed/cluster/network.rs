@@ -4,6 +4,9 @@
 use std::{fs, net::Ipv4Addr, os::fd::AsRawFd};
 
 use anyhow::{Context, Result};
+
+use super::machine::Machine;
+use super::nodes::NodesSpec;
 use nix::{
     errno::Errno,
     sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket},
@@ -13,37 +16,108 @@ use nix::{
 const LOOPBACK_INDEX: u32 = 1;
 
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
 const NLM_F_CREATE: u16 = 0x400;
 const NLMSG_ERROR: u16 = 2;
 const IFF_UP: u32 = 1;
+const AF_INET: u8 = 2;
+/// The bridges of machines are numbered from here; indexes of interfaces can be asked for.
+const BRIDGE_INDEX: u32 = 1000;
 
-/// `ip link set lo up; ip route add local RANGE/16 dev lo` for Pods and Services.
+/// `ip link set lo up; ip route add local RANGE dev lo` for Services and for Pods that are processes; a bridge for the
+/// Pods of each machine.
 ///
 /// The API server's port is kept from clients: while it restarts, one that connects to it could be
 /// given that very port to connect from, and would then talk to itself and keep the server out.
-pub fn set_up(apiserver_port: u16) -> Result<()> {
+pub fn set_up(apiserver_port: u16, nodes: NodesSpec) -> Result<()> {
     fs::write("/proc/sys/net/ipv4/ip_local_reserved_ports", apiserver_port.to_string())
         .context("cannot reserve the API server's port")?;
     request(&link_up()).context("cannot bring the loopback interface up")?;
-    for range in [Ipv4Addr::new(10, 244, 0, 0), Ipv4Addr::new(10, 96, 0, 0)] {
-        request(&local_route(range, 16)).with_context(|| format!("cannot make {range}/16 local"))?;
+    for (range, prefix) in local_ranges(nodes) {
+        request(&local_route(range, prefix)).with_context(|| format!("cannot make {range}/{prefix} local"))?;
+    }
+    if nodes.kubelet > 0 {
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("cannot have packets forwarded between machines")?;
+    }
+    nodes.machines().try_for_each(bridge)
+}
+
+/// All of 10.244.0.0/16 unless parts of it are behind bridges: what is local is not looked for elsewhere.
+fn local_ranges(nodes: NodesSpec) -> Vec<(Ipv4Addr, u8)> {
+    let services = (Ipv4Addr::new(10, 96, 0, 0), 16);
+    if nodes.kubelet == 0 {
+        return vec![services, (Ipv4Addr::new(10, 244, 0, 0), 16)];
+    }
+    let pods = nodes.process_networks().chain([255]).map(|network| (Ipv4Addr::new(10, 244, network as u8, 0), 24));
+    [services].into_iter().chain(pods).collect()
+}
+
+/// `ip link add NAME type bridge; ip addr add 10.244.N.1/24 dev NAME; ip link set NAME up`.
+fn bridge(machine: Machine) -> Result<()> {
+    let index = BRIDGE_INDEX + u32::from(machine.number);
+    let made = request(&new_link(&machine.bridge(), "bridge", index));
+    made.with_context(|| format!("cannot make the bridge of {}", machine.name()))?;
+    request(&address(machine.address(), 24, index))
+        .with_context(|| format!("cannot give {} an address", machine.name()))
+}
+
+/// Fails unless the kernel has the devices of machines; call in a network namespace that is of no use for anything else.
+pub fn check_devices() -> Result<()> {
+    for (kind, index) in [("bridge", 100), ("veth", 200)] {
+        request(&new_link("check0", kind, index)).with_context(|| format!("this kernel makes no {kind} devices"))?;
+        request(&message(RTM_DELLINK, 0, &link(index, false)))?;
     }
     Ok(())
 }
 
-fn link_up() -> Vec<u8> {
+fn link(index: u32, up: bool) -> Vec<u8> {
+    let flags = if up { IFF_UP } else { 0 };
     let mut body = vec![0; 4]; // family, padding, type: any
-    body.extend(LOOPBACK_INDEX.to_ne_bytes());
-    body.extend(IFF_UP.to_ne_bytes()); // flags
-    body.extend(IFF_UP.to_ne_bytes()); // which of them change
-    message(RTM_NEWLINK, 0, &body)
+    body.extend(index.to_ne_bytes());
+    body.extend(flags.to_ne_bytes());
+    body.extend(flags.to_ne_bytes()); // which of them change
+    body
+}
+
+fn new_link(name: &str, kind: &str, index: u32) -> Vec<u8> {
+    const IFLA_IFNAME: u16 = 3;
+    const IFLA_LINKINFO: u16 = 18;
+    const IFLA_INFO_KIND: u16 = 1;
+    let mut body = link(index, true);
+    body.extend(attribute(IFLA_IFNAME, format!("{name}\0").as_bytes()));
+    body.extend(attribute(IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, kind.as_bytes())));
+    message(RTM_NEWLINK, NLM_F_CREATE, &body)
+}
+
+fn address(address: Ipv4Addr, prefix_length: u8, index: u32) -> Vec<u8> {
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+    let mut body = vec![AF_INET, prefix_length, 0, 0];
+    body.extend(index.to_ne_bytes());
+    body.extend(attribute(IFA_LOCAL, &address.octets()));
+    body.extend(attribute(IFA_ADDRESS, &address.octets()));
+    message(RTM_NEWADDR, NLM_F_CREATE, &body)
+}
+
+/// Length (this header and the value), kind, value; filled up to four bytes.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut attribute = Vec::new();
+    attribute.extend((4 + value.len() as u16).to_ne_bytes());
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(value);
+    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    attribute
+}
+
+fn link_up() -> Vec<u8> {
+    message(RTM_NEWLINK, 0, &link(LOOPBACK_INDEX, true))
 }
 
 fn local_route(range: Ipv4Addr, prefix_length: u8) -> Vec<u8> {
-    const AF_INET: u8 = 2;
     const RT_TABLE_LOCAL: u8 = 255;
     const RTPROT_BOOT: u8 = 3;
     const RT_SCOPE_HOST: u8 = 254;
@@ -53,9 +127,7 @@ fn local_route(range: Ipv4Addr, prefix_length: u8) -> Vec<u8> {
     let mut body =
         vec![AF_INET, prefix_length, 0, 0, RT_TABLE_LOCAL, RTPROT_BOOT, RT_SCOPE_HOST, RTN_LOCAL, 0, 0, 0, 0];
     for (kind, value) in [(RTA_DST, range.octets()), (RTA_OIF, LOOPBACK_INDEX.to_ne_bytes())] {
-        body.extend(8_u16.to_ne_bytes()); // length: this header and the value
-        body.extend(kind.to_ne_bytes());
-        body.extend(value);
+        body.extend(attribute(kind, &value));
     }
     message(RTM_NEWROUTE, NLM_F_CREATE, &body)
 }

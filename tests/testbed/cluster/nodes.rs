@@ -22,21 +22,26 @@ use super::{
     certificates::Authority,
     kubeconfig, kwok,
     layout::{Layout, private_file, private_folder},
-    processes::Spec,
+    machine::Machine,
+    processes::{Place, Spec},
 };
 
 /// The port of a node's kubelet API, as everywhere.
 const KUBELET_PORT: u16 = 10250;
-/// A process node has a /24 of 10.244.0.0/16; the API server has one too.
+/// A process node has a /24 of 10.244.0.0/16, as has a kubelet; the API server has one too.
 const MAX_PROCESS_NODES: u16 = 200;
+/// Each costs a kubelet and a containerd.
+const MAX_KUBELETS: u16 = 20;
 const MAX_KWOK_NODES: u16 = 5000;
 const CREATED_AT_ONCE: usize = 8;
 
-/// How many nodes of each kind: `process[:N],kwok[:N]`.
+/// How many nodes of each kind: `process[:N],kwok[:N],kubelet[:N]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodesSpec {
     pub process: u16,
     pub kwok: u16,
+    /// Machines with a real kubelet and containerd.
+    pub kubelet: u16,
 }
 
 impl FromStr for NodesSpec {
@@ -49,7 +54,12 @@ impl FromStr for NodesSpec {
             let (slot, max) = match kind {
                 "process" => (&mut nodes.process, MAX_PROCESS_NODES),
                 "kwok" => (&mut nodes.kwok, MAX_KWOK_NODES),
-                _ => return Err(format!("unknown kind of node {kind:?}; there are process[:N] and kwok[:N]")),
+                "kubelet" => (&mut nodes.kubelet, MAX_KUBELETS),
+                _ => {
+                    return Err(format!(
+                        "unknown kind of node {kind:?}; there are process[:N], kwok[:N] and kubelet[:N]"
+                    ));
+                }
             };
             let count = count.parse().ok().filter(|count| (1..=max).contains(count));
             let count = count.ok_or_else(|| format!("{part:?}: 1 to {max} nodes of this kind are possible"))?;
@@ -64,7 +74,7 @@ impl FromStr for NodesSpec {
 
 impl fmt::Display for NodesSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kinds = [("process", self.process), ("kwok", self.kwok)];
+        let kinds = [("process", self.process), ("kwok", self.kwok), ("kubelet", self.kubelet)];
         let parts = kinds.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{kind}:{count}"));
         f.write_str(&parts.collect::<Vec<_>>().join(","))
     }
@@ -74,17 +84,27 @@ impl NodesSpec {
     /// The names of all nodes.
     pub fn names(self) -> impl Iterator<Item = String> {
         let process = (1..=self.process).map(process_name);
-        process.chain((0..self.kwok).map(kwok_name))
+        process.chain((0..self.kwok).map(kwok_name)).chain(self.machines().map(Machine::kubelet))
     }
 
     pub fn total(self) -> usize {
-        usize::from(self.process) + usize::from(self.kwok)
+        usize::from(self.process) + usize::from(self.kwok) + usize::from(self.kubelet)
     }
 
     /// Seconds without a sign of life until a node is NotReady. Short where nodes can really die; simulated ones, of
     /// which there may be thousands, would have to renew their leases all the time for it.
     pub fn grace_period_seconds(self) -> u16 {
-        if self.process > 0 { 8 } else { 40 }
+        if self.process + self.kubelet > 0 { 8 } else { 40 }
+    }
+
+    /// The machines of the kubelets; their Pod networks come after those of the process nodes.
+    pub fn machines(self) -> impl Iterator<Item = Machine> {
+        (1..=self.kubelet).map(move |number| Machine { number, network: self.process + number })
+    }
+
+    /// The third byte of each network of process nodes.
+    pub fn process_networks(self) -> impl Iterator<Item = u16> {
+        1..=self.process
     }
 }
 
@@ -124,13 +144,14 @@ pub fn process_node(layout: &Layout, program: &Path, number: u16, authority: &Au
         log: layout.log(&name),
         name,
         essential: false,
+        place: Place::Cluster,
     })
 }
 
 /// Creates the Node objects of the simulated nodes; kwok makes them Ready.
 pub async fn create_kwok_nodes(client: &Client, nodes: NodesSpec) -> Result<()> {
     let api = Api::<Node>::all(client.clone());
-    let objects = (0..nodes.kwok).map(|number| kwok_node(number, nodes.process > 0));
+    let objects = (0..nodes.kwok).map(|number| kwok_node(number, nodes.process + nodes.kubelet > 0));
     stream::iter(objects)
         .map(|node| {
             let api = api.clone();
@@ -142,7 +163,7 @@ pub async fn create_kwok_nodes(client: &Client, nodes: NodesSpec) -> Result<()> 
     Ok(())
 }
 
-/// With process nodes beside it a simulated node is tainted, or Pods that must run would land on it.
+/// With nodes beside it that run programs a simulated node is tainted, or Pods that must run would land on it.
 fn kwok_node(number: u16, tainted: bool) -> Node {
     let name = kwok_name(number);
     let owned = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
@@ -198,30 +219,31 @@ fn is_ready(node: &Node) -> bool {
 mod tests {
     use super::NodesSpec;
 
-    fn check(text: &str, expect: Result<(u16, u16), &str>) {
+    fn check(text: &str, expect: Result<(u16, u16, u16), &str>) {
         let parsed = text.parse::<NodesSpec>();
         match expect {
-            Ok((process, kwok)) => assert_eq!(parsed, Ok(NodesSpec { process, kwok }), "{text}"),
+            Ok((process, kwok, kubelet)) => assert_eq!(parsed, Ok(NodesSpec { process, kwok, kubelet }), "{text}"),
             Err(part) => assert!(parsed.as_ref().is_err_and(|error| error.contains(part)), "{text}: {parsed:?}"),
         }
     }
 
     #[test]
-    fn both_kinds_of_nodes_can_be_asked_for() {
-        check("process", Ok((1, 0)));
-        check("process:3", Ok((3, 0)));
-        check("kwok:50", Ok((0, 50)));
-        check("process,kwok:50", Ok((1, 50)));
+    fn all_kinds_of_nodes_can_be_asked_for() {
+        check("process", Ok((1, 0, 0)));
+        check("process:3", Ok((3, 0, 0)));
+        check("kwok:50", Ok((0, 50, 0)));
+        check("kubelet:2", Ok((0, 0, 2)));
+        check("process,kwok:50,kubelet", Ok((1, 50, 1)));
         check("kwok:0", Err("1 to 5000"));
         check("process:201", Err("1 to 200"));
         check("kwok:2,kwok:3", Err("twice"));
-        check("kubelet", Err("unknown kind"));
+        check("kind", Err("unknown kind"));
         check("", Err("unknown kind"));
     }
 
     #[test]
     fn a_spec_prints_as_it_is_written() {
-        let nodes = NodesSpec { process: 1, kwok: 50 };
+        let nodes = NodesSpec { process: 1, kwok: 50, kubelet: 2 };
         assert_eq!(nodes.to_string().parse(), Ok(nodes));
     }
 }

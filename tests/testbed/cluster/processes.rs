@@ -2,8 +2,9 @@
 use std::os::unix::process::CommandExt;
 use std::{
     collections::BTreeMap,
-    env, fs,
-    path::PathBuf,
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -12,6 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::{
     errno::Errno,
+    sched::{CloneFlags, setns, unshare},
     sys::{
         signal::{Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
@@ -20,7 +22,7 @@ use nix::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use super::control::ProcessStatus;
+use super::{control::ProcessStatus, machine};
 
 /// How long a process may take to end after SIGTERM before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -40,12 +42,30 @@ pub struct Spec {
     pub log: PathBuf,
     /// Whether the cluster ends when this does. A process node may die, as real ones do.
     pub essential: bool,
+    pub place: Place,
+}
+
+/// The PID namespace that a program runs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The cluster's own.
+    Cluster,
+    /// A new one, of which it is PID 1: a machine.
+    NewMachine,
+    /// That of a machine, by its name. It ends with the machine, and runs under its mounts.
+    Machine(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Running(Pid),
-    Ended,
+    Ended { success: bool },
+}
+
+impl State {
+    fn has_ended(self) -> bool {
+        matches!(self, Self::Ended { .. })
+    }
 }
 
 struct Process {
@@ -75,21 +95,38 @@ impl Processes {
 
     /// Starts a new child.
     pub fn run(&self, spec: Spec) -> Result<()> {
+        self.begin(spec, false)?;
+        Ok(())
+    }
+
+    fn begin(&self, spec: Spec, stopping: bool) -> Result<watch::Receiver<State>> {
         let mut all = self.lock();
-        let pid = spawn(&spec)?;
-        let process = Process { state: watch::Sender::new(State::Running(pid)), spec, stopping: false };
+        let pid = spawn(&spec, &all)?;
+        let process = Process { state: watch::Sender::new(State::Running(pid)), spec, stopping };
+        let state = process.state.subscribe();
         all.insert(process.spec.name.clone(), process);
+        Ok(state)
+    }
+
+    /// Runs a child that ends by itself, and returns when it has; fails when it does.
+    pub async fn complete(&self, spec: Spec) -> Result<()> {
+        let (name, log) = (spec.name.clone(), spec.log.clone());
+        let mut state = self.begin(spec, true)?;
+        let end = *state.wait_for(|state| state.has_ended()).await?;
+        self.lock().remove(&name);
+        anyhow::ensure!(end == State::Ended { success: true }, "{name} failed, see {}", log.display());
         Ok(())
     }
 
     /// Starts a child that has ended.
     pub fn start(&self, name: &str) -> Result<()> {
         let mut all = self.lock();
-        let process = all.get_mut(name).with_context(|| unknown(name))?;
+        let process = all.get(name).with_context(|| unknown(name))?;
         if let State::Running(pid) = *process.state.borrow() {
             bail!("{name} is running (pid {pid})");
         }
-        let pid = spawn(&process.spec)?;
+        let pid = spawn(&process.spec, &all)?;
+        let process = all.get_mut(name).with_context(|| unknown(name))?;
         process.stopping = false;
         process.state.send_replace(State::Running(pid));
         Ok(())
@@ -98,9 +135,9 @@ impl Processes {
     /// Ends a child and returns when it has ended: by SIGKILL, or by SIGTERM and time to comply.
     pub async fn stop(&self, name: &str, at_once: bool) -> Result<()> {
         let mut state = self.signal(name, if at_once { Signal::SIGKILL } else { Signal::SIGTERM })?;
-        if timeout(STOP_TIMEOUT, state.wait_for(|state| *state == State::Ended)).await.is_err() {
+        if timeout(STOP_TIMEOUT, state.wait_for(|state| state.has_ended())).await.is_err() {
             self.signal(name, Signal::SIGKILL)?;
-            state.wait_for(|state| *state == State::Ended).await?;
+            state.wait_for(|state| state.has_ended()).await?;
         }
         Ok(())
     }
@@ -135,7 +172,7 @@ impl Processes {
             name: process.spec.name.clone(),
             pid: match *process.state.borrow() {
                 State::Running(pid) => Some(pid.as_raw()),
-                State::Ended => None,
+                State::Ended { .. } => None,
             },
         };
         all.values().map(row).collect()
@@ -154,7 +191,7 @@ fn unknown(name: &str) -> String {
 fn ended(all: &mut BTreeMap<String, Process>, status: WaitStatus) -> Option<Death> {
     let pid = status.pid()?;
     let process = all.values_mut().find(|process| *process.state.borrow() == State::Running(pid))?;
-    process.state.send_replace(State::Ended);
+    process.state.send_replace(State::Ended { success: matches!(status, WaitStatus::Exited(_, 0)) });
     let how = match status {
         WaitStatus::Exited(_, code) => format!("exited with {code}"),
         WaitStatus::Signaled(_, signal, _) => format!("was killed by {signal}"),
@@ -163,12 +200,47 @@ fn ended(all: &mut BTreeMap<String, Process>, status: WaitStatus) -> Option<Deat
     (!process.stopping).then(|| Death { spec: process.spec.clone(), how })
 }
 
-fn spawn(spec: &Spec) -> Result<Pid> {
-    let log = fs::OpenOptions::new().create(true).append(true).open(&spec.log);
-    let log = log.with_context(|| format!("cannot open {}", spec.log.display()))?;
+/// The child is PID 1's own, wherever it runs: signals go to it directly, and its end is told here.
+fn spawn(spec: &Spec, all: &BTreeMap<String, Process>) -> Result<Pid> {
+    let here = || spawn_here(&spec.program, &spec.args, &spec.log);
+    match &spec.place {
+        Place::Cluster => here(),
+        Place::NewMachine => elsewhere(|| unshare(CloneFlags::CLONE_NEWPID), here),
+        Place::Machine(machine) => {
+            let pid = running(all, machine)?;
+            let theirs = File::open(format!("/proc/{pid}/ns/pid"))?;
+            let (program, args) = machine::inside(pid, spec)?;
+            elsewhere(|| setns(theirs, CloneFlags::CLONE_NEWPID), || spawn_here(&program, &args, &spec.log))
+        }
+    }
+}
+
+fn running(all: &BTreeMap<String, Process>, name: &str) -> Result<Pid> {
+    let process = all.get(name).with_context(|| unknown(name))?;
+    match *process.state.borrow() {
+        State::Running(pid) => Ok(pid),
+        State::Ended { .. } => bail!("{name} does not run: start it first"),
+    }
+}
+
+/// Makes a child in another PID namespace; later ones are in this process's own again.
+fn elsewhere(go: impl FnOnce() -> nix::Result<()>, child: impl FnOnce() -> Result<Pid>) -> Result<Pid> {
+    let own = File::open("/proc/self/ns/pid")?;
+    go().context("cannot enter a PID namespace")?;
+    let child = child();
+    setns(own, CloneFlags::CLONE_NEWPID).context("cannot come back from a PID namespace")?;
+    child
+}
+
+fn spawn_here(program: &Path, args: &[String], log: &Path) -> Result<Pid> {
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(|| format!("cannot open {}", log.display()))?;
     let kept = KEPT_VARIABLES.iter().filter_map(|name| Some((name, env::var_os(name)?)));
-    let child = Command::new(&spec.program)
-        .args(&spec.args)
+    let child = Command::new(program)
+        .args(args)
         .env_clear()
         .envs(kept)
         .stdin(Stdio::null())
@@ -176,7 +248,7 @@ fn spawn(spec: &Spec) -> Result<Pid> {
         .stderr(log)
         .process_group(0)
         .spawn()
-        .with_context(|| format!("cannot start {}", spec.program.display()))?;
+        .with_context(|| format!("cannot start {}", program.display()))?;
     // Dropping the handle neither ends nor waits for the child: the reaper collects it.
     Ok(Pid::from_raw(child.id() as i32))
 }

@@ -20,7 +20,8 @@ use super::{
     certificates::{self, Authority},
     components, kubeconfig, kwok,
     layout::{Layout, shell_word},
-    nodes,
+    machine, nodes,
+    nodes::NodesSpec,
     processes::Processes,
 };
 
@@ -43,6 +44,15 @@ pub async fn start(layout: &Layout, args: &UpArgs, processes: &Arc<Processes>) -
     components::write_audit_policy(layout)?;
     run(components::etcd(layout))?;
     run(components::kube_apiserver(layout))?;
+    let program = env::current_exe()?;
+    let names: Vec<String> = nodes.machines().map(machine::Machine::kubelet).collect();
+    if !names.is_empty() {
+        machine::cgroups::make(&layout.dir, &names)?;
+    }
+    for machine in nodes.machines() {
+        run(machine.power(layout, &program)?)?;
+        run(machine.runtime(layout, args.containerd)?)?;
+    }
 
     let client = admin(&layout.pki("admin.kubeconfig")).await?;
     let wait = Wait { deadline, processes };
@@ -51,15 +61,22 @@ pub async fn start(layout: &Layout, args: &UpArgs, processes: &Arc<Processes>) -
 
     run(components::kube_controller_manager(layout, nodes))?;
     run(components::kube_scheduler(layout))?;
-    let program = env::current_exe()?;
     for number in 1..=nodes.process {
         run(nodes::process_node(layout, &program, number, &authority)?)?;
+    }
+    for machine in nodes.machines() {
+        machine::import_all(layout, args.containerd, machine, processes).await.context("cannot import images")?;
+        run(machine.node(layout, &authority)?)?;
     }
     if nodes.kwok > 0 {
         nodes::create_kwok_nodes(&client, nodes).await.context("cannot create the simulated nodes")?;
         run(kwok::kwok(layout, nodes)?)?;
     }
-    let node_keeper = if nodes.process > 0 { "process-1" } else { "kwok" };
+    let node_keeper = match nodes {
+        NodesSpec { kubelet: 1.., .. } => "kubelet-1",
+        NodesSpec { process: 1.., .. } => "process-1",
+        _ => "kwok",
+    };
     wait.until("all nodes to be Ready", node_keeper, async || nodes::check_ready(&client, nodes).await).await?;
     nodes::label_process_nodes(&client, nodes).await.context("cannot label the process nodes")?;
     step(&format!("{} nodes are Ready ({nodes})", nodes.total()));

@@ -55,6 +55,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::cluster::processes::Place;
 
     #[derive(Parser)]
     struct Cli {
@@ -68,7 +69,14 @@ mod tests {
 
     fn spec(name: &str, args: &[&str]) -> Spec {
         let args = args.iter().map(|it| (*it).to_owned()).collect();
-        Spec { name: name.into(), program: name.into(), args, log: "log".into(), essential: true }
+        Spec {
+            name: name.into(),
+            program: name.into(),
+            args,
+            log: "log".into(),
+            essential: true,
+            place: Place::Cluster,
+        }
     }
 
     #[test]

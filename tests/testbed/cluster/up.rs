@@ -25,13 +25,14 @@ use super::{
     enter::PROXY_VARIABLES,
     forward,
     layout::{Layout, kubeconfig, retire, shell_word, supervisor_log},
-    namespaces,
+    machine, namespaces,
 };
 
 /// What the line starts with that PID 1 prints when the cluster is ready: a line for people to copy.
 const READY: &str = "export KUBECONFIG=";
 /// What a newcomer would look for in vain.
 const LACKS: &str = "# It has no DNS, no exec, and no metrics: a HorizontalPodAutoscaler does nothing here.";
+const LACKS_WITH_KUBELETS: &str = "# It has no DNS, no ClusterIPs but the API server's, no registry, and no metrics.";
 /// What the line starts with after which the cluster ends.
 pub const FAILED: &str = "The cluster failed: ";
 
@@ -51,6 +52,7 @@ pub fn launch(args: &UpArgs) -> Result<ExitCode> {
     let mut supervisor = Command::new(env::current_exe()?)
         .args(["cluster", "up", "--foreground", "--lifeline", "until-ready"])
         .args(["--nodes", &args.nodes.to_string(), "--port", &args.port.to_string()])
+        .args(["--containerd", args.containerd.argument()])
         .arg("--dir")
         .arg(&dir)
         .arg("--bin")
@@ -65,7 +67,7 @@ pub fn launch(args: &UpArgs) -> Result<ExitCode> {
     for line in BufReader::new(progress).lines() {
         let line = line?;
         if line.starts_with(READY) {
-            println!("{LACKS}\n{line}");
+            println!("{}\n{line}", if args.nodes.kubelet > 0 { LACKS_WITH_KUBELETS } else { LACKS });
             return Ok(ExitCode::SUCCESS);
         }
         println!("{line}");
@@ -112,8 +114,14 @@ fn own(args: &mut UpArgs) -> Result<ExitCode> {
     args.at.dir = args.at.dir.canonicalize()?;
     components::check_programs(&args.bin, args.nodes)?;
     args.bin = args.bin.canonicalize()?;
+    if args.nodes.kubelet > 0 {
+        machine::check(&args.bin, &args.at.dir, args.containerd)?;
+    }
     let lock = client::lock(&args.at.dir)?;
     ensure!(lock.is_some(), "another cluster is running in {}", args.at.dir.display());
+    if args.nodes.kubelet > 0 {
+        machine::cgroups::remove(&args.at.dir)?; // of one that was killed together with its PID 1
+    }
     fs::File::create(supervisor_log(&args.at.dir)).context("cannot begin a log")?; // it speaks of this cluster only
     if let Some(images) = &mut args.images {
         fs::create_dir_all(&*images).with_context(|| format!("cannot make {}", images.display()))?;
@@ -127,12 +135,19 @@ fn own(args: &mut UpArgs) -> Result<ExitCode> {
     })?;
     listener.set_nonblocking(true)?;
     args.port = listener.local_addr()?.port();
-    namespaces::unshare_all()?;
+    if args.nodes.kubelet > 0 {
+        namespaces::unshare_as_root()?;
+    } else {
+        namespaces::unshare_all()?;
+    }
 
     // One thread, as the kernel allows no other; see `unshare_all`.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(attend(args, listener));
     retire(&args.at.dir);
+    if args.nodes.kubelet > 0 {
+        machine::cgroups::remove(&args.at.dir)?; // PID 1 does it, unless it was killed
+    }
     outcome
 }
 
@@ -175,6 +190,7 @@ async fn attend(args: &UpArgs, listener: TcpListener) -> Result<ExitCode> {
 fn start_init(args: &UpArgs) -> Result<tokio::process::Child> {
     let mut init = tokio::process::Command::new(env::current_exe()?);
     init.args(["cluster", "init", "--nodes", &args.nodes.to_string(), "--port", &args.port.to_string()])
+        .args(["--containerd", args.containerd.argument()])
         .arg("--dir")
         .arg(&args.at.dir)
         .arg("--bin")

@@ -17,7 +17,7 @@ fn installed() -> Value {
 
 impl Listeners {
     /// Applies the Rollout `web` of Pods into which the agent is put.
-    async fn roll_installed(&self, version: &str) {
+    pub async fn roll_installed(&self, version: &str) {
         let asked = installed();
         let strategy = json!({"batchSize": 2, "maxSurge": 2, "maxUnavailable": 0});
         let spec = json!({"replicas": 2, "strategy": strategy});

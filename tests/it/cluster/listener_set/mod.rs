@@ -1,7 +1,7 @@
 //! ListenerSets on a real API server, with real agents and processes.
-mod agents;
+pub mod agents;
 mod changes;
 mod crashes;
 mod moves;
 mod nodes;
-mod stage;
+pub mod stage;

@@ -90,7 +90,12 @@ impl Listeners {
     }
 
     pub async fn on(cluster: &'static TestCluster, name: &str, exchange: &[&str]) -> Self {
-        let stage = Stage::new(cluster, name).await;
+        Self::at(Stage::new(cluster, name).await, exchange).await
+    }
+
+    /// In a namespace that has an operator already.
+    pub async fn at(stage: Stage, exchange: &[&str]) -> Self {
+        let (cluster, name) = (stage.cluster, stage.namespace.as_str());
         let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "bots"}})).unwrap();
         let accounts: Api<ServiceAccount> = Api::namespaced(stage.client.clone(), name);
         accounts.create(&PostParams::default(), &account).await.unwrap();
@@ -122,6 +127,11 @@ impl Listeners {
         self.proxy.as_ref().expect("a proxy").tell(word);
     }
 
+    /// An address of the cluster's network that Pods of all kinds of nodes reach.
+    fn exchange_url(&self) -> String {
+        format!("ws://10.244.255.1:{}", self.port)
+    }
+
     /// Applies the Rollout `web` of Pods with agents, at this version.
     pub async fn roll(&self, version: &str, spec: Value) {
         self.roll_as(version, spec, |_| {}).await;
@@ -141,7 +151,7 @@ impl Listeners {
                         "command": ["/image/bots", "exec", "--", "/image/listener"],
                         // The Pods of a process node share its network: any free port for each agent.
                         "env": [
-                            {"name": "FEED_URL", "value": format!("ws://127.0.0.1:{}", self.port)},
+                            {"name": "FEED_URL", "value": self.exchange_url()},
                             {"name": "BATON_PORT", "value": "0"},
                         ],
                         "volumeMounts": [{"name": "baton", "mountPath": "/baton"}],
@@ -169,7 +179,7 @@ impl Listeners {
             json!({
                 "name": name, "image": format!("example.local/bots:{version}"), "command": command,
                 "env": [
-                    {"name": "FEED_URL", "value": format!("ws://127.0.0.1:{}", self.port)},
+                    {"name": "FEED_URL", "value": self.exchange_url()},
                     {"name": "BATON_PORT", "value": "0"},
                 ],
                 "volumeMounts": [{"name": "baton", "mountPath": "/baton"}],
@@ -298,7 +308,7 @@ impl Listeners {
         let deadline = Instant::now() + Duration::from_secs(seconds) * 2;
         while position() <= before {
             assert!(Instant::now() < deadline, "{feed} stands still at {before}\n{}", self.explain());
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
@@ -393,7 +403,15 @@ pub fn process(pod: &str, command: &str, listener: Option<&str>) -> Pid {
 
 /// The guard of this listener in this Pod: the parent of its child.
 pub fn guard(pod: &str, listener: &str) -> Pid {
-    let child = process(pod, "listener", Some(listener));
+    parent(process(pod, "listener", Some(listener)))
+}
+
+/// The agent that runs this listener in this Pod: the parent of its guard, which is called as it is.
+pub fn agent(pod: &str, listener: &str) -> Pid {
+    parent(guard(pod, listener))
+}
+
+fn parent(child: Pid) -> Pid {
     let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap();
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
     Pid::from_raw(parent.trim().parse().unwrap())

@@ -1,13 +1,13 @@
 //! Rollouts on a real control plane, as a user sees them: one namespace and one namespaced operator a test.
 mod blame;
 mod blue_green;
-mod bounds;
+pub mod bounds;
 pub mod faults;
 mod helm;
 mod in_place;
-mod packages;
+pub mod packages;
 mod pins;
-mod plugin;
+pub mod plugin;
 mod recreate;
 mod refusals;
 mod reload;

@@ -26,18 +26,18 @@ const AGENT: &str = env!("CARGO_BIN_EXE_baton-agent");
 const TESTBED: &str = env!("CARGO_BIN_EXE_baton-testbed");
 
 /// A folder that a server within the cluster serves.
-struct Server {
+pub struct Server {
     dir: PathBuf,
     url: String,
     process: Child,
 }
 
 impl Server {
-    fn start(cluster: &TestCluster, name: &str) -> Self {
+    pub fn start(cluster: &TestCluster, name: &str) -> Self {
         let dir = cluster.dir.join("packages").join(name);
         fs::create_dir_all(&dir).unwrap();
         let mut command = cluster.enter(TESTBED);
-        command.args(["files", "--listen", "127.0.0.1:0", "--token", "t0ken", "--dir"]).arg(&dir);
+        command.args(["files", "--listen", "10.244.255.1:0", "--token", "t0ken", "--dir"]).arg(&dir);
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -45,8 +45,13 @@ impl Server {
         Self { dir, url, process }
     }
 
+    /// Where what is served under this name can be had.
+    pub fn url(&self, name: &str) -> String {
+        format!("{}/{name}", self.url)
+    }
+
     /// Serves this under a name; its SHA-256.
-    fn put(&self, name: &str, archive: &[u8]) -> String {
+    pub fn put(&self, name: &str, archive: &[u8]) -> String {
         let part = self.dir.join(".part");
         fs::write(&part, archive).unwrap();
         fs::rename(part, self.dir.join(name)).unwrap();
@@ -62,7 +67,7 @@ impl Drop for Server {
 }
 
 /// A tar.gz of one file.
-fn archive(path: &str, content: &str) -> Vec<u8> {
+pub fn archive(path: &str, content: &str) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes()); // whatever it says
     header.set_size(content.len() as u64);
@@ -84,7 +89,7 @@ async fn stage(name: &str) -> Stage {
 
 impl Stage {
     /// Applies two instances with this package, and an init container that finds the file `version` in it.
-    async fn roll_package(&self, version: &str, package: &Value) {
+    pub async fn roll_package(&self, version: &str, package: &Value) {
         let find =
             ["sh", "-c", "cat /opt/app/version; ! touch /opt/app/x 2>&- && ! ls -d /baton-package* > /dev/null 2>&1"];
         let image = "example.local/sleeper:1";
@@ -98,7 +103,7 @@ impl Stage {
     }
 
     /// What each live Pod has found, by its name.
-    async fn found(&self) -> BTreeMap<String, String> {
+    pub async fn found(&self) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         for pod in self.live().await {
             let name = pod.name_any();

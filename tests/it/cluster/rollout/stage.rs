@@ -79,6 +79,8 @@ pub struct Stage {
     pub bind: String,
     /// Further arguments of the operator.
     pub operator_args: Vec<String>,
+    /// Whether the namespace goes with this value, so that its Pods make way for others.
+    pub passing: bool,
 }
 
 impl Stage {
@@ -95,7 +97,7 @@ impl Stage {
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
         let kubeconfig = cluster.kubeconfig.clone();
         let (namespace, bind) = (name.to_owned(), "127.0.0.1:0".to_owned());
-        Self { cluster, namespace, client, operator: None, kubeconfig, bind, operator_args: Vec::new() }
+        Self { cluster, namespace, client, operator: None, kubeconfig, bind, operator_args: Vec::new(), passing: false }
     }
 
     /// Starts the operator as in one Pod whose container is restarted: a successor takes over at once. A test ends with
@@ -248,6 +250,9 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.kill_operator();
+        if self.passing {
+            self.cluster.try_kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]);
+        }
         if std::thread::panicking() {
             let log = self.log();
             println!("--- the operator of {}\n{log}---", self.namespace);

@@ -1,0 +1,14 @@
+//! Baton on real nodes: kubelet, containerd and runc, the operator installed by its chart as a user installs it.
+//!
+//! `make e2e` runs these tests, once for each containerd (`CONTAINERD=1.6`, `CONTAINERD=2`). They need root, so nothing else
+//! runs them. All share one cluster of two nodes; what breaks a node or the API server has the cluster for itself
+//! ([`equipment::alone`]). A recorder writes every state of every Pod, Rollout, Lease and Event to `recording.jsonl` in the
+//! cluster's folder: read it where a test fails.
+mod equipment;
+mod leftovers;
+mod listeners;
+mod packages;
+mod recorder;
+mod rolls;
+mod updates;
+mod whole_nodes;

@@ -1,0 +1,52 @@
+//! Packages: files that come by HTTP, and images that the kubelet mounts.
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::equipment::{containerd, stage, together};
+use crate::cluster::rollout::{
+    packages::{Server, archive},
+    stage::reason,
+};
+
+#[ignore = "needs real nodes: make e2e"]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_comes_by_http() {
+    let _shared = together().await;
+    let stage = stage("package").await;
+    let server = Server::start(stage.cluster, "e2e");
+    for (version, content) in [("1.0", "one"), ("2.0", "two")] {
+        let name = format!("{version}.tar.gz");
+        let sha256 = server.put(&name, &archive("version", content));
+        stage.roll_package(version, &json!({"url": server.url(&name), "sha256": sha256})).await;
+        stage.complete(120).await;
+        assert!(stage.found().await.values().all(|found| found == content), "{:?}", stage.found().await);
+    }
+    let before: Vec<_> = stage.live().await.iter().filter_map(ResourceExt::uid).collect();
+    server.put("3.0.tar.gz", &archive("version", "three"));
+    stage.roll_package("3.0", &json!({"url": server.url("3.0.tar.gz"), "sha256": "0".repeat(64)})).await;
+    let rollout = stage.until(120, "RolledBack", |rollout| reason(rollout) == "RolledBack").await;
+    assert_eq!(rollout.status.unwrap().failed.unwrap().reason, "PackageRejected");
+    let after: Vec<_> = stage.live_are(60, 2).await.iter().filter_map(ResourceExt::uid).collect();
+    assert_eq!(after, before);
+}
+
+#[ignore = "needs real nodes: make e2e"]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_is_an_image() {
+    let _shared = together().await;
+    let stage = stage("package-image").await;
+    let package = |tag: &str| json!({"image": format!("example.local/files:{tag}")});
+    stage.roll_package("1.0", &package("1")).await;
+    if containerd() != "2" {
+        // It knows no image volumes.
+        let rollout = stage.until(120, "failed", |rollout| reason(rollout) == "FirstRevisionFailed").await;
+        let failed = rollout.status.unwrap().failed.unwrap();
+        println!("containerd 1.6 about an image volume: {} {}", failed.reason, failed.message);
+        return;
+    }
+    stage.complete(60).await;
+    assert!(stage.found().await.values().all(|found| found == "one"), "{:?}", stage.found().await);
+    stage.roll_package("2.0", &package("2")).await;
+    stage.complete(60).await;
+    assert!(stage.found().await.values().all(|found| found == "two"), "{:?}", stage.found().await);
+}
