@@ -263,14 +263,15 @@ async fn a_token_is_renewed_at_four_fifths_of_its_life() {
 async fn a_container_is_alone_and_cannot_change_the_machine() {
     let space = Space::new("n60").await;
     let script = "echo $$$$; ls -d /proc/[0-9]* | wc -l; (touch /usr/x || echo usr; touch /image/x || echo image) 2>/dev/null; \
-        touch /x && echo root; [ -e \"$0\" ] || echo hidden; echo x >/etc/own && cat /etc/own";
+        touch /x && echo root; [ -e \"$0\" ] || echo hidden; echo x >/etc/own && cat /etc/own; \
+        [ -e /etc/ssl/certs/ca-certificates.crt ] || echo no roots";
     // A folder of the machine that no image and no volume has.
     let fields = json!({ "args": [env!("CARGO_MANIFEST_DIR")] });
     let log = output(&space, "alone", script, fields, json!([])).await;
     let lines: Vec<&str> = log.lines().collect();
     assert_eq!(lines[0], "1", "the command is process 1");
     assert!(lines[1].trim().parse::<u32>().unwrap() <= 3, "{log}");
-    assert_eq!(lines[2..], ["usr", "image", "root", "hidden", "x"], "{log}");
+    assert_eq!(lines[2..], ["usr", "image", "root", "hidden", "x", "no roots"], "{log}");
     assert!(!std::path::Path::new("/x").exists());
 }
 
