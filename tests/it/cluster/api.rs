@@ -248,7 +248,7 @@ fn failed_pods_are_kept_where_there_may_be_a_pod_more() {
         strategy.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         [("/spec/strategy", strategy)]
     };
-    let surge = "spec.strategy.keepFailed has the failed version run on beside the others: set maxSurge to 1 or more";
+    let surge = "spec.strategy.keepFailed needs room for one more Pod: set type to BlueGreen, or to Batched with maxSurge of 1 or more";
     for without in [json!({"maxSurge": 0}), json!({"maxSurge": "0%"}), json!({"type": "Recreate"})] {
         assert_refused(&with(without), &[surge]);
     }
