@@ -17,7 +17,7 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-/// Nobody's: the one that Baton's Deployment names, too.
+/// The user that Baton's Deployment names, too.
 const USER: &str = "65532:65532";
 const PATH: &str = "PATH=/usr/local/bin";
 

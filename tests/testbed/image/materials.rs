@@ -16,6 +16,8 @@ pub fn of_program(name: &str, document: &str, tree: &str) -> Result<Vec<u8>> {
     root["components"] = Value::Null;
     root["name"] = name.into();
     root["purl"] = format!("pkg:generic/{name}@{version}").into();
+    // cargo-cyclonedx was asked for all targets; the crates that are left belong to the image.
+    document["metadata"]["properties"] = Value::Null;
     let mut kept: BTreeSet<String> = [id.clone()].into();
     retain(&mut document["components"], |component| {
         let (name, version) = (text(component, "name"), text(component, "version"));
