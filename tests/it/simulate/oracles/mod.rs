@@ -289,6 +289,12 @@ impl Docket {
         let object = &commit.change.object;
         let uid = object.uid().to_owned();
         let age = self.age;
+        if !self.stories.contains_key(&uid) {
+            let mut story = Story::begin(object.name(), &self.lost);
+            let earlier = self.stories.values().filter(|earlier| earlier.name == object.name());
+            earlier.for_each(|earlier| story.proofs.inherit(&earlier.proofs));
+            self.stories.insert(uid.clone(), story);
+        }
         let story = self.stories.entry(uid).or_insert_with(|| Story::begin(object.name(), &self.lost));
         if commit.change.is_gone {
             story.deleted_at.get_or_insert(Instant::now());

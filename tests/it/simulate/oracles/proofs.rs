@@ -18,6 +18,12 @@ pub struct Proofs {
 }
 
 impl Proofs {
+    /// Revisions of an earlier Rollout of the name are adopted with their marks: what completed, and why what failed.
+    pub fn inherit(&mut self, earlier: &Self) {
+        self.given.extend(earlier.given.iter().cloned());
+        self.works.extend(earlier.works.iter().cloned());
+    }
+
     /// A Pod was written.
     pub fn note(&mut self, pod: &Pod) {
         self.given.insert((pod.slot, pod.revision.clone()));
