@@ -13,7 +13,7 @@ use kube::{
 use super::{CallError, Calls};
 use crate::{
     api::names,
-    snapshot::{Overlap, Snapshot},
+    snapshot::{Overlap, Snapshot, owner::controller},
 };
 
 /// So many are counted: a selector may match thousands of Pods, each with kilobytes of metadata.
@@ -44,8 +44,7 @@ fn others(match_labels: &BTreeMap<String, String>, rollout: &str) -> String {
 /// `api-x7 (ReplicaSet api)`.
 fn in_words(pod: &ObjectMeta) -> String {
     let name = pod.name.as_deref().unwrap_or_default();
-    let controller = pod.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
-    match controller {
+    match controller(pod) {
         Some(owner) => format!("{name} ({} {})", owner.kind, owner.name),
         None => name.to_owned(),
     }

@@ -21,8 +21,8 @@ pub fn orphaned_by(metadata: &ObjectMeta) -> Option<Owner> {
     Some(Owner { name: name.clone(), uid: ORPHANED.to_owned() })
 }
 
-/// Its controller, of any kind.
-pub(super) fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+/// The ownerRef of the object's controller, of any kind.
+pub fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 

@@ -59,7 +59,8 @@ use crate::{
 /// Gaps that are remembered.
 const GAPS_MAX: usize = 1_000;
 
-/// Twice the period in which agents of the default profile renew their sessions, and report.
+/// A second longer than agents of profile Default wait between two renewals (3 s), with which they report. Agents of profile Calm
+/// wait 10 s, so one move of theirs may still be counted in parts.
 const MOVES_OVER_AFTER: Duration = Duration::from_secs(4);
 
 /// The next changes for this ListenerSet, and what to remember until the next look. Pure and total.

@@ -295,7 +295,7 @@ impl Docket {
             earlier.for_each(|earlier| story.proofs.inherit(&earlier.proofs));
             self.stories.insert(uid.clone(), story);
         }
-        let story = self.stories.entry(uid).or_insert_with(|| Story::begin(object.name(), &self.lost));
+        let Some(story) = self.stories.get_mut(&uid) else { return };
         if commit.change.is_gone {
             story.deleted_at.get_or_insert(Instant::now());
             return;
