@@ -95,8 +95,17 @@ pub(super) fn ends(spec: &PodSpecView, status: &PodStatusView) -> PodEnds {
     PodEnds { agent: ends.next().unwrap_or_default(), applications: ends.collect() }
 }
 
-/// How a container has ended, now and the time before, as far as its kubelet tells. An end that was later than the next
-/// beginning is left out: the node's clock has been set back in between, and what has begun since would seem to be over.
+/// The exit code that containerd reports of a container whose end it did not see (`unknownExitCode` of its CRI plugin), because
+/// its shim was killed, say. A program that exits with this code by itself cannot be told apart.
+const EXIT_CODE_UNKNOWN: i32 = 255;
+/// The reasons that containerd and the kubelet give in that case.
+const REASONS_UNKNOWN: [&str; 2] = ["Unknown", "ContainerStatusUnknown"];
+
+/// How a container has ended, now and the time before, as far as its kubelet reports it. Left out are:
+/// - an end that the runtime did not see: the container's processes may live on, as after the death of a shim under
+///   containerd 2.3.7;
+/// - an end that was later than the next beginning: the node's clock has been set back in between, and what has begun since
+///   would seem to be over.
 pub fn ends_of(container: &ContainerStatus) -> Vec<ContainerEnd> {
     let state = container.state.as_ref();
     let now = state.and_then(|state| state.terminated.as_ref());
@@ -109,7 +118,11 @@ pub fn ends_of(container: &ContainerStatus) -> Vec<ContainerEnd> {
         (Some(finished_at), Some(began_at)) => finished_at.0 <= began_at.0,
         _ => true,
     };
-    let ends = now.into_iter().chain(before.filter(is_before));
+    let was_seen = |end: &&ContainerStateTerminated| {
+        let reason = end.reason.as_deref().unwrap_or_default();
+        end.exit_code != EXIT_CODE_UNKNOWN && !REASONS_UNKNOWN.contains(&reason)
+    };
+    let ends = now.into_iter().chain(before.filter(is_before)).filter(was_seen);
     ends.map(|end| ContainerEnd {
         container_id: end.container_id.clone(),
         reason: end.reason.clone().unwrap_or_default(),
@@ -189,6 +202,25 @@ mod tests {
         };
         assert_eq!(["2026-01-01T10:10:00Z", "2026-01-01T10:10:05Z"].map(ends), [1, 1]);
         assert_eq!(ends("2026-01-01T10:05:00Z"), 0);
+    }
+
+    /// L1: a real kubelet has reported code 255 of containers whose shim was killed and whose processes lived on.
+    #[test]
+    fn an_end_that_the_runtime_did_not_see_proves_nothing() {
+        let ends = |exit_code: i32, reason: &str| {
+            let ended = json!({"terminated": {"exitCode": exit_code, "reason": reason, "containerID": "containerd://w",
+                "startedAt": "2026-01-01T10:00:00Z", "finishedAt": "2026-01-01T10:10:00Z"}});
+            let status: ContainerStatus = serde_json::from_value(json!({
+                "name": "web", "ready": false, "restartCount": 0, "image": "", "imageID": "", "state": ended, "lastState": ended,
+            }))
+            .unwrap();
+            ends_of(&status).len()
+        };
+        assert_eq!(
+            [(255, "Error"), (255, "Unknown"), (137, "ContainerStatusUnknown")].map(|(code, it)| ends(code, it)),
+            [0; 3]
+        );
+        assert_eq!([(0, "Completed"), (1, "Error"), (137, "OOMKilled")].map(|(code, it)| ends(code, it)), [2; 3]);
     }
 
     /// L6
