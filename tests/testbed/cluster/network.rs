@@ -56,10 +56,15 @@ fn local_ranges(nodes: NodesSpec) -> Vec<(Ipv4Addr, u8)> {
     [services].into_iter().chain(pods).collect()
 }
 
-/// `ip link add NAME type bridge; ip addr add 10.244.N.1/24 dev NAME; ip link set NAME up`.
+/// `ip link add NAME address ADDRESS type bridge; ip addr add 10.244.N.1/24 dev NAME; ip link set NAME up`.
+///
+/// A bridge without an address of its own takes the lowest of its ports, and another one whenever that port comes or goes.
+/// Pods that know the old one reach nothing for up to a minute then.
 fn bridge(machine: Machine) -> Result<()> {
     let index = BRIDGE_INDEX + u32::from(machine.number);
-    let made = request(&new_link(&machine.bridge(), "bridge", index));
+    let [a, b, c, d] = machine.address().octets();
+    let own = [0x02, 0, a, b, c, d]; // locally administered
+    let made = request(&new_link(&machine.bridge(), "bridge", index, Some(own)));
     made.with_context(|| format!("cannot make the bridge of {}", machine.name()))?;
     request(&address(machine.address(), 24, index))
         .with_context(|| format!("cannot give {} an address", machine.name()))
@@ -68,7 +73,8 @@ fn bridge(machine: Machine) -> Result<()> {
 /// Fails unless the kernel has the devices of machines; call in a network namespace that is of no use for anything else.
 pub fn check_devices() -> Result<()> {
     for (kind, index) in [("bridge", 100), ("veth", 200)] {
-        request(&new_link("check0", kind, index)).with_context(|| format!("this kernel makes no {kind} devices"))?;
+        request(&new_link("check0", kind, index, None))
+            .with_context(|| format!("this kernel makes no {kind} devices"))?;
         request(&message(RTM_DELLINK, 0, &link(index, false)))?;
     }
     Ok(())
@@ -83,12 +89,16 @@ fn link(index: u32, up: bool) -> Vec<u8> {
     body
 }
 
-fn new_link(name: &str, kind: &str, index: u32) -> Vec<u8> {
+fn new_link(name: &str, kind: &str, index: u32, own: Option<[u8; 6]>) -> Vec<u8> {
+    const IFLA_ADDRESS: u16 = 1;
     const IFLA_IFNAME: u16 = 3;
     const IFLA_LINKINFO: u16 = 18;
     const IFLA_INFO_KIND: u16 = 1;
     let mut body = link(index, true);
     body.extend(attribute(IFLA_IFNAME, format!("{name}\0").as_bytes()));
+    if let Some(own) = own {
+        body.extend(attribute(IFLA_ADDRESS, &own));
+    }
     body.extend(attribute(IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, kind.as_bytes())));
     message(RTM_NEWLINK, NLM_F_CREATE, &body)
 }
