@@ -212,7 +212,7 @@ impl Summary {
             "listeners: {} messages of {} feeds read, {} lost or left out, {} read twice, {} read by two at once",
             sum(|feed| feed.position),
             verdict.0.len(),
-            sum(|feed| (feed.problems.len() as u64).saturating_sub(feed.duplicates)),
+            sum(|feed| feed.problems.len() as u64),
             sum(|feed| feed.duplicates),
             sum(|feed| feed.overlaps.len() as u64),
         )?;

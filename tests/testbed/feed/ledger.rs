@@ -94,7 +94,6 @@ impl Feed {
         mine.done += 1;
         if seq <= self.position {
             self.duplicates += 1;
-            self.problem(format!("message {seq} done again"));
         } else if seq > self.position + 1 {
             self.problem(format!("messages {} to {} were left out", self.position + 1, seq - 1));
         }
@@ -127,7 +126,7 @@ pub struct FeedVerdict {
     pub duplicates: u64,
     /// Pairs of connections that worked at the same time, in words.
     pub overlaps: Vec<String>,
-    /// Everything else that is wrong.
+    /// Messages that are missing, in words.
     pub problems: Vec<String>,
     /// Microseconds from each stop that was said to the next process' first step.
     pub gaps: Vec<u64>,
@@ -240,6 +239,6 @@ mod tests {
         for _ in 0..2 {
             feed.done(first, 1, 101);
         }
-        assert_eq!((judge(&feed).duplicates, judge(&feed).problems.len()), (1, 1));
+        assert_eq!((judge(&feed).duplicates, judge(&feed).problems.len()), (1, 0));
     }
 }

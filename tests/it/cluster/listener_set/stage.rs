@@ -278,15 +278,16 @@ impl Listeners {
         serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
     }
 
-    /// Fails if any feed was read by two at once, or not wholly. Messages may have been done twice where a process was
-    /// killed. Answers the gaps in milliseconds.
+    /// Fails if any feed was read by two at once, or not wholly; and if messages were done twice, unless `may_repeat`, as where
+    /// a process was killed. Answers the gaps in milliseconds.
     pub fn judge(&self, feeds: usize, may_repeat: bool) -> Vec<f64> {
         let verdict = self.verdict();
         assert_eq!(verdict.len(), feeds, "{:?}", verdict.keys());
         let mut gaps = Vec::new();
         for (name, feed) in &verdict {
             assert_eq!(feed["overlaps"], json!([]), "{name}: {feed:#}");
-            assert!(may_repeat || feed["problems"] == json!([]), "{name}: {feed:#}");
+            assert_eq!(feed["problems"], json!([]), "{name}: {feed:#}");
+            assert!(may_repeat || feed["duplicates"] == 0, "{name}: {feed:#}");
             assert!(feed["position"].as_u64() > Some(0), "{name}: {feed:#}");
             gaps.extend(
                 feed["gaps"].as_array().into_iter().flatten().filter_map(Value::as_f64).map(|gap| gap / 1_000.0),
