@@ -47,6 +47,9 @@ pub struct Args {
     /// A program; once for each architecture, the first of which `docker load` takes.
     #[arg(long = "program", required = true)]
     programs: Vec<PathBuf>,
+    /// A program must be smaller than this, in MiB.
+    #[arg(long, default_value_t = 16)]
+    mebibytes_max: usize,
     /// The commit it is made of.
     #[arg(long)]
     revision: String,
@@ -76,7 +79,8 @@ impl Args {
 
 /// Writes the tarball, and says what is in it.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let programs = args.programs.iter().map(|path| Program::read(path)).collect::<Result<Vec<_>>>()?;
+    let programs =
+        args.programs.iter().map(|path| Program::read(path, args.mebibytes_max)).collect::<Result<Vec<_>>>()?;
     let (layout, digest) = make(args, &programs)?;
     if let Some(folder) = args.to.parent() {
         fs::create_dir_all(folder)?;

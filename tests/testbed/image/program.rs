@@ -3,9 +3,6 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Bytes of a program.
-const BYTES_MAX: usize = 16 << 20;
-
 /// ELF's numbers of machines, and what OCI calls them.
 const ARCHITECTURES: [(u16, &str); 2] = [(62, "amd64"), (183, "arm64")];
 /// The program header of what needs a dynamic linker.
@@ -18,12 +15,13 @@ pub struct Program {
 }
 
 impl Program {
-    pub fn read(path: &Path) -> Result<Self> {
+    /// Reads a program that must be smaller than so many MiB.
+    pub fn read(path: &Path, mebibytes_max: usize) -> Result<Self> {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Self::of(bytes).with_context(|| format!("{} cannot be an image's program", path.display()))
+        Self::of(bytes, mebibytes_max).with_context(|| format!("{} cannot be an image's program", path.display()))
     }
 
-    pub fn of(bytes: Vec<u8>) -> Result<Self> {
+    pub fn of(bytes: Vec<u8>, mebibytes_max: usize) -> Result<Self> {
         ensure!(bytes.starts_with(b"\x7fELF\x02\x01"), "it is no 64-bit ELF file");
         let machine = u16::from_le_bytes(field(&bytes, 18)?);
         let Some((_, architecture)) = ARCHITECTURES.into_iter().find(|(number, _)| *number == machine) else {
@@ -36,7 +34,8 @@ impl Program {
             ensure!(kind != PT_INTERP, "it is linked dynamically: build it for a musl target");
         }
         let program = Self { bytes, architecture };
-        ensure!(program.bytes.len() < BYTES_MAX, "it has {}, and must have less than 16 MiB", program.size());
+        let is_small = program.bytes.len() >> 20 < mebibytes_max;
+        ensure!(is_small, "it has {}, and must have less than {mebibytes_max} MiB", program.size());
         Ok(program)
     }
 

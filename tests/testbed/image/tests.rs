@@ -53,7 +53,7 @@ fn parsed(bytes: &[u8]) -> Value {
 
 #[test]
 fn one_tarball_is_what_containerd_and_docker_read() {
-    let programs = [62, 183].map(|machine| Program::of(elf(machine, 1, 0)).unwrap());
+    let programs = [62, 183].map(|machine| Program::of(elf(machine, 1, 0), 16).unwrap());
     let (tarball, image) = make(&args("example.local/baton-agent"), &programs).unwrap();
     let files = entries(&tarball);
     let blob = |descriptor: &Value| {
@@ -120,11 +120,11 @@ fn only_small_static_programs_become_images() {
         (elf(62, 1, 0)[..60].to_vec(), "damaged"),
         (elf(62, 1, 16 << 20), "16.0 MiB, and must have less than 16 MiB"),
     ] {
-        let error = Program::of(bytes).err().unwrap();
+        let error = Program::of(bytes, 16).err().unwrap();
         assert!(error.to_string().contains(why), "{error:#}");
     }
-    assert!(Program::of(elf(62, 1, (16 << 20) - 1)).is_ok());
-    let programs = [Program::of(elf(62, 1, 0)).unwrap()];
+    assert!(Program::of(elf(62, 1, (16 << 20) - 1), 16).is_ok());
+    let programs = [Program::of(elf(62, 1, 0), 16).unwrap()];
     assert!(make(&args("example.local/web"), &programs).unwrap_err().to_string().contains("must end with"));
 }
 
