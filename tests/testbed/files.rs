@@ -1,5 +1,5 @@
-//! `baton-testbed files`: the files of a folder by HTTP, as a package server has them.
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+//! `baton-testbed files`: the files of a folder by HTTP or HTTPS, as a package server has them.
+use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
 use axum::{
@@ -7,8 +7,14 @@ use axum::{
     extract::{Path, State},
     http::{HeaderMap, StatusCode, header::AUTHORIZATION},
     routing::get,
+    serve::Listener,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
+    server::TlsStream,
+};
 
 /// Arguments of `baton-testbed files`.
 #[derive(Clone, clap::Args)]
@@ -22,6 +28,9 @@ pub struct Args {
     /// Whoever wants a file whose name begins with `private` must bear this.
     #[arg(long, default_value = "")]
     token: String,
+    /// Serve by HTTPS, with a certificate that signs itself: it is written to this file, for clients to trust.
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
 }
 
 /// Serves until it is killed.
@@ -30,10 +39,57 @@ pub fn run(args: Args) -> Result<ExitCode> {
     runtime.block_on(async {
         let listener =
             TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
-        println!("listening on {}", listener.local_addr()?);
-        axum::serve(listener, Router::new().route("/{name}", get(file)).with_state(args)).await?;
+        let address = listener.local_addr()?;
+        let certificate = args.certificate.clone();
+        let router = Router::new().route("/{name}", get(file)).with_state(args);
+        match certificate {
+            None => {
+                println!("listening on {address}");
+                axum::serve(listener, router).await?;
+            }
+            Some(path) => {
+                let (config, certificate) = self_signed(address)?;
+                fs::write(&path, certificate).with_context(|| format!("cannot write {}", path.display()))?;
+                println!("listening on {address}");
+                axum::serve(Tls { listener, acceptor: Arc::new(config).into() }, router).await?;
+            }
+        }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// What a server at this address needs, and its certificate as PEM.
+fn self_signed(address: SocketAddr) -> Result<(ServerConfig, String)> {
+    let own = rcgen::generate_simple_self_signed([address.ip().to_string()])?;
+    let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions()?.with_no_client_auth();
+    Ok((config.with_single_cert(vec![own.cert.der().clone()], key)?, own.cert.pem()))
+}
+
+/// Connections by TLS. A client that shakes hands slowly keeps the others waiting: tests have one at a time.
+struct Tls {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let (stream, address) = Listener::accept(&mut self.listener).await;
+            // A client that does not trust the certificate leaves.
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
 }
 
 async fn file(State(args): State<Args>, Path(name): Path<String>, headers: HeaderMap) -> Result<Vec<u8>, StatusCode> {

@@ -34,14 +34,25 @@ pub struct Server {
 
 impl Server {
     pub fn start(cluster: &TestCluster, name: &str) -> Self {
+        Self::with(cluster, name, "http", &[])
+    }
+
+    /// The same by https, and the certificate that clients must trust.
+    pub fn start_secure(cluster: &TestCluster, name: &str) -> (Self, String) {
+        let certificate = cluster.dir.join(format!("packages-{name}.pem"));
+        let server = Self::with(cluster, name, "https", &["--certificate", certificate.to_str().unwrap()]);
+        (server, fs::read_to_string(certificate).unwrap())
+    }
+
+    fn with(cluster: &TestCluster, name: &str, scheme: &str, args: &[&str]) -> Self {
         let dir = cluster.dir.join("packages").join(name);
         fs::create_dir_all(&dir).unwrap();
         let mut command = cluster.enter(TESTBED);
-        command.args(["files", "--listen", "10.244.255.1:0", "--token", "t0ken", "--dir"]).arg(&dir);
+        command.args(["files", "--listen", "10.244.255.1:0", "--token", "t0ken", "--dir"]).arg(&dir).args(args);
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = format!("http://{}", line.trim().strip_prefix("listening on ").unwrap());
+        let url = format!("{scheme}://{}", line.trim().strip_prefix("listening on ").unwrap());
         Self { dir, url, process }
     }
 
