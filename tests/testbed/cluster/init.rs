@@ -39,6 +39,7 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Runs the cluster until the supervisor or a request ends it. Errors are told on standard output,
 /// which the supervisor hands on.
 pub fn run(args: &UpArgs) -> Result<ExitCode> {
+    ensure_first_process()?;
     // Until there is time to tidy up when the supervisor is killed, see `supervisor_gone`.
     set_pdeathsig(Signal::SIGKILL)?;
     let layout = args.layout();
@@ -51,6 +52,12 @@ pub fn run(args: &UpArgs) -> Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// Fails outside of a PID namespace of one's own, where it would set up, and at its end kill, the user's machine.
+pub fn ensure_first_process() -> Result<()> {
+    ensure!(Pid::this().as_raw() == 1, "this is started by `baton-testbed cluster up`, not by hand");
+    Ok(())
 }
 
 fn set_up_and_serve(layout: &Layout, args: &UpArgs) -> Result<()> {

@@ -18,7 +18,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::cgroups;
+use super::{super::init::ensure_first_process, cgroups};
 
 /// A folder of a machine's disk, and where it is seen inside.
 pub struct Folder {
@@ -63,6 +63,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    ensure_first_process()?;
     set_pdeathsig(Signal::SIGKILL)?;
     // Read, not delivered: as PID 1 it would feel none otherwise.
     let signals: SigSet = [Signal::SIGCHLD, Signal::SIGTERM].into_iter().collect();
