@@ -2,7 +2,8 @@
 # Tests on real nodes; `make e2e` calls it. Needs root on Debian or its like, and
 # says in one line what is missing where they cannot run.
 #
-#   e2e.sh              the tests, once for each of CONTAINERD (default: "1.6 2")
+#   e2e.sh              the tests, once for each of CONTAINERD (default: "1.6 2"); with images of operator and
+#                       agent as make image makes them, but unoptimized, unless IMAGE_PROFILE=image
 #   e2e.sh can          whether they can run here: prints why not, exit code 3
 #   e2e.sh prepare      builds and fetches what they need besides
 set -euo pipefail
@@ -11,6 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 cargo=${CARGO:-cargo}
 flags=(--locked --all-features)
 testbed=${CARGO_TARGET_DIR:-target}/debug/baton-testbed
+export IMAGE_PROFILE=${IMAGE_PROFILE:-quick}
 # Most of them wait for a kubelet most of the time; more of them than this starve each other on two cores.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-4}
 
@@ -32,6 +34,14 @@ can() {
 prepare() {
     if ((EUID == 0)) && ! apt-cache show containerd >/dev/null 2>&1; then apt-get update -q; fi
     tests/control-plane/build.sh e2e
+    make --no-print-directory -s image ARCHITECTURES="$(architecture)"
+}
+
+architecture() {
+    case $(uname -m) in
+        aarch64) echo arm64 ;;
+        *) echo amd64 ;;
+    esac
 }
 
 case ${1:-} in
@@ -40,10 +50,13 @@ case ${1:-} in
     "")
         can
         prepare
+        code=0
         for containerd in ${CONTAINERD:-1.6 2}; do
             echo "=== containerd $containerd"
-            CONTAINERD=$containerd "$cargo" test "${flags[@]}" --no-fail-fast --test it -- --ignored e2e::
+            CONTAINERD=$containerd "$cargo" test "${flags[@]}" --no-fail-fast --test it -- --ignored --show-output e2e:: ||
+                code=$?
         done
+        exit $code
         ;;
     *)
         sed -n '2,9s/^# \?//p' "${BASH_SOURCE[0]}" >&2

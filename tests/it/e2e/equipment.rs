@@ -9,26 +9,23 @@ use std::{
 use serde_json::{Value, json};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::recorder::Recorder;
+use super::{processes::Processes, recorder::Recorder};
 use crate::cluster::{
     rollout::stage::{SLEEPER, Stage, merge},
     support::{BIN, TESTBED, TestCluster, folder, output_of},
 };
 
 const AGENT: &str = env!("CARGO_BIN_EXE_baton-agent");
-const OPERATOR: &str = env!("CARGO_BIN_EXE_baton-operator");
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The operator's namespace.
-pub const SYSTEM: &str = "baton-system";
+const SYSTEM: &str = "baton-system";
 /// What Pod security lets through where users enforce the strictest of its levels.
-pub const RESTRICTED: &str = "pod-security.kubernetes.io/enforce=restricted";
+const RESTRICTED: &str = "pod-security.kubernetes.io/enforce=restricted";
 
-/// What scripts in images need, and tests that run commands in containers; certificates, as an image of a distribution has
-/// them: an agent fetches packages with them.
-const TOOLS: [&str; 7] =
-    ["bin/sh", "bin/sleep", "bin/cat", "bin/ls", "usr/bin/touch", "usr/bin/tail", "etc/ssl/certs/ca-certificates.crt"];
+/// What scripts in images need, and tests that run commands in containers.
+const TOOLS: [&str; 6] = ["bin/sh", "bin/sleep", "bin/cat", "bin/ls", "usr/bin/touch", "usr/bin/tail"];
 
 /// Many tests at once, or one that breaks things.
 static USE: RwLock<()> = RwLock::const_new(());
@@ -52,6 +49,7 @@ pub fn containerd() -> String {
 pub struct Real {
     pub cluster: TestCluster,
     pub recorder: Recorder,
+    pub processes: Processes,
 }
 
 /// The one of this run.
@@ -63,9 +61,9 @@ pub fn real() -> &'static Real {
         let images = images();
         let args = [&args[..], &[images.to_str().unwrap()]].concat();
         let cluster = TestCluster::start_with(&name, "kubelet:2", &args);
-        let recorder = Recorder::start(&cluster);
         install(&cluster);
-        Real { cluster, recorder }
+        let recorder = Recorder::start(&cluster);
+        Real { cluster, recorder, processes: Processes::watch() }
     })
 }
 
@@ -77,6 +75,27 @@ fn install(cluster: &TestCluster) {
     helm.args(["install", "baton", &format!("{ROOT}/charts/baton"), "--namespace", SYSTEM]);
     helm.args(["--wait", "--timeout", "2m"]).env("KUBECONFIG", &cluster.kubeconfig);
     output_of(&mut helm);
+}
+
+/// Lets Pods on `kubelet-2` again once it is dropped, also where a test fails.
+pub struct Drained;
+
+impl Drop for Drained {
+    fn drop(&mut self) {
+        real().cluster.try_kubectl(&["uncordon", "kubelet-2"]);
+    }
+}
+
+/// Has components of a node run again once it is dropped, also where a test fails.
+pub struct Stopped(pub Vec<String>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        for name in &self.0 {
+            // One that runs already is as good.
+            let _ = Command::new(TESTBED).args(["cluster", "start", name, "--dir"]).arg(&real().cluster.dir).status();
+        }
+    }
 }
 
 /// A namespace of the cluster, which the installed operator serves.
@@ -122,8 +141,11 @@ fn images() -> PathBuf {
         fs::remove_file(old.path()).unwrap();
     }
     let programs = Programs { folder: folder.clone() };
-    programs.pack("baton-operator", VERSION, &[("baton-operator", Path::new(OPERATOR))]);
-    programs.pack("baton-agent", VERSION, &[("baton-agent", Path::new(AGENT))]);
+    for name in ["baton-operator", "baton-agent"] {
+        let file = format!("{name}-{VERSION}.tar");
+        let made = made_images().join(&file);
+        fs::hard_link(&made, folder.join(file)).unwrap_or_else(|error| panic!("{}: {error}", made.display()));
+    }
     for version in ["1.0", "1.1"] {
         programs.pack("web", version, &[("web", &example("web"))]);
     }
@@ -145,6 +167,15 @@ fn images() -> PathBuf {
         programs.pack_files("files", version, &[&format!("version={}", file.display())]);
     }
     folder
+}
+
+/// Where `make image` has put those of operator and agent, as `tests/e2e.sh` calls it.
+fn made_images() -> PathBuf {
+    let target = Path::new(AGENT).parent().unwrap().parent().unwrap();
+    match env::var("IMAGE_PROFILE").as_deref() {
+        Ok("image") => target.join("images"),
+        _ => target.join("images-quick"),
+    }
 }
 
 /// Programs of `examples/` are beside the others.

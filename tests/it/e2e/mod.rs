@@ -8,6 +8,7 @@ mod equipment;
 mod leftovers;
 mod listeners;
 mod packages;
+mod processes;
 mod recorder;
 mod rolls;
 mod updates;

@@ -1,5 +1,6 @@
 //! Packages: files that come by HTTP, and images that the kubelet mounts.
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, ResourceExt, api::PostParams};
 use serde_json::json;
 
 use super::equipment::{containerd, stage, together};
@@ -28,6 +29,23 @@ async fn a_package_comes_by_http() {
     assert_eq!(rollout.status.unwrap().failed.unwrap().reason, "PackageRejected");
     let after: Vec<_> = stage.live_are(60, 2).await.iter().filter_map(ResourceExt::uid).collect();
     assert_eq!(after, before);
+}
+
+/// The server's certificate is known from the package's Secret alone, beside the roots that the agent brings.
+#[ignore = "needs real nodes: make e2e"]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_comes_by_https() {
+    let _shared = together().await;
+    let stage = stage("package-https").await;
+    let (server, certificate) = Server::start_secure(stage.cluster, "e2e-https");
+    let secret = json!({"metadata": {"name": "packages"}, "stringData": {"token": "t0ken", "ca.crt": certificate}});
+    let secrets: Api<Secret> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    let sha256 = server.put("private-1.0.tar.gz", &archive("version", "one"));
+    let package = json!({"url": server.url("private-1.0.tar.gz"), "sha256": sha256, "secretRef": {"name": "packages"}});
+    stage.roll_package("1.0", &package).await;
+    stage.complete(120).await;
+    assert!(stage.found().await.values().all(|found| found == "one"), "{:?}", stage.found().await);
 }
 
 #[ignore = "needs real nodes: make e2e"]

@@ -48,11 +48,13 @@ impl Recorder {
         Self { seen }
     }
 
-    /// The states of this kind in this namespace, in the order of time.
+    /// The states of this kind in this namespace, in the order of time; there are some.
     pub fn states(&self, kind: &str, namespace: &str) -> Vec<Value> {
         let seen = self.seen.lock().unwrap();
         let ours = |line: &&Value| line["kind"] == kind && line["object"]["metadata"]["namespace"] == namespace;
-        seen.iter().filter(ours).cloned().collect()
+        let states: Vec<Value> = seen.iter().filter(ours).cloned().collect();
+        assert!(!states.is_empty(), "nothing was recorded of any {kind} in {namespace}");
+        states
     }
 }
 
@@ -67,19 +69,28 @@ async fn record_all(kubeconfig: PathBuf, file: &Mutex<File>, seen: &Mutex<Vec<Va
     .await;
 }
 
-/// A kind that is not installed yet is asked for again.
+/// A watch that fails is begun anew: what was deleted meanwhile is not seen, and the file says since when.
 async fn record(api: Api<DynamicObject>, kind: &str, file: &Mutex<File>, seen: &Mutex<Vec<Value>>) {
     let mut events = watcher::watcher(api, watcher::Config::default()).default_backoff().boxed();
     while let Some(event) = events.next().await {
         let (what, mut object) = match event {
             Ok(Event::Apply(object) | Event::InitApply(object)) => ("state", object),
             Ok(Event::Delete(object)) => ("gone", object),
-            _ => continue,
+            Ok(_) => continue,
+            Err(error) => {
+                let line = json!({"at": now(), "kind": kind, "what": "watch failed", "error": error.to_string()});
+                writeln!(file.lock().unwrap(), "{line}").unwrap();
+                continue;
+            }
         };
         object.metadata.managed_fields = None;
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
-        let line = json!({"at": at, "kind": kind, "what": what, "object": object});
+        let line = json!({"at": now(), "kind": kind, "what": what, "object": object});
         writeln!(file.lock().unwrap(), "{line}").unwrap();
         seen.lock().unwrap().push(line);
     }
+}
+
+/// Microseconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
 }

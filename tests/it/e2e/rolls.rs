@@ -3,7 +3,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::EvictParams};
 use serde_json::{Value, json};
 
-use super::equipment::{restricted_stage, stage, together, web};
+use super::{
+    equipment::{Drained, restricted_stage, stage, together, web},
+    listeners::spread,
+};
 use crate::cluster::rollout::{
     bounds::Bounds,
     plugin,
@@ -135,20 +138,23 @@ async fn a_node_is_drained() {
     let stage = stage("drain").await;
     let mut spec = web("1.0", three());
     spec["template"]["metadata"] = json!({"labels": {"drained": "yes"}});
+    spread(&mut spec["template"]);
     stage.roll("1", spec).await;
     stage.complete(60).await;
+    let node = |pod: &Pod| pod.spec.as_ref().unwrap().node_name.clone();
+    assert!(stage.live().await.iter().any(|pod| node(pod).as_deref() == Some("kubelet-2")), "Pods are on both nodes");
+    let drained = Drained;
     let drain = ["drain", "kubelet-2", "--pod-selector=drained=yes", "--ignore-daemonsets", "--delete-emptydir-data"];
     tokio::task::block_in_place(|| stage.cluster.kubectl(&[&drain[..], &["--timeout=60s"]].concat()));
     let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
     loop {
         let live = stage.live().await;
-        let node = |pod: &Pod| pod.spec.as_ref().unwrap().node_name.clone();
         if live.len() == 3 && live.iter().all(|pod| node(pod).as_deref() == Some("kubelet-1")) {
             break;
         }
         assert!(std::time::Instant::now() < deadline, "all on the other node");
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    stage.cluster.kubectl(&["uncordon", "kubelet-2"]);
+    drop(drained);
     stage.complete(60).await;
 }

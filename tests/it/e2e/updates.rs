@@ -6,9 +6,12 @@ use kube::{Api, ResourceExt, api::PostParams};
 use serde_json::{Value, json};
 
 use super::equipment::{stage, together, web};
-use crate::cluster::rollout::{
-    bounds::{Bounds, revision},
-    stage::Stage,
+use crate::cluster::{
+    rollout::{
+        bounds::{Bounds, revision},
+        stage::Stage,
+    },
+    support::processes,
 };
 
 /// uid and address, by slot.
@@ -68,6 +71,51 @@ async fn a_process_runs_on_with_other_resources() {
     for ((_, id, restarts, cpu), (_, old, ..)) in containers(&after).into_iter().zip(containers(&before)) {
         assert_eq!((id, restarts, cpu), (old, 0, json!("40m")));
     }
+}
+
+#[ignore = "needs real nodes: make e2e"]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_restarts_with_more_memory() {
+    let _shared = together().await;
+    let stage = stage("resize-memory").await;
+    let spec = |memory: &str| {
+        let spec = json!({"replicas": 2, "strategy": {"update": "InPlaceIfPossible", "maxUnavailable": 1}});
+        let mut spec = web("1.0", spec);
+        let container = &mut spec["template"]["spec"]["containers"][0];
+        container["resources"] = json!({"limits": {"memory": memory}, "requests": {"memory": "20Mi"}});
+        container["resizePolicy"] = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+        spec
+    };
+    stage.roll("1", spec("80Mi")).await;
+    stage.complete(60).await;
+    let before = stage.live().await;
+    let bounds = Bounds::watch(stage.pods(), 2).await;
+    stage.roll("1", spec("120Mi")).await;
+    stage.complete(90).await;
+    let after = stage.live().await;
+    assert_eq!(identities(&after), identities(&before));
+    for pod in &after {
+        let status = pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].clone();
+        assert_eq!((status.restart_count, json!(status.resources)["limits"]["memory"].clone()), (1, json!("120Mi")));
+        assert_eq!(memory_limit(pod), 120 << 20);
+    }
+    bounds.assert(1, 2).await;
+}
+
+/// Bytes that the kernel lets a Pod's processes have.
+fn memory_limit(pod: &Pod) -> u64 {
+    let uid = pod.uid().unwrap();
+    let cgroups = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let is_of_pod = |pid: &u32| cgroups(*pid).contains(&uid);
+    let web = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "web");
+    let pid = processes().into_iter().map(|(pid, _)| pid).find(|pid| is_of_pod(pid) && web(pid)).expect("a process");
+    // Version 1 has a hierarchy for memory; version 2 has one for all.
+    let line = |key: &str| cgroups(pid).lines().find_map(|line| Some(line.split_once(key)?.1.to_owned()));
+    let file = match line(":memory:") {
+        Some(path) => format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"),
+        None => format!("/sys/fs/cgroup{}/memory.max", line("0::").expect("a control group")),
+    };
+    std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}")).trim().parse().unwrap()
 }
 
 #[ignore = "needs real nodes: make e2e"]
