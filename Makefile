@@ -58,7 +58,7 @@ crash: control-plane ## Kill the operator at every write on a real cluster: the 
 	@$(TESTBED) crash $(addprefix --point ,$(POINT)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: e2e
-e2e: ## Baton on real kubelets with containerd 1.6 and 2 (CONTAINERD=2: with that only), as root on Debian
+e2e: ## Baton on real kubelets with containerd 1.6 and 2 (IMAGE_PROFILE=image: images as released), as root on Debian
 	@tests/e2e.sh
 
 .PHONY: check
@@ -131,7 +131,7 @@ built := $(or $(CARGO_TARGET_DIR),target)/debug
 TESTBED := $(built)/baton-testbed
 # process[:N] runs Pods as local processes, kwok:N simulates nodes, kubelet[:N] has real ones (as root); or several: process,kwok:50
 NODES ?= process
-# Of real nodes: 1.6 or 2
+# Of real nodes: 1.6 or 2, or of each: 1.6,2
 CONTAINERD ?= 2
 CLUSTER ?= target/cluster
 # example.local/NAME:TAG is the folder NAME/TAG of this one

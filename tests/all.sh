@@ -105,10 +105,7 @@ if ((code == 3)); then
 elif ((code != 0)); then
     count "real nodes" $code
 elif part "programs of real nodes" make --no-print-directory -s e2e-programs; then
-    for containerd in 1.6 2; do
-        CONTAINERD=$containerd RUST_TEST_THREADS=4 \
-            tests "real nodes with containerd $containerd" --test it -- --ignored --show-output e2e::
-    done
+    RUST_TEST_THREADS=4 tests "real nodes" --test it -- --ignored e2e::
 fi
 # A dozen of all points, others each time; the seed is printed.
 part "crash at a dozen writes" make --no-print-directory crash SAMPLE=12

@@ -6,6 +6,8 @@ use std::{
     sync::OnceLock,
 };
 
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
 use serde_json::{Value, json};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -40,10 +42,13 @@ pub async fn alone() -> RwLockWriteGuard<'static, ()> {
     USE.write().await
 }
 
-/// Which containerd, as `cluster up --containerd` takes it.
-pub fn containerd() -> String {
-    env::var("CONTAINERD").unwrap_or_else(|_| "2".into())
+/// Which containerd the two nodes have, as `cluster up --containerd` takes it.
+pub fn containerds() -> String {
+    env::var("CONTAINERD").unwrap_or_else(|_| "1.6,2".into())
 }
+
+/// Names of the nodes.
+pub const NODES: [&str; 2] = ["kubelet-1", "kubelet-2"];
 
 /// Two real nodes with Baton on them.
 pub struct Real {
@@ -56,11 +61,9 @@ pub struct Real {
 pub fn real() -> &'static Real {
     static REAL: OnceLock<Real> = OnceLock::new();
     REAL.get_or_init(|| {
-        let name = format!("e2e-{}", containerd());
-        let args = ["--containerd", &containerd(), "--images"];
         let images = images();
-        let args = [&args[..], &[images.to_str().unwrap()]].concat();
-        let cluster = TestCluster::start_with(&name, "kubelet:2", &args);
+        let args = ["--containerd", &containerds(), "--images", images.to_str().unwrap()];
+        let cluster = TestCluster::start_with("e2e", "kubelet:2", &args);
         install(&cluster);
         let recorder = Recorder::start(&cluster);
         Real { cluster, recorder, processes: Processes::watch() }
@@ -75,6 +78,30 @@ fn install(cluster: &TestCluster) {
     helm.args(["install", "baton", &format!("{ROOT}/charts/baton"), "--namespace", SYSTEM]);
     helm.args(["--wait", "--timeout", "2m"]).env("KUBECONFIG", &cluster.kubeconfig);
     output_of(&mut helm);
+}
+
+/// The node of a Pod.
+pub fn node(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+}
+
+/// `containerd://2.3.7`, of a node.
+pub async fn runtime(stage: &Stage, node: &str) -> String {
+    let nodes: Api<Node> = Api::all(stage.client.clone());
+    nodes.get(node).await.unwrap().status.unwrap().node_info.unwrap().container_runtime_version
+}
+
+/// Has the Pods of a template on both nodes, so that both kinds of containerd run some.
+pub fn spread(template: &mut Value) {
+    template["spec"]["topologySpreadConstraints"] = json!([{
+        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {"app": "web"}},
+    }]);
+}
+
+/// Has the Pods of a template on this node.
+pub fn only_on(template: &mut Value, node: &str) {
+    template["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": node});
 }
 
 /// Lets Pods on `kubelet-2` again once it is dropped, also where a test fails.
@@ -130,6 +157,7 @@ pub fn web(version: &str, spec: Value) -> Value {
             }],
         }},
     });
+    spread(&mut whole["template"]);
     merge(&mut whole, spec);
     whole
 }

@@ -11,7 +11,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::equipment::{alone, containerd};
+use super::equipment::{alone, containerds};
 use crate::cluster::support::{TESTBED, TestCluster, eventually, output_of, processes, processes_of};
 
 /// What a machine has of its own and could leave behind.
@@ -79,7 +79,7 @@ fn began(pid: u32) -> Option<String> {
 /// Starts a cluster with a Pod in it, ends it in this way, and compares the machine with what it was before.
 fn nothing_is_left(name: &str, end: impl FnOnce(&mut TestCluster)) {
     let (before, namespaces) = (traces(), pid_namespaces());
-    let mut cluster = TestCluster::start_with(name, "kubelet", &["--containerd", &containerd()]);
+    let mut cluster = TestCluster::start_with(name, "kubelet:2", &["--containerd", &containerds()]);
     cluster.kubectl(&["run", "pause", "--image=example.local/pause:1"]);
     cluster.kubectl(&["wait", "pod/pause", "--for=condition=Ready", "--timeout=60s"]);
     let new = traces();

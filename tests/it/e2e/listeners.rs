@@ -1,18 +1,21 @@
 //! Listeners in Pods of real nodes: moved, killed, stopped. Judged by the exchange that they read from, to which each says by the
 //! machine's one clock when it did what, and by the processes that the kernel shows.
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::DeleteParams};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
-use super::equipment::{Drained, alone, containerd, real, stage, together};
+use super::equipment::{Drained, NODES, alone, node, real, restricted_stage, spread, together};
 use crate::cluster::listener_set::stage::{Listeners, agent, guard, process};
 
-/// A namespace with an exchange, and what agents need.
+/// A namespace with an exchange, and what agents need, where Pod security is strict.
 pub async fn listeners(name: &str) -> Listeners {
-    let stage = stage(name).await;
+    let stage = restricted_stage(name).await;
     tokio::task::block_in_place(|| stage.cluster.kubectl(&["get", "clusterrole", "baton-agent"]));
     Listeners::at(stage, &[]).await
 }
@@ -41,7 +44,7 @@ pub fn judge(what: &str, listeners: &Listeners, count: usize, may_repeat: bool) 
         gaps.extend((1..connections.len()).map(|index| (began(index) - ended(index)) as f64 / 1_000.0));
     }
     gaps.sort_by(f64::total_cmp);
-    println!("containerd {}: {namespace}: {what}: each ran nowhere for (ms) {gaps:?}", containerd());
+    println!("{namespace}: {what}: each ran nowhere for (ms) {gaps:.0?}");
     gaps
 }
 
@@ -51,7 +54,7 @@ async fn moved_once(listeners: &Listeners, count: usize) {
     listeners.running(60, count as i32).await;
     let gaps = judge("planned moves", listeners, count, false);
     assert_eq!(gaps.len(), count);
-    assert!(gaps.iter().all(|gap| *gap < 5_000.0), "{gaps:?}");
+    assert!(gaps.iter().all(|gap| *gap < 20_000.0), "{gaps:?}");
     for (name, feed) in listeners.verdict() {
         assert_eq!(feed["connections"].as_array().map(Vec::len), Some(2), "{name} moves once: {feed:#}");
     }
@@ -62,10 +65,10 @@ async fn moved_once(listeners: &Listeners, count: usize) {
 async fn agents_of_images_hand_over_in_a_roll() {
     let _only = alone().await;
     let listeners = listeners("own").await;
-    listeners.roll("1", three()).await;
+    listeners.roll_as("1", three(), spread).await;
     listeners.listen(6, calm()).await;
     listeners.running(90, 6).await;
-    listeners.roll("2", three()).await;
+    listeners.roll_as("2", three(), spread).await;
     moved_once(&listeners, 6).await;
 }
 
@@ -74,10 +77,10 @@ async fn agents_of_images_hand_over_in_a_roll() {
 async fn agents_that_are_installed_hand_over_in_a_roll() {
     let _only = alone().await;
     let listeners = listeners("install").await;
-    listeners.roll_installed("1").await;
+    listeners.roll_installed_as("1", spread).await;
     listeners.listen(4, calm()).await;
     listeners.running(90, 4).await;
-    listeners.roll_installed("2").await;
+    listeners.roll_installed_as("2", spread).await;
     moved_once(&listeners, 4).await;
 }
 
@@ -100,12 +103,12 @@ async fn pods_that_are_changed_in_place_hand_over() {
     let _only = alone().await;
     let listeners = listeners("in-place-bots").await;
     let spec = json!({"replicas": 2, "strategy": {"update": "InPlaceIfPossible", "maxUnavailable": 1}});
-    listeners.roll("1", spec.clone()).await;
+    listeners.roll_as("1", spec.clone(), spread).await;
     listeners.listen(4, calm()).await;
     all_flow(&listeners).await;
     let uids = |pods: Vec<Pod>| pods.iter().filter_map(ResourceExt::uid).collect::<BTreeSet<_>>();
     let before = uids(listeners.stage.live().await);
-    listeners.roll("2", spec).await;
+    listeners.roll_as("2", spec, spread).await;
     listeners.stage.complete(180).await;
     all_flow(&listeners).await;
     assert_eq!(uids(listeners.stage.live().await), before, "the Pods stay");
@@ -125,36 +128,65 @@ async fn pods_of_a_drained_node_hand_over() {
     listeners.roll_as("1", json!({"replicas": 3}), spread).await;
     listeners.listen(6, calm()).await;
     listeners.running(90, 6).await;
-    let is_leaving = |pod: &Pod| pod.spec.as_ref().unwrap().node_name.as_deref() == Some("kubelet-2");
-    assert!(listeners.stage.live().await.iter().any(is_leaving), "Pods are on both nodes");
-    let drain = ["drain", "kubelet-2", "--pod-selector=drained=bots", "--ignore-daemonsets", "--delete-emptydir-data"];
+    held_on(&listeners, NODES[1]).await;
+    let drain = ["drain", NODES[1], "--pod-selector=drained=bots", "--ignore-daemonsets", "--delete-emptydir-data"];
     let drained = Drained;
     tokio::task::block_in_place(|| listeners.stage.cluster.kubectl(&[&drain[..], &["--timeout=60s"]].concat()));
     listeners.stage.complete(60).await;
     listeners.running(60, 6).await;
     for pod in listeners.stage.live().await {
-        assert_eq!(pod.spec.unwrap().node_name.as_deref(), Some("kubelet-1"));
+        assert_eq!(node(&pod), NODES[0]);
     }
     drop(drained);
-    judge("drained", &listeners, 6, false);
+    assert!(!judge("drained", &listeners, 6, false).is_empty(), "some have moved");
 }
 
-/// Two Pods and four listeners that run.
-pub async fn two_pods(name: &str) -> Listeners {
+/// The agent is a container that Baton adds, and the application runs all listeners of its Pod by the SDK.
+#[ignore = "needs real nodes: make e2e"]
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_that_are_added_beside_an_application_hand_over_in_a_roll() {
+    let _only = alone().await;
+    let listeners = listeners("sidecar").await;
+    let with_sidecar = |template: &mut Value| {
+        spread(template);
+        template["metadata"]["annotations"] = json!({"baton.dev/agent": "sidecar"});
+        let container = template["spec"]["containers"][0].as_object_mut().unwrap();
+        container.insert("command".into(), json!(["/image/listener-sdk"]));
+        container.remove("volumeMounts");
+        container["env"].as_array_mut().unwrap().retain(|variable| variable["name"] != "BATON_PORT");
+        template["spec"].as_object_mut().unwrap().remove("volumes");
+    };
+    listeners.roll_as("1", three(), with_sidecar).await;
+    listeners.listen(6, calm()).await;
+    listeners.running(90, 6).await;
+    listeners.roll_as("2", three(), with_sidecar).await;
+    moved_once(&listeners, 6).await;
+}
+
+/// Two Pods, one on each node, and four listeners that run, with this session profile.
+pub async fn two_pods(name: &str, profile: &str) -> Listeners {
     let listeners = listeners(name).await;
     listeners.roll_as("1", json!({"replicas": 2}), spread).await;
-    listeners.listen(4, json!({})).await;
+    listeners.listen(4, json!({"session": {"profile": profile}})).await;
     all_flow(&listeners).await;
-    assert_eq!(real().processes.count(&listeners.stage.namespace), 4, "each has had one process");
+    let live = listeners.stage.live().await;
+    assert!(NODES.iter().all(|name| live.iter().any(|pod| node(pod) == *name)), "Pods are on both nodes");
+    assert!(real().processes.count(&listeners.stage.namespace) >= 4, "each has had a process");
     listeners
 }
 
-/// Has a template's Pods on as many nodes as there are.
-pub fn spread(template: &mut Value) {
-    template["spec"]["topologySpreadConstraints"] = json!([{
-        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": {"app": "web"}},
-    }]);
+/// A listener that a Pod on this node holds, once there is one, and its Pod.
+pub async fn held_on(listeners: &Listeners, name: &str) -> (String, String) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        let live = listeners.stage.live().await;
+        let is_there = |holder: &String| live.iter().any(|pod| pod.name_any() == *holder && node(pod) == name);
+        if let Some(found) = listeners.holders().await.into_iter().find(|(_, holder)| is_there(holder)) {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{name} holds nothing: {}", listeners.explain());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 pub async fn all_flow(listeners: &Listeners) {
@@ -174,26 +206,30 @@ pub async fn holder(listeners: &Listeners, feed: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_that_are_killed_are_succeeded() {
     let _shared = together().await;
-    let listeners = two_pods("killed").await;
-    let pod = holder(&listeners, "feed-0").await;
-    kill(process(&pod, "listener", Some("feed-0")), Signal::SIGKILL).unwrap();
-    all_flow(&listeners).await;
-    let pod = holder(&listeners, "feed-1").await;
-    kill(guard(&pod, "feed-1"), Signal::SIGKILL).unwrap();
-    all_flow(&listeners).await;
-    let (epoch, before) = listeners.ownership("feed-2").await;
-    kill(agent(before.split('/').next().unwrap(), "feed-2"), Signal::SIGKILL).unwrap();
-    listeners.taken_over("feed-2", (epoch, &before)).await;
-    all_flow(&listeners).await;
-    assert_eq!(listeners.connections("feed-0"), 2, "its process was killed");
-    judge("killed: process, guard, agent", &listeners, 4, true);
+    let listeners = two_pods("killed", "Default").await;
+    for name in NODES {
+        let (feed, pod) = held_on(&listeners, name).await;
+        let before = listeners.connections(&feed);
+        kill(process(&pod, "listener", Some(&feed)), Signal::SIGKILL).unwrap();
+        all_flow(&listeners).await;
+        assert!(listeners.connections(&feed) > before, "its process was killed");
+        let (feed, pod) = held_on(&listeners, name).await;
+        kill(guard(&pod, &feed), Signal::SIGKILL).unwrap();
+        all_flow(&listeners).await;
+        let (feed, pod) = held_on(&listeners, name).await;
+        let (epoch, before) = listeners.ownership(&feed).await;
+        kill(agent(&pod, &feed), Signal::SIGKILL).unwrap();
+        listeners.taken_over(&feed, (epoch, &before)).await;
+        all_flow(&listeners).await;
+    }
+    judge("killed on each node: process, guard, agent", &listeners, 4, true);
 }
 
 #[ignore = "needs real nodes: make e2e"]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_stands_still_loses_its_listeners() {
     let _shared = together().await;
-    let listeners = two_pods("stopped").await;
+    let listeners = two_pods("stopped", "Default").await;
     let (epoch, before) = listeners.ownership("feed-0").await;
     let agent = agent(before.split('/').next().unwrap(), "feed-0");
     kill(agent, Signal::SIGSTOP).unwrap();
@@ -216,7 +252,7 @@ pub async fn delete_by_force(listeners: &Listeners, feed: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_is_deleted_by_force_is_not_dead() {
     let _shared = together().await;
-    let listeners = two_pods("forced").await;
+    let listeners = two_pods("forced", "Default").await;
     delete_by_force(&listeners, "feed-0").await;
     all_flow(&listeners).await;
     judge("deleted by force", &listeners, 4, true);
@@ -233,7 +269,7 @@ async fn a_pod_that_is_deleted_by_force_is_not_dead() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_evicted_pod_hands_over() {
     let _shared = together().await;
-    let listeners = two_pods("evicted").await;
+    let listeners = two_pods("evicted", "Default").await;
     let pod = holder(&listeners, "feed-0").await;
     listeners.stage.pods().evict(&pod, &kube::api::EvictParams::default()).await.unwrap();
     listeners.until_held_by_others(60, &pod).await;
@@ -258,22 +294,30 @@ async fn processes_without_memory_are_succeeded() {
     let listeners = listeners("starved").await;
     listeners
         .roll_as("1", json!({"replicas": 2}), |template| {
+            spread(template);
             template["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "500m", "memory": "100Mi"}});
         })
         .await;
     listeners.listen(4, json!({})).await;
     all_flow(&listeners).await;
-    for command in ["listener", "agent"] {
-        let (epoch, before) = listeners.ownership("feed-0").await;
-        let pod = before.split('/').next().unwrap().to_owned();
-        let victim = if command == "agent" { agent(&pod, "feed-0") } else { process(&pod, command, Some("feed-0")) };
+    for (name, command) in NODES.into_iter().flat_map(|name| [(name, "listener"), (name, "agent")]) {
+        let (feed, pod) = held_on(&listeners, name).await;
+        let (epoch, _) = listeners.ownership(&feed).await;
+        let victim = if command == "agent" { agent(&pod, &feed) } else { process(&pod, command, Some(&feed)) };
         starve(&listeners, &pod, victim);
-        let deadline = std::time::Instant::now() + Duration::from_mins(1);
-        while listeners.ownership("feed-0").await.0 == epoch {
-            assert!(std::time::Instant::now() < deadline, "{command} {victim}: {}", listeners.explain());
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while listeners.ownership(&feed).await.0 == epoch {
+            assert!(Instant::now() < deadline, "{name} {command} {victim}: {}", listeners.explain());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        assert!(!is_running(victim), "{command} {victim} was killed");
         all_flow(&listeners).await;
     }
-    judge("out of memory: process, agent", &listeners, 4, true);
+    judge("out of memory on each node: process, agent", &listeners, 4, true);
+}
+
+/// A process that has ended and was not reaped yet does not.
+fn is_running(process: nix::unistd::Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }

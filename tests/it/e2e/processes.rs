@@ -11,7 +11,7 @@ use std::{
 /// How often the processes are looked at: an overlap that is shorter may be missed.
 const PERIOD: Duration = Duration::from_millis(20);
 /// A process that is younger may yet become a listener, by exec.
-const YOUNG: Duration = Duration::from_secs(2);
+const YOUNG: Duration = Duration::from_secs(30);
 /// The example that runs a listener, one process each.
 const COMMAND: &str = "listener";
 

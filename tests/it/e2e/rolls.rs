@@ -3,10 +3,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::EvictParams};
 use serde_json::{Value, json};
 
-use super::{
-    equipment::{Drained, restricted_stage, stage, together, web},
-    listeners::spread,
-};
+use super::equipment::{Drained, NODES, node, restricted_stage, stage, together, web};
 use crate::cluster::rollout::{
     bounds::Bounds,
     plugin,
@@ -138,18 +135,16 @@ async fn a_node_is_drained() {
     let stage = stage("drain").await;
     let mut spec = web("1.0", three());
     spec["template"]["metadata"] = json!({"labels": {"drained": "yes"}});
-    spread(&mut spec["template"]);
     stage.roll("1", spec).await;
     stage.complete(60).await;
-    let node = |pod: &Pod| pod.spec.as_ref().unwrap().node_name.clone();
-    assert!(stage.live().await.iter().any(|pod| node(pod).as_deref() == Some("kubelet-2")), "Pods are on both nodes");
+    assert!(stage.live().await.iter().any(|pod| node(pod) == NODES[1]), "Pods are on both nodes");
     let drained = Drained;
-    let drain = ["drain", "kubelet-2", "--pod-selector=drained=yes", "--ignore-daemonsets", "--delete-emptydir-data"];
+    let drain = ["drain", NODES[1], "--pod-selector=drained=yes", "--ignore-daemonsets", "--delete-emptydir-data"];
     tokio::task::block_in_place(|| stage.cluster.kubectl(&[&drain[..], &["--timeout=60s"]].concat()));
     let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
     loop {
         let live = stage.live().await;
-        if live.len() == 3 && live.iter().all(|pod| node(pod).as_deref() == Some("kubelet-1")) {
+        if live.len() == 3 && live.iter().all(|pod| node(pod) == NODES[0]) {
             break;
         }
         assert!(std::time::Instant::now() < deadline, "all on the other node");

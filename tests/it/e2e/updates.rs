@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{Api, ResourceExt, api::PostParams};
 use serde_json::{Value, json};
 
-use super::equipment::{stage, together, web};
+use super::equipment::{NODES, node, stage, together, web};
 use crate::cluster::{
     rollout::{
         bounds::{Bounds, revision},
@@ -39,6 +39,7 @@ async fn in_place_pods_stay_and_run_another_image() {
     stage.roll("1", web("1.0", spec.clone())).await;
     stage.complete(60).await;
     let before = stage.live().await;
+    assert!(NODES.iter().all(|name| before.iter().any(|pod| node(pod) == *name)), "Pods are on both nodes");
     let bounds = Bounds::watch(stage.pods(), 3).await;
     stage.roll("1", web("1.1", spec)).await;
     stage.complete(120).await;

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     layout::Layout,
-    machine::{self, Containerd},
+    machine::{self, Containerds},
     nodes::NodesSpec,
     processes::Processes,
 };
@@ -94,7 +94,7 @@ impl Connection {
 pub struct Control {
     pub processes: Arc<Processes>,
     pub nodes: NodesSpec,
-    pub containerd: Containerd,
+    pub containerd: Containerds,
     pub layout: Layout,
     pub ready: watch::Receiver<bool>,
     pub shutdown: Arc<Notify>,
@@ -144,7 +144,7 @@ impl Control {
             }
             Request::Import { archive } => {
                 for machine in self.nodes.machines() {
-                    machine::import(&self.layout, self.containerd, machine, archive, &self.processes).await?;
+                    machine::import(&self.layout, &self.containerd, machine, archive, &self.processes).await?;
                 }
             }
             Request::Shutdown => {}

@@ -90,7 +90,7 @@ async fn serve(layout: &Layout, args: &UpArgs) -> Result<()> {
     let control = control::Control {
         processes: Arc::clone(&processes),
         nodes: args.nodes,
-        containerd: args.containerd,
+        containerd: args.containerd.clone(),
         layout: layout.clone(),
         ready: is_ready.clone(),
         shutdown: Arc::clone(&shutdown),

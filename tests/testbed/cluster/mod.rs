@@ -114,9 +114,9 @@ struct UpArgs {
     /// Port of the API server on 127.0.0.1, inside and outside; 0 takes a free one.
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// The containerd of nodes of kind kubelet: 1.6 (Debian's) or 2.
+    /// The containerd of nodes of kind kubelet: 1.6 (Debian's) or 2; for each of them: 1.6,2.
     #[arg(long, default_value = "2")]
-    containerd: machine::Containerd,
+    containerd: machine::Containerds,
     #[command(flatten)]
     tuning: tuning::Tuning,
     /// Stay in the foreground; Ctrl-C ends the cluster.
@@ -160,11 +160,6 @@ struct CheckArgs {
     /// Where the cluster's folder would be.
     #[arg(long, default_value = "target")]
     dir: PathBuf,
-    /// Look for their programs there too.
-    #[arg(long)]
-    bin: Option<PathBuf>,
-    #[arg(long, default_value = "2")]
-    containerd: machine::Containerd,
 }
 
 #[derive(clap::Args)]
@@ -207,7 +202,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             client::ask(&process.at.dir, &Request::Restart { name: process.name, kill })
         }
         Verb::Import(args) => client::import(&args.at.dir, &args.archives),
-        Verb::Check(args) => machine::check_all(args.bin.as_deref(), &args.dir, args.containerd),
+        Verb::Check(args) => machine::check_all(&args.dir),
         Verb::Machine(args) => machine::boot(&args),
         Verb::Inside(args) => machine::become_inside(&args),
         Verb::Enter(args) => enter::run(&args.at.dir, &args.command),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{
     Api, Client, Config,
@@ -51,7 +52,7 @@ pub async fn start(layout: &Layout, args: &UpArgs, processes: &Arc<Processes>) -
     }
     for machine in nodes.machines() {
         run(machine.power(layout, &program)?)?;
-        run(machine.runtime(layout, args.containerd)?)?;
+        run(machine.runtime(layout, &args.containerd)?)?;
     }
 
     let client = admin(&layout.pki("admin.kubeconfig")).await?;
@@ -64,8 +65,9 @@ pub async fn start(layout: &Layout, args: &UpArgs, processes: &Arc<Processes>) -
     for number in 1..=nodes.process {
         run(nodes::process_node(layout, &program, number, &authority)?)?;
     }
+    let imports = nodes.machines().map(|machine| machine::import_all(layout, &args.containerd, machine, processes));
+    try_join_all(imports).await.context("cannot import images")?;
     for machine in nodes.machines() {
-        machine::import_all(layout, args.containerd, machine, processes).await.context("cannot import images")?;
         run(machine.node(layout, &authority)?)?;
     }
     if nodes.kwok > 0 {

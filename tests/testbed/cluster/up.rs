@@ -52,7 +52,7 @@ pub fn launch(args: &UpArgs) -> Result<ExitCode> {
     let mut supervisor = Command::new(env::current_exe()?)
         .args(["cluster", "up", "--foreground", "--lifeline", "until-ready"])
         .args(["--nodes", &args.nodes.to_string(), "--port", &args.port.to_string()])
-        .args(["--containerd", args.containerd.argument()])
+        .args(["--containerd", &args.containerd.to_string()])
         .arg("--dir")
         .arg(&dir)
         .arg("--bin")
@@ -115,7 +115,7 @@ fn own(args: &mut UpArgs) -> Result<ExitCode> {
     components::check_programs(&args.bin, args.nodes)?;
     args.bin = args.bin.canonicalize()?;
     if args.nodes.kubelet > 0 {
-        machine::check(&args.bin, &args.at.dir, args.containerd)?;
+        machine::check(&args.bin, &args.at.dir, &args.containerd)?;
     }
     let lock = client::lock(&args.at.dir)?;
     ensure!(lock.is_some(), "another cluster is running in {}", args.at.dir.display());
@@ -190,7 +190,7 @@ async fn attend(args: &UpArgs, listener: TcpListener) -> Result<ExitCode> {
 fn start_init(args: &UpArgs) -> Result<tokio::process::Child> {
     let mut init = tokio::process::Command::new(env::current_exe()?);
     init.args(["cluster", "init", "--nodes", &args.nodes.to_string(), "--port", &args.port.to_string()])
-        .args(["--containerd", args.containerd.argument()])
+        .args(["--containerd", &args.containerd.to_string()])
         .arg("--dir")
         .arg(&args.at.dir)
         .arg("--bin")

@@ -18,6 +18,11 @@ fn installed() -> Value {
 impl Listeners {
     /// Applies the Rollout `web` of Pods into which the agent is put.
     pub async fn roll_installed(&self, version: &str) {
+        self.roll_installed_as(version, |_| {}).await;
+    }
+
+    /// The same with another template.
+    pub async fn roll_installed_as(&self, version: &str, change: impl FnOnce(&mut Value)) {
         let asked = installed();
         let strategy = json!({"batchSize": 2, "maxSurge": 2, "maxUnavailable": 0});
         let spec = json!({"replicas": 2, "strategy": strategy});
@@ -27,6 +32,7 @@ impl Listeners {
             container["command"] = asked["container"]["command"].clone();
             container.as_object_mut().unwrap().remove("volumeMounts");
             template["spec"].as_object_mut().unwrap().remove("volumes");
+            change(template);
         })
         .await;
     }

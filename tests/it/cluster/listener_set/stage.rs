@@ -62,6 +62,11 @@ pub fn cluster_of(name: &str, nodes: &str) -> TestCluster {
     cluster
 }
 
+/// What Pod security of the level "restricted" asks of a container.
+fn restricted() -> Value {
+    json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}})
+}
+
 fn make_executable(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -144,6 +149,7 @@ impl Listeners {
                 "metadata": {"annotations": {"baton.dev/agent": "own"}},
                 "spec": {
                     "serviceAccountName": "bots",
+                    "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
                     "terminationGracePeriodSeconds": 30,
                     "containers": [{
                         "name": "web",
@@ -155,6 +161,7 @@ impl Listeners {
                             {"name": "BATON_PORT", "value": "0"},
                         ],
                         "volumeMounts": [{"name": "baton", "mountPath": "/baton"}],
+                        "securityContext": restricted(),
                     }],
                     "volumes": [{"name": "baton", "emptyDir": {}}],
                 },
@@ -183,6 +190,7 @@ impl Listeners {
                     {"name": "BATON_PORT", "value": "0"},
                 ],
                 "volumeMounts": [{"name": "baton", "mountPath": "/baton"}],
+                "securityContext": restricted(),
             })
         };
         let mut agent = container("baton-agent", &["/image/bots", "serve"]);

@@ -101,10 +101,16 @@ async fn stage(name: &str) -> Stage {
 impl Stage {
     /// Applies two instances with this package, and an init container that finds the file `version` in it.
     pub async fn roll_package(&self, version: &str, package: &Value) {
+        self.roll_package_as(version, package, |_| {}).await;
+    }
+
+    /// The same with another template.
+    pub async fn roll_package_as(&self, version: &str, package: &Value, change: impl FnOnce(&mut Value)) {
         let find =
             ["sh", "-c", "cat /opt/app/version; ! touch /opt/app/x 2>&- && ! ls -d /baton-package* > /dev/null 2>&1"];
         let image = "example.local/sleeper:1";
-        let template = json!({"spec": {"initContainers": [{"name": "find", "image": image, "command": find}]}});
+        let mut template = json!({"spec": {"initContainers": [{"name": "find", "image": image, "command": find}]}});
+        change(&mut template);
         let strategy = json!({"batchSize": 1, "maxSurge": 1, "maxUnavailable": 0});
         let mut package = package.clone();
         package["mountPath"] = json!("/opt/app");

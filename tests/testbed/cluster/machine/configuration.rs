@@ -57,7 +57,7 @@ pub fn network(machine: Machine) -> String {
 }
 
 /// containerd's configuration. JSON strings are strings of TOML too.
-pub fn containerd(bin: &Path, plugins: &Path, version: Containerd) -> String {
+pub(super) fn containerd(bin: &Path, plugins: &Path, version: Containerd) -> String {
     let text = |path: &Path| Value::from(path.display().to_string());
     let (programs, plugins) = (text(&debian(bin).join("lib/cni")), text(plugins));
     let runc = text(&debian(bin).join("sbin/runc"));

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::time::sleep;
 
-use super::{Containerd, Machine};
+use super::{Containerds, Machine};
 use crate::{
     archive::{Archive, Entry},
     cluster::{
@@ -24,20 +24,25 @@ const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(100);
 
 /// Imports what every machine needs, and every archive (`*.tar`) in the cluster's folder of images.
-pub async fn import_all(layout: &Layout, version: Containerd, machine: Machine, processes: &Processes) -> Result<()> {
-    let pause = layout.pki("pause.tar");
+pub async fn import_all(
+    layout: &Layout,
+    versions: &Containerds,
+    machine: Machine,
+    processes: &Processes,
+) -> Result<()> {
+    let pause = layout.pki(&format!("pause-{}.tar", machine.number));
     let program = fs::canonicalize(layout.bin.join("pause")).context("cannot find pause")?;
     let entry = Entry { at: "pause".into(), from: program };
     Archive { name: PAUSE.into(), entrypoint: vec!["/pause".into()], entries: vec![entry] }.write(&pause)?;
     let deadline = Instant::now() + ANSWER_TIMEOUT;
-    while let Err(error) = import(layout, version, machine, &pause, processes).await {
+    while let Err(error) = import(layout, versions, machine, &pause, processes).await {
         if Instant::now() > deadline {
             return Err(error);
         }
         sleep(POLL).await;
     }
     for archive in archives(&layout.images) {
-        import(layout, version, machine, &archive, processes).await?;
+        import(layout, versions, machine, &archive, processes).await?;
     }
     Ok(())
 }
@@ -52,7 +57,7 @@ fn archives(folder: &Path) -> Vec<PathBuf> {
 /// Makes the images of an archive known to a machine.
 pub async fn import(
     layout: &Layout,
-    version: Containerd,
+    versions: &Containerds,
     machine: Machine,
     archive: &Path,
     processes: &Processes,
@@ -60,7 +65,7 @@ pub async fn import(
     let name = format!("import-{}-{}", machine.number, archive.file_stem().unwrap_or_default().display());
     let args = ["--namespace", "k8s.io", "images", "import"].map(str::to_owned).into_iter();
     let args = args.chain([archive.display().to_string()]).collect();
-    let spec = machine.spec(layout, name, &version.folder(&layout.bin).join("ctr"), args);
+    let spec = machine.spec(layout, name, &versions.of(machine).folder(&layout.bin).join("ctr"), args);
     let log = layout.log("imports");
     processes.complete(Spec { log, ..spec }).await
 }

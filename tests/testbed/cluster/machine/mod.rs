@@ -9,6 +9,7 @@
 //! All machines share the cluster's network namespace, where each has a bridge with its Pods (`network.rs`). A machine
 //! that ends takes its containers with it, as in a power cut; kubelet and containerd can die alone.
 use std::{
+    fmt,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     str::FromStr,
@@ -36,14 +37,41 @@ use super::{
     processes::{Place, Spec},
 };
 
-/// Which containerd the machines run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Containerd {
+/// Which containerd a machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Containerd {
     /// Debian's 1.6.
     One,
     /// As released.
-    #[default]
     Two,
+}
+
+/// Which containerd each machine runs, in the order of their numbers; the last one of the list counts for all further ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Containerds(Vec<Containerd>);
+
+impl FromStr for Containerds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split(',').map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for Containerds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.0.iter().map(|it| it.argument()).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+impl Containerds {
+    /// That of a machine.
+    fn of(&self, machine: Machine) -> Containerd {
+        let index = usize::from(machine.number).saturating_sub(1);
+        // One that is parsed from a text is never empty.
+        self.0.get(index).or(self.0.last()).copied().unwrap_or(Containerd::Two)
+    }
 }
 
 impl FromStr for Containerd {
@@ -60,7 +88,7 @@ impl FromStr for Containerd {
 
 impl Containerd {
     /// As `--containerd` takes it.
-    pub fn argument(self) -> &'static str {
+    fn argument(self) -> &'static str {
         match self {
             Self::One => "1.6",
             Self::Two => "2",
@@ -140,7 +168,8 @@ impl Machine {
     }
 
     /// containerd, with its configuration.
-    pub fn runtime(self, layout: &Layout, version: Containerd) -> Result<Spec> {
+    pub fn runtime(self, layout: &Layout, versions: &Containerds) -> Result<Spec> {
+        let version = versions.of(self);
         let state = self.state(layout);
         let plugins = state.join("cni.d");
         private_folder(&plugins)?;

@@ -8,25 +8,22 @@ use nix::{
     unistd::geteuid,
 };
 
-use super::{Containerd, boot, cgroups, debian};
+use super::{Containerd, Containerds, boot, cgroups, debian};
 use crate::cluster::network;
 
 /// Fails with one line that names what is missing.
-pub fn check(bin: &Path, dir: &Path, version: Containerd) -> Result<()> {
+pub fn check(bin: &Path, dir: &Path, versions: &Containerds) -> Result<()> {
     let hidden = boot::EMPTY.iter().find(|path| dir.starts_with(path));
     ensure!(hidden.is_none(), "nodes of kind kubelet cannot have their folder in {}", hidden.unwrap_or(&""));
     check_kernel()?;
     check_disk(dir)?;
-    check_programs(bin, version)
+    versions.0.iter().try_for_each(|version| check_programs(bin, *version))
 }
 
 /// The same where there is no cluster yet.
-pub fn check_all(bin: Option<&Path>, dir: &Path, version: Containerd) -> Result<ExitCode> {
+pub fn check_all(dir: &Path) -> Result<ExitCode> {
     check_kernel()?;
     check_disk(dir)?;
-    if let Some(bin) = bin {
-        check_programs(bin, version)?;
-    }
     unshare(CloneFlags::CLONE_NEWNET).context("nodes of kind kubelet need network namespaces")?;
     network::check_devices()?;
     Ok(ExitCode::SUCCESS)
