@@ -361,3 +361,56 @@ fn restarts_for_new_settings_keep_to_the_budget_while_they_stop() {
     }
     assert_eq!(world.memory.restarting.len(), 1);
 }
+
+/// All Pods are lost at once and come back within the second: what the first of them took beyond its share moved again.
+#[test]
+fn what_has_lost_its_pod_is_spread_over_pods_that_are_about_to_be_ready() {
+    for ready_first in [1, 2] {
+        let mut world = World::of(9, 3);
+        world.settle();
+        let names: Vec<String> = world.pods.keys().cloned().collect();
+        for name in &names {
+            world.pods.get_mut(name).unwrap().seen.is_ready = false;
+            world.crash(name);
+        }
+        for name in &names[..ready_first] {
+            world.pods.get_mut(name).unwrap().seen.is_ready = true;
+        }
+        // The long wait is over: half of the Pods have been missing for some time.
+        world.memory.crowded_since = Some(Duration::from_secs(world.now - 10));
+        world.tick();
+        world.pods.values_mut().for_each(|pod| pod.seen.is_ready = true);
+        world.run(5);
+        assert_eq!((world.loads(), world.running().len()), (vec![3, 3, 3], 9), "{ready_first}");
+        world.settle();
+        assert_eq!(world.moves.len(), 0, "{ready_first}: {:?}", world.moves);
+    }
+}
+
+/// Nor does that wait last, or begin where the Pod that is missing is the one that was lost.
+#[test]
+fn what_has_lost_its_pod_waits_for_no_other_than_those() {
+    let mut world = World::of(9, 3);
+    world.settle();
+    let names: Vec<String> = world.pods.keys().cloned().collect();
+    let lost = world.pods.get_mut(&names[0]).unwrap();
+    (lost.has_agent, lost.seen.is_ready) = (false, false);
+    world.crash(&names[0]);
+    let assigned =
+        |changes: &[SetChange]| changes.iter().filter(|change| matches!(change, SetChange::Assign { .. })).count();
+    assert_eq!(assigned(&world.dry_look().changes), 3, "at once");
+    world.settle();
+    assert_eq!(world.loads(), [0, 5, 4]);
+    // Its agent is back, and never Ready: the next loss waits for a second.
+    world.pods.get_mut(&names[0]).unwrap().has_agent = true;
+    world.tick();
+    let lost = world.pods.get_mut(&names[1]).unwrap();
+    (lost.has_agent, lost.seen.is_ready) = (false, false);
+    world.crash(&names[1]);
+    world.memory.crowded_since = Some(Duration::from_secs(world.now - 10)); // the long wait is over
+    let planned = world.look();
+    assert_eq!((assigned(&planned.changes), planned.wake_after), (0, Some(Duration::from_secs(1))));
+    assert!(planned.listeners.values().any(|place| place.reason == "AwaitingPods"), "{:?}", planned.listeners);
+    world.run(3);
+    assert_eq!(world.loads(), [0, 0, 9]);
+}
