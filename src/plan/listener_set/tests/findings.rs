@@ -8,12 +8,13 @@ use crate::{
     api::{bounds::FAST_PODS_MAX, session::SessionProfile},
     plan::listener_set::{
         change::{Origin, SetChange, Stage},
+        plan,
         unit::Runs,
     },
     snapshot::{
         lease::{Claim, Holder},
         listener_set::Course,
-        report::Report,
+        report::{Gap, Report},
     },
 };
 
@@ -413,4 +414,30 @@ fn what_has_lost_its_pod_waits_for_no_other_than_those() {
     assert!(planned.listeners.values().any(|place| place.reason == "AwaitingPods"), "{:?}", planned.listeners);
     world.run(3);
     assert_eq!(world.loads(), [0, 0, 9]);
+}
+
+/// L12: agents of one move report with their next renewal, in profile Calm up to ten seconds one after the other.
+#[test]
+fn moves_are_over_when_every_agent_has_had_time_to_report() {
+    for (profile, reported_after, over_after) in
+        [(SessionProfile::Fast, 0, 2), (SessionProfile::Default, 3, 4), (SessionProfile::Calm, 10, 11)]
+    {
+        let mut world = World::of(2, 2);
+        world.settle();
+        let (mut snapshot, mut memory) = (world.snapshot(), world.memory.clone());
+        for session in snapshot.sessions.values_mut() {
+            session.watched.duration = profile.times().expire;
+        }
+        let mut counts = |waits: u64, epoch: Option<u32>| {
+            snapshot.uptime += Duration::from_secs(waits);
+            let report = snapshot.sessions.values_mut().next().unwrap().report.as_mut().unwrap();
+            report.gaps.extend(epoch.map(|epoch| Gap { listener: "listener-0".into(), epoch, millis: 10 }));
+            memory = plan(&snapshot, &memory).1;
+            memory.gaps_of_last_moves().len()
+        };
+        assert_eq!(counts(1, Some(7)), 0, "{profile:?}");
+        assert_eq!(counts(reported_after, Some(8)), 0, "{profile:?}: of the same moves");
+        assert_eq!(counts(over_after - 1, None), 0, "{profile:?}");
+        assert_eq!(counts(1, None), 2, "{profile:?}");
+    }
 }
