@@ -17,13 +17,14 @@ pub async fn create(
     object: Vec<u8>,
 ) -> Result<Vec<String>, kube::Error> {
     let request = request.create(params, object).map_err(kube::Error::BuildRequest)?;
-    let response = client.send(request.map(Body::from)).await?;
-    let code = response.status();
+    let (answer, body) = client.send(request.map(Body::from)).await?.into_parts();
+    // Also where it says nothing new: the API server logs a call as aborted whose answer is not read to its end.
+    let body = body.collect_bytes().await?;
+    let code = answer.status;
     if code.is_success() {
-        let headers = response.headers().get_all("warning").iter();
+        let headers = answer.headers.get_all("warning").iter();
         return Ok(headers.filter_map(|header| text_of(header.to_str().ok()?)).collect());
     }
-    let body = response.into_body().collect_bytes().await?;
     let unread = |_| Status::failure(&String::from_utf8_lossy(&body), "").with_code(code.as_u16());
     Err(kube::Error::Api(Box::new(serde_json::from_slice(&body).unwrap_or_else(unread))))
 }
@@ -36,8 +37,24 @@ fn text_of(header: &str) -> Option<String> {
 
 #[cfg(all(test, feature = "operator"))]
 mod tests {
+    use std::{sync::Mutex, time::Duration};
+
+    use tokio::{sync::mpsc, time::timeout};
+
     use super::*;
     use crate::scripted::{self, Answer};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_read_to_its_end() {
+        let (end, body) = mpsc::unbounded_channel();
+        let body = Mutex::new(Some(body));
+        let client = scripted::client(move |_| Answer::Watch(body.lock().unwrap().take().unwrap()));
+        let (pods, params) = (Request::new("/api/v1/namespaces/shop/pods"), PostParams::default());
+        let mut call = Box::pin(create(&client, &pods, &params, b"{}".into()));
+        assert!(timeout(Duration::from_secs(1), &mut call).await.is_err(), "there is more to come");
+        drop(end);
+        assert!(call.await.unwrap().is_empty());
+    }
 
     /// What is misspelt is named, and refuses nothing.
     #[tokio::test]

@@ -137,15 +137,16 @@ struct Step {
 /// The patch with who asks for it; nothing where the spec asks for all that already.
 fn written(rollout: &Rollout, mut steps: Vec<Step>, request: &Request) -> (Vec<Value>, String) {
     let name = rollout.name_any();
-    let has_version = steps.iter().any(|step| step.patch["path"] == "/spec/version");
+    let mut changes_version = steps.iter().any(|step| step.patch["path"] == "/spec/version");
     let replaces_digest = || {
         let mut present = containers(rollout).into_iter();
         present.any(|(_, image, path)| image.contains('@') && steps.iter().any(|step| step.patch["path"] == path))
     };
     // Without a tag, `undo --digests` gave the version a name of its own. It is not the next one's.
-    if !has_version && rollout.spec.version.is_some() && replaces_digest() {
+    if !changes_version && rollout.spec.version.is_some() && replaces_digest() {
         let patch = json!({"op": "remove", "path": "/spec/version"});
         steps.push(Step { patch, said: "spec.version removed, it named the former digest".into() });
+        changes_version = true;
     }
     if steps.is_empty() {
         return (
@@ -157,8 +158,7 @@ fn written(rollout: &Rollout, mut steps: Vec<Step>, request: &Request) -> (Vec<V
     }
     let said: Vec<&str> = steps.iter().map(|step| step.said.as_str()).filter(|said| !said.is_empty()).collect();
     let said = said.join(", ");
-    let is_new = steps.iter().any(|step| step.patch["path"] == "/spec/version");
-    let kept = rollout.spec.version.as_ref().filter(|_| !is_new);
+    let kept = rollout.spec.version.as_ref().filter(|_| !changes_version);
     let kept = kept.map(|version| format!(" (spec.version stays {version})")).unwrap_or_default();
     // As kubectl's change-cause: the history says what was asked for where nobody says why.
     let reason = request.reason.clone().or_else(|| Some(said.chars().take(REASON_CHARS_MAX).collect()));

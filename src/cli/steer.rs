@@ -49,18 +49,31 @@ impl Approve {
     }
 }
 
+/// What [`Ask`] asks for.
+pub(super) struct Act {
+    verb: &'static str,
+    make: fn(&Rollout, Timestamp) -> Change,
+    /// It is written before an operator has begun with the change that it is about.
+    is_at_once: bool,
+}
+
+pub(super) const ABORT: Act = Act { verb: "abort", make: abort, is_at_once: false };
+pub(super) const RETRY: Act = Act { verb: "retry", make: retry, is_at_once: false };
+pub(super) const RESTART: Act = Act { verb: "restart", make: restart, is_at_once: false };
+pub(super) const PAUSE: Act = Act { verb: "pause", make: pause, is_at_once: true };
+pub(super) const RESUME: Act = Act { verb: "resume", make: resume, is_at_once: false };
+
 impl Ask {
-    /// `act`, which `verb` names, with who asks and why.
-    pub async fn run(&self, connection: &Connection, verb: &str, act: fn(&Rollout, Timestamp) -> Change) -> Result<()> {
+    /// `act`, with who asks and why.
+    pub async fn run(&self, connection: &Connection, act: &Act) -> Result<()> {
         let editor = Editor::connect(connection, &self.rollout).await?;
-        let request = json!(editor.request(verb, self.reason.clone()).await);
+        let request = json!(editor.request(act.verb, self.reason.clone()).await);
         let make = |rollout: &Rollout| {
-            let (mut patch, said) = act(rollout, Timestamp::now())?;
+            let (mut patch, said) = (act.make)(rollout, Timestamp::now())?;
             patch.push(set("/spec/request", &request));
             Ok((patch, said))
         };
-        // A pause comes at once: before an operator has begun with the change that it is to hold.
-        if verb == "pause" { Box::pin(editor.change(make)).await } else { Box::pin(editor.answer(make)).await }
+        if act.is_at_once { Box::pin(editor.change(make)).await } else { Box::pin(editor.answer(make)).await }
     }
 }
 
@@ -100,7 +113,7 @@ fn approve(rollout: &Rollout, to_end: bool, request: &Request) -> Change {
 }
 
 /// Gives up the run that is on.
-pub(super) fn abort(rollout: &Rollout, _: Timestamp) -> Change {
+fn abort(rollout: &Rollout, _: Timestamp) -> Change {
     let (name, status) = (rollout.name_any(), seen(rollout)?);
     let (_, reason, _) = state(&status, rollout.metadata.generation);
     let is_forward = status.batch.is_some() && status.effective_revision != status.current_revision;
@@ -116,7 +129,7 @@ pub(super) fn abort(rollout: &Rollout, _: Timestamp) -> Change {
 }
 
 /// Tries again what has failed, or was aborted.
-pub(super) fn retry(rollout: &Rollout, now: Timestamp) -> Change {
+fn retry(rollout: &Rollout, now: Timestamp) -> Change {
     let (name, status) = (rollout.name_any(), seen(rollout)?);
     let Some(failed) = status.failed else {
         bail!("{name}: nothing has failed that could be tried again; `kubectl baton restart {name}` makes new Pods");
@@ -127,7 +140,7 @@ pub(super) fn retry(rollout: &Rollout, now: Timestamp) -> Change {
 
 /// Has every Pod replaced.
 #[expect(clippy::unnecessary_wraps, reason = "one of the acts of Ask")]
-pub(super) fn restart(rollout: &Rollout, now: Timestamp) -> Change {
+fn restart(rollout: &Rollout, now: Timestamp) -> Change {
     let name = rollout.name_any();
     let asked = rollout.spec.restart_at.as_ref();
     let instead = asked.filter(|at| at.0 > now).map(|at| format!(", now and not at {}", at.0)).unwrap_or_default();
@@ -146,12 +159,12 @@ fn moment(now: Timestamp, later_than: Option<&Time>) -> Time {
 }
 
 /// Has nothing new begun.
-pub(super) fn pause(rollout: &Rollout, _: Timestamp) -> Change {
+fn pause(rollout: &Rollout, _: Timestamp) -> Change {
     set_paused(rollout, true)
 }
 
 /// Has it go on.
-pub(super) fn resume(rollout: &Rollout, _: Timestamp) -> Change {
+fn resume(rollout: &Rollout, _: Timestamp) -> Change {
     set_paused(rollout, false)
 }
 

@@ -68,6 +68,8 @@ pub struct RolloutMemory {
     create_backoff: Backoff,
     /// When the API server did not say what else the selector matches.
     pub overlap_failed_at: Option<Timestamp>,
+    /// The run of which an Event has said why Pods are replaced where a change in place was asked for.
+    pub not_in_place_run: Option<i64>,
 }
 
 impl<T: Own> ObjectMemory<T> {

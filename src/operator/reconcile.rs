@@ -118,6 +118,7 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     let status = status::rollout::status(&snapshot, &plan, &outcomes);
     let computed = computed + told.elapsed();
     let reported = report(shell, &mut memory, &snapshot, &plan, status).await;
+    tell_not_in_place(shell, &mut memory, &snapshot, &plan);
     if all_well && reported == Reported::Done {
         memory.succeed();
     }
@@ -266,6 +267,17 @@ fn tell(shell: &Shell, rollout: &Rollout, before: &RolloutStatus, after: &Rollou
     let mut notices = status::notices(&regarding.key.name, before, after);
     notices.extend(status::strategy_warning(&rollout.spec, before, after));
     shell.tell(&regarding, notices);
+}
+
+/// One Event for each run in which Pods are replaced though a change in place was asked for. The operator remembers that by itself: the
+/// next one may say it again.
+fn tell_not_in_place(shell: &Shell, memory: &mut ObjectMemory<RolloutMemory>, snapshot: &Snapshot, plan: &Plan) {
+    let run = Some(plan.memory.run);
+    let Some(found) = plan.not_in_place.as_ref().filter(|_| memory.own.not_in_place_run != run) else { return };
+    memory.own.not_in_place_run = run;
+    let regarding = Regarding::object(Rollout::KIND, &snapshot.rollout);
+    let notice = status::not_in_place(&regarding.key.name, found);
+    shell.tell(&regarding, vec![notice]);
 }
 
 /// Notes what became of the changes in memory, log and metrics. False when something went wrong.

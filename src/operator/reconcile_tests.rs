@@ -17,6 +17,7 @@ use crate::{
         queue::Queue,
         reconcile_world::{World, kind_of},
     },
+    plan::{in_place::NotInPlace, rollout::tests::fixture::Fixture},
     scripted,
 };
 
@@ -431,5 +432,22 @@ fn what_computes_for_long_is_looked_at_less_often() {
 fn status_of_many_instances_is_written_less_often() {
     for (replicas, millis) in [(-1, 500), (0, 500), (10, 505), (1_000, 1_000), (5_000, 2_000), (i32::MAX, 2_000)] {
         assert_eq!(status_spacing(replicas), Duration::from_millis(millis), "{replicas}");
+    }
+}
+
+/// B4: why Pods are replaced where a change in place was asked for is said once in a run.
+#[tokio::test(start_paused = true)]
+async fn why_pods_are_not_changed_in_place_is_told_once_in_a_run() {
+    let rig = Rig::of(1).await;
+    let mut snapshot = Fixture::new("a", 'a', json!({})).snapshot;
+    snapshot.rollout.metadata.namespace = Some("shop".into());
+    let found = Some(NotInPlace { slot: 0, why: "spec.template.spec.volumes differs".into(), more: 0 });
+    let mut plan = Plan { not_in_place: found, ..Plan::default() };
+    let mut memory = ObjectMemory::default();
+    for (run, told) in [(1, 1), (1, 1), (2, 2)] {
+        plan.memory.run = run;
+        tell_not_in_place(&rig.shell, &mut memory, &snapshot, &plan);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(rig.count("POST /api/v1/namespaces/shop/events"), told);
     }
 }

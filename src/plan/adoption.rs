@@ -47,10 +47,12 @@ pub fn is_adoptable_pod(snapshot: &Snapshot, pod: &Pod) -> bool {
     matches && pod.deletion.is_none() && is_named_so && !is_refused(snapshot, &pod.uid)
 }
 
-/// Whether this ControllerRevision, whose label names the Rollout and that no object controls, becomes the Rollout's.
+/// Whether this ControllerRevision, whose label names the Rollout and that no object controls, becomes the Rollout's: `web-HASH`, or
+/// `web-HASH-2` where that name was taken.
 pub fn is_adoptable_revision(snapshot: &Snapshot, revision: &Revision) -> bool {
     let base = format!("{}-{}", rollout(snapshot), revision.hash);
-    let is_named_so = revision.name == base || is_below(&base, &revision.name);
+    let rest = revision.name.strip_prefix(&base);
+    let is_named_so = rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(is_number));
     is_named_so && !revision.hash.is_empty() && !revision.deleting && !is_refused(snapshot, &revision.uid)
 }
 
@@ -84,9 +86,4 @@ fn is_of_instance(instance: &str, name: &str, label: &str) -> bool {
 
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// `web-3-x7` is below `web-3`.
-fn is_below(base: &str, name: &str) -> bool {
-    name.strip_prefix(base).is_some_and(|rest| rest.len() > 1 && rest.starts_with('-'))
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     api::status::{Attempt, BatchStatus, Failed},
+    plan::in_place::NotInPlace,
     snapshot::Switched,
 };
 
@@ -18,10 +19,10 @@ pub struct Plan {
     /// Writes, independent of each other and idempotent; in order of importance.
     pub changes: Vec<Change>,
     /// Names of Pods that are to be deleted, or given other images, once they hold no listener any more: others take these
-    /// over first.
-    ///
-    /// None: as noted before. What it would follow from does not stand in status yet.
+    /// over first. None: as noted before. What it would follow from does not stand in status yet.
     pub leaving: Option<BTreeSet<String>>,
+    /// Pods that are being replaced now, where a change in place was asked for.
+    pub not_in_place: Option<NotInPlace>,
     /// The first hold of the most urgent class of work that is held; what status shows.
     pub hold: Option<Hold>,
     /// The earliest time at which something changes without an event.
@@ -85,8 +86,7 @@ pub enum Change {
         /// Precondition.
         resource_version: String,
     },
-    /// Become the controller of a ControllerRevision that an earlier Rollout of this name left behind (uid and resourceVersion
-    /// preconditions).
+    /// Become the controller of a ControllerRevision that an earlier Rollout left behind (uid and resourceVersion preconditions).
     AdoptRevision {
         /// Object name.
         name: String,

@@ -28,6 +28,27 @@ pub struct Difference {
 /// Other values; None: taken away.
 type Texts = BTreeMap<String, Option<String>>;
 
+/// Pods that another one takes the place of, though `spec.strategy.update` asks for a change in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotInPlace {
+    /// The first of the instances.
+    pub slot: i32,
+    /// Why it is not changed in place.
+    pub why: String,
+    /// Number of further instances that get other Pods, for whatever reason.
+    pub more: usize,
+}
+
+impl NotInPlace {
+    /// One instance more.
+    pub(super) fn note(noted: &mut Option<Self>, slot: i32, why: String) {
+        match noted {
+            Some(first) => first.more += 1,
+            None => *noted = Some(Self { slot, why, more: 0 }),
+        }
+    }
+}
+
 impl Difference {
     /// A container ends, and starts with another image or other resources.
     pub fn restarts(&self) -> bool {

@@ -17,4 +17,4 @@ mod tests;
 mod text;
 mod verdict;
 
-pub use notice::{Notice, NoticeKind, are_resources_newly_held, notices, strategy_warning};
+pub use notice::{Notice, NoticeKind, are_resources_newly_held, not_in_place, notices, strategy_warning};

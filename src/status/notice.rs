@@ -7,7 +7,7 @@ use crate::{
         Condition, ConditionStatus, ConditionType, RolloutSpec, RolloutStatus, names,
         status::{BatchStatus, HistoryEntry, InstanceException},
     },
-    plan::rollout::batches,
+    plan::{in_place::NotInPlace, rollout::batches},
     snapshot::Ranges,
 };
 
@@ -74,6 +74,17 @@ pub fn strategy_warning(spec: &RolloutSpec, before: &RolloutStatus, after: &Roll
     let warned = batches::warning(&spec.strategy, spec.replicas);
     let is_first = before.observed_generation != after.observed_generation;
     warned.filter(|_| is_first).map(|warned| warning("StrategyWarning", "RollOut", &warned))
+}
+
+/// Pods of the Rollout `name` that are replaced where a change in place was asked for, by the first.
+pub fn not_in_place(name: &str, found: &NotInPlace) -> Notice {
+    let instance = names::instance_name(name, found.slot);
+    let why = &found.why;
+    let what = match found.more {
+        0 => format!("{instance} gets another Pod: {why}"),
+        more => format!("{instance} and {} get other Pods; {instance}: {why}", count(more, "further instance")),
+    };
+    normal("NotInPlace", "RollOut", &what)
 }
 
 struct News<'a> {

@@ -12,7 +12,11 @@ use super::{
     view::{Item, Owner, Runs, Seat, View, Wish, seconds},
     wanted,
 };
-use crate::snapshot::{lease::Order, listener_set::Course, report::UnitState};
+use crate::snapshot::{
+    lease::{Claim, Order},
+    listener_set::Course,
+    report::UnitState,
+};
 
 /// Starts in a row that have failed on a Pod, after which a listener is moved: its agent restarts it in place once.
 const FAILURES_MAX: u32 = 2;
@@ -22,9 +26,14 @@ const FAILURES_MAX_ROLLING: u32 = 3;
 /// A Pod that tried a listener in vain is tried again after this time: each Pod once in it, however many there are.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 /// How long what nobody runs waits for more Pods, when those that are there would get more than their share. Listeners
-/// that have never run wait for any Pod that is to come; others only when more than half of the Pods are missing: after
-/// the loss of a few Pods the others take everything at once.
+/// that have never run wait for any Pod that is to come; others only when more than half of the Pods are missing, or for
+/// [`AWAITS_COMING`]: after the loss of a few Pods the others take everything at once.
 const CROWDS_AFTER: Duration = Duration::from_secs(5);
+/// How long what nobody runs waits for Pods that are about to be Ready ([`Crowd::is_coming`]), also where half are there: what
+/// exceeded its share would move again at once.
+const AWAITS_COMING: Duration = Duration::from_secs(1);
+/// A Pod whose session has been as it is for so long is not about to be Ready: it pulls an image, or has no agent.
+const COMING_MAX: Duration = Duration::from_mins(1);
 
 /// Where listeners are to be, in the order of `view.items`.
 pub(super) struct Goals {
@@ -123,8 +132,10 @@ fn shuns(view: &View<'_>, item: &Item<'_>, memory: &SetRecollection) -> BTreeSet
 /// Whether what nobody runs, or what is on a Pod that leaves, may go where it exceeds a Pod's share.
 struct Crowd {
     has_waited: bool,
-    all_are_there: bool,
-    half_are_there: bool,
+    /// What has never run.
+    admits_new: bool,
+    /// What has lost its Pod.
+    admits_lost: bool,
     /// Slots with a Pod that does not leave: what is on one that leaves waits for it.
     heirs: BTreeSet<i32>,
 }
@@ -140,9 +151,29 @@ impl Crowd {
         memory.crowded_since = waits.then(|| memory.crowded_since.unwrap_or(view.snapshot.uptime));
         let until = memory.crowded_since.map(|since| since.saturating_add(CROWDS_AFTER));
         let has_waited = until.is_some_and(|until| !alarm.is_ahead(until));
+        let is_free = |item: &Item<'_>| item.wish == Wish::Run && item.at().is_none();
+        let is_short = can_take > 0 && !all_are_there && view.items.iter().any(is_free);
+        let awaits = is_short && view.seats.iter().any(|seat| Self::is_coming(view, seat));
+        memory.awaited_since = awaits.then(|| memory.awaited_since.unwrap_or(view.snapshot.uptime));
+        let until = memory.awaited_since.map(|since| since.saturating_add(AWAITS_COMING));
+        let is_awaited = until.is_some_and(|until| alarm.is_ahead(until));
         let heirs = view.seats.iter().filter(|seat| seat.role != Role::Leaves);
         let heirs = heirs.filter_map(|seat| seat.pod?.slot).collect();
-        Self { has_waited, all_are_there, half_are_there: 2 * can_take >= in_the_end, heirs }
+        let admits = |enough: bool| (enough || has_waited) && !is_awaited;
+        Self { has_waited, admits_new: admits(all_are_there), admits_lost: admits(2 * can_take >= in_the_end), heirs }
+    }
+
+    /// It can be Ready within the second: its agent renews its session, or has yet to claim it for the first time. A lost
+    /// Pod is none of that: its session is silent, fenced or of a boot that is dead. So after the loss of a Pod the others,
+    /// which are Ready, take everything at once.
+    fn is_coming(view: &View<'_>, seat: &Seat<'_>) -> bool {
+        let Some(session) = seat.session.filter(|_| seat.role == Role::Busy) else { return false };
+        let is_open = match session.watched.session.as_ref().map(|own| &own.claim) {
+            Some(Claim::Held(boot)) => !seat.is_silent && view.death(boot).is_none(),
+            Some(Claim::Empty) => true,
+            _ => false,
+        };
+        is_open && session.watched.claimed_for < COMING_MAX
     }
 
     fn admits(&self, view: &View<'_>, item: &Item<'_>) -> bool {
@@ -150,8 +181,7 @@ impl Crowd {
             let has_heir = seat.pod.and_then(|pod| pod.slot).is_some_and(|slot| self.heirs.contains(&slot));
             return seat.role == Role::Leaves && (!has_heir || (self.has_waited && ends(seat)));
         }
-        let enough = if item.owner == Owner::NoLease { self.all_are_there } else { self.half_are_there };
-        enough || self.has_waited
+        if item.owner == Owner::NoLease { self.admits_new } else { self.admits_lost }
     }
 }
 

@@ -23,6 +23,8 @@ pub struct SetRecollection {
     pub heard_since: Option<Duration>,
     /// Since when there has been a listener that waits for more Pods.
     pub crowded_since: Option<Duration>,
+    /// Since when there has been a listener that nobody runs, and a Pod that is about to be Ready.
+    pub awaited_since: Option<Duration>,
     /// Orders to release that stand unanswered, by listener.
     pub released: BTreeMap<String, Since>,
     /// Invitations to prepare that stand unanswered, by listener.

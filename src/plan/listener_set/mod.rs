@@ -59,9 +59,8 @@ use crate::{
 /// Gaps that are remembered.
 const GAPS_MAX: usize = 1_000;
 
-/// A second longer than agents of profile Default wait between two renewals (3 s), with which they report. Agents of profile Calm
-/// wait 10 s, so one move of theirs may still be counted in parts.
-const MOVES_OVER_AFTER: Duration = Duration::from_secs(4);
+/// How much longer than the time between two renewals, with which agents report, moves count as under way.
+const MOVES_OVER_AFTER_RENEWAL: Duration = Duration::from_secs(1);
 
 /// The next changes for this ListenerSet, and what to remember until the next look. Pure and total.
 pub fn plan(snapshot: &SetSnapshot, recollection: &SetRecollection) -> (SetPlan, SetRecollection) {
@@ -117,7 +116,8 @@ fn session_times(duration: Duration) -> SessionTimes {
 }
 
 /// Collects the gaps of the moves that are under way. An agent reports a gap with its next renewal, up to seconds after the
-/// listener runs, so moves are over once no gap has been reported for [`MOVES_OVER_AFTER`].
+/// listener runs, so moves are over once none has been reported for as long as the slowest of them waits between two, and
+/// [`MOVES_OVER_AFTER_RENEWAL`].
 fn remember_gaps(snapshot: &SetSnapshot, memory: &mut SetRecollection, alarm: &mut Alarm) {
     let reports = snapshot.sessions.values().filter_map(|session| session.report.as_ref());
     let reported: Vec<&Gap> = reports.flat_map(|report| &report.gaps).collect();
@@ -139,5 +139,8 @@ fn remember_gaps(snapshot: &SetSnapshot, memory: &mut SetRecollection, alarm: &m
     if has_new {
         memory.moved_at = Some(snapshot.uptime);
     }
-    memory.moves_are_over |= memory.moved_at.is_none_or(|at| !alarm.is_ahead(at + MOVES_OVER_AFTER));
+    let claimed = snapshot.sessions.values().filter(|session| session.watched.session.is_some());
+    let renewed_each = claimed.map(|session| session_times(session.watched.duration).renew).max();
+    let over_after = renewed_each.unwrap_or_default() + MOVES_OVER_AFTER_RENEWAL;
+    memory.moves_are_over |= memory.moved_at.is_none_or(|at| !alarm.is_ahead(at + over_after));
 }

@@ -11,11 +11,14 @@ use crate::{
     snapshot::{ChangeRefusal, Pod, Revision, Snapshot},
 };
 
+/// See [`is_chosen`].
+const NONE_MAY_MISS: &str = "spec.strategy.maxUnavailable is 0, and no instance may be missing while its containers start anew: set it to 1 or more";
+
 /// How the Pod of a slot comes to another revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Another Pod takes its place.
-    Replace,
+    /// Another Pod takes its place; why, where `spec.strategy.update` asks for another way.
+    Replace(Option<String>),
     /// It stays, and is changed; whether a container is started anew by that, and whether one gets other resources.
     InPlace { restarts: bool, resizes: bool },
     /// By none that `spec.strategy.update` permits: a sentence that names the field.
@@ -26,7 +29,8 @@ pub(super) enum Way {
 pub(super) fn way(snapshot: &Snapshot, from: &str, to: &Revision) -> Way {
     let strategy = &snapshot.rollout.spec.strategy;
     if !is_chosen(strategy) {
-        return Way::Replace;
+        let is_asked = strategy.type_ == StrategyType::Batched && strategy.update != UpdateMethod::Replace;
+        return Way::Replace(is_asked.then(|| NONE_MAY_MISS.to_owned()));
     }
     if let Some(refusal) = snapshot.change_refusals.get(&to.name).filter(|refusal| refusal.retry_at > snapshot.now) {
         return refused(strategy, refusal);
@@ -35,7 +39,7 @@ pub(super) fn way(snapshot: &Snapshot, from: &str, to: &Revision) -> Way {
     let found = known.ok_or_else(|| format!("ControllerRevision {from} is gone, what differs is not known"));
     match found.and_then(|from| permitted(strategy.update, &from.data, &to.data)) {
         Ok(difference) => Way::InPlace { restarts: difference.restarts(), resizes: difference.resizes() },
-        Err(_) if strategy.update != UpdateMethod::InPlaceOnly => Way::Replace,
+        Err(why) if strategy.update != UpdateMethod::InPlaceOnly => Way::Replace(Some(why)),
         Err(why) => Way::None(format!(
             "{why}; spec.strategy.update is InPlaceOnly: change it to InPlaceIfPossible, or that field back"
         )),
@@ -44,12 +48,8 @@ pub(super) fn way(snapshot: &Snapshot, from: &str, to: &Revision) -> Way {
 
 /// How Pods come to what the API server has just refused to give them.
 pub(super) fn refused(strategy: &Strategy, refusal: &ChangeRefusal) -> Way {
-    match strategy.update {
-        UpdateMethod::InPlaceOnly => {
-            Way::None(format!("the API server refuses the change of Pods in place: {}", refusal.message))
-        }
-        _ => Way::Replace,
-    }
+    let why = format!("the API server refuses the change of Pods in place: {}", refusal.message);
+    if strategy.update == UpdateMethod::InPlaceOnly { Way::None(why) } else { Way::Replace(Some(why)) }
 }
 
 /// Pods are changed in place where that can be. With maxUnavailable explicitly 0 none may be without a container for a

@@ -90,7 +90,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     changes.extend(digests::images(snapshot, &changes));
     changes.extend(switch.changes);
     changes.extend(work.changes);
-    let mut leaving = Some(work.leaving);
+    let (mut leaving, mut not_in_place) = (Some(work.leaving), work.not_in_place);
     if view.memory != remembered {
         // What follows from new memory waits until status holds it; the revision of a new spec does not follow from it.
         changes.retain(|change| {
@@ -99,7 +99,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
                 Change::CreateRevision { .. } | Change::MarkRevision { mark: RevisionMark::Wanted { .. }, .. }
             )
         });
-        leaving = None;
+        (leaving, not_in_place) = (None, None);
     }
     let left = former::hold(snapshot);
     if left.is_some() {
@@ -118,7 +118,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         other => (other, None),
     };
     let hold = left.or(urgent).or(opening.hold).or(switch.hold).or(work.aside).or(for_budget);
-    Plan { memory: view.memory, changes, leaving, hold, wake_at: alarm.at }
+    Plan { memory: view.memory, changes, leaving, not_in_place, hold, wake_at: alarm.at }
 }
 
 /// The slots as [`plan`] sees them when status holds `memory`: for those who tell people about them.

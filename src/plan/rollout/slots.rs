@@ -1,5 +1,8 @@
 //! Which Pods stand in which slot, and what each slot is assigned.
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::OnceLock,
+};
 
 use jiff::Timestamp;
 
@@ -10,15 +13,8 @@ use super::{
 use crate::{
     api::rollout::{OnFailure, Pause, Pin},
     plan::{change::Memory, revision},
-    snapshot::{Pod, Ranges, Snapshot},
+    snapshot::{Pod, Ranges, Revision, Snapshot},
 };
-
-/// Named with their numbers are those that the spec asks for, that are stable, worked towards, or run.
-fn called<'a>(snapshot: &'a Snapshot, lineage: &Lineage<'a>) -> BTreeMap<&'a str, String> {
-    let named = [lineage.update, lineage.stable, lineage.effective].into_iter().flatten().map(|it| it.name.as_str());
-    let run = snapshot.pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.revision.as_str());
-    revision::called(&snapshot.revisions, &named.chain(run).collect())
-}
 
 /// The name of no revision: what a pin asks for is made first, and until then its slot keeps what it has.
 const NOT_MADE_YET: &str = "";
@@ -33,8 +29,10 @@ pub struct Slots<'a> {
     min_ready_seconds: i32,
     renewal: Renewal<'a>,
     sets: Option<Sets<'a>>,
-    /// What people read for each revision.
-    called: BTreeMap<&'a str, String>,
+    /// The revisions that the spec asks for, that are stable, and that are worked towards.
+    in_lineage: [Option<&'a Revision>; 3],
+    /// What people read for each revision, once that was asked for: a planner seldom does.
+    called: OnceLock<BTreeMap<&'a str, String>>,
     snapshot: &'a Snapshot,
     now: Timestamp,
 }
@@ -172,15 +170,22 @@ impl<'a> Slots<'a> {
             min_ready_seconds: spec.min_ready_seconds,
             renewal,
             sets,
-            called: called(snapshot, lineage),
+            in_lineage: [lineage.update, lineage.stable, lineage.effective],
+            called: OnceLock::new(),
             snapshot,
             now: snapshot.now,
         }
     }
 
-    /// What people read for this revision: see [`revision::called`].
+    /// What people read for this revision: see [`revision::called`]. Named with their numbers are those of the lineage, and those
+    /// that run.
     pub fn called(&self, revision: &str) -> Option<String> {
-        self.called.get(revision).cloned()
+        let called = self.called.get_or_init(|| {
+            let named = self.in_lineage.into_iter().flatten().map(|it| it.name.as_str());
+            let run = self.snapshot.pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.revision.as_str());
+            revision::called(&self.snapshot.revisions, &named.chain(run).collect())
+        });
+        called.get(revision).cloned()
     }
 
     /// The same of a Pod's; what the Pod says where its revision is gone.

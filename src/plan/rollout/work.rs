@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     api::{names::pod_name, status::Attempt},
-    plan::change::{Change, Hold, HoldReason, PodReason},
+    plan::{
+        change::{Change, Hold, HoldReason, PodReason},
+        in_place::NotInPlace,
+    },
     snapshot::{Pod, RefusalReason, Revision, ServiceSeen, TemplateCheck},
 };
 
@@ -35,6 +38,7 @@ pub(super) struct Work {
     pub hold: Option<Hold>,
     /// What holds pinned slots, which keep nothing else waiting.
     pub aside: Option<Hold>,
+    pub not_in_place: Option<NotInPlace>,
 }
 
 /// Plans all Pod work.
@@ -62,6 +66,7 @@ struct Planner<'v, 'a, 'm> {
     creates_held: Option<Hold>,
     /// How Pods of one revision come to another, by their names: as thousands of Pods do it.
     ways: BTreeMap<(&'a str, &'a str), Way>,
+    not_in_place: Option<NotInPlace>,
     /// With strategy Recreate.
     alive: Option<Alive<'a>>,
     /// With strategy BlueGreen: holds Pods of the assigned set, as long as clients use another.
@@ -80,6 +85,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             aside: None,
             creates_held: None,
             ways: BTreeMap::new(),
+            not_in_place: None,
             alive: Alive::of(view.snapshot),
             preview_held: blue_green::preview_held(view),
         };
@@ -458,8 +464,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let told = reload::tell(self.view.snapshot, &self.changes, self.alarm);
         self.changes.extend(told);
         specimens::keep(self.view, &mut self.changes, self.alarm);
-        let (hold, aside) = (self.hold, self.aside);
-        Work { changes: self.changes, attempts: self.attempts.remembered(), leaving, hold, aside }
+        let (hold, aside, not_in_place) = (self.hold, self.aside, self.not_in_place);
+        Work { changes: self.changes, attempts: self.attempts.remembered(), leaving, hold, aside, not_in_place }
     }
 }
 

@@ -8,8 +8,11 @@ use crate::{
         bounds::HISTORY_NOTES_MAX,
         rollout::{Approve, Request},
     },
-    plan::rollout::tests::fixture::{Fixture, at},
-    status::{NoticeKind, notices, strategy_warning},
+    plan::{
+        in_place::NotInPlace,
+        rollout::tests::fixture::{Fixture, at},
+    },
+    status::{NoticeKind, not_in_place, notices, strategy_warning},
 };
 
 /// Writes the status down; the Events of that.
@@ -170,4 +173,15 @@ fn batches_that_do_not_rise_are_warned_of() {
     assert_eq!((notice.kind, notice.reason), (NoticeKind::Warning, "StrategyWarning"));
     assert!(notice.note.starts_with("spec.strategy.batches[1].upTo is 1 of 8 instances"), "{}", notice.note);
     assert_eq!([warned(8, 2, 2), warned(2, 1, 2)], [None, None]);
+}
+
+/// B4
+#[test]
+fn what_is_not_changed_in_place_is_told_by_the_first() {
+    let note = |more| {
+        let found = NotInPlace { slot: 1, why: "spec.template.spec.volumes differs".into(), more };
+        not_in_place("web", &found).note
+    };
+    assert_eq!(note(0), "web-1 gets another Pod: spec.template.spec.volumes differs");
+    assert_eq!(note(2), "web-1 and 2 further instances get other Pods; web-1: spec.template.spec.volumes differs");
 }

@@ -2,7 +2,7 @@
 use std::{fs, time::Duration};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::Api;
+use kube::{Api, api::PostParams};
 use serde_json::json;
 
 use super::fixture::{
@@ -157,18 +157,43 @@ async fn containers_of_a_node_that_has_lost_its_state_have_ended_somehow() {
     assert_eq!(ended(main(&once).unwrap()), Some((137, "ContainerStatusUnknown".into())));
 }
 
+/// Kills the shim of the container that runs in this Pod; the process that was in its care.
+fn kill_shim(space: &Space, pod: &Pod) -> i32 {
+    let pid = space.pid(pod, "main", 0);
+    signal("KILL", stat(pid).split(' ').nth(1).unwrap().parse().unwrap());
+    pid
+}
+
 /// N79
 #[tokio::test]
 async fn a_container_ends_with_its_shim() {
     let space = Space::new("n79").await;
-    let pod = space.run("orphan", &sh(&idle())).await;
-    space.until_up("orphan").await;
-    let pid = space.pid(&pod, "main", 0);
-    let shim = stat(pid).split(' ').nth(1).unwrap().parse().unwrap();
-    signal("KILL", shim);
-    let pod = space.until_restarted("orphan", 15, 1).await;
-    assert_eq!(ended(main(&pod).unwrap()), Some((137, "ContainerStatusUnknown".into())));
+    let pod = space.run("ends", &sh(&idle())).await;
+    space.until_up("ends").await;
+    let pid = kill_shim(&space, &pod);
+    let pod = space.until_restarted("ends", 15, 1).await;
+    assert_eq!(ended(main(&pod).unwrap()), Some((255, "Error".into())));
     assert!(!lives(pid));
+}
+
+/// N85
+#[tokio::test]
+async fn a_process_outlives_its_shim_until_its_pod_is_deleted() {
+    let space = Space::new("n85").await;
+    let pod = json!({
+        "metadata": { "name": "orphan", "annotations": { "testbed.baton.dev/outlives-shim": "true" } },
+        "spec": { "nodeName": space.node, "terminationGracePeriodSeconds": 1, "containers": [sh(&idle())] },
+    });
+    let pod = space.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    space.until_up("orphan").await;
+    let pid = kill_shim(&space, &pod);
+    let pod = space.until_restarted("orphan", 15, 1).await;
+    assert_eq!(ended(main(&pod).unwrap()), Some((255, "Error".into())));
+    space.until_up("orphan").await;
+    assert!(lives(pid), "it runs beside the new one");
+    space.delete("orphan").await;
+    space.gone("orphan", 15).await;
+    until(5, "the end of the orphan", async || (!lives(pid)).then_some(())).await;
 }
 
 /// N71

@@ -26,6 +26,8 @@ const ENTRYPOINT: &str = "entrypoint";
 const MAX_MESSAGE_BYTES: usize = 4096;
 const MAX_LOG_MESSAGE_BYTES: usize = 2048;
 const MAX_MESSAGE_LINES: usize = 80;
+/// Annotation: the Pod's processes live on where a shim of it is killed, as with containerd 2.
+const OUTLIVES_SHIM: &str = "testbed.baton.dev/outlives-shim";
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// What a start needs to know of its Pod.
@@ -141,6 +143,8 @@ impl Surroundings {
         let target = container.termination_message_path.as_deref().unwrap_or(TERMINATION_LOG).into();
         mounts.push(Mount { source, target, read_only: false });
         mounts.extend(volumes::mounts(&self.pod, container, &self.dir, image_volumes, &variables)?);
+        let annotations = self.pod.metadata.annotations.as_ref();
+        let annotation = annotations.and_then(|all| all.get(OUTLIVES_SHIM)).map(String::as_str);
         // So that one within another is not hidden by it.
         mounts.sort_by(|one, other| one.target.cmp(&other.target));
         Ok(Spec {
@@ -150,6 +154,7 @@ impl Surroundings {
             log: self.dir.log(&container.name, number),
             environment: environment::complete(variables, &self.pod, self.facts).into_iter().collect(),
             root: Root { image, mounts },
+            outlives_shim: annotation == Some("true"),
         })
     }
 

@@ -106,8 +106,7 @@ fn signal_all(host: &Host, namespace: &str, pod: &str, signal: Signal) -> Result
     // A process may start another one while they are stopped: the second round finds it.
     for _ in 0..2 {
         for pid in pids()? {
-            let theirs = fs::read_link(format!("/proc/{pid}/ns/pid"));
-            if theirs.is_ok_and(|theirs| namespaces.contains(&theirs)) {
+            if store::pid_namespace(pid).is_some_and(|theirs| namespaces.contains(&theirs)) {
                 match kill(Pid::from_raw(pid), signal) {
                     Ok(()) | Err(Errno::ESRCH) => {}
                     Err(error) => return Err(error).with_context(|| format!("cannot signal process {pid}")),
@@ -122,7 +121,7 @@ fn signal_all(host: &Host, namespace: &str, pod: &str, signal: Signal) -> Result
 fn pid_namespace(dir: &PodDir, container: &str) -> Option<PathBuf> {
     let attempt = dir.attempt(container, *dir.attempts(container).last()?);
     let started = attempt.started().filter(|_| attempt.exit().is_none())?;
-    fs::read_link(format!("/proc/{}/ns/pid", started.pid)).ok()
+    store::pid_namespace(started.pid)
 }
 
 fn pids() -> Result<Vec<i32>> {

@@ -108,6 +108,7 @@ impl Worker {
         worker.keeper.abort();
         let _ = (&mut worker.keeper).await; // it writes no more
         worker.host.addresses.release(worker.address);
+        worker.dir.end_orphans();
         worker.dir.remove()?;
         Ok(())
     }
@@ -229,6 +230,7 @@ impl Worker {
             self.teller.status(self.status.clone());
         }
         if self.deleted() && !self.order.gone && self.ended() && self.teller.done() {
+            self.dir.end_orphans();
             self.teller.delete();
         }
     }

@@ -100,7 +100,7 @@ impl Process {
             if let Some(mut alive) = alive {
                 let _ = alive.read_u8().await; // nothing is ever written: this returns when the shim has ended
             }
-            sender.send_replace(Some(dir.exit().unwrap_or_else(unknown_end)));
+            sender.send_replace(Some(dir.exit().unwrap_or_else(|| without_shim(&dir))));
         });
         Ok((Self { pid: Pid::from_raw(started.pid), ended }, started.at))
     }
@@ -142,6 +142,16 @@ fn hold_of_the_living(dir: &AttemptDir) -> Result<Option<pipe::Receiver>> {
     }
 }
 
+/// The end of a container whose shim is gone, as containerd reports it where it does not know better. Noted, so that it stays the same.
+fn without_shim(dir: &AttemptDir) -> End {
+    let reason = "Error".into();
+    let end = End { exit_code: 255, signal: None, reason, message: None, finished_at: Timestamp::now() };
+    if let Err(error) = dir.write_exit(&end) {
+        tracing::error!("{error:#}");
+    }
+    end
+}
+
 /// The end of a container that nobody saw, in the kubelet's words.
 pub fn unknown_end() -> End {
     End {
@@ -180,7 +190,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = AttemptDir::at(folder.path());
         mkfifo(&dir.alive(), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-        dir.write_started(&Started { pid: 1, at: Timestamp::now() }).unwrap();
+        dir.write_started(&Started { pid: 1, at: Timestamp::now(), namespace: std::path::PathBuf::default() }).unwrap();
         (folder, dir)
     }
 
@@ -189,7 +199,8 @@ mod tests {
         let (_folder, dir) = attempt();
         drop(File::options().read(true).write(true).open(dir.alive()).unwrap());
         let (process, _) = Process::watch(&dir).unwrap();
-        timeout(Duration::from_secs(3), process.end()).await.unwrap();
+        let end = timeout(Duration::from_secs(3), process.end()).await.unwrap();
+        assert_eq!((end.exit_code, end.reason.as_str(), dir.exit()), (255, "Error", Some(end.clone())));
     }
 
     #[tokio::test]

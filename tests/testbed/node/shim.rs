@@ -58,6 +58,8 @@ pub struct Spec {
     pub hostname: String,
     pub root: Root,
     pub log: PathBuf,
+    /// Its processes live on where the shim is killed.
+    pub outlives_shim: bool,
 }
 
 /// Runs one container to its end.
@@ -85,7 +87,9 @@ fn attend(dir: &AttemptDir) -> Result<End> {
     let log = Log::create(&spec.log)?;
     unshare(CloneFlags::CLONE_NEWPID).context("cannot make a PID namespace")?;
     let (mut child, output, errors) = start_init(dir)?;
-    dir.write_started(&Started { pid: child.id() as i32, at: Timestamp::now() })?;
+    let pid = child.id() as i32;
+    let namespace = store::pid_namespace(pid).unwrap_or_default(); // it may have ended
+    dir.write_started(&Started { pid, at: Timestamp::now(), namespace })?;
     // Nobody listens any more if the node has died meanwhile; the container runs all the same.
     let _ = std::io::stdout().write_all(STARTED.as_bytes()).and_then(|()| std::io::stdout().flush());
     let nowhere = File::options().write(true).open("/dev/null")?;
@@ -140,9 +144,11 @@ pub fn init(args: &Args) -> Result<ExitCode> {
 /// Returns only what prevented it.
 fn become_command(dir: &AttemptDir) -> anyhow::Error {
     let prepare = || -> Result<Command> {
-        set_pdeathsig(Signal::SIGKILL)?; // without its shim nobody would learn of this process's end
-        setsid()?;
         let spec: Spec = store::read(&dir.spec())?;
+        if !spec.outlives_shim {
+            set_pdeathsig(Signal::SIGKILL)?;
+        }
+        setsid()?;
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS).context("cannot make namespaces")?;
         sethostname(&spec.hostname)?;
         umask(Mode::from_bits_truncate(0o022));

@@ -7,7 +7,7 @@
 //!                   spec.json                     what to run
 //!                   record.json                   the attempt as the API is told of it
 //!                   started.json                  written by the shim: the process
-//!                   exit.json                     written by the shim: how the process ended
+//!                   exit.json                     written by the shim, or by the node in its place: how the process ended
 //!                   alive                         a FIFO that the shim holds open until then
 //!                   root/                         mount point of the container's root
 //!               /logs/NAME/N.log                standard output and error
@@ -20,6 +20,10 @@ use std::{
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::model::{self, Attempt, End};
@@ -36,10 +40,17 @@ pub struct PodDir(PathBuf);
 pub struct AttemptDir(PathBuf);
 
 /// The process of a container, as the node's PID namespace numbers it.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Started {
     pub pid: i32,
     pub at: Timestamp,
+    /// Its own PID namespace, as `/proc` names it: another process of this number is of another one.
+    pub namespace: PathBuf,
+}
+
+/// The PID namespace of a process; none where there is no such process.
+pub fn pid_namespace(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
 }
 
 /// Every Pod folder below the node's state folder.
@@ -110,10 +121,13 @@ impl PodDir {
         numbers
     }
 
-    /// Forgets all but the latest starts of a container.
+    /// Forgets all but the latest starts of a container, and those whose processes live on.
     pub fn prune(&self, container: &str) -> io::Result<()> {
         let attempts = self.attempts(container);
         for number in &attempts[..attempts.len().saturating_sub(KEPT_ATTEMPTS)] {
+            if self.attempt(container, *number).orphan().is_some() {
+                continue;
+            }
             fs::remove_dir_all(&self.attempt(container, *number).0)?;
             let log = self.log(container, *number);
             for file in [rotated(&log), log] {
@@ -121,6 +135,18 @@ impl PodDir {
             }
         }
         Ok(())
+    }
+
+    /// Ends the processes that have outlived their shims, and with each all others of its PID namespace.
+    pub fn end_orphans(&self) {
+        let entries = fs::read_dir(self.0.join("containers")).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let starts = names.flat_map(|name| self.attempts(&name).into_iter().map(move |number| (name.clone(), number)));
+        for pid in starts.filter_map(|(name, number)| self.attempt(&name, number).orphan()) {
+            if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
+                tracing::error!("cannot end process {pid}, which has outlived its shim: {error}");
+            }
+        }
     }
 
     /// Forgets the Pod.
@@ -194,6 +220,12 @@ impl AttemptDir {
     pub fn write_exit(&self, end: &End) -> Result<()> {
         write(&self.0.join("exit.json"), end)
     }
+
+    /// The process of a container that counts as ended, and lives.
+    fn orphan(&self) -> Option<i32> {
+        let started = self.started().filter(|_| self.exit().is_some())?;
+        (pid_namespace(started.pid)? == started.namespace).then_some(started.pid)
+    }
 }
 
 /// Where a log goes when it has grown too long.
@@ -233,6 +265,24 @@ fn remove_dir_if_there(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_whose_process_has_outlived_its_shim_is_kept() {
+        let state = tempfile::tempdir().unwrap();
+        let dir = PodDir::new(state.path(), "a");
+        let pid = std::process::id() as i32;
+        let at = Timestamp::UNIX_EPOCH;
+        let end = End { exit_code: 255, signal: None, reason: "Error".into(), message: None, finished_at: at };
+        for number in 0..4 {
+            let attempt = dir.attempt("main", number);
+            attempt.create().unwrap();
+            let namespace = if number == 0 { pid_namespace(pid).unwrap() } else { PathBuf::new() };
+            attempt.write_started(&Started { pid, at, namespace }).unwrap();
+            attempt.write_exit(&end).unwrap();
+        }
+        dir.prune("main").unwrap();
+        assert_eq!(dir.attempts("main"), [0, 2, 3]);
+    }
 
     #[test]
     fn of_two_pods_of_one_name_the_newer_is_found() {

@@ -8,12 +8,13 @@ use crate::{
     api::{bounds::FAST_PODS_MAX, session::SessionProfile},
     plan::listener_set::{
         change::{Origin, SetChange, Stage},
+        plan,
         unit::Runs,
     },
     snapshot::{
         lease::{Claim, Holder},
         listener_set::Course,
-        report::Report,
+        report::{Gap, Report},
     },
 };
 
@@ -360,4 +361,83 @@ fn restarts_for_new_settings_keep_to_the_budget_while_they_stop() {
         assert!(world.memory.restarting.len() <= 1, "{:?}", world.memory.restarting.keys());
     }
     assert_eq!(world.memory.restarting.len(), 1);
+}
+
+/// All Pods are lost at once and come back within the second: what the first of them took beyond its share moved again.
+#[test]
+fn what_has_lost_its_pod_is_spread_over_pods_that_are_about_to_be_ready() {
+    for ready_first in [1, 2] {
+        let mut world = World::of(9, 3);
+        world.settle();
+        let names: Vec<String> = world.pods.keys().cloned().collect();
+        for name in &names {
+            world.pods.get_mut(name).unwrap().seen.is_ready = false;
+            world.crash(name);
+        }
+        for name in &names[..ready_first] {
+            world.pods.get_mut(name).unwrap().seen.is_ready = true;
+        }
+        // The long wait is over: half of the Pods have been missing for some time.
+        world.memory.crowded_since = Some(Duration::from_secs(world.now - 10));
+        world.tick();
+        world.pods.values_mut().for_each(|pod| pod.seen.is_ready = true);
+        world.run(5);
+        assert_eq!((world.loads(), world.running().len()), (vec![3, 3, 3], 9), "{ready_first}");
+        world.settle();
+        assert_eq!(world.moves.len(), 0, "{ready_first}: {:?}", world.moves);
+    }
+}
+
+/// Nor does that wait last, or begin where the Pod that is missing is the one that was lost.
+#[test]
+fn what_has_lost_its_pod_waits_for_no_other_than_those() {
+    let mut world = World::of(9, 3);
+    world.settle();
+    let names: Vec<String> = world.pods.keys().cloned().collect();
+    let lost = world.pods.get_mut(&names[0]).unwrap();
+    (lost.has_agent, lost.seen.is_ready) = (false, false);
+    world.crash(&names[0]);
+    let assigned =
+        |changes: &[SetChange]| changes.iter().filter(|change| matches!(change, SetChange::Assign { .. })).count();
+    assert_eq!(assigned(&world.dry_look().changes), 3, "at once");
+    world.settle();
+    assert_eq!(world.loads(), [0, 5, 4]);
+    // Its agent is back, and never Ready: the next loss waits for a second.
+    world.pods.get_mut(&names[0]).unwrap().has_agent = true;
+    world.tick();
+    let lost = world.pods.get_mut(&names[1]).unwrap();
+    (lost.has_agent, lost.seen.is_ready) = (false, false);
+    world.crash(&names[1]);
+    world.memory.crowded_since = Some(Duration::from_secs(world.now - 10)); // the long wait is over
+    let planned = world.look();
+    assert_eq!((assigned(&planned.changes), planned.wake_after), (0, Some(Duration::from_secs(1))));
+    assert!(planned.listeners.values().any(|place| place.reason == "AwaitingPods"), "{:?}", planned.listeners);
+    world.run(3);
+    assert_eq!(world.loads(), [0, 0, 9]);
+}
+
+/// L12: agents of one move report with their next renewal, in profile Calm up to ten seconds one after the other.
+#[test]
+fn moves_are_over_when_every_agent_has_had_time_to_report() {
+    for (profile, reported_after, over_after) in
+        [(SessionProfile::Fast, 0, 2), (SessionProfile::Default, 3, 4), (SessionProfile::Calm, 10, 11)]
+    {
+        let mut world = World::of(2, 2);
+        world.settle();
+        let (mut snapshot, mut memory) = (world.snapshot(), world.memory.clone());
+        for session in snapshot.sessions.values_mut() {
+            session.watched.duration = profile.times().expire;
+        }
+        let mut counts = |waits: u64, epoch: Option<u32>| {
+            snapshot.uptime += Duration::from_secs(waits);
+            let report = snapshot.sessions.values_mut().next().unwrap().report.as_mut().unwrap();
+            report.gaps.extend(epoch.map(|epoch| Gap { listener: "listener-0".into(), epoch, millis: 10 }));
+            memory = plan(&snapshot, &memory).1;
+            memory.gaps_of_last_moves().len()
+        };
+        assert_eq!(counts(1, Some(7)), 0, "{profile:?}");
+        assert_eq!(counts(reported_after, Some(8)), 0, "{profile:?}: of the same moves");
+        assert_eq!(counts(over_after - 1, None), 0, "{profile:?}");
+        assert_eq!(counts(1, None), 2, "{profile:?}");
+    }
 }

@@ -7,7 +7,7 @@ use super::fixture::{Fixture, at, say};
 use crate::{
     api::RolloutStatus,
     plan::{
-        adoption::{is_adoptable_pod, left_alone, refusal_key},
+        adoption::{is_adoptable_pod, is_adoptable_revision, left_alone, refusal_key},
         rollout::{
             fold::{End, World},
             plan,
@@ -101,6 +101,24 @@ fn a_pod_is_adopted_by_selector_name_and_life() {
     assert!(!is_taken(&|pod| pod.slot = 1));
     for name in ["web-00-a", "other-0-a", "web-0", "web-0-", "web-0-debug", "web-0-a-x"] {
         assert!(!is_taken(&|pod| pod.name = name.into()), "{name}");
+    }
+}
+
+#[test]
+fn a_revision_is_adopted_by_its_name() {
+    let fixture = left("a", 'a');
+    let revision = fixture.snapshot.orphans.revisions.iter().find(|it| it.name == "web-a").unwrap();
+    for (name, is_taken) in [
+        ("web-a", true),
+        ("web-a-12", true),
+        ("web-a-", false),
+        ("web-a-copy", false),
+        ("web-a-1-2", false),
+        ("web-ab", false),
+        ("other-a", false),
+    ] {
+        let named = Revision { name: name.into(), ..revision.clone() };
+        assert_eq!(is_adoptable_revision(&fixture.snapshot, &named), is_taken, "{name}");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
             plan,
         },
     },
-    snapshot::{Agents, ChangeRefusal, Container, ContainerState, Pod, Revision},
+    snapshot::{Agents, ChangeRefusal, Container, ContainerState, Pod, Revision, Snapshot},
 };
 
 fn imaged(slots: &str, want: char, spec: Value) -> World {
@@ -115,6 +115,45 @@ fn a_refused_change_replaces_or_is_told() {
     let before = uids(&world);
     assert_eq!(verbs(&mut world).0, End::Done);
     assert!(before.iter().all(|uid| !uids(&world).contains(uid)));
+}
+
+/// B4: the first instance, why, and how many more.
+#[test]
+fn why_pods_are_replaced_all_the_same_is_told() {
+    let told = |maxes: (i32, i32), change: &dyn Fn(&mut Snapshot)| {
+        let (unavailable, surge) = maxes;
+        let mut world = imaged("a a a", 'b', json!({"strategy": {"maxUnavailable": unavailable, "maxSurge": surge}}));
+        change(&mut world.snapshot);
+        let found = plan(&Fixture { snapshot: world.snapshot }.opened(3).snapshot).not_in_place;
+        found.map(|found| (found.slot, found.why, found.more))
+    };
+    assert_eq!(told((1, 1), &|_| {}), None);
+    let of_field = told((1, 1), &|snapshot| {
+        let env = json!([{"name": "A", "value": "1"}]);
+        snapshot.rollout.spec.template.0["spec"]["containers"][0]["env"] = env.clone();
+        let to = snapshot.revisions.iter_mut().find(|revision| revision.name == "b").unwrap();
+        to.data["template"]["spec"]["containers"][0]["env"] = env;
+    });
+    let why = "spec.template.spec.containers[web].env differs, which a Pod cannot be given in place";
+    assert_eq!(of_field, Some((0, why.into(), 2)));
+    let refused = told((1, 1), &|snapshot| {
+        let refusal = ChangeRefusal { message: "denied by policy".into(), retry_at: at(60) };
+        snapshot.change_refusals = [("b".to_owned(), refusal)].into();
+    });
+    let why = "the API server refuses the change of Pods in place: denied by policy";
+    assert_eq!(refused, Some((0, why.into(), 2)));
+    let ungated = told((1, 1), &|snapshot| snapshot.pods_mut().for_each(|pod| pod.in_service = None));
+    assert_eq!(
+        ungated.map(|(slot, why, more)| (slot, why.contains("without the readiness gate"), more)),
+        Some((0, true, 2))
+    );
+    let of_budget = told((0, 1), &|_| {});
+    assert_eq!(
+        of_budget.map(|(_, why, more)| (why.starts_with("spec.strategy.maxUnavailable is 0"), more)),
+        Some((true, 2))
+    );
+    let unasked = told((1, 1), &|snapshot| snapshot.rollout.spec.strategy.update = UpdateMethod::Replace);
+    assert_eq!(unasked, None);
 }
 
 /// The gate of a Pod that has no agent waits for none, also where a ListenerSet asks for one.

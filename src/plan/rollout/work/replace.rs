@@ -4,6 +4,7 @@ use crate::{
     api::rollout::UpdateMethod,
     plan::{
         change::{Change, Hold, HoldReason, PodReason},
+        in_place::NotInPlace,
         rollout::{
             failure::{PATIENCE_SECONDS, broken_at, refuses},
             gates,
@@ -103,21 +104,31 @@ impl<'a> Planner<'_, 'a, '_> {
         let only = update == UpdateMethod::InPlaceOnly;
         let is_other = |to: &&Revision| slot.live.len() == 1 && to.name != pod.revision;
         if let Some(to) = self.assigned(slot).filter(is_other) {
-            match self.way(pod, to) {
+            let why = match self.way(pod, to) {
                 // It would serve on until its container is gone, and be missing for as long as the image is pulled.
-                Way::InPlace { restarts: true, .. } if !in_place::can_leave_service(pod) && !only => {}
+                Way::InPlace { restarts: true, .. } if !in_place::can_leave_service(pod) && !only => {
+                    Some("the Pod was made without the readiness gate that changes in place need".to_owned())
+                }
                 // What has too little to run is not asked to run on.
                 Way::InPlace { resizes: true, .. }
-                    if pod.containers.iter().any(|it| !it.init && !it.ready) && !only => {}
+                    if pod.containers.iter().any(|it| !it.init && !it.ready) && !only =>
+                {
+                    Some("a container of the Pod does not run: it may have had too little".to_owned())
+                }
                 // Who does not serve may never hear of it: a new one reads what it is to be as it starts.
-                Way::InPlace { .. } if update == UpdateMethod::HotReload && !pod.is_ready() => {}
+                Way::InPlace { .. } if update == UpdateMethod::HotReload && !pod.is_ready() => {
+                    Some("the Pod is not Ready, and may not hear of it".to_owned())
+                }
                 Way::InPlace { restarts, resizes } => {
                     return self.change_in_place(slot, pod, to, (restarts, resizes), reason);
                 }
                 Way::None(message) => {
                     return self.note_of(slot, Hold { reason: HoldReason::NotInPlace, message, until: None });
                 }
-                Way::Replace => {}
+                Way::Replace(why) => why,
+            };
+            if let Some(why) = why {
+                NotInPlace::note(&mut self.not_in_place, slot.index, why);
             }
         }
         let serves = |pod: &Pod| self.view.slots.is_in_use(pod) || self.view.slots.was_in_use(pod);

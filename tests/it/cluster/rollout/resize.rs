@@ -49,6 +49,14 @@ fn containers(pods: &[Pod]) -> Vec<(String, i32, Value)> {
     pods.iter().map(of).collect()
 }
 
+/// What Events of this reason say.
+async fn notes(stage: &Stage, namespace: &str, reason: &str) -> Vec<String> {
+    let events = Api::<Event>::namespaced(stage.client.clone(), namespace);
+    let events = events.list(&ListParams::default()).await.unwrap().items;
+    let of_reason = events.into_iter().filter(|event| event.reason.as_deref() == Some(reason));
+    of_reason.filter_map(|event| event.note).collect()
+}
+
 /// B4: the process runs on; back, too; and then whatever somebody else does about its resources is left alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_runs_on_with_other_resources() {
@@ -108,11 +116,8 @@ async fn where_the_node_has_no_room_the_pod_is_replaced() {
     let after = stage.live_are(30, 3).await;
     assert!(uids(&after).iter().all(|(slot, uid)| before[slot] != *uid), "{before:?}");
     assert!(containers(&after).iter().all(|(_, restarts, cpu)| *restarts == 0 && cpu == "1"), "{after:?}");
-    let events = Api::<Event>::namespaced(stage.client.clone(), "resize-room");
-    let events = events.list(&ListParams::default()).await.unwrap().items;
-    let held = events.iter().find(|event| event.reason.as_deref() == Some("ResourcesHeld"));
-    let note = held.and_then(|event| event.note.clone()).unwrap_or_default();
-    assert!(note.contains("ResizeInfeasible: Node didn't have enough capacity"), "{note}");
+    let notes = notes(&stage, "resize-room", "ResourcesHeld").await;
+    assert!(notes[0].contains("ResizeInfeasible: Node didn't have enough capacity"), "{notes:?}");
 }
 
 /// B4 B7: where only changes in place are permitted it waits, fails by its deadline, and goes back as it came.
@@ -133,7 +138,7 @@ async fn in_place_only_goes_back_as_it_came() {
     assert!(after.iter().all(|pod| asked(pod) == "100m"));
 }
 
-/// B4: kubelets that tell nothing of resources cannot be asked.
+/// B4: kubelets that tell nothing of resources cannot be asked; it is said why, once.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_a_node_knows_no_resize_the_pod_is_replaced() {
     let stage = Stage::new(simulated(), "resize-unknown").await;
@@ -144,4 +149,7 @@ async fn where_a_node_knows_no_resize_the_pod_is_replaced() {
     stage.complete(90).await;
     let after = uids(&stage.live_are(30, 3).await);
     assert!(after.iter().all(|(slot, uid)| before[slot] != *uid), "{before:?} {after:?}");
+    let notes = notes(&stage, "resize-unknown", "NotInPlace").await;
+    let refused = |note: &String| note.contains(": the API server refuses the change of Pods in place: ");
+    assert!(notes.len() == 1 && notes.iter().all(refused), "{notes:?}");
 }
