@@ -220,7 +220,7 @@ mod tests {
             [(255, "Error"), (255, "Unknown"), (137, "ContainerStatusUnknown")].map(|(code, it)| ends(code, it)),
             [0; 3]
         );
-        assert_eq!([(0, "Completed"), (1, "Error"), (137, "OOMKilled")].map(|(code, it)| ends(code, it)), [2; 3]);
+        assert_eq!([(0, "Completed"), (1, "Error"), (137, "OOMKilled")].map(|(code, it)| ends(code, it)), [1; 3]);
     }
 
     /// L6

@@ -40,6 +40,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// This Pod's revision; empty where there is none.
     pub revision: String,
+    /// Whether the container runtime has lost this agent ([`super::orphan::is_orphan`]).
+    pub is_orphan: fn() -> bool,
 }
 
 /// What acts.
@@ -118,6 +120,9 @@ pub struct Moment<'a> {
     pub now: Boottime,
 }
 
+/// How long a listener may take to stop that another owns already: both run meanwhile.
+const LOST_GRACE: Duration = Duration::from_secs(1);
+
 impl Moment<'_> {
     /// What the inbox says of a listener. That it will come counts only once its Lease could be read.
     pub fn letter(&self, lease: &ListenerLease) -> Option<&Letter> {
@@ -151,6 +156,7 @@ impl<R: Runner> Hands<R> {
             let since = listener.unit.uninvited_since.unwrap_or(now);
             listener.unit.uninvited_since = (!is_invited).then_some(since);
         }
+        self.hurry(id, listener);
         let mut wake = None;
         if listener.gives_up(now) {
             self.runner.stop(id, listener.stop_timeout());
@@ -269,8 +275,19 @@ impl<R: Runner> Hands<R> {
         tracing::info!(listener = listener.lease.listener, epoch, ?reason, "stopping a listener");
         self.runner.stop(id, listener.stop_timeout());
         listener.unit.runs = Runs::Stops { epoch };
+        self.hurry(id, listener);
         if reason != StopReason::Deadline {
             self.read(Call::Glance, listener.lease.name.clone());
+        }
+    }
+
+    /// What stops has less time from the moment at which another is seen to own it.
+    fn hurry(&mut self, id: &Id, listener: &mut Listener) {
+        let Runs::Stops { epoch } = listener.unit.runs else { return };
+        if listener.hurried != Some(epoch) && listener.is_superseded(epoch, &self.me) {
+            tracing::warn!(listener = listener.lease.listener, epoch, "another owns a listener that still runs here");
+            self.runner.stop(id, listener.stop_timeout().min(LOST_GRACE));
+            listener.hurried = Some(epoch);
         }
     }
 

@@ -59,6 +59,8 @@ pub struct Listener {
     pub calls: Calls,
     /// Since when there has been nothing of it here.
     pub idle_since: Option<Boottime>,
+    /// The epoch that was last told to stop without the time that it usually has.
+    pub hurried: Option<u32>,
 }
 
 /// Writes of one Lease: one at a time.
@@ -178,6 +180,7 @@ impl Listener {
             checkpoint_at: Boottime::default(),
             calls: Calls::default(),
             idle_since: None,
+            hurried: None,
         }
     }
 
@@ -204,6 +207,12 @@ impl Listener {
     /// It names this boot.
     pub fn is_mine(&self, me: &Holder) -> bool {
         !self.is_gone && self.lease.ownership.holder.as_ref() == Some(me)
+    }
+
+    /// What runs here under this epoch belongs to another by now, who may have started it: forced, or by an edited Lease.
+    pub fn is_superseded(&self, epoch: u32, me: &Holder) -> bool {
+        let ownership = &self.lease.ownership;
+        ownership.epoch >= epoch && ownership.holder.as_ref().is_some_and(|holder| holder != me)
     }
 
     /// It was started, and is not proven to have ended.

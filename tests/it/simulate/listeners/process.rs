@@ -103,6 +103,7 @@ impl Listeners {
                 ready_on_tick: self.0.rates.says_when_it_works,
                 drain_timeout: Duration::from_secs(grace.saturating_sub(5)),
                 revision: revision.to_owned(),
+                is_orphan: || false,
             },
             notices: incoming,
             health: watch::Sender::new(Health::default()),

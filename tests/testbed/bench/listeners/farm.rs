@@ -163,7 +163,7 @@ impl Farm {
                 pod_namespace: NAMESPACE.to_owned(),
                 revision: revision.clone(),
             },
-            options: Options { ready_on_tick: false, drain_timeout: DRAIN, revision },
+            options: Options { ready_on_tick: false, drain_timeout: DRAIN, revision, is_orphan: || false },
             notices,
             health: watch::Sender::new(Health::default()),
         }
