@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
 use super::equipment::{Drained, NODES, alone, node, real, restricted_stage, spread, together};
-use crate::cluster::listener_set::stage::{Listeners, agent, guard, process};
+use crate::cluster::listener_set::stage::{Listeners, agent, find_process, guard, process};
 
 /// A namespace with an exchange, and what agents need, where Pod security is strict.
 pub async fn listeners(name: &str) -> Listeners {
@@ -175,13 +175,15 @@ pub async fn two_pods(name: &str, profile: &str) -> Listeners {
     listeners
 }
 
-/// A listener that a Pod on this node holds, once there is one, and its Pod.
+/// A listener that runs in a Pod on this node, once there is one, and its Pod.
 pub async fn held_on(listeners: &Listeners, name: &str) -> (String, String) {
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         let live = listeners.stage.live().await;
         let is_there = |holder: &String| live.iter().any(|pod| pod.name_any() == *holder && node(pod) == name);
-        if let Some(found) = listeners.holders().await.into_iter().find(|(_, holder)| is_there(holder)) {
+        let runs = |feed: &String, holder: &String| find_process(holder, "listener", Some(feed)).is_some();
+        let mut holders = listeners.holders().await.into_iter();
+        if let Some(found) = holders.find(|(feed, holder)| is_there(holder) && runs(feed, holder)) {
             return found;
         }
         assert!(Instant::now() < deadline, "{name} holds nothing: {}", listeners.explain());

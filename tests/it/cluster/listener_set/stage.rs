@@ -400,14 +400,18 @@ pub fn signal(signal: Signal, pod: &str, command: &str, listener: Option<&str>) 
 
 /// The process of this Pod that is called so, the child of this listener if one is named.
 pub fn process(pod: &str, command: &str, listener: Option<&str>) -> Pid {
+    find_process(pod, command, listener).unwrap_or_else(|| panic!("no process {command} of {listener:?} in {pod}"))
+}
+
+/// The same, if there is one.
+pub fn find_process(pod: &str, command: &str, listener: Option<&str>) -> Option<Pid> {
     let mut wanted = vec![format!("BATON_POD_NAME={pod}")];
     wanted.extend(listener.map(|name| format!("BATON_LISTENER={name}")));
     let is_it = |pid: &u32| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         name.trim_end() == command && environment_has(*pid, &wanted)
     };
-    let found = pids().find(is_it).unwrap_or_else(|| panic!("no process {command} of {wanted:?}"));
-    Pid::from_raw(found.cast_signed())
+    pids().find(is_it).map(|pid| Pid::from_raw(pid.cast_signed()))
 }
 
 /// The guard of this listener in this Pod: the parent of its child.

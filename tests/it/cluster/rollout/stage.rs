@@ -189,6 +189,20 @@ impl Stage {
         }
     }
 
+    /// Waits until a Pod is Ready.
+    pub async fn until_ready(&self, seconds: u64, name: &str) {
+        let deadline = Instant::now() + Duration::from_secs(seconds) * 2; // a safety net, not a measurement
+        loop {
+            let pod = self.pods().get(name).await.unwrap();
+            let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+            if conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True") {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{name} is not Ready after {seconds} s: {:?}", pod.status);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Applies a Rollout `web` of `sleeper` at `version`; `spec` on top of the defaults.
     pub async fn roll(&self, version: &str, spec: Value) {
         let mut object = json!({
