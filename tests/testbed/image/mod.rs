@@ -65,6 +65,9 @@ pub struct Args {
     /// What `cargo tree` says of the same.
     #[arg(long)]
     tree: PathBuf,
+    /// What `rustc --version` says of the compiler.
+    #[arg(long)]
+    compiler: String,
     /// The tarball. The bill of materials gets the same name, with another ending.
     #[arg(long)]
     to: PathBuf,
@@ -86,7 +89,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         fs::create_dir_all(folder)?;
     }
     let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
-    let materials = materials::of_program(args.name(), &read(&args.materials)?, &read(&args.tree)?)?;
+    let materials = materials::of_program(args.name(), &read(&args.materials)?, &read(&args.tree)?, &args.compiler)?;
     for (path, bytes) in [(args.to.clone(), layout), (args.to.with_extension("cdx.json"), materials)] {
         fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
     }

@@ -31,6 +31,7 @@ fn args(repository: &str) -> Args {
         "--source=z",
         "--materials=m",
         "--tree=t",
+        "--compiler=rustc 1.95.0",
     ];
     Cli::parse_from(args.into_iter().chain(["--repository", repository])).args
 }
@@ -142,12 +143,16 @@ fn materials_are_the_crates_that_go_in() {
             {"ref": "registry#kube", "dependsOn": ["registry#cel"]},
         ],
     });
-    let of = |tree: &str| materials::of_program("baton-agent", &document.to_string(), tree);
+    let of = |tree: &str| materials::of_program("baton-agent", &document.to_string(), tree, "rustc 1.95.0 (59807616e)");
     let expected = json!({
         "metadata": {"component": {
             "bom-ref": "baton-agent@0.1.0", "name": "baton-agent", "version": "0.1.0", "purl": "pkg:generic/baton-agent@0.1.0",
         }},
-        "components": [component("kube")],
+        "components": [component("kube"), {
+            "bom-ref": "rust-std@1.95.0", "name": "rust-std", "version": "1.95.0", "type": "library", "scope": "required",
+            "purl": "pkg:generic/rust-std@1.95.0",
+            "description": "Rust's standard library for musl targets, with musl libc in it",
+        }],
         "dependencies": [
             {"ref": "baton-agent@0.1.0", "dependsOn": ["registry#kube"]},
             {"ref": "registry#kube", "dependsOn": []},
