@@ -1,5 +1,8 @@
 //! The agent in each Pod of a ListenerSet.
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use baton::agent::{
     exec::{guard, shim},
@@ -43,7 +46,7 @@ fn main() -> ExitCode {
         Command::GuardChild(args) => shim::run(&args),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        let _ = writeln!(io::stderr(), "error: {error:#}"); // there may be no reader any more
         ExitCode::FAILURE
     })
 }

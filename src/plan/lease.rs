@@ -162,7 +162,6 @@ fn certifies_death(pod: &HolderPod, holder: &Identity, lock: &Lock) -> bool {
 /// seconds, rounded down: in doubt this says no.
 pub fn covers(end: &ContainerEnd, acquired_at: Timestamp) -> bool {
     end.container_id.as_ref().is_some_and(|id| !id.is_empty())
-        && end.reason != "ContainerStatusUnknown"
         && end.started_at.is_some_and(|started| started <= acquired_at)
         && end.finished_at.is_some_and(|finished| acquired_at <= finished)
 }
@@ -196,7 +195,6 @@ mod tests {
     fn pod(uid: &str, started: i64, finished: i64) -> HolderPod {
         let end = ContainerEnd {
             container_id: Some("containerd://1".into()),
-            reason: "Error".into(),
             started_at: Some(whole(started)),
             finished_at: Some(whole(finished)),
         };
@@ -296,9 +294,6 @@ mod tests {
         assert_eq!(with(&pod("2", 101, 150)), wait, "started after: a later boot");
         assert_eq!(with(&pod("3", 90, 150)), wait, "another Pod of that name");
         assert_eq!(with(&HolderPod { uid: "2".into(), ends: Vec::new() }), wait, "it runs");
-        let mut unknown = pod("2", 90, 150);
-        unknown.ends[0].reason = "ContainerStatusUnknown".into();
-        assert_eq!(with(&unknown), wait, "the kubelet does not know");
         let mut unnamed = pod("2", 90, 150);
         unnamed.ends[0].container_id = None;
         assert_eq!(with(&unnamed), wait);

@@ -125,7 +125,6 @@ pub fn ends_of(container: &ContainerStatus) -> Vec<ContainerEnd> {
     let ends = now.into_iter().chain(before.filter(is_before)).filter(was_seen);
     ends.map(|end| ContainerEnd {
         container_id: end.container_id.clone(),
-        reason: end.reason.clone().unwrap_or_default(),
         started_at: end.started_at.as_ref().map(|time| time.0),
         finished_at: end.finished_at.as_ref().map(|time| time.0),
     })

@@ -165,8 +165,6 @@ pub enum ContainerState {
 pub struct ContainerEnd {
     /// containerID; without one the kubelet reports what it does not know.
     pub container_id: Option<String>,
-    /// reason.
-    pub reason: String,
     /// startedAt, in whole seconds.
     pub started_at: Option<Timestamp>,
     /// finishedAt, in whole seconds.

@@ -40,7 +40,7 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// This Pod's revision; empty where there is none.
     pub revision: String,
-    /// Whether the container runtime has lost this agent ([`super::orphan::is_orphan`]).
+    /// Whether the container runtime has lost this agent ([`crate::agent::orphan::is_orphan`]).
     pub is_orphan: fn() -> bool,
 }
 
@@ -101,7 +101,7 @@ pub enum Call {
     /// A look after a write whose result is not known.
     Look(Id),
     /// A look that nothing waits for: it also opens a connection for the write that will follow.
-    Glance,
+    Glance(Id),
     /// What will come.
     Invitation(String, String),
 }
@@ -156,7 +156,6 @@ impl<R: Runner> Hands<R> {
             let since = listener.unit.uninvited_since.unwrap_or(now);
             listener.unit.uninvited_since = (!is_invited).then_some(since);
         }
-        self.hurry(id, listener);
         let mut wake = None;
         if listener.gives_up(now) {
             self.runner.stop(id, listener.stop_timeout());
@@ -218,6 +217,7 @@ impl<R: Runner> Hands<R> {
                 }
             }
         }
+        wake = earliest(wake, self.hurry(id, listener, now));
         let (state, next) = listener.checkpoint(now);
         if let Some(state) = state.filter(|_| !listener.calls.is_busy && now >= listener.calls.rest_until) {
             self.write_down(id, listener, &state, now);
@@ -275,20 +275,33 @@ impl<R: Runner> Hands<R> {
         tracing::info!(listener = listener.lease.listener, epoch, ?reason, "stopping a listener");
         self.runner.stop(id, listener.stop_timeout());
         listener.unit.runs = Runs::Stops { epoch };
-        self.hurry(id, listener);
         if reason != StopReason::Deadline {
-            self.read(Call::Glance, listener.lease.name.clone());
+            self.glance(id, listener);
         }
     }
 
-    /// What stops has less time from the moment at which another is seen to own it.
-    fn hurry(&mut self, id: &Id, listener: &mut Listener) {
-        let Runs::Stops { epoch } = listener.unit.runs else { return };
-        if listener.hurried != Some(epoch) && listener.is_superseded(epoch, &self.me) {
+    /// What stops has less time from the moment at which another is seen to own it. The watch shows only what is ours, so a
+    /// Lease that is not ours any more is read until it names another. Answers when to look again.
+    fn hurry(&mut self, id: &Id, listener: &mut Listener, now: Boottime) -> Option<Boottime> {
+        let Runs::Stops { epoch } = listener.unit.runs else { return None };
+        if listener.hurried == Some(epoch) || listener.is_mine(&self.me) {
+            return None;
+        }
+        if listener.is_superseded(epoch, &self.me) {
             tracing::warn!(listener = listener.lease.listener, epoch, "another owns a listener that still runs here");
             self.runner.stop(id, listener.stop_timeout().min(LOST_GRACE));
             listener.hurried = Some(epoch);
+            return None;
         }
+        if listener.glance_at.is_some_and(|at| now >= at) {
+            self.glance(id, listener);
+        }
+        listener.glance_at
+    }
+
+    fn glance(&mut self, id: &Id, listener: &mut Listener) {
+        listener.glance_at = None;
+        self.read(Call::Glance(id.clone()), listener.lease.name.clone());
     }
 
     /// The same without any grace: the session is lost, and others may have begun already.
@@ -296,7 +309,7 @@ impl<R: Runner> Hands<R> {
         let (Runs::Epoch { epoch, .. } | Runs::Stops { epoch }) = listener.unit.runs else { return };
         tracing::info!(listener = listener.lease.listener, epoch, "killing a listener");
         self.runner.stop(id, Duration::ZERO);
-        listener.unit.runs = Runs::Stops { epoch };
+        (listener.unit.runs, listener.hurried) = (Runs::Stops { epoch }, Some(epoch));
     }
 
     fn transfer(&mut self, id: &Id, listener: &mut Listener, write: &Write) {

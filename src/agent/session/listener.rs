@@ -59,8 +59,10 @@ pub struct Listener {
     pub calls: Calls,
     /// Since when there has been nothing of it here.
     pub idle_since: Option<Boottime>,
-    /// The epoch that was last told to stop without the time that it usually has.
+    /// The epoch whose time to stop was last cut, because another owns it.
     pub hurried: Option<u32>,
+    /// While it stops and is not ours: when to read whose it is. None: a read is on its way, or has found no Lease.
+    pub glance_at: Option<Boottime>,
 }
 
 /// Writes of one Lease: one at a time.
@@ -181,6 +183,7 @@ impl Listener {
             calls: Calls::default(),
             idle_since: None,
             hurried: None,
+            glance_at: Some(Boottime::default()),
         }
     }
 
@@ -213,6 +216,12 @@ impl Listener {
     pub fn is_superseded(&self, epoch: u32, me: &Holder) -> bool {
         let ownership = &self.lease.ownership;
         ownership.epoch >= epoch && ownership.holder.as_ref().is_some_and(|holder| holder != me)
+    }
+
+    /// Its Lease was read while it stops. Where there is none of that name, there is no other owner to look for.
+    pub fn glanced(&mut self, is_deleted: bool, now: Boottime) {
+        const PERIOD: Duration = Duration::from_millis(250);
+        self.glance_at = (!is_deleted).then(|| now.after(PERIOD));
     }
 
     /// It was started, and is not proven to have ended.
@@ -281,6 +290,7 @@ impl Listener {
         let ownership = &self.lease.ownership;
         self.unit.runs = Runs::Epoch { epoch: ownership.epoch, config_hash: ownership.config_hash.clone() };
         self.unit.ran_with = Some(ownership.config_hash.clone());
+        self.glance_at = Some(now);
         self.unit.uninvited_since = None;
         self.run = Some(Run {
             began: now,

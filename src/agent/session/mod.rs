@@ -16,7 +16,7 @@
 //! - [`units`]: one task for all listeners; [`hands`]: what it does about one; [`listener`]: what is known of one;
 //!   `tell`: what is reported of them; [`drain`]: whether it lets go of them (pure);
 //! - [`leases`]: Leases read, patches made (pure); [`api`]: the calls;
-//! - [`runner`]: what runs listeners; [`orphan`]: whether the container runtime has lost the agent.
+//! - [`runner`]: what runs listeners.
 //!
 //! # What stops listeners
 //! At S after the last acknowledged renewal was sent every listener is told to stop. Their guards have been told since that
@@ -33,7 +33,6 @@ pub mod hands;
 pub mod leases;
 pub mod listener;
 pub mod local;
-pub mod orphan;
 pub mod pace;
 pub mod renewal;
 pub mod run;

@@ -78,6 +78,11 @@ impl Pace {
         self.at_most.map_or(own, |at_most| at_most.earlier(own))
     }
 
+    /// D: how long others wait for a silent session, by the last renewal that was acknowledged.
+    pub fn expire(&self) -> Duration {
+        self.in_force.times().expire
+    }
+
     /// R: of the shorter profile from when it is wanted.
     pub fn period(&self) -> Duration {
         self.in_force.times().renew.min(self.wanted.times().renew)

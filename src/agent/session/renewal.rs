@@ -66,10 +66,19 @@ pub struct Told {
     pub deadlines: Deadlines,
     /// R.
     pub period: Duration,
+    /// From when on others may take this session for dead: D after the last acknowledged renewal was sent.
+    pub silent_from: Boottime,
     /// What the controller suggests, by ListenerSet and listener.
     pub inbox: Arc<BTreeMap<String, BTreeMap<String, Letter>>>,
     /// Why nothing may run any more, ever.
     pub over: Option<String>,
+}
+
+impl Told {
+    /// Others may take this session for dead by now.
+    pub fn is_silent(&self, now: Boottime) -> bool {
+        self.silent_from > Boottime::default() && now >= self.silent_from
+    }
 }
 
 /// A session that is ours.
@@ -91,6 +100,7 @@ pub struct Renewals {
     /// The last answer was a 401, and the token was read anew.
     has_reconnected: bool,
     told: watch::Sender<Told>,
+    silent_from: Boottime,
 }
 
 /// How a session is asked for.
@@ -175,6 +185,7 @@ impl Claimant {
             counts_from: Boottime::default(),
             has_reconnected: false,
             told: watch::Sender::default(),
+            silent_from: Boottime::default(),
         }
     }
 }
@@ -356,6 +367,7 @@ impl Renewals {
         let Some(seen) = SessionLease::read(lease) else { return };
         if sent_at >= self.counts_from {
             self.pace.acknowledged(sent_at, seen.session.duration);
+            self.silent_from = sent_at.after(self.pace.expire());
         }
         self.show(seen);
     }
@@ -444,7 +456,7 @@ impl Renewals {
             if *told.inbox != *inbox {
                 told.inbox = Arc::new(inbox.clone());
             }
-            (told.deadlines, told.period) = (deadlines, period);
+            (told.deadlines, told.period, told.silent_from) = (deadlines, period, self.silent_from);
             true
         });
     }

@@ -27,7 +27,7 @@ use super::{
     tell,
 };
 use crate::{
-    agent::{boottime::Boottime, clocks::Clocks},
+    agent::{boottime::Boottime, clocks::Clocks, orphan},
     api::names,
     plan::listener_set::unit::Runs,
     snapshot::{
@@ -169,21 +169,13 @@ impl<R: Runner> Units<R> {
             anyhow::ensure!(runs, "the session was lost: {why}");
             return Ok(false);
         }
-        anyhow::ensure!(!self.is_lost(), "the container runtime has lost this container, and nothing is held any more");
+        let is_idle = self.told.is_silent(self.hands.clocks.boottime()) && !self.listeners.values().any(Listener::runs);
+        anyhow::ensure!(!is_idle || !(self.hands.options.is_orphan)(), "{}", orphan::WHY);
         let is_over = self.drain.terminates() && self.is_drained();
         if is_over {
             tracing::info!("nothing is held any more: the agent ends");
         }
         Ok(is_over)
-    }
-
-    /// No renewal has been acknowledged for D, nothing runs, and the container runtime has lost this agent.
-    fn is_lost(&self) -> bool {
-        let Told { deadlines, period, .. } = &self.told;
-        // In each profile, K and five periods are later than D.
-        let is_silent =
-            deadlines.kill > Boottime::default() && self.hands.clocks.boottime() >= deadlines.kill.after(5 * *period);
-        is_silent && !self.listeners.values().any(Listener::runs) && (self.hands.options.is_orphan)()
     }
 
     /// Looks at everything; returns when to look again without an event.
@@ -389,7 +381,10 @@ impl<R: Runner> Units<R> {
                     invitation.sight = sight;
                 }
             }
-            Call::Glance => {
+            Call::Glance(id) => {
+                if let Some(listener) = self.listeners.get_mut(&id) {
+                    listener.glanced(matches!(result, Ok(None)), now);
+                }
                 if let Ok(Some(lease)) = result {
                     self.see(&lease);
                 }

@@ -50,14 +50,14 @@ impl Runner for Stops {
 
 /// Of Pod `a`, and its clock, in seconds.
 fn units() -> (Units<Nothing>, Arc<AtomicU64>) {
-    units_with(Nothing)
+    units_with(Nothing, client(|_| Answer::Never))
 }
 
-fn units_with<R: Runner>(runner: R) -> (Units<R>, Arc<AtomicU64>) {
+fn units_with<R: Runner>(runner: R, client: kube::Client) -> (Units<R>, Arc<AtomicU64>) {
     let seconds = Arc::new(AtomicU64::new(100));
     let clock = seconds.clone();
     let boot = move || Boottime(Duration::from_secs(clock.load(Ordering::Relaxed)));
-    let leases = Leases::new(client(|_| Answer::Never), "shop");
+    let leases = Leases::new(client, "shop");
     let options = Options {
         ready_on_tick: false,
         drain_timeout: Duration::from_secs(25),
@@ -145,48 +145,78 @@ async fn what_is_ours_after_a_restore_is_no_view_of_before() {
     assert_eq!(units.listeners.len(), 1);
 }
 
-/// L1: `spec.release` with `force`, or an edited Lease, gives a listener to another Pod while it runs here. It has a second to
-/// stop then, instead of the half minute that it has elsewhere.
-#[tokio::test]
-async fn what_another_owns_already_is_stopped_within_a_second() {
-    let anothers = |version: u32, epoch: u32| {
-        let mut lease = lease(0, version);
-        let spec = lease.spec.as_mut().unwrap();
-        (spec.holder_identity, spec.lease_transitions) = (Some(holder("b", 1).to_string()), Some(epoch.cast_signed()));
-        lease
-    };
-    let running = || {
+/// A listener that runs here under epoch 5, while the API server shows `Lease`s in turn; the last one again and again.
+struct Loser {
+    units: Units<Stops>,
+    clock: Arc<AtomicU64>,
+    stops: Stops,
+}
+
+impl Loser {
+    fn new(shown: Vec<Lease>) -> Self {
+        let shown = std::sync::Mutex::new(shown);
+        let leases = client(move |_| {
+            let mut shown = shown.lock().unwrap();
+            let next = if shown.len() > 1 { shown.remove(0) } else { shown[0].clone() };
+            Answer::ok(json!(next))
+        });
         let stops = Stops::default();
-        let (mut units, _) = units_with(stops.clone());
+        let (mut units, clock) = units_with(stops.clone(), leases);
         let far = Boottime(Duration::from_hours(1));
         units.told.deadlines = Deadlines { stop: far, kill: far };
         units.see(&lease(0, 10));
         units.listeners.get_mut("uid-0").unwrap().unit.runs = Runs::Epoch { epoch: 5, config_hash: String::new() };
-        (units, move || std::mem::take(&mut *stops.0.lock().unwrap()))
-    };
-    // The Lease has left the watch on what is ours, and a read shows to whom.
-    let (mut units, stopped) = running();
-    units.saw(Event::Deleted(anothers(20, 6)));
-    units.turn();
-    assert_eq!(stopped(), [30], "it may be released by its owner, or deleted");
-    units.see(&anothers(20, 6));
-    units.turn();
-    units.turn();
-    assert_eq!(stopped(), [1], "once");
-    // Seen at once; also where a Lease was edited and its epoch stayed.
-    for epoch in [5, 6] {
-        let (mut units, stopped) = running();
-        units.see(&anothers(20, epoch));
-        units.turn();
-        assert_eq!(stopped(), [30, 1], "epoch {epoch}");
+        Self { units, clock, stops }
     }
-    // What is not given to anybody has its time.
-    let (mut units, stopped) = running();
-    let mut free = lease(0, 20);
-    free.spec.as_mut().unwrap().holder_identity = None;
-    units.see(&free);
-    units.turn();
-    assert_eq!(stopped(), [30]);
+
+    /// Turns, and takes the answers in, for so many seconds; the times that it was given to stop.
+    async fn stops(&mut self, seconds: u64) -> Vec<u64> {
+        for _ in 0..=seconds {
+            self.units.turn();
+            while let Some(done) = self.units.hands.calls.join_next().await {
+                self.units.answered(done.unwrap());
+            }
+            self.units.turn();
+            self.clock.fetch_add(1, Ordering::Relaxed);
+        }
+        std::mem::take(&mut *self.stops.0.lock().unwrap())
+    }
+}
+
+/// The Lease of [`lease`] in other hands.
+fn held_by(holder: Option<Holder>, version: u32, epoch: i32) -> Lease {
+    let mut lease = lease(0, version);
+    let spec = lease.spec.as_mut().unwrap();
+    (spec.holder_identity, spec.lease_transitions) = (holder.map(|holder| holder.to_string()), Some(epoch));
+    lease
+}
+
+/// L1: `spec.release` with `force`, or an edited Lease, gives a listener to another Pod while it runs here. It has a second to
+/// stop then, instead of the half minute that it has elsewhere.
+#[tokio::test]
+async fn what_another_owns_already_is_stopped_within_a_second() {
+    let anothers = |version: u32, epoch: i32| held_by(Some(holder("b", 1)), version, epoch);
+    let nobodys = |version: u32| held_by(None, version, 6);
+    // The watch shows that it is ours no more, and a read whose it is; also where the epoch of an edited Lease stayed.
+    for epoch in [5, 6] {
+        let mut loser = Loser::new(vec![anothers(20, epoch)]);
+        loser.units.saw(Event::Deleted(lease(0, 20)));
+        assert_eq!(loser.stops(2).await, [30, 1], "epoch {epoch}, once");
+    }
+    // It is given to another only later.
+    let mut loser = Loser::new(vec![nobodys(20), nobodys(20), anothers(30, 7)]);
+    loser.units.saw(Event::Deleted(lease(0, 20)));
+    assert_eq!(loser.stops(4).await, [30, 1]);
+    // It hangs while it stops, so it is forced away.
+    let mut loser = Loser::new(vec![anothers(20, 6)]);
+    loser.units.listeners.get_mut("uid-0").unwrap().unit.runs = Runs::Stops { epoch: 5 };
+    assert_eq!(loser.stops(1).await, Vec::<u64>::new(), "it is ours");
+    loser.units.saw(Event::Deleted(lease(0, 20)));
+    assert_eq!(loser.stops(1).await, [1]);
+    // What is not given to another has its time.
+    let mut loser = Loser::new(vec![nobodys(20)]);
+    loser.units.saw(Event::Deleted(lease(0, 20)));
+    assert_eq!(loser.stops(4).await, [30]);
 }
 
 /// Its shim was killed: it reaches no API server, its listeners have stopped, and it stands in the way of its Pod's next agent.
@@ -194,8 +224,7 @@ async fn what_another_owns_already_is_stopped_within_a_second() {
 async fn an_orphan_without_a_session_ends() {
     let (mut units, clock) = units();
     let at = |seconds| Boottime(Duration::from_secs(seconds));
-    units.told.deadlines = Deadlines { stop: at(108), kill: at(110) };
-    units.told.period = Duration::from_secs(3);
+    units.told.silent_from = at(125);
     units.see(&lease(0, 10));
     units.listeners.get_mut("uid-0").unwrap().unit.runs = Runs::Stops { epoch: 5 };
     clock.store(1_000, Ordering::Relaxed);
@@ -204,7 +233,7 @@ async fn an_orphan_without_a_session_ends() {
     clock.store(124, Ordering::Relaxed);
     assert!(units.is_over().is_ok(), "others may not have taken over yet");
     clock.store(125, Ordering::Relaxed);
-    assert!(units.is_over().unwrap_err().to_string().contains("lost this container"));
+    assert!(units.is_over().unwrap_err().to_string().contains("no longer watches this container"));
     units.hands.options.is_orphan = || false;
     assert!(units.is_over().is_ok(), "the API server is away");
 }

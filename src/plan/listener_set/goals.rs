@@ -152,8 +152,8 @@ impl Crowd {
         let until = memory.crowded_since.map(|since| since.saturating_add(CROWDS_AFTER));
         let has_waited = until.is_some_and(|until| !alarm.is_ahead(until));
         let is_free = |item: &Item<'_>| item.wish == Wish::Run && item.at().is_none();
-        let is_short = can_take > 0 && !all_are_there && view.items.iter().any(is_free);
-        let awaits = is_short && view.seats.iter().any(|seat| Self::is_coming(view, seat));
+        let awaits =
+            waits && view.items.iter().any(is_free) && view.seats.iter().any(|seat| Self::is_coming(view, seat));
         memory.awaited_since = awaits.then(|| memory.awaited_since.unwrap_or(view.snapshot.uptime));
         let until = memory.awaited_since.map(|since| since.saturating_add(AWAITS_COMING));
         let is_awaited = until.is_some_and(|until| alarm.is_ahead(until));

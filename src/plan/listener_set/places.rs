@@ -121,7 +121,7 @@ pub(super) fn nowhere(view: &View<'_>, memory: &SetRecollection) -> (&'static st
     if open == 0 {
         return ("NoReadyPod", "no ready Pod stays and has an agent that answers".to_owned());
     }
-    if (memory.crowded_since.is_some() || memory.awaited_since.is_some()) && spec.placement.max_per_pod == 0 {
+    if memory.crowded_since.is_some() && spec.placement.max_per_pod == 0 {
         return (
             "AwaitingPods",
             format!("waits some seconds for more than {open} of {} Pods", view.snapshot.pods_in_the_end),

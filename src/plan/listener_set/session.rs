@@ -163,7 +163,6 @@ pub(crate) mod fixture {
         let whole = |second: i64| Some(Timestamp::from_second(1_767_261_600 + second).unwrap());
         ContainerEnd {
             container_id: Some("containerd://1".into()),
-            reason: "Error".into(),
             started_at: whole(started),
             finished_at: whole(finished),
         }

@@ -108,7 +108,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         changes.retain(|change| !change.interrupts() || has_ended(change));
         // What follows from what they select now is remembered first.
         changes.extend(former::let_go(snapshot).into_iter().filter(|_| view.memory == remembered));
-        leaving = None;
+        (leaving, not_in_place) = (None, None);
     }
     // "waits for the budget" says less than what the batch waits for, and this less than which Pods have yet to end.
     let waits_for_batch = opening.hold.as_ref().is_none_or(|hold| hold.reason == HoldReason::PreviousBatchNotHealthy);

@@ -109,7 +109,7 @@ pub struct Drained;
 
 impl Drop for Drained {
     fn drop(&mut self) {
-        real().cluster.try_kubectl(&["uncordon", "kubelet-2"]);
+        real().cluster.try_kubectl(&["uncordon", NODES[1]]);
     }
 }
 

@@ -25,6 +25,7 @@ struct Seen {
     processes: BTreeMap<Key, BTreeSet<u32>>,
     /// How long which processes of one listener were there at the same time, at least.
     overlaps: BTreeMap<(Key, BTreeSet<u32>), Duration>,
+    looked_at: Option<Instant>,
 }
 
 /// A watch in the background that ends with the test program.
@@ -43,6 +44,15 @@ impl Processes {
             }
         });
         Self(seen)
+    }
+
+    /// The watch goes on.
+    pub fn assert_watching(&self) {
+        let looked_at = self.0.lock().unwrap().looked_at;
+        assert!(
+            looked_at.is_some_and(|at| at.elapsed() < Duration::from_secs(5)),
+            "processes are not watched any more"
+        );
     }
 
     /// How many processes the listeners of this namespace have had.
@@ -64,6 +74,7 @@ impl Processes {
 
 impl Seen {
     fn note(&mut self, living: BTreeMap<Key, BTreeSet<u32>>) {
+        self.looked_at = Some(Instant::now());
         for (key, processes) in living {
             self.processes.entry(key.clone()).or_default().extend(&processes);
             if processes.len() > 1 {
@@ -111,7 +122,7 @@ fn listener_of(pid: u32) -> Option<Key> {
 }
 
 /// A process that has ended and was not reaped yet does nothing any more.
-fn lives(pid: u32) -> bool {
+pub fn lives(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }

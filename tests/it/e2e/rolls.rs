@@ -3,7 +3,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::EvictParams};
 use serde_json::{Value, json};
 
-use super::equipment::{Drained, NODES, node, restricted_stage, stage, together, web};
+use super::equipment::{Drained, NODES, alone, node, restricted_stage, stage, together, web};
 use crate::cluster::rollout::{
     bounds::Bounds,
     plugin,
@@ -131,7 +131,7 @@ async fn people_scale_undo_one_and_evict() {
 #[ignore = "needs real nodes: make e2e"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_drained() {
-    let _shared = together().await;
+    let _only = alone().await;
     let stage = stage("drain").await;
     let mut spec = web("1.0", three());
     spec["template"]["metadata"] = json!({"labels": {"drained": "yes"}});

@@ -1,6 +1,7 @@
 //! Kubelets, containerds, shims, machines and the API server that end, in the middle of rolls.
 use std::time::Duration;
 
+use baton::api::Rollout;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt, api::DeleteParams};
 use nix::{
@@ -12,9 +13,10 @@ use serde_json::{Value, json};
 use super::{
     equipment::{NODES, Stopped, alone, node, real, runtime, spread, stage, web},
     listeners::{all_flow, delete_by_force, held_on, holder, judge, listeners, three, two_pods},
+    processes::lives,
 };
 use crate::cluster::{
-    listener_set::stage::{Listeners, agent},
+    listener_set::stage::{Listeners, agent, process},
     rollout::{
         bounds::{Bounds, Worst},
         stage::{Stage, reason},
@@ -51,7 +53,7 @@ impl Rolling {
         self.roll(web_version, bots_version).await;
         tokio::time::sleep(Duration::from_secs(2)).await; // into the middle of it: what is tested begins now
         for stage in [&self.web, &self.bots.stage] {
-            let rollout = stage.rollouts().get("web").await.unwrap();
+            let rollout = stage.until(10, "the roll has begun", is_seen).await;
             assert_ne!(reason(&rollout), "Complete", "{} is in mid-roll", stage.namespace);
         }
         tokio::task::block_in_place(disturb);
@@ -83,6 +85,11 @@ async fn components_are_killed_in_mid_roll() {
     let api_server = || real().cluster.restart_api_server(&["--kill"]);
     let worst = rolling.disturbed("API server", ("1.1", "2"), api_server).await;
     assert!(worst.available_min >= Some(4), "{worst:?}");
+}
+
+/// Its status is about the present spec.
+fn is_seen(rollout: &Rollout) -> bool {
+    rollout.status.as_ref().and_then(|status| status.observed_generation) == rollout.metadata.generation
 }
 
 /// `cluster VERB NAME ARGS`.
@@ -137,13 +144,15 @@ async fn a_shim_is_killed() {
     for name in NODES {
         let (feed, pod) = held_on(&listeners, name).await;
         let (epoch, before) = listeners.ownership(&feed).await;
+        let old = process(&pod, "listener", Some(&feed)).as_raw().cast_unsigned();
         kill(shim(&listeners.stage.pods().get(&pod).await.unwrap()), Signal::SIGKILL).unwrap();
         listeners.taken_over(&feed, (epoch, &before)).await;
         all_flow(&listeners).await;
-        judge(&format!("shim killed under {}", runtime(&listeners.stage, name).await), &listeners, 4, true);
         // Its processes may have lived on: the agent among them ends by itself then, and the Pod runs again.
         listeners.stage.until_ready(120, &pod).await;
         listeners.running(60, 4).await;
+        assert!(!lives(old), "what was left has ended");
+        judge(&format!("shim killed under {}", runtime(&listeners.stage, name).await), &listeners, 4, true);
     }
 }
 

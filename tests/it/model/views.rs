@@ -142,7 +142,6 @@ fn ownership(who: Who, epoch: u8) -> Ownership {
 fn end(process: u8) -> ContainerEnd {
     ContainerEnd {
         container_id: Some(format!("containerd://{process}")),
-        reason: "Error".into(),
         started_at: Some(second(process, 0)),
         finished_at: Some(second(process, 90)),
     }

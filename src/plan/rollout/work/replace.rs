@@ -113,11 +113,11 @@ impl<'a> Planner<'_, 'a, '_> {
                 Way::InPlace { resizes: true, .. }
                     if pod.containers.iter().any(|it| !it.init && !it.ready) && !only =>
                 {
-                    Some("a container of the Pod does not run: it may have had too little".to_owned())
+                    Some("a container of the Pod is not ready, and may be short of resources".to_owned())
                 }
                 // Who does not serve may never hear of it: a new one reads what it is to be as it starts.
                 Way::InPlace { .. } if update == UpdateMethod::HotReload && !pod.is_ready() => {
-                    Some("the Pod is not Ready, and may not hear of it".to_owned())
+                    Some("the Pod is not Ready, so its application may miss the request to reload".to_owned())
                 }
                 Way::InPlace { restarts, resizes } => {
                     return self.change_in_place(slot, pod, to, (restarts, resizes), reason);

@@ -99,5 +99,8 @@ async fn pods_without_an_agent_are_tolerated() {
     listeners.roll("1", json!({"replicas": 2})).await;
     listeners.stage.complete(90).await;
     listeners.running(30, 2).await;
+    for feed in ["feed-0", "feed-1"] {
+        listeners.flows(20, feed).await;
+    }
     listeners.judge(2, false);
 }

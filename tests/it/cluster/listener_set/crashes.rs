@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, PropagationPolicy};
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
-use super::stage::{Listeners, guard, signal};
+use super::stage::{Listeners, agent, guard, shim, signal};
 
 /// Two Pods and four listeners, whose sessions end soon.
 async fn two_pods(name: &str) -> Listeners {
@@ -76,6 +76,35 @@ async fn a_pod_deleted_by_force_is_not_dead() {
     listeners.flows(20, "feed-0").await;
     listeners.node(&["keep-force-deleted", "0"]);
     listeners.judge(4, true);
+}
+
+/// L1: the kubelet reports the end of a container whose shim was killed, with exit code 255, while its processes live on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_shim_was_killed_is_not_dead() {
+    let listeners = Listeners::new("crash-shim").await;
+    listeners
+        .roll_as("1", json!({"replicas": 2}), |template| {
+            template["metadata"]["annotations"]["testbed.baton.dev/outlives-shim"] = json!("true");
+        })
+        .await;
+    listeners.listen(4, json!({})).await;
+    listeners.running(60, 4).await;
+    let before = listeners.ownership("feed-0").await;
+    let pod = before.1.split('/').next().unwrap();
+    kill(shim(agent(pod, "feed-0")), Signal::SIGKILL).unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        let status = listeners.stage.pods().get(pod).await.unwrap().status.unwrap();
+        let container = json!(status.container_statuses.unwrap()[0]);
+        if ["state", "lastState"].iter().any(|state| container[state]["terminated"]["exitCode"] == 255) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{container:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    listeners.flows(20, "feed-0").await;
+    assert_eq!(listeners.ownership("feed-0").await, before, "its agent renews, and keeps what it has");
+    listeners.judge(4, false);
 }
 
 /// L1: guards end what a stopped agent runs, before anybody else may run it.

@@ -424,6 +424,11 @@ pub fn agent(pod: &str, listener: &str) -> Pid {
     parent(guard(pod, listener))
 }
 
+/// The shim of the container whose first process this is.
+pub fn shim(first: Pid) -> Pid {
+    parent(first)
+}
+
 fn parent(child: Pid) -> Pid {
     let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap();
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();

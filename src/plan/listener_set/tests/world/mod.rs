@@ -199,7 +199,6 @@ impl World {
         let Some(agent) = pod.agent.take() else { return };
         pod.seen.ends.agent = vec![ContainerEnd {
             container_id: Some("containerd://1".into()),
-            reason: "Error".into(),
             started_at: Some(time(agent.started_at)),
             finished_at: Some(time(now)),
         }];

@@ -9,6 +9,10 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+/// Why such an agent ends, once its session is silent and it runs nothing.
+pub const WHY: &str =
+    "the container runtime no longer watches this container, the session was not renewed for D, and no listener runs";
+
 /// Whether nothing reads any more what this process writes: standard output and standard error are pipes whose other ends
 /// were closed. A shim holds these for as long as it lives.
 pub fn is_orphan() -> bool {
