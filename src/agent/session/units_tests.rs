@@ -223,8 +223,7 @@ async fn what_another_owns_already_is_stopped_within_a_second() {
 #[tokio::test]
 async fn an_orphan_without_a_session_ends() {
     let (mut units, clock) = units();
-    let at = |seconds| Boottime(Duration::from_secs(seconds));
-    units.told.silent_from = at(125);
+    units.told.silent_from = Boottime(Duration::from_secs(125));
     units.see(&lease(0, 10));
     units.listeners.get_mut("uid-0").unwrap().unit.runs = Runs::Stops { epoch: 5 };
     clock.store(1_000, Ordering::Relaxed);
