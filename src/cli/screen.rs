@@ -4,7 +4,7 @@ use std::fmt::Write;
 use anyhow::Result;
 use console::{Term, strip_ansi_codes, truncate_str};
 
-use super::output::for_locale;
+use super::output::{for_locale, printable};
 
 /// Standard output as a place to draw on.
 pub(super) struct Screen {
@@ -49,7 +49,8 @@ impl Screen {
 /// `(text, lines in it)` that replaces the `drawn` lines above the cursor, within `(lines, columns)`. One write, each
 /// line over the old one: nothing flickers.
 fn frame(lines: &[String], drawn: usize, (lines_max, width): (usize, usize), in_color: bool) -> (String, usize) {
-    let mut shown: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
+    let mut shown: Vec<&str> = lines.iter().map(|line| &**line).collect();
     let omitted = format!("… {} more lines: make the window higher", lines.len().saturating_sub(lines_max - 1));
     if lines.len() > lines_max {
         shown.truncate(lines_max - 1);
