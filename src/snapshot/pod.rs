@@ -32,6 +32,8 @@ pub struct Pod {
     pub resize: Option<Resize>,
     /// Its status is one of its present spec, as far as the kubelet says of which one it is.
     pub is_observed: bool,
+    /// It cannot be read: it is there, and says nothing. It is left alone.
+    pub is_unreadable: bool,
     /// deletionTimestamp: the time at which the grace period ends.
     pub deletion: Option<Timestamp>,
     /// status.phase.
