@@ -333,3 +333,7 @@ impl Sink {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "guard_tests.rs"]
+mod tests;
