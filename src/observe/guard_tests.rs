@@ -213,8 +213,8 @@ async fn start(kinds: &[Watched], poisoned: Option<(&Watched, &str)>) -> (Arc<Mu
         server.items.insert(kind.path.to_owned(), items.collect());
     }
     let server = Arc::new(Mutex::new(server));
-    let served = server.clone();
-    let client = scripted::client(move |call| served.lock().unwrap().answer(&call));
+    let answering = server.clone();
+    let client = scripted::client(move |call| answering.lock().unwrap().answer(&call));
     let trigger: Trigger = Arc::new(|_| ());
     let (mut rng, mut tasks) = (fastrand::Rng::with_seed(1), JoinSet::new());
     let observer = Observer::start(&client, &[None], &Settings::default(), &mut rng, &trigger, &mut tasks);

@@ -83,14 +83,15 @@ fn without_managed_fields(text: &str) -> Option<String> {
     serde_json::to_string(&parts).ok()
 }
 
+fn read<T: DeserializeOwned>(parts: &Parts<'_>, name: &str) -> Option<T> {
+    serde_json::from_str(parts.get(name)?.get()).ok()
+}
+
 /// What can be read of the metadata of an object that cannot be read.
 fn metadata(text: &str) -> ObjectMeta {
     let parts: Parts<'_> = serde_json::from_str(text).unwrap_or_default();
     let metadata = parts.get("metadata").and_then(|part| serde_json::from_str(part.get()).ok());
     let metadata: Parts<'_> = metadata.unwrap_or_default();
-    fn read<T: DeserializeOwned>(metadata: &Parts<'_>, name: &str) -> Option<T> {
-        serde_json::from_str(metadata.get(name)?.get()).ok()
-    }
     let text = |name: &str| read::<String>(&metadata, name);
     let time = |name: &str| {
         // A deletion that cannot be read has begun all the same.

@@ -7,6 +7,7 @@ use super::{Exit, InPlace, Resize, listener_set::PodEnds, package::Fetched, spec
 
 /// One Pod of ours.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Pod {
     /// Object name; says nothing but itself.
     pub name: String,

@@ -118,8 +118,8 @@ impl<K> Event<DeserializeGuard<K>> {
     pub fn readable(self) -> Option<Event<K>> {
         match self {
             Self::Listed { objects, resource_version } => {
-                let objects: Result<Vec<K>, _> = objects.into_iter().map(|object| object.0).collect();
-                objects.ok().map(|objects| Event::Listed { objects, resource_version })
+                let objects: Option<Vec<K>> = objects.into_iter().map(|object| object.0.ok()).collect();
+                objects.map(|objects| Event::Listed { objects, resource_version })
             }
             Self::Applied(object) => object.0.ok().map(Event::Applied),
             Self::Deleted(object) => object.0.ok().map(Event::Deleted),

@@ -37,7 +37,9 @@ impl Unreadables {
             Event::Listed { objects, .. } => {
                 let is_elsewhere = |key: &ObjectKey| scope.as_ref().is_some_and(|own| key.namespace != *own);
                 of_kind.retain(|key, _| is_elsewhere(key));
-                objects.iter().for_each(|object| put(of_kind, object));
+                for object in objects {
+                    put(of_kind, object);
+                }
             }
             Event::Progressed(_) => {}
         }
