@@ -48,6 +48,10 @@ pub enum Answer {
     Warned(String, Value),
     /// Frames of a watch, as the test sends them; it ends when the sender is dropped.
     Watch(mpsc::UnboundedReceiver<Value>),
+    /// A body as it stands, which need not be what a JSON value can hold.
+    Text(String),
+    /// The same of the frames of a watch.
+    Lines(mpsc::UnboundedReceiver<String>),
     /// No answer, ever.
     Never,
 }
@@ -127,7 +131,9 @@ pub fn service(
                     response.headers_mut().insert("warning", warning.parse()?);
                     Ok(response)
                 }
+                Answer::Text(text) => respond(200, Full::from(text).boxed_unsync()),
                 Answer::Watch(frames) => respond(200, stream(frames)),
+                Answer::Lines(lines) => respond(200, of_lines(lines)),
             }
         };
         Box::pin(answering) as Answering
@@ -143,6 +149,14 @@ pub type Stream = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
 fn respond(code: u16, body: Stream) -> Result<Response<Stream>, tower::BoxError> {
     Ok(Response::builder().status(code).header("content-type", "application/json").body(body)?)
+}
+
+fn of_lines(lines: mpsc::UnboundedReceiver<String>) -> Stream {
+    let frames = futures::stream::unfold(lines, |mut lines| async {
+        let line = lines.recv().await?;
+        Some((Ok(Frame::data(Bytes::from(line + "\n"))), lines))
+    });
+    StreamBody::new(frames).boxed_unsync()
 }
 
 fn stream(frames: mpsc::UnboundedReceiver<Value>) -> Stream {

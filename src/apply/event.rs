@@ -59,7 +59,11 @@ impl Event {
     /// As of `now`. `instance` names this process, `suffix` makes the Event's name unique. Names begin with the time: Events of
     /// one second are listed by their names.
     pub fn new(regarding: &Regarding, news: &News<'_>, instance: &str, now: Timestamp, suffix: u64) -> Self {
-        let ObjectKey { namespace, name } = regarding.key.clone();
+        let ObjectKey { mut namespace, name } = regarding.key.clone();
+        // Of a Node; where kubelets put theirs.
+        if namespace.is_empty() {
+            namespace = "default".into();
+        }
         let nanoseconds = now.as_nanosecond();
         let seconds = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let object = json!({
@@ -78,7 +82,7 @@ impl Event {
             "type": if news.is_warning { "Warning" } else { "Normal" },
             "message": head(news.note, NOTE_BYTES_MAX),
             "involvedObject": {
-                "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
+                "apiVersion": api_version(regarding.kind),
                 "kind": regarding.kind,
                 "namespace": namespace,
                 "name": name,
@@ -94,6 +98,15 @@ impl Event {
         if let Err(error) = calls.create::<ApiEvent>(&self.namespace, &self.object).await {
             tracing::debug!(reason = %self.object["reason"], error = error.message(), "event was not published");
         }
+    }
+}
+
+fn api_version(kind: &str) -> String {
+    match kind {
+        "Pod" | "Node" => "v1".into(),
+        "ControllerRevision" => "apps/v1".into(),
+        "Lease" => "coordination.k8s.io/v1".into(),
+        _ => format!("{}/{}", names::GROUP, names::VERSION),
     }
 }
 

@@ -34,6 +34,7 @@ fn snapshot() -> SetSnapshot {
         sessions: BTreeMap::new(),
         ownerships: BTreeMap::new(),
         taken_names: BTreeSet::new(),
+        unreadable: BTreeSet::new(),
         leaving: BTreeSet::new(),
         pods_in_the_end: 0,
         is_rolling: false,

@@ -49,7 +49,7 @@ async fn found(target: &Target<'_>, new: &New<'_>) -> Applied {
             let is_ours = wire::owner(&object.metadata).is_some_and(|owner| owner.uid == target.uid);
             let is_left = target.left_behind(&object.metadata);
             let is_same = object.data.0 == *new.data;
-            let known = wire::revision(object);
+            let known = wire::revision(object.into());
             match is_ours && is_same {
                 true => Applied::Done { resource_version: known.resource_version },
                 // The watch will show that an earlier Rollout of this name has left it: then it is adopted.

@@ -3,10 +3,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{apps::v1::ControllerRevision, core::v1::ConfigMap},
-};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::ConfigMap};
 use kube::{Api, Client, Resource, api::ListParams};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -19,7 +16,7 @@ use crate::{
         index::{Event, Index, Moment, ObjectKey, Recollection},
         lease::Ownership,
         listener_set::{SetSnapshot, SourceError},
-        wire::{LeaseView, PodView, ServiceView},
+        wire::{LeaseView, PodView, RevisionView, ServiceView},
     },
 };
 
@@ -192,7 +189,7 @@ impl Cluster {
         index.on_rollout(&scope, listed(vec![DeserializeGuard(Ok(rollout))]));
         let (pods, revisions) = tokio::join!(
             async { if reads == Reads::All { self.belonging::<PodView>(&key.name).await } else { Ok(Vec::new()) } },
-            self.belonging::<ControllerRevision>(&key.name)
+            self.belonging::<RevisionView>(&key.name)
         );
         index.on_pod(&scope, listed(pods?));
         index.on_revision(&scope, listed(revisions?));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use futures::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::ConfigMap};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Resource,
     runtime::{WatchStreamExt, watcher},
@@ -24,7 +24,7 @@ use crate::{
         guard::DeserializeGuard,
         index::{Event, Index, Moment, ObjectKey, Recollection, Scope},
         listener_set::{SetSnapshot, SourceError},
-        wire::{LeaseView, PodView},
+        wire::{LeaseView, PodView, RevisionView},
     },
 };
 
@@ -51,7 +51,7 @@ type Read = (String, Result<Option<ConfigMap>, SourceError>);
 enum Told {
     Rollout(Box<Event<DeserializeGuard<Rollout>>>),
     Pod(Box<Event<PodView>>),
-    Revision(Box<Event<ControllerRevision>>),
+    Revision(Box<Event<RevisionView>>),
     Set(Box<Event<DeserializeGuard<ListenerSet>>>),
     Lease(Box<Event<LeaseView>>),
     ConfigMap(Box<Read>),

@@ -10,6 +10,7 @@ pub mod barrier;
 pub mod watch;
 
 mod named;
+mod page;
 
 use std::{
     collections::BTreeSet,
@@ -17,10 +18,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{apps::v1::ControllerRevision, core::v1::ConfigMap},
-};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::ConfigMap};
 use kube::{Api, Client, Resource};
 use tokio::{task::JoinSet, time::Instant};
 use tracing::Instrument;
@@ -35,7 +33,7 @@ use crate::{
     snapshot::{
         guard::DeserializeGuard,
         index::{Event, Index, Kind, ObjectKey, Scope, Touched},
-        wire::{LeaseView, NodeView, PodView, ServiceView},
+        wire::{LeaseView, NodeView, PodView, RevisionView, ServiceView},
     },
 };
 
@@ -90,38 +88,31 @@ impl Observer {
         let mut start = Start { client, scopes, settings, rng, trigger, tasks, state: &state };
         let owned = Selection::labels(names::LABEL_ROLLOUT);
         let (services, wanted_services) = named::channel();
-        let rollouts = start.kind::<DeserializeGuard<Rollout>>(
-            "Rollout",
-            &Selection::default(),
-            true,
-            move |index, scope, event| {
-                let rollouts = index.on_rollout(scope, event);
-                services.want(index.services_wanted());
-                index.with_their_sets(rollouts)
-            },
-        );
+        let rollouts = start.kind::<Rollout>("Rollout", &Selection::default(), true, move |index, scope, event| {
+            let rollouts = index.on_rollout(scope, event);
+            services.want(index.services_wanted());
+            index.with_their_sets(rollouts)
+        });
         let pods = start.rollout_kind::<PodView>("Pod", &owned, Index::on_pod);
-        let revisions = start.rollout_kind::<ControllerRevision>("ControllerRevision", &owned, Index::on_revision);
+        let revisions = start.rollout_kind::<RevisionView>("ControllerRevision", &owned, Index::on_revision);
         if scopes.contains(&None) {
             start.nodes();
         }
         let (config_maps, wanted_config_maps) = named::channel();
         start.follow::<ConfigMap>(wanted_config_maps, Followed { name: "ConfigMap", take: Index::on_config_map });
-        let sets = start.kind::<DeserializeGuard<ListenerSet>>(
-            "ListenerSet",
-            &Selection::default(),
-            false,
-            move |index, scope, event| {
+        let sets =
+            start.kind::<ListenerSet>("ListenerSet", &Selection::default(), false, move |index, scope, event| {
                 let touched = index.on_set(scope, event);
                 config_maps.want(index.config_maps_wanted());
                 touched
-            },
-        );
+            });
         let with_agent = Selection::labels(&format!("{}=true", names::LABEL_AGENT));
-        let agents = start.kind::<PodView>("Pod with agent", &with_agent, false, Index::on_agent_pod);
+        let agents = start.kind::<PodView>("Pod with agent", &with_agent, false, |index, scope, event| {
+            index.on_agent_pod(scope, event.map(PodView::from))
+        });
         let of_hand_off = Selection::labels(names::LABEL_LEASE);
         let leases = start.kind::<LeaseView>("Lease", &of_hand_off, false, move |index, scope, event| {
-            index.on_lease(scope, event, began.elapsed())
+            index.on_lease(scope, event.map(LeaseView::from), began.elapsed())
         });
         let take = |index: &mut Index, key: &ObjectKey, event: Event<ServiceView>| {
             let rollouts = index.on_service(key, event);
@@ -155,6 +146,11 @@ impl Observer {
     /// The same with what only ListenerSets look at. Pending for ever where that may not be listed.
     pub async fn refresh_sets(&self) {
         relist(&[&self.sets, &self.agents, &self.leases]).await;
+    }
+
+    /// True while something that only ListenerSets look at may not be listed, or is not served.
+    pub fn are_sets_refused(&self) -> bool {
+        [&self.sets, &self.agents, &self.leases].into_iter().any(Refresher::is_refused)
     }
 
     /// Tells the ListenerSets that the Pods of a Rollout serve which of these are to leave.
@@ -243,10 +239,10 @@ impl Start<'_> {
         take: fn(&mut Index, &Scope, Event<K>) -> BTreeSet<ObjectKey>,
     ) -> Refresher
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + watch::Watchable,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + watch::Watchable + From<DeserializeGuard<K>>,
     {
         self.kind(name, selection, true, move |index, scope, event| {
-            let rollouts = take(index, scope, event);
+            let rollouts = take(index, scope, event.map(K::from));
             index.with_their_sets(rollouts)
         })
     }
@@ -257,7 +253,7 @@ impl Start<'_> {
         name: &'static str,
         selection: &Selection,
         required: bool,
-        take: impl Fn(&mut Index, &Scope, Event<K>) -> Touched + Clone + Send + 'static,
+        take: impl Fn(&mut Index, &Scope, Event<DeserializeGuard<K>>) -> Touched + Clone + Send + 'static,
     ) -> Refresher
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + watch::Watchable,
@@ -278,10 +274,10 @@ impl Start<'_> {
 
     /// The watch on Nodes. Nobody waits for it: without it a Terminating Pod on a dead Node merely counts for longer.
     fn nodes(&mut self) {
-        let api = Api::<NodeView>::all(self.client.clone());
+        let api = Api::<DeserializeGuard<NodeView>>::all(self.client.clone());
         let refresh = Refresher::default().subscribe();
         self.spawn(api, "Node", Selection::default(), refresh, false, |index, event| {
-            let rollouts = index.on_node(event);
+            let rollouts = index.on_node(event.map(NodeView::from));
             index.with_their_sets(rollouts)
         });
     }
@@ -301,12 +297,12 @@ impl Start<'_> {
 
     fn spawn<K: watch::Watchable>(
         &mut self,
-        api: Api<K>,
+        api: Api<DeserializeGuard<K>>,
         name: &'static str,
         selection: Selection,
         refresh: Refresh,
         required: bool,
-        take: impl Fn(&mut Index, Event<K>) -> Touched + Send + 'static,
+        take: impl Fn(&mut Index, Event<DeserializeGuard<K>>) -> Touched + Send + 'static,
     ) {
         let sink = self.sink();
         let watch =
@@ -337,3 +333,7 @@ impl Sink {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "guard_tests.rs"]
+mod tests;

@@ -14,7 +14,10 @@ use super::{
     Sink,
     watch::{Refresher, Selection, Settings, Watch, Watchable},
 };
-use crate::snapshot::index::{Event, Index, ObjectKey, Touched};
+use crate::snapshot::{
+    guard::DeserializeGuard,
+    index::{Event, Index, ObjectKey, Touched},
+};
 
 /// Says which objects are to be watched.
 #[derive(Clone, Debug)]
@@ -89,7 +92,7 @@ impl Wanted {
                     continue;
                 }
                 let watch = Watch {
-                    api: Api::<K>::namespaced(client.clone(), &key.namespace),
+                    api: Api::<DeserializeGuard<K>>::namespaced(client.clone(), &key.namespace),
                     name: followed.name,
                     selection: Selection::name(&key.name),
                     settings: settings.clone(),
@@ -100,7 +103,13 @@ impl Wanted {
                 };
                 let (sink, of, take) = (sink.clone(), key.clone(), followed.take);
                 let take = move |index: &mut Index, event| take(index, &of, event);
-                let watching = watch.run(move |event| sink.take(event, &take)).in_current_span();
+                // What cannot be read stays as it was.
+                let watching = watch.run(move |event| {
+                    if let Some(event) = event.readable() {
+                        sink.take(event, &take);
+                    }
+                });
+                let watching = watching.in_current_span();
                 running.insert(key, (since, watches.spawn(watching)));
             }
             tokio::select! {

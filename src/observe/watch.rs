@@ -20,11 +20,15 @@ use prometheus_client::{
 use serde::de::DeserializeOwned;
 use tokio::{sync::watch, time::Instant};
 
-use crate::snapshot::index::Event;
+use super::page::{self, Page, PageError};
+use crate::snapshot::{
+    guard::{Bounded, DeserializeGuard, Guarded},
+    index::Event,
+};
 
 /// What can be watched.
-pub trait Watchable: Resource + Clone + DeserializeOwned + Debug + Send + 'static {}
-impl<K: Resource + Clone + DeserializeOwned + Debug + Send + 'static> Watchable for K {}
+pub trait Watchable: Resource + Bounded + Clone + DeserializeOwned + Debug + Send + 'static {}
+impl<K: Resource + Bounded + Clone + DeserializeOwned + Debug + Send + 'static> Watchable for K {}
 
 /// How watches are kept.
 #[derive(Clone, Debug)]
@@ -85,20 +89,22 @@ impl Selection {
 pub struct Refresher {
     wanted: watch::Sender<u64>,
     done: Vec<watch::Receiver<u64>>,
+    refused: Vec<watch::Receiver<bool>>,
 }
 
 impl Default for Refresher {
     fn default() -> Self {
-        Self { wanted: watch::Sender::new(1), done: Vec::new() }
+        Self { wanted: watch::Sender::new(1), done: Vec::new(), refused: Vec::new() }
     }
 }
 
 impl Refresher {
     /// The watch's end of this, for one more watch.
     pub fn subscribe(&mut self) -> Refresh {
-        let (done, seen) = watch::channel(0);
+        let ((done, seen), (refused, is_refused)) = (watch::channel(0), watch::channel(false));
         self.done.push(seen);
-        Refresh { wanted: self.wanted.subscribe(), done }
+        self.refused.push(is_refused);
+        Refresh { wanted: self.wanted.subscribe(), done, refused }
     }
 
     /// Asks for a list that begins after this call; its number.
@@ -109,6 +115,11 @@ impl Refresher {
             number = *wanted;
         });
         number
+    }
+
+    /// True while some watch may not list: the API server has refused it (403), or does not serve the kind (404).
+    pub fn is_refused(&self) -> bool {
+        self.refused.iter().any(|refused| *refused.borrow())
     }
 
     /// True when every watch has a list of at least this number.
@@ -129,6 +140,7 @@ impl Refresher {
 pub struct Refresh {
     wanted: watch::Receiver<u64>,
     done: watch::Sender<u64>,
+    refused: watch::Sender<bool>,
 }
 
 impl Refresh {
@@ -175,8 +187,8 @@ const LIFE_SIGN: Duration = Duration::from_secs(1);
 
 /// One list-and-watch.
 pub struct Watch<K> {
-    /// Where.
-    pub api: Api<K>,
+    /// Where. What cannot be read is told as that, and keeps nothing else from being told.
+    pub api: Api<DeserializeGuard<K>>,
     /// Kind, for logs and metrics.
     pub name: &'static str,
     /// Which objects.
@@ -193,12 +205,15 @@ pub struct Watch<K> {
 
 impl<K: Watchable> Watch<K> {
     /// Runs until dropped. `sink` gets every event, in order, and must not block.
-    pub async fn run(mut self, mut sink: impl FnMut(Event<K>)) {
+    pub async fn run(mut self, mut sink: impl FnMut(Event<DeserializeGuard<K>>)) {
         let mut failures = Failures::default();
         loop {
             let number = *self.refresh.wanted.borrow_and_update();
             let began = Instant::now();
-            match self.list().await {
+            let listed = self.list().await;
+            let is_refused = listed.as_ref().is_err_and(|failure| is_refusal((failure.verb, failure.code)));
+            self.refresh.refused.send_replace(is_refused);
+            match listed {
                 Ok((objects, resource_version)) => {
                     failures.listed(self.name);
                     sink(Event::Listed { objects, resource_version: resource_version.clone() });
@@ -219,21 +234,42 @@ impl<K: Watchable> Watch<K> {
     }
 
     /// All objects, page by page, and the resourceVersion they are of: a quorum read.
-    async fn list(&self) -> Result<(Vec<K>, String), Failure> {
-        let mut params = ListParams { limit: Some(self.settings.page_size), ..ListParams::default() };
+    async fn list(&self) -> Result<(Vec<DeserializeGuard<K>>, String), Failure> {
+        let mut limit = self.settings.page_size.max(1);
+        let mut params = ListParams::default();
         params.label_selector.clone_from(&self.selection.labels);
         params.field_selector.clone_from(&self.selection.fields);
         let mut objects = Vec::new();
         loop {
-            let page = tokio::time::timeout(self.settings.list_timeout, self.api.list(&params)).await;
+            params.limit = Some(limit);
+            let page = tokio::time::timeout(self.settings.list_timeout, page::read(&self.api, &params)).await;
             let page = page.map_err(|_| Failure::silence(Verb::List, self.settings.list_timeout))?;
-            let page = page.map_err(|error| Failure::of(Verb::List, error))?;
-            objects.extend(page.items);
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            let Page { metadata, items } = match page {
+                Ok(page) => page,
+                // Fewer at once, from the same place.
+                Err(PageError::TooLarge) if limit > 1 => {
+                    limit = (limit / 4).max(1);
+                    tracing::debug!(kind = self.name, limit, "a page is too large; smaller ones are asked for");
+                    continue;
+                }
+                Err(PageError::TooLarge) => return Err(Failure::new(Verb::List, "one object is too large to be read")),
+                Err(PageError::Failed(error)) => return Err(Failure::of(Verb::List, error)),
+            };
+            objects.extend(items.into_iter().filter(|object| self.has_name(object)));
+            match metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
-                None => return Ok((objects, page.metadata.resource_version.unwrap_or_default())),
+                None => return Ok((objects, metadata.resource_version.unwrap_or_default())),
             }
         }
+    }
+
+    /// What has none that can be read is nothing that could be told of.
+    fn has_name(&self, object: &DeserializeGuard<K>) -> bool {
+        let has_name = object.unreadable().is_none() || object.meta().name.is_some();
+        if !has_name {
+            tracing::warn!(kind = self.name, error = object.unreadable(), "an object without a name cannot be read");
+        }
+        has_name
     }
 
     /// Watches from `resource_version`, resuming as long as that is possible. Returns when a list is needed; with the last
@@ -241,7 +277,7 @@ impl<K: Watchable> Watch<K> {
     async fn follow(
         &mut self,
         mut resource_version: String,
-        sink: &mut impl FnMut(Event<K>),
+        sink: &mut impl FnMut(Event<DeserializeGuard<K>>),
         failures: &mut Failures,
     ) -> Result<(), Failure> {
         let mut has_worked = false;
@@ -310,7 +346,7 @@ impl<K: Watchable> Watch<K> {
         &mut self,
         mut stream: Frames<K>,
         resource_version: &mut String,
-        sink: &mut impl FnMut(Event<K>),
+        sink: &mut impl FnMut(Event<DeserializeGuard<K>>),
     ) -> End {
         loop {
             let next = tokio::select! {
@@ -324,16 +360,17 @@ impl<K: Watchable> Watch<K> {
                 Ok(Ok(None)) => return End::Closed,
                 Ok(Ok(Some(event))) => event,
             };
-            let object_version = |object: &K| object.meta().resource_version.clone().unwrap_or_default();
+            if let WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object) = &event {
+                if let Some(version) = object.meta().resource_version.as_ref() {
+                    resource_version.clone_from(version);
+                }
+                if !self.has_name(object) {
+                    continue;
+                }
+            }
             match event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                    *resource_version = object_version(&object);
-                    sink(Event::Applied(object));
-                }
-                WatchEvent::Deleted(object) => {
-                    *resource_version = object_version(&object);
-                    sink(Event::Deleted(object));
-                }
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => sink(Event::Applied(object)),
+                WatchEvent::Deleted(object) => sink(Event::Deleted(object)),
                 WatchEvent::Bookmark(bookmark) => {
                     resource_version.clone_from(&bookmark.metadata.resource_version);
                     sink(Event::Progressed(bookmark.metadata.resource_version));
@@ -345,7 +382,7 @@ impl<K: Watchable> Watch<K> {
 }
 
 /// What a watch tells.
-type Frames<K> = BoxStream<'static, kube::Result<WatchEvent<K>>>;
+type Frames<K> = BoxStream<'static, kube::Result<WatchEvent<DeserializeGuard<K>>>>;
 
 /// What was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -69,8 +69,9 @@ impl Rig {
         let told = Told::default();
         let sink = told.clone();
         let task = tokio::spawn(watch.run(move |event| {
-            let at =
-                |object: &PodView| format!("{}@{}", object.name_any(), object.resource_version().unwrap_or_default());
+            let at = |object: &DeserializeGuard<PodView>| {
+                format!("{}@{}", object.name_any(), object.resource_version().unwrap_or_default())
+            };
             sink.lock().unwrap().push(match event {
                 Event::Listed { objects, resource_version } => {
                     let names: Vec<_> = objects.iter().map(ResourceExt::name_any).collect();

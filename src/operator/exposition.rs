@@ -1,5 +1,5 @@
 //! What is known of each object, as metrics, read at the moment of a scrape.
-use std::sync::Weak;
+use std::{collections::BTreeMap, sync::Weak};
 
 use prometheus_client::{
     collector::Collector,
@@ -93,6 +93,36 @@ impl Collector for SetCollector {
                 let labels = Labels { of: labels, more: &[("state", state.to_owned())] };
                 ConstGauge::new(i64::from(count)).encode(metric.encode_family(&labels)?)?;
             }
+        }
+        Ok(())
+    }
+}
+
+/// `baton_undecodable_objects`.
+#[derive(Debug)]
+pub struct UnreadableCollector {
+    observer: Weak<Observer>,
+}
+
+impl UnreadableCollector {
+    /// Of what this observer knows.
+    pub fn new(observer: Weak<Observer>) -> Self {
+        Self { observer }
+    }
+}
+
+/// Every kind that is watched: a series that is there at 0 can be alerted on.
+const WATCHED_KINDS: [&str; 6] = ["ControllerRevision", "Lease", "ListenerSet", "Node", "Pod", "Rollout"];
+
+impl Collector for UnreadableCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let Some(observer) = self.observer.upgrade() else { return Ok(()) };
+        let mut counts: BTreeMap<&str, i64> = WATCHED_KINDS.map(|kind| (kind, 0)).into();
+        observer.look(|index| index.unreadables().for_each(|(kind, ..)| *counts.entry(kind).or_default() += 1));
+        let help = "Objects that are there and cannot be read: each is left alone";
+        let mut metric = encoder.encode_descriptor("baton_undecodable_objects", help, None, MetricType::Gauge)?;
+        for (kind, count) in counts {
+            ConstGauge::new(count).encode(metric.encode_family(&[("kind", kind)])?)?;
         }
         Ok(())
     }

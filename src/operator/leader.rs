@@ -21,7 +21,12 @@ use crate::{
     apply::{CallError, Fence},
     observe::watch::{Refresher, Selection, Settings as WatchSettings, Watch, Watchable},
     plan::lease::{self, Candidacy, Decision, HolderPod, Identity, LEASE_DURATION, Lock, RENEW_DEADLINE, RETRY_PERIOD},
-    snapshot::{agent::ends_of, index::Event, wire::PodView},
+    snapshot::{
+        agent::ends_of,
+        guard::DeserializeGuard,
+        index::Event,
+        wire::{LeaseView, PodView},
+    },
 };
 
 /// Longest time for one call about the Lease: two of them fit into the time that a holder has to renew.
@@ -342,7 +347,9 @@ impl Election {
     fn follow_lease(&mut self) {
         if self.lease_watch.is_none() {
             let heard = self.heard.clone();
-            let task = self.watch::<Lease>("Lease", &self.candidate.name.clone(), move |event| {
+            let task = self.watch::<LeaseView>("Lease", &self.candidate.name.clone(), move |event| {
+                // One that cannot be read says nothing.
+                let Some(event) = event.readable().map(|event| event.map(Lease::from)) else { return };
                 let lock = match event {
                     Event::Applied(lease) => Some(lock_of(&lease)),
                     Event::Listed { objects, .. } => objects.first().map(lock_of),
@@ -369,7 +376,7 @@ impl Election {
         let told = self.told.clone();
         let task = self.watch::<PodView>("Pod of the lock's holder", &holder.pod, move |event| {
             // The last state counts also when the Pod is gone: it may be the one that tells of the end.
-            let pod = match event {
+            let pod = match event.map(PodView::from) {
                 Event::Listed { mut objects, .. } => objects.pop(),
                 Event::Applied(pod) | Event::Deleted(pod) => Some(pod),
                 Event::Progressed(_) => None,
@@ -382,7 +389,12 @@ impl Election {
         self.holder = Some(HolderWatch { pod: holder.pod, last: seen, _task: task });
     }
 
-    fn watch<K>(&mut self, kind: &'static str, name: &str, sink: impl FnMut(Event<K>) + Send + 'static) -> Aborting
+    fn watch<K>(
+        &mut self,
+        kind: &'static str,
+        name: &str,
+        sink: impl FnMut(Event<DeserializeGuard<K>>) + Send + 'static,
+    ) -> Aborting
     where
         K: Watchable + kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {

@@ -20,7 +20,7 @@ use prometheus_client::{
 use tower::{Layer, Service};
 
 use super::{
-    exposition::{RolloutCollector, SetCollector},
+    exposition::{RolloutCollector, SetCollector, UnreadableCollector},
     queue::Queue,
     shell::{Looked, Result as LookResult},
 };
@@ -197,6 +197,7 @@ impl Metrics {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         registry.register_collector(Box::new(RolloutCollector::new(Arc::downgrade(observer))));
         registry.register_collector(Box::new(SetCollector::new(Arc::downgrade(observer))));
+        registry.register_collector(Box::new(UnreadableCollector::new(Arc::downgrade(observer))));
         let queues = queues.iter().map(|(controller, queue)| (*controller, Arc::downgrade(queue))).collect();
         registry.register_collector(Box::new(QueueCollector(queues)));
     }

@@ -28,3 +28,4 @@ pub mod sets;
 pub mod settings;
 pub mod shell;
 pub mod telemetry;
+mod unreadable;

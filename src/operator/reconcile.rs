@@ -60,7 +60,7 @@ impl Managed for Rollout {
         index.identity(key)
     }
 
-    fn unreadable<'a>(index: &'a Index, key: &ObjectKey) -> Option<&'a str> {
+    fn unreadable(index: &Index, key: &ObjectKey) -> Option<String> {
         index.unreadable(key)
     }
 }

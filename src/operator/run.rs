@@ -30,6 +30,7 @@ use super::{
     queue::Queue,
     settings::{PodLock, Settings},
     shell::{Managed, Memories, Shell},
+    unreadable,
 };
 use crate::{
     api::{ListenerSet, Rollout},
@@ -46,7 +47,8 @@ use crate::{
 const LOOK_SPACING: Duration = Duration::from_millis(20);
 /// Two looks at one ListenerSet are at least so far apart: steps of a hand-off wait for it.
 const SET_LOOK_SPACING: Duration = Duration::from_millis(8);
-/// How long Rollouts wait to know what their Pods hold. Where the operator may not look at Leases, they go on without.
+/// How long Rollouts wait to know what their Pods hold. Where the operator may not look at Leases, or nothing serves them
+/// (403, 404), they go on without; a list that fails otherwise is waited for.
 const SETS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long looks that are going on may still write after the process was told to stop. With the longest call after it,
 /// all ends well within a Pod's grace of 30 s.
@@ -299,7 +301,7 @@ async fn work(shell: Arc<Shell>, publisher: Publisher, queues: Queues, concurren
     let observer = shell.observer.clone();
     let mut sets = pin!(observer.refresh_sets());
     let are_sets_known = tokio::select! {
-        ((), known) = join(observer.refresh(), timeout(SETS_PATIENCE, &mut sets)) => known.is_ok(),
+        ((), known) = join(observer.refresh(), known_or_refused(&observer, &mut sets)) => known,
         () = stop.cancelled() => return,
     };
     let sets = OptionFuture::from((!are_sets_known).then_some(sets));
@@ -311,9 +313,11 @@ async fn work(shell: Arc<Shell>, publisher: Publisher, queues: Queues, concurren
     let fence = shell.calls.fence().clone();
     let no_more_events = CancellationToken::new();
     let publish = publisher.run(shell.calls.clone(), no_more_events.clone());
+    let unreadable = unreadable::tell(shell.clone(), stop.clone());
     let looks = async {
         let rollouts = dispatch::<Rollout>(shell.clone(), queues.rollouts.clone(), concurrency, stop.clone());
-        join(rollouts, work_on_sets(shell, &queues, sets, concurrency, stop.clone())).await;
+        let sets = work_on_sets(shell, &queues, sets, concurrency, stop.clone());
+        futures::join!(rollouts, sets, unreadable);
         no_more_events.cancel();
     };
     let seal = async {
@@ -328,6 +332,20 @@ async fn work(shell: Arc<Shell>, publisher: Publisher, queues: Queues, concurren
         ((), ()) = join(looks, publish) => {}
         () = seal => {}
     }
+}
+
+/// True once what only ListenerSets look at is known; false once [`SETS_PATIENCE`] is over and it may not be listed. A list that
+/// merely fails will come: to go on without it is to take what Pods hold for nothing.
+async fn known_or_refused(observer: &Observer, mut known: impl Future<Output = ()> + Unpin) -> bool {
+    while timeout(SETS_PATIENCE, &mut known).await.is_err() {
+        if observer.are_sets_refused() {
+            return false;
+        }
+        tracing::warn!(
+            "ListenerSets, their Pods or their Leases are not listed yet; nothing is worked on until they are"
+        );
+    }
+    true
 }
 
 /// The same for ListenerSets, once they are `known`. Where they are not served, or the operator may not look at Leases, this

@@ -17,6 +17,7 @@ struct World {
     lease: Option<Value>,
     version: u64,
     rollouts: Vec<Value>,
+    leases: Vec<Value>,
     /// Writes other than those of the Lease, as `POST /path`; dry runs are none.
     writes: Vec<String>,
     lists: u64,
@@ -24,6 +25,8 @@ struct World {
     deaf: bool,
     /// The CustomResourceDefinition is not there.
     undefined: bool,
+    /// HTTP status of lists of the Leases of the hand-off; 0: they are listed.
+    leases_fail: u16,
     /// Watches that are held open.
     watches: Vec<mpsc::UnboundedSender<Value>>,
 }
@@ -47,9 +50,16 @@ impl World {
         match (call.method.as_str(), call.path.ends_with("/leases/baton-operator")) {
             ("GET", true) => self.lease.clone().map_or(missing, Answer::ok),
             ("GET", false) if self.undefined && call.path.ends_with("/rollouts") => missing,
+            ("GET", false) if self.leases_fail != 0 && call.path.ends_with("/namespaces/shop/leases") => {
+                Answer::failure(self.leases_fail, "Other", "no list")
+            }
             ("GET", false) => {
                 self.lists += 1;
-                let items = if call.path.ends_with("/rollouts") { self.rollouts.as_slice() } else { &[] };
+                let items = match call.path.rsplit('/').next() {
+                    Some("rollouts") => self.rollouts.as_slice(),
+                    Some("leases") => self.leases.as_slice(),
+                    _ => &[],
+                };
                 Answer::ok(json!({"metadata": {"resourceVersion": "1"}, "items": items}))
             }
             ("PUT", _) if self.version_of_lease() != call.body["metadata"]["resourceVersion"] => {
@@ -254,4 +264,43 @@ async fn it_is_ready_once_the_definition_is_there() {
     within_seconds(3, || observer.is_synced()).await;
     assert_eq!(get(&routes, "/readyz").await.0, 200);
     assert!(get(&routes, "/metrics").await.1.ends_with("# EOF\n"));
+}
+
+/// Nobody is told that Pods hold nothing because a list fails: only who may not look at Leases goes on without.
+#[tokio::test(start_paused = true)]
+async fn a_list_that_merely_fails_is_waited_for() {
+    for (code, goes_on) in [(403, true), (404, true), (500, false), (429, false)] {
+        let (world, metrics, stop) = (Shared::default(), Metrics::default(), CancellationToken::new());
+        world.lock().unwrap().rollouts = vec![web()];
+        world.lock().unwrap().leases_fail = code;
+        let operator = start(&world, &metrics, &stop);
+        tokio::time::sleep(Duration::from_mins(2)).await;
+        assert_eq!(!world.lock().unwrap().writes.is_empty(), goes_on, "{code}");
+        world.lock().unwrap().leases_fail = 0;
+        within_seconds(60, || !world.lock().unwrap().writes.is_empty()).await;
+        stop.cancel();
+        assert!(operator.await.unwrap().is_ok());
+    }
+}
+
+/// One Event on what cannot be read and no look is about, and a number.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_told_of_once() {
+    let (world, metrics, stop) = (Shared::default(), Metrics::default(), CancellationToken::new());
+    let labels = json!({"baton.dev/lease": "session"});
+    world.lock().unwrap().leases = vec![json!({
+        "metadata": {"name": "session.a", "namespace": "shop", "uid": "u", "resourceVersion": "1", "labels": labels},
+        "spec": {"holderIdentity": "x".repeat(1_400_000)},
+    })];
+    let operator = start(&world, &metrics, &stop);
+    let events = || world.lock().unwrap().writes.iter().filter(|line| line.ends_with("/events")).count();
+    within_seconds(30, || events() == 1).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(events(), 1);
+    let text = metrics.text();
+    for line in [r#"baton_undecodable_objects{kind="Lease"} 1"#, r#"baton_undecodable_objects{kind="Pod"} 0"#] {
+        assert!(text.contains(line), "no {line} in\n{text}");
+    }
+    stop.cancel();
+    assert!(operator.await.unwrap().is_ok());
 }

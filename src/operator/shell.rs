@@ -111,7 +111,7 @@ pub trait Managed: Resource<DynamicType = ()> + HasSpec<Spec: Serialize> + Sized
     fn identity<'a>(index: &'a Index, key: &ObjectKey) -> Option<(&'a str, i64)>;
 
     /// Why an object cannot be read, when it exists and cannot.
-    fn unreadable<'a>(index: &'a Index, key: &ObjectKey) -> Option<&'a str>;
+    fn unreadable(index: &Index, key: &ObjectKey) -> Option<String>;
 }
 
 /// How a look ended.
@@ -227,7 +227,7 @@ impl Shell {
             if let (Some(error), Some((_, version))) = (K::unreadable(index, key), index.version(K::WATCHED, key)) {
                 let (uid, resource_version) = (uid.to_owned(), version.to_owned());
                 let regarding = Regarding { kind: K::KIND, key: key.clone(), uid, resource_version };
-                return Observed::Unreadable { regarding, error: error.to_owned() };
+                return Observed::Unreadable { regarding, error };
             }
             look(index, own).map_or(Observed::Stale, |seen| Observed::Snapshot(Box::new(seen)))
         });

@@ -29,7 +29,7 @@ impl AgentPod {
 impl From<PodView> for AgentPod {
     fn from(view: PodView) -> Self {
         let ends = ends(&view.spec, &view.status);
-        let PodView { metadata, spec, status } = view;
+        let PodView { metadata, spec, status, .. } = view;
         let labels = metadata.labels.unwrap_or_default();
         let is_terminating = metadata.deletion_timestamp.is_some();
         let is_finished = matches!(PodPhase::read(status.phase.as_deref()), PodPhase::Failed | PodPhase::Succeeded);

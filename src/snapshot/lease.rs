@@ -65,6 +65,8 @@ pub enum Claim {
     Fenced(Holder),
     /// Nothing that we write. Nobody may conclude anything from it.
     Foreign,
+    /// The Lease is there and cannot be read: nothing follows from it, not even that the Pod's session is missing.
+    Unreadable,
 }
 
 /// Before the identity in the holderIdentity of a fenced session.
@@ -87,7 +89,7 @@ impl Claim {
     /// As it is written; None for nobody.
     pub fn to_identity(&self) -> Option<String> {
         match self {
-            Self::Empty | Self::Foreign => None,
+            Self::Empty | Self::Foreign | Self::Unreadable => None,
             Self::Held(holder) => Some(holder.to_string()),
             Self::Fenced(holder) => Some(format!("{FENCED}{holder}")),
         }
@@ -97,7 +99,7 @@ impl Claim {
     pub fn holder(&self) -> Option<&Holder> {
         match self {
             Self::Held(holder) | Self::Fenced(holder) => Some(holder),
-            Self::Empty | Self::Foreign => None,
+            Self::Empty | Self::Foreign | Self::Unreadable => None,
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct SetSnapshot {
     pub ownerships: BTreeMap<String, OwnershipSeen>,
     /// Names of Leases that a create found taken by an object that is not ours.
     pub taken_names: BTreeSet<String>,
+    /// Names of ownership Leases that are there and cannot be read: they are left alone, and so are their listeners.
+    pub unreadable: BTreeSet<String>,
     /// Number of Pods that there will be once nothing is being replaced.
     pub pods_in_the_end: usize,
     /// Names of Pods that are to be deleted once they hold nothing, as their Rollout plans.
@@ -126,8 +128,10 @@ pub struct SessionSeen {
 pub struct OwnershipSeen {
     /// Name of the Lease.
     pub lease: String,
-    /// Who owns it.
+    /// Who owns it; where it cannot be read, the owner that was known last.
     pub ownership: Ownership,
+    /// It cannot be read.
+    pub is_unreadable: bool,
     /// The settings as they stand in it: JSON.
     pub settings: String,
     /// acquireTime: when it was last given to somebody.

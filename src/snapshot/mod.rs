@@ -7,6 +7,7 @@ pub mod exit;
 pub mod guard;
 pub mod in_place;
 pub mod index;
+mod kubelet;
 pub mod lease;
 pub mod listener;
 pub mod listener_set;
@@ -21,6 +22,8 @@ pub mod service;
 pub mod specimen;
 pub mod telling;
 pub mod template;
+pub mod time;
+mod views;
 pub mod wire;
 
 use std::{

@@ -7,6 +7,7 @@ use super::{Exit, InPlace, Resize, listener_set::PodEnds, package::Fetched, spec
 
 /// One Pod of ours.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Pod {
     /// Object name; says nothing but itself.
     pub name: String,
@@ -32,6 +33,8 @@ pub struct Pod {
     pub resize: Option<Resize>,
     /// Its status is one of its present spec, as far as the kubelet says of which one it is.
     pub is_observed: bool,
+    /// It cannot be read: it is there, and says nothing. It is left alone.
+    pub is_unreadable: bool,
     /// deletionTimestamp: the time at which the grace period ends.
     pub deletion: Option<Timestamp>,
     /// status.phase.

@@ -4,197 +4,23 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{
-        apps::v1::ControllerRevision,
-        coordination::v1::{Lease, LeaseSpec},
-        core::v1::{ContainerState as ApiContainerState, ContainerStatus, NodeStatus, PodCondition, PodReadinessGate},
-    },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
+    api::core::v1::{ContainerState as ApiContainerState, ContainerStatus, PodCondition},
+    apimachinery::pkg::apis::meta::v1::Time,
 };
-use serde::{Deserialize, Deserializer};
 
-pub use super::owner::{ORPHANED, orphaned_by, owner};
 use super::{
     Container, ContainerState, Exit, Fetched, InPlace, Pod, PodPhase, Resize, Revision, Service, Switched, agent,
     owner::controller, specimen::Specimen,
 };
+pub use super::{
+    owner::{ORPHANED, orphaned_by, owner},
+    views::*,
+};
 use crate::api::names;
-
-/// A Pod as it comes over the wire, reduced to the fields that [`Pod`] is made from.
-#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
-#[resource(inherit = "k8s_openapi::api::core::v1::Pod")]
-pub struct PodView {
-    /// metadata, as far as [`Meta`] reads it.
-    #[serde(deserialize_with = "Meta::read")]
-    pub metadata: ObjectMeta,
-    /// spec.
-    #[serde(default)]
-    pub spec: PodSpecView,
-    /// status.
-    #[serde(default)]
-    pub status: PodStatusView,
-}
-
-/// What is read of a Pod's spec.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PodSpecView {
-    /// nodeName.
-    pub node_name: Option<String>,
-    /// hostNetwork.
-    pub host_network: bool,
-    /// readinessGates.
-    pub readiness_gates: Vec<PodReadinessGate>,
-    /// terminationGracePeriodSeconds.
-    pub termination_grace_period_seconds: Option<i64>,
-    /// initContainers.
-    pub init_containers: Vec<InitContainerView>,
-    /// containers.
-    pub containers: Vec<ContainerView>,
-}
-
-/// What is read of a container's spec.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ContainerView {
-    /// name.
-    pub name: String,
-    /// image.
-    pub image: String,
-    /// resources.
-    pub resources: k8s_openapi::api::core::v1::ResourceRequirements,
-}
-
-/// What is read of an init container's spec.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct InitContainerView {
-    /// name.
-    pub name: String,
-    /// restartPolicy: `Always` makes it a sidecar, which runs as long as the Pod.
-    pub restart_policy: Option<String>,
-}
-
-/// What is read of a Pod's status.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PodStatusView {
-    /// phase.
-    pub phase: Option<String>,
-    /// reason.
-    pub reason: Option<String>,
-    /// message.
-    pub message: Option<String>,
-    /// podIP.
-    #[serde(rename = "podIP")]
-    pub pod_ip: Option<String>,
-    /// startTime.
-    pub start_time: Option<Time>,
-    /// observedGeneration.
-    pub observed_generation: Option<i64>,
-    /// conditions.
-    pub conditions: Vec<PodCondition>,
-    /// initContainerStatuses.
-    pub init_container_statuses: Vec<ContainerStatus>,
-    /// containerStatuses.
-    pub container_statuses: Vec<ContainerStatus>,
-}
-
-/// A Node as it comes over the wire, reduced to its conditions.
-#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
-#[resource(inherit = "k8s_openapi::api::core::v1::Node")]
-pub struct NodeView {
-    /// metadata, as far as [`Meta`] reads it.
-    #[serde(deserialize_with = "Meta::read")]
-    pub metadata: ObjectMeta,
-    /// status.
-    #[serde(default)]
-    pub status: Option<NodeStatus>,
-}
-
-/// A Service as it comes over the wire, reduced to its selector.
-#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
-#[resource(inherit = "k8s_openapi::api::core::v1::Service")]
-pub struct ServiceView {
-    /// metadata, as far as [`Meta`] reads it.
-    #[serde(deserialize_with = "Meta::read")]
-    pub metadata: ObjectMeta,
-    /// spec.
-    #[serde(default)]
-    pub spec: ServiceSpec,
-}
-
-/// spec of a Service.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct ServiceSpec {
-    /// selector.
-    #[serde(default)]
-    pub selector: BTreeMap<String, String>,
-}
-
-/// A Lease of the hand-off as it comes over the wire.
-#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
-#[resource(inherit = "k8s_openapi::api::coordination::v1::Lease")]
-pub struct LeaseView {
-    /// metadata, as far as [`Meta`] reads it.
-    #[serde(deserialize_with = "Meta::read")]
-    pub metadata: ObjectMeta,
-    /// spec.
-    #[serde(default)]
-    pub spec: Option<LeaseSpec>,
-}
-
-impl From<LeaseView> for Lease {
-    fn from(LeaseView { metadata, spec }: LeaseView) -> Self {
-        Self { metadata, spec }
-    }
-}
-
-/// What is read of metadata. A good part of a Pod's JSON is managedFields, a tree of many small maps: skipped, not decoded.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Meta {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    generation: Option<i64>,
-    resource_version: Option<String>,
-    creation_timestamp: Option<Time>,
-    deletion_timestamp: Option<Time>,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
-    owner_references: Option<Vec<OwnerReference>>,
-}
-
-impl Meta {
-    fn read<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
-        Self::deserialize(from).map(|meta| ObjectMeta {
-            name: meta.name,
-            namespace: meta.namespace,
-            uid: meta.uid,
-            generation: meta.generation,
-            resource_version: meta.resource_version,
-            creation_timestamp: meta.creation_timestamp,
-            deletion_timestamp: meta.deletion_timestamp,
-            labels: meta.labels,
-            annotations: meta.annotations,
-            owner_references: meta.owner_references,
-            ..ObjectMeta::default()
-        })
-    }
-}
-
-impl NodeView {
-    /// True while its Ready condition is True.
-    pub fn is_ready(&self) -> bool {
-        let conditions = self.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    }
-}
 
 /// A Service as a value. Annotations that do not read as a switch are none.
 pub fn service(view: ServiceView) -> Service {
-    let ServiceView { metadata, spec } = view;
+    let ServiceView { metadata, spec, .. } = view;
     let annotations = metadata.annotations.unwrap_or_default();
     let at = annotations.get(names::ANNOTATION_SWITCHED_AT).and_then(|at| at.parse().ok());
     let from = annotations.get(names::ANNOTATION_SWITCHED_FROM).cloned();
@@ -210,7 +36,7 @@ pub fn service(view: ServiceView) -> Service {
 /// A Pod as a value. None when the labels that place it in a slot are missing or unreadable: somebody took the Pod out
 /// of Baton's hands by relabelling it, as one does with a Pod of a ReplicaSet.
 pub fn pod(view: PodView) -> Option<Pod> {
-    let PodView { metadata, spec, status } = view;
+    let PodView { metadata, spec, status, unreadable } = view;
     let is_loose = controller(&metadata).is_none();
     let labels = metadata.labels.unwrap_or_default();
     let specimen = Specimen::read(&labels, metadata.annotations.as_ref());
@@ -222,7 +48,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
     };
     let is_true = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_ && c.status == "True");
     let is_false = |type_: &str| status.conditions.iter().find(|c| c.type_ == type_ && c.status == "False");
-    let ready_since = is_true("Ready").and_then(|condition| since(condition).or(time(status.start_time.as_ref())));
+    let ready_since = is_true("Ready").and_then(|condition| since(condition).or(held(status.start_time.as_ref())));
     let unready_since = is_false("Ready").and_then(since);
     let is_gated = spec.readiness_gates.iter().any(|gate| gate.condition_type == names::CONDITION_IN_SERVICE);
     let in_service = is_gated.then(|| is_true(names::CONDITION_IN_SERVICE).is_some());
@@ -240,7 +66,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
     let containers_changed_at = containers_changed_at.filter_map(changed_at).max();
     // Older servers count no generations of Pods, older kubelets do not tell.
     let generation = metadata.generation.unwrap_or_default();
-    let is_observed = status.observed_generation.is_none_or(|seen| seen >= generation);
+    let is_observed = unreadable.is_none() && status.observed_generation.is_none_or(|seen| seen >= generation);
     let in_place = InPlace::read(metadata.annotations.as_ref());
     let resize = in_place.as_ref().and_then(|in_place| Resize::of(in_place, generation, &spec, &status));
     let init = status.init_container_statuses.into_iter().map(|container| self::container(container, true));
@@ -257,14 +83,15 @@ pub fn pod(view: PodView) -> Option<Pod> {
         slot,
         revision,
         version: annotation(metadata.annotations.as_ref(), names::ANNOTATION_VERSION).unwrap_or_default(),
-        created: time(metadata.creation_timestamp.as_ref()).unwrap_or(Timestamp::UNIX_EPOCH),
+        created: held(metadata.creation_timestamp.as_ref()).unwrap_or(Timestamp::UNIX_EPOCH),
         restarted_at: annotation(metadata.annotations.as_ref(), names::ANNOTATION_RESTARTED_AT)
             .and_then(|text| text.parse().ok()),
         specimen,
         in_place,
         resize,
         is_observed,
-        deletion: time(metadata.deletion_timestamp.as_ref()),
+        is_unreadable: unreadable.is_some(),
+        deletion: held(metadata.deletion_timestamp.as_ref()),
         phase: PodPhase::read(status.phase.as_deref()),
         reason: status.reason,
         message: status.message,
@@ -276,7 +103,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
         ready_since,
         unready_since,
         initialized_at,
-        started_at: time(status.start_time.as_ref()),
+        started_at: held(status.start_time.as_ref()),
         unschedulable,
         disruption,
         node: spec.node_name,
@@ -300,7 +127,7 @@ fn package(status: &PodStatusView) -> Option<Fetched> {
 
 fn container(status: ContainerStatus, init: bool) -> Container {
     let running = status.state.as_ref().and_then(|state| state.running.as_ref());
-    let started_at = running.and_then(|running| time(running.started_at.as_ref()));
+    let started_at = running.and_then(|running| held(running.started_at.as_ref()));
     let last_exit = status.last_state.and_then(|state| state.terminated);
     Container {
         name: status.name,
@@ -319,8 +146,8 @@ fn container(status: ContainerStatus, init: bool) -> Container {
 
 /// When a container came into this state, as far as the kubelet tells: it does not for a waiting one.
 fn changed_at(state: &ApiContainerState) -> Option<Timestamp> {
-    let started = state.running.as_ref().and_then(|running| time(running.started_at.as_ref()));
-    started.max(state.terminated.as_ref().and_then(|exit| time(exit.finished_at.as_ref())))
+    let started = state.running.as_ref().and_then(|running| held(running.started_at.as_ref()));
+    started.max(state.terminated.as_ref().and_then(|exit| held(exit.finished_at.as_ref())))
 }
 
 /// A container without a state waits: that is what the API means by absence.
@@ -337,8 +164,8 @@ fn container_state(state: Option<ApiContainerState>) -> ContainerState {
 }
 
 /// A ControllerRevision as a value.
-pub fn revision(object: ControllerRevision) -> Revision {
-    let ControllerRevision { metadata, data, revision } = object;
+pub fn revision(object: RevisionView) -> Revision {
+    let RevisionView { metadata, data, revision, .. } = object;
     let annotations = metadata.annotations.as_ref();
     let at = |name: &str| annotation(annotations, name).and_then(|text| text.parse().ok());
     Revision {
@@ -347,8 +174,8 @@ pub fn revision(object: ControllerRevision) -> Revision {
         resource_version: metadata.resource_version.unwrap_or_default(),
         hash: annotation(metadata.labels.as_ref(), names::LABEL_REVISION_HASH).unwrap_or_default(),
         number: revision.unwrap_or_default(),
-        data: data.0,
-        created: time(metadata.creation_timestamp.as_ref()),
+        data,
+        created: held(metadata.creation_timestamp.as_ref()),
         completed_at: at(names::ANNOTATION_COMPLETED_AT),
         failed_at: at(names::ANNOTATION_FAILED_AT),
         failed_reason: annotation(annotations, names::ANNOTATION_FAILED_REASON),
@@ -365,10 +192,10 @@ fn annotation(map: Option<&BTreeMap<String, String>>, name: &str) -> Option<Stri
 }
 
 pub(super) fn since(condition: &PodCondition) -> Option<Timestamp> {
-    time(condition.last_transition_time.as_ref())
+    held(condition.last_transition_time.as_ref())
 }
 
-fn time(time: Option<&Time>) -> Option<Timestamp> {
+fn held(time: Option<&Time>) -> Option<Timestamp> {
     time.map(|time| time.0)
 }
 

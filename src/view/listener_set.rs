@@ -276,7 +276,7 @@ impl<'a> Painter<'a> {
             Claim::Held(_) if seen.info.draining => (Tone::Waiting, "Draining"),
             Claim::Held(_) => (Tone::Good, SESSION_HELD),
             Claim::Fenced(_) => (Tone::Bad, "Fenced"),
-            Claim::Empty | Claim::Foreign => (Tone::Waiting, "NoAgent"),
+            Claim::Empty | Claim::Foreign | Claim::Unreadable => (Tone::Waiting, "NoAgent"),
         };
         node.created = session.acquired_at;
         self.with_listeners(node.state(tone, state).info(words.join(", ")), lines, lists_all)

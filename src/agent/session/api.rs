@@ -8,6 +8,8 @@ use kube::{
 };
 use serde_json::Value;
 
+use crate::snapshot::wire::LeaseView;
+
 /// Makes a client with connections of its own, and reads tokens anew.
 pub type Connect = Arc<dyn Fn() -> anyhow::Result<Client> + Send + Sync>;
 
@@ -45,10 +47,10 @@ impl CallError {
     }
 }
 
-/// The Leases of a namespace.
+/// The Leases of a namespace, with times that are held whatever they say.
 #[derive(Clone)]
 pub struct Leases {
-    api: Api<Lease>,
+    api: Api<LeaseView>,
 }
 
 impl Leases {
@@ -59,13 +61,13 @@ impl Leases {
 
     /// GET, the latest there is.
     pub async fn get(&self, name: &str, timeout: Duration) -> Result<Option<Lease>, CallError> {
-        in_time(timeout, self.api.get_opt(name)).await
+        Ok(in_time(timeout, self.api.get_opt(name)).await?.map(Lease::from))
     }
 
     /// A merge patch; of uid and resourceVersion in it the write is conditional.
     pub async fn merge(&self, name: &str, patch: &Value, timeout: Duration) -> Result<Lease, CallError> {
         let patch = Patch::Merge(patch);
-        in_time(timeout, self.api.patch(name, &params(), &patch)).await
+        in_time(timeout, self.api.patch(name, &params(), &patch)).await.map(Lease::from)
     }
 
     /// A JSON patch.
@@ -73,7 +75,7 @@ impl Leases {
         let operations =
             serde_json::from_value(patch).map_err(|error| CallError::Kube(kube::Error::SerdeError(error)))?;
         let patch = Patch::Json::<()>(operations);
-        in_time(timeout, self.api.patch(name, &params(), &patch)).await
+        in_time(timeout, self.api.patch(name, &params(), &patch)).await.map(Lease::from)
     }
 }
 

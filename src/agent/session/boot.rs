@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     api::{Connect, Leases},
     hands::Options,
+    last_read::LastRead,
     renewal::{Claimant, Outbox},
     runner::Runner,
     settings::Pod,
@@ -23,7 +24,7 @@ use crate::{
     agent::clocks::Clocks,
     api::names,
     observe::watch::{Refresher, Selection, Settings as WatchSettings, Watch},
-    snapshot::{index::Event, lease::Holder, report::AgentInfo},
+    snapshot::{index::Event, lease::Holder, report::AgentInfo, wire::LeaseView},
 };
 
 /// A watch that tells nothing for so long is dead.
@@ -128,7 +129,8 @@ fn watch_leases(
 ) -> mpsc::UnboundedReceiver<Event<Lease>> {
     // Bounded by what the API server tells; taken at once.
     let (sender, events) = mpsc::unbounded_channel();
-    let watch = Watch {
+    let mut known = LastRead::default();
+    let watch = Watch::<LeaseView> {
         api: Api::namespaced(client.clone(), namespace),
         name: "Lease",
         selection,
@@ -138,7 +140,9 @@ fn watch_leases(
         required: true,
     };
     tasks.spawn(watch.run(move |event| {
-        let _ = sender.send(event); // or nobody cares any more
+        if let Some(event) = known.read(event) {
+            let _ = sender.send(event); // or nobody cares any more
+        }
     }));
     events
 }

@@ -30,6 +30,7 @@ mod bounded;
 pub mod drain;
 mod forget;
 pub mod hands;
+mod last_read;
 pub mod leases;
 pub mod listener;
 pub mod local;

@@ -74,8 +74,8 @@ impl Managed for ListenerSet {
         index.set_identity(key)
     }
 
-    fn unreadable<'a>(index: &'a Index, key: &ObjectKey) -> Option<&'a str> {
-        index.set_unreadable(key)
+    fn unreadable(index: &Index, key: &ObjectKey) -> Option<String> {
+        index.set_unreadable(key).map(str::to_owned)
     }
 }
 

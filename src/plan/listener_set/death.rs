@@ -67,6 +67,9 @@ pub struct Process<'a> {
 
 /// Whether this boot is dead, as far as an observer knows its Pod's session and process.
 pub fn proof(holder: &Holder, watched: &Watched, process: Option<Process<'_>>) -> Option<Proof> {
+    if watched.session.as_ref().is_some_and(|session| session.claim == Claim::Unreadable) {
+        return None;
+    }
     let Some(session) = watched.session.as_ref().filter(|session| !is_another(session, holder)) else {
         // The same to this boot as none at all. Its heir renews it, so that it is not silent.
         // Another Pod's is that of another however often it is claimed; its container may crash again and again.
@@ -94,7 +97,7 @@ fn is_another(session: &Session, holder: &Holder) -> bool {
     let starts_anew = match &session.claim {
         Claim::Empty => session.boot < holder.boot,
         Claim::Held(other) | Claim::Fenced(other) => other != holder && session.boot <= holder.boot,
-        Claim::Foreign => false,
+        Claim::Foreign | Claim::Unreadable => false,
     };
     session.pod_uid != holder.uid || starts_anew
 }

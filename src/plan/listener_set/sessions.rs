@@ -36,8 +36,8 @@ pub(super) fn provide(view: &View<'_>) -> Vec<SetChange> {
             }
             continue;
         };
-        // An earlier Pod's: the garbage collector takes it.
-        if session.pod_uid != pod.uid {
+        // An earlier Pod's: the garbage collector takes it. What cannot be read is left alone.
+        if session.pod_uid != pod.uid || session.claim == Claim::Unreadable {
             continue;
         }
         // All of them find the same, whichever looks.

@@ -11,6 +11,7 @@ use super::{
     view::{View, seconds},
 };
 use crate::{
+    api::names,
     plan::Applied,
     snapshot::{
         lease::{Claim, Holder},
@@ -35,7 +36,11 @@ pub(super) fn remember(view: &View<'_>, floor: u32, memory: &mut SetRecollection
         let duration = session.map(|seen| seen.watched.duration).unwrap_or_default();
         Vanished { since: now, renewed_at, was_told, watched_at: now, duration }
     };
-    for (listener, (holder, epoch)) in std::mem::take(&mut memory.owned) {
+    let set = snapshot.set.metadata.name.as_deref().unwrap_or_default();
+    let is_unreadable = |listener: &str| snapshot.unreadable.contains(&names::listener_lease_name(set, listener));
+    let (kept, before): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        std::mem::take(&mut memory.owned).into_iter().partition(|(listener, _)| is_unreadable(listener));
+    for (listener, (holder, epoch)) in before {
         // What is nobody's, at most at the floor, is what is retired.
         if snapshot.ownerships.contains_key(&listener) || (holder.is_none() && epoch <= floor) {
             continue;
@@ -52,6 +57,8 @@ pub(super) fn remember(view: &View<'_>, floor: u32, memory: &mut SetRecollection
     let owned = snapshot.ownerships.iter();
     memory.owned =
         owned.map(|(name, seen)| (name.clone(), (seen.ownership.holder.clone(), seen.ownership.epoch))).collect();
+    // A Lease that cannot be read is not gone.
+    memory.owned.extend(kept);
     remember_earlier(view, memory, alarm);
     let excess = excess(view);
     if memory.known_gaps.is_none() {

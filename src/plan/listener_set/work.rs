@@ -446,6 +446,10 @@ pub(super) fn held_back(view: &View<'_>, memory: &SetRecollection) -> Vec<Option
             return None;
         }
         let lease = names::listener_lease_name(set, item.name);
+        if view.snapshot.unreadable.contains(&lease) {
+            let message = format!("Lease {lease} cannot be read: it is left alone, with its owner; its Event says why");
+            return Some(("LeaseUnreadable", message));
+        }
         if view.snapshot.taken_names.contains(&lease) {
             let message = format!("Lease {lease} belongs to something else: delete it, or rename the listener");
             return Some(("NameTaken", message));

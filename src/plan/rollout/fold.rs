@@ -355,6 +355,7 @@ impl World {
             in_place: None,
             resize: None,
             is_observed: true,
+            is_unreadable: false,
             deletion: None,
             phase: PodPhase::Pending,
             reason: None,

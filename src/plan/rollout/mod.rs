@@ -110,6 +110,9 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         changes.extend(former::let_go(snapshot).into_iter().filter(|_| view.memory == remembered));
         (leaving, not_in_place) = (None, None);
     }
+    // What cannot be read may be anything, also what serves best.
+    let is_unreadable = |name: &str| snapshot.pods.iter().any(|pod| pod.is_unreadable && pod.name == name);
+    changes.retain(|change| !is_unreadable(change.name()));
     // "waits for the budget" says less than what the batch waits for, and this less than which Pods have yet to end.
     let waits_for_batch = opening.hold.as_ref().is_none_or(|hold| hold.reason == HoldReason::PreviousBatchNotHealthy);
     let (urgent, for_budget) = match work.hold {

@@ -30,11 +30,18 @@ impl Index {
         let states: BTreeMap<String, (SessionState, Option<&Holder>)> = states.collect();
         let holders = states.values().filter_map(|(_, holder)| *holder);
         let mut agents: BTreeMap<&Holder, AgentSeen> = holders.map(|holder| (holder, AgentSeen::default())).collect();
+        // By uid of the Pod: what it holds by Leases that cannot be read, and by all.
+        let (mut unread, mut all): (BTreeMap<String, u32>, BTreeMap<String, u32>) = Default::default();
         for (set, object) in sets {
             let uid = object.uid().unwrap_or_default();
             let mut held: BTreeMap<&Holder, Vec<(&str, u32)>> = BTreeMap::new();
             for (listener, seen) in self.sets.leases.owned(set, &uid) {
                 let Some(holder) = &seen.ownership.holder else { continue };
+                *all.entry(holder.uid.clone()).or_default() += 1;
+                if seen.is_unreadable {
+                    *unread.entry(holder.uid.clone()).or_default() += 1;
+                    continue;
+                }
                 held.entry(holder).or_default().push((listener, seen.ownership.epoch));
                 if let Some(agent) = agents.get_mut(holder).filter(|_| seen.is_handed_over) {
                     agent.last_gained = agent.last_gained.max(seen.acquired_at);
@@ -62,9 +69,14 @@ impl Index {
                 }
             }
         }
-        let seen = states.iter().map(|(pod, (session, holder))| {
-            let agent = holder.and_then(|holder| agents.remove(holder)).unwrap_or_default();
-            (pod.clone(), AgentSeen { session: *session, ..agent })
+        let seen = pods.iter().map(|pod| {
+            let (session, holder) = states.get(&pod.name).copied().unwrap_or_default();
+            let mut agent = holder.and_then(|holder| agents.remove(holder)).unwrap_or_default();
+            // What cannot be read says nothing: what named the Pod last is still its own.
+            let held = if holder.is_some() { unread.get(&pod.uid) } else { all.get(&pod.uid) };
+            let counts = holder.is_some() || self.is_session_unreadable(rollout, pod);
+            agent.held += held.filter(|_| counts).copied().unwrap_or(0);
+            (pod.name.clone(), AgentSeen { session, ..agent })
         });
         Agents::Seen(seen.collect())
     }
@@ -78,6 +90,11 @@ impl Index {
             Some(Claim::Fenced(_)) => (SessionState::Lost, None),
             _ => (SessionState::Unclaimed, None),
         }
+    }
+
+    fn is_session_unreadable(&self, rollout: &ObjectKey, pod: &Pod) -> bool {
+        let key = ObjectKey { namespace: rollout.namespace.clone(), name: pod.name.clone() };
+        self.sets.leases.claimed(&key).is_some_and(|session| session.claim == Claim::Unreadable)
     }
 
     /// Notes which Pods of a Rollout are to leave, as its plan says. Touches the sets that they serve when it changes.

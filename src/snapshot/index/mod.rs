@@ -14,6 +14,7 @@ mod sets;
 mod shelf;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 
 use std::{
     cmp::Ordering,
@@ -22,16 +23,19 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::ControllerRevision;
+
 use kube::{Resource, ResourceExt};
 
-pub use self::sets::{Moment, SetMemories};
-use self::{services::Services, sets::Sets, shelf::Shelf};
+use self::{services::Services, sets::Sets, shelf::Shelf, unreadable::Unreadables};
+pub use self::{
+    sets::{Moment, SetMemories},
+    unreadable::Unreadable,
+};
 use super::{
     Agents, ChangeRefusal, CreateRefusal, Orphans, Overlap, Pod, Revision, Snapshot, TemplateCheck,
     guard::DeserializeGuard,
     specimen,
-    wire::{self, NodeView, PodView},
+    wire::{self, NodeView, PodView, RevisionView},
 };
 use crate::api::Rollout;
 
@@ -88,11 +92,38 @@ pub enum Event<K> {
 }
 
 impl<K> Event<K> {
+    /// The same of another form of the objects.
+    pub fn map<T>(self, into: impl Fn(K) -> T) -> Event<T> {
+        match self {
+            Self::Listed { objects, resource_version } => {
+                Event::Listed { objects: objects.into_iter().map(into).collect(), resource_version }
+            }
+            Self::Applied(object) => Event::Applied(into(object)),
+            Self::Deleted(object) => Event::Deleted(into(object)),
+            Self::Progressed(resource_version) => Event::Progressed(resource_version),
+        }
+    }
+
     /// The one object that it is about.
     pub fn object(&self) -> Option<&K> {
         match self {
             Self::Applied(object) | Self::Deleted(object) => Some(object),
             Self::Listed { .. } | Self::Progressed(_) => None,
+        }
+    }
+}
+
+impl<K> Event<DeserializeGuard<K>> {
+    /// For watches on one object: None where that cannot be read. It is there, and says nothing; what was known of it stays.
+    pub fn readable(self) -> Option<Event<K>> {
+        match self {
+            Self::Listed { objects, resource_version } => {
+                let objects: Option<Vec<K>> = objects.into_iter().map(|object| object.0.ok()).collect();
+                objects.map(|objects| Event::Listed { objects, resource_version })
+            }
+            Self::Applied(object) => object.0.ok().map(Event::Applied),
+            Self::Deleted(object) => object.0.ok().map(Event::Deleted),
+            Self::Progressed(resource_version) => Some(Event::Progressed(resource_version)),
         }
     }
 }
@@ -197,11 +228,14 @@ pub struct Index {
     nodes: Option<BTreeMap<String, bool>>,
     /// Pods that are to leave, by Rollout, as its plan says.
     leaving: BTreeMap<ObjectKey, BTreeSet<String>>,
+    /// What is there and cannot be read, of every watched kind.
+    unreadable: Unreadables,
 }
 
 impl Index {
     /// Takes an event of the watch on Rollouts; returns the Rollouts it touches.
     pub fn on_rollout(&mut self, scope: &Scope, event: Event<DeserializeGuard<Rollout>>) -> BTreeSet<ObjectKey> {
+        self.unreadable.note("Rollout", 0, scope, &event);
         // Filed under its own uid, and touching itself.
         let mut touched = self.rollouts.take(scope, event, |guard| Some((None, Known::read(guard))));
         for gone in touched.iter().filter(|key| self.rollouts.get(key).is_none()) {
@@ -222,6 +256,7 @@ impl Index {
 
     /// Takes an event of the watch on Pods; returns the Rollouts it touches.
     pub fn on_pod(&mut self, scope: &Scope, event: Event<PodView>) -> BTreeSet<ObjectKey> {
+        self.unreadable.note("Pod", 0, scope, &event);
         self.pods.take(scope, event, |view| {
             let owner = wire::owner(&view.metadata).or_else(|| wire::orphaned_by(&view.metadata))?;
             let pod = wire::pod(view)?;
@@ -231,7 +266,8 @@ impl Index {
     }
 
     /// Takes an event of the watch on ControllerRevisions; returns the Rollouts it touches.
-    pub fn on_revision(&mut self, scope: &Scope, event: Event<ControllerRevision>) -> BTreeSet<ObjectKey> {
+    pub fn on_revision(&mut self, scope: &Scope, event: Event<RevisionView>) -> BTreeSet<ObjectKey> {
+        self.unreadable.note("ControllerRevision", 0, scope, &event);
         self.revisions.take(scope, event, |object| {
             let owner = wire::owner(&object.metadata).or_else(|| wire::orphaned_by(&object.metadata))?;
             Some((Some(owner), wire::revision(object)))
@@ -240,15 +276,26 @@ impl Index {
 
     /// Takes an event of the watch on Nodes; returns the Rollouts that have Pods on a Node that was lost or came back.
     pub fn on_node(&mut self, event: Event<NodeView>) -> BTreeSet<ObjectKey> {
+        self.unreadable.note("Node", 0, &None, &event);
         let before = self.lost_nodes();
         let nodes = self.nodes.get_or_insert_default();
+        // Of one that cannot be read nothing new is known, and nothing bad.
+        let is_ready = |nodes: &BTreeMap<String, bool>, node: &NodeView| match node.unreadable {
+            Some(_) => nodes.get(&node.name_any()).copied().unwrap_or(true),
+            None => node.is_ready(),
+        };
         match event {
             Event::Listed { objects, .. } => {
-                *nodes = objects.into_iter().map(|node| (node.name_any(), node.is_ready())).collect();
+                *nodes = objects.into_iter().map(|node| (node.name_any(), is_ready(nodes, &node))).collect();
             }
             // A heartbeat changes nothing, and there are many of them.
-            Event::Applied(node) if nodes.get(&node.name_any()) == Some(&node.is_ready()) => return BTreeSet::new(),
-            Event::Applied(node) => drop(nodes.insert(node.name_any(), node.is_ready())),
+            Event::Applied(node) if nodes.get(&node.name_any()) == Some(&is_ready(nodes, &node)) => {
+                return BTreeSet::new();
+            }
+            Event::Applied(node) => {
+                let is_ready = is_ready(nodes, &node);
+                nodes.insert(node.name_any(), is_ready);
+            }
             Event::Deleted(node) => drop(nodes.remove(&node.name_any())),
             Event::Progressed(_) => return BTreeSet::new(),
         }
@@ -324,9 +371,23 @@ impl Index {
         self.rollouts.get(key).map(|known| (known.uid.as_str(), known.generation))
     }
 
-    /// Why a Rollout cannot be read, when it exists and cannot.
-    pub fn unreadable(&self, key: &ObjectKey) -> Option<&str> {
-        self.rollouts.get(key)?.object.as_ref().err().map(String::as_str)
+    /// Why a Rollout is left alone, when it exists: it cannot be read, or one of its ControllerRevisions cannot, so that it is
+    /// not known what its instances are to run.
+    pub fn unreadable(&self, key: &ObjectKey) -> Option<String> {
+        let known = self.rollouts.get(key)?;
+        if let Err(error) = &known.object {
+            return Some(error.clone());
+        }
+        let owner = Owner { name: key.name.clone(), uid: known.uid.clone() };
+        let revisions = self.revisions.owned_by(&key.namespace, &owner).map(|revision| &revision.name);
+        let names = revisions.map(|name| ObjectKey { namespace: key.namespace.clone(), name: name.clone() });
+        let mut unreadable = names.filter_map(|name| Some((self.unreadable.get("ControllerRevision", &name)?, name)));
+        unreadable.next().map(|(found, name)| format!("its ControllerRevision {}: {}", name.name, found.error))
+    }
+
+    /// What is there and cannot be read, of every watched kind, in no more than so many of each.
+    pub fn unreadables(&self) -> impl Iterator<Item = (&'static str, &ObjectKey, &Unreadable)> {
+        self.unreadable.iter()
     }
 
     /// A Rollout, if it can be read.

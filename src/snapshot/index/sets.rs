@@ -162,6 +162,7 @@ fn selects(set: &ListenerSet, agent: &AgentPod) -> bool {
 impl Index {
     /// Takes an event of the watch on ListenerSets.
     pub fn on_set(&mut self, scope: &Scope, event: Event<DeserializeGuard<ListenerSet>>) -> Touched {
+        self.unreadable.note("ListenerSet", 0, scope, &event);
         let asks = |index: &Self, key: &ObjectKey| index.sets.get(key).map(Asks::of);
         let before = event.object().map(|guard| asks(self, &ObjectKey::of(guard)));
         let changed = self.sets.known.take(scope, event, |guard| Some((None, Known::read(guard))));
@@ -186,6 +187,7 @@ impl Index {
 
     /// Takes an event of the watch on Pods outside Rollouts.
     pub fn on_agent_pod(&mut self, scope: &Scope, event: Event<PodView>) -> Touched {
+        self.unreadable.note("Pod", 1, scope, &event);
         let is_list = matches!(event, Event::Listed { .. });
         let one = event.object().map(ObjectKey::of);
         let selecting = |index: &Self| -> BTreeSet<ObjectKey> {
@@ -205,6 +207,7 @@ impl Index {
 
     /// Takes an event of the watch on Leases that came at `uptime`.
     pub fn on_lease(&mut self, scope: &Scope, event: Event<LeaseView>, uptime: Duration) -> Touched {
+        self.unreadable.note("Lease", 0, scope, &event);
         let is_list = matches!(event, Event::Listed { .. });
         let Touch { mut sets, sessions, holders } = self.sets.leases.take(scope, event, uptime);
         for pod in &sessions {
@@ -385,6 +388,7 @@ impl Index {
             sessions,
             ownerships,
             taken_names: memories.taken_names.clone(),
+            unreadable: self.sets.leases.unreadable(key, &uid),
             pods_in_the_end: wanted.unwrap_or(staying),
             is_rolling: false,
             leaving: rollout_of(set).and_then(|name| self.leaving.get(&beside(name))).cloned().unwrap_or_default(),

@@ -7,6 +7,7 @@ use std::{
 use kube::{Resource, ResourceExt};
 
 use super::{Event, ObjectKey, Owner, Scope, is_at_least};
+use crate::snapshot::guard::Guarded;
 
 /// One object on the shelf.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +62,9 @@ impl<T> Default for Shelf<T> {
 impl<T: PartialEq> Shelf<T> {
     /// Takes an event. `read` makes a value and its owner of an object; None means that it is none of ours (any more).
     /// Returns the Rollouts whose objects changed: owners before and after, or the object itself when it has none.
-    pub(super) fn take<K: Resource>(
+    ///
+    /// What cannot be read and so cannot be filed stays as it was: it is there.
+    pub(super) fn take<K: Resource + Guarded>(
         &mut self,
         scope: &Scope,
         event: Event<K>,
@@ -74,7 +77,10 @@ impl<T: PartialEq> Shelf<T> {
                 for object in objects {
                     let key = ObjectKey::of(&object);
                     gone.remove(&key);
-                    self.put(key, read(object), &mut touched);
+                    let is_readable = object.unreadable().is_none();
+                    if let Some(new) = Some(read(object)).filter(|new| is_readable || new.is_some()) {
+                        self.put(key, new, &mut touched);
+                    }
                 }
                 for key in gone {
                     self.put(key, None, &mut touched);
@@ -84,7 +90,10 @@ impl<T: PartialEq> Shelf<T> {
             Event::Applied(object) => {
                 self.progress.advance(scope, object.resource_version());
                 let key = ObjectKey::of(&object);
-                self.put(key, read(object), &mut touched);
+                let is_readable = object.unreadable().is_none();
+                if let Some(new) = Some(read(object)).filter(|new| is_readable || new.is_some()) {
+                    self.put(key, new, &mut touched);
+                }
             }
             Event::Deleted(object) => {
                 self.progress.advance(scope, object.resource_version());

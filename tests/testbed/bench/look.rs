@@ -211,7 +211,7 @@ impl World {
 
     fn tell_revision(&mut self, object: &Value) -> Result<()> {
         let object: ControllerRevision = serde_json::from_value(object.clone())?;
-        self.index.on_revision(&None, Event::Applied(object));
+        self.index.on_revision(&None, Event::Applied(object.into()));
         Ok(())
     }
 }

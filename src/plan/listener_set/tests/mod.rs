@@ -3,4 +3,5 @@
 mod cases;
 mod findings;
 mod properties;
+mod unreadable;
 pub(crate) mod world;

@@ -251,6 +251,7 @@ fn pod(slot: i32, letter: char, position: usize) -> Pod {
         in_place: None,
         resize: None,
         is_observed: true,
+        is_unreadable: false,
         deletion: None,
         phase: PodPhase::Running,
         reason: None,

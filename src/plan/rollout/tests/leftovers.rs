@@ -47,6 +47,8 @@ fn a_pod_of_a_third_revision_that_never_gets_ready_makes_room() {
     let young = plan(&left(-59, |_| ()).snapshot);
     assert_eq!((say(&young).contains("web-2"), young.wake_at), (false, Some(at(1))), "{}", say(&young));
     assert!(say(&plan(&left(-60, |_| ()).snapshot)).contains("-web-2-c Back"));
+    let unreadable = left(-60, |pod| pod.is_unreadable = true);
+    assert!(!say(&plan(&unreadable.snapshot)).contains("web-2"), "it may be anything: left alone");
     let unscheduled = left(-60, |pod| (pod.started_at, pod.unready_since) = (None, None));
     assert!(say(&plan(&unscheduled.snapshot)).contains("-web-2-c Back"));
     let blinks = left(-500, |pod| pod.unready_since = Some(at(-100)));

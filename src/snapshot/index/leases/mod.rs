@@ -158,18 +158,22 @@ impl Leases {
 
     fn put(&mut self, lease: LeaseView, now: Duration, touch: &mut Touch) {
         let key = ObjectKey::of(&lease);
+        // Only what has the label is watched; one that cannot be read may have lost it here alone.
         let place = Place::of(&key).filter(|place| {
-            lease.meta().labels.as_ref().and_then(|labels| labels.get(names::LABEL_LEASE)).map(String::as_str)
-                == Some(place.label())
+            lease.unreadable.is_some()
+                || lease.meta().labels.as_ref().and_then(|labels| labels.get(names::LABEL_LEASE)).map(String::as_str)
+                    == Some(place.label())
         });
         match place {
             Some(Place::Session(pod)) => {
                 let before = self.sessions.get(&pod).and_then(|seen| seen.lease.as_ref());
-                let lease = SessionLease::read(&lease.into(), before);
+                let lease = SessionLease::read(lease, before);
                 self.put_session(&pod, Some(lease), now, touch);
             }
             Some(Place::Ownership(set, listener)) => {
-                self.put_ownership(&set, listener, Owned::read(key.name, lease), now, touch);
+                let before = self.ownerships.get(&set).and_then(|owned| owned.get(&listener));
+                let new = Owned::read(key.name, lease, before);
+                self.put_ownership(&set, listener, new, now, touch);
             }
             None => self.remove(&key, now, touch),
         }
@@ -285,10 +289,18 @@ impl Leases {
         }
     }
 
-    /// The ownerships of the ListenerSet with this uid, by listener.
+    /// The ownerships of the ListenerSet with this uid that can be read, by listener.
     pub(super) fn ownerships(&self, set: &ObjectKey, uid: &str) -> BTreeMap<String, OwnershipSeen> {
-        let owned = self.ownerships.get(set).into_iter().flatten().filter(|(_, owned)| owned.set_uid == uid);
+        let is_one = |owned: &Owned| owned.set_uid == uid && !owned.seen.is_unreadable;
+        let owned = self.ownerships.get(set).into_iter().flatten().filter(|(_, owned)| is_one(owned));
         owned.map(|(listener, owned)| (listener.clone(), owned.seen.clone())).collect()
+    }
+
+    /// Names of Leases that cannot be read, of ownerships of the ListenerSet with this uid, or of one that is not known.
+    pub(super) fn unreadable(&self, set: &ObjectKey, uid: &str) -> BTreeSet<String> {
+        let owned = self.ownerships.get(set).into_iter().flat_map(BTreeMap::values);
+        let unreadable = owned.filter(|owned| owned.seen.is_unreadable && [uid, ""].contains(&owned.set_uid.as_str()));
+        unreadable.map(|owned| owned.seen.lease.clone()).collect()
     }
 
     /// ListenerSets, by namespace and name, of which there are ownerships: also those that exist no more.
@@ -299,6 +311,8 @@ impl Leases {
     /// The ownerships of this name that are of any other ListenerSet than the one with this uid.
     pub(super) fn left_by_others(&self, set: &ObjectKey, uid: &str) -> impl Iterator<Item = &OwnershipSeen> {
         let owned = self.ownerships.get(set).into_iter().flatten();
+        let is_readable = |owned: &Owned| !owned.seen.is_unreadable;
+        let owned = owned.filter(move |(_, owned)| is_readable(owned));
         owned.filter(move |(_, owned)| uid.is_empty() || owned.set_uid != uid).map(|(_, owned)| &owned.seen)
     }
 

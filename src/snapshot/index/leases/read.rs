@@ -1,5 +1,5 @@
 //! Leases as they come from the watch, read into what is kept of them.
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use serde::de::DeserializeOwned;
@@ -8,16 +8,20 @@ use super::{ANNOTATION_BYTES_MAX, Owned, SessionLease, Told};
 use crate::{
     api::names,
     snapshot::{
-        lease::{self, Holder, Named, Ownership, Session, read_inbox},
+        lease::{self, Claim, Holder, Named, Ownership, Session, read_inbox},
         listener_set::OwnershipSeen,
-        report::{GAPS_MAX, Report, UNITS_MAX},
+        report::{AgentInfo, GAPS_MAX, Report, UNITS_MAX},
         wire::LeaseView,
     },
 };
 
 impl SessionLease {
     /// Reads a Lease; what says the same as in `before` is not read again.
-    pub(super) fn read(lease: &Lease, before: Option<&Self>) -> Self {
+    pub(super) fn read(lease: LeaseView, before: Option<&Self>) -> Self {
+        if lease.unreadable.is_some() {
+            return Self::unreadable(&lease.into(), before);
+        }
+        let lease = &Lease::from(lease);
         let annotations = lease.metadata.annotations.as_ref();
         let text = |name: &str| annotations.and_then(|annotations| annotations.get(name));
         let profile = text(names::ANNOTATION_PROFILE).map(|text| serde_json::Value::String(text.clone()));
@@ -39,6 +43,33 @@ impl SessionLease {
             info: text(names::ANNOTATION_AGENT).map(|text| read_json(text)).unwrap_or_default(),
             reports,
             inboxes,
+        }
+    }
+
+    /// One that cannot be read: it is there, and says nothing.
+    fn unreadable(lease: &Lease, before: Option<&Self>) -> Self {
+        let resource_version = lease.metadata.resource_version.clone().unwrap_or_default();
+        let session = Session {
+            pod_uid: lease::owners(lease)
+                .iter()
+                .find(|owner| lease::is_pod(owner))
+                .map(|pod| pod.uid.clone())
+                .unwrap_or_default(),
+            claim: Claim::Unreadable,
+            boot: 0,
+            renewed_at: None,
+            acquired_at: None,
+            duration: Duration::ZERO,
+            resource_version: resource_version.clone(),
+        };
+        Self {
+            uid: lease.metadata.uid.clone().unwrap_or_default(),
+            resource_version,
+            session: Some(session),
+            profile: before.and_then(|before| before.profile),
+            info: AgentInfo::default(),
+            reports: BTreeMap::new(),
+            inboxes: BTreeMap::new(),
         }
     }
 }
@@ -70,7 +101,10 @@ fn read_json<T: DeserializeOwned + Default>(text: &str) -> T {
 impl Owned {
     /// None for a Lease that something else than a ListenerSet controls. One that nothing controls is what a deleted set
     /// has left: the garbage collector takes the reference to the set, but not what a living Pod owns too.
-    pub(super) fn read(name: String, lease: LeaseView) -> Option<Self> {
+    pub(super) fn read(name: String, lease: LeaseView, before: Option<&Self>) -> Option<Self> {
+        if lease.unreadable.is_some() {
+            return Some(Self::unreadable(name, &lease.into(), before));
+        }
         let lease = Lease::from(lease);
         let set = lease::controlling_set(&lease);
         if set.is_none() && lease::owners(&lease).iter().any(|owner| owner.controller == Some(true)) {
@@ -88,6 +122,7 @@ impl Owned {
             lease: name,
             named: Named::of(&lease, ownership.holder.as_ref()),
             ownership,
+            is_unreadable: false,
             settings: annotation(names::ANNOTATION_CONFIG).unwrap_or_default(),
             acquired_at: lease.spec.as_ref().and_then(|spec| spec.acquire_time.as_ref()).map(|time| time.0),
             forced_at: annotation(names::ANNOTATION_FORCED_AT).and_then(|at| at.parse().ok()),
@@ -95,5 +130,34 @@ impl Owned {
             from,
         };
         Some(Self { set_uid: set.map(|owner| owner.uid.clone()).unwrap_or_default(), seen })
+    }
+
+    /// One that cannot be read: it is there, and whose it is remains as it was. Where that was never known it is its Pod's, of
+    /// whichever boot.
+    fn unreadable(name: String, lease: &Lease, before: Option<&Self>) -> Self {
+        let (uid, resource_version) = (lease.metadata.uid.clone(), lease.metadata.resource_version.clone());
+        let (uid, resource_version) = (uid.unwrap_or_default(), resource_version.unwrap_or_default());
+        if let Some(before) = before.filter(|before| before.seen.ownership.uid == uid) {
+            let mut after = before.clone();
+            after.seen.is_unreadable = true;
+            after.seen.ownership.resource_version = resource_version;
+            return after;
+        }
+        let of_pod = lease::owners(lease).iter().find(|owner| lease::is_pod(owner));
+        let of_pod = of_pod.map(|pod| (pod.name.clone(), pod.uid.clone()));
+        let holder = of_pod.map(|(pod, uid)| Holder { pod, uid, boot: 0, random: String::new() });
+        let ownership = Ownership { holder, epoch: 0, uid, resource_version, state: None, config_hash: String::new() };
+        let seen = OwnershipSeen {
+            lease: name,
+            ownership,
+            is_unreadable: true,
+            settings: String::new(),
+            acquired_at: None,
+            forced_at: None,
+            from: None,
+            is_handed_over: false,
+            named: Named::No,
+        };
+        Self { set_uid: lease::controlling_set(lease).map(|set| set.uid.clone()).unwrap_or_default(), seen }
     }
 }

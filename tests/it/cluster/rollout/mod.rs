@@ -8,6 +8,7 @@ mod in_place;
 pub mod packages;
 mod pins;
 pub mod plugin;
+mod poisoned;
 mod recreate;
 mod refusals;
 mod reload;

@@ -265,6 +265,7 @@ impl World {
             sessions,
             ownerships: self.leases.clone(),
             taken_names: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             leaving: self.leaving.clone(),
             pods_in_the_end: self.pods_in_the_end,
             is_rolling: self.is_rolling,

@@ -67,6 +67,7 @@ impl World {
                         state: None,
                         config_hash: config_hash.clone(),
                     },
+                    is_unreadable: false,
                     settings: serde_json::to_string(settings).unwrap(),
                     acquired_at: Some(time(self.now)),
                     forced_at: None,
