@@ -1,17 +1,16 @@
-//! Whether the container runtime has lost this agent: its shim was killed, and the processes of the container live on.
+//! Whether the container runtime has lost this process: its shim was killed, and the processes of the container live on.
 //!
-//! The kubelet starts the container again then, beside those processes. The new agent ends at once, because the old one
-//! holds `agent.lock`, so the Pod stays down until the old one has ended, too.
+//! The kubelet starts the container again then, beside those processes. What it starts ends at once, because the old process
+//! holds the lock in the shared folder, so the Pod stays down until the old process has ended, too.
 use std::{
     io::{stderr, stdout},
     os::fd::{AsFd, BorrowedFd},
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-/// Why such an agent ends, once its session is silent and it runs nothing.
-pub const WHY: &str =
-    "the container runtime no longer watches this container, the session was not renewed for D, and no listener runs";
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::retry_on_intr,
+};
 
 /// Whether nothing reads any more what this process writes: standard output and standard error are pipes whose other ends
 /// were closed. A shim holds these for as long as it lives.
@@ -21,9 +20,9 @@ pub fn is_orphan() -> bool {
 
 /// This is the end of a pipe whose other end is closed.
 fn is_closed(end: BorrowedFd<'_>) -> bool {
-    let mut ends = [PollFd::new(end, PollFlags::empty())];
-    let answer = poll(&mut ends, PollTimeout::ZERO);
-    answer.is_ok() && ends[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
+    let mut ends = [PollFd::from_borrowed_fd(end, PollFlags::empty())];
+    let answer = retry_on_intr(|| poll(&mut ends, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })));
+    answer.is_ok() && ends[0].revents().contains(PollFlags::ERR)
 }
 
 #[cfg(test)]
@@ -32,9 +31,10 @@ mod tests {
 
     use super::*;
 
+    /// D5
     #[test]
     fn a_pipe_without_a_reader_is_closed() {
-        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
         assert!(!is_closed(writer.as_fd()));
         drop(reader);
         assert!(is_closed(writer.as_fd()));

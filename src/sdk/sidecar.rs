@@ -17,6 +17,7 @@ use super::{
     client::Client,
     follow::Follower,
     listener::Listener,
+    orphan,
     watchdog::Watchdog,
     wire::{LOCK_FILE, STATE_DIR},
 };
@@ -49,6 +50,9 @@ pub enum Problem {
         #[source]
         cause: io::Error,
     },
+    /// The container runtime has lost this process, and the kubelet starts another one in its place.
+    #[error("the container runtime no longer watches this container, its agent is gone, and no listener runs")]
+    Orphan,
     /// The system has no thread, or no signals, for us.
     #[error("cannot watch over listeners: {0}")]
     System(#[from] io::Error),
@@ -66,7 +70,7 @@ impl Sidecar {
     /// Runs listeners until this process is asked to end (SIGTERM, SIGINT), and then until other Pods have taken them.
     ///
     /// # Errors
-    /// See [`Problem`]. Nothing runs then.
+    /// See [`Problem`]. Nothing runs then; let the process end.
     pub async fn run<L: Listener>(self, listener: L) -> Result<(), Problem> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let end = async move {
@@ -94,10 +98,9 @@ impl Sidecar {
             drain(&client, &watchdog).await;
         };
         tokio::select! {
-            () = follower.follow() => {}
-            () = drained => {}
+            () = follower.follow(orphan::is_orphan) => Err(Problem::Orphan),
+            () = drained => Ok(()),
         }
-        Ok(())
     }
 
     fn lock(&self) -> Result<File, Problem> {

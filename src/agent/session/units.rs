@@ -18,7 +18,7 @@ use super::{
     api::{CallError, Leases},
     drain::Drain,
     forget::Forgetting,
-    hands::{Call, Done, Hands, Invitation, Moment, Options, Sight, earliest},
+    hands::{Call, Done, Hands, Invitation, Moment, ORPHANED, Options, Sight, earliest},
     leases::ListenerLease,
     listener::Listener,
     pace::Deadlines,
@@ -27,7 +27,7 @@ use super::{
     tell,
 };
 use crate::{
-    agent::{boottime::Boottime, clocks::Clocks, orphan},
+    agent::{boottime::Boottime, clocks::Clocks},
     api::names,
     plan::listener_set::unit::Runs,
     snapshot::{
@@ -170,7 +170,7 @@ impl<R: Runner> Units<R> {
             return Ok(false);
         }
         let is_idle = self.told.is_silent(self.hands.clocks.boottime()) && !self.listeners.values().any(Listener::runs);
-        anyhow::ensure!(!is_idle || !(self.hands.options.is_orphan)(), "{}", orphan::WHY);
+        anyhow::ensure!(!is_idle || !(self.hands.options.is_orphan)(), "{ORPHANED}");
         let is_over = self.drain.terminates() && self.is_drained();
         if is_over {
             tracing::info!("nothing is held any more: the agent ends");
