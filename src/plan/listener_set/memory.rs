@@ -19,6 +19,8 @@ pub struct SetRecollection {
     pub last_read: Option<Arc<Vec<Wanted>>>,
     /// Since when most nodes have been silent, or had been until lately.
     pub braked_since: Option<Duration>,
+    /// How many nodes had Pods of the set then, at most.
+    pub braked_nodes: usize,
     /// Since when they are heard again.
     pub heard_since: Option<Duration>,
     /// Since when there has been a listener that waits for more Pods.

@@ -155,7 +155,8 @@ pub(crate) mod fixture {
     pub fn watched(session: Option<Session>, silent: u64) -> Watched {
         let silent_for = Duration::from_secs(silent);
         let (claimed_for, of_pod_for) = (silent_for, silent_for);
-        Watched { session, silent_for, claimed_for, of_pod_for, duration: Duration::from_secs(15) }
+        let fenced = session.as_ref().and_then(|session| session.claim.fenced().cloned());
+        Watched { session, silent_for, claimed_for, of_pod_for, fenced, duration: Duration::from_secs(15) }
     }
 
     /// A container that ran from the one second to the other.

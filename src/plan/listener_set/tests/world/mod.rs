@@ -248,6 +248,7 @@ impl World {
                 (watch.claimed, watch.claimed_since) = (claimed, now);
             }
             let watched = Watched {
+                fenced: session.as_ref().and_then(|session| session.claim.fenced().cloned()),
                 session,
                 silent_for: Duration::from_secs(now - watch.silent_since),
                 claimed_for: Duration::from_secs(now - watch.claimed_since),
@@ -418,6 +419,7 @@ fn missing(pod: &str) -> SessionSeen {
             silent_for: Duration::ZERO,
             claimed_for: Duration::ZERO,
             of_pod_for: Duration::ZERO,
+            fenced: None,
             duration: Duration::from_secs(15),
         },
         profile: None,
