@@ -22,6 +22,9 @@ use super::{
     wire::{LOCK_FILE, STATE_DIR},
 };
 
+/// How often the lock is tried: the agent has it for a moment, while it looks whether the last process has ended.
+const LOCK_TRIES: u32 = 10;
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// Between two tries to have the agent let go of everything.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -88,7 +91,7 @@ impl Sidecar {
     /// The same.
     pub async fn run_until<L: Listener>(self, listener: L, end: impl Future<Output = ()>) -> Result<(), Problem> {
         // The agent takes what one process says for what the whole container does.
-        let watchdog = Watchdog::start(self.lock()?)?;
+        let watchdog = Watchdog::start(self.lock().await?)?;
         let _ends = Ends(watchdog.clone());
         let client = self.client.clone();
         let mut follower = Follower::new(listener, self.client, watchdog.clone());
@@ -103,17 +106,20 @@ impl Sidecar {
         }
     }
 
-    fn lock(&self) -> Result<File, Problem> {
+    async fn lock(&self) -> Result<File, Problem> {
         let path = self.client.state_dir.join(LOCK_FILE);
         let file = match File::options().create(true).truncate(false).write(true).open(&path) {
             Ok(file) => file,
             Err(cause) => return Err(Problem::Unusable { path, cause }),
         };
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(Problem::Taken(path)),
-            Err(TryLockError::Error(cause)) => Err(Problem::Unusable { path, cause }),
+        for _ in 0..LOCK_TRIES {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => sleep(LOCK_RETRY).await,
+                Err(TryLockError::Error(cause)) => return Err(Problem::Unusable { path, cause }),
+            }
         }
+        Err(Problem::Taken(path))
     }
 }
 
