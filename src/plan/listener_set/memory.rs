@@ -31,6 +31,9 @@ pub struct SetRecollection {
     pub released: BTreeMap<String, Since>,
     /// Invitations to prepare that stand unanswered, by listener.
     pub invited: BTreeMap<String, Since>,
+    /// Pods (uid) that report of other Leases than those that name them: [`crate::snapshot::report::held_hash`] of these, and
+    /// since when.
+    pub unheard: BTreeMap<String, (String, Duration)>,
     /// Settings that make an owner restart its listener, and have not yet, by listener.
     pub restarting: BTreeMap<String, Since>,
     /// Pods (uid) that have tried a listener in vain, by listener.

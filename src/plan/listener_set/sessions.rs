@@ -92,9 +92,9 @@ pub(super) fn is_braked(view: &View<'_>, memory: &mut SetRecollection, alarm: &m
         return false;
     }
     let longest = view.snapshot.sessions.values().map(|seen| seen.watched.duration).max().unwrap_or_default();
-    // Where all Pods were on one node there is no other that could come back, too: a Pod elsewhere takes over at once.
-    let waits =
-        memory.braked_nodes > 1 && alarm.is_ahead(memory.heard_since.get_or_insert(now).saturating_add(longest));
+    // All Pods were on one node, and nothing of it is heard yet: who is heard was not braked, and comes from elsewhere.
+    let is_elsewhere = memory.braked_nodes == 1 && nodes.values().any(|node| node.is_silent);
+    let waits = !is_elsewhere && alarm.is_ahead(memory.heard_since.get_or_insert(now).saturating_add(longest));
     if !waits {
         (memory.braked_since, memory.braked_nodes, memory.heard_since) = (None, 0, None);
     }

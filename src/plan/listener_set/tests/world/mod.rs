@@ -50,6 +50,8 @@ pub struct Pod {
     pub is_gone: bool,
     /// Its agent does not reach the API server.
     pub is_cut_off: bool,
+    /// Its agent learns of what it owns by letters only.
+    pub is_deaf: bool,
     /// Its agent stops nothing.
     pub hangs: bool,
     /// Listeners that do not start here.
@@ -170,6 +172,7 @@ impl World {
             has_agent: true,
             is_gone: false,
             is_cut_off: false,
+            is_deaf: false,
             hangs: false,
             cannot: BTreeSet::new(),
             starts: 0,
