@@ -88,9 +88,14 @@ impl Pace {
         self.in_force.times().renew.min(self.wanted.times().renew)
     }
 
-    /// How long one renewal may take: at most R, so that there is time for others before S.
+    /// How long a call may take that others wait for: at most R, so that there is time for them before S.
     pub fn timeout(&self) -> Duration {
         (self.period() * 2 / 3).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
+    }
+
+    /// How long the answer to a renewal is waited for, while others follow it: up to S, until which it counts.
+    pub fn patience(&self) -> Duration {
+        self.in_force.times().stop.min(self.period() * IN_FLIGHT_MAX)
     }
 
     /// When the next renewal is due, given when and how the last one was sent. A failed one is followed a second later,
@@ -100,6 +105,8 @@ impl Pace {
     }
 }
 
+/// Renewals without an answer.
+pub const IN_FLIGHT_MAX: u32 = 4;
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const TIMEOUT_MAX: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);

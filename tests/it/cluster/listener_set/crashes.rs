@@ -149,6 +149,23 @@ async fn without_an_operator_nothing_moves_and_nothing_stops() {
     listeners.judge(4, false);
 }
 
+/// H3: an API server that answers late is there: no listener stops.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_answers_late() {
+    let listeners = Listeners::behind_a_proxy("crash-late").await;
+    listeners.roll("1", json!({"replicas": 2})).await;
+    listeners.listen(4, json!({})).await;
+    listeners.running(60, 4).await;
+    listeners.tell_proxy("late");
+    tokio::time::sleep(Duration::from_secs(30)).await; // three times S
+    for (name, feed) in listeners.verdict() {
+        assert_eq!(feed["connections"].as_array().map(Vec::len), Some(1), "nothing has stopped: {feed:#}");
+        listeners.flows(1, &name).await;
+    }
+    listeners.tell_proxy("pass");
+    listeners.judge(4, false);
+}
+
 /// An API server that is away for less than S stops nothing; for more, everything stops, and starts again once.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_agents_cannot_reach() {
