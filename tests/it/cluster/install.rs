@@ -220,7 +220,8 @@ fn gives_listeners_to_pods(cluster: &TestCluster) {
 /// A Service that a Rollout names is switched, and the old set ended.
 fn switches_a_service(cluster: &TestCluster) {
     let ports = json!([{"port": 80, "targetPort": 8080}]);
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "shop"}, "spec": {"selector": {"app": "shop"}, "ports": ports}});
+    let metadata = json!({"name": "shop", "annotations": {"baton.dev/rollout": "shop"}});
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"selector": {"app": "shop"}, "ports": ports}});
     create(cluster, &service);
     let mut object: Value =
         serde_json::from_str(&cluster.kubectl(&["get", "rollouts.baton.dev", "web", "-o", "json"])).unwrap();
