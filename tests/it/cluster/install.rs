@@ -269,7 +269,7 @@ fn compare_rights(cluster: &TestCluster) {
     assert_eq!(spare, UNSEEN.iter().map(|(right, _)| *right).collect::<Vec<_>>(), "granted, but not used");
 }
 
-/// Rights used, and requests refused for lack of one.
+/// Rights used, and requests refused for lack of one, or by a policy (F10).
 fn used(audit_log: &Path) -> (BTreeSet<Right>, Vec<String>) {
     let (mut used, mut refused) = (BTreeSet::new(), Vec::new());
     for line in fs::read_to_string(audit_log).unwrap().lines() {
@@ -284,7 +284,8 @@ fn used(audit_log: &Path) -> (BTreeSet<Right>, Vec<String>) {
             resource = format!("{resource}/{subresource}");
         }
         let right = (text(&object["apiGroup"]), resource, text(&entry["verb"]));
-        if entry["annotations"]["authorization.k8s.io/decision"] == "forbid" {
+        let by_policy = &entry["annotations"]["validation.policy.admission.k8s.io/validation_failure"];
+        if entry["annotations"]["authorization.k8s.io/decision"] == "forbid" || !by_policy.is_null() {
             refused.push(format!("{right:?} {}", entry["requestURI"]));
         } else {
             used.insert(right);
