@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     HEADER,
     objects::{self, AGENT_IMAGE_REPOSITORY, IMAGE_REPOSITORY, NAME, REPLICAS, VERSION, Variant},
-    policies, rules, text,
+    policies, restraint, rules, text,
 };
 
 /// Marks in the objects and what takes their place (see [`text::fill`]). Some stand in a `range`: `$`, not `.`.
@@ -22,6 +22,7 @@ const EXPRESSIONS: &[(&str, &str)] = &[
     ("__keep__", "{{- if .Values.crds.keep }}\nannotations:\n  helm.sh/resource-policy: keep\n{{- end }}\n"),
     ("__namespace__", "{{ $.Release.Namespace }}"),
     ("__watched__", "{{ . }}"),
+    ("__named__", "{{ .Values.watchNamespaces | toJson }}"),
     ("__replicas__", "{{ .Values.replicaCount }}"),
     ("__image__", "{{ include \"baton.image\" (list $ .Values.image) }}"),
     ("__pull_policy__", "{{ .Values.image.pullPolicy }}"),
@@ -71,16 +72,17 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
     // Agents go on without an operator, so that they keep their rights where the CRDs stay.
     let mut agent_role = variant.cluster_role(policies::AGENT_ROLE, &policies::agent_rules());
     agent_role["metadata"]["__keep__"] = json!("");
-    let lease_policies = format!(
-        "{{{{- if and .Values.crds.install .Values.policies.enabled }}}}\n{}{{{{- end }}}}\n",
-        template(&policies::leases(&variant.labels))?
-    );
+    let policy = |objects: [Value; 2]| -> anyhow::Result<String> {
+        let text = template(&objects)?;
+        Ok(format!("{{{{- if and .Values.crds.install .Values.policies.enabled }}}}\n{text}{{{{- end }}}}\n"))
+    };
 
     let files = [
         ("Chart.yaml", text::yaml(&chart())?),
         ("values.yaml", values()?),
         ("templates/_helpers.tpl", helpers()?),
-        ("templates/policies/leases.yaml", lease_policies),
+        ("templates/policies/leases.yaml", policy(policies::leases(&variant.labels))?),
+        ("templates/policies/operator.yaml", policy(restraint::operator(&variant.labels, "__named__"))?),
         ("templates/rbac/agent_role.yaml", only_with_crds(template(&[agent_role])?)),
         ("templates/rbac/leader_election_role.yaml", own_role),
         ("templates/rbac/operator_role.yaml", operator_role),
@@ -176,8 +178,9 @@ crds:
   keep: true
 
 policies:
-  # Have the API server refuse what the hand-off of listeners does not allow: one Pod writing another's Leases. For the
-  # whole cluster, so only with crds.install.
+  # Have the API server refuse what the hand-off of listeners does not allow (one Pod writing another's Leases), and what the
+  # operator itself does not do (Pods of nobody's Rollout, others' Leases, anything in kube-* unless watchNamespaces names it).
+  # For the whole cluster, so only with crds.install.
   enabled: true
 "
     ))
@@ -225,7 +228,7 @@ fn values_schema() -> Value {
                 "keep": flag("Leave them when the release is uninstalled."),
             })),
             "policies": object("ValidatingAdmissionPolicies.", json!({
-                "enabled": flag("Refuse what the hand-off of listeners does not allow; only with crds.install."),
+                "enabled": flag("Refuse what the hand-off of listeners does not allow, and what the operator does not do; only with crds.install."),
             })),
         }),
     );

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     HEADER,
     objects::{self, NAME, NAMESPACE, VERSION, Variant},
-    policies, rules, text,
+    policies, restraint, rules, text,
 };
 
 fn variant() -> Variant {
@@ -56,7 +56,13 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
                 ("agent_role.yaml".into(), vec![variant.cluster_role(policies::AGENT_ROLE, &policies::agent_rules())]),
             ],
         },
-        Folder { name: "policy", files: vec![("leases.yaml".into(), policies::leases(&variant.labels).into())] },
+        Folder {
+            name: "policy",
+            files: vec![
+                ("leases.yaml".into(), policies::leases(&variant.labels).into()),
+                ("operator.yaml".into(), restraint::operator(&variant.labels, "[]").into()),
+            ],
+        },
         Folder {
             name: "manager",
             files: vec![

@@ -8,6 +8,7 @@ mod chart;
 mod kustomize;
 mod objects;
 mod policies;
+mod restraint;
 mod rules;
 mod text;
 

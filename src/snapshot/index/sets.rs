@@ -153,10 +153,12 @@ fn text_of<'a>(set: &ListenerSet, found: Option<&'a ConfigMap>) -> Result<&'a st
     })
 }
 
-/// An empty selector selects nothing: a set that takes every agent's Pod would be a mistake.
+/// An empty selector selects nothing: a set that takes every agent's Pod would be a mistake. Nor does a selector select a Pod
+/// that does not accept the set.
 fn selects(set: &ListenerSet, agent: &AgentPod) -> bool {
     let labels = set.spec.selector.as_ref().map(|selector| &selector.match_labels);
-    labels.is_some_and(|labels| !labels.is_empty() && agent.matches(labels))
+    let is_accepted = set.metadata.name.as_ref().is_some_and(|name| agent.accepts.contains(name));
+    labels.is_some_and(|labels| is_accepted && !labels.is_empty() && agent.matches(labels))
 }
 
 impl Index {
@@ -441,3 +443,7 @@ impl Index {
 #[cfg(test)]
 #[path = "sets_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "accepted_tests.rs"]
+mod accepted_tests;

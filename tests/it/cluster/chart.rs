@@ -83,7 +83,7 @@ fn helm_and_kustomize_install_equal_objects_and_uninstalling_leaves_what_users_m
     make_a_set_with_a_lease(&cluster);
     let policies =
         || cluster.kubectl(&["get", "validatingadmissionpolicies,validatingadmissionpolicybindings", "-o", "name"]);
-    assert_eq!(policies().lines().count(), 2);
+    assert_eq!(policies().lines().count(), 4);
     output_of(&mut helm(Some(&cluster), &["uninstall", "baton", "-n", NAMESPACE, "--wait"]));
     // With them the rights of their agents, which need no operator to go on.
     let kinds = "rollouts.baton.dev,listenersets.baton.dev,leases";
@@ -105,7 +105,7 @@ fn helm_and_kustomize_install_equal_objects_and_uninstalling_leaves_what_users_m
     assert_eq!(cluster.kubectl(&["get", "namespace", NAMESPACE, "-o", label]), "restricted");
 
     // With the CRDs the sets go, while the policy is in force or has just gone.
-    assert_eq!(policies().lines().count(), 2);
+    assert_eq!(policies().lines().count(), 4);
     cluster.kubectl(&["delete", "-k", &repository("config/default"), "--timeout=120s"]);
     let roles = cluster.kubectl(&["get", "clusterroles", "-l", "app.kubernetes.io/name=baton", "-o", "name"]);
     assert_eq!((policies(), roles), (String::new(), String::new()));
@@ -150,9 +150,15 @@ fn watched_namespaces_get_a_role_each_and_nothing_reaches_further() {
         "CustomResourceDefinition /listenersets.baton.dev",
         "CustomResourceDefinition /rollouts.baton.dev",
         "ValidatingAdmissionPolicy /baton-leases",
+        "ValidatingAdmissionPolicy /baton-operator",
         "ValidatingAdmissionPolicyBinding /baton-leases",
+        "ValidatingAdmissionPolicyBinding /baton-operator",
     ];
     assert_eq!(cluster_scoped, only);
+    // F10: of the namespaces kube-* those that are named.
+    let policy = objects.iter().find(|object| key(object) == "ValidatingAdmissionPolicy /baton-operator").unwrap();
+    let named = r#"request.namespace in ["shop","bank"] ||"#;
+    assert!(policy["spec"]["validations"][0]["expression"].as_str().unwrap().contains(named), "{policy}");
     let rules = objects.iter().filter(|object| object["kind"] == "Role").map(|role| role["rules"].to_string());
     assert!(rules.into_iter().all(|rules| !rules.contains("nodes")));
     let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();

@@ -16,6 +16,7 @@ use crate::sources;
 mod bounds;
 mod hand;
 mod leases;
+mod operator;
 
 fn repository(path: &str) -> String {
     sources::root().join(path).display().to_string()
