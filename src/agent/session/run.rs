@@ -26,10 +26,9 @@ use crate::{
         alone::{self, Alone},
         clocks::Clocks,
         exec::{Children, Guards},
-        orphan,
         sidecar::{application::Application, routes},
     },
-    sdk::wire::PORT_FILE,
+    sdk::{orphan, wire::PORT_FILE},
 };
 
 /// Notices not yet taken.

@@ -400,6 +400,7 @@ impl Leases {
             silent_for: now.saturating_sub(seen.changed_at),
             claimed_for: now.saturating_sub(seen.claimed_at),
             of_pod_for: now.saturating_sub(seen.of_pod_since),
+            fenced: seen.fenced.clone(),
             duration: seen.duration(now),
         };
         let lease = seen.lease.as_ref();
