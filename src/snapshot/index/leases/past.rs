@@ -9,7 +9,7 @@ use super::{ObjectKey, Scope};
 
 /// A listener may run for so long after its Lease is gone: the longest `stopTimeoutSeconds`, and twice the D of profile `Calm`
 /// for its agent to notice.
-const STOPS_WITHIN: Duration = Duration::from_secs(3_600 + 2 * 90);
+const STOPS_WITHIN: Duration = Duration::from_mins(60 + 3);
 
 /// What was seen of ownerships, as long as it may matter.
 #[derive(Clone, Debug, Default)]

@@ -128,10 +128,10 @@ async fn the_operators_token_writes_no_object_of_others() {
         refused(namespace, made.map(drop));
     }
     let nodes = cluster.kubectl(&["-n", "kube-node-lease", "get", "leases", "-o", "name"]);
-    let node = nodes.lines().next().and_then(|name| name.split('/').nth(1)).expect("a node's heartbeat");
+    let heartbeat = nodes.lines().next().and_then(|name| name.split('/').nth(1)).expect("a node's heartbeat");
     let there = operator.in_namespace("kube-node-lease");
-    refused(node, there.patch("Lease", node, "", &json!({"spec": {"holderIdentity": "me"}})).await);
-    refused(node, there.delete("Lease", node).await);
+    refused(heartbeat, there.patch("Lease", heartbeat, "", &json!({"spec": {"holderIdentity": "me"}})).await);
+    refused(heartbeat, there.delete("Lease", heartbeat).await);
 }
 
 /// F10: of a Service the operator's token writes the selector's key and three annotations, and only where the Service permits it.
