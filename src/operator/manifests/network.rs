@@ -59,7 +59,9 @@ pub struct Peers {
 /// Lets in what asks for probes and metrics, and out what goes to the API server and to Pods (`update: HotReload`).
 pub fn policy(labels: &Value, namespace: &Value, peers: &Peers) -> Value {
     let with = |mut rule: Value, more: &[(&'static str, Value)]| {
-        more.iter().for_each(|(key, value)| rule[*key] = value.clone());
+        for (key, value) in more {
+            rule[*key] = value.clone();
+        }
         rule
     };
     json!({

@@ -29,7 +29,7 @@ fn by_selector() -> Value {
 }
 
 fn pod(name: &str, labels: &Value) -> PodView {
-    let metadata = json!({"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "resourceVersion": "7", "labels": labels, "annotations": {"baton.dev/listener-sets": "bots, other"}});
+    let metadata = json!({"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "resourceVersion": "7", "labels": labels, "annotations": {"baton.dev/listener-sets": "bots, fast"}});
     let status = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
     decode(json!({"metadata": metadata, "spec": {"nodeName": "node-1"}, "status": status}))
 }

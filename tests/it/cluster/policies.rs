@@ -13,11 +13,13 @@ use super::{
 };
 use crate::sources;
 
+mod account;
 mod bounds;
 mod flow;
 mod hand;
 mod leases;
 mod operator;
+mod users;
 
 fn repository(path: &str) -> String {
     sources::root().join(path).display().to_string()

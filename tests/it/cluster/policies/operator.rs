@@ -1,84 +1,12 @@
 //! What the operator's account may write: its token, objects of others, and every verb that writes.
-use kube::{
-    Api, Client, Config,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
-};
 use serde_json::{Value, json};
 
-use super::{repository, stage};
+use super::{account::Account, repository, stage};
 use crate::cluster::support::TestCluster;
 
 const DENIED: &str = "ValidatingAdmissionPolicy 'baton-operator'";
 /// Whose label and controller the objects have that the operator may write.
 const ROLLOUT: &str = "web";
-
-/// An account in one namespace.
-struct Account {
-    client: Client,
-    namespace: String,
-}
-
-impl Account {
-    async fn of(cluster: &TestCluster, namespace: &str, token: Option<&str>) -> Self {
-        let mut file = Kubeconfig::read_from(&cluster.kubeconfig).unwrap();
-        if let Some(token) = token {
-            file.auth_infos[0].auth_info = serde_json::from_value(json!({"token": token.trim()})).unwrap();
-        }
-        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
-        Self { client: Client::try_from(config).unwrap(), namespace: namespace.to_owned() }
-    }
-
-    fn in_namespace(&self, namespace: &str) -> Self {
-        Self { client: self.client.clone(), namespace: namespace.to_owned() }
-    }
-
-    fn api(&self, kind: &str) -> Api<DynamicObject> {
-        let (group, plural) = match kind {
-            "Pod" => ("", "pods"),
-            "Service" => ("", "services"),
-            "ControllerRevision" => ("apps", "controllerrevisions"),
-            "Lease" => ("coordination.k8s.io", "leases"),
-            "Rollout" => ("baton.dev", "rollouts"),
-            other => panic!("{other}"),
-        };
-        let version = if group == "baton.dev" { "v1alpha1" } else { "v1" };
-        let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-        let resource = ApiResource {
-            group: group.into(),
-            version: version.into(),
-            api_version,
-            kind: kind.into(),
-            plural: plural.into(),
-        };
-        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
-    }
-
-    async fn create(&self, kind: &str, object: &Value) -> Result<Value, String> {
-        let mut object = object.clone();
-        if kind == "Rollout" {
-            (object["apiVersion"], object["kind"]) = (json!("baton.dev/v1alpha1"), json!(kind));
-        }
-        let object = serde_json::from_value(object).unwrap();
-        let made = self.api(kind).create(&PostParams::default(), &object).await;
-        made.map(|object| serde_json::to_value(object).unwrap()).map_err(|error| format!("{error:?}"))
-    }
-
-    /// Merges a patch into the object or a subresource of it.
-    async fn patch(&self, kind: &str, name: &str, subresource: &str, patch: &Value) -> Result<(), String> {
-        let (api, params) = (self.api(kind), PatchParams::default());
-        let written = match subresource {
-            "" => api.patch(name, &params, &Patch::Merge(patch)).await,
-            other => api.patch_subresource(other, name, &params, &Patch::Strategic(patch)).await,
-        };
-        written.map(drop).map_err(|error| format!("{error:?}"))
-    }
-
-    async fn delete(&self, kind: &str, name: &str) -> Result<(), String> {
-        let params = DeleteParams::default().grace_period(0);
-        self.api(kind).delete(name, &params).await.map(drop).map_err(|error| format!("{error:?}"))
-    }
-}
 
 fn refused(what: &str, answer: Result<(), String>) {
     let said = answer.expect_err(&format!("{what}: done"));
@@ -200,10 +128,10 @@ async fn the_operators_token_writes_no_object_of_others() {
         refused(namespace, made.map(drop));
     }
     let nodes = cluster.kubectl(&["-n", "kube-node-lease", "get", "leases", "-o", "name"]);
-    let node = nodes.lines().next().and_then(|name| name.split('/').nth(1)).expect("a node's heartbeat");
+    let heartbeat = nodes.lines().next().and_then(|name| name.split('/').nth(1)).expect("a node's heartbeat");
     let there = operator.in_namespace("kube-node-lease");
-    refused(node, there.patch("Lease", node, "", &json!({"spec": {"holderIdentity": "me"}})).await);
-    refused(node, there.delete("Lease", node).await);
+    refused(heartbeat, there.patch("Lease", heartbeat, "", &json!({"spec": {"holderIdentity": "me"}})).await);
+    refused(heartbeat, there.delete("Lease", heartbeat).await);
 }
 
 /// F10: of a Service the operator's token writes the selector's key and three annotations, and only where the Service permits it.
