@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     agent::{
-        boottime::{Boottime, Reading, jumped},
+        boottime::{Boottime, Reading, may_have_stood_still},
         clocks::Clocks,
     },
     api::names,
@@ -98,8 +98,8 @@ pub struct Renewals {
     clocks: Clocks,
     /// What they said when last looked at.
     looked_at: Reading,
-    /// What was sent before that does not count: a clock may have stood still since.
-    counts_from: Boottime,
+    /// How long the machine may have stood still, since this boot began.
+    stood_still: Duration,
     /// When the last renewal was sent.
     last_sent: Boottime,
     /// After a failure the next renewal waits so much longer: agents that failed together do not come back together.
@@ -121,6 +121,8 @@ fn jitter(random: &str) -> Duration {
 /// An answer.
 struct Answer {
     sent_at: Boottime,
+    /// [`Renewals::stood_still`] when it was sent.
+    stood_still: Duration,
     kind: Kind,
 }
 
@@ -240,6 +242,7 @@ impl Renewals {
         let timeout = if is_other { self.pace.timeout() } else { self.pace.patience() };
         let (leases, name) = (self.leases.clone(), self.name.clone());
         let sent_at = self.clocks.boottime();
+        let stood_still = self.stood_still;
         self.last_sent = sent_at;
         if renewal.duration.is_some() {
             self.pace.sends(sent_at);
@@ -247,7 +250,7 @@ impl Renewals {
         }
         flight.spawn(async move {
             let answer = leases.json(&name, patch, timeout).await;
-            Answer { sent_at, kind: Kind::Renewed(answer, renewal.annotations) }
+            Answer { sent_at, stood_still, kind: Kind::Renewed(answer, renewal.annotations) }
         });
     }
 
@@ -263,21 +266,21 @@ impl Renewals {
 
     fn read(&self, flight: &mut JoinSet<Answer>) {
         let (leases, name, timeout) = (self.leases.clone(), self.name.clone(), self.pace.timeout());
-        let sent_at = self.clocks.boottime();
-        flight.spawn(async move { Answer { sent_at, kind: Kind::Read(leases.get(&name, timeout).await) } });
+        let (sent_at, stood_still) = (self.clocks.boottime(), self.stood_still);
+        flight
+            .spawn(async move { Answer { sent_at, stood_still, kind: Kind::Read(leases.get(&name, timeout).await) } });
     }
 
     /// Takes an answer in, which counts whenever it arrives before S; when the next renewal is due.
-    fn take(&mut self, Answer { sent_at, kind }: Answer, flight: &mut JoinSet<Answer>) -> Boottime {
+    fn take(&mut self, Answer { sent_at, stood_still, kind }: Answer, flight: &mut JoinSet<Answer>) -> Boottime {
         // Before it counts: it may be from before the machine stood still.
         self.look_at_the_clocks();
         match kind {
             Kind::Renewed(Ok(lease), annotations) => {
                 (self.has_reconnected, self.is_doubtful) = (false, false);
                 self.said.extend(annotations);
-                self.acknowledged(sent_at, &lease);
-                // One from before a jump does not count: once more, at once.
-                if sent_at >= self.counts_from { self.pace.next(self.last_sent, false) } else { self.clocks.boottime() }
+                self.acknowledged(sent_at.before(self.stood_still.saturating_sub(stood_still)), &lease);
+                self.pace.next(self.last_sent, false)
             }
             Kind::Renewed(Err(error), _) if error.asks_for_a_look() => {
                 tracing::warn!(lease = self.name, error = error.message(), "the session was not renewed, looking why");
@@ -325,10 +328,8 @@ impl Renewals {
 
     fn acknowledged(&mut self, sent_at: Boottime, lease: &Lease) {
         let Some(seen) = SessionLease::read(lease) else { return };
-        if sent_at >= self.counts_from {
-            self.pace.acknowledged(sent_at, seen.session.duration);
-            self.silent_from = sent_at.after(self.pace.expire());
-        }
+        self.pace.acknowledged(sent_at, seen.session.duration);
+        self.silent_from = self.silent_from.max(sent_at.after(self.pace.expire()));
         self.show(seen);
     }
 
@@ -391,19 +392,23 @@ impl Renewals {
         });
     }
 
-    /// True: they have jumped, and nothing acknowledged so far counts any more.
+    /// True: the machine may have stood still, so deadlines have come forward.
     fn look_at_the_clocks(&mut self) -> bool {
         let now = self.clocks.reading();
-        let has_jumped = jumped(std::mem::replace(&mut self.looked_at, now), now);
-        if has_jumped {
-            tracing::warn!(
-                "the wall clock has jumped: the machine may have stood still, so everything stops until the session is renewed"
-            );
-            self.counts_from = now.boot;
-            self.pace.void();
-            self.publish();
+        let pause = may_have_stood_still(std::mem::replace(&mut self.looked_at, now), now);
+        if pause <= self.pace.tolerance() {
+            return false;
         }
-        has_jumped
+        let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(
+            millis,
+            "the wall clock has gone ahead: the machine may have stood still, so deadlines come that much earlier"
+        );
+        self.stood_still = self.stood_still.saturating_add(pause);
+        self.pace.stood_still(pause);
+        self.silent_from = self.silent_from.before(pause);
+        self.publish();
+        true
     }
 
     fn publish(&mut self) {

@@ -1,7 +1,7 @@
 //! Renewals against a scripted API server, in tokio's paused time.
 use std::sync::{
     Mutex,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicI64, AtomicUsize, Ordering},
 };
 
 use serde_json::{Value, json};
@@ -35,6 +35,8 @@ fn lease(version: usize) -> Value {
 struct Rig {
     told: watch::Receiver<Told>,
     connections: Arc<AtomicUsize>,
+    /// Milliseconds by which the wall clock was set.
+    set_by: Arc<AtomicI64>,
     began: Instant,
     _sender: mpsc::UnboundedSender<Event<Lease>>,
     _outbox: watch::Sender<Outbox>,
@@ -43,8 +45,13 @@ struct Rig {
 impl Rig {
     async fn new(answer: impl Fn(usize, Call) -> Answer + Send + Sync + 'static) -> Self {
         let began = Instant::now();
-        let clocks =
-            Clocks::given(move || Boottime(began.elapsed() + Duration::from_secs(100)), || Timestamp::UNIX_EPOCH);
+        let set_by = Arc::new(AtomicI64::new(0));
+        let millis = set_by.clone();
+        let day = move || {
+            let set_by = SignedDuration::from_millis(millis.load(Ordering::Relaxed));
+            Timestamp::UNIX_EPOCH + SignedDuration::try_from(began.elapsed()).unwrap() + set_by
+        };
+        let clocks = Clocks::given(move || Boottime(began.elapsed() + Duration::from_secs(100)), day);
         let number = Arc::new(AtomicUsize::new(0));
         let answer = Arc::new(move |call: Call| answer(number.fetch_add(1, Ordering::Relaxed), call));
         let connections = Arc::new(AtomicUsize::new(0));
@@ -69,7 +76,7 @@ impl Rig {
         let outbox = watch::Sender::new(Outbox::default());
         let (told, said) = (renewals.subscribe(), outbox.subscribe());
         tokio::spawn(renewals.keep(events, said));
-        Self { told, connections, began, _sender: sender, _outbox: outbox }
+        Self { told, connections, set_by, began, _sender: sender, _outbox: outbox }
     }
 
     /// Whether listeners may have run without a break for so long, from the first answer on, which comes within a minute.
@@ -131,4 +138,20 @@ async fn a_refusal_costs_no_connection() {
     assert!(rig.runs_for(MINUTES).await);
     assert!(refused.lock().unwrap().len() > 50);
     assert_eq!(rig.connections.load(Ordering::Relaxed), 1);
+}
+
+/// H2: a clock that is set a little, or back, or by a leap second, stops nothing; one that has missed what others counted does.
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_goes_ahead_takes_as_much_off_the_deadlines() {
+    for (millis, runs) in [(1_000, true), (1_900, true), (4_000, true), (-3_600_000, true), (20_000, false)] {
+        let mut rig = Rig::new(|number, _| Answer::Late(Duration::from_millis(300), lease(number + 2))).await;
+        assert!(rig.runs_for(Duration::from_secs(20)).await);
+        // Right after a renewal, of which 10 s are left, so that the next one is 3 s away.
+        let before = rig.told.borrow().silent_from;
+        rig.told.wait_for(|told| told.silent_from > before).await.unwrap();
+        rig.set_by.store(millis, Ordering::Relaxed);
+        assert_eq!(rig.runs_for(Duration::from_secs(20)).await, runs, "{millis} ms");
+        time::sleep(Duration::from_secs(1)).await;
+        assert!(rig.runs_for(Duration::from_secs(20)).await, "renewed");
+    }
 }

@@ -249,7 +249,8 @@ impl<R: Runner> Units<R> {
 
     /// What the session tells.
     fn hear(&mut self, told: &Told) {
-        // Nothing takes a deadline back but its passing: who is told to stop has the time that he had.
+        // A deadline comes forward where the machine may have stood still. A session that is lost takes none back: what is told
+        // to stop then has the time that it had.
         if told.deadlines != self.told.deadlines && told.deadlines.kill > Boottime::default() {
             self.hands.runner.extend(told.deadlines.kill);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{
-    HEADER,
+    HEADER, network,
     objects::{self, NAME, NAMESPACE, VERSION, Variant},
     policies, restraint, rules, text,
 };
@@ -21,6 +21,13 @@ fn variant() -> Variant {
         resources: objects::resources(),
         arguments: vec![json!(format!("--agent-image={}:{VERSION}", objects::AGENT_IMAGE_REPOSITORY))],
     }
+}
+
+/// Anybody may ask for metrics, the API server is anywhere, and Pods of all namespaces may be told to reload.
+fn peers() -> network::Peers {
+    let ports = objects::API_SERVER_PORTS.map(|port| json!({"port": port, "protocol": "TCP"}));
+    let (metrics, api_server) = (Vec::new(), Vec::new());
+    network::Peers { metrics, api_server_ports: json!(ports), api_server, namespaces: json!({}) }
 }
 
 /// One folder with a kustomization of its own.
@@ -63,6 +70,12 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
                 ("operator.yaml".into(), restraint::operator(&variant.labels, "[]").into()),
             ],
         },
+        Folder { name: "flow", files: vec![("leases.yaml".into(), network::flow(&variant.labels).into())] },
+        // Not part of the default: where the API server is, and on which port, differs.
+        Folder {
+            name: "network-policy",
+            files: vec![("operator.yaml".into(), vec![network::policy(&variant.labels, &here, &peers())])],
+        },
         Folder {
             name: "manager",
             files: vec![
@@ -80,7 +93,7 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
             files.insert(format!("{}/{file}", folder.name), format!("{HEADER}{}", text::documents(&documents)));
         }
     }
-    let all = ["../crd", "../manager", "../policy", "../rbac"].map(str::to_owned);
+    let all = ["../crd", "../flow", "../manager", "../policy", "../rbac"].map(str::to_owned);
     files.insert("default/kustomization.yaml".to_owned(), kustomization(&all)?);
     Ok(files)
 }

@@ -6,6 +6,7 @@
 
 mod chart;
 mod kustomize;
+mod network;
 mod objects;
 mod policies;
 mod restraint;

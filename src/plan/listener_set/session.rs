@@ -27,6 +27,12 @@ impl Boottime {
         Self(self.0.saturating_add(wait))
     }
 
+    /// Earlier by so much; not before the machine was started.
+    #[must_use]
+    pub fn before(self, wait: Duration) -> Self {
+        Self(self.0.saturating_sub(wait))
+    }
+
     /// Time since `earlier`; zero when that is later.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)

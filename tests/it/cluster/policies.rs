@@ -14,6 +14,7 @@ use super::{
 use crate::sources;
 
 mod bounds;
+mod flow;
 mod hand;
 mod leases;
 mod operator;

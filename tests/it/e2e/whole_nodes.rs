@@ -203,7 +203,9 @@ async fn containerd_is_killed_while_it_makes_containers() {
         }
         // From the moment at which it was scheduled to the one at which its container runs: 2 s.
         tokio::time::sleep(Duration::from_millis(100) * (round % 20) as u32).await;
-        CONTAINERDS.iter().for_each(|name| cluster(&["restart", name, "--kill"]));
+        for name in CONTAINERDS {
+            cluster(&["restart", name, "--kill"]);
+        }
         stage.complete(180).await;
         println!("containerd killed {} ms after a Pod was scheduled", 100 * (round % 20));
     }

@@ -105,7 +105,7 @@ impl Claimant {
             said: BTreeMap::new(),
             clocks: self.clocks.clone(),
             looked_at: self.clocks.reading(),
-            counts_from: Boottime::default(),
+            stood_still: Duration::ZERO,
             last_sent: Boottime::default(),
             jitter: jitter(&self.name.random),
             has_reconnected: false,
