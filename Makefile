@@ -58,7 +58,7 @@ crash: control-plane ## Kill the operator at every write on a real cluster: the 
 	@$(TESTBED) crash $(addprefix --point ,$(POINT)) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: e2e
-e2e: ## Baton on real kubelets with containerd 1.6 and 2 (IMAGE_PROFILE=image: images as released), as root on Debian
+e2e: ## Baton on real kubelets with containerd 1.6 and 2, as root on Debian (IMAGE_PROFILE=image: images as released; ROUNDS=20: what depends on the moment so often)
 	@tests/e2e.sh
 
 .PHONY: check

@@ -2,6 +2,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
@@ -52,6 +53,8 @@ pub enum Answer {
     Text(String),
     /// The same of the frames of a watch.
     Lines(mpsc::UnboundedReceiver<String>),
+    /// An object, so late.
+    Late(Duration, Value),
     /// No answer, ever.
     Never,
 }
@@ -125,6 +128,10 @@ pub fn service(
             };
             match answer(call) {
                 Answer::Never => std::future::pending().await,
+                Answer::Late(wait, value) => {
+                    tokio::time::sleep(wait).await;
+                    respond(200, Full::from(value.to_string()).boxed_unsync())
+                }
                 Answer::Json(code, value) => respond(code, Full::from(value.to_string()).boxed_unsync()),
                 Answer::Warned(warning, value) => {
                     let mut response = respond(200, Full::from(value.to_string()).boxed_unsync())?;

@@ -6,7 +6,6 @@
 //! - [`alone`]: one agent in a Pod, and none before the guards of the last one are gone;
 //! - [`fetch`]: the package of a Rollout, before anything else starts;
 //! - [`install`]: the agent for images that have none;
-//! - [`orphan`]: whether the container runtime has lost this agent;
 //! - [`boottime`]: the clock of deadlines, which goes on while the machine sleeps; [`clocks`]: that and the time of day.
 //!
 //! What is decided is decided in [`crate::plan::listener_set`], by the functions that the controller uses too.
@@ -16,6 +15,5 @@ pub mod clocks;
 pub mod exec;
 pub mod fetch;
 pub mod install;
-pub mod orphan;
 pub mod session;
 pub mod sidecar;

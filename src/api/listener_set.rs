@@ -55,7 +55,8 @@ pub struct ListenerSetSpec {
     pub rollout_ref: Option<RolloutRef>,
 
     /// Which other Pods may hold the listeners, of a Deployment or StatefulSet for example: those with all of these labels
-    /// and the label baton.dev/agent: "true". Exactly one of rolloutRef and selector is set.
+    /// and the label baton.dev/agent: "true", whose annotation baton.dev/listener-sets names this ListenerSet. Baton may delete such
+    /// a Pod if it does not let go of a listener. Exactly one of rolloutRef and selector is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<Selector>,
 

@@ -66,14 +66,21 @@ pub const ANNOTATION_PACKAGE_SHA256: &str = "baton.dev/package-sha256";
 /// Annotation on ControllerRevisions: digests of the images that its first Pod ran, by name of the container, JSON. Tags move.
 pub const ANNOTATION_IMAGE_DIGESTS: &str = "baton.dev/image-digests";
 
+/// Annotation on a Service, written by people: name of the Rollout that may switch it. Without it Baton writes nothing to it:
+/// who may change a Rollout need not be one who may change that Service.
+pub const ANNOTATION_ROLLOUT: &str = "baton.dev/rollout";
 /// Annotation on a Service that a Rollout switches (strategy BlueGreen): when it was last switched (RFC 3339). The old Pods stay
 /// for a while from then on, whoever leads meanwhile; it is written with the selector, in one write.
 pub const ANNOTATION_SWITCHED_AT: &str = "baton.dev/switched-at";
 /// Annotation on such a Service: name of the ControllerRevision that it selected before.
 pub const ANNOTATION_SWITCHED_FROM: &str = "baton.dev/switched-from";
 
-/// Label on Pods outside a Rollout: with the value `true`, a ListenerSet whose selector matches may give them listeners.
+/// Label on Pods outside a Rollout: with the value `true`, they are looked at, and a ListenerSet that [`ANNOTATION_LISTENER_SETS`]
+/// names may give them listeners.
 pub const LABEL_AGENT: &str = "baton.dev/agent";
+/// Annotation on such a Pod: names of the ListenerSets that may give it listeners, with commas between them. Who may write a
+/// ListenerSet need not be one who may say what runs in that Pod, or delete it.
+pub const ANNOTATION_LISTENER_SETS: &str = "baton.dev/listener-sets";
 /// Label on every Lease of the hand-off: [`LEASE_SESSION`] or [`LEASE_LISTENER`]. One selector, so that one watch shows
 /// both: a session that it does not show is gone as far as any ownership it shows may know. Without the label a Lease
 /// counts as deleted, for its agent too.

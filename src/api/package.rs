@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("!has(self.image) || !has(self.sha256)")
         .message("package.sha256 is that of the archive at package.url: with image, put the digest into the reference, such as registry.example.com/web-files@sha256:0f..."),
     validation = Rule::new("!has(self.image) || !has(self.secretRef)")
-        .message("package.secretRef is for package.url: an image is pulled with the imagePullSecrets of the Pod, set these in spec.template.spec")
+        .message("package.secretRef is for package.url: an image is pulled with the imagePullSecrets of the Pod, set these in spec.template.spec"),
+    validation = Rule::new("!has(self.secretRef) || !has(self.url) || self.url.startsWith('https:')")
+        .message("package.secretRef is for an https URL: over http anyone on the way could read what is in the Secret")
 )]
 pub struct Package {
     /// Where the archive is: an http or https URL. What is needed to get in goes into secretRef.

@@ -271,13 +271,15 @@ impl StrategyType {
         .message("spec.strategy.blueGreen.previewService must be another Service than activeService")
 )]
 pub struct BlueGreen {
-    /// The Service that clients use, in the Rollout's namespace. Baton sets the key baton.dev/revision in its selector, and the
+    /// The Service that clients use, in the Rollout's namespace. It permits that by its annotation baton.dev/rollout: the name of
+    /// the Rollout. Baton sets the key baton.dev/revision in its selector, and the
     /// annotations baton.dev/switched-at and -from. If its selector is empty, Baton also writes spec.selector.matchLabels into it,
     /// and these stay. No other Rollout may name it.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("spec.strategy.blueGreen.activeService must be the name of a Service, such as web"))]
     pub active_service: String,
-    /// A Service that selects the new set from when it is available: to try it before clients do.
+    /// A Service that selects the new set from when it is available: to try it before clients do. It has the annotation
+    /// baton.dev/rollout too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("spec.strategy.blueGreen.previewService must be the name of a Service, such as web-preview"))]

@@ -132,19 +132,33 @@ impl Applications {
     }
 }
 
-/// Where a Pod is: an address of its own, and nothing that every machine has.
-fn address(pod: &Pod) -> Result<IpAddr, String> {
-    let is_its_own = |ip: &IpAddr| {
-        let is_link_local = match ip {
-            IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some(),
-        };
-        !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || is_link_local)
+/// Whether a Pod may have this address: no machine and no cloud has given it a meaning of its own.
+fn may_be_a_pods(ip: &IpAddr) -> bool {
+    let has_a_meaning = match ip {
+        // 0.0.0.0/8 is this host, and 240.0.0.0/4 reserved (RFC 6890). The two others are where Azure and Alibaba Cloud
+        // answer every machine with what it may know.
+        IpAddr::V4(ip) => {
+            let first = ip.octets()[0];
+            ip.is_link_local()
+                || first == 0
+                || first >= 240
+                || [[168, 63, 129, 16], [100, 100, 100, 200]].contains(&ip.octets())
+        }
+        // 64:ff9b::/96 and 64:ff9b:1::/48 lead to IPv4 (RFC 6052, RFC 8215). fd00:ec2::254 is where AWS answers.
+        IpAddr::V6(ip) => {
+            let leads_to_ipv4 = matches!(ip.segments(), [0x64, 0xff9b, 0 | 1, ..]) || ip.to_ipv4_mapped().is_some();
+            ip.is_unicast_link_local() || leads_to_ipv4 || ip.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
+        }
     };
+    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || has_a_meaning)
+}
+
+/// Where a Pod is.
+fn address(pod: &Pod) -> Result<IpAddr, String> {
     match pod.ip.as_deref().map(str::parse) {
         _ if pod.on_host_network => Err("the Pod is on its node's network".into()),
         None => Err("the Pod has no address yet".into()),
-        Some(Ok(ip)) if is_its_own(&ip) => Ok(ip),
+        Some(Ok(ip)) if may_be_a_pods(&ip) => Ok(ip),
         Some(_) => Err(format!("{:?} is no address of a Pod", pod.ip.as_deref().unwrap_or_default())),
     }
 }

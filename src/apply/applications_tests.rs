@@ -80,6 +80,7 @@ async fn without_the_lock_nobody_is_called() {
     assert_eq!((told[0].is_on, told[0].tries, &told[0].answer), (false, 0, &None));
 }
 
+/// F13
 #[tokio::test(start_paused = true)]
 async fn only_an_address_of_its_own_is_called() {
     let cases = [
@@ -92,6 +93,17 @@ async fn only_an_address_of_its_own_is_called() {
         (Some("169.254.169.254"), false, Err("\"169.254.169.254\" is no address of a Pod")),
         (Some("::ffff:169.254.169.254"), false, Err("\"::ffff:169.254.169.254\" is no address of a Pod")),
         (Some("0.0.0.0"), false, Err("\"0.0.0.0\" is no address of a Pod")),
+        (Some("0.1.2.3"), false, Err("\"0.1.2.3\" is no address of a Pod")),
+        (Some("255.255.255.255"), false, Err("\"255.255.255.255\" is no address of a Pod")),
+        (Some("240.0.0.1"), false, Err("\"240.0.0.1\" is no address of a Pod")),
+        (Some("168.63.129.16"), false, Err("\"168.63.129.16\" is no address of a Pod")),
+        (Some("100.100.100.200"), false, Err("\"100.100.100.200\" is no address of a Pod")),
+        (Some("100.100.100.201"), false, Ok(())),
+        (Some("64:ff9b::a9fe:a9fe"), false, Err("\"64:ff9b::a9fe:a9fe\" is no address of a Pod")),
+        (Some("64:ff9b:1::7"), false, Err("\"64:ff9b:1::7\" is no address of a Pod")),
+        (Some("fd00:ec2::254"), false, Err("\"fd00:ec2::254\" is no address of a Pod")),
+        (Some("fe80::1"), false, Err("\"fe80::1\" is no address of a Pod")),
+        (Some("ff02::1"), false, Err("\"ff02::1\" is no address of a Pod")),
         (Some("web.shop.svc"), false, Err("\"web.shop.svc\" is no address of a Pod")),
     ];
     for (ip, on_host_network, expected) in cases {

@@ -16,6 +16,7 @@ use crate::{
         index::{Event, Index, Moment, ObjectKey, Recollection},
         lease::Ownership,
         listener_set::{SetSnapshot, SourceError},
+        lists::Lists,
         wire::{LeaseView, PodView, RevisionView, ServiceView},
     },
 };
@@ -156,7 +157,7 @@ impl Cluster {
         let mut unread = None;
         for named in index.config_maps_wanted() {
             match self.config_map(&named.name).await {
-                Ok(found) => drop(index.on_config_map(&named, listed(found.into_iter().collect()))),
+                Ok(found) => drop(index.on_config_map(&named, listed(found.map(Lists::from).into_iter().collect()))),
                 Err(error) => unread = Some(error),
             }
         }

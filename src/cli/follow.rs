@@ -24,6 +24,7 @@ use crate::{
         guard::DeserializeGuard,
         index::{Event, Index, Moment, ObjectKey, Recollection, Scope},
         listener_set::{SetSnapshot, SourceError},
+        lists::Lists,
         wire::{LeaseView, PodView, RevisionView},
     },
 };
@@ -242,7 +243,7 @@ impl<S> Follow<S> {
     fn tell_config_map(&mut self) {
         let Some((name, Ok(found))) = self.config_map.as_deref() else { return };
         let key = ObjectKey { namespace: self.key.namespace.clone(), name: name.clone() };
-        let objects = found.iter().cloned().collect();
+        let objects = found.iter().cloned().map(Lists::from).collect();
         self.index.on_config_map(&key, Event::Listed { objects, resource_version: String::new() });
     }
 }

@@ -33,6 +33,7 @@ use crate::{
     snapshot::{
         guard::DeserializeGuard,
         index::{Event, Index, Kind, ObjectKey, Scope, Touched},
+        lists::Lists,
         wire::{LeaseView, NodeView, PodView, RevisionView, ServiceView},
     },
 };
@@ -99,7 +100,8 @@ impl Observer {
             start.nodes();
         }
         let (config_maps, wanted_config_maps) = named::channel();
-        start.follow::<ConfigMap>(wanted_config_maps, Followed { name: "ConfigMap", take: Index::on_config_map });
+        let followed = Followed { name: "ConfigMap", read: Lists::from, take: Index::on_config_map };
+        start.follow::<ConfigMap, _>(wanted_config_maps, followed);
         let sets =
             start.kind::<ListenerSet>("ListenerSet", &Selection::default(), false, move |index, scope, event| {
                 let touched = index.on_set(scope, event);
@@ -118,7 +120,7 @@ impl Observer {
             let rollouts = index.on_service(key, event);
             index.with_their_sets(rollouts)
         };
-        start.follow(wanted_services, Followed { name: "Service", take });
+        start.follow(wanted_services, Followed { name: "Service", read: |service| service, take });
         Self { state, rollouts, pods, revisions, sets, agents, leases, trigger: trigger.clone(), began }
     }
 
@@ -283,7 +285,7 @@ impl Start<'_> {
     }
 
     /// Watches on the objects of a kind that others name, each by itself.
-    fn follow<K>(&mut self, wanted: Wanted, followed: Followed<K>)
+    fn follow<K, R: 'static>(&mut self, wanted: Wanted, followed: Followed<K, R>)
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + watch::Watchable,
     {

@@ -58,17 +58,21 @@ impl Names {
     }
 }
 
-/// What is followed: the kind, for people, and where its events go.
-pub(super) struct Followed<K> {
+/// What is followed.
+pub(super) struct Followed<K, R> {
+    /// The kind, for people.
     pub name: &'static str,
-    pub take: fn(&mut Index, &ObjectKey, Event<K>) -> Touched,
+    /// Reads an object, before anything is locked.
+    pub read: fn(K) -> R,
+    /// Where events go.
+    pub take: fn(&mut Index, &ObjectKey, Event<R>) -> Touched,
 }
 
 impl Wanted {
     /// Runs until dropped.
-    pub(super) async fn follow<K>(
+    pub(super) async fn follow<K, R: 'static>(
         mut self,
-        followed: Followed<K>,
+        followed: Followed<K, R>,
         client: Client,
         settings: Settings,
         mut rng: fastrand::Rng,
@@ -101,12 +105,12 @@ impl Wanted {
                     rng: rng.fork(),
                     required: false,
                 };
-                let (sink, of, take) = (sink.clone(), key.clone(), followed.take);
+                let (sink, of, take, read) = (sink.clone(), key.clone(), followed.take, followed.read);
                 let take = move |index: &mut Index, event| take(index, &of, event);
                 // What cannot be read stays as it was.
                 let watching = watch.run(move |event| {
                     if let Some(event) = event.readable() {
-                        sink.take(event, &take);
+                        sink.take(event.map(read), &take);
                     }
                 });
                 let watching = watching.in_current_span();
@@ -138,7 +142,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::scripted::{self, Answer};
+    use crate::{
+        scripted::{self, Answer},
+        snapshot::lists::Lists,
+    };
 
     /// What is forgotten with its last name and named again at once is listed again: nothing else would ever tell of it.
     #[tokio::test(start_paused = true)]
@@ -153,7 +160,8 @@ mod tests {
             Answer::ok(json!({"metadata": {"resourceVersion": "5"}, "items": []}))
         });
         let sink = Sink { state: Arc::default(), trigger: Arc::new(|_| ()) };
-        let followed = Followed::<ConfigMap> { name: "ConfigMap", take: |_, _, _| Touched::default() };
+        let followed =
+            Followed::<ConfigMap, _> { name: "ConfigMap", read: Lists::from, take: |_, _, _| Touched::default() };
         let (names, wanted) = channel();
         let rng = fastrand::Rng::with_seed(1);
         let task = tokio::spawn(wanted.follow(followed, client, Settings::default(), rng, sink));

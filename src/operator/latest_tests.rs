@@ -79,7 +79,8 @@ async fn a_service_is_forgotten_only_as_it_is_now() {
     let rig = Rig::of(1).await;
     let rollout = json!({"status": {"services": ["web"]}});
     rig.merge(ROLLOUT, &rollout);
-    let service = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {"selector": {"app": "web"}}});
+    let metadata = json!({"name": "web", "namespace": "shop", "annotations": {"baton.dev/rollout": "web"}});
+    let service = json!({"metadata": metadata, "spec": {"selector": {"app": "web"}}});
     rig.world().put(SERVICE, service);
     rig.tell().await;
     tokio::time::sleep(Duration::from_secs(1)).await;

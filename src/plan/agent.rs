@@ -59,10 +59,22 @@ pub(super) fn add(
     let addition = Addition { by, container: Some(container(image)), volumes, mount: own_mount() };
     addition.check(own)?;
     if addition.container.as_ref().is_some_and(is_sidecar) {
+        check_network(own, &addition.by)?;
         check_ports(own, &addition.by)?;
     }
     addition.add(spec, |field, container| field == "containers" || is_sidecar(container));
     Ok(())
+}
+
+/// With the node's network the node has one 127.0.0.1 for all Pods, and one port 9464.
+fn check_network(own: &Map<String, Value>, by: &str) -> Result<(), String> {
+    if own.get("hostNetwork").is_none_or(|asked| asked != &json!(true)) {
+        return Ok(());
+    }
+    Err(format!(
+        "spec.template.spec.hostNetwork: {by} adds an agent that answers on 127.0.0.1, which hostNetwork shares with the \
+         whole node; remove hostNetwork, or run the program under the agent (install or own, and baton-agent exec)"
+    ))
 }
 
 fn check_ports(own: &Map<String, Value>, by: &str) -> Result<(), String> {
@@ -202,6 +214,21 @@ mod tests {
             {
                 assert!(resources[kind][resource].is_string(), "{asked}: {kind}.{resource}");
             }
+        }
+    }
+
+    /// H7: whoever is on the node would reach the agent's local API.
+    #[test]
+    fn a_sidecar_on_the_network_of_its_node_is_refused() {
+        for (asked, on_host_network, refused) in
+            [("sidecar", true, true), ("sidecar", false, false), ("install", true, false), ("own", true, false)]
+        {
+            let mut own = spec();
+            own.insert("hostNetwork".to_owned(), json!(on_host_network));
+            let outcome = add(&mut own.clone(), &own, asked, Some("registry/agent:1"));
+            assert_eq!(outcome.is_err(), refused, "{asked}");
+            let named = |why: &String| why.starts_with("spec.template.spec.hostNetwork: ") && why.contains("remove");
+            assert!(outcome.as_ref().err().is_none_or(named), "{outcome:?}");
         }
     }
 

@@ -21,6 +21,9 @@ const VOLUME: &str = names::CONTAINER_PACKAGE;
 const FOLDER: &str = "/baton-package";
 /// The volume with the Secret, and where the init container has it.
 const SECRET: (&str, &str) = ("baton-package-secret", "/baton-package-secret");
+/// Where Kubernetes puts the token of a Pod's ServiceAccount, unless a container has something there already: the init
+/// container talks to a server that Kubernetes does not know, so it gets an empty folder of its volume.
+const NO_TOKEN: (&str, &str) = ("no-token", "/var/run/secrets/kubernetes.io/serviceaccount");
 /// Limits of the init container. Most of the memory is for tar.zst, whose window may be 128 MiB.
 const LIMITS: (&str, &str) = ("1", "256Mi");
 
@@ -102,7 +105,10 @@ fn container(package: &Package, url: &str, bound: Option<&str>, image: &str) -> 
     if let Some(sha256) = package.sha256.as_deref().or(bound) {
         arguments.extend(["--sha256", sha256]);
     }
-    let mut mounts = vec![json!({"name": VOLUME, "mountPath": FOLDER})];
+    let mut mounts = vec![
+        json!({"name": VOLUME, "mountPath": FOLDER}),
+        json!({"name": VOLUME, "mountPath": NO_TOKEN.1, "subPath": NO_TOKEN.0, "readOnly": true}),
+    ];
     if package.secret_ref.is_some() {
         arguments.extend(["--secret", SECRET.1]);
         mounts.push(json!({"name": SECRET.0, "mountPath": SECRET.1, "readOnly": true}));
@@ -146,7 +152,7 @@ mod tests {
         spec["initContainers"][0]["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect()
     }
 
-    /// C8
+    /// C8, F14: and what fetches them has no token of the Pod.
     #[test]
     fn every_container_of_the_template_sees_the_files_and_nothing_else_of_the_volume() {
         let spec = added(&package(&json!({})), None);
@@ -158,7 +164,11 @@ mod tests {
         }
         let fetch = &spec["initContainers"][0];
         assert_eq!((&fetch["name"], &fetch["image"]), (&json!("baton-package"), &json!("registry/agent:1")));
-        assert_eq!(fetch["volumeMounts"], json!([{"name": "baton-package", "mountPath": "/baton-package"}]));
+        let service_account = "/var/run/secrets/kubernetes.io/serviceaccount";
+        let no_token =
+            json!({"name": "baton-package", "mountPath": service_account, "subPath": "no-token", "readOnly": true});
+        let volume = json!({"name": "baton-package", "mountPath": "/baton-package"});
+        assert_eq!(fetch["volumeMounts"], json!([volume, no_token]));
         assert_eq!(spec["volumes"][1], json!({"name": "baton-package", "emptyDir": {"sizeLimit": "11Gi"}}));
         let url = "https://packages.example.com/web.tar.gz?v=$$(V)";
         assert_eq!(arguments(&spec), ["fetch", "--url", url, "--to", "/baton-package"]);

@@ -16,7 +16,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::wire::{EVENT_BYTES_MAX, Event, PORT, PORT_FILE, SILENCE_MAX};
+use super::wire::{EVENT_BYTES_MAX, Event, PORT, PORT_FILE, SILENCE_MAX, TOKEN_FILE, TOKEN_HEADER};
 
 /// Longest time for an answer to begin.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,9 +54,12 @@ impl Client {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         // Ends with the answer.
         tokio::spawn(connection);
+        // Without one the agent says what is wrong. Each agent has another: read anew.
+        let token = fs::read_to_string(self.state_dir.join(TOKEN_FILE)).unwrap_or_default();
         let request = Request::builder()
             .method(Method::POST)
             .uri(path)
+            .header(TOKEN_HEADER, token.trim())
             .header(header::HOST, address.to_string())
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
@@ -64,12 +67,17 @@ impl Client {
         sender.send_request(request).await.map_err(io::Error::other)
     }
 
-    /// Asks, and waits for the answer as long as it takes.
+    /// Asks, and waits for the answer as long as it takes. A token that is not the agent's is an error.
     pub async fn ask(&self, path: &str, body: String) -> io::Result<Answer> {
         let response = self.request(path, body).await?;
         let status = response.status();
         let text = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(io::Error::other)?;
-        Ok(Answer { status, text: String::from_utf8_lossy(&text.to_bytes()).into_owned() })
+        let text = String::from_utf8_lossy(&text.to_bytes()).into_owned();
+        // The token of the agent before: nothing was heard, so nothing was refused.
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        Ok(Answer { status, text })
     }
 
     /// Says something.

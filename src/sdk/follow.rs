@@ -66,8 +66,9 @@ impl<L: Listener> Follower<L> {
         }
     }
 
-    /// Never returns. What runs goes on between two streams, up to its deadline.
-    pub async fn follow(&mut self) {
+    /// What runs goes on between two streams, up to its deadline. Returns once there is no stream, nothing runs, and this
+    /// process is an orphan.
+    pub async fn follow(&mut self, is_orphan: fn() -> bool) {
         let mut pause = PAUSE_MIN;
         let mut told = String::new();
         loop {
@@ -86,6 +87,9 @@ impl<L: Listener> Follower<L> {
                 tracing::warn!(error = told, "no stream from the agent of this Pod; trying again");
             }
             self.unprepare_all();
+            if self.watchdog.is_idle() && is_orphan() {
+                return;
+            }
             sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             pause = (2 * pause).min(PAUSE_MAX);
         }

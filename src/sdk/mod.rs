@@ -32,6 +32,7 @@
 //! - [`Listener`]: what is yours; [`Unit`], [`Resume`], [`Fence`], [`Stop`]: what it is given;
 //! - [`Sidecar`]: runs it for each listener of the Pod;
 //! - [`wire`]: what is said to the agent; `client`, `follow`: how; `run`: one listener;
+//! - `orphan`: whether the container runtime has lost this process;
 //! - `watchdog`: the thread that keeps deadlines, when nothing else does.
 //!
 //! # What ends a listener
@@ -43,6 +44,7 @@ mod client;
 mod clock;
 mod follow;
 mod listener;
+pub(crate) mod orphan;
 mod run;
 mod sidecar;
 #[cfg(test)]

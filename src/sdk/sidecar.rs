@@ -17,10 +17,14 @@ use super::{
     client::Client,
     follow::Follower,
     listener::Listener,
+    orphan,
     watchdog::Watchdog,
     wire::{LOCK_FILE, STATE_DIR},
 };
 
+/// How often the lock is tried: the agent has it for a moment, while it looks whether the last process has ended.
+const LOCK_TRIES: u32 = 10;
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// Between two tries to have the agent let go of everything.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -49,6 +53,9 @@ pub enum Problem {
         #[source]
         cause: io::Error,
     },
+    /// The container runtime has lost this process, and the kubelet starts another one in its place.
+    #[error("the container runtime no longer watches this container, its agent is gone, and no listener runs")]
+    Orphan,
     /// The system has no thread, or no signals, for us.
     #[error("cannot watch over listeners: {0}")]
     System(#[from] io::Error),
@@ -66,7 +73,7 @@ impl Sidecar {
     /// Runs listeners until this process is asked to end (SIGTERM, SIGINT), and then until other Pods have taken them.
     ///
     /// # Errors
-    /// See [`Problem`]. Nothing runs then.
+    /// See [`Problem`]. Nothing runs then; let the process end.
     pub async fn run<L: Listener>(self, listener: L) -> Result<(), Problem> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let end = async move {
@@ -84,7 +91,7 @@ impl Sidecar {
     /// The same.
     pub async fn run_until<L: Listener>(self, listener: L, end: impl Future<Output = ()>) -> Result<(), Problem> {
         // The agent takes what one process says for what the whole container does.
-        let watchdog = Watchdog::start(self.lock()?)?;
+        let watchdog = Watchdog::start(self.lock().await?)?;
         let _ends = Ends(watchdog.clone());
         let client = self.client.clone();
         let mut follower = Follower::new(listener, self.client, watchdog.clone());
@@ -94,23 +101,25 @@ impl Sidecar {
             drain(&client, &watchdog).await;
         };
         tokio::select! {
-            () = follower.follow() => {}
-            () = drained => {}
+            () = follower.follow(orphan::is_orphan) => Err(Problem::Orphan),
+            () = drained => Ok(()),
         }
-        Ok(())
     }
 
-    fn lock(&self) -> Result<File, Problem> {
+    async fn lock(&self) -> Result<File, Problem> {
         let path = self.client.state_dir.join(LOCK_FILE);
         let file = match File::options().create(true).truncate(false).write(true).open(&path) {
             Ok(file) => file,
             Err(cause) => return Err(Problem::Unusable { path, cause }),
         };
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(Problem::Taken(path)),
-            Err(TryLockError::Error(cause)) => Err(Problem::Unusable { path, cause }),
+        for _ in 0..LOCK_TRIES {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => sleep(LOCK_RETRY).await,
+                Err(TryLockError::Error(cause)) => return Err(Problem::Unusable { path, cause }),
+            }
         }
+        Err(Problem::Taken(path))
     }
 }
 

@@ -261,3 +261,15 @@ async fn streams_are_numbered() {
     let mut number = || serde_json::from_str::<Value>(&follower.hello()).unwrap()["stream"].as_u64().unwrap();
     assert_eq!([number(), number()], [1, 2]);
 }
+
+/// D5: what the container runtime has lost ends by itself, once its agent is gone and nothing of it runs.
+#[tokio::test]
+async fn an_orphan_without_an_agent_ends() {
+    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let gone = || Client { state_dir: "/nowhere".into(), port: Some(unused) };
+    let (mut follower, _) = follower(Manner::Polite, gone());
+    assert!(timeout(Duration::from_millis(300), follower.follow(|| false)).await.is_err(), "the next agent comes");
+    timeout(PATIENCE, follower.follow(|| true)).await.unwrap();
+    follower.heed(start("bots-1"));
+    assert!(timeout(Duration::from_millis(300), follower.follow(|| true)).await.is_err(), "a listener runs");
+}

@@ -1,6 +1,6 @@
 //! What an application and the agent beside it say to each other: JSON over HTTP on 127.0.0.1.
 //!
-//! The application opens one stream of [`Event`]s (`GET` or `POST /v1/listeners`), and answers by `POST
+//! The application opens one stream of [`Event`]s (`POST /v1/listeners`), and answers by `POST
 //! /v1/listeners/{set}/{listener}/{word}` ([`path()`]). Times are readings of CLOCK_BOOTTIME in nanoseconds, the same in every
 //! container of the machine, so that an event means the same however late it is read.
 //!
@@ -26,6 +26,10 @@ pub const PORT: u16 = 9464;
 pub const STATE_DIR: &str = "/baton";
 /// In it: the port that the agent listens on, in decimal.
 pub const PORT_FILE: &str = "agent.port";
+/// In it: what each request must have as [`TOKEN_HEADER`]. Each agent writes another one before it listens.
+pub const TOKEN_FILE: &str = "agent.token";
+/// Header of requests: that of who can read the folder.
+pub const TOKEN_HEADER: &str = "baton-token";
 /// In it: locked by the one process that runs listeners.
 pub const LOCK_FILE: &str = "application.lock";
 

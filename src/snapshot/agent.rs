@@ -1,5 +1,5 @@
 //! What a ListenerSet reads of Pods: whether they may hold listeners, and which of their processes have ended.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus};
 
@@ -17,6 +17,8 @@ pub struct AgentPod {
     pub pod: SetPod,
     /// Its labels, for selectors.
     pub labels: BTreeMap<String, String>,
+    /// ListenerSets that may give it listeners, from the annotation.
+    pub accepts: BTreeSet<String>,
 }
 
 impl AgentPod {
@@ -31,6 +33,8 @@ impl From<PodView> for AgentPod {
         let ends = ends(&view.spec, &view.status);
         let PodView { metadata, spec, status, .. } = view;
         let labels = metadata.labels.unwrap_or_default();
+        let accepts = metadata.annotations.as_ref().and_then(|notes| notes.get(names::ANNOTATION_LISTENER_SETS));
+        let accepts = accepts.into_iter().flat_map(|sets| sets.split(',')).map(|set| set.trim().to_owned()).collect();
         let is_terminating = metadata.deletion_timestamp.is_some();
         let is_finished = matches!(PodPhase::read(status.phase.as_deref()), PodPhase::Failed | PodPhase::Succeeded);
         let is_ready =
@@ -47,7 +51,7 @@ impl From<PodView> for AgentPod {
             grace_seconds: spec.termination_grace_period_seconds,
             ends,
         };
-        Self { pod, labels }
+        Self { pod, labels, accepts }
     }
 }
 

@@ -73,6 +73,14 @@ pub enum Claim {
 const FENCED: &str = "fenced:";
 
 impl Claim {
+    /// The boot that may hold nothing any more, if it says so.
+    pub fn fenced(&self) -> Option<&Holder> {
+        match self {
+            Self::Fenced(holder) => Some(holder),
+            _ => None,
+        }
+    }
+
     /// Reads a holderIdentity.
     pub fn parse(text: Option<&str>) -> Self {
         let text = text.unwrap_or_default();
@@ -215,6 +223,8 @@ pub struct Watched {
     pub claimed_for: Duration,
     /// How long it has been that of its Pod, whichever boot has claimed it, or has not existed: at least `claimed_for`.
     pub of_pod_for: Duration,
+    /// The boot that was seen fenced last: it stays dead when its session goes with its Pod.
+    pub fenced: Option<Holder>,
     /// The longest lease duration of the last two versions seen: a shorter one may not have reached the agent yet.
     pub duration: Duration,
 }

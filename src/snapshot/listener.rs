@@ -1,14 +1,14 @@
 //! The listeners that a ListenerSet asks for, and what an agent is told of each.
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::listener_set::SourceError;
+use super::{listener_set::SourceError, lists::List};
 use crate::api::{
     ListenerSet,
     bounds::{CONFIG_BYTES_MAX, CONFIG_PROPERTIES_MAX, CONFIG_TOTAL_BYTES_MAX, LISTENERS_MAX},
-    listener_set::{ConfigMapSource, CountSource, Listener, ListenerState, SecretRef},
+    listener_set::{ConfigMapSource, CountSource, Listener, ListenerState},
 };
 
 /// One listener of a set, with all defaults filled in.
@@ -50,10 +50,10 @@ pub struct Settings {
 }
 
 /// The listeners of this set, sorted by name, with all defaults filled in. `config_map` is what became of reading
-/// `spec.configMap`: the value of its key, or in a sentence why there is none; None when it has not been read yet.
+/// `spec.configMap`: what its key holds, or in a sentence why there is none; None when it has not been read yet.
 ///
 /// The schema's bounds are checked here once more: what comes from a ConfigMap no API server has looked at.
-pub fn read(set: &ListenerSet, config_map: Option<Result<&str, String>>) -> Result<Vec<Wanted>, SourceError> {
+pub fn read(set: &ListenerSet, config_map: Option<Result<&List, String>>) -> Result<Vec<Wanted>, SourceError> {
     let spec = &set.spec;
     let (listeners, place) = match (&spec.listeners, &spec.config_map, &spec.count) {
         (Some(listeners), None, None) => (listeners.clone(), "spec.listeners".to_owned()),
@@ -83,66 +83,18 @@ fn place_of(source: &ConfigMapSource) -> String {
 
 fn from_config_map(
     source: &ConfigMapSource,
-    config_map: Option<Result<&str, String>>,
+    config_map: Option<Result<&List, String>>,
 ) -> Result<Vec<Listener>, SourceError> {
     let place = place_of(source);
-    let text = match config_map {
-        Some(Ok(text)) => text,
-        Some(Err(message)) => return Err(SourceError { reason: "ConfigMapMissing", message }),
+    match config_map {
+        Some(Ok(Ok(listeners))) => Ok(listeners.clone()),
+        Some(Ok(Err(what))) => Err(SourceError { reason: INVALID_CONFIG_MAP, message: format!("{place}{what}") }),
+        Some(Err(message)) => Err(SourceError { reason: "ConfigMapMissing", message }),
         None => {
             let message = format!("{place} has not been read yet");
-            return Err(SourceError { reason: "ConfigMapMissing", message });
+            Err(SourceError { reason: "ConfigMapMissing", message })
         }
-    };
-    let invalid = |message: String| SourceError { reason: INVALID_CONFIG_MAP, message };
-    if let Some(error) = parse::<Vec<Map<String, Value>>>(text).ok().and_then(|maps| unknown_field(&maps)) {
-        return Err(invalid(format!("{place}{error}")));
     }
-    let listeners = parse::<Vec<Listener>>(text);
-    // Nothing is read as an empty list, too: it is no wish that all listeners end.
-    let is_list = |text: &str| serde_saphyr::from_str::<Value>(text).is_ok_and(|value| value.is_array());
-    let listeners = listeners.and_then(|listeners| {
-        let is_meant = !listeners.is_empty() || is_list(text);
-        if is_meant { Ok(listeners) } else { Err("it is empty; no listeners are written as []".to_owned()) }
-    });
-    listeners.map_err(|error| {
-        invalid(format!(
-            "{place} must be a list of listeners, each as in spec.listeners, such as `- name: listener-1`: {error}"
-        ))
-    })
-}
-
-/// JSON is YAML, but read faster as what it is.
-fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    if text.trim_start().starts_with('[') {
-        serde_json::from_str(text).map_err(|error| error.to_string())
-    } else {
-        serde_saphyr::from_str(text).map_err(|error| error.to_string())
-    }
-}
-
-/// What is wrong with a field that no listener has, after the list's name. In a spec the API server refuses it.
-fn unknown_field(listeners: &[Map<String, Value>]) -> Option<String> {
-    let known = known_fields();
-    let mut fields =
-        listeners.iter().enumerate().flat_map(|(index, fields)| fields.keys().map(move |key| (index, key)));
-    let (index, field) = fields.find(|(_, key)| !known.contains(*key))?;
-    let field: String = field.chars().take(80).collect();
-    let known: Vec<String> = known.into_iter().collect();
-    Some(format!("[{index}].{field}: no such field; a listener has {}", known.join(", ")))
-}
-
-fn known_fields() -> BTreeSet<String> {
-    let all = Listener {
-        name: String::new(),
-        state: ListenerState::Started,
-        config: Some(Map::new()),
-        secret_ref: Some(SecretRef { name: String::new() }),
-        use_proxy: Some(false),
-        connect_timeout_seconds: Some(1),
-    };
-    let fields = serde_json::to_value(all).unwrap_or_default();
-    fields.as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default()
 }
 
 fn numbered(source: &CountSource) -> Vec<Listener> {

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::snapshot::lists;
 
 fn set(spec: &Value) -> ListenerSet {
     let object =
@@ -13,7 +14,9 @@ fn inline(listeners: &Value) -> Result<Vec<Wanted>, SourceError> {
 }
 
 fn config_map(text: Result<&str, String>) -> Result<Vec<Wanted>, SourceError> {
-    read(&set(&json!({"rolloutRef": {"name": "web"}, "configMap": {"name": "tokens"}})), Some(text))
+    let list = text.map(lists::read);
+    let set = set(&json!({"rolloutRef": {"name": "web"}, "configMap": {"name": "tokens"}}));
+    read(&set, Some(list.as_ref().map_err(String::clone)))
 }
 
 fn names(listeners: Result<Vec<Wanted>, SourceError>) -> Vec<String> {

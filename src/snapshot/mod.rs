@@ -11,6 +11,7 @@ mod kubelet;
 pub mod lease;
 pub mod listener;
 pub mod listener_set;
+pub mod lists;
 pub mod owner;
 pub mod package;
 pub mod pod;

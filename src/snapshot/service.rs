@@ -41,6 +41,8 @@ pub struct Service {
     pub resource_version: String,
     /// spec.selector.
     pub selector: BTreeMap<String, String>,
+    /// Name of the Rollout that may switch it, from the annotation.
+    pub rollout: Option<String>,
     /// The last switch, from the annotations.
     pub switched: Option<Switched>,
 }

@@ -29,6 +29,7 @@ pub fn service(view: ServiceView) -> Service {
         uid: metadata.uid.unwrap_or_default(),
         resource_version: metadata.resource_version.unwrap_or_default(),
         selector: spec.selector,
+        rollout: annotations.get(names::ANNOTATION_ROLLOUT).cloned(),
         switched: from.zip(at).map(|(from, at)| Switched { from, at }),
     }
 }

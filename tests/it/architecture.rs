@@ -36,7 +36,19 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("operator", &["api", "snapshot", "plan", "status", "view", "observe", "apply", "connection", "scripted"]),
     // The Pod side: the same decisions as the controller's, of listeners only.
-    ("agent", &["api", "snapshot", "plan::listener_set", "observe::watch", "connection", "sdk::wire", "scripted"]),
+    (
+        "agent",
+        &[
+            "api",
+            "snapshot",
+            "plan::listener_set",
+            "observe::watch",
+            "connection",
+            "sdk::orphan",
+            "sdk::wire",
+            "scripted",
+        ],
+    ),
     // In other people's programs: nothing of Kubernetes, nothing of ours.
     ("sdk", &[]),
     ("cli", &["api", "snapshot", "plan", "status", "view", "observe", "scripted", "warned"]),

@@ -28,6 +28,7 @@ mod unpack_tests;
 use std::{
     fs::{self, File},
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -129,12 +130,23 @@ impl Fetch {
         let is_whole = spawn_blocking(move || kept.is_whole(wanted.as_deref()));
         if !is_whole.await.map_err(local("cannot read the archive"))? {
             let secret = self.secret.as_deref().map(Secret::read).transpose()?.unwrap_or_default();
+            if secret.is_sent() && !is_private(url) {
+                return Err(rejected(
+                    "package.secretRef is for an https URL: over http anyone on the way could read what is in the Secret",
+                ));
+            }
             Download { url, secret: &secret, place: &place, patience, limits }.run().await?;
         }
         println!("verifying and unpacking");
         let wanted = self.sha256.clone();
         spawn_blocking(move || place.take(wanted.as_deref(), limits)).await.map_err(local("cannot unpack"))?
     }
+}
+
+/// Whether only the server hears what is sent there: nothing that is sent to the Pod itself leaves it.
+fn is_private(url: &Url) -> bool {
+    let host: Option<IpAddr> = url.host_str().and_then(|host| host.trim_matches(['[', ']']).parse().ok());
+    url.scheme() == "https" || host.is_some_and(|ip| ip.is_loopback())
 }
 
 /// The URL without what may be secret in it.

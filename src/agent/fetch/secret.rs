@@ -50,6 +50,11 @@ impl Secret {
         Ok(Self { authorization, authorities })
     }
 
+    /// Whether requests say who asks.
+    pub fn is_sent(&self) -> bool {
+        self.authorization.is_some()
+    }
+
     /// A request that says who asks.
     pub fn sign(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.authorization {

@@ -403,6 +403,17 @@ async fn a_secret_that_says_nothing_is_an_error_and_a_token_comes_first() {
     assert_eq!(server.header(0, "authorization").as_deref(), Some("Bearer t0k"));
 }
 
+/// F14: a Rollout that was made before the CRD asked for https.
+#[tokio::test]
+async fn no_token_goes_over_http() {
+    let (folder, secret) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(secret.path().join("token"), "t0k").unwrap();
+    // TEST-NET-1 (RFC 5737): where a request is sent, it gets no answer.
+    let asked = Fetch { secret: Some(secret.path().to_owned()), ..fetch("http://192.0.2.1/web.tar.gz", &folder) };
+    let said = message(asked.fetch(PATIENCE, LIMITS).await);
+    assert!(said.starts_with("rejected: ") && said.contains("package.secretRef is for an https URL"), "{said}");
+}
+
 /// A server whose certificate nobody has signed, and the certificate. It gives this, or sends elsewhere.
 async fn private_server(answer: Vec<u8>) -> (String, String) {
     let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     agent::clocks::Clocks,
     api::names,
-    observe::watch::{Refresher, Selection, Settings as WatchSettings, Watch},
+    observe::watch::{Refresh, Refresher, Selection, Settings as WatchSettings, Watch},
     snapshot::{index::Event, lease::Holder, report::AgentInfo, wire::LeaseView},
 };
 
@@ -83,7 +83,8 @@ impl Boot {
             let runner = runner.await?;
             let client = (self.connect)()?;
             let selection = Selection::name(&name);
-            let mut events = watch_leases(&client, &self.pod.pod_namespace, selection, of_session, &mut tasks);
+            let refresh = Refresher::default().subscribe();
+            let mut events = watch_leases(&client, &self.pod.pod_namespace, selection, refresh, of_session, &mut tasks);
             let renewals = claimant.claim(&mut events).await?;
             anyhow::Ok((runner, client, events, renewals))
         };
@@ -96,7 +97,9 @@ impl Boot {
 
         let me = renewals.me().clone();
         let mine = Selection::labels(&format!("{}={}", names::LABEL_HOLDER, names::holder_label(&me.to_string())));
-        let events = watch_leases(&client, &self.pod.pod_namespace, mine, of_listeners, &mut tasks);
+        let mut relist = Refresher::default();
+        let refresh = relist.subscribe();
+        let events = watch_leases(&client, &self.pod.pod_namespace, mine, refresh, of_listeners, &mut tasks);
         let told = renewals.subscribe();
         let outbox = watch::Sender::new(first);
         let said = outbox.subscribe();
@@ -114,7 +117,7 @@ impl Boot {
         }
         tokio::select! {
             biased;
-            outcome = units.run(Sources { events, told, notices: self.notices }) => outcome,
+            outcome = units.run(Sources { events, relist, told, notices: self.notices }) => outcome,
             ended = tasks.join_next() => Err(anyhow::anyhow!("a part of the agent ended unexpectedly: {ended:?}")),
         }
     }
@@ -124,6 +127,7 @@ fn watch_leases(
     client: &Client,
     namespace: &str,
     selection: Selection,
+    refresh: Refresh,
     rng: fastrand::Rng,
     tasks: &mut JoinSet<()>,
 ) -> mpsc::UnboundedReceiver<Event<Lease>> {
@@ -135,7 +139,7 @@ fn watch_leases(
         name: "Lease",
         selection,
         settings: WatchSettings { silence: WATCH_SILENCE, begin_timeout: WATCH_BEGIN, ..WatchSettings::default() },
-        refresh: Refresher::default().subscribe(),
+        refresh,
         rng,
         required: true,
     };

@@ -31,6 +31,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for one that nothing waits for, and that a hand-over would have to wait for.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Why an orphan ends.
+pub const ORPHANED: &str =
+    "the container runtime no longer watches this container, the session was not renewed for D, and no listener runs";
+
 /// How listeners are run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -40,7 +44,7 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// This Pod's revision; empty where there is none.
     pub revision: String,
-    /// Whether the container runtime has lost this agent ([`crate::agent::orphan::is_orphan`]).
+    /// Whether the container runtime has lost this agent ([`crate::sdk::orphan::is_orphan`]).
     pub is_orphan: fn() -> bool,
 }
 

@@ -33,10 +33,9 @@ pub fn probes(health: watch::Receiver<Health>) -> Router {
         .route("/readyz", get(async move || ready(&health.borrow())))
 }
 
-/// The same and `POST /drain`: for this Pod alone. With `?wait=true` it answers when nothing is held any more.
-pub fn routes(health: watch::Receiver<Health>, notices: mpsc::Sender<Notice>) -> Router {
-    let drained = health.clone();
-    probes(health).route(
+/// `POST /drain`. With `?wait=true` it answers when nothing is held any more.
+pub fn drain(drained: watch::Receiver<Health>, notices: mpsc::Sender<Notice>) -> Router {
+    Router::new().route(
         "/drain",
         post(async move |Query(drain): Query<Drain>| {
             let mut drained = drained.clone();

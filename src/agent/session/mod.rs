@@ -8,8 +8,8 @@
 //!        │               └────────── Outbox{info, reports} ─────────┘ └── what children say, and their proven ends
 //!        └───────────────────────── transfers, checkpoints (compare-and-swap) ─────────────┘
 //! ```
-//! - [`run`]: the process; [`settings`]: its command line; [`local`]: probes and `/drain`; `bounded`: how
-//!   many connections at once;
+//! - [`run`]: the process; [`settings`]: its command line; [`local`]: probes and `/drain`; `gate`: who may
+//!   use it; `bounded`: how many connections at once;
 //! - [`boot`]: one session in it, from the claim to the end: what is started, in which order;
 //! - [`renewal`]: one task with a client of its own, for the session; [`pace`]: until when an acknowledged renewal lets
 //!   listeners run, and pauses after failures (pure);
@@ -29,6 +29,7 @@ pub mod boot;
 mod bounded;
 pub mod drain;
 mod forget;
+mod gate;
 pub mod hands;
 mod last_read;
 pub mod leases;

@@ -66,7 +66,20 @@ impl Pace {
         self.at_most = None;
     }
 
-    /// Nothing that was acknowledged counts any more: the clock may have stood still.
+    /// The machine may have stood still for so long, which others have counted: deadlines come that much earlier.
+    pub fn stood_still(&mut self, pause: Duration) {
+        self.sent_at = self.sent_at.map(|sent_at| sent_at.before(pause));
+        let earlier = |at: Deadlines| Deadlines { stop: at.stop.before(pause), kill: at.kill.before(pause) };
+        self.at_most = self.at_most.map(earlier);
+    }
+
+    /// The longest pause that need not be counted, as it fits between K and D: people set clocks, and leap seconds are 1 s.
+    pub fn tolerance(&self) -> Duration {
+        let times = self.in_force.times();
+        TOLERANCE_MAX.min(times.expire.saturating_sub(times.kill) - TOLERANCE_MARGIN)
+    }
+
+    /// Nothing that was acknowledged counts any more: the session is lost.
     pub fn void(&mut self) {
         self.sent_at = None;
     }
@@ -88,9 +101,14 @@ impl Pace {
         self.in_force.times().renew.min(self.wanted.times().renew)
     }
 
-    /// How long one renewal may take: at most R, so that there is time for others before S.
+    /// How long a call may take that others wait for: at most R, so that there is time for them before S.
     pub fn timeout(&self) -> Duration {
         (self.period() * 2 / 3).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
+    }
+
+    /// How long the answer to a renewal is waited for, while others follow it: up to S, until which it counts.
+    pub fn patience(&self) -> Duration {
+        self.in_force.times().stop.min(self.period() * IN_FLIGHT_MAX)
     }
 
     /// When the next renewal is due, given when and how the last one was sent. A failed one is followed a second later,
@@ -100,6 +118,10 @@ impl Pace {
     }
 }
 
+/// Renewals without an answer.
+pub const IN_FLIGHT_MAX: u32 = 4;
+const TOLERANCE_MAX: Duration = Duration::from_secs(2);
+const TOLERANCE_MARGIN: Duration = Duration::from_millis(100);
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const TIMEOUT_MAX: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
@@ -211,14 +233,25 @@ mod tests {
         assert_eq!(pace.deadlines().stop, second(107), "somebody wrote what no profile has");
     }
 
+    /// H2
     #[test]
-    fn what_was_acknowledged_before_a_jump_does_not_count() {
+    fn a_pause_brings_deadlines_forward_by_its_length() {
         let mut pace = Pace::new(SessionProfile::Default);
         pace.acknowledged(second(100), duration(SessionProfile::Default));
-        pace.void();
-        assert_eq!(pace.deadlines(), Deadlines::default());
+        pace.stood_still(Duration::from_secs(3));
+        assert_eq!(pace.deadlines().stop, second(107));
         pace.acknowledged(second(101), duration(SessionProfile::Default));
         assert_eq!(pace.deadlines().stop, second(111));
+        pace.stood_still(Duration::from_hours(1));
+        assert!(pace.deadlines().kill < second(101), "it is long over");
+        let tolerances = ALL.map(|profile| Pace::new(profile).tolerance().as_millis());
+        assert!(ALL.into_iter().zip(tolerances).all(|(profile, tolerance)| {
+            let times = profile.times();
+            tolerance < (times.expire - times.kill).as_millis() && tolerance != 1_000
+        }));
+        assert_eq!(Pace::new(SessionProfile::Fast).tolerance(), Duration::from_millis(900));
+        pace.void();
+        assert_eq!(pace.deadlines(), Deadlines::default());
     }
 
     #[test]

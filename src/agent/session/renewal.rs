@@ -16,15 +16,15 @@ use tokio::{
 use super::{
     api::{CallError, Connect, Leases},
     leases::{self, Renewal, SessionLease},
-    pace::{Deadlines, Pace},
+    pace::{Deadlines, IN_FLIGHT_MAX, Pace},
 };
 use crate::{
     agent::{
-        boottime::{Boottime, Reading, jumped},
+        boottime::{Boottime, Reading, may_have_stood_still},
         clocks::Clocks,
     },
     api::names,
-    plan::listener_set::session::{self, Standing, Start},
+    plan::listener_set::session::{self, Standing},
     snapshot::{
         index::{Event, is_older},
         lease::{Holder, Letter},
@@ -32,14 +32,17 @@ use crate::{
     },
 };
 
+mod claim;
+
+use self::claim::CLAIM_TIMEOUT;
+pub use self::claim::Claimant;
+
 /// Reports that change within this time are sent as one.
 const COALESCE: Duration = Duration::from_millis(20);
 /// Between two looks at the clocks. Nothing else needs the agent's time while nothing happens.
 const LOOK: Duration = Duration::from_secs(1);
-/// Between two tries of a claim.
-const CLAIM_RETRY: Duration = Duration::from_secs(1);
-/// Longest time for a claim.
-const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
+/// Agents that failed together try again over so long a time.
+const JITTER_MAX: Duration = Duration::from_millis(250);
 
 /// What the agent tells on its session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,104 +98,31 @@ pub struct Renewals {
     clocks: Clocks,
     /// What they said when last looked at.
     looked_at: Reading,
-    /// What was sent before that does not count: a clock may have stood still since.
-    counts_from: Boottime,
+    /// How long the machine may have stood still, since this boot began.
+    stood_still: Duration,
+    /// When the last renewal was sent.
+    last_sent: Boottime,
+    /// After a failure the next renewal waits so much longer: agents that failed together do not come back together.
+    jitter: Duration,
     /// The last answer was a 401, and the token was read anew.
     has_reconnected: bool,
+    /// The last call got no answer at all: after another one the connection is given up.
+    is_doubtful: bool,
     told: watch::Sender<Told>,
     silent_from: Boottime,
 }
 
-/// How a session is asked for.
-pub struct Claimant {
-    /// Makes clients.
-    pub connect: Connect,
-    /// Of this machine.
-    pub clocks: Clocks,
-    /// Namespace of the Pod.
-    pub namespace: String,
-    /// This process; its boot number is found by the claim.
-    pub name: Holder,
-    /// What it says first.
-    pub first: Outbox,
-    /// When this process began.
-    pub began: Reading,
-}
-
-impl Claimant {
-    /// Waits until the controller has made the session of this Pod, and claims it. `events` are of the watch on that Lease.
-    /// No guard of an earlier boot may be left.
-    ///
-    /// # Errors
-    /// No client can be made; the Pod's name is too long for a session.
-    pub async fn claim(self, events: &mut mpsc::UnboundedReceiver<Event<Lease>>) -> anyhow::Result<Renewals> {
-        let name = names::session_lease_name(&self.name.pod)
-            .context("BATON_POD_NAME is too long: a Pod with a session has a name of at most 245 characters")?;
-        let leases = Leases::new((self.connect)()?, &self.namespace);
-        let mut seen: Option<SessionLease> = None;
-        loop {
-            let start = seen.as_ref().map_or(Start::Wait, |seen| session::start(&seen.session, &self.name, true));
-            seen = match (start, seen.take()) {
-                (Start::Claim { boot }, Some(found)) => {
-                    let me = Holder { boot, ..self.name.clone() };
-                    let pace = Pace::new(found.profile.unwrap_or_default());
-                    let mut renewals = self.renewals(&name, leases.clone(), me, found.clone(), pace);
-                    match renewals.claim(&self.first, self.began).await {
-                        Ok(()) => return Ok(renewals),
-                        Err(error) if error.code() == 409 => {}
-                        Err(error) => {
-                            tracing::warn!(lease = name, error = error.message(), "cannot claim the session");
-                            tokio::time::sleep(CLAIM_RETRY).await;
-                        }
-                    }
-                    // Whatever was answered, it may have been done. Without a look it is tried again as it was seen: the
-                    // watch has no more to say.
-                    match leases.get(&name, CLAIM_TIMEOUT).await {
-                        Ok(lease) => lease.as_ref().and_then(SessionLease::read),
-                        Err(error) => {
-                            tracing::warn!(lease = name, error = error.message(), "cannot look at the session");
-                            tokio::time::sleep(CLAIM_RETRY).await;
-                            Some(found)
-                        }
-                    }
-                }
-                (Start::Ours, Some(found)) => {
-                    let me = Holder { boot: found.session.boot, ..self.name.clone() };
-                    let pace = Pace::new(found.profile.unwrap_or_default());
-                    return Ok(self.renewals(&name, leases, me, found, pace));
-                }
-                _ => match events.recv().await.context("the watch on the session has ended")? {
-                    Event::Applied(lease) => SessionLease::read(&lease),
-                    Event::Listed { objects, .. } => objects.first().and_then(SessionLease::read),
-                    Event::Deleted(_) | Event::Progressed(_) => None,
-                },
-            };
-        }
-    }
-
-    fn renewals(&self, name: &str, leases: Leases, me: Holder, seen: SessionLease, pace: Pace) -> Renewals {
-        Renewals {
-            connect: self.connect.clone(),
-            namespace: self.namespace.clone(),
-            leases,
-            name: name.to_owned(),
-            me,
-            seen,
-            pace,
-            said: BTreeMap::new(),
-            clocks: self.clocks.clone(),
-            looked_at: self.clocks.reading(),
-            counts_from: Boottime::default(),
-            has_reconnected: false,
-            told: watch::Sender::default(),
-            silent_from: Boottime::default(),
-        }
-    }
+/// A part of [`JITTER_MAX`], by the random part of a boot's name: 8 hexadecimal digits.
+fn jitter(random: &str) -> Duration {
+    let digits = random.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+    JITTER_MAX * u32::from(digits.unwrap_or_default()) / 255
 }
 
 /// An answer.
 struct Answer {
     sent_at: Boottime,
+    /// [`Renewals::stood_still`] when it was sent.
+    stood_still: Duration,
     kind: Kind,
 }
 
@@ -254,10 +184,15 @@ impl Renewals {
                 return Ok(());
             }
             let now = self.clocks.boottime();
-            if now >= due && flight.is_empty() {
+            let overlaps_at = self.last_sent.after(self.pace.period());
+            if now >= due && (flight.is_empty() || now >= overlaps_at && self.may_overlap(&flight)) {
                 self.renew(&mut flight, &outbox.borrow_and_update());
             }
-            let wake = if flight.is_empty() { due } else { now.after(LOOK) };
+            let wake = match flight.is_empty() {
+                true => due,
+                false if overlaps_at > now => overlaps_at,
+                false => now.after(LOOK),
+            };
             let hurry = tokio::select! {
                 biased;
                 answer = flight.join_next(), if !flight.is_empty() => {
@@ -286,23 +221,36 @@ impl Renewals {
         }
     }
 
+    /// Whether another renewal may follow those that have no answer yet. Not while D is to change: the answer says which D
+    /// holds, so it must be the last.
+    fn may_overlap(&self, flight: &JoinSet<Answer>) -> bool {
+        flight.len() < IN_FLIGHT_MAX as usize && !self.changes_duration()
+    }
+
+    fn changes_duration(&self) -> bool {
+        self.seen.session.duration != self.pace.wanted().times().expire
+    }
+
     fn renew(&mut self, flight: &mut JoinSet<Answer>, outbox: &Outbox) {
-        let is_other = self.seen.session.duration != self.pace.wanted().times().expire;
+        let is_other = self.changes_duration();
         let renewal = Renewal {
             annotations: self.missing(outbox).collect(),
             is_first: !self.seen.has_annotations,
             duration: is_other.then(|| (self.pace.wanted(), self.seen.session.renewed_at)),
         };
         let patch = leases::renew(&self.me, &renewal, self.clocks.timestamp());
-        let (leases, name, timeout) = (self.leases.clone(), self.name.clone(), self.pace.timeout());
+        let timeout = if is_other { self.pace.timeout() } else { self.pace.patience() };
+        let (leases, name) = (self.leases.clone(), self.name.clone());
         let sent_at = self.clocks.boottime();
+        let stood_still = self.stood_still;
+        self.last_sent = sent_at;
         if renewal.duration.is_some() {
             self.pace.sends(sent_at);
             self.publish(); // before anybody else can read it
         }
         flight.spawn(async move {
             let answer = leases.json(&name, patch, timeout).await;
-            Answer { sent_at, kind: Kind::Renewed(answer, renewal.annotations) }
+            Answer { sent_at, stood_still, kind: Kind::Renewed(answer, renewal.annotations) }
         });
     }
 
@@ -318,26 +266,26 @@ impl Renewals {
 
     fn read(&self, flight: &mut JoinSet<Answer>) {
         let (leases, name, timeout) = (self.leases.clone(), self.name.clone(), self.pace.timeout());
-        let sent_at = self.clocks.boottime();
-        flight.spawn(async move { Answer { sent_at, kind: Kind::Read(leases.get(&name, timeout).await) } });
+        let (sent_at, stood_still) = (self.clocks.boottime(), self.stood_still);
+        flight
+            .spawn(async move { Answer { sent_at, stood_still, kind: Kind::Read(leases.get(&name, timeout).await) } });
     }
 
-    /// Takes an answer in; when the next renewal is due.
-    fn take(&mut self, Answer { sent_at, kind }: Answer, flight: &mut JoinSet<Answer>) -> Boottime {
+    /// Takes an answer in, which counts whenever it arrives before S; when the next renewal is due.
+    fn take(&mut self, Answer { sent_at, stood_still, kind }: Answer, flight: &mut JoinSet<Answer>) -> Boottime {
         // Before it counts: it may be from before the machine stood still.
         self.look_at_the_clocks();
         match kind {
             Kind::Renewed(Ok(lease), annotations) => {
-                self.has_reconnected = false;
+                (self.has_reconnected, self.is_doubtful) = (false, false);
                 self.said.extend(annotations);
-                self.acknowledged(sent_at, &lease);
-                // One from before a jump does not count: once more, at once.
-                if sent_at >= self.counts_from { self.pace.next(sent_at, false) } else { self.clocks.boottime() }
+                self.acknowledged(sent_at.before(self.stood_still.saturating_sub(stood_still)), &lease);
+                self.pace.next(self.last_sent, false)
             }
             Kind::Renewed(Err(error), _) if error.asks_for_a_look() => {
                 tracing::warn!(lease = self.name, error = error.message(), "the session was not renewed, looking why");
                 self.read(flight);
-                self.pace.next(sent_at, true)
+                self.next_try()
             }
             Kind::Read(Ok(lease)) => {
                 let seen = lease.as_ref().and_then(SessionLease::read).filter(|seen| seen.uid == self.seen.uid);
@@ -345,30 +293,43 @@ impl Renewals {
                     Some(seen) if !session::is_over(Some(&seen.session), &self.me) => self.show(seen),
                     seen => self.lose(seen.as_ref()),
                 }
-                self.pace.next(sent_at, true)
+                self.next_try()
             }
             Kind::Renewed(Err(error), _) | Kind::Read(Err(error)) => {
                 let is_unauthorized = error.code() == 401;
                 tracing::warn!(lease = self.name, error = error.message(), "could not renew the session");
-                match (self.connect)() {
-                    Ok(client) => self.leases = Leases::new(client, &self.namespace),
-                    Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot make another connection"),
+                // An answer, such as 429 or 503, shows that the connection is good; another one would be more work for a
+                // server that has too much.
+                let is_silent = error.code() == 0 && std::mem::replace(&mut self.is_doubtful, true);
+                if is_unauthorized || is_silent {
+                    self.reconnect();
                 }
                 // Its token has been read anew: once more, at once.
                 if is_unauthorized && !std::mem::replace(&mut self.has_reconnected, true) {
                     return self.clocks.boottime();
                 }
-                self.pace.next(sent_at, true)
+                self.next_try()
             }
+        }
+    }
+
+    /// When to renew after a failure.
+    fn next_try(&self) -> Boottime {
+        self.pace.next(self.last_sent, true).after(self.jitter)
+    }
+
+    fn reconnect(&mut self) {
+        self.is_doubtful = false;
+        match (self.connect)() {
+            Ok(client) => self.leases = Leases::new(client, &self.namespace),
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot make another connection"),
         }
     }
 
     fn acknowledged(&mut self, sent_at: Boottime, lease: &Lease) {
         let Some(seen) = SessionLease::read(lease) else { return };
-        if sent_at >= self.counts_from {
-            self.pace.acknowledged(sent_at, seen.session.duration);
-            self.silent_from = sent_at.after(self.pace.expire());
-        }
+        self.pace.acknowledged(sent_at, seen.session.duration);
+        self.silent_from = self.silent_from.max(sent_at.after(self.pace.expire()));
         self.show(seen);
     }
 
@@ -431,19 +392,23 @@ impl Renewals {
         });
     }
 
-    /// True: they have jumped, and nothing acknowledged so far counts any more.
+    /// True: the machine may have stood still, so deadlines have come forward.
     fn look_at_the_clocks(&mut self) -> bool {
         let now = self.clocks.reading();
-        let has_jumped = jumped(std::mem::replace(&mut self.looked_at, now), now);
-        if has_jumped {
-            tracing::warn!(
-                "the wall clock has jumped: the machine may have stood still, so everything stops until the session is renewed"
-            );
-            self.counts_from = now.boot;
-            self.pace.void();
-            self.publish();
+        let pause = may_have_stood_still(std::mem::replace(&mut self.looked_at, now), now);
+        if pause <= self.pace.tolerance() {
+            return false;
         }
-        has_jumped
+        let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(
+            millis,
+            "the wall clock has gone ahead: the machine may have stood still, so deadlines come that much earlier"
+        );
+        self.stood_still = self.stood_still.saturating_add(pause);
+        self.pace.stood_still(pause);
+        self.silent_from = self.silent_from.before(pause);
+        self.publish();
+        true
     }
 
     fn publish(&mut self) {
@@ -461,3 +426,7 @@ impl Renewals {
         });
     }
 }
+
+#[cfg(test)]
+#[path = "renewal_tests.rs"]
+mod tests;

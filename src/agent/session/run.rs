@@ -15,6 +15,7 @@ use super::{
     api::Connect,
     boot::Boot,
     bounded,
+    gate::Gate,
     hands::Options,
     local,
     runner::Runner,
@@ -26,10 +27,9 @@ use crate::{
         alone::{self, Alone},
         clocks::Clocks,
         exec::{Children, Guards},
-        orphan,
         sidecar::{application::Application, routes},
     },
-    sdk::wire::PORT_FILE,
+    sdk::{orphan, wire::PORT_FILE},
 };
 
 /// Notices not yet taken.
@@ -116,10 +116,11 @@ impl Process {
         Ok(Self { _alone: alone, notices, incoming: Some(incoming), health, tasks })
     }
 
-    /// Serves probes, `/drain` and more; the port on 127.0.0.1.
+    /// Serves probes; `/drain` and more behind a [`Gate`]; the port on 127.0.0.1.
     async fn listen(&mut self, settings: &Agent, more: Router, health: watch::Receiver<Health>) -> anyhow::Result<u16> {
-        let routes = local::routes(health.clone(), self.notices.clone()).merge(more);
-        let port = self.serve(settings.local(), routes).await?;
+        let gate = Gate::new(&settings.state_dir)?;
+        let guarded = gate.before(local::drain(health.clone(), self.notices.clone()).merge(more));
+        let port = self.serve(settings.local(), local::probes(health.clone()).merge(guarded)).await?;
         if let Some(address) = settings.probes {
             self.serve(address, local::probes(health)).await?;
         }

@@ -11,7 +11,7 @@ use kube::{Client, Config};
 
 use crate::{
     connection,
-    sdk::wire::{PORT, STATE_DIR},
+    sdk::wire::{PORT, STATE_DIR, TOKEN_FILE, TOKEN_HEADER},
 };
 
 /// Runs one child for each listener that this Pod is given, until the Pod ends.
@@ -50,9 +50,10 @@ pub struct Exec {
 /// Has the application in another container of this Pod run the listeners that the Pod is given.
 ///
 /// For a native sidecar: an init container, called baton-agent, with restartPolicy: Always. The application opens one
-/// stream of events, GET http://127.0.0.1:9464/v1/listeners?instance=RANDOM&stream=1&running= (newline-delimited
-/// JSON, or server-sent events where it accepts those), does what they say, and answers with POST
-/// /v1/listeners/SET/LISTENER/started, tick, resume, failed or stopped. Each event that lets something run has a deadline, by
+/// stream of events, POST http://127.0.0.1:9464/v1/listeners with {"instance": "RANDOM", "stream": 1, "running": []}
+/// (newline-delimited JSON, or server-sent events where it accepts those), does what they say, and answers with POST
+/// /v1/listeners/SET/LISTENER/started, tick, resume, failed or stopped. Each request has the header Baton-Token, with what the
+/// file agent.token in --state-dir has. Each event that lets something run has a deadline, by
 /// which it must have stopped; each renewal of the Pod's session moves it. docs/listeners.md has the whole of it; for Rust
 /// there is an SDK.
 ///
@@ -132,6 +133,10 @@ pub struct Drain {
     /// The agent's port on 127.0.0.1.
     #[arg(long, env = "BATON_PORT", default_value_t = PORT)]
     port: u16,
+
+    /// The agent's --state-dir, which has the token that it asks for.
+    #[arg(long, env = "BATON_STATE_DIR", default_value = STATE_DIR)]
+    state_dir: PathBuf,
 }
 
 impl Agent {
@@ -158,13 +163,17 @@ impl Drain {
     /// Asks.
     ///
     /// # Errors
-    /// No agent answers.
+    /// No agent answers, or it refuses the token.
     pub async fn run(&self) -> anyhow::Result<()> {
         let url = format!("http://{}", SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)));
         let client = Client::try_from(Config::new(url.parse()?))?;
-        let request = hyper::Request::post(format!("/drain?wait={}", self.wait)).body(Vec::new())?;
+        let path = self.state_dir.join(TOKEN_FILE);
+        let token = std::fs::read_to_string(&path);
+        let token = token.with_context(|| format!("cannot read {}; see --state-dir", path.display()))?;
+        let request = hyper::Request::post(format!("/drain?wait={}", self.wait));
+        let request = request.header(TOKEN_HEADER, token).body(Vec::new())?;
         let answer = client.request_text(request).await;
-        answer.with_context(|| format!("no agent answers at {url}; see --port"))?;
+        answer.with_context(|| format!("the agent at {url} does not do it; see --port and --state-dir"))?;
         Ok(())
     }
 }

@@ -15,10 +15,10 @@ use tokio::sync::{mpsc, watch};
 
 pub use super::drain::Notice;
 use super::{
-    api::{CallError, Leases},
+    api::Leases,
     drain::Drain,
     forget::Forgetting,
-    hands::{Call, Done, Hands, Invitation, Moment, Options, Sight, earliest},
+    hands::{Call, Hands, Invitation, Moment, ORPHANED, Options, Sight, earliest},
     leases::ListenerLease,
     listener::Listener,
     pace::Deadlines,
@@ -27,8 +27,9 @@ use super::{
     tell,
 };
 use crate::{
-    agent::{boottime::Boottime, clocks::Clocks, orphan},
+    agent::{boottime::Boottime, clocks::Clocks},
     api::names,
+    observe::watch::Refresher,
     plan::listener_set::unit::Runs,
     snapshot::{
         index::{Event, is_older},
@@ -43,6 +44,8 @@ const INVITATION_RETRY: Duration = Duration::from_secs(1);
 const STARTS_MAX: u32 = 8;
 /// The loop turns at least so often: who asks for its health hears from it.
 const TURN: Duration = Duration::from_secs(1);
+
+mod answers;
 
 /// What may be known outside of the loop.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +64,8 @@ pub struct Health {
 pub struct Sources {
     /// Ownership Leases that name this boot.
     pub events: mpsc::UnboundedReceiver<Event<Lease>>,
+    /// Has these listed anew.
+    pub relist: Refresher,
     /// The session.
     pub told: watch::Receiver<Told>,
     /// Signals, and the local HTTP server.
@@ -79,6 +84,8 @@ pub struct Units<R> {
     told: Told,
     /// The Leases that name us have been listed.
     is_listed: bool,
+    /// The watch on these has not told of one: they are to be listed anew.
+    is_deaf: bool,
     drain: Drain,
     outbox: watch::Sender<Outbox>,
     health: watch::Sender<Health>,
@@ -103,6 +110,7 @@ impl<R: Runner> Units<R> {
             invitations: BTreeMap::new(),
             told: Told::default(),
             is_listed: false,
+            is_deaf: false,
             drain: Drain::default(),
             outbox,
             health,
@@ -143,6 +151,10 @@ impl<R: Runner> Units<R> {
                     if let Ok(done) = done {
                         self.answered(done);
                     }
+                    if std::mem::take(&mut self.is_deaf) {
+                        tracing::warn!("the watch on what this Pod owns has missed something: listing it anew");
+                        sources.relist.request();
+                    }
                     true
                 }
                 event = sources.events.recv() => {
@@ -170,7 +182,7 @@ impl<R: Runner> Units<R> {
             return Ok(false);
         }
         let is_idle = self.told.is_silent(self.hands.clocks.boottime()) && !self.listeners.values().any(Listener::runs);
-        anyhow::ensure!(!is_idle || !(self.hands.options.is_orphan)(), "{}", orphan::WHY);
+        anyhow::ensure!(!is_idle || !(self.hands.options.is_orphan)(), "{ORPHANED}");
         let is_over = self.drain.terminates() && self.is_drained();
         if is_over {
             tracing::info!("nothing is held any more: the agent ends");
@@ -237,7 +249,8 @@ impl<R: Runner> Units<R> {
 
     /// What the session tells.
     fn hear(&mut self, told: &Told) {
-        // Nothing takes a deadline back but its passing: who is told to stop has the time that he had.
+        // A deadline comes forward where the machine may have stood still. A session that is lost takes none back: what is told
+        // to stop then has the time that it had.
         if told.deadlines != self.told.deadlines && told.deadlines.kill > Boottime::default() {
             self.hands.runner.extend(told.deadlines.kill);
         }
@@ -360,110 +373,6 @@ impl<R: Runner> Units<R> {
             }
         }
         true
-    }
-
-    fn answered(&mut self, Done { kind, result }: Done) {
-        let now = self.hands.clocks.boottime();
-        match kind {
-            Call::Invitation(set, listener) => {
-                let sight = match result {
-                    Ok(Some(lease)) => {
-                        self.see(&lease);
-                        Sight::Known
-                    }
-                    Ok(None) => Sight::From(now.after(INVITATION_RETRY)),
-                    Err(error) => {
-                        tracing::warn!(listener, error = error.message(), "cannot read what is to come");
-                        Sight::From(now.after(INVITATION_RETRY))
-                    }
-                };
-                if let Some(invitation) = self.invitations.get_mut(&(set, listener)) {
-                    invitation.sight = sight;
-                }
-            }
-            Call::Glance(id) => {
-                if let Some(listener) = self.listeners.get_mut(&id) {
-                    listener.glanced(matches!(result, Ok(None)), now);
-                }
-                if let Ok(Some(lease)) = result {
-                    self.see(&lease);
-                }
-            }
-            Call::Look(id) => {
-                if let Some(listener) = self.listeners.get_mut(&id) {
-                    listener.calls.is_busy = false;
-                }
-                match result {
-                    Ok(Some(lease)) => self.looked(&id, &lease),
-                    Ok(None) => self.is_deleted(&id),
-                    Err(error) => self.call_failed(&id, &error, now),
-                }
-            }
-            Call::Checkpoint(id) | Call::Write(id) => self.written(&id, result, now),
-        }
-    }
-
-    /// A look at a listener that we know by uid; of another uid under its name it is gone.
-    fn looked(&mut self, id: &Id, lease: &Lease) {
-        if lease.metadata.uid.as_ref() == Some(id) {
-            self.see(lease);
-        } else {
-            self.is_deleted(id);
-        }
-    }
-
-    fn is_deleted(&mut self, id: &Id) {
-        if let Some(listener) = self.listeners.get_mut(id) {
-            listener.is_gone = true;
-        }
-    }
-
-    fn call_failed(&mut self, id: &Id, error: &CallError, now: Boottime) {
-        if let Some(listener) = self.listeners.get_mut(id) {
-            tracing::warn!(
-                listener = listener.lease.listener,
-                error = error.message(),
-                "a call about its Lease failed"
-            );
-            listener.calls.failed(now);
-        }
-    }
-
-    fn written(&mut self, id: &Id, result: Result<Option<Lease>, CallError>, now: Boottime) {
-        let Some(listener) = self.listeners.get_mut(id) else { return };
-        listener.calls.is_busy = false;
-        match result {
-            Ok(lease) => {
-                listener.calls.worked();
-                self.hands.without_owners |= listener.calls.without_owners;
-                if let Some(lease) = lease {
-                    self.looked(&id.clone(), &lease);
-                }
-            }
-            Err(error) => {
-                let code = error.code();
-                tracing::info!(
-                    listener = listener.lease.listener,
-                    code,
-                    error = error.message(),
-                    "an ownership was not written, looking at it"
-                );
-                if code == 404 {
-                    listener.is_gone = true;
-                } else if code == 403 && !std::mem::replace(&mut listener.calls.without_owners, true) {
-                    // At once, without what it may have been refused for: OwnerReferencesPermissionEnforcement.
-                } else {
-                    if code == 409 {
-                        listener.calls.conflicted(now);
-                    } else {
-                        listener.calls.failed(now);
-                    }
-                    listener.calls.is_busy = true;
-                    let name = listener.lease.name.clone();
-                    self.hands.read(Call::Look(id.clone()), name);
-                }
-            }
-        }
     }
 
     /// Nothing is held, nothing runs, nothing is on its way.

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    agent::exec::Environment,
+    agent::{exec::Environment, session::hands::Done},
     plan::listener_set::session::fixture::holder,
     scripted::{Answer, client},
 };
@@ -235,4 +235,16 @@ async fn an_orphan_without_a_session_ends() {
     assert!(units.is_over().unwrap_err().to_string().contains("no longer watches this container"));
     units.hands.options.is_orphan = || false;
     assert!(units.is_over().is_ok(), "the API server is away");
+}
+
+/// H5: the watch has not told of a listener that names this boot, and the operator's letter has it read.
+#[tokio::test]
+async fn what_an_invitation_shows_as_ours_is_missed_by_the_watch() {
+    let (mut units, _clock) = units();
+    let invitation = || Call::Invitation("bots".to_owned(), "bot-0".to_owned());
+    units.answered(Done { kind: invitation(), result: Ok(Some(lease(0, 10))) });
+    assert!(std::mem::take(&mut units.is_deaf));
+    assert!(units.listeners.contains_key("uid-0"), "it is not waited for");
+    units.answered(Done { kind: invitation(), result: Ok(Some(lease(0, 10))) });
+    assert!(!units.is_deaf, "once");
 }

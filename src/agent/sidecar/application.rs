@@ -1,15 +1,16 @@
 //! The application beside the agent, as what runs listeners.
 use std::{
+    fs::{File, TryLockError},
     future::pending,
     io,
     ops::ControlFlow,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use anyhow::Context;
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch, time::sleep};
 
 use super::{
     desk::{Connected, Desk},
@@ -22,12 +23,17 @@ use crate::{
         exec::Environment,
         session::runner::{Happening, Id, Runner},
     },
-    sdk::wire::{Answer, Event, Fence, Name, Open, Word},
+    sdk::wire::{Answer, Event, Fence, LOCK_FILE, Name, Open, Word},
 };
+
+/// Between two looks at the lock of an application that has no stream.
+const LOCK_EVERY: Duration = Duration::from_millis(100);
 
 /// What the agent's loop and the local HTTP server share.
 pub struct Application {
     known: Mutex<Known>,
+    /// An application on the SDK keeps this file locked for as long as anything of it runs.
+    lock: PathBuf,
     /// Something has changed: look again.
     changes: watch::Sender<()>,
 }
@@ -51,7 +57,28 @@ impl Application {
             )
         })?;
         let known = Mutex::new(Known { desk: Desk::new(earlier).after(record.last_stream()), record });
-        Ok(Arc::new(Self { known, changes: watch::Sender::new(()) }))
+        Ok(Arc::new(Self { known, lock: folder.join(LOCK_FILE), changes: watch::Sender::new(()) }))
+    }
+
+    /// A process keeps the application's lock. In doubt: no.
+    fn is_locked(&self) -> bool {
+        File::open(&self.lock).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// The lock was free: no process has it. In doubt: no.
+    fn is_unlocked(&self) -> bool {
+        File::open(&self.lock).is_ok_and(|file| file.try_lock().is_ok())
+    }
+
+    /// Waits until the process that had the stream of this number has ended, as its lock shows, or has another stream.
+    async fn watch_lock(self: Arc<Self>, number: u64) {
+        while self.known().desk.is_last(number) {
+            if self.is_unlocked() {
+                tracing::info!("the process of the application has ended");
+                return self.change(|desk, now| desk.died(number, now));
+            }
+            sleep(LOCK_EVERY).await;
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -96,7 +123,8 @@ impl Application {
         self.changes.send_replace(());
         let Connected { number, replaces } = outcome?;
         tracing::info!(instance, running = count, "an application has connected");
-        Ok(Stream { changes: self.changes(), application: self, number, replaces })
+        let has_lock = self.is_locked();
+        Ok(Stream { changes: self.changes(), application: self, number, has_lock, replaces })
     }
 
     /// What the application says of a listener.
@@ -146,6 +174,8 @@ impl Application {
 pub struct Stream {
     application: Arc<Application>,
     number: u64,
+    /// Its process keeps the application's lock.
+    has_lock: bool,
     replaces: bool,
     changes: watch::Receiver<()>,
 }
@@ -193,6 +223,9 @@ impl Drop for Stream {
     fn drop(&mut self) {
         tracing::info!("the stream of an application has ended");
         self.application.change(|desk, _| desk.disconnect(self.number));
+        if let Some(runtime) = Handle::try_current().ok().filter(|_| self.has_lock) {
+            runtime.spawn(Arc::clone(&self.application).watch_lock(self.number));
+        }
     }
 }
 
@@ -262,5 +295,46 @@ impl Runner for Beside {
             }
             self.wait().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn task() -> Environment {
+        Environment {
+            set: "bots".into(),
+            listener: "one".into(),
+            config: "{}".into(),
+            fence_token: "t1".into(),
+            resume: None,
+            connect_timeout_seconds: 30,
+            use_proxy: false,
+            stop_timeout_seconds: 10,
+        }
+    }
+
+    /// H13: an application that dies has ended at once, not at its deadline; one that lives has not.
+    #[tokio::test]
+    async fn a_free_lock_proves_that_the_application_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let process = File::create(folder.path().join(LOCK_FILE)).unwrap();
+        process.lock().unwrap();
+        let application = Application::new(folder.path()).unwrap();
+        let mut beside = Arc::clone(&application).outlive_earlier().await.unwrap();
+        let open = Open { instance: "a".into(), stream: 1, running: Vec::new() };
+        let mut stream = Arc::clone(&application).open(open).unwrap();
+        beside.start(&"uid-1".to_owned(), task(), Boottime::now().after(Duration::from_mins(10))).unwrap();
+        while !matches!(stream.next().await, Some(Event::Start(_))) {}
+        drop(stream);
+        assert!(timeout(3 * LOCK_EVERY, beside.next()).await.is_err(), "the process lives");
+        drop(process);
+        let (_, happening) = timeout(Duration::from_secs(10), beside.next()).await.unwrap();
+        assert!(matches!(&happening, Happening::Failed(why) if why.starts_with("ApplicationEnded")), "{happening:?}");
+        let (_, happening) = timeout(Duration::from_secs(10), beside.next()).await.unwrap();
+        assert!(matches!(happening, Happening::Ended(_)), "{happening:?}");
     }
 }

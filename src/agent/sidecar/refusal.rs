@@ -41,6 +41,18 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, field, message)
     }
 
+    /// The request does not come from a program of this Pod.
+    pub fn foreign(header: &str, message: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, header, message.to_owned())
+    }
+
+    /// The request does not show that it comes from a container with the shared folder.
+    pub fn without_token() -> Self {
+        let message = "is missing or is that of an earlier agent: send what the file agent.token of the shared folder \
+                       (/baton) has, read anew for each request";
+        Self::new(StatusCode::UNAUTHORIZED, "Baton-Token", message.to_owned())
+    }
+
     /// The agent has not yet taken in what was said before.
     pub fn busy() -> Self {
         let message = "more was said than the agent has taken in: say less often, and this again in a second";

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc};
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Path, Query, State},
+    extract::{DefaultBodyLimit, Path, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     agent::session::units::Notice,
-    sdk::wire::{Answer, Event, INSTANCE_BYTES_MAX, Name, Open, Running, SILENCE_MAX, Word},
+    sdk::wire::{Answer, Event, INSTANCE_BYTES_MAX, Name, Open, SILENCE_MAX, Word},
 };
 
 /// Longest body that opens a stream: 10,000 listeners with long names.
@@ -39,62 +39,15 @@ struct Beside {
 /// What is served besides probes and `/drain`.
 pub fn routes(application: Arc<Application>, notices: mpsc::Sender<Notice>) -> Router {
     Router::new()
-        .route("/v1/listeners", get(open_by_query).post(open_by_body).layer(DefaultBodyLimit::max(OPEN_BYTES_MAX)))
+        .route("/v1/listeners", post(open).layer(DefaultBodyLimit::max(OPEN_BYTES_MAX)))
         .route("/v1/listeners/{set}/{listener}/fence", get(fence))
         .route("/v1/listeners/{set}/{listener}/{word}", post(answer).layer(DefaultBodyLimit::max(ANSWER_BYTES_MAX)))
         .with_state(Beside { application, notices })
 }
 
-async fn open_by_query(
-    State(beside): State<Beside>,
-    Query(query): Query<Vec<(String, String)>>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    opened(beside, open_of(query)?, &headers).await
-}
-
-/// What a query says. Nothing of it is guessed or skipped: what is not named in `running` counts as ended.
-fn open_of(query: Vec<(String, String)>) -> Result<Open, Refusal> {
-    let (mut instance, mut stream, mut running) = (None, None, None);
-    for (key, value) in query {
-        let place = match key.as_str() {
-            "instance" => &mut instance,
-            "stream" => &mut stream,
-            "running" => &mut running,
-            _ => {
-                let message = format!("is not known ({key:.40}): there are instance, stream and running");
-                return Err(Refusal::bad("query", message));
-            }
-        };
-        if place.replace(value).is_some() {
-            let message = "is there twice: name everything that runs in one, separated by commas";
-            return Err(Refusal::bad(&key, message.to_owned()));
-        }
-    }
-    let Some(running) = running else {
-        let message = "is missing: what still runs in this process, as set/listener:token,…; empty when nothing does";
-        return Err(Refusal::bad("running", message.to_owned()));
-    };
-    let Some(stream) = stream.and_then(|stream: String| stream.parse().ok()) else {
-        let message = "must be a number, higher with each stream that this process opens: 1, 2, 3 …";
-        return Err(Refusal::bad("stream", message.to_owned()));
-    };
-    let entries = running.split(',').filter(|entry| !entry.is_empty());
-    let read = |entry: &str| {
-        let (name, token) = entry.split_once(':')?;
-        let (set, listener) = name.split_once('/')?;
-        Some(Running { set: set.to_owned(), listener: listener.to_owned(), token: token.to_owned() })
-    };
-    let wrong = |entry: &str| Refusal::bad("running", format!("{entry:.80} is not set/listener:token"));
-    let running = entries.map(|entry| read(entry).ok_or_else(|| wrong(entry))).collect::<Result<_, _>>()?;
-    Ok(Open { instance: instance.unwrap_or_default(), stream, running })
-}
-
-async fn open_by_body(State(beside): State<Beside>, headers: HeaderMap, body: Bytes) -> Result<Response, Refusal> {
-    opened(beside, read(&body)?, &headers).await
-}
-
-async fn opened(beside: Beside, open: Open, headers: &HeaderMap) -> Result<Response, Refusal> {
+/// Nothing of what is said is guessed or skipped: what is not named in `running` counts as ended.
+async fn open(State(beside): State<Beside>, headers: HeaderMap, body: Bytes) -> Result<Response, Refusal> {
+    let open: Open = read(&body)?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let instance = &open.instance;
     if instance.is_empty() || instance.len() > INSTANCE_BYTES_MAX || !instance.chars().all(is_plain) {
@@ -151,37 +104,4 @@ async fn fence(
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| Refusal::bad("body", format!("{error}; see docs/listeners.md")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(query: &[(&str, &str)]) -> Result<Open, String> {
-        let query = query.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        open_of(query).map_err(|refusal| refusal.said.field)
-    }
-
-    /// L1: what is left out of `running` counts as ended, so nothing of it is skipped.
-    #[test]
-    fn a_query_says_each_thing_once() {
-        let whole = [("instance", "i"), ("stream", "2"), ("running", "bots/one:t1,bots/two:t2")];
-        let open = read(&whole).unwrap();
-        assert_eq!((open.instance.as_str(), open.stream, open.running.len()), ("i", 2, 2));
-        assert_eq!(open.running[1].token, "t2");
-        for (key, value, field) in [
-            ("running", "bots/two:t2", "running"),
-            ("running", "", "running"),
-            ("stream", "3", "stream"),
-            ("x", "", "query"),
-        ] {
-            let with = [whole.as_slice(), &[(key, value)]].concat();
-            assert_eq!(read(&with).unwrap_err(), field, "{key}");
-        }
-        let without = |key: &str| whole.into_iter().filter(|(other, _)| *other != key).collect::<Vec<_>>();
-        assert_eq!(read(&without("running")).unwrap_err(), "running");
-        assert_eq!(read(&without("stream")).unwrap_err(), "stream");
-        assert_eq!(read(&[("stream", "-1"), ("running", "")]).unwrap_err(), "stream");
-        assert_eq!(read(&[("stream", "1"), ("running", "one")]).unwrap_err(), "running");
-    }
 }

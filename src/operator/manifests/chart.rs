@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{
-    HEADER,
+    HEADER, network,
     objects::{self, AGENT_IMAGE_REPOSITORY, IMAGE_REPOSITORY, NAME, REPLICAS, VERSION, Variant},
-    policies, rules, text,
+    policies, restraint, rules, text,
 };
 
 /// Marks in the objects and what takes their place (see [`text::fill`]). Some stand in a `range`: `$`, not `.`.
@@ -19,9 +19,27 @@ const EXPRESSIONS: &[(&str, &str)] = &[
         "__agent__",
         "{{- if .Values.agent.image.repository }}\n- --agent-image={{ include \"baton.image\" (list $ .Values.agent.image) }}\n{{- end }}\n",
     ),
+    // Marks that begin with `zz` are no first entry of an element of a list, whose dash would go with the line.
+    (
+        "zz__metrics_from__",
+        "{{- with .Values.networkPolicy.metricsFrom }}\nfrom:\n{{- toYaml . | nindent COLUMN }}\n{{- end }}\n",
+    ),
+    (
+        "__api_server_ports__",
+        "{{- range .Values.networkPolicy.apiServerPorts }}\n- {port: {{ . }}, protocol: TCP}\n{{- end }}\n",
+    ),
+    (
+        "zz__api_server_to__",
+        "{{- with .Values.networkPolicy.apiServerCIDRs }}\nto:\n{{- range . }}\n- ipBlock: {cidr: {{ . | quote }}}\n{{- end }}\n{{- end }}\n",
+    ),
+    (
+        "__served__",
+        "{{- with .Values.watchNamespaces }}\nmatchExpressions:\n- key: kubernetes.io/metadata.name\n  operator: In\n  values: {{ toJson . }}\n{{- else }}\nmatchLabels: {}\n{{- end }}\n",
+    ),
     ("__keep__", "{{- if .Values.crds.keep }}\nannotations:\n  helm.sh/resource-policy: keep\n{{- end }}\n"),
     ("__namespace__", "{{ $.Release.Namespace }}"),
     ("__watched__", "{{ . }}"),
+    ("__named__", "{{ .Values.watchNamespaces | toJson }}"),
     ("__replicas__", "{{ .Values.replicaCount }}"),
     ("__image__", "{{ include \"baton.image\" (list $ .Values.image) }}"),
     ("__pull_policy__", "{{ .Values.image.pullPolicy }}"),
@@ -71,21 +89,38 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
     // Agents go on without an operator, so that they keep their rights where the CRDs stay.
     let mut agent_role = variant.cluster_role(policies::AGENT_ROLE, &policies::agent_rules());
     agent_role["metadata"]["__keep__"] = json!("");
-    let lease_policies = format!(
-        "{{{{- if and .Values.crds.install .Values.policies.enabled }}}}\n{}{{{{- end }}}}\n",
-        template(&policies::leases(&variant.labels))?
+    let peers = network::Peers {
+        metrics: vec![("zz__metrics_from__", json!(""))],
+        api_server_ports: json!(["__api_server_ports__"]),
+        api_server: vec![("zz__api_server_to__", json!(""))],
+        namespaces: json!({"__served__": ""}),
+    };
+    let network_policy = format!(
+        "{{{{- if .Values.networkPolicy.enabled }}}}\n{}{{{{- end }}}}\n",
+        template(&[network::policy(&variant.labels, &own, &peers)])?
     );
+    let flow = format!(
+        "{{{{- if and .Values.crds.install .Values.flowSchema.enabled }}}}\n{}{{{{- end }}}}\n",
+        template(&network::flow(&variant.labels))?
+    );
+    let policy = |objects: [Value; 2]| -> anyhow::Result<String> {
+        let text = template(&objects)?;
+        Ok(format!("{{{{- if and .Values.crds.install .Values.policies.enabled }}}}\n{text}{{{{- end }}}}\n"))
+    };
 
     let files = [
         ("Chart.yaml", text::yaml(&chart())?),
         ("values.yaml", values()?),
         ("templates/_helpers.tpl", helpers()?),
-        ("templates/policies/leases.yaml", lease_policies),
+        ("templates/policies/leases.yaml", policy(policies::leases(&variant.labels))?),
+        ("templates/policies/operator.yaml", policy(restraint::operator(&variant.labels, "__named__"))?),
         ("templates/rbac/agent_role.yaml", only_with_crds(template(&[agent_role])?)),
         ("templates/rbac/leader_election_role.yaml", own_role),
         ("templates/rbac/operator_role.yaml", operator_role),
         ("templates/rbac/service_account.yaml", template(&[variant.service_account()])?),
         ("templates/rbac/user_roles.yaml", only_with_crds(template(&variant.user_roles())?)),
+        ("templates/flow.yaml", flow),
+        ("templates/network_policy.yaml", network_policy),
         ("templates/deployment.yaml", template(&[variant.deployment()])?),
     ];
     let files = files.into_iter().map(|(path, content)| (path.to_owned(), content)).chain(crds);
@@ -176,9 +211,25 @@ crds:
   keep: true
 
 policies:
-  # Have the API server refuse what the hand-off of listeners does not allow: one Pod writing another's Leases. For the
-  # whole cluster, so only with crds.install.
+  # Have the API server refuse what the hand-off of listeners does not allow (one Pod writing another's Leases), and what the
+  # operator itself does not do (Pods of nobody's Rollout, others' Leases, anything in kube-* unless watchNamespaces names it).
+  # For the whole cluster, so only with crds.install.
   enabled: true
+
+flowSchema:
+  # Have the API server serve requests about Leases by ServiceAccounts, so those of agents, from a priority level of their
+  # own. For the whole cluster, so only with crds.install.
+  enabled: true
+
+networkPolicy:
+  # Let only probes and metrics in to the operator, and only the API server and Pods (strategy.update: HotReload) out.
+  enabled: false
+  # Peers of a NetworkPolicy that may read metrics; all if empty. The kubelet's probes pass either way.
+  metricsFrom: []
+  # Where the API server is, such as 10.0.0.1/32; anywhere if empty.
+  apiServerCIDRs: []
+  # Ports on which it listens, behind its Service.
+  apiServerPorts: [443, 6443]
 "
     ))
 }
@@ -225,8 +276,26 @@ fn values_schema() -> Value {
                 "keep": flag("Leave them when the release is uninstalled."),
             })),
             "policies": object("ValidatingAdmissionPolicies.", json!({
-                "enabled": flag("Refuse what the hand-off of listeners does not allow; only with crds.install."),
+                "enabled": flag("Refuse what the hand-off of listeners does not allow, and what the operator does not do; only with crds.install."),
             })),
+        }),
+    );
+    schema["properties"]["flowSchema"] = object(
+        "The API server's fairness.",
+        json!({
+            "enabled": flag("A priority level of their own for requests about Leases; only with crds.install."),
+        }),
+    );
+    schema["properties"]["networkPolicy"] = object(
+        "NetworkPolicy of the operator.",
+        json!({
+            "enabled": flag("Install it."),
+            "metricsFrom": {"type": "array", "items": {"type": "object"}, "description": "Peers that may read metrics; all if empty."},
+            "apiServerCIDRs": {"type": "array", "items": {"type": "string"}, "description": "Where the API server is; anywhere if empty."},
+            "apiServerPorts": {
+                "type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1, "maximum": 65535},
+                "description": "Ports on which it listens, behind its Service.",
+            },
         }),
     );
     schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{
-    HEADER,
+    HEADER, network,
     objects::{self, NAME, NAMESPACE, VERSION, Variant},
-    policies, rules, text,
+    policies, restraint, rules, text,
 };
 
 fn variant() -> Variant {
@@ -21,6 +21,13 @@ fn variant() -> Variant {
         resources: objects::resources(),
         arguments: vec![json!(format!("--agent-image={}:{VERSION}", objects::AGENT_IMAGE_REPOSITORY))],
     }
+}
+
+/// Anybody may ask for metrics, the API server is anywhere, and Pods of all namespaces may be told to reload.
+fn peers() -> network::Peers {
+    let ports = objects::API_SERVER_PORTS.map(|port| json!({"port": port, "protocol": "TCP"}));
+    let (metrics, api_server) = (Vec::new(), Vec::new());
+    network::Peers { metrics, api_server_ports: json!(ports), api_server, namespaces: json!({}) }
 }
 
 /// One folder with a kustomization of its own.
@@ -56,7 +63,19 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
                 ("agent_role.yaml".into(), vec![variant.cluster_role(policies::AGENT_ROLE, &policies::agent_rules())]),
             ],
         },
-        Folder { name: "policy", files: vec![("leases.yaml".into(), policies::leases(&variant.labels).into())] },
+        Folder {
+            name: "policy",
+            files: vec![
+                ("leases.yaml".into(), policies::leases(&variant.labels).into()),
+                ("operator.yaml".into(), restraint::operator(&variant.labels, "[]").into()),
+            ],
+        },
+        Folder { name: "flow", files: vec![("leases.yaml".into(), network::flow(&variant.labels).into())] },
+        // Not part of the default: where the API server is, and on which port, differs.
+        Folder {
+            name: "network-policy",
+            files: vec![("operator.yaml".into(), vec![network::policy(&variant.labels, &here, &peers())])],
+        },
         Folder {
             name: "manager",
             files: vec![
@@ -74,7 +93,7 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
             files.insert(format!("{}/{file}", folder.name), format!("{HEADER}{}", text::documents(&documents)));
         }
     }
-    let all = ["../crd", "../manager", "../policy", "../rbac"].map(str::to_owned);
+    let all = ["../crd", "../flow", "../manager", "../policy", "../rbac"].map(str::to_owned);
     files.insert("default/kustomization.yaml".to_owned(), kustomization(&all)?);
     Ok(files)
 }

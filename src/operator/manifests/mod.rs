@@ -6,8 +6,10 @@
 
 mod chart;
 mod kustomize;
+mod network;
 mod objects;
 mod policies;
+mod restraint;
 mod rules;
 mod text;
 

@@ -19,6 +19,8 @@ pub const AGENT_IMAGE_REPOSITORY: &str = "example.local/baton-agent";
 pub const REPLICAS: i32 = 2;
 /// Port of `/healthz`, `/readyz` and `/metrics`.
 pub const PROBE_PORT: i32 = 8080;
+/// Ports on which API servers listen, behind their Service.
+pub const API_SERVER_PORTS: [i32; 2] = [443, 6443];
 /// The file lock that keeps it to one operator a Pod is here: it outlives a container's restart, not the Pod.
 pub const STATE_FOLDER: &str = "/var/lib/baton";
 

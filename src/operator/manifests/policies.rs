@@ -18,6 +18,17 @@ pub const POLICY: &str = "baton-leases";
 
 /// Characters of what an agent may note on an ownership Lease: of those, there may be ten thousand.
 const NOTE_CHARS_MAX: usize = 4_096;
+/// Characters of what an agent may say in one annotation of its session: longer ones are not read
+/// (`ANNOTATION_BYTES_MAX` of the index).
+const REPORT_CHARS_MAX: usize = 32 * 1_024;
+/// Reports in one session: one for each ListenerSet of which the Pod has listeners.
+const REPORTS_MAX: usize = 256;
+/// Characters of an identity: a Pod's name (253), its uid (36), boot and random text need 310.
+const HOLDER_CHARS_MAX: usize = 400;
+/// Times that an agent writes, as its clock tells them: later ones are beyond what programs can hold.
+const TIMES: [&str; 2] = ["2000-01-01T00:00:00Z", "2200-01-01T00:00:00Z"];
+/// By how much one write may raise an epoch, whoever writes: 2^31 - 1 in one write would leave none for the next owner.
+const EPOCHS_PER_WRITE: u32 = 1_000;
 
 /// For the ServiceAccounts of Pods with an agent. No `create`: a Lease that is gone stays gone; no `delete`.
 pub fn agent_rules() -> Value {
@@ -141,14 +152,40 @@ fn validations() -> Vec<Value> {
         "'spec.leaseTransitions never goes back, from ' + string(variables.oldEpoch) + ' to '\n\
          + string(variables.epoch) + ': it tells a later owner from an earlier one'"
     );
+    let mut step = rule(
+        format!("!variables.update || variables.epoch <= variables.oldEpoch + {EPOCHS_PER_WRITE}"),
+        "spec.leaseTransitions rises by at most 1000 in one write: 2147483647 is the last one that a Lease can hold",
+    );
+    step["messageExpression"] = json!(format!(
+        "'spec.leaseTransitions rises by at most {EPOCHS_PER_WRITE} in one write, not from ' + string(variables.oldEpoch)\n\
+         + ' to ' + string(variables.epoch) + ': 2147483647 is the last one that a Lease can hold'"
+    ));
+    let is_said = format!("key == '{}' || key.startsWith('{}')", names::ANNOTATION_AGENT, names::REPORT_PREFIX);
+    let [first, last] = TIMES;
     vec![
         epoch,
+        step,
         // A missing Lease means stop, so that a deletion is safe: of a namespace it is let through.
         or_trusted(
             "variables.update\n|| request.operation == 'DELETE' && has(namespaceObject.metadata.deletionTimestamp)",
             "only Baton's operator creates and deletes Leases with the label baton.dev/lease",
         ),
         own,
+        or_trusted(
+            &format!(
+                "!variables.session && !variables.listener\n\
+                 || size(variables.holder) <= {HOLDER_CHARS_MAX}\n  \
+                 && [object.?spec.?acquireTime, object.?spec.?renewTime].all(time, !time.hasValue()\n    \
+                 || timestamp(time.value()) >= timestamp('{first}')\n    \
+                 && timestamp(time.value()) < timestamp('{last}'))\n  \
+                 && object.?spec.?preferredHolder == oldObject.?spec.?preferredHolder\n  \
+                 && object.?spec.?strategy == oldObject.?spec.?strategy"
+            ),
+            &format!(
+                "an agent writes holderIdentity of at most {HOLDER_CHARS_MAX} characters, acquireTime and renewTime of \
+                 the years 2000 to 2199, and neither preferredHolder nor strategy"
+            ),
+        ),
         or_trusted(
             &format!(
                 "!variables.session\n\
@@ -167,9 +204,11 @@ fn validations() -> Vec<Value> {
         ),
         or_trusted(
             "!variables.listener\n\
-             || variables.epoch == variables.oldEpoch + 1\n\
-             || variables.epoch == variables.oldEpoch && variables.holder == variables.oldHolder",
-            "a listener changes hands with leaseTransitions one more than before, and never by more than one",
+             || variables.duration == variables.oldDuration\n  \
+             && (variables.epoch == variables.oldEpoch + 1\n    \
+             || variables.epoch == variables.oldEpoch && variables.holder == variables.oldHolder)",
+            "a listener changes hands with leaseTransitions one more than before, and never by more than one; its \
+             leaseDurationSeconds stays",
         ),
         or_trusted(
             &format!(
@@ -178,9 +217,20 @@ fn validations() -> Vec<Value> {
                  && variables.labels == variables.oldLabels\n  \
                  && variables.owners == variables.oldOwners\n  \
                  && {}",
-                same_notes_but(&format!("key == '{}' || key.startsWith('report.{GROUP}/')", names::ANNOTATION_AGENT)),
+                same_notes_but(&is_said),
             ),
             "of its session's metadata an agent changes annotations baton.dev/agent and report.baton.dev/* only",
+        ),
+        or_trusted(
+            &format!(
+                "!variables.session\n\
+                 || variables.notes.all(key, !({is_said}) || size(variables.notes[key]) <= {REPORT_CHARS_MAX})\n  \
+                 && variables.notes.filter(key, {is_said}).size() <= {REPORTS_MAX}"
+            ),
+            &format!(
+                "an agent has at most {REPORTS_MAX} annotations report.baton.dev/* in its session, each of at most \
+                 {REPORT_CHARS_MAX} characters"
+            ),
         ),
         or_trusted(
             &format!(
@@ -240,7 +290,7 @@ mod tests {
 
     /// An error in an expression refuses the write; one in front of `||` would refuse even the operator's.
     #[test]
-    fn nobody_whom_the_policy_trusts_is_refused_but_for_an_epoch() {
+    fn what_the_policy_trusts_is_refused_for_epochs_only() {
         let [policy, _] = leases(&json!({}));
         let validations = policy["spec"]["validations"].as_array().unwrap();
         let strict: Vec<_> = validations
@@ -248,7 +298,11 @@ mod tests {
             .filter(|rule| !rule["expression"].as_str().unwrap().ends_with("\n|| variables.trusted"))
             .map(|rule| rule["message"].as_str().unwrap())
             .collect();
-        assert_eq!(strict, ["spec.leaseTransitions never goes back: it tells a later owner from an earlier one"]);
+        let epochs = [
+            "spec.leaseTransitions never goes back: it tells a later owner from an earlier one",
+            "spec.leaseTransitions rises by at most 1000 in one write: 2147483647 is the last one that a Lease can hold",
+        ];
+        assert_eq!(strict, epochs);
         assert!(validations.iter().all(|rule| rule["message"].as_str().is_some_and(|message| message.len() > 40)));
     }
 }

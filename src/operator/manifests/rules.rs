@@ -22,7 +22,7 @@ pub fn where_rollouts_are() -> Value {
         // Whether a Pod is in service, its readiness gate; and its resources, in place.
         rule("", &["pods/resize", "pods/status"], &["patch"]),
         rule("apps", &["controllerrevisions"], &["get", "list", "watch", "create", "patch", "delete"]),
-        // Sessions and ownerships. RBAC knows no prefixes of names: that others' Leases are left alone is the code's doing.
+        // Sessions and ownerships. RBAC knows no prefixes of names: that others' Leases are left alone the policy sees to.
         rule("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "patch", "delete"]),
         // Only those that a Rollout names are read, and one key of the selector is written. `get` past the cache, before a Pod is
         // deleted.

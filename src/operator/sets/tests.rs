@@ -27,8 +27,7 @@ struct Rig {
 impl Rig {
     async fn new() -> Self {
         let world = Arc::new(Mutex::new(World::default()));
-        let metadata =
-            |name: &str| json!({"name": name, "namespace": "shop", "generation": 1, "labels": {"app": "bots"}});
+        let metadata = |name: &str| json!({"name": name, "namespace": "shop", "generation": 1, "labels": {"app": "bots"}, "annotations": {"baton.dev/listener-sets": "bots"}});
         let spec = json!({"selector": {"matchLabels": {"app": "bots"}}, "listeners": [{"name": "l1"}]});
         let status = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
         {

@@ -16,8 +16,8 @@ use crate::{
 /// Why a boot is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Its session says so: it was fenced by a compare-and-swap, silent for D or proven to have ended, and no renewal of
-    /// it can follow.
+    /// Its session says so, or said so before it went with its Pod: it was fenced by a compare-and-swap, silent for D or proven
+    /// to have ended, and no renewal of it can follow.
     Fenced,
     /// A later boot of the same Pod has claimed the session, which it does only once nothing of the earlier one is left.
     LaterBoot,
@@ -70,6 +70,9 @@ pub fn proof(holder: &Holder, watched: &Watched, process: Option<Process<'_>>) -
     if watched.session.as_ref().is_some_and(|session| session.claim == Claim::Unreadable) {
         return None;
     }
+    if watched.fenced.as_ref() == Some(holder) {
+        return Some(Proof::Fenced);
+    }
     let Some(session) = watched.session.as_ref().filter(|session| !is_another(session, holder)) else {
         // The same to this boot as none at all. Its heir renews it, so that it is not silent.
         // Another Pod's is that of another however often it is claimed; its container may crash again and again.
@@ -77,9 +80,6 @@ pub fn proof(holder: &Holder, watched: &Watched, process: Option<Process<'_>>) -
         let missed_for = if is_another_pods { watched.of_pod_for } else { watched.claimed_for };
         return (missed_for >= watched.duration).then_some(Proof::SessionMissing);
     };
-    if session.claim == Claim::Fenced(holder.clone()) {
-        return Some(Proof::Fenced);
-    }
     if session.boot > holder.boot {
         return Some(Proof::LaterBoot);
     }
@@ -138,10 +138,14 @@ mod tests {
         }
     }
 
+    /// D6: and stays what it is when its session goes with its Pod.
     #[test]
     fn a_fence_names_one_boot() {
         let fenced = watched(Some(session(Claim::Fenced(holder("a", 2)))), 0);
         assert_eq!(say(&holder("a", 2), &fenced, &[]), Some(Proof::Fenced));
+        let gone = Watched { session: None, ..fenced.clone() };
+        assert_eq!(say(&holder("a", 2), &gone, &[]), Some(Proof::Fenced));
+        assert_eq!(say(&holder("a", 3), &gone, &[]), None);
         assert_eq!(say(&holder("a", 3), &fenced, &[]), None, "it has yet to claim");
         let other = Holder { random: "other".into(), ..holder("a", 2) };
         assert_eq!(say(&other, &fenced, &[]), None);

@@ -19,6 +19,8 @@ pub struct SetRecollection {
     pub last_read: Option<Arc<Vec<Wanted>>>,
     /// Since when most nodes have been silent, or had been until lately.
     pub braked_since: Option<Duration>,
+    /// How many nodes had Pods of the set then, at most.
+    pub braked_nodes: usize,
     /// Since when they are heard again.
     pub heard_since: Option<Duration>,
     /// Since when there has been a listener that waits for more Pods.
@@ -29,6 +31,9 @@ pub struct SetRecollection {
     pub released: BTreeMap<String, Since>,
     /// Invitations to prepare that stand unanswered, by listener.
     pub invited: BTreeMap<String, Since>,
+    /// Pods (uid) that report of other Leases than those that name them: [`crate::snapshot::report::held_hash`] of these, and
+    /// since when.
+    pub unheard: BTreeMap<String, (String, Duration)>,
     /// Settings that make an owner restart its listener, and have not yet, by listener.
     pub restarting: BTreeMap<String, Since>,
     /// Pods (uid) that have tried a listener in vain, by listener.

@@ -14,7 +14,8 @@
 //! 1. [`view`]: seats (Pods) and listeners, with what their Leases, inboxes and reports say;
 //! 2. [`goals`]: where each listener is to be ([`placement`]), with what has been tried and waited for;
 //! 3. [`sessions`]: sessions made and fenced;
-//! 4. [`work`]: what is given, moved, stopped, restarted and retired for that, within the bounds of [`budget`];
+//! 4. [`work`]: what is given, moved, stopped, restarted and retired for that, within the bounds of [`budget`]; [`deaf`]: agents
+//!    that do not hear of it are reminded;
 //! 5. [`places`]: each listener in words.
 //!
 //! Like all planners here it looks at what is there and remembers next to nothing ([`SetRecollection`]): what it remembers
@@ -23,6 +24,7 @@ mod alarm;
 mod budget;
 pub mod change;
 pub mod course;
+mod deaf;
 pub mod death;
 mod goals;
 mod memory;

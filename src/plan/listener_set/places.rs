@@ -97,7 +97,12 @@ pub(super) fn nowhere(view: &View<'_>, memory: &SetRecollection) -> (&'static st
         ),
         None => (
             "spec.selector selects".to_owned(),
-            format!("spec.selector selects no Pods that have the label {}: \"true\", too", names::LABEL_AGENT),
+            format!(
+                "spec.selector selects no Pods that have the label {}: \"true\", and the annotation {} with the name {}, too",
+                names::LABEL_AGENT,
+                names::ANNOTATION_LISTENER_SETS,
+                view.snapshot.set.metadata.name.as_deref().unwrap_or_default()
+            ),
         ),
     };
     if pods.is_empty() {

@@ -27,6 +27,12 @@ impl Boottime {
         Self(self.0.saturating_add(wait))
     }
 
+    /// Earlier by so much; not before the machine was started.
+    #[must_use]
+    pub fn before(self, wait: Duration) -> Self {
+        Self(self.0.saturating_sub(wait))
+    }
+
     /// Time since `earlier`; zero when that is later.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
@@ -155,7 +161,8 @@ pub(crate) mod fixture {
     pub fn watched(session: Option<Session>, silent: u64) -> Watched {
         let silent_for = Duration::from_secs(silent);
         let (claimed_for, of_pod_for) = (silent_for, silent_for);
-        Watched { session, silent_for, claimed_for, of_pod_for, duration: Duration::from_secs(15) }
+        let fenced = session.as_ref().and_then(|session| session.claim.fenced().cloned());
+        Watched { session, silent_for, claimed_for, of_pod_for, fenced, duration: Duration::from_secs(15) }
     }
 
     /// A container that ran from the one second to the other.

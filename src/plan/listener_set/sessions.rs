@@ -82,17 +82,21 @@ pub(super) fn fence(view: &View<'_>, memory: &SetRecollection, alarm: &mut Alarm
 /// after that: the first to come back is not the only one.
 pub(super) fn is_braked(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) -> bool {
     let now = view.snapshot.uptime;
-    if most_are_silent(view) {
+    let nodes = nodes(view);
+    if most_are_silent(view, &nodes) {
         memory.heard_since = None;
+        memory.braked_nodes = memory.braked_nodes.max(nodes.len());
         return alarm.is_ahead(memory.braked_since.get_or_insert(now).saturating_add(BRAKE));
     }
     if memory.braked_since.is_none() {
         return false;
     }
     let longest = view.snapshot.sessions.values().map(|seen| seen.watched.duration).max().unwrap_or_default();
-    let waits = alarm.is_ahead(memory.heard_since.get_or_insert(now).saturating_add(longest));
+    // All Pods were on one node, and nothing of it is heard yet: who is heard was not braked, and comes from elsewhere.
+    let is_elsewhere = memory.braked_nodes == 1 && nodes.values().any(|node| node.is_silent);
+    let waits = !is_elsewhere && alarm.is_ahead(memory.heard_since.get_or_insert(now).saturating_add(longest));
     if !waits {
-        (memory.braked_since, memory.heard_since) = (None, None);
+        (memory.braked_since, memory.braked_nodes, memory.heard_since) = (None, 0, None);
     }
     waits
 }
@@ -109,14 +113,16 @@ fn wake_for(view: &View<'_>, watched: &Watched, alarm: &mut Alarm) {
     }
 }
 
-/// Most nodes fell silent, without an explanation. A node is silent when no agent on it can still run anything; that is
-/// explained when its own Lease has run out, too, and somebody else's session shows that we do hear.
-fn most_are_silent(view: &View<'_>) -> bool {
-    #[derive(Clone, Copy)]
-    struct Node {
-        is_silent: bool,
-        is_fresh: bool,
-    }
+/// What is heard of a node that has agents of this set.
+#[derive(Clone, Copy)]
+struct Node {
+    /// No agent on it can still run anything.
+    is_silent: bool,
+    /// An agent on it has renewed its session when that was due.
+    is_fresh: bool,
+}
+
+fn nodes<'a>(view: &'a View<'_>) -> BTreeMap<&'a str, Node> {
     let mut nodes: BTreeMap<&str, Node> = BTreeMap::new();
     for seat in &view.seats {
         let (Some(session), Some(pod), Some(boot)) = (seat.session, seat.pod, seat.boot) else { continue };
@@ -131,6 +137,12 @@ fn most_are_silent(view: &View<'_>) -> bool {
         let node = nodes.entry(name).or_insert(Node { is_silent: true, is_fresh: false });
         *node = Node { is_silent: node.is_silent && seat.is_silent, is_fresh: node.is_fresh || is_fresh };
     }
+    nodes
+}
+
+/// Most nodes fell silent, without an explanation: a node's own Lease has run out, too, and the session of another node shows
+/// that this operator does hear.
+fn most_are_silent(view: &View<'_>, nodes: &BTreeMap<&str, Node>) -> bool {
     let anybody_is_heard = nodes.values().any(|node| node.is_fresh);
     let is_explained = |name: &str| anybody_is_heard && view.snapshot.lost_nodes.contains(name);
     let silent = nodes.iter().filter(|(name, node)| node.is_silent && !is_explained(name)).count();

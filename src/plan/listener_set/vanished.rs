@@ -26,6 +26,9 @@ const EPOCH_MAX: u32 = i32::MAX.unsigned_abs();
 /// A renewal that tells nothing new is no event: the next one is looked for.
 const LOOKS_AFTER: Duration = Duration::from_secs(1);
 
+/// What is told of an earlier set is believed for a time only, whose end is no event.
+const EARLIER_LOOKS_AFTER: Duration = Duration::from_mins(1);
+
 /// Takes note of the Leases that are gone, and of holders that have let go since; returns what `status.epochFloor` must be.
 pub(super) fn remember(view: &View<'_>, floor: u32, memory: &mut SetRecollection, alarm: &mut Alarm) -> u32 {
     let snapshot = view.snapshot;
@@ -101,6 +104,9 @@ fn remember_earlier(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut A
         // Its Pod is gone, and its session with it. No renewal has succeeded since.
         None => alarm.is_ahead(watched_at.saturating_add(*duration)),
     });
+    if !memory.earlier.is_empty() {
+        alarm.is_ahead(snapshot.uptime.saturating_add(EARLIER_LOOKS_AFTER));
+    }
 }
 
 /// Boots that tell of more listeners than there are Leases that name them.

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{
+    deaf::Unheard,
     death::{self, Process, Proof},
     memory::SetRecollection,
     placement::Role,
@@ -14,7 +15,7 @@ use crate::{
         lease::{Claim, Holder, Letter, Order},
         listener::{Settings, Wanted},
         listener_set::{Course, OwnershipSeen, SessionSeen, SetPod, SetSnapshot},
-        report::{UnitReport, UnitState},
+        report::{UnitReport, UnitState, held_hash},
     },
 };
 
@@ -32,6 +33,8 @@ pub(super) struct Seat<'a> {
     pub is_silent: bool,
     /// It has not let go of a listener in time.
     pub is_stuck: bool,
+    /// It has not reported on the Leases that name it as they are now.
+    pub unheard: Option<Unheard>,
     pub role: Role,
 }
 
@@ -165,7 +168,7 @@ impl<'a> View<'a> {
             _ => Role::Busy,
         };
         self.seat_of.insert((name, uid), self.seats.len());
-        self.seats.push(Seat { name, uid, pod, session, boot, is_silent, is_stuck: false, role });
+        self.seats.push(Seat { name, uid, pod, session, boot, is_silent, is_stuck: false, unheard: None, role });
     }
 
     /// Every boot that owns something, and what proves its death.
@@ -249,11 +252,15 @@ impl<'a> View<'a> {
             }
         }
         for (seat, indices) in held {
-            let seat = &self.seats[seat];
-            let Some(report) = seat.session.and_then(|session| session.report.as_ref()) else { continue };
+            let seat = &mut self.seats[seat];
+            let report = seat.session.and_then(|session| session.report.as_ref());
             let known: Vec<_> =
                 indices.iter().map(|index| (self.items[*index].name, self.items[*index].epoch())).collect();
-            let running = report.running(&known);
+            let running = report.and_then(|report| report.running(&known));
+            if running.is_none() {
+                seat.unheard = Some(Unheard { held: held_hash(known.into_iter()), item: indices[0] });
+            }
+            let Some(report) = report else { continue };
             for (place, index) in indices.into_iter().enumerate() {
                 let item = &mut self.items[index];
                 let unit = report.units.get(item.name).filter(|unit| unit.epoch == item.epoch());

@@ -5,6 +5,7 @@ use super::{
     alarm::Alarm,
     budget::{Permits, Traffic, until},
     change::{Origin, SetChange},
+    deaf,
     death::Proof,
     goals::{self, Goals},
     memory::{SetRecollection, Since},
@@ -107,6 +108,7 @@ impl<'v, 'a> Work<'v, 'a> {
         }
         self.move_all(goals);
         self.configure_all();
+        self.remind();
         self.write_inboxes();
         self.kill_stuck();
         self.changes.extend(mend::mends(view, &self.notes, &self.changes));
@@ -378,6 +380,17 @@ impl<'v, 'a> Work<'v, 'a> {
         let later = view.snapshot.set.spec.recover_at.as_ref().and_then(|at| until(at.0, view.snapshot.now));
         if let Some(wait) = later {
             self.alarm.is_ahead(view.snapshot.uptime.saturating_add(wait));
+        }
+    }
+
+    /// Letters to agents that do not hear of what they own.
+    fn remind(&mut self) {
+        for (seat, index) in deaf::reminders(self.view, self.memory, self.alarm) {
+            let item = &self.view.items[index];
+            let has_letter = self.letters.get(&seat).is_some_and(|letters| letters.contains_key(item.name));
+            if !has_letter && self.traffic.add_letters(&[seat]) {
+                self.write_letter(seat, item, Order::Incoming);
+            }
         }
     }
 

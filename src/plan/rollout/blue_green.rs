@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use super::{Alarm, View, after, budget::counts, failure::seconds, gates, lineage::Lineage, recreate, slots::Slot};
 use crate::{
     api::{
-        names::{LABEL_REVISION, LABEL_ROLLOUT},
+        names::{ANNOTATION_ROLLOUT, LABEL_REVISION, LABEL_ROLLOUT},
         rollout::{BlueGreen, Promote, StrategyType},
     },
     plan::change::{Change, Hold, HoldReason},
@@ -310,9 +310,28 @@ fn trouble_of(view: &View<'_>, name: &str, field: &str, seen: &ServiceSeen) -> O
                 format!("there is no Service {name}: create it, or name another in spec.strategy.blueGreen.{field}");
             (HoldReason::ServiceMissing, message)
         }
-        ServiceSeen::Seen(service) => (HoldReason::ServiceInvalid, misfit(view, service)?),
+        ServiceSeen::Seen(service) => {
+            (HoldReason::ServiceInvalid, not_permitted(view, service).or_else(|| misfit(view, service))?)
+        }
     };
     Some(Hold { reason, message, until: None })
+}
+
+/// Why nothing may be written to this Service: who may write a Rollout need not be one who may write Services.
+fn not_permitted(view: &View<'_>, service: &Service) -> Option<String> {
+    let metadata = &view.snapshot.rollout.metadata;
+    let rollout = metadata.name.as_deref().unwrap_or_default();
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let name = &service.name;
+    let (says, overwrite) = match service.rollout.as_deref() {
+        Some(named) if named == rollout => return None,
+        Some(_) => ("names another Rollout in its", " --overwrite"),
+        None => ("has no", ""),
+    };
+    Some(format!(
+        "Service {name} {says} annotation {ANNOTATION_ROLLOUT}, so that Rollout {rollout} may not switch it; to permit \
+         that: kubectl annotate service {name} {ANNOTATION_ROLLOUT}={rollout}{overwrite} -n {namespace}"
+    ))
 }
 
 /// Why this Service does not select the assigned set.

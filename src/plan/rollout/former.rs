@@ -9,12 +9,13 @@ use crate::{
 use super::{blue_green, lineage::Lineage};
 
 /// The Services whose selectors Baton sets, or has set and has yet to let go: what status remembers. Not one that it has never
-/// seen: whoever leaves that for another need not wait for it.
+/// seen: whoever leaves that for another need not wait for it. Nor one that has never permitted it: nothing is written to that.
 pub(super) fn services(snapshot: &Snapshot) -> Vec<String> {
     let known = snapshot.rollout.status.as_ref().map(|status| &status.services[..]).unwrap_or_default();
     let services = &snapshot.services;
     let is_seen = |name: &String| {
-        [&services.active, &services.preview].into_iter().filter_map(ServiceSeen::seen).any(|seen| seen.name == *name)
+        let mut seen = [&services.active, &services.preview].into_iter().filter_map(ServiceSeen::seen);
+        seen.any(|seen| seen.name == *name && is_own(snapshot, seen))
     };
     let named = blue_green::settings(snapshot).into_iter().flat_map(BlueGreen::names);
     let named = named.filter(|name| known.contains(name) || is_seen(name)).cloned();
@@ -26,8 +27,19 @@ fn kept(snapshot: &Snapshot) -> impl Iterator<Item = (&String, &ServiceSeen)> {
     snapshot.services.former.iter().filter(|(_, seen)| match seen {
         ServiceSeen::Unknown => true,
         ServiceSeen::Missing => false,
-        ServiceSeen::Seen(service) => service.revision().is_some(),
+        ServiceSeen::Seen(service) => service.revision().is_some() && is_own(snapshot, service),
     })
+}
+
+/// This Rollout may switch it, or has done so: a manifest that is applied without the annotation may have taken that away.
+fn is_own(snapshot: &Snapshot, service: &Service) -> bool {
+    let is_switched = |revision: &str| {
+        snapshot.revisions.iter().any(|known| known.name == revision)
+            || snapshot.pods.iter().any(|pod| pod.revision == revision)
+    };
+    let rollout = snapshot.rollout.metadata.name.as_deref();
+    service.rollout.as_deref().is_some_and(|named| Some(named) == rollout)
+        || service.revision().is_some_and(is_switched)
 }
 
 /// Clients were never given what is worked towards: a whole set of it is there, as their preview. With a strategy of batches or

@@ -4,12 +4,11 @@
 //! several, and a Rollout waits for what its Pods hold.
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 
 use super::{
@@ -25,6 +24,7 @@ use crate::{
         guard::DeserializeGuard,
         listener::{self, Wanted},
         listener_set::{SessionSeen, SetPod, SetSnapshot, SourceError},
+        lists::{List, Lists},
         wire::{LeaseView, PodView},
     },
 };
@@ -36,9 +36,9 @@ pub(super) struct Sets {
     agents: Shelf<AgentPod>,
     pub(super) leases: Leases,
     /// Those that sets name, once they have been looked for; None: there is none.
-    config_maps: BTreeMap<ObjectKey, Option<ConfigMap>>,
-    /// Read from each set and its ConfigMap: thousands of them are not read again for each look.
-    listeners: BTreeMap<ObjectKey, Result<Arc<Vec<Wanted>>, SourceError>>,
+    config_maps: BTreeMap<ObjectKey, Option<Lists>>,
+    /// Made of each set and its ConfigMap when it is looked at, and kept: thousands of them are not made again for each look.
+    listeners: BTreeMap<ObjectKey, OnceLock<Result<Arc<Vec<Wanted>>, SourceError>>>,
 }
 
 /// What the operator remembers of one ListenerSet between looks that no watch can tell it.
@@ -97,20 +97,23 @@ impl Sets {
         self.in_namespace(&pod.namespace).filter(move |(_, set)| agent.is_some_and(|agent| selects(set, agent)))
     }
 
-    /// Reads the listeners of a set anew. One whose ConfigMap has not been looked for yet has none to be read.
+    /// Has the listeners of a set read anew. One whose ConfigMap has not been looked for yet has none to be read.
     fn read(&mut self, key: &ObjectKey) {
-        let read = self.get(key).and_then(|set| {
-            let config_map = config_map_of(key, set).map(|name| self.config_maps.get(&name));
-            match config_map {
-                Some(None) => None,
-                Some(Some(found)) => Some(listener::read(set, Some(text_of(set, found.as_ref())))),
-                None => Some(listener::read(set, None)),
-            }
-        });
-        match read {
-            Some(read) => drop(self.listeners.insert(key.clone(), read.map(Arc::new))),
-            None => drop(self.listeners.remove(key)),
+        let can_be_read = self
+            .get(key)
+            .is_some_and(|set| config_map_of(key, set).is_none_or(|name| self.config_maps.contains_key(&name)));
+        if can_be_read {
+            self.listeners.insert(key.clone(), OnceLock::new());
+        } else {
+            self.listeners.remove(key);
         }
+    }
+
+    /// The listeners of a set.
+    fn listeners(&self, key: &ObjectKey, set: &ListenerSet) -> Result<Arc<Vec<Wanted>>, SourceError> {
+        let found = config_map_of(key, set).and_then(|name| self.config_maps.get(&name));
+        let read = || listener::read(set, found.map(|found| list_of(set, found.as_ref()))).map(Arc::new);
+        self.listeners.get(key).map_or_else(read, |kept| kept.get_or_init(read).clone())
     }
 }
 
@@ -140,23 +143,24 @@ fn config_map_of(key: &ObjectKey, set: &ListenerSet) -> Option<ObjectKey> {
 }
 
 /// What a set reads of its ConfigMap, or why there is nothing to read.
-fn text_of<'a>(set: &ListenerSet, found: Option<&'a ConfigMap>) -> Result<&'a str, String> {
+fn list_of<'a>(set: &ListenerSet, found: Option<&'a Lists>) -> Result<&'a List, String> {
     let (name, key) = set.spec.config_map.as_ref().map_or(("", ""), |source| (&source.name, &source.key));
     let Some(found) = found else {
         return Err(format!(
             "spec.configMap.name: there is no ConfigMap {name} in this namespace; create it, or name another"
         ));
     };
-    let text = found.data.as_ref().and_then(|data| data.get(key)).map(String::as_str);
-    text.ok_or_else(|| {
+    found.list(key).ok_or_else(|| {
         format!("spec.configMap.key: ConfigMap {name} has no key {key} in its data; add it, or name another key")
     })
 }
 
-/// An empty selector selects nothing: a set that takes every agent's Pod would be a mistake.
+/// An empty selector selects nothing: a set that takes every agent's Pod would be a mistake. Nor does a selector select a Pod
+/// that does not accept the set.
 fn selects(set: &ListenerSet, agent: &AgentPod) -> bool {
     let labels = set.spec.selector.as_ref().map(|selector| &selector.match_labels);
-    labels.is_some_and(|labels| !labels.is_empty() && agent.matches(labels))
+    let is_accepted = set.metadata.name.as_ref().is_some_and(|name| agent.accepts.contains(name));
+    labels.is_some_and(|labels| is_accepted && !labels.is_empty() && agent.matches(labels))
 }
 
 impl Index {
@@ -221,14 +225,14 @@ impl Index {
     }
 
     /// Takes an event of the watch on the ConfigMap of this name.
-    pub fn on_config_map(&mut self, key: &ObjectKey, event: Event<ConfigMap>) -> Touched {
+    pub fn on_config_map(&mut self, key: &ObjectKey, event: Event<Lists>) -> Touched {
         let found = match event {
             Event::Listed { mut objects, .. } => objects.pop(),
             Event::Applied(object) => Some(object),
             Event::Deleted(_) => None,
             Event::Progressed(_) => return Touched::default(),
         };
-        let version = |found: &ConfigMap| (found.uid(), found.resource_version());
+        let version = |found: &Lists| (found.uid.clone(), found.resource_version.clone());
         let known = self.sets.config_maps.get(key);
         if known.is_some_and(|known| known.as_ref().map(version) == found.as_ref().map(version)) {
             return Touched::default();
@@ -239,10 +243,6 @@ impl Index {
         if sets.is_empty() {
             return Touched::default(); // no set names it any more; the watch is about to end
         }
-        let found = found.map(|mut object| {
-            object.managed_fields_mut().clear();
-            object
-        });
         self.sets.config_maps.insert(key.clone(), found);
         for set in &sets {
             self.sets.read(set);
@@ -381,10 +381,9 @@ impl Index {
         let lost_nodes = nodes.filter(|node| self.is_lost(node)).collect();
         let staying = pods.iter().filter(|pod| !pod.is_terminating).count();
         let wanted = rollout.as_ref().map(|rollout| usize::try_from(rollout.rollout.spec.replicas).unwrap_or(0));
-        let listeners = self.sets.listeners.get(key).cloned();
         let snapshot = SetSnapshot {
             set: set.clone(),
-            listeners: listeners.unwrap_or_else(|| listener::read(set, None).map(Arc::new)),
+            listeners: self.sets.listeners(key, set),
             sessions,
             ownerships,
             taken_names: memories.taken_names.clone(),
@@ -441,3 +440,7 @@ impl Index {
 #[cfg(test)]
 #[path = "sets_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "accepted_tests.rs"]
+mod accepted_tests;

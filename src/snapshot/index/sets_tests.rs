@@ -1,4 +1,5 @@
 //! What the index tells of ListenerSets: order of events, re-lists, and for how long a session has been silent.
+use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
 use super::*;
@@ -28,7 +29,7 @@ fn by_selector() -> Value {
 }
 
 fn pod(name: &str, labels: &Value) -> PodView {
-    let metadata = json!({"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "resourceVersion": "7", "labels": labels});
+    let metadata = json!({"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "resourceVersion": "7", "labels": labels, "annotations": {"baton.dev/listener-sets": "bots, fast"}});
     let status = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
     decode(json!({"metadata": metadata, "spec": {"nodeName": "node-1"}, "status": status}))
 }
@@ -361,11 +362,13 @@ fn a_config_map_is_read_once_it_has_been_looked_for_and_again_when_it_changes() 
     index.on_set(&None, Event::Listed { objects: vec![present], resource_version: "90".into() });
     assert_eq!(index.config_maps_wanted(), [key("tokens")].into());
     assert!(index.is_set_listed(&key("bots")) && !index.is_set_known(&key("bots")));
+    let none = || Event::Listed { objects: Vec::new(), resource_version: "90".into() };
     let told = |index: &mut Index, version: &str, text: &str| {
         let metadata = json!({"name": "tokens", "namespace": "shop", "uid": "c", "resourceVersion": version});
-        index.on_config_map(&key("tokens"), applied(json!({"metadata": metadata, "data": {"l.yaml": text}})))
+        let object: ConfigMap = decode(json!({"metadata": metadata, "data": {"l.yaml": text}}));
+        index.on_config_map(&key("tokens"), Event::Applied(object.into()))
     };
-    assert_eq!(index.on_config_map(&key("tokens"), listed(Vec::new())).sets, [key("bots")].into());
+    assert_eq!(index.on_config_map(&key("tokens"), none()).sets, [key("bots")].into());
     assert!(index.is_set_known(&key("bots")));
     assert_eq!(look(&index, 0).listeners.unwrap_err().reason, "ConfigMapMissing");
     assert_eq!(told(&mut index, "1", "- name: a").sets, [key("bots")].into());
@@ -491,4 +494,26 @@ fn what_has_failed_and_waits_for_a_permit_has_failed() {
     assert_eq!(failing("Waiting", 3), Some((3, "a".to_owned())));
     assert_eq!(failing("Waiting", 0), None, "it has only ended, or awaits its first start");
     assert_eq!(failing("Starting", 3), None, "it may yet succeed");
+}
+
+/// F3: under the lock nothing is parsed, and each set's listeners are made when that set is looked at.
+#[test]
+fn a_config_map_of_many_sets_is_read_for_none_before_it_is_looked_at() {
+    let mut index = index();
+    let spec = json!({"selector": {"matchLabels": {"app": "bots"}}, "configMap": {"name": "tokens", "key": "l.yaml"}});
+    let names: Vec<String> = (0..20).map(|number| format!("bots-{number}")).collect();
+    for name in &names {
+        index.on_set(&None, set(name, name, &spec));
+    }
+    let object: ConfigMap = decode(json!({
+        "metadata": {"name": "tokens", "namespace": "shop", "uid": "c", "resourceVersion": "1"},
+        "data": {"l.yaml": "- name: a", "other": "no: list"},
+    }));
+    assert_eq!(index.on_config_map(&key("tokens"), Event::Applied(object.into())).sets.len(), names.len());
+    let made = |index: &Index| index.sets.listeners.values().filter(|kept| kept.get().is_some()).count();
+    assert_eq!(made(&index), 0);
+    let moment = Moment { now: Timestamp::UNIX_EPOCH, uptime: at(0) };
+    let found = index.set_without_pods(&key("bots-7"), moment).unwrap();
+    assert_eq!(found.listeners.unwrap()[0].name, "a");
+    assert_eq!(made(&index), 1);
 }

@@ -132,6 +132,13 @@ fn what_a_package_says_is_checked() {
         &with("secretRef", json!({"name": "../other"})),
         &["package.secretRef.name must be the name of a Secret"],
     );
+    // F14
+    let mut over_http = archive.clone();
+    over_http["url"] = json!("http://packages.example.com/web.zip");
+    assert_refused(
+        &changed(over_http, "secretRef", json!({"name": "packages"})),
+        &["package.secretRef is for an https URL: over http anyone on the way could read what is in the Secret"],
+    );
     assert_refused(&[("/spec/package", json!({"url": "https://a.b/c"}))], &["spec.package.mountPath: Required value"]);
     let files = json!({"image": "registry.example.com/rules:1.4.2", "mountPath": "/opt/rules"});
     let image = |field: &str, value: Value| changed(files.clone(), field, value);

@@ -83,7 +83,7 @@ fn helm_and_kustomize_install_equal_objects_and_uninstalling_leaves_what_users_m
     make_a_set_with_a_lease(&cluster);
     let policies =
         || cluster.kubectl(&["get", "validatingadmissionpolicies,validatingadmissionpolicybindings", "-o", "name"]);
-    assert_eq!(policies().lines().count(), 2);
+    assert_eq!(policies().lines().count(), 4);
     output_of(&mut helm(Some(&cluster), &["uninstall", "baton", "-n", NAMESPACE, "--wait"]));
     // With them the rights of their agents, which need no operator to go on.
     let kinds = "rollouts.baton.dev,listenersets.baton.dev,leases";
@@ -101,11 +101,12 @@ fn helm_and_kustomize_install_equal_objects_and_uninstalling_leaves_what_users_m
     // In a namespace that enforces the Pod security standard "restricted".
     let available = ["wait", "deployment/baton-operator", "--for=condition=Available", "--timeout=60s"];
     cluster.kubectl(&[&["-n", NAMESPACE], &available[..]].concat());
+    cluster.kubectl(&["apply", "-k", &repository("config/network-policy"), "--dry-run=server"]);
     let label = "jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}";
     assert_eq!(cluster.kubectl(&["get", "namespace", NAMESPACE, "-o", label]), "restricted");
 
     // With the CRDs the sets go, while the policy is in force or has just gone.
-    assert_eq!(policies().lines().count(), 2);
+    assert_eq!(policies().lines().count(), 4);
     cluster.kubectl(&["delete", "-k", &repository("config/default"), "--timeout=120s"]);
     let roles = cluster.kubectl(&["get", "clusterroles", "-l", "app.kubernetes.io/name=baton", "-o", "name"]);
     assert_eq!((policies(), roles), (String::new(), String::new()));
@@ -149,10 +150,18 @@ fn watched_namespaces_get_a_role_each_and_nothing_reaches_further() {
         "ClusterRole /baton-rollouts-view",
         "CustomResourceDefinition /listenersets.baton.dev",
         "CustomResourceDefinition /rollouts.baton.dev",
+        "FlowSchema /baton-leases",
+        "PriorityLevelConfiguration /baton-leases",
         "ValidatingAdmissionPolicy /baton-leases",
+        "ValidatingAdmissionPolicy /baton-operator",
         "ValidatingAdmissionPolicyBinding /baton-leases",
+        "ValidatingAdmissionPolicyBinding /baton-operator",
     ];
     assert_eq!(cluster_scoped, only);
+    // F10: of the namespaces kube-* those that are named.
+    let policy = objects.iter().find(|object| key(object) == "ValidatingAdmissionPolicy /baton-operator").unwrap();
+    let named = r#"request.namespace in ["shop","bank"] ||"#;
+    assert!(policy["spec"]["validations"][0]["expression"].as_str().unwrap().contains(named), "{policy}");
     let rules = objects.iter().filter(|object| object["kind"] == "Role").map(|role| role["rules"].to_string());
     assert!(rules.into_iter().all(|rules| !rules.contains("nodes")));
     let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
@@ -173,6 +182,7 @@ fn values_are_used_and_typos_refused() {
         "resources.limits.memory=1Gi",
         "crds.keep=false",
         "policies.enabled=false",
+        "flowSchema.enabled=false",
         "agent.image.repository=registry.example.com/agent",
         "agent.image.tag=v7",
     ]);
@@ -190,7 +200,9 @@ fn values_are_used_and_typos_refused() {
     assert!(arguments(&objects).contains("\"--agent-image=registry.example.com/agent:v7\""), "{}", arguments(&objects));
     assert!(!arguments(&template(&["agent.image.repository="])).contains("agent"));
     assert!(find("CustomResourceDefinition")["metadata"]["annotations"].is_null());
-    assert!(!objects.iter().any(|object| key(object).starts_with("ValidatingAdmissionPolicy")));
+    for kind in ["ValidatingAdmissionPolicy", "FlowSchema", "PriorityLevel", "NetworkPolicy"] {
+        assert!(!objects.iter().any(|object| key(object).starts_with(kind)), "{kind}");
+    }
 
     let digest = format!("sha256:{}", "0a".repeat(32));
     for (tag, reference) in [("", format!("r/o@{digest}")), ("v7", format!("r/o:v7@{digest}"))] {
@@ -208,6 +220,8 @@ fn values_are_used_and_typos_refused() {
         ("agent.image.name=x", "'name' not allowed"),
         ("crds.remove=true", "'remove' not allowed"),
         ("policies.enable=true", "'enable' not allowed"),
+        ("networkPolicy.from={}", "'from' not allowed"),
+        ("flowSchema.enabled=2", "want boolean"),
         ("replicaCount=two", "want integer"),
         ("watchNamespaces={Shop}", "does not match pattern"),
     ] {
@@ -218,4 +232,35 @@ fn values_are_used_and_typos_refused() {
         let message = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && message.contains(said), "{typo}: {message}");
     }
+}
+
+/// F6: with a value, nothing reaches the operator but probes and metrics, and it reaches the API server and Pods only.
+#[test]
+fn a_network_policy_is_one_value_away() {
+    let policy = |values: &[&str]| {
+        let objects = template(&[&["networkPolicy.enabled=true"], values].concat());
+        objects.into_iter().find(|object| key(object) == "NetworkPolicy baton-system/baton-operator").unwrap()
+    };
+    let port = |port: i32| json!({"port": port, "protocol": "TCP"});
+    let by_default = policy(&[]);
+    let labels = json!({"app.kubernetes.io/component": "operator", "app.kubernetes.io/name": "baton"});
+    let expected = json!({
+        "podSelector": {"matchLabels": labels},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"ports": [port(8080)]}],
+        "egress": [{"ports": [port(443), port(6443)]}, {"to": [{"namespaceSelector": {"matchLabels": {}}}]}],
+    });
+    assert_eq!(by_default["spec"], expected);
+    let narrow = policy(&[
+        "networkPolicy.metricsFrom[0].namespaceSelector.matchLabels.team=monitoring",
+        "networkPolicy.apiServerCIDRs={10.0.0.1/32}",
+        "networkPolicy.apiServerPorts={8443}",
+        "watchNamespaces={shop,bank}",
+    ]);
+    let peers = json!([{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}]);
+    assert_eq!(narrow["spec"]["ingress"], json!([{"ports": [port(8080)], "from": peers}]));
+    let served = json!([{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["shop", "bank"]}]);
+    let api_server = json!({"ports": [port(8443)], "to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}]});
+    let pods = json!({"to": [{"namespaceSelector": {"matchExpressions": served}}]});
+    assert_eq!(narrow["spec"]["egress"], json!([api_server, pods]));
 }

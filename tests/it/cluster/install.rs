@@ -220,7 +220,8 @@ fn gives_listeners_to_pods(cluster: &TestCluster) {
 /// A Service that a Rollout names is switched, and the old set ended.
 fn switches_a_service(cluster: &TestCluster) {
     let ports = json!([{"port": 80, "targetPort": 8080}]);
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "shop"}, "spec": {"selector": {"app": "shop"}, "ports": ports}});
+    let metadata = json!({"name": "shop", "annotations": {"baton.dev/rollout": "shop"}});
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"selector": {"app": "shop"}, "ports": ports}});
     create(cluster, &service);
     let mut object: Value =
         serde_json::from_str(&cluster.kubectl(&["get", "rollouts.baton.dev", "web", "-o", "json"])).unwrap();
@@ -268,7 +269,7 @@ fn compare_rights(cluster: &TestCluster) {
     assert_eq!(spare, UNSEEN.iter().map(|(right, _)| *right).collect::<Vec<_>>(), "granted, but not used");
 }
 
-/// Rights used, and requests refused for lack of one.
+/// Rights used, and requests refused for lack of one, or by a policy (F10).
 fn used(audit_log: &Path) -> (BTreeSet<Right>, Vec<String>) {
     let (mut used, mut refused) = (BTreeSet::new(), Vec::new());
     for line in fs::read_to_string(audit_log).unwrap().lines() {
@@ -283,7 +284,8 @@ fn used(audit_log: &Path) -> (BTreeSet<Right>, Vec<String>) {
             resource = format!("{resource}/{subresource}");
         }
         let right = (text(&object["apiGroup"]), resource, text(&entry["verb"]));
-        if entry["annotations"]["authorization.k8s.io/decision"] == "forbid" {
+        let by_policy = &entry["annotations"]["validation.policy.admission.k8s.io/validation_failure"];
+        if entry["annotations"]["authorization.k8s.io/decision"] == "forbid" || !by_policy.is_null() {
             refused.push(format!("{right:?} {}", entry["requestURI"]));
         } else {
             used.insert(right);

@@ -7,7 +7,10 @@ use std::{
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt, api::DeleteParams};
-use nix::sys::signal::{Signal, kill};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -24,7 +27,7 @@ pub async fn listeners(name: &str) -> Listeners {
 }
 
 /// Namespaces whose listeners run in the processes of applications.
-const IN_ONE_PROCESS: [&str; 2] = ["beside", "sidecar"];
+const IN_ONE_PROCESS: [&str; 3] = ["beside", "sidecar", "shim-sidecar"];
 
 pub fn three() -> Value {
     json!({"replicas": 3, "strategy": {"batchSize": 1, "maxSurge": 1, "maxUnavailable": 0}})
@@ -163,20 +166,27 @@ async fn pods_of_a_drained_node_hand_over() {
 async fn agents_that_are_added_beside_an_application_hand_over_in_a_roll() {
     let _only = alone().await;
     let listeners = listeners("sidecar").await;
-    let with_sidecar = |template: &mut Value| {
-        spread(template);
-        template["metadata"]["annotations"] = json!({"baton.dev/agent": "sidecar"});
-        let container = template["spec"]["containers"][0].as_object_mut().unwrap();
-        container.insert("command".into(), json!(["/image/listener-sdk"]));
-        container.remove("volumeMounts");
-        container["env"].as_array_mut().unwrap().retain(|variable| variable["name"] != "BATON_PORT");
-        template["spec"].as_object_mut().unwrap().remove("volumes");
-    };
     listeners.roll_as("1", three(), with_sidecar).await;
     listeners.listen(6, calm()).await;
     listeners.running(90, 6).await;
     listeners.roll_as("2", three(), with_sidecar).await;
     moved_once(&listeners, 6).await;
+}
+
+/// Makes of a template with an agent one whose listeners run in one process on the SDK, beside an agent that Baton adds.
+pub fn with_sidecar(template: &mut Value) {
+    spread(template);
+    template["metadata"]["annotations"] = json!({"baton.dev/agent": "sidecar"});
+    let container = template["spec"]["containers"][0].as_object_mut().unwrap();
+    container.insert("command".into(), json!(["/image/listener-sdk"]));
+    container.remove("volumeMounts");
+    container["env"].as_array_mut().unwrap().retain(|variable| variable["name"] != "BATON_PORT");
+    template["spec"].as_object_mut().unwrap().remove("volumes");
+}
+
+/// The process in this Pod that runs this listener: one of its own, or the application's.
+pub fn process_of(pod: &str, feed: &str) -> Option<Pid> {
+    find_process(pod, "listener", Some(feed)).or_else(|| find_process(pod, "listener-sdk", None))
 }
 
 /// Two Pods, one on each node, and four listeners that run, with this session profile.
@@ -196,7 +206,7 @@ pub async fn held_on(listeners: &Listeners, name: &str) -> (String, String) {
     loop {
         let live = listeners.stage.live().await;
         let is_there = |holder: &String| live.iter().any(|pod| pod.name_any() == *holder && node(pod) == name);
-        let runs = |feed: &String, holder: &String| find_process(holder, "listener", Some(feed)).is_some();
+        let runs = |feed: &String, holder: &String| process_of(holder, feed).is_some();
         let mut holders = listeners.holders().await.into_iter();
         if let Some(found) = holders.find(|(feed, holder)| is_there(holder) && runs(feed, holder)) {
             return found;

@@ -176,7 +176,8 @@ async fn a_service_is_switched_forth_and_back() {
     let stage = stage("blue-green").await;
     let services: Api<Service> = Api::namespaced(stage.client.clone(), &stage.namespace);
     let ports = json!([{"port": 80, "targetPort": 8080}]);
-    let service = json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": ports}});
+    let metadata = json!({"name": "web", "annotations": {"baton.dev/rollout": "web"}});
+    let service = json!({"metadata": metadata, "spec": {"selector": {"app": "web"}, "ports": ports}});
     services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
     let settings = json!({"activeService": "web", "scaleDownDelaySeconds": 20});
     let spec = json!({"replicas": 2, "strategy": {"type": "BlueGreen", "blueGreen": settings}});

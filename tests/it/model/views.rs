@@ -36,7 +36,8 @@ impl Views {
     /// `wait`: D, in ticks.
     pub fn new(wait: u8) -> Self {
         let every = |count: u8| 0..count;
-        let watched = |session, silent, settled| Watched {
+        let watched = |session: Option<Session>, silent, settled| Watched {
+            fenced: session.as_ref().and_then(|session| session.claim.fenced().cloned()),
             session,
             silent_for: ticks(silent),
             claimed_for: ticks(settled),

@@ -165,7 +165,8 @@ impl User {
         for name in scenario.services() {
             let ports = json!([{"port": 80}]);
             let spec = json!({"selector": {"app": ROLLOUT.1}, "ports": ports});
-            let service = json!({"metadata": {"name": name}, "spec": spec});
+            let service =
+                json!({"metadata": {"name": name, "annotations": {"baton.dev/rollout": ROLLOUT.1}}, "spec": spec});
             self.actor.create(&SERVICES, ROLLOUT.0, service).expect("a Service as a user writes it");
         }
     }

@@ -20,6 +20,7 @@ struct Event {
     request_uri: String,
     object_ref: Option<ObjectRef>,
     request_received_timestamp: Timestamp,
+    stage_timestamp: Option<Timestamp>,
     response_status: Option<Answer>,
 }
 
@@ -60,6 +61,8 @@ pub fn of(log: &Path, users: &[&str], from: Timestamp, to: Timestamp) -> Result<
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     pub at: Timestamp,
+    /// Until it was answered, in milliseconds; as far as the log tells.
+    pub took: Option<i64>,
     /// As in [`Writes`].
     pub what: String,
     /// Of the object; empty for one that a create makes.
@@ -101,7 +104,9 @@ fn written(event: &Event) -> Option<Write> {
     let refused = if code < 400 { String::new() } else { format!(" {code}") };
     let what = format!("{} {}{slash}{}{refused}", event.verb, object.resource, object.subresource);
     let (name, is_lease) = (object.name.clone(), object.resource == "leases");
-    Some(Write { at: event.request_received_timestamp, what, name, is_lease })
+    let at = event.request_received_timestamp;
+    let took = event.stage_timestamp.map(|end| end.as_millisecond() - at.as_millisecond());
+    Some(Write { at, took, what, name, is_lease })
 }
 
 #[cfg(test)]

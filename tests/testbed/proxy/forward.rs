@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -16,12 +17,17 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, watch},
+    time::{Instant, sleep_until},
 };
 
 /// Further clients wait.
 const CONNECTIONS_MAX: usize = 1_024;
 const BUFFER_BYTES: usize = 16 << 10;
+/// Answers of a late server: longer than an agent's call may take, where it waits for one answer before it asks again.
+const LATE: Duration = Duration::from_millis(2_200);
+/// Pieces that are on their way in one direction.
+const PIECES_MAX: usize = 256;
 
 /// What happens to bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +35,18 @@ pub enum Mode {
     Pass,
     Silent,
     SilentDown,
+    Late,
 }
 
 impl Mode {
+    /// How long bytes take besides.
+    fn delay(self, direction: Direction) -> Duration {
+        if self == Self::Late && direction == Direction::Down { LATE } else { Duration::ZERO }
+    }
+
     fn swallows(self, direction: Direction) -> bool {
         match self {
-            Self::Pass => false,
+            Self::Pass | Self::Late => false,
             Self::Silent => true,
             Self::SilentDown => direction == Direction::Down,
         }
@@ -49,7 +61,8 @@ impl FromStr for Mode {
             "pass" => Ok(Self::Pass),
             "silent" => Ok(Self::Silent),
             "silent-down" => Ok(Self::SilentDown),
-            _ => Err(format!("error: {word:?} is none of pass, silent, silent-down, freeze, cut, status")),
+            "late" => Ok(Self::Late),
+            _ => Err(format!("error: {word:?} is none of pass, silent, silent-down, late, freeze, cut, status")),
         }
     }
 }
@@ -60,6 +73,7 @@ impl fmt::Display for Mode {
             Self::Pass => "pass",
             Self::Silent => "silent",
             Self::SilentDown => "silent-down",
+            Self::Late => "late",
         })
     }
 }
@@ -163,8 +177,8 @@ impl Connection {
             tokio::select! {
                 // Both: a side that has nothing more to say may still listen.
                 _ = async { tokio::join!(
-                    pump(client_read, server_write, || self.swallows(Direction::Up)),
-                    pump(server_read, client_write, || self.swallows(Direction::Down)),
+                    self.pump(client_read, server_write, Direction::Up),
+                    self.pump(server_read, client_write, Direction::Down),
                 ) } => false,
                 changed = cuts.changed() => changed.is_ok(),
             }
@@ -181,28 +195,48 @@ impl Connection {
         let is_frozen = self.freezes.has_changed().unwrap_or(false);
         is_frozen || self.mode.borrow().swallows(direction)
     }
-}
 
-/// Carries bytes one way until they end; for ever once some were lost.
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, swallows: impl Fn() -> bool) {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    let mut lost = false;
-    loop {
-        let read = from.read(&mut buffer).await.unwrap_or(0);
-        lost |= swallows();
-        if lost && read > 0 {
-            continue;
-        }
-        if lost {
-            // The end is not heard of either: only a cut ends such a connection.
-            return pending().await;
-        }
-        if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
-            // An error here means that the other side is gone already.
-            let _ = to.shutdown().await;
-            return;
+    /// Carries bytes one way until they end; for ever once some were lost.
+    async fn pump(&self, from: ReadHalf<'_>, to: WriteHalf<'_>, direction: Direction) {
+        let (sender, pieces) = mpsc::channel(PIECES_MAX);
+        tokio::join!(self.receive(from, sender, direction), deliver(pieces, to));
+    }
+
+    async fn receive(&self, mut from: ReadHalf<'_>, pieces: mpsc::Sender<(Instant, Vec<u8>)>, direction: Direction) {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut lost = false;
+        loop {
+            let read = from.read(&mut buffer).await.unwrap_or(0);
+            lost |= self.swallows(direction);
+            if lost && read > 0 {
+                continue;
+            }
+            if lost {
+                // The end is not heard of either: only a cut ends such a connection.
+                return pending().await;
+            }
+            let due = Instant::now() + self.mode().delay(direction);
+            if read == 0 || pieces.send((due, buffer[..read].to_vec())).await.is_err() {
+                return;
+            }
         }
     }
+
+    fn mode(&self) -> Mode {
+        *self.mode.borrow()
+    }
+}
+
+/// Writes each piece when it is due, until there are no more.
+async fn deliver(mut pieces: mpsc::Receiver<(Instant, Vec<u8>)>, mut to: WriteHalf<'_>) {
+    while let Some((due, piece)) = pieces.recv().await {
+        sleep_until(due).await;
+        if to.write_all(&piece).await.is_err() {
+            break;
+        }
+    }
+    // An error here means that the other side is gone already.
+    let _ = to.shutdown().await;
 }
 
 /// Counts a connection while it is open.

@@ -10,6 +10,7 @@
 //! | `pass` | bytes pass |
 //! | `silent` | bytes are swallowed both ways, connections stay open: a peer that has vanished |
 //! | `silent-down` | bytes from the server are swallowed, those of the client pass: a watch that goes silent |
+//! | `late` | bytes from the server arrive 2.2 s later: a server that is slow, and not away |
 //! | `freeze` | the connections that are open now are silent from here on; the mode stays as it is, so new ones pass |
 //! | `cut` | every connection is reset; the mode stays as it is |
 //! | `status` | nothing |

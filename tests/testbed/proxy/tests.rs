@@ -160,3 +160,16 @@ async fn a_wrong_word_is_refused_by_name() {
     assert!(error.contains("\"quiet\" is none of pass, silent"), "{error}");
     assert_eq!(proxy.tell("status").await, "pass 0");
 }
+
+#[tokio::test]
+async fn a_late_server_answers_all_the_same() {
+    let proxy = proxy().await;
+    let mut client = proxy.client().await;
+    assert!(proxy.tell("late").await.starts_with("late "));
+    let began = tokio::time::Instant::now();
+    client.write_all(b"ab").await.unwrap();
+    let mut answer = [0; 2];
+    timeout(PATIENCE, client.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"ab");
+    assert!(began.elapsed() >= Duration::from_millis(2_200));
+}

@@ -45,7 +45,7 @@ impl Desk {
         let replaces = self.last.as_ref().is_some_and(|(last, _)| *last != instance);
         self.last = Some((instance.clone(), by_number));
         self.stream = Some(Stream { number: self.number, instance, until: Boottime::default() });
-        self.account_for(running, now);
+        self.account_for(running, now, "ApplicationRestarted: the application does not run it any more");
         (self.earlier, self.is_stale) = (None, true);
         for (id, entry) in &self.entries {
             match &entry.stage {
@@ -59,7 +59,7 @@ impl Desk {
     }
 
     /// What is not named has ended; what is named, and was not started by us, or has ended by its deadline, is to end.
-    fn account_for(&mut self, running: Vec<Running>, now: Boottime) {
+    fn account_for(&mut self, running: Vec<Running>, now: Boottime, complaint: &str) {
         let named: BTreeMap<String, Name> =
             running.into_iter().map(|Running { set, listener, token }| (token, Name { set, listener })).collect();
         let missing = |(_, entry): &(&Id, &Entry)| {
@@ -67,7 +67,7 @@ impl Desk {
         };
         let missing: Vec<Id> = self.entries.iter().filter(missing).map(|(id, _)| id.clone()).collect();
         for id in missing {
-            self.end_of_run(&id, "ApplicationRestarted: the application does not run it any more");
+            self.end_of_run(&id, complaint);
         }
         self.leftovers.retain(|token, _| named.contains_key(token));
         let by = self.earlier.unwrap_or_default().max(now.after(UNKNOWN_GRACE));
@@ -84,6 +84,21 @@ impl Desk {
         if self.stream.as_ref().is_some_and(|stream| stream.number == number) {
             self.hang_up();
         }
+    }
+
+    /// The process that had the stream of this number is dead, so nothing of what it ran is left. It does not count once a
+    /// later stream was opened: what that one has said is newer.
+    pub fn died(&mut self, number: u64, now: Boottime) {
+        if self.number == number {
+            self.disconnect(number);
+            self.account_for(Vec::new(), now, "ApplicationEnded: the process of the application has ended");
+            self.is_stale = true;
+        }
+    }
+
+    /// No later stream than this was opened.
+    pub fn is_last(&self, number: u64) -> bool {
+        self.number == number
     }
 
     /// The stream is none any more.

@@ -305,7 +305,19 @@ fn what_one_pod_cannot_run_is_tried_on_another() {
     assert_eq!(place.stage, Stage::Failed, "{place:?}");
 }
 
-/// The API server was away, or we were: nobody is fenced for that.
+/// H5: an agent that does not hear what it owns is reminded, and goes on.
+#[test]
+fn an_agent_whose_watch_is_stuck_is_reminded() {
+    let mut world = World::of(1, 1);
+    world.pods.values_mut().for_each(|pod| pod.is_deaf = true);
+    world.run(9);
+    assert_eq!(world.running().len(), 0, "it may yet hear of it");
+    world.run(20);
+    assert_eq!(world.running().len(), 1);
+    assert!(world.snapshot().sessions.values().all(|session| session.inbox.is_empty()), "it has heard of it");
+}
+
+/// H6: the API server was away, or we were: no session is fenced for that.
 #[test]
 fn when_most_nodes_fall_silent_nobody_is_fenced_for_a_minute() {
     let cut_off = |world: &mut World, pods: usize| {
@@ -327,6 +339,19 @@ fn when_most_nodes_fall_silent_nobody_is_fenced_for_a_minute() {
     let mut all_lost = settled();
     all_lost.lost_nodes = all_lost.pods.values().filter_map(|pod| pod.seen.node.clone()).collect();
     assert!(cut_off(&mut all_lost, 4).is_some_and(|second| (60..80).contains(&second)));
+    // H6: all Pods were on one node. A Pod on another one takes over at once when it is there.
+    let mut one_node = settled();
+    one_node.pods.values_mut().for_each(|pod| pod.seen.node = Some("node-0".to_owned()));
+    one_node.pods.values_mut().for_each(|pod| pod.is_cut_off = true);
+    assert!((0..30).all(|_| fences(&one_node.tick().changes).is_empty()), "there is no heir");
+    one_node.add_pod(4);
+    assert!((0..5).any(|_| !fences(&one_node.tick().changes).is_empty()));
+    let mut one_returns = settled();
+    one_returns.pods.values_mut().for_each(|pod| pod.seen.node = Some("node-0".to_owned()));
+    one_returns.pods.values_mut().for_each(|pod| pod.is_cut_off = true);
+    one_returns.run(20);
+    one_returns.pods.values_mut().next().unwrap().is_cut_off = false;
+    assert!((0..10).all(|_| fences(&one_returns.tick().changes).is_empty()), "the others come back, too");
     // It is said for as long as it is so, however long they are silent.
     let mut silent = settled();
     silent.pods.values_mut().for_each(|pod| pod.is_cut_off = true);

@@ -118,6 +118,7 @@ impl Fixture {
                 uid: format!("uid-{name}"),
                 resource_version: "5".into(),
                 selector: [("app".to_owned(), "web".to_owned())].into_iter().chain(key).collect(),
+                rollout: Some("web".into()),
                 switched: None,
             })
         };

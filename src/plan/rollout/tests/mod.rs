@@ -14,6 +14,7 @@ mod listeners;
 mod looks;
 mod packages;
 mod pauses;
+mod permission;
 mod pins;
 mod properties;
 mod recreate;

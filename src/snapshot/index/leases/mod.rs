@@ -3,6 +3,7 @@
 //! Time is that of the operator's own clock, given with each event: nobody's clock is compared with another's. A session
 //! that was deleted, or that an ownership names and no watch has ever shown, is kept as missing from when that was first
 //! seen, as long as an ownership names its Pod.
+mod past;
 mod read;
 mod seen;
 
@@ -14,7 +15,7 @@ use std::{
 
 use kube::{Resource, ResourceExt};
 
-use self::seen::Seen;
+use self::{past::Past, seen::Seen};
 use super::{
     Event, ObjectKey, Scope,
     shelf::{Progress, in_namespace},
@@ -41,6 +42,7 @@ pub(super) struct Leases {
     ownerships: BTreeMap<ObjectKey, BTreeMap<String, Owned>>,
     /// Pods that ownerships name, with the number of ownerships of each ListenerSet (by name).
     named: BTreeMap<ObjectKey, BTreeMap<String, usize>>,
+    past: Past,
     progress: Progress,
 }
 
@@ -141,6 +143,7 @@ impl Leases {
                 for key in gone {
                     self.remove(&key, now, &mut touch);
                 }
+                self.past.listed(scope, now);
                 self.progress.listed(scope, resource_version);
             }
             Event::Applied(lease) => {
@@ -194,6 +197,17 @@ impl Leases {
             None => Seen::new(lease, now),
         };
         after.touch(before.as_ref(), pod, now, touch);
+        match &after.lease {
+            Some(lease) => {
+                let holds = |set: &str| self.named.get(pod).is_some_and(|by_set| by_set.contains_key(set));
+                self.past.let_go(pod, |set, uid| {
+                    let told = lease.reports.get(set).map(|told| &told.value);
+                    told.is_some_and(|told| told.set != uid || told.count == 0) && !holds(set)
+                });
+            }
+            None if !self.named.contains_key(pod) => self.past.forget(pod),
+            None => {}
+        }
         if after.lease.is_some() || self.named.contains_key(pod) {
             self.sessions.insert(pod.clone(), after);
         }
@@ -220,6 +234,7 @@ impl Leases {
         };
         touch.sets.insert(set.clone());
         let to = holder(new.as_ref());
+        let set_uid = new.as_ref().map(|new| new.set_uid.clone());
         let old = match new {
             Some(new) => of_set.insert(listener, new),
             None => of_set.remove(&listener),
@@ -228,6 +243,15 @@ impl Leases {
             self.ownerships.remove(set);
         }
         let from = holder(old.as_ref());
+        if from == to && old.as_ref().map(|old| &old.set_uid) == set_uid.as_ref() {
+            return;
+        }
+        if let Some(old) = &old {
+            self.past.changed(set, &old.set_uid, now);
+        }
+        if let (Some(to), Some(uid)) = (&to, &set_uid) {
+            self.past.holds(to, &set.name, uid);
+        }
         if from == to {
             return;
         }
@@ -365,7 +389,7 @@ impl Leases {
         set: &'a ObjectKey,
         uid: &'a str,
     ) -> impl Iterator<Item = &'a ObjectKey> {
-        self.sessions_where(&set.namespace, move |lease| holds_of_earlier(lease, &set.name, uid))
+        self.sessions_where(&set.namespace, move |lease| holds_of_earlier(lease, &set.name, uid).is_some())
     }
 
     /// The session of a Pod as this ListenerSet sees it at `now`. None where there is none, and none is missed.
@@ -376,6 +400,7 @@ impl Leases {
             silent_for: now.saturating_sub(seen.changed_at),
             claimed_for: now.saturating_sub(seen.claimed_at),
             of_pod_for: now.saturating_sub(seen.of_pod_since),
+            fenced: seen.fenced.clone(),
             duration: seen.duration(now),
         };
         let lease = seen.lease.as_ref();
@@ -388,16 +413,20 @@ impl Leases {
             profile: lease.and_then(|lease| lease.profile),
             info: lease.map(|lease| lease.info.clone()).unwrap_or_default(),
             report: report.map(|told| (*told.value).clone()),
-            holds_of_earlier_set: lease.is_some_and(|lease| holds_of_earlier(lease, set, set_uid)),
+            holds_of_earlier_set: lease.and_then(|lease| holds_of_earlier(lease, set, set_uid)).is_some_and(|report| {
+                // Whoever may write a report may write anything.
+                self.past.may_run(pod, set, &report.set, now)
+            }),
             inbox: inbox.map(|told| (*told.value).clone()).unwrap_or_default(),
             other_profiles: Vec::new(),
         })
     }
 }
 
-/// Listeners of another set of this name than the one with this uid.
-fn holds_of_earlier(lease: &SessionLease, set: &str, uid: &str) -> bool {
-    lease.reports.get(set).is_some_and(|told| told.value.set != uid && told.value.count > 0)
+/// What tells of listeners of another set of this name than the one with this uid.
+fn holds_of_earlier<'a>(lease: &'a SessionLease, set: &str, uid: &str) -> Option<&'a Report> {
+    let told = lease.reports.get(set).map(|told| &*told.value);
+    told.filter(|report| report.set != uid && report.count > 0)
 }
 
 #[cfg(test)]

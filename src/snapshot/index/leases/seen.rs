@@ -2,7 +2,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{SessionLease, Touch};
-use crate::{api::session::SessionProfile, snapshot::index::ObjectKey};
+use crate::{
+    api::session::SessionProfile,
+    snapshot::{index::ObjectKey, lease::Holder},
+};
 
 /// A session as seen over time.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +18,8 @@ pub(super) struct Seen {
     pub claimed_at: Duration,
     /// When its Pod, or whether it exists, last changed.
     pub of_pod_since: Duration,
+    /// The boot that was seen fenced last.
+    pub fenced: Option<Holder>,
     /// The longest lease duration from the sign of life before the last one until the last one.
     duration_before: Duration,
     /// The same since the last one.
@@ -44,13 +49,14 @@ impl Seen {
         let duration_since = duration_of(lease.as_ref());
         let (duration_before, duration_of_earlier) = (Duration::ZERO, Duration::ZERO);
         Self {
-            lease,
             changed_at: now,
             claimed_at: now,
             of_pod_since: now,
+            fenced: fenced(lease.as_ref()),
             duration_before,
             duration_since,
             duration_of_earlier,
+            lease,
         }
     }
 
@@ -70,6 +76,7 @@ impl Seen {
             changed_at: if lives { now } else { self.changed_at },
             claimed_at: if claimed { now } else { self.claimed_at },
             of_pod_since: if pod_of(before) == pod_of(after) { self.of_pod_since } else { now },
+            fenced: fenced(after).or_else(|| self.fenced.clone()),
             duration_before,
             duration_since,
             duration_of_earlier: if claimed { self.duration(now) } else { self.duration_of_earlier },
@@ -120,6 +127,11 @@ fn claim_of(lease: Option<&SessionLease>) -> Option<impl PartialEq> {
     let lease = lease?;
     let session = lease.session.as_ref();
     Some((lease.uid.clone(), session.map(|session| (session.pod_uid.clone(), session.claim.clone()))))
+}
+
+/// The boot that it says is fenced.
+fn fenced(lease: Option<&SessionLease>) -> Option<Holder> {
+    lease?.session.as_ref()?.claim.fenced().cloned()
 }
 
 /// The Pod that it is of; None: it does not exist.

@@ -21,10 +21,19 @@ struct Stream(BufReader<TcpStream>);
 impl Stream {
     fn open(agent: &Agent, instance: &str, running: &str, accept: &str) -> Self {
         let number = 1 + STREAMS.fetch_add(1, Ordering::Relaxed);
-        let query = format!("instance={instance}&stream={number}&running={running}");
+        let running = running.split_once(':').map(|(name, token)| {
+            let (set, listener) = name.split_once('/').unwrap();
+            json!({"set": set, "listener": listener, "token": token})
+        });
+        let body = json!({"instance": instance, "stream": number, "running": Vec::from_iter(running)}).to_string();
         let mut stream = TcpStream::connect(("127.0.0.1", agent.port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET /v1/listeners?{query} HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n").unwrap();
+        let (head, length) = (head(agent), body.len());
+        write!(
+            stream,
+            "POST /v1/listeners HTTP/1.1\r\n{head}Accept: {accept}\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
         let mut stream = Self(BufReader::new(stream));
         let status = stream.line();
         assert!(status.starts_with("HTTP/1.1 200"), "{status}");
@@ -51,15 +60,21 @@ impl Stream {
     }
 }
 
+/// Headers of a program of the Pod.
+fn head(agent: &Agent) -> String {
+    format!("Host: 127.0.0.1:{}\r\nBaton-Token: {}\r\n", agent.port, agent.token())
+}
+
 /// Status and body.
 fn ask(agent: &Agent, method: &str, path: &str, body: &str) -> (u16, Value) {
+    ask_as(agent, &head(agent), method, path, body)
+}
+
+fn ask_as(agent: &Agent, head: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
     let mut stream = TcpStream::connect(("127.0.0.1", agent.port)).unwrap();
     let length = body.len();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-    )
-    .unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\n{head}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}")
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -174,16 +189,15 @@ fn what_cannot_be_taken_is_refused_with_field_and_remedy() {
     let long = json!({"token": token, "resume": "a".repeat(4_096)}).to_string();
     let huge = json!({"token": token, "reason": "a".repeat(20_000)}).to_string();
     let one = "/v1/listeners/bots/one";
-    let open = |query: &str| format!("/v1/listeners?{query}");
-    let cases: [(&str, String, &str, u16, &str); 14] = [
-        ("GET", open("instance=i-2&stream=1&running="), "", 409, "instance"),
-        ("GET", open("instance=i-1&stream=0&running="), "", 409, "stream"),
-        ("GET", open("instance=i-1&running="), "", 400, "stream"),
-        ("GET", open("instance=i-1&stream=1000"), "", 400, "running"),
-        ("GET", open("stream=1000&running="), "", 400, "instance"),
-        ("GET", open("instance=i-1&stream=1000&running=one"), "", 400, "running"),
-        ("GET", open("instance=i-1&stream=1000&running=a/b:c&running=a/d:e"), "", 400, "running"),
-        ("POST", "/v1/listeners".into(), r#"{"instance":"i-1"}"#, 400, "body"),
+    let all = "/v1/listeners";
+    let cases: [(&str, String, &str, u16, &str); 13] = [
+        ("POST", all.into(), r#"{"instance":"i-2","stream":1,"running":[]}"#, 409, "instance"),
+        ("POST", all.into(), r#"{"instance":"i-1","stream":0,"running":[]}"#, 409, "stream"),
+        ("POST", all.into(), r#"{"instance":"i-1","running":[]}"#, 400, "body"),
+        ("POST", all.into(), r#"{"instance":"i-1","stream":1000}"#, 400, "body"),
+        ("POST", all.into(), r#"{"instance":"","stream":1000,"running":[]}"#, 400, "instance"),
+        ("POST", all.into(), r#"{"instance":"i-1","stream":1000,"running":["one"]}"#, 400, "body"),
+        ("POST", all.into(), r#"{"instance":"i-1","stream":1000,"running":[],"x":1}"#, 400, "body"),
         ("POST", format!("{one}/dance"), "{}", 404, "path"),
         ("POST", format!("{one}/stopped"), "{}", 400, "token"),
         ("POST", format!("{one}/stopped"), r#"{"token":"uid-set-1"}"#, 404, "token"),
@@ -198,6 +212,36 @@ fn what_cannot_be_taken_is_refused_with_field_and_remedy() {
     }
     assert_eq!(ask(&agent, "POST", &format!("{one}/failed"), &huge).0, 413);
     assert_eq!(say(&agent, "started", &json!({"token": token})), 204, "and the stream has not suffered");
+}
+
+/// F12, H7: whoever cannot read the shared folder neither ends nor drains anything, though it reaches the port.
+#[test]
+fn who_has_no_token_changes_nothing() {
+    let (stage, agent, me) = given("Fast");
+    let mut stream = Stream::open(&agent, "i-1", "", "application/json");
+    let token = stream.event("start")["token"].as_str().unwrap().to_owned();
+    assert_eq!(say(&agent, "started", &json!({"token": token})), 204);
+    drop(stream); // the moment without a stream, in which all that a new one does not name has ended
+    let open = json!({"instance": "i-2", "stream": 1, "running": []}).to_string();
+    let stopped = json!({"token": token}).to_string();
+    let host = format!("Host: 127.0.0.1:{}\r\n", agent.port);
+    let foreign = head(&agent).replace("127.0.0.1", "evil.example");
+    let page = format!("{}Origin: http://evil.example\r\n", head(&agent));
+    for (head, status) in [(host, 401), (foreign, 403), (page, 403)] {
+        for (method, path, body) in [
+            ("POST", "/v1/listeners", &open),
+            ("POST", "/v1/listeners/bots/one/stopped", &stopped),
+            ("GET", "/v1/listeners/bots/one/fence", &String::new()),
+            ("POST", "/drain", &String::new()),
+        ] {
+            assert_eq!(ask_as(&agent, &head, method, path, body).0, status, "{method} {path} {head}");
+        }
+    }
+    assert_eq!(ask(&agent, "GET", "/v1/listeners?instance=i-2&stream=1&running=", "").0, 405, "not by a GET");
+    Stream::open(&agent, "i-1", &format!("bots/one:{token}"), "application/json").event("deadline");
+    assert_eq!(stage.owner("one"), (me.to_string(), 1), "it has not ended");
+    assert!(!stage.info("a").unwrap().draining);
+    assert_eq!(agent.get("/healthz"), 200, "probes need none");
 }
 
 /// Connections beyond the bound wait; the stream that is there goes on.

@@ -407,9 +407,16 @@ impl Agent {
         answer.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
+    /// What requests to its local API must have: the folder is the one that the containers of the Pod share.
+    pub fn token(&self) -> String {
+        fs::read_to_string(self.folder.join("agent.token")).unwrap_or_default()
+    }
+
     /// What a preStop hook runs.
     pub fn drain(&self) -> Child {
-        Command::new(AGENT).args(["drain", "--wait", "--port", &self.port.to_string()]).spawn().unwrap()
+        let mut command = Command::new(AGENT);
+        command.args(["drain", "--wait", "--port", &self.port.to_string(), "--state-dir"]).arg(&self.folder);
+        command.spawn().unwrap()
     }
 
     /// Kilobytes of memory that are its own.

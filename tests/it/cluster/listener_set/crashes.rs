@@ -4,7 +4,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kube::api::{DeleteParams, PropagationPolicy};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams, PropagationPolicy},
+};
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
@@ -79,18 +83,24 @@ async fn a_pod_deleted_by_force_is_not_dead() {
 }
 
 /// L1: the kubelet reports the end of a container whose shim was killed, with exit code 255, while its processes live on.
+/// The container cannot start again, because a ConfigMap that it needs is gone: so this end stays the last one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_whose_shim_was_killed_is_not_dead() {
     let listeners = Listeners::new("crash-shim").await;
+    let needed: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "needed"}})).unwrap();
+    let config_maps: Api<ConfigMap> = Api::namespaced(listeners.stage.client.clone(), &listeners.stage.namespace);
+    config_maps.create(&PostParams::default(), &needed).await.unwrap();
     listeners
         .roll_as("1", json!({"replicas": 2}), |template| {
             template["metadata"]["annotations"]["testbed.baton.dev/outlives-shim"] = json!("true");
+            template["spec"]["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "needed"}}]);
         })
         .await;
     listeners.listen(4, json!({})).await;
     listeners.running(60, 4).await;
     let before = listeners.ownership("feed-0").await;
     let pod = before.1.split('/').next().unwrap();
+    config_maps.delete("needed", &DeleteParams::default()).await.unwrap();
     kill(shim(agent(pod, "feed-0")), Signal::SIGKILL).unwrap();
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
@@ -136,6 +146,23 @@ async fn without_an_operator_nothing_moves_and_nothing_stops() {
     for feed in listeners.verdict().values() {
         assert_eq!(feed["connections"].as_array().map(Vec::len), Some(1), "{feed:#}");
     }
+    listeners.judge(4, false);
+}
+
+/// H3: an API server that answers late is there: no listener stops.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_answers_late() {
+    let listeners = Listeners::behind_a_proxy("crash-late").await;
+    listeners.roll("1", json!({"replicas": 2})).await;
+    listeners.listen(4, json!({})).await;
+    listeners.running(60, 4).await;
+    listeners.tell_proxy("late");
+    tokio::time::sleep(Duration::from_secs(30)).await; // three times S
+    for (name, feed) in listeners.verdict() {
+        assert_eq!(feed["connections"].as_array().map(Vec::len), Some(1), "nothing has stopped: {feed:#}");
+        listeners.flows(1, &name).await;
+    }
+    listeners.tell_proxy("pass");
     listeners.judge(4, false);
 }
 

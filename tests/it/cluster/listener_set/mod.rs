@@ -2,6 +2,7 @@
 pub mod agents;
 mod changes;
 mod crashes;
+mod foreign;
 mod moves;
 mod nodes;
 pub mod stage;

@@ -6,6 +6,7 @@ use kube::{
     Api, Client, Config,
     api::{Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
+    core::Request,
 };
 use serde_json::{Value, json};
 
@@ -50,9 +51,11 @@ impl Hand {
         let mut params = PatchParams { dry_run: dry, ..PatchParams::default() };
         let patch = match verb {
             "put" => {
+                // As bytes: there are times that a typed Lease cannot hold.
                 let params = PostParams { dry_run: dry, ..PostParams::default() };
-                let lease = serde_json::from_value(new.clone()).unwrap();
-                return Some(self.leases.replace(name, &params, &lease).await);
+                let request = Request::new(self.leases.resource_url());
+                let put = request.replace(name, &params, new.to_string().into_bytes()).unwrap();
+                return Some(self.leases.clone().into_client().request(put).await);
             }
             "merge patch" => Patch::Merge(merge_patch(old, new)),
             "JSON patch" => Patch::Json::<Value>(json_patch::diff(old, new)),

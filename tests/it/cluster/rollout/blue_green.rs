@@ -67,7 +67,8 @@ fn services(stage: &Stage) -> Api<Service> {
 
 async fn service_of(stage: &Stage, name: &str) {
     let ports = json!([{"port": 80, "targetPort": 8080}]);
-    let object = json!({"metadata": {"name": name}, "spec": {"selector": {"app": "web"}, "ports": ports}});
+    let metadata = json!({"name": name, "annotations": {"baton.dev/rollout": "web"}});
+    let object = json!({"metadata": metadata, "spec": {"selector": {"app": "web"}, "ports": ports}});
     services(stage).create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
 }
 
@@ -230,7 +231,8 @@ async fn another_strategy_loses_no_request() {
 async fn a_service_that_is_applied_without_a_selector_keeps_its_key() {
     let stage = Stage::new(simulated(), "blue-green-gitops").await;
     let apply = async |sync: i32, selector: Option<Value>| {
-        let mut object = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "labels": {"sync": sync.to_string()}},
+        let mut object = json!({"apiVersion": "v1", "kind": "Service", 
+            "metadata": {"name": "web", "labels": {"sync": sync.to_string()}, "annotations": {"baton.dev/rollout": "web"}},
             "spec": {"ports": [{"port": 80, "targetPort": 8080}]}});
         if let Some(selector) = selector {
             object["spec"]["selector"] = selector;
@@ -249,4 +251,28 @@ async fn a_service_that_is_applied_without_a_selector_keeps_its_key() {
     let taken = apply(3, Some(json!({"app": "web"}))).await;
     assert_eq!(taken.get(KEY), None, "one that has the field takes the key away");
     switched(&stage, "web", &revision).await;
+}
+
+/// F8: who may write a Rollout does not take over a Service by it; the message has the command by which its owner gives it.
+#[tokio::test]
+async fn a_service_without_the_annotation_stays_as_it_is() {
+    let stage = Stage::new(simulated(), "blue-green-permission").await;
+    let object =
+        json!({"metadata": {"name": "payments"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    let object: Service = serde_json::from_value(object).unwrap();
+    let made = services(&stage).create(&PostParams::default(), &object).await.unwrap();
+    let strategy = json!({"type": "BlueGreen", "blueGreen": {"activeService": "payments"}});
+    stage.roll("1", json!({"replicas": 2, "strategy": strategy})).await;
+    let held = stage.until(60, "ServiceInvalid", |rollout| reason(rollout) == "ServiceInvalid").await;
+    stage.patch(json!({"spec": {"strategy": {"type": "Batched", "blueGreen": null}}})).await;
+    stage.complete(60).await;
+    stage.patch(json!({"spec": {"strategy": strategy}})).await;
+    stage.until(60, "ServiceInvalid", |rollout| reason(rollout) == "ServiceInvalid").await;
+    let after = services(&stage).get("payments").await.unwrap();
+    assert_eq!(after.metadata.resource_version, made.metadata.resource_version);
+    let message = held.status.unwrap().waiting_for;
+    let (_, command) = message.split_once("to permit that: kubectl ").unwrap_or_else(|| panic!("{message}"));
+    let words: Vec<&str> = command.split(" (").next().unwrap().split_whitespace().collect();
+    stage.cluster.kubectl(&words);
+    switched(&stage, "payments", &update_revision(&stage.complete(60).await)).await;
 }

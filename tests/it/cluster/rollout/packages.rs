@@ -156,10 +156,13 @@ async fn a_package_update_goes_well_and_three_do_not() {
     let one = server.put("1.0.tar.gz", &archive("version", "one"));
     stage.roll_package("1.0", &json!({"url": url("1.0.tar.gz?key=hidden"), "sha256": one})).await;
     stage.complete(60).await;
-    let two = server.put("private-2.0.tar.gz", &archive("./version", "two"));
-    stage.cluster.kubectl(&["-n", "packages", "create", "secret", "generic", "server", "--from-literal=token=t0ken"]);
-    let secret = json!({"name": "server"});
-    stage.roll_package("2.0", &json!({"url": url("private-2.0.tar.gz"), "sha256": two, "secretRef": secret})).await;
+    let (private, certificate) = Server::start_secure(stage.cluster, "packages-private");
+    let two = private.put("private-2.0.tar.gz", &archive("./version", "two"));
+    let certificate = format!("--from-literal=ca.crt={certificate}");
+    let secret = ["secret", "generic", "server", "--from-literal=token=t0ken", &certificate];
+    stage.cluster.kubectl(&[&["-n", "packages", "create"][..], &secret].concat());
+    let package = json!({"url": private.url("private-2.0.tar.gz"), "sha256": two, "secretRef": {"name": "server"}});
+    stage.roll_package("2.0", &package).await;
     stage.complete(60).await;
     let found = stage.found().await;
     assert_eq!(found.values().collect::<Vec<_>>(), ["two", "two"], "{found:?}");

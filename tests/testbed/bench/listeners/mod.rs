@@ -38,6 +38,7 @@ const STEADY: Duration = Duration::from_secs(30);
 /// The whole of one step.
 const PATIENCE: Duration = Duration::from_mins(5);
 const POLL: Duration = Duration::from_millis(20);
+const API_SERVER: &str = "kube-apiserver";
 
 /// So many listeners on so many Pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +83,11 @@ pub struct Measured {
     pub steady_writes: f64,
     /// Part of a core that the operator uses meanwhile.
     pub steady_cpu: f64,
-    /// Its resident memory, in MiB.
+    /// Milliseconds that the API server took for each renewal meanwhile.
+    pub renewals: Vec<f64>,
+    /// Part of a core that the API server used meanwhile.
+    pub api_server_cpu: f64,
+    /// The operator's resident memory, in MiB.
     pub resident_mib: f64,
     pub losses: Losses,
     /// Starts of what still ran. None is right.
@@ -153,11 +158,19 @@ async fn measure(stage: &Stage, case: Case, rolls: usize, tasks: &mut JoinSet<()
     measured.session_writes = (written.len() - ownerships) as f64 / of_all;
     (measured.gaps, measured.overlaps) = farm.take_gaps();
 
-    let (before, began_at) = (operator()?, Timestamp::now());
+    let (before, api_server_before, began_at) = (operator()?, usage_of(API_SERVER)?, Timestamp::now());
     time::sleep(STEADY).await;
-    let after = operator()?;
-    measured.steady_writes = leases(stage, began_at)?.len() as f64 / STEADY.as_secs_f64();
-    measured.steady_cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64() / STEADY.as_secs_f64();
+    let (after, api_server_after) = (operator()?, usage_of(API_SERVER)?);
+    let written = leases(stage, began_at)?;
+    measured.steady_writes = written.len() as f64 / STEADY.as_secs_f64();
+    let renewals = written.iter().filter(|write| is_session(&write.name));
+    measured.renewals = renewals.filter_map(|write| write.took).map(|millis| millis as f64).collect();
+    measured.renewals.sort_by(f64::total_cmp);
+    let part = |before: processes::Usage, after: processes::Usage| {
+        after.cpu.saturating_sub(before.cpu).as_secs_f64() / STEADY.as_secs_f64()
+    };
+    measured.steady_cpu = part(before, after);
+    measured.api_server_cpu = part(api_server_before, api_server_after);
     measured.resident_mib = after.resident_kib as f64 / 1_024.0;
 
     measured.losses = Box::pin(losses::measure(&client, &scene, &farm)).await?; // a large future
@@ -166,7 +179,11 @@ async fn measure(stage: &Stage, case: Case, rolls: usize, tasks: &mut JoinSet<()
 
 /// What the operator has used.
 fn operator() -> Result<processes::Usage> {
-    processes::usage()?.remove("baton-operator").context("the operator does not run")
+    usage_of("baton-operator")
+}
+
+fn usage_of(program: &str) -> Result<processes::Usage> {
+    processes::usage()?.remove(program).with_context(|| format!("{program} does not run"))
 }
 
 /// Writes of Leases since then, save those of the operator's own lock.

@@ -26,14 +26,22 @@ pub fn markdown(results: &[(Case, Measured)], peer: Option<&Peer>) -> String {
     ];
     let moves = table::rows("", &head, moves);
     let steady = results.iter().map(|(case, it)| {
-        let cells = vec![
-            format!("{:.1}", it.steady_writes),
-            format!("{:.1} %", it.steady_cpu * 100.0),
-            format!("{:.0}", it.resident_mib),
-        ];
+        let mut cells = vec![format!("{:.1}", it.steady_writes)];
+        cells.extend([0.5, 0.99, 1.0].map(|part| format!("{:.0}", percentile(&it.renewals, part))));
+        cells.extend([it.api_server_cpu, it.steady_cpu].map(|part| format!("{:.1} %", part * 100.0)));
+        cells.push(format!("{:.0}", it.resident_mib));
         (name(case), cells)
     });
-    let steady = table::rows("", &["Lease writes per s", "operator, part of a core", "its RSS, MiB"], steady);
+    let head = [
+        "Lease writes per s",
+        "a renewal takes the API server p50, ms",
+        "p99",
+        "max",
+        "API server, part of a core",
+        "operator, part of a core",
+        "its RSS, MiB",
+    ];
+    let steady = table::rows("", &head, steady);
     let loss = |millis: &[f64]| [0.5, 1.0].map(|part| format!("{:.2}", percentile(millis, part) / 1_000.0)).to_vec();
     let mut losses = Vec::new();
     for (case, it) in results {

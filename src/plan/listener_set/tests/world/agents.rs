@@ -49,9 +49,9 @@ impl World {
     pub(super) fn renew(&mut self, name: &str) {
         let (now, boottime, version) = (self.now, self.boottime(), self.version());
         let pod = self.pods.get_mut(name).unwrap();
-        let (profile, is_cut_off) = (pod.profile.times(), pod.is_cut_off);
+        let (profile, is_cut_off, is_deaf) = (pod.profile.times(), pod.is_cut_off, pod.is_deaf);
         let Some(agent) = pod.agent.as_mut().filter(|_| !is_cut_off) else { return };
-        let report = report(agent, &self.leases, self.set.spec.start_budget.is_some(), boottime);
+        let report = report(agent, &self.leases, (self.set.spec.start_budget.is_some(), is_deaf), boottime);
         let drains = self.sessions.get(name).is_some_and(|seen| seen.info.draining != agent.draining);
         if agent.reported == report && !drains && now < agent.renewed_at + profile.renew.as_secs() {
             if let Some(seen) = self.sessions.get(name).filter(|seen| seen.inbox != agent.inbox) {
@@ -77,11 +77,12 @@ impl World {
     pub(super) fn step_units(&mut self, name: &str) {
         let now = self.boottime();
         let pod = self.pods.get_mut(name).unwrap();
-        let (is_cut_off, hangs) = (pod.is_cut_off, pod.hangs);
+        let (is_cut_off, is_deaf, hangs) = (pod.is_cut_off, pod.is_deaf, pod.hangs);
         let Some(agent) = &mut pod.agent else { return };
         for (listener, seen) in &self.leases {
             let letter = agent.inbox.get(listener).is_some_and(|letter| letter.order == Order::Incoming);
-            if !is_cut_off && (seen.ownership.holder.as_ref() == Some(&agent.me) || letter) {
+            let is_mine = seen.ownership.holder.as_ref() == Some(&agent.me);
+            if !is_cut_off && (is_mine && !is_deaf || letter) {
                 agent.units.entry((listener.clone(), seen.ownership.uid.clone())).or_default();
             }
         }
@@ -188,7 +189,12 @@ fn cut_off_view(agent: &Agent, key: &(String, String)) -> Option<Ownership> {
     Some(Ownership { holder: Some(agent.me.clone()), epoch, uid, resource_version, state: None, config_hash })
 }
 
-fn report(agent: &Agent, leases: &BTreeMap<String, OwnershipSeen>, asks: bool, now: Boottime) -> Report {
+fn report(
+    agent: &Agent,
+    leases: &BTreeMap<String, OwnershipSeen>,
+    (asks, is_deaf): (bool, bool),
+    now: Boottime,
+) -> Report {
     let mut report = Report { set: "uid-set".into(), gaps: agent.gaps.clone(), ..Report::default() };
     let mut held = BTreeMap::new();
     for (listener, seen) in leases {
@@ -207,7 +213,7 @@ fn report(agent: &Agent, leases: &BTreeMap<String, OwnershipSeen>, asks: bool, n
             failures,
         };
         let failures = agent.failures.get(listener).copied().unwrap_or(0);
-        if own.holder.as_ref() == Some(&agent.me) {
+        if own.holder.as_ref() == Some(&agent.me) && (!is_deaf || known.is_some()) {
             let is_running = matches!(runs, Some(Runs::Epoch { epoch, .. }) if *epoch == own.epoch);
             held.insert(listener.clone(), (own.epoch, is_running));
             if waits {

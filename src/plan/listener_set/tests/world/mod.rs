@@ -50,6 +50,8 @@ pub struct Pod {
     pub is_gone: bool,
     /// Its agent does not reach the API server.
     pub is_cut_off: bool,
+    /// Its agent learns of what it owns by letters only.
+    pub is_deaf: bool,
     /// Its agent stops nothing.
     pub hangs: bool,
     /// Listeners that do not start here.
@@ -170,6 +172,7 @@ impl World {
             has_agent: true,
             is_gone: false,
             is_cut_off: false,
+            is_deaf: false,
             hangs: false,
             cannot: BTreeSet::new(),
             starts: 0,
@@ -248,6 +251,7 @@ impl World {
                 (watch.claimed, watch.claimed_since) = (claimed, now);
             }
             let watched = Watched {
+                fenced: session.as_ref().and_then(|session| session.claim.fenced().cloned()),
                 session,
                 silent_for: Duration::from_secs(now - watch.silent_since),
                 claimed_for: Duration::from_secs(now - watch.claimed_since),
@@ -418,6 +422,7 @@ fn missing(pod: &str) -> SessionSeen {
             silent_for: Duration::ZERO,
             claimed_for: Duration::ZERO,
             of_pod_for: Duration::ZERO,
+            fenced: None,
             duration: Duration::from_secs(15),
         },
         profile: None,
