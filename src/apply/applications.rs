@@ -26,7 +26,7 @@ const CALLS_MAX: usize = 64;
 
 /// How an application is called: address, path and body; why it has not answered 200. A simulation puts its own here.
 pub type Post = Arc<dyn Fn(SocketAddr, String, String) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
-/// Whom the end of a call is told: the Rollout is looked at again.
+/// Whom the end of a call is told: the object is looked at again.
 pub type OnAnswer = Arc<dyn Fn(ObjectKey) + Send + Sync>;
 
 /// Calls by HTTP, as in a cluster.

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use super::{
     Fence,
     applications::{Applications, OnAnswer, Post, by_http},
+    letters::Letters,
 };
 use crate::{api::names, warned};
 
@@ -27,6 +28,9 @@ use crate::{api::names, warned};
 pub const IN_FLIGHT_MAX: usize = 64;
 /// Longest time for one call, unless set otherwise.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for one call about a Lease of the hand-off: what is looked at next may be a take-over. An API server that takes
+/// longer has most likely done it all the same, and is asked.
+pub const QUICK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a call gave nothing.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +118,7 @@ pub struct Calls {
     permits: Arc<Semaphore>,
     agent_image: Option<Arc<str>>,
     applications: Applications,
+    letters: Letters,
 }
 
 /// Which kind in which namespace.
@@ -126,7 +131,25 @@ impl Calls {
     pub fn new(client: Client, fence: Fence, timeout: Duration) -> Self {
         let applications = Applications::new(fence.clone(), by_http(), Arc::new(|_| {}));
         let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-        Self { client, fence, timeout, permits, agent_image: None, applications }
+        let letters = Letters::new(Arc::new(|_| {}));
+        Self { client, fence, timeout, permits, agent_image: None, applications, letters }
+    }
+
+    /// The same, each call at most [`QUICK_TIMEOUT`] long.
+    #[must_use]
+    pub fn quick(&self) -> Self {
+        Self { timeout: self.timeout.min(QUICK_TIMEOUT), ..self.clone() }
+    }
+
+    /// The same; told which ListenerSet is to be looked at again for its letters.
+    #[must_use]
+    pub fn with_letters(self, on_end: OnAnswer) -> Self {
+        Self { letters: Letters::new(on_end), ..self }
+    }
+
+    /// Letters that are on their way.
+    pub fn letters(&self) -> &Letters {
+        &self.letters
     }
 
     /// The same; applications in Pods are called so, and the ends of these calls are told.

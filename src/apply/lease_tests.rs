@@ -16,9 +16,11 @@ use crate::{
     },
     scripted::{self, Answer, Call, recorded},
     snapshot::{
-        lease::{Holder, Letter, Order},
+        index::ObjectKey,
+        lease::{Holder, Letter, Order, Watched},
         listener::Settings,
-        listener_set::SetSnapshot,
+        listener_set::{SessionSeen, SetSnapshot},
+        report::AgentInfo,
     },
 };
 
@@ -94,7 +96,6 @@ fn of_what_exists() -> Vec<SetChange> {
             holder: holder("p"),
             why: crate::plan::listener_set::session::Fence::Silent,
         },
-        set_inbox(BTreeMap::new()),
         assign(Origin::Nobody, Some(holder("p"))),
         SetChange::Configure {
             listener: listener.clone(),
@@ -125,8 +126,24 @@ fn calls(answer: impl Fn(Call) -> Answer + Send + Sync + 'static) -> Calls {
     Calls::new(scripted::client(answer), fence, call::CALL_TIMEOUT)
 }
 
+fn session() -> SessionSeen {
+    let zero = Duration::ZERO;
+    SessionSeen {
+        lease: "session.p".into(),
+        uid: "s1".into(),
+        watched: Watched { session: None, silent_for: zero, claimed_for: zero, of_pod_for: zero, duration: zero },
+        profile: None,
+        info: AgentInfo::default(),
+        report: None,
+        holds_of_earlier_set: false,
+        inbox: BTreeMap::new(),
+        other_profiles: Vec::new(),
+    }
+}
+
 async fn result(change: SetChange, answer: impl Fn(Call) -> Answer + Send + Sync + 'static) -> Applied {
     let mut outcomes = apply_set(&calls(answer), &snapshot(), &[change]).await;
+    tokio::time::sleep(Duration::from_millis(1)).await; // letters are on their way
     outcomes.remove(0).result
 }
 
@@ -177,7 +194,7 @@ async fn answers_to_writes_of_what_exists() {
 /// L7: a PUT would make a Lease again that was deleted, and take what others wrote beside.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_over_what_was_not_seen() {
-    for change in of_what_exists() {
+    for change in of_what_exists().into_iter().chain([set_inbox(BTreeMap::new())]) {
         let (verb, call) = (change.verb(), request(change).await);
         let versions = match call.method.as_str() {
             "PATCH" => &call.body["metadata"],
@@ -279,6 +296,55 @@ async fn letters_are_replaced_as_a_whole_and_removed_when_there_are_none() {
     assert_eq!(text, r#"[{"listener":"a","epoch":4,"releaseTo":"q/uid-q/1-r"}]"#);
     let call = request(set_inbox(BTreeMap::new())).await;
     assert_eq!(call.body["metadata"]["annotations"], json!({"inbox.baton.dev/bots": null}));
+}
+
+/// H11: what says who is alive, and who holds what, is given up after 3 s; letters are not waited for at all.
+#[tokio::test(start_paused = true)]
+async fn a_look_waits_for_no_letter_and_not_long_for_a_lease() {
+    for (change, seconds) in
+        [(set_inbox(BTreeMap::new()), 0), (of_what_exists().remove(1), 3), (assign(dead(), None), 3)]
+    {
+        let began = tokio::time::Instant::now();
+        apply_set(&calls(|_| Answer::Never), &snapshot(), &[change.clone()]).await;
+        assert_eq!(began.elapsed().as_secs(), seconds, "{}", change.verb());
+    }
+}
+
+/// H11: what is on its way counts as written until the watch is as far; what was not written is planned again.
+#[tokio::test(start_paused = true)]
+async fn letters_count_while_they_are_on_their_way() {
+    let key = ObjectKey { namespace: "shop".into(), name: "bots".into() };
+    let shown = |calls: &Calls, is_told: bool| {
+        let mut snapshot = snapshot();
+        snapshot.sessions.insert("p".into(), session());
+        calls.letters().show(&key, &mut snapshot, |_| is_told);
+        snapshot.sessions["p"].inbox.keys().cloned().collect::<String>()
+    };
+    let letter =
+        |listener: &str| set_inbox([(listener.to_owned(), Letter { epoch: 4, order: Order::Incoming })].into());
+    let ended = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = ended.clone();
+    let tells = move |_| {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    };
+    let calls = calls(|call| {
+        if call.body["metadata"]["annotations"].to_string().contains("never") {
+            return Answer::Never;
+        }
+        Answer::ok(json!({"metadata": {"resourceVersion": "99"}}))
+    });
+    let calls = calls.with_letters(std::sync::Arc::new(tells));
+    assert_eq!(shown(&calls, false), "");
+    apply_set(&calls, &snapshot(), &[letter("a"), letter("b")]).await;
+    assert_eq!(shown(&calls, true), "a", "one at a time");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!((shown(&calls, false), ended.load(std::sync::atomic::Ordering::Relaxed)), ("a".into(), 1));
+    assert_eq!(shown(&calls, true), "", "the watch tells what stands there now");
+    apply_set(&calls, &snapshot(), &[letter("never")]).await;
+    tokio::time::sleep(Duration::from_millis(2_900)).await;
+    assert_eq!(shown(&calls, true), "never");
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    assert_eq!((shown(&calls, true), ended.load(std::sync::atomic::Ordering::Relaxed)), (String::new(), 2));
 }
 
 #[tokio::test(start_paused = true)]

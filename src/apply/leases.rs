@@ -15,6 +15,7 @@ use crate::{
         listener_set::{change::Origin, ownership::Write},
     },
     snapshot::{
+        index::ObjectKey,
         lease::{self, Claim, Holder, Letter, write_inbox},
         listener::Settings,
     },
@@ -79,17 +80,17 @@ pub(super) async fn fence(target: &Target<'_>, lease: &str, version: Version<'_>
     merge(target, lease, &patch).await
 }
 
-/// Replaces this set's inbox. Without the resourceVersion: the agent renews the Lease all the time, and nothing rests on an
-/// inbox.
+/// Replaces a set's inbox in a session Lease (name, uid). Without the resourceVersion: the agent renews the Lease all the
+/// time, and nothing rests on an inbox.
 pub(super) async fn set_inbox(
-    target: &Target<'_>,
-    lease: &str,
-    uid: &str,
+    calls: &Calls,
+    set: &ObjectKey,
+    (lease, uid): (&str, &str),
     letters: &BTreeMap<String, Letter>,
 ) -> Applied {
     let inbox = (!letters.is_empty()).then(|| write_inbox(letters));
-    let patch = json!({"metadata": {"uid": uid, "annotations": {names::inbox_annotation(&target.name): inbox}}});
-    merge(target, lease, &patch).await
+    let patch = json!({"metadata": {"uid": uid, "annotations": {names::inbox_annotation(&set.name): inbox}}});
+    answer::of_patch(calls.merge::<Lease>(&set.namespace, lease, &patch).await)
 }
 
 /// Makes the ownership Lease of a listener.

@@ -3,7 +3,7 @@
 //! Every call has a time-out, is sent once, and only while the controller lock outlives it ([`fence`]); at most
 //! [`call::IN_FLIGHT_MAX`] are in flight. Deletes and marks carry uid and resourceVersion as preconditions; a create whose
 //! name is taken looks whose it is. Nothing here decides: what an answer leads to is planned with the next look.
-//! Applications in Pods are called beside all that ([`applications`]).
+//! Applications in Pods are called beside all that ([`applications`]), and agents are written letters so ([`letters`]).
 #[cfg(test)]
 mod adoption_tests;
 mod answer;
@@ -14,6 +14,7 @@ pub mod fence;
 #[cfg(test)]
 mod lease_tests;
 mod leases;
+pub mod letters;
 pub mod overlap;
 mod pods;
 mod post;

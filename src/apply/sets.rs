@@ -5,11 +5,12 @@ use kube::ResourceExt;
 use super::{Calls, leases, pods};
 use crate::{
     plan::{Applied, Outcome, listener_set::change::SetChange},
-    snapshot::listener_set::SetSnapshot,
+    snapshot::{index::ObjectKey, listener_set::SetSnapshot},
 };
 
 /// The ListenerSet that changes are made for.
 pub(super) struct Target<'a> {
+    /// [`Calls::quick`].
     pub calls: &'a Calls,
     pub snapshot: &'a SetSnapshot,
     pub namespace: String,
@@ -18,20 +19,22 @@ pub(super) struct Target<'a> {
 }
 
 /// Makes the changes of a plan for the ListenerSet of `snapshot`, the first of them first; answers in their order. One that
-/// fails stops no other.
+/// fails stops no other. Letters are begun only: see [`super::letters`].
 pub async fn apply(calls: &Calls, snapshot: &SetSnapshot, changes: &[SetChange]) -> Vec<Outcome<SetChange>> {
+    let quick = calls.quick();
     let target = Target {
-        calls,
+        calls: &quick,
         snapshot,
         namespace: snapshot.set.namespace().unwrap_or_default(),
         name: snapshot.set.name_any(),
         uid: snapshot.set.uid().unwrap_or_default(),
     };
-    let results = join_all(changes.iter().map(|change| perform(&target, change))).await;
+    let results = join_all(changes.iter().map(|change| perform(&target, calls, change))).await;
     changes.iter().cloned().zip(results).map(|(change, result)| Outcome { change, result }).collect()
 }
 
-async fn perform(target: &Target<'_>, change: &SetChange) -> Applied {
+/// Leases quickly, Pods by `calls`.
+async fn perform(target: &Target<'_>, calls: &Calls, change: &SetChange) -> Applied {
     match change {
         SetChange::CreateSession { pod, pod_uid, profile } => {
             leases::create_session(target, pod, pod_uid, *profile).await
@@ -40,7 +43,11 @@ async fn perform(target: &Target<'_>, change: &SetChange) -> Applied {
         SetChange::Fence { lease, uid, resource_version, holder, .. } => {
             leases::fence(target, lease, (uid, resource_version), holder).await
         }
-        SetChange::SetInbox { lease, uid, letters } => leases::set_inbox(target, lease, uid, letters).await,
+        SetChange::SetInbox { lease, uid, letters } => {
+            let key = ObjectKey { namespace: target.namespace.clone(), name: target.name.clone() };
+            target.calls.letters().send(target.calls, key, (lease, uid), letters);
+            Applied::Done { resource_version: String::new() }
+        }
         SetChange::CreateOwnership { listener, write, settings, config_hash } => {
             leases::create_ownership(target, listener, write, &leases::Config { settings, hash: config_hash }).await
         }
@@ -58,7 +65,7 @@ async fn perform(target: &Target<'_>, change: &SetChange) -> Applied {
             leases::retire(target, listener, (uid, resource_version)).await
         }
         SetChange::KillPod { pod, uid, resource_version, .. } => {
-            pods::delete(target.calls, &target.namespace, pod, uid, resource_version).await
+            pods::delete(calls, &target.namespace, pod, uid, resource_version).await
         }
     }
 }

@@ -234,7 +234,9 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
     let (notifier, publisher) = notify::channel();
     let due = queues.rollouts.clone();
     let on_answer: OnAnswer = Arc::new(move |key| due.add([key]));
-    let calls = Calls::new(client, fence, options.call_timeout);
+    let due = queues.sets.clone();
+    let on_letters: OnAnswer = Arc::new(move |key| due.add([key]));
+    let calls = Calls::new(client, fence, options.call_timeout).with_letters(on_letters);
     let shell = Arc::new(Shell {
         observer: observer.clone(),
         calls: calls.with_agent_image(options.agent_image.as_deref()).with_applications(post, on_answer),

@@ -264,7 +264,9 @@ impl Shell {
         may_come: bool,
     ) -> std::result::Result<Option<(String, String)>, String> {
         let Doubt { kind, name, version } = doubt;
-        let found = apply::version_of(&self.calls, *kind, namespace, name).await.map_err(|error| error.message())?;
+        // No set waits longer for a Lease that nothing is heard of.
+        let calls = if *kind == Kind::Lease { &self.calls.quick() } else { &self.calls };
+        let found = apply::version_of(calls, *kind, namespace, name).await.map_err(|error| error.message())?;
         let Some((uid, seen)) = version.as_ref().filter(|seen| *kind == Kind::Pod && found.as_ref() == Some(*seen))
         else {
             return Ok(found);

@@ -63,7 +63,11 @@ impl ObjectMemory<SetMemory> {
                 note_taken(&mut self.own.beyond_watches.taken_names, &name);
                 self.own.taken_until = Some(Instant::now() + TAKEN_FOR);
             }
-            let kind = if matches!(change, SetChange::KillPod { .. }) { pods } else { Kind::Lease };
+            let kind = match change {
+                SetChange::KillPod { .. } => pods,
+                SetChange::SetInbox { .. } => continue, // on its way
+                _ => Kind::Lease,
+            };
             self.note_write(&Written { kind, name: &name, version: version(change) }, result, &mut notes);
         }
         self.note_all(&notes, rng)

@@ -87,6 +87,7 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
         Ready::Yes(uid) => uid,
         Ready::No(looked) if looked.result == Result::Gone => {
             shell.metrics.forget_set(key);
+            shell.calls.letters().forget(key);
             let again_at = sweep(key, "", shell).await;
             return Looked { again_at, ..looked };
         }
@@ -170,7 +171,11 @@ fn observe(
     let moment = Moment { now: shell.clock.now(), uptime: shell.observer.uptime() };
     let observed = shell.observe::<ListenerSet, _>(key, uid, memory, |index, own| {
         let is_known = index.is_set_known(key) || (index.is_set_listed(key) && !is_patient);
-        is_known.then(|| index.set_snapshot(key, &own.beyond_watches, moment)).flatten()
+        let (mut snapshot, rollout) =
+            is_known.then(|| index.set_snapshot(key, &own.beyond_watches, moment)).flatten()?;
+        let is_told = |version: &str| index.has_reached(Kind::Lease, &key.namespace, version);
+        shell.calls.letters().show(key, &mut snapshot, is_told);
+        Some((snapshot, rollout))
     });
     match observed {
         Observed::Snapshot(seen) => {

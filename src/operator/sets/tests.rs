@@ -82,14 +82,20 @@ impl Rig {
 
 /// An agent claims the session that the controller has made.
 fn claim(rig: &Rig) {
-    let mut session = rig.world().objects[SESSION].clone();
-    let uid = rig.world().objects[POD]["metadata"]["uid"].as_str().unwrap().to_owned();
-    session["spec"]["holderIdentity"] = json!(format!("a/{uid}/1-x"));
+    claim_of(rig, "a");
+}
+
+fn claim_of(rig: &Rig, pod: &str) {
+    let path = SESSION.replace("session.a", &format!("session.{pod}"));
+    let mut session = rig.world().objects[&path].clone();
+    let found = rig.world().objects[&POD.replace("pods/a", &format!("pods/{pod}"))].clone();
+    let uid = found["metadata"]["uid"].as_str().unwrap();
+    session["spec"]["holderIdentity"] = json!(format!("{pod}/{uid}/1-x"));
     session["spec"]["leaseTransitions"] = json!(1);
     for field in ["acquireTime", "renewTime"] {
         session["spec"][field] = json!("2026-01-01T10:00:00.000000Z");
     }
-    rig.world().put(SESSION, session);
+    rig.world().put(&path, session);
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,6 +143,64 @@ async fn a_set_that_is_gone_is_forgotten() {
     let key = ObjectKey { namespace: "shop".into(), name: "bots".into() };
     assert_eq!(reconcile(&key, &rig.shell).await.result, Result::Gone);
     assert_eq!(rig.shell.sets.count(), 0);
+}
+
+/// H11: an inbox that the API server does not answer about delays no take-over.
+#[tokio::test(start_paused = true)]
+async fn a_hung_letter_delays_no_take_over() {
+    let rig = Rig::new().await;
+    for name in ["b", "c"] {
+        let mut pod = rig.world().objects[POD].clone();
+        pod["metadata"]["name"] = json!(name);
+        let path = POD.replace("pods/a", &format!("pods/{name}"));
+        for field in ["uid", "resourceVersion"] {
+            pod["metadata"].as_object_mut().unwrap().remove(field);
+        }
+        rig.world().put(&path, pod);
+    }
+    let mut set = rig.world().objects[SET].clone();
+    set["spec"]["listeners"] = json!([{"name": "l1"}, {"name": "l2"}]);
+    rig.world().put(SET, set.clone());
+    rig.settle().await;
+    for name in ["a", "b", "c"] {
+        claim_of(&rig, name);
+    }
+    rig.settle().await;
+    let holder = |listener: &str| {
+        let path = OWNERSHIP.replace("l1", listener);
+        rig.world().objects[&path]["spec"]["holderIdentity"].as_str().unwrap().to_owned()
+    };
+    // The holder of l2 is declared dead; l1 is asked for, which takes letters, and those hang.
+    let dead = holder("l2");
+    rig.world().refusal =
+        Some(("PATCH /apis/coordination.k8s.io/v1/namespaces/shop/leases/session.".into(), 0, String::new()));
+    for name in ["a", "b", "c"] {
+        let path = SESSION.replace("session.a", &format!("session.{name}"));
+        let mut session = rig.world().objects[&path].clone();
+        session["spec"]["renewTime"] = json!("2026-01-01T10:00:10.000000Z");
+        if dead.starts_with(name) {
+            session["spec"]["holderIdentity"] = json!(format!("fenced:{dead}"));
+        }
+        rig.world().put(&path, session);
+    }
+    let mut owned = rig.world().objects[OWNERSHIP].clone();
+    owned["spec"]["acquireTime"] = json!("2026-01-01T09:00:00.000000Z");
+    rig.world().put(OWNERSHIP, owned);
+    set["spec"]["release"] = json!([{"listener": "l1", "at": "2026-01-01T09:59:00Z"}]);
+    set["metadata"]["generation"] = json!(2);
+    rig.world().put(SET, set);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let began = Instant::now();
+    let key = ObjectKey { namespace: "shop".into(), name: "bots".into() };
+    for _ in 0..3 {
+        reconcile(&key, &rig.shell).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let letters =
+        rig.world().calls.iter().filter(|call| call.starts_with("PATCH") && call.contains("/session.")).count();
+    assert!(letters > 0, "letters are hung: {:?}", rig.world().calls);
+    assert_ne!(holder("l2"), dead);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
 fn set_of(listeners: usize) -> ListenerSet {
