@@ -40,6 +40,7 @@ use crate::{
     },
     observe::{Observer, watch},
     plan::lease::Identity,
+    served::{self, Bounds},
     snapshot::index::{Index, Scope, Touched},
 };
 
@@ -50,6 +51,8 @@ const SET_LOOK_SPACING: Duration = Duration::from_millis(8);
 /// How long Rollouts wait to know what their Pods hold. Where the operator may not look at Leases, or nothing serves them
 /// (403, 404), they go on without; a list that fails otherwise is waited for.
 const SETS_PATIENCE: Duration = Duration::from_secs(10);
+/// Of `/healthz`, `/readyz` and `/metrics`: Pods of the whole cluster may reach them.
+const PROBES: Bounds = Bounds { connections: 64, lasts: Some(Duration::from_secs(30)) };
 /// How long looks that are going on may still write after the process was told to stop. With the longest call after it,
 /// all ends well within a Pod's grace of 30 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -202,10 +205,7 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
     if let Some(address) = options.bind {
         let listener = TcpListener::bind(address).await.map_err(|error| Error::Bind(address, error))?;
         let routes = probes::routes(observer.clone(), metrics.clone());
-        parts.spawn(async move {
-            let served = axum::serve(listener, routes).await;
-            tracing::error!(?served, "probes ended");
-        });
+        parts.spawn(async move { match served::serve(listener, PROBES, routes).await {} });
     }
     let fence = Fence::with_clock(time_since_boot);
     let (lease_namespace, lease_name) = options.lease.clone();

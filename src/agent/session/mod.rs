@@ -9,7 +9,7 @@
 //!        └───────────────────────── transfers, checkpoints (compare-and-swap) ─────────────┘
 //! ```
 //! - [`run`]: the process; [`settings`]: its command line; [`local`]: probes and `/drain`; `gate`: who may
-//!   use it; `bounded`: how many connections at once;
+//!   use it;
 //! - [`boot`]: one session in it, from the claim to the end: what is started, in which order;
 //! - `inheritance`: what the boot before has held;
 //! - [`renewal`]: one task with a client of its own, for the session; [`pace`]: until when an acknowledged renewal lets
@@ -27,7 +27,6 @@
 //! acknowledged before counts.
 pub mod api;
 pub mod boot;
-mod bounded;
 pub mod drain;
 mod forget;
 mod gate;
