@@ -51,16 +51,27 @@ impl Alone {
     }
 }
 
-/// Waits until no guard of an earlier agent is left, and gives what the guards of this one are to keep open
-/// ([`super::exec::Guards::keeping`]): the lock is on the open file, so it lasts as long as the last of them. Cancel-safe.
+/// What the guards of an agent are to keep open ([`super::exec::Guards::keeping`]): the lock is on the open file, so it lasts
+/// as long as the last of them.
+#[derive(Debug)]
+pub struct GuardsLock {
+    /// The open file.
+    pub file: OwnedFd,
+    /// No agent has used this folder before: where there was one in this Pod, the lock says nothing of its guards.
+    pub is_new: bool,
+}
+
+/// Waits until no guard of an earlier agent is left. Cancel-safe.
 ///
 /// # Errors
 /// The folder cannot be used.
-pub async fn outlive_guards(folder: &Path) -> Result<OwnedFd, Error> {
+pub async fn outlive_guards(folder: &Path) -> Result<GuardsLock, Error> {
+    let path = folder.join(GUARDS_FILE);
+    let is_new = path.try_exists().is_ok_and(|exists| !exists);
     let mut told = false;
     loop {
-        match try_lock(folder.join(GUARDS_FILE)) {
-            Ok(file) => return Ok(file.into()),
+        match try_lock(path.clone()) {
+            Ok(file) => return Ok(GuardsLock { file: file.into(), is_new }),
             Err(Error::Taken(_)) => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::info!("waiting for the guards of an earlier agent of this Pod to end");
@@ -105,16 +116,18 @@ mod tests {
         assert!(matches!(Alone::claim(&folder.path().join("missing")), Err(Error::Unusable { .. })));
     }
 
+    /// H8: and a folder that is new tells nothing of them.
     #[tokio::test]
     async fn the_guards_of_an_earlier_agent_are_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let lock = outlive_guards(folder.path()).await.unwrap();
-        let guards = lock.try_clone().unwrap();
+        assert!(lock.is_new);
+        let guards = lock.file.try_clone().unwrap();
         drop(lock); // the agent has died, and a guard lives
         let wait = tokio::time::timeout(3 * LOOK, outlive_guards(folder.path()));
         assert!(wait.await.is_err());
         drop(guards);
-        outlive_guards(folder.path()).await.unwrap();
+        assert!(!outlive_guards(folder.path()).await.unwrap().is_new);
         assert!(matches!(outlive_guards(&folder.path().join("missing")).await, Err(Error::Unusable { .. })));
     }
 }

@@ -29,6 +29,7 @@ pub struct Children {
     guards: Guards,
     command: Vec<OsString>,
     is_warm: bool,
+    lacks_record: bool,
     known: BTreeMap<Id, Child>,
     sender: mpsc::Sender<(Id, Happening)>,
     happenings: mpsc::Receiver<(Id, Happening)>,
@@ -58,13 +59,20 @@ impl Children {
     pub fn new(guards: Guards, command: Vec<OsString>) -> Self {
         let (sender, happenings) = mpsc::channel(HAPPENINGS_MAX);
         let (known, at_once) = (BTreeMap::new(), VecDeque::new());
-        Self { guards, command, is_warm: false, known, sender, happenings, at_once, until: Boottime::default() }
+        let until = Boottime::default();
+        Self { guards, command, is_warm: false, lacks_record: false, known, sender, happenings, at_once, until }
     }
 
     /// The same; `is_warm`: its children connect before their turn.
     #[must_use]
     pub fn warm(self, is_warm: bool) -> Self {
         Self { is_warm, ..self }
+    }
+
+    /// The same; `lacks_record`: see [`Runner::lacks_record`].
+    #[must_use]
+    pub fn without_record(self, lacks_record: bool) -> Self {
+        Self { lacks_record, ..self }
     }
 
     fn spawn(
@@ -173,6 +181,10 @@ impl Runner for Children {
     fn extend(&mut self, until: Boottime) {
         self.until = until;
         self.known.values().for_each(|child| child.control.extend(until));
+    }
+
+    fn lacks_record(&self) -> bool {
+        self.lacks_record
     }
 
     async fn next(&mut self) -> (Id, Happening) {

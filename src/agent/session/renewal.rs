@@ -193,6 +193,10 @@ impl Renewals {
             let now = self.clocks.boottime();
             let overlaps_at = self.last_sent.after(self.pace.period());
             if now >= due && (flight.is_empty() || now >= overlaps_at && self.may_overlap(&flight)) {
+                // The connections that are kept may all be dead, and the calls that hang on them do not say so in time.
+                if flight.len() > 1 {
+                    self.reconnect();
+                }
                 self.renew(&mut flight, &outbox.borrow_and_update());
             }
             let wake = match flight.is_empty() {

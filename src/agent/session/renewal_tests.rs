@@ -105,7 +105,8 @@ async fn late_answers_count() {
     for late in [2_200, 5_000, 6_500] {
         let mut rig = Rig::new(move |number, _| Answer::Late(Duration::from_millis(late), lease(number + 2))).await;
         assert!(rig.runs_for(MINUTES).await, "{late} ms");
-        assert_eq!(rig.connections.load(Ordering::Relaxed), 1, "{late} ms");
+        let is_one = rig.connections.load(Ordering::Relaxed) == 1;
+        assert_eq!(is_one, late < 6_000, "{late} ms: where two hang the connection may be dead");
     }
     let mut rig = Rig::new(|number, _| Answer::Late(Duration::from_millis(10_100), lease(number + 2))).await;
     assert!(!rig.runs_for(MINUTES).await, "an answer after S says nothing");

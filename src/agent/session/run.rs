@@ -54,7 +54,8 @@ pub async fn exec(settings: Exec) -> anyhow::Result<()> {
     let boot = process.boot(&settings.agent, settings.ready_on_tick).await?;
     let children = async {
         let lock = alone::outlive_guards(&settings.agent.state_dir).await?;
-        Ok(Children::new(Guards::start()?.keeping(lock), settings.command.clone()).warm(settings.warm))
+        let guards = Guards::start()?.keeping(lock.file);
+        Ok(Children::new(guards, settings.command.clone()).warm(settings.warm).without_record(lock.is_new))
     };
     process.live(boot, children).await
 }

@@ -442,5 +442,9 @@ impl Index {
 mod tests;
 
 #[cfg(test)]
+#[path = "config_map_tests.rs"]
+mod config_map_tests;
+
+#[cfg(test)]
 #[path = "accepted_tests.rs"]
 mod accepted_tests;

@@ -1,5 +1,4 @@
 //! What the index tells of ListenerSets: order of events, re-lists, and for how long a session has been silent.
-use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
 use super::*;
@@ -11,20 +10,20 @@ use crate::{
     },
 };
 
-fn decode<K: serde::de::DeserializeOwned>(value: Value) -> K {
+pub(super) fn decode<K: serde::de::DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).unwrap()
 }
 
-fn key(name: &str) -> ObjectKey {
+pub(super) fn key(name: &str) -> ObjectKey {
     ObjectKey { namespace: "shop".into(), name: name.into() }
 }
 
-fn set(name: &str, uid: &str, spec: &Value) -> Event<DeserializeGuard<ListenerSet>> {
+pub(super) fn set(name: &str, uid: &str, spec: &Value) -> Event<DeserializeGuard<ListenerSet>> {
     let metadata = json!({"name": name, "namespace": "shop", "uid": uid, "resourceVersion": "5", "generation": 1});
     Event::Applied(decode(json!({"metadata": metadata, "spec": spec})))
 }
 
-fn by_selector() -> Value {
+pub(super) fn by_selector() -> Value {
     json!({"selector": {"matchLabels": {"app": "bots"}}, "listeners": [{"name": "a"}]})
 }
 
@@ -67,21 +66,21 @@ fn applied<K: serde::de::DeserializeOwned>(value: Value) -> Event<K> {
     Event::Applied(decode(value))
 }
 
-fn listed<K: serde::de::DeserializeOwned>(values: Vec<Value>) -> Event<K> {
+pub(super) fn listed<K: serde::de::DeserializeOwned>(values: Vec<Value>) -> Event<K> {
     Event::Listed { objects: values.into_iter().map(decode).collect(), resource_version: "90".into() }
 }
 
-fn at(seconds: u64) -> Duration {
+pub(super) fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn look(index: &Index, seconds: u64) -> SetSnapshot {
+pub(super) fn look(index: &Index, seconds: u64) -> SetSnapshot {
     let moment = Moment { now: Timestamp::UNIX_EPOCH, uptime: at(seconds) };
     index.set_snapshot(&key("bots"), &SetMemories::default(), moment).unwrap().0
 }
 
 /// Set `bots` and Pod `a`, which serves it.
-fn index() -> Index {
+pub(super) fn index() -> Index {
     let mut index = Index::default();
     index.on_set(&None, set("bots", "u1", &by_selector()));
     index.on_agent_pod(&None, Event::Applied(pod("a", &json!({"app": "bots"}))));
@@ -351,38 +350,6 @@ fn a_report_is_of_the_set_that_it_names() {
 }
 
 #[test]
-fn a_config_map_is_read_once_it_has_been_looked_for_and_again_when_it_changes() {
-    let mut index = index();
-    let spec = json!({"selector": {"matchLabels": {"app": "bots"}}, "configMap": {"name": "tokens", "key": "l.yaml"}});
-    index.on_set(&None, set("bots", "u1", &spec));
-    assert!(!index.is_set_listed(&key("bots")), "no list of Leases yet");
-    index.on_lease(&None, listed(Vec::new()), at(0));
-    index.on_agent_pod(&None, listed(Vec::new()));
-    let Event::Applied(present) = set("bots", "u1", &spec) else { unreachable!() };
-    index.on_set(&None, Event::Listed { objects: vec![present], resource_version: "90".into() });
-    assert_eq!(index.config_maps_wanted(), [key("tokens")].into());
-    assert!(index.is_set_listed(&key("bots")) && !index.is_set_known(&key("bots")));
-    let none = || Event::Listed { objects: Vec::new(), resource_version: "90".into() };
-    let told = |index: &mut Index, version: &str, text: &str| {
-        let metadata = json!({"name": "tokens", "namespace": "shop", "uid": "c", "resourceVersion": version});
-        let object: ConfigMap = decode(json!({"metadata": metadata, "data": {"l.yaml": text}}));
-        index.on_config_map(&key("tokens"), Event::Applied(object.into()))
-    };
-    assert_eq!(index.on_config_map(&key("tokens"), none()).sets, [key("bots")].into());
-    assert!(index.is_set_known(&key("bots")));
-    assert_eq!(look(&index, 0).listeners.unwrap_err().reason, "ConfigMapMissing");
-    assert_eq!(told(&mut index, "1", "- name: a").sets, [key("bots")].into());
-    assert_eq!(look(&index, 0).listeners.unwrap()[0].name, "a");
-    assert!(told(&mut index, "1", "- name: a").is_empty());
-    assert_eq!(told(&mut index, "2", "- name: b").sets, [key("bots")].into());
-    assert_eq!(look(&index, 0).listeners.unwrap()[0].name, "b");
-    // Nobody names it any more: nothing is kept of it.
-    index.on_set(&None, set("bots", "u1", &by_selector()));
-    assert!(index.sets.config_maps.is_empty() && told(&mut index, "3", "[]").is_empty());
-}
-
-/// Whatever was told, in whatever order: the index is as one that has only seen the last list.
-#[test]
 fn leases_end_as_the_last_list_says() {
     let leases = [
         session("a", 10, 1, 1, 15),
@@ -494,26 +461,4 @@ fn what_has_failed_and_waits_for_a_permit_has_failed() {
     assert_eq!(failing("Waiting", 3), Some((3, "a".to_owned())));
     assert_eq!(failing("Waiting", 0), None, "it has only ended, or awaits its first start");
     assert_eq!(failing("Starting", 3), None, "it may yet succeed");
-}
-
-/// F3: under the lock nothing is parsed, and each set's listeners are made when that set is looked at.
-#[test]
-fn a_config_map_of_many_sets_is_read_for_none_before_it_is_looked_at() {
-    let mut index = index();
-    let spec = json!({"selector": {"matchLabels": {"app": "bots"}}, "configMap": {"name": "tokens", "key": "l.yaml"}});
-    let names: Vec<String> = (0..20).map(|number| format!("bots-{number}")).collect();
-    for name in &names {
-        index.on_set(&None, set(name, name, &spec));
-    }
-    let object: ConfigMap = decode(json!({
-        "metadata": {"name": "tokens", "namespace": "shop", "uid": "c", "resourceVersion": "1"},
-        "data": {"l.yaml": "- name: a", "other": "no: list"},
-    }));
-    assert_eq!(index.on_config_map(&key("tokens"), Event::Applied(object.into())).sets.len(), names.len());
-    let made = |index: &Index| index.sets.listeners.values().filter(|kept| kept.get().is_some()).count();
-    assert_eq!(made(&index), 0);
-    let moment = Moment { now: Timestamp::UNIX_EPOCH, uptime: at(0) };
-    let found = index.set_without_pods(&key("bots-7"), moment).unwrap();
-    assert_eq!(found.listeners.unwrap()[0].name, "a");
-    assert_eq!(made(&index), 1);
 }

@@ -3,5 +3,6 @@
 mod cases;
 mod findings;
 mod properties;
+mod silence;
 mod unreadable;
 pub(crate) mod world;

@@ -183,6 +183,20 @@ fn an_agent_is_alone_in_its_pod() {
     assert!(start.at >= last, "without the controller, and never two at once");
 }
 
+/// H8: in a folder that is new nothing tells of an earlier agent's guards, which live on where only its shim was killed.
+#[test]
+fn an_agent_in_another_folder_does_not_claim_at_once() {
+    let (stage, mut agent, first) = Stage::running("Default", POLITE, &json!({}));
+    agent.signal(Signal::SIGKILL);
+    agent.wait();
+    std::fs::remove_file(agent.folder.join("guards.lock")).unwrap();
+    let again = stage.agent("a", &[], POLITE);
+    until("a word about it", || again.log().contains("of which --state-dir has no record").then_some(()));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(stage.identity_now("a"), Some(first.clone()));
+    assert_eq!(stage.owner("one"), (first.to_string(), 1));
+}
+
 /// L1: renewals go on, whatever a listener says.
 #[test]
 fn a_listener_that_never_stops_talking_keeps_nobody_from_being_heard() {
