@@ -179,7 +179,7 @@ fn an_agent_is_alone_in_its_pod() {
     let me = stage.identity("a");
     assert_ne!(me, first);
     stage.wait_for_owner("one", &me.to_string(), 2);
-    let start = agent.note("start", 1);
+    let start = agent.note("start", 2);
     assert!(start.at >= last, "without the controller, and never two at once");
 }
 
