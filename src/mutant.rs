@@ -64,11 +64,15 @@ mod switch {
         StealsFromSilent,
         /// Guards are told to kill 20 s late.
         KillsLate,
+        /// An end that the container runtime has not seen proves that the processes have ended.
+        UnseenEndProves,
+        /// A session that cannot be read counts as one that is missing.
+        UnreadableIsMissing,
     }
 
     impl Mutant {
         /// All of them.
-        pub const ALL: [Self; 20] = [
+        pub const ALL: [Self; 22] = [
             Self::StaleCounts,
             Self::GenerateName,
             Self::DeleteWithoutUid,
@@ -89,6 +93,8 @@ mod switch {
             Self::NoTombstone,
             Self::StealsFromSilent,
             Self::KillsLate,
+            Self::UnseenEndProves,
+            Self::UnreadableIsMissing,
         ];
     }
 

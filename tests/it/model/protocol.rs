@@ -67,6 +67,23 @@ fn with_an_application_beside_its_agent() {
     holds::<2, 1>("sidecar, an owner can be reached", Config { sidecar: true, liveness: true, ..Config::FAULTS }, 6);
 }
 
+/// D1, L1, L4
+#[test]
+fn with_a_shim_that_dies_while_the_processes_live() {
+    let shims = Config { shims: 1, force_deletes: 0, ..Config::FAULTS };
+    holds::<3, 1>("a shim", shims, 5);
+    holds::<2, 1>("a shim, an owner can be reached", Config { liveness: true, ..shims }, 6);
+    holds::<2, 1>("a shim of an application beside its agent", Config { sidecar: true, ..shims }, 6);
+}
+
+/// F1, L1, L4
+#[test]
+fn with_sessions_that_cannot_be_read() {
+    let config = Config { unreadable: 1, force_deletes: 0, ..Config::FAULTS };
+    holds::<3, 1>("a session cannot be read", config, 5);
+    holds::<2, 1>("a session cannot be read, an owner can be reached", Config { liveness: true, ..config }, 6);
+}
+
 /// L1, L2
 #[test]
 fn with_two_listeners() {

@@ -38,6 +38,7 @@ impl<const I: usize, const L: usize> World<I, L> {
 
     /// The agent of this Pod is there, and has renewed its session.
     fn keep_session(&self, state: &mut State<I, L>, pod: usize) {
+        self.play(state, Action::MendSession(pod));
         if !state.instances[pod].session.exists {
             self.play(state, Action::MakeSession(pod));
         }

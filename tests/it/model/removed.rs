@@ -138,6 +138,20 @@ fn a_session_that_was_made_again_and_says_nothing_is_stuck() {
     breaks(Removed::SessionMadeAgain, Config { sessions_lost: 1, ..Config::FAULTS }, RECOVERS, 1);
 }
 
+/// D1, L1
+#[test]
+fn an_end_that_nobody_saw_and_that_proves_death_makes_two_owners() {
+    breaks(Removed::UnseenEndProvesNothing, Config { shims: 1, ..Config::FAULTS }, ONE_OWNER, 3);
+    let sidecar = Config { shims: 1, sidecar: true, ..Config::FAULTS };
+    breaks(Removed::UnseenEndProvesNothing, sidecar, ONE_OWNER, 4);
+}
+
+/// F1, L1
+#[test]
+fn a_session_that_cannot_be_read_and_counts_as_missing_makes_two_owners() {
+    breaks(Removed::UnreadableIsThere, Config { unreadable: 1, ..NO_FAULTS }, ONE_OWNER, 8);
+}
+
 /// L1: what one watch on all Leases is for.
 #[test]
 fn with_sessions_seen_older_than_the_ownership_two_owners() {

@@ -82,6 +82,17 @@ pub struct Session {
     pub silent: u8,
     /// Ticks since it was claimed, fenced, made or deleted.
     pub settled: u8,
+    /// It cannot be decoded: whoever looks learns that it is there, and nothing else.
+    pub is_unreadable: bool,
+}
+
+impl Session {
+    /// A renewal was done. One of a session that cannot be read is no sign of life.
+    pub fn renew(&mut self) {
+        if !self.is_unreadable {
+            self.silent = 0;
+        }
+    }
 }
 
 /// What one process does with one listener.
@@ -114,6 +125,10 @@ pub struct Instance<const L: usize> {
     pub session: Session,
     /// Its session was fenced at some time.
     pub was_fenced: bool,
+    /// The process whose boot was fenced last: that stays dead when its session goes; 0: none.
+    pub fenced: u8,
+    /// Bit n: the end of process n was told without having been seen; in a sidecar's Pod that of the application beside it.
+    pub unseen: u8,
     /// The Pod object was deleted by force.
     pub pod_gone: bool,
     /// Bit n: the application that ran beside process n has ended, and the kubelet says so.
@@ -139,8 +154,8 @@ impl<const L: usize> Instance<L> {
     fn packed(&self) -> u128 {
         let mut bits = Bits(0);
         let s = &self.session;
-        let flags = [self.lives, self.knows, self.was_fenced, self.pod_gone, s.exists];
-        bits.add(flags.iter().fold(0, |all, flag| all << 1 | u8::from(*flag)), 5);
+        let flags = [self.lives, self.knows, self.was_fenced, self.pod_gone, s.exists, s.is_unreadable];
+        bits.add(flags.iter().fold(0, |all, flag| all << 1 | u8::from(*flag)), 6);
         for (value, width) in [
             (self.process, 3),
             (self.deadline, 3),
@@ -152,6 +167,8 @@ impl<const L: usize> Instance<L> {
             (s.silent, 3),
             (s.settled, 3),
             (self.application_ended, 5),
+            (self.fenced, 3),
+            (self.unseen, 5),
             (self.orphan_deadline, 3),
         ] {
             bits.add(value, width);
@@ -199,6 +216,8 @@ pub struct Faults {
     pub slow_ticks: u8,
     pub re_creations: u8,
     pub sessions_lost: u8,
+    pub shims: u8,
+    pub unreadable: u8,
 }
 
 /// I Pods, L listeners.
@@ -229,6 +248,8 @@ impl<const I: usize, const L: usize> State<I, L> {
             age: 0,
             session,
             was_fenced: false,
+            fenced: 0,
+            unseen: 0,
             pod_gone: false,
             application_ended: 0,
             orphan_deadline: 0,
@@ -292,11 +313,13 @@ impl<const I: usize, const L: usize> Hash for State<I, L> {
             faults.slow_ticks,
             faults.re_creations,
             faults.sessions_lost,
+            faults.shims,
+            faults.unreadable,
             self.clock,
             u8::from(self.started_twice),
             u8::from(self.went_back),
         ] {
-            bits.add(value, 8);
+            bits.add(value, 6);
         }
         hasher.write_u64(bits.0 as u64);
     }

@@ -74,6 +74,12 @@ pub enum Action {
     Recreate(usize),
     DeleteSession(usize),
     MakeSession(usize),
+    /// The shim of a container dies: its kubelet tells an end that it has not seen, and the processes live on.
+    LoseShim(usize),
+    /// Somebody writes into the session what cannot be decoded.
+    SpoilSession(usize),
+    /// It can be read again.
+    MendSession(usize),
 }
 
 impl<const I: usize, const L: usize> World<I, L> {
@@ -106,7 +112,7 @@ impl<const I: usize, const L: usize> World<I, L> {
             if x.renewal != Renewal::None {
                 actions.push(Action::LoseRenewal(pod));
             }
-            actions.extend([Action::Crash(pod), Action::ForceDelete(pod)]);
+            actions.extend([Action::Crash(pod), Action::ForceDelete(pod), Action::LoseShim(pod)]);
             if self.config.sidecar {
                 actions.push(Action::CrashWithApplication(pod));
             }
@@ -114,7 +120,7 @@ impl<const I: usize, const L: usize> World<I, L> {
             actions.push(Action::Restart(pod));
         }
         actions.push(if x.session.exists { Action::Fence(pod) } else { Action::MakeSession(pod) });
-        actions.push(Action::DeleteSession(pod));
+        actions.extend([Action::DeleteSession(pod), Action::SpoilSession(pod), Action::MendSession(pod)]);
         for listener in 0..L {
             if x.lives && x.knows {
                 for version in 1..=state.listeners[listener].epoch {
@@ -146,7 +152,8 @@ impl<const I: usize, const L: usize> World<I, L> {
             Action::CommitRenewal(pod) => {
                 self.holds_session(state, pod).then_some(())?;
                 let x = &mut next.instances[pod];
-                (x.renewal, x.session.silent) = (Renewal::Committed, 0);
+                x.renewal = Renewal::Committed;
+                x.session.renew();
             }
             Action::RefuseRenewal(pod) => {
                 let session = self.views.watched(pod, state.instances[pod].session).session.as_ref();
@@ -157,7 +164,8 @@ impl<const I: usize, const L: usize> World<I, L> {
             Action::Renew(pod) => {
                 self.holds_session(state, pod).then_some(())?;
                 let x = &mut next.instances[pod];
-                (x.age, x.session.silent) = (0, 0);
+                x.age = 0;
+                x.session.renew();
                 self.answer(&mut next, pod);
             }
             Action::LoseRenewal(pod) => {
@@ -191,7 +199,7 @@ impl<const I: usize, const L: usize> World<I, L> {
                 (!self.lacks(Removed::Fence)).then(|| self.fence(state, pod)).flatten()?;
                 let x = &mut next.instances[pod];
                 x.session = Session { claim: Claimed::Fenced, silent: 0, settled: 0, ..x.session };
-                x.was_fenced = self.lacks(Removed::BootInFence);
+                (x.was_fenced, x.fenced) = (self.lacks(Removed::BootInFence), x.session.process);
             }
             Action::Assign { listener, version, to } => self.assign(&mut next, listener, version, to)?,
             Action::Recreate(listener) => self.recreate(&mut next, listener)?,
@@ -204,6 +212,23 @@ impl<const I: usize, const L: usize> World<I, L> {
             Action::MakeSession(pod) => {
                 let x = &mut next.instances[pod];
                 (!x.pod_gone).then(|| x.session = Session { exists: true, ..Session::default() })?;
+            }
+            Action::LoseShim(pod) => {
+                let x = &mut next.instances[pod];
+                (x.unseen >> x.process & 1 == 0).then_some(())?;
+                spend(&mut next.faults.shims, self.config.shims)?;
+                x.unseen |= 1 << x.process;
+            }
+            Action::SpoilSession(pod) => {
+                let session = &mut next.instances[pod].session;
+                (session.exists && !session.is_unreadable).then_some(())?;
+                spend(&mut next.faults.unreadable, self.config.unreadable)?;
+                *session = Session { is_unreadable: true, silent: 0, settled: 0, ..*session };
+            }
+            Action::MendSession(pod) => {
+                let session = &mut next.instances[pod].session;
+                session.is_unreadable.then_some(())?;
+                *session = Session { is_unreadable: false, silent: 0, settled: 0, ..*session };
             }
         }
         Some(next)
@@ -234,10 +259,10 @@ impl<const I: usize, const L: usize> World<I, L> {
             }
             // Counted where it matters, so that there are fewer states.
             let session = &mut x.session;
-            if !session.exists || session.claim == Claimed::Held {
+            if !session.exists || session.is_unreadable || session.claim == Claimed::Held {
                 session.silent = (session.silent + 1).min(self.config.wait);
             }
-            if !session.exists || self.config.sessions_lost > 0 {
+            if !session.exists || session.is_unreadable || self.config.sessions_lost > 0 {
                 session.settled = (session.settled + 1).min(self.config.wait);
             }
         }
@@ -266,6 +291,7 @@ impl<const I: usize, const L: usize> World<I, L> {
     /// A claim is sent and committed at once: one that comes in later has an earlier deadline, which the age covers.
     fn claim(&self, next: &mut State<I, L>, pod: usize) -> Option<()> {
         let x = &mut next.instances[pod];
+        (!x.session.is_unreadable).then_some(())?; // it looks again until it can be read
         let session = self.views.watched(pod, x.session).session.as_ref()?;
         let name = self.views.holder(self.who(pod, x.process, 1));
         let is_alone = !x.units.iter().any(|unit| unit.orphan > 0);
@@ -276,7 +302,7 @@ impl<const I: usize, const L: usize> World<I, L> {
                 x.boots[usize::from(x.process) - 1] = boot;
                 let who = self.who(pod, x.process, boot);
                 let (process, boot) = (who.process(), who.boot());
-                x.session = Session { exists: true, claim: Claimed::Held, process, boot, silent: 0, settled: 0 };
+                x.session = Session { exists: true, claim: Claimed::Held, process, boot, ..Session::default() };
                 (x.renewal, x.age) = (Renewal::Committed, 0);
             }
             Start::Ours => {

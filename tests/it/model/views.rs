@@ -6,10 +6,15 @@ use baton::{
     plan::listener_set::session::Boottime,
     snapshot::{
         ContainerEnd,
+        agent::ends_of,
         lease::{Claim, Holder, Ownership, Session, Watched},
     },
 };
 use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 
 use super::state::{Claimed, EPOCHS, PROCESSES, Session as Seen, Who};
 
@@ -29,6 +34,7 @@ pub struct Views {
     watched: Vec<Watched>,
     missing: Vec<Watched>,
     ownerships: Vec<Ownership>,
+    unreadable: Vec<Watched>,
     ends: Vec<Vec<ContainerEnd>>,
 }
 
@@ -61,13 +67,18 @@ impl Views {
         let missing = every(TICKS * TICKS).map(|both| watched(None, both / TICKS, both % TICKS)).collect();
         let identities = || every(3 * 16 + 1).map(Who::from_index);
         let ownerships = identities().flat_map(|who| every(EPOCHS + 1).map(move |epoch| ownership(who, epoch)));
-        let ends = every(1 << (PROCESSES + 1))
-            .map(|ended| every(PROCESSES + 1).filter(|n| ended >> n & 1 == 1).map(end).collect());
+        let unreadable = (0..3).map(|pod| {
+            let session = Session { claim: Claim::Unreadable, ..session(pod, Claimed::Empty, 0, 0, wait) };
+            watched(Some(session), TICKS - 1, TICKS - 1)
+        });
+        let sets = || every(1 << (PROCESSES + 1));
+        let ends = sets().flat_map(|seen| sets().map(move |unseen| ends(seen, unseen)));
         Self {
             holders: identities().map(|who| holder(who).unwrap_or_else(nobody)).collect(),
             watched: seen,
             missing,
             ownerships: ownerships.collect(),
+            unreadable: unreadable.collect(),
             ends: ends.collect(),
         }
     }
@@ -81,6 +92,9 @@ impl Views {
         if !seen.exists {
             return &self.missing[times];
         }
+        if seen.is_unreadable {
+            return &self.unreadable[pod];
+        }
         let claimed = (pod * 3 + seen.claim as usize) * usize::from(PROCESSES + 1) + usize::from(seen.process);
         let version = claimed * usize::from(BOOTS) + usize::from(seen.boot);
         &self.watched[version * usize::from(TICKS * TICKS) + times]
@@ -90,9 +104,9 @@ impl Views {
         &self.ownerships[who.index() * usize::from(EPOCHS + 1) + usize::from(epoch)]
     }
 
-    /// Of the processes whose bits are set.
-    pub fn ends(&self, ended: u8) -> &Vec<ContainerEnd> {
-        &self.ends[usize::from(ended)]
+    /// Of the processes whose bits are set, as their kubelet tells them: of those in `unseen` without having seen it.
+    pub fn ends(&self, seen: u8, unseen: u8) -> &Vec<ContainerEnd> {
+        &self.ends[usize::from(seen) << (PROCESSES + 1) | usize::from(unseen)]
     }
 
     /// None: nobody's, or one that is not modelled.
@@ -139,13 +153,24 @@ fn ownership(who: Who, epoch: u8) -> Ownership {
     Ownership { holder: holder(who), epoch: u32::from(epoch), uid, resource_version, state: None, config_hash }
 }
 
-/// The end of this process of a Pod: each ran for 90 s, and claimed its session half-way.
-fn end(process: u8) -> ContainerEnd {
-    ContainerEnd {
+fn ends(seen: u8, unseen: u8) -> Vec<ContainerEnd> {
+    let has = |of: u8, process: &u8| of >> process & 1 == 1;
+    let told = (0..=PROCESSES).filter(|process| has(seen | unseen, process));
+    // What was told first stays.
+    told.flat_map(|process| ends_of(&container(process, if has(unseen, &process) { 255 } else { 137 }))).collect()
+}
+
+/// A container after the end of this process of a Pod: each ran for 90 s, and claimed its session half-way.
+fn container(process: u8, exit_code: i32) -> ContainerStatus {
+    let end = ContainerStateTerminated {
         container_id: Some(format!("containerd://{process}")),
-        started_at: Some(second(process, 0)),
-        finished_at: Some(second(process, 90)),
-    }
+        exit_code,
+        started_at: Some(Time(second(process, 0))),
+        finished_at: Some(Time(second(process, 90))),
+        ..ContainerStateTerminated::default()
+    };
+    let state = Some(ContainerState { terminated: Some(end), ..ContainerState::default() });
+    ContainerStatus { state, ..ContainerStatus::default() }
 }
 
 fn second(process: u8, second: i64) -> Timestamp {

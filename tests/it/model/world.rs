@@ -1,5 +1,8 @@
 //! What a configuration of the model is: its times, its faults, and the rule that it goes without.
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use baton::{
     plan::listener_set::{
@@ -52,6 +55,10 @@ pub enum Removed {
     TakeBack,
     /// A session that was deleted and made again says nothing of the boots before.
     SessionMadeAgain,
+    /// An end that the runtime has not seen proves death as any other does.
+    UnseenEndProvesNothing,
+    /// A session that cannot be read counts as missing.
+    UnreadableIsThere,
     /// A session is seen as it was before the boot that the ownership names has claimed it.
     ViewsOfOneMoment,
 }
@@ -76,6 +83,10 @@ pub struct Config {
     pub re_creations: u8,
     /// Session Leases deleted while their Pod stays.
     pub sessions_lost: u8,
+    /// Containers whose shim dies and whose processes live on.
+    pub shims: u8,
+    /// Session Leases into which something is written that cannot be decoded.
+    pub unreadable: u8,
     /// The application is a process of its own beside the agent, and may outlive it.
     pub sidecar: bool,
     pub removed: Option<Removed>,
@@ -97,6 +108,8 @@ impl Config {
         slow_ticks: 0,
         re_creations: 0,
         sessions_lost: 0,
+        shims: 0,
+        unreadable: 0,
         sidecar: false,
         removed: None,
         liveness: false,
@@ -175,14 +188,24 @@ impl<const I: usize, const L: usize> World<I, L> {
         }
         if self.lacks(Removed::ViewsOfOneMoment) && state.clock >= self.config.wait && who.boot() > 1 {
             let (process, boot, settled) = (who.process() - 1, who.boot() - 1, self.config.wait);
-            seen = Session { exists: true, claim: Claimed::Held, process, boot, silent: settled, settled };
+            seen = Session {
+                exists: true,
+                claim: Claimed::Held,
+                process,
+                boot,
+                silent: settled,
+                settled,
+                is_unreadable: false,
+            };
         }
         if self.lacks(Removed::OrderOfBoots) && seen.exists && (seen.boot != who.boot() || who.boot() > 1) {
             seen.boot = PROCESSES + 1; // as if the other one were later
         }
-        self.with_process(state, who.pod(), |process| {
-            death::proof(self.views.holder(who), self.views.watched(who.pod(), seen), Some(process))
-        })
+        if self.lacks(Removed::UnreadableIsThere) && seen.is_unreadable {
+            (seen.exists, seen.is_unreadable) = (false, false);
+        }
+        let watched = self.with_fence(state, who.pod(), self.views.watched(who.pod(), seen));
+        self.with_process(state, who.pod(), |process| death::proof(self.views.holder(who), &watched, Some(process)))
     }
 
     /// Whether some controller fences this session now.
@@ -195,6 +218,17 @@ impl<const I: usize, const L: usize> World<I, L> {
         self.with_process(state, pod, |process| baton::plan::listener_set::session::fence(watched, Some(process)))
     }
 
+    /// With the boot that was seen fenced last.
+    fn with_fence<'a>(&self, state: &State<I, L>, pod: usize, watched: &'a Watched) -> Cow<'a, Watched> {
+        let x = &state.instances[pod];
+        let fenced =
+            (x.fenced > 0).then(|| self.views.holder(self.who(pod, x.fenced, x.boots[usize::from(x.fenced) - 1])));
+        if watched.fenced.is_some() || fenced.is_none() || self.lacks(Removed::BootInIdentity) {
+            return Cow::Borrowed(watched);
+        }
+        Cow::Owned(Watched { fenced: fenced.cloned(), ..watched.clone() })
+    }
+
     /// With what the kubelet has reported of this Pod.
     fn with_process<T>(&self, state: &State<I, L>, pod: usize, ask: impl FnOnce(Process<'_>) -> T) -> T {
         let x = &state.instances[pod];
@@ -202,7 +236,12 @@ impl<const I: usize, const L: usize> World<I, L> {
         if self.lacks(Removed::CertificateOfItsBoot) && ended != 0 {
             ended = u8::MAX >> 3; // of all of them
         }
-        let (agent, application) = (self.views.ends(ended), self.views.ends(x.application_ended));
+        let (mut seen_by_all, mut unseen) = (x.application_ended, x.unseen);
+        if self.lacks(Removed::UnseenEndProvesNothing) {
+            (seen_by_all, ended, unseen) = (seen_by_all | unseen, ended | unseen, 0);
+        }
+        let of_agent = if self.config.sidecar { 0 } else { unseen };
+        let (agent, application) = (self.views.ends(ended, of_agent), self.views.ends(seen_by_all, unseen));
         let believes_agent = !self.config.sidecar || self.lacks(Removed::CertificateOfTheApplication);
         let applications = if believes_agent { &[] } else { std::slice::from_ref(application) };
         let pod_uid = &self.views.holder(Who::new(pod, 1, 1)).uid;
