@@ -131,7 +131,14 @@ fn session() -> SessionSeen {
     SessionSeen {
         lease: "session.p".into(),
         uid: "s1".into(),
-        watched: Watched { session: None, silent_for: zero, claimed_for: zero, of_pod_for: zero, duration: zero },
+        watched: Watched {
+            session: None,
+            silent_for: zero,
+            claimed_for: zero,
+            of_pod_for: zero,
+            fenced: None,
+            duration: zero,
+        },
         profile: None,
         info: AgentInfo::default(),
         report: None,
