@@ -64,6 +64,8 @@ pub mod plan;
 mod scripted;
 #[cfg(feature = "sdk")]
 pub mod sdk;
+#[cfg(any(feature = "operator", feature = "agent"))]
+pub mod served;
 #[cfg(feature = "core")]
 pub mod snapshot;
 #[cfg(feature = "core")]

@@ -40,6 +40,7 @@ use crate::{
     },
     observe::{Observer, watch},
     plan::lease::Identity,
+    served::{self, Bounds},
     snapshot::index::{Index, Scope, Touched},
 };
 
@@ -52,6 +53,8 @@ const SET_LOOK_SPACING: Duration = Duration::from_millis(8);
 const SETS_PATIENCE: Duration = Duration::from_secs(10);
 /// No namespace has more than so many parts of the workers at once, however slowly its calls are answered; but two.
 const SHARES: usize = 4;
+/// Of `/healthz`, `/readyz` and `/metrics`: Pods of the whole cluster may reach them.
+const PROBES: Bounds = Bounds { connections: 64, lasts: Some(Duration::from_secs(30)) };
 /// How long looks that are going on may still write after the process was told to stop. With the longest call after it,
 /// all ends well within a Pod's grace of 30 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -204,10 +207,7 @@ pub async fn run(environment: Environment, options: Options, stop: CancellationT
     if let Some(address) = options.bind {
         let listener = TcpListener::bind(address).await.map_err(|error| Error::Bind(address, error))?;
         let routes = probes::routes(observer.clone(), metrics.clone());
-        parts.spawn(async move {
-            let served = axum::serve(listener, routes).await;
-            tracing::error!(?served, "probes ended");
-        });
+        parts.spawn(async move { match served::serve(listener, PROBES, routes).await {} });
     }
     let fence = Fence::with_clock(time_since_boot);
     let (lease_namespace, lease_name) = options.lease.clone();

@@ -34,7 +34,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "warned",
         ],
     ),
-    ("operator", &["api", "snapshot", "plan", "status", "view", "observe", "apply", "connection", "scripted"]),
+    (
+        "operator",
+        &["api", "snapshot", "plan", "status", "view", "observe", "apply", "connection", "served", "scripted"],
+    ),
     // The Pod side: the same decisions as the controller's, of listeners only.
     (
         "agent",
@@ -44,6 +47,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "plan::listener_set",
             "observe::watch",
             "connection",
+            "served",
             "sdk::orphan",
             "sdk::wire",
             "scripted",

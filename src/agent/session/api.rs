@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
 };
 use serde_json::Value;
 
@@ -62,6 +62,12 @@ impl Leases {
     /// GET, the latest there is.
     pub async fn get(&self, name: &str, timeout: Duration) -> Result<Option<Lease>, CallError> {
         Ok(in_time(timeout, self.api.get_opt(name)).await?.map(Lease::from))
+    }
+
+    /// All with these labels, the latest there are.
+    pub async fn list(&self, labels: &str, timeout: Duration) -> Result<Vec<Lease>, CallError> {
+        let found = in_time(timeout, self.api.list(&ListParams::default().labels(labels))).await?;
+        Ok(found.items.into_iter().map(Lease::from).collect())
     }
 
     /// A merge patch; of uid and resourceVersion in it the write is conditional.

@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     api::{Connect, Leases},
     hands::Options,
+    inheritance::Inheritance,
     last_read::LastRead,
     renewal::{Claimant, Outbox},
     runner::Runner,
@@ -85,7 +86,7 @@ impl Boot {
             let selection = Selection::name(&name);
             let refresh = Refresher::default().subscribe();
             let mut events = watch_leases(&client, &self.pod.pod_namespace, selection, refresh, of_session, &mut tasks);
-            let renewals = claimant.claim(&mut events).await?;
+            let renewals = claimant.claim(&mut events, runner.lacks_record()).await?;
             anyhow::Ok((runner, client, events, renewals))
         };
         let (runner, client, session_events, renewals) = tokio::select! {
@@ -96,6 +97,7 @@ impl Boot {
         };
 
         let me = renewals.me().clone();
+        let predecessor = renewals.predecessor().cloned();
         let mine = Selection::labels(&format!("{}={}", names::LABEL_HOLDER, names::holder_label(&me.to_string())));
         let mut relist = Refresher::default();
         let refresh = relist.subscribe();
@@ -111,6 +113,14 @@ impl Boot {
             }
         });
         let leases = Leases::new(client, &self.pod.pod_namespace);
+        if let Some(from) = predecessor.filter(|_| !drains) {
+            let (leases, clocks, me) = (leases.clone(), self.clocks.clone(), me.clone());
+            let inheritance = Inheritance { leases, clocks, from, me, revision: self.options.revision.clone() };
+            tasks.spawn(async move {
+                inheritance.take().await;
+                std::future::pending().await
+            });
+        }
         let mut units = Units::new(me, self.options, self.clocks, leases, runner, outbox, self.health);
         if drains {
             units.notice(Notice::Drain);

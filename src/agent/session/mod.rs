@@ -9,8 +9,9 @@
 //!        └───────────────────────── transfers, checkpoints (compare-and-swap) ─────────────┘
 //! ```
 //! - [`run`]: the process; [`settings`]: its command line; [`local`]: probes and `/drain`; `gate`: who may
-//!   use it; `bounded`: how many connections at once;
+//!   use it;
 //! - [`boot`]: one session in it, from the claim to the end: what is started, in which order;
+//! - `inheritance`: what the boot before has held;
 //! - [`renewal`]: one task with a client of its own, for the session; [`pace`]: until when an acknowledged renewal lets
 //!   listeners run, and pauses after failures (pure);
 //! - [`units`]: one task for all listeners; [`hands`]: what it does about one; [`listener`]: what is known of one;
@@ -26,11 +27,11 @@
 //! acknowledged before counts.
 pub mod api;
 pub mod boot;
-mod bounded;
 pub mod drain;
 mod forget;
 mod gate;
 pub mod hands;
+mod inheritance;
 mod last_read;
 pub mod leases;
 pub mod listener;

@@ -110,6 +110,8 @@ pub struct Renewals {
     is_doubtful: bool,
     told: watch::Sender<Told>,
     silent_from: Boottime,
+    /// Who held the session before.
+    predecessor: Option<Holder>,
 }
 
 /// A part of [`JITTER_MAX`], by the random part of a boot's name: 8 hexadecimal digits.
@@ -135,6 +137,11 @@ impl Renewals {
     /// Who we are.
     pub fn me(&self) -> &Holder {
         &self.me
+    }
+
+    /// The boot that held this session before, of which nothing runs any more.
+    pub fn predecessor(&self) -> Option<&Holder> {
+        self.predecessor.as_ref()
     }
 
     /// What the session tells, from now on.

@@ -72,7 +72,7 @@ impl Rig {
         let (sender, mut events) = mpsc::unbounded_channel();
         let found = serde_json::from_value(lease(1)).unwrap();
         sender.send(Event::Applied(found)).unwrap();
-        let renewals = claimant.claim(&mut events).await.unwrap();
+        let renewals = claimant.claim(&mut events, false).await.unwrap();
         let outbox = watch::Sender::new(Outbox::default());
         let (told, said) = (renewals.subscribe(), outbox.subscribe());
         tokio::spawn(renewals.keep(events, said));
@@ -153,5 +153,33 @@ async fn a_wall_clock_that_goes_ahead_takes_as_much_off_the_deadlines() {
         assert_eq!(rig.runs_for(Duration::from_secs(20)).await, runs, "{millis} ms");
         time::sleep(Duration::from_secs(1)).await;
         assert!(rig.runs_for(Duration::from_secs(20)).await, "renewed");
+    }
+}
+
+/// H8: where nothing tells what an earlier boot has begun, it is outlived: the session shows that there was one.
+#[tokio::test(start_paused = true)]
+async fn an_agent_without_a_record_outlives_the_boot_before() {
+    for (boots, lacks_record, waits) in [(1, true, 62), (1, false, 0), (0, true, 0)] {
+        let began = Instant::now();
+        let clock = move || Boottime(began.elapsed() + Duration::from_secs(100));
+        let clocks = Clocks::given(clock, || Timestamp::UNIX_EPOCH);
+        let claimant = Claimant {
+            connect: Arc::new(|| Ok(client(|_| Answer::ok(lease(2))))),
+            clocks,
+            namespace: "shop".into(),
+            name: Holder { random: "ffffffff".into(), ..holder("a", 1) },
+            first: Outbox::default(),
+            began: Reading { boot: clock(), wall: Duration::ZERO },
+        };
+        let mut found = lease(1);
+        found["spec"]["leaseTransitions"] = json!(boots);
+        if boots == 0 {
+            found["spec"]["holderIdentity"] = Value::Null;
+        }
+        let (sender, mut events) = mpsc::unbounded_channel();
+        sender.send(Event::Applied(serde_json::from_value(found).unwrap())).unwrap();
+        let renewals = claimant.claim(&mut events, lacks_record).await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), waits, "{boots} earlier boots, lacks its record: {lacks_record}");
+        assert_eq!(renewals.predecessor().cloned(), (boots == 1).then(|| holder("a", 1)));
     }
 }

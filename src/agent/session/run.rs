@@ -14,7 +14,6 @@ use tracing_subscriber::{EnvFilter, fmt};
 use super::{
     api::Connect,
     boot::Boot,
-    bounded,
     gate::Gate,
     hands::Options,
     local,
@@ -30,6 +29,7 @@ use crate::{
         sidecar::{application::Application, routes},
     },
     sdk::{orphan, wire::PORT_FILE},
+    served::{self, Bounds},
 };
 
 /// Notices not yet taken.
@@ -130,11 +130,8 @@ impl Process {
     async fn serve(&mut self, address: SocketAddr, routes: Router) -> anyhow::Result<u16> {
         let listener = local::bind(address).await?;
         let port = listener.local_addr()?.port();
-        let server = bounded::serve(listener, CONNECTIONS_MAX, routes);
-        self.tasks.spawn(async move {
-            let outcome = server.await;
-            tracing::error!(?outcome, "a local server has ended");
-        });
+        let bounds = Bounds { connections: CONNECTIONS_MAX, lasts: None };
+        self.tasks.spawn(async move { match served::serve(listener, bounds, routes).await {} });
         Ok(port)
     }
 

@@ -44,6 +44,11 @@ pub trait Runner {
     /// Everything that runs is killed at this time, instead of at that said before.
     fn extend(&mut self, until: Boottime);
 
+    /// What an earlier agent of this Pod has begun could not be found, were there one: what would tell of it is new.
+    fn lacks_record(&self) -> bool {
+        false
+    }
+
     /// The next happening. Cancel-safe.
     fn next(&mut self) -> impl Future<Output = (Id, Happening)>;
 }

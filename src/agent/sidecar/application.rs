@@ -279,6 +279,10 @@ impl Runner for Beside {
         self.application.change(|desk, _| desk.extend(until));
     }
 
+    fn lacks_record(&self) -> bool {
+        self.application.known().record.is_new()
+    }
+
     async fn next(&mut self) -> (Id, Happening) {
         loop {
             self.changes.borrow_and_update();

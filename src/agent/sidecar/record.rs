@@ -21,6 +21,7 @@ pub struct Record {
     folder: PathBuf,
     file: File,
     written: Boottime,
+    is_new: bool,
 }
 
 impl Record {
@@ -30,6 +31,7 @@ impl Record {
     /// The folder cannot be used.
     pub fn open(folder: &Path, now: Boottime) -> io::Result<(Self, Option<Boottime>)> {
         let path = folder.join(FILE);
+        let is_new = !path.try_exists()?;
         let mut file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
         let mut text = String::new();
         // No longer than that: whatever else is in there is not ours.
@@ -41,7 +43,12 @@ impl Record {
             (Ok(_), Ok(nanos)) => Some(Boottime::from_nanos(nanos).min(longest(now))),
             _ => Some(longest(now)),
         };
-        Ok((Self { folder: folder.to_owned(), file, written: Boottime::default() }, earlier))
+        Ok((Self { folder: folder.to_owned(), file, written: Boottime::default(), is_new }, earlier))
+    }
+
+    /// No agent has used this folder before.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// The instance that has opened the last stream, and its number.
@@ -80,7 +87,7 @@ impl Record {
 }
 
 /// The latest deadline that an agent which ran until now can have told.
-fn longest(now: Boottime) -> Boottime {
+pub fn longest(now: Boottime) -> Boottime {
     let profiles = [SessionProfile::Calm, SessionProfile::Default, SessionProfile::Fast];
     let longest = profiles.into_iter().map(|profile| profile.times().kill).max();
     now.after(longest.unwrap_or(Duration::MAX))
@@ -98,12 +105,13 @@ mod tests {
     fn the_last_deadline_is_found_again() {
         let folder = tempfile::tempdir().unwrap();
         let (mut record, earlier) = Record::open(folder.path(), second(100)).unwrap();
-        assert_eq!(earlier, None, "there was no agent before");
+        assert_eq!((earlier, record.is_new()), (None, true), "there was no agent before");
         record.write(second(111)).unwrap();
         record.write(second(114)).unwrap();
         record.write(second(112)).unwrap();
-        let (_, earlier) = Record::open(folder.path(), second(105)).unwrap();
+        let (record, earlier) = Record::open(folder.path(), second(105)).unwrap();
         assert_eq!(earlier, Some(second(114)), "nothing takes back what was told");
+        assert!(!record.is_new());
     }
 
     #[test]

@@ -50,6 +50,13 @@ pub fn take_back(ownership: &Ownership, agent: &Agent<'_>) -> Option<Write> {
     hand_over(ownership, agent, Some(agent.me))
 }
 
+/// A boot that has claimed its Pod's session takes what an earlier boot of the Pod holds: it could claim only once nothing of
+/// that one ran.
+pub fn inherit(ownership: &Ownership, me: &Holder) -> Option<Write> {
+    let is_predecessors = |holder: &Holder| holder.pod == me.pod && holder.uid == me.uid && holder.boot < me.boot;
+    ownership.holder.as_ref().is_some_and(is_predecessors).then(|| Write::next(ownership, Some(me)))
+}
+
 /// The controller gives a listener to a boot: one that is nobody's, or whose owner is dead. From anybody else it is never
 /// taken: an owner that does not let go is killed first.
 pub fn assign(ownership: &Ownership, to: &Holder, death: impl FnOnce(&Holder) -> Option<Proof>) -> Option<Write> {
@@ -121,6 +128,20 @@ mod tests {
             [None, Some(holder("a", 1)), Some(holder("b", 2)), Some(Holder { random: "x".into(), ..me.clone() })]
         {
             assert!(!may_start(&owned(other.as_ref(), 5), &agent(&me, 4), second(109)), "{other:?}");
+        }
+    }
+
+    /// H12: of its own Pod, and of an earlier boot, which nothing outlives.
+    #[test]
+    fn a_boot_takes_what_an_earlier_boot_of_its_pod_holds() {
+        let me = holder("a", 3);
+        for boot in [1, 2] {
+            let write = inherit(&owned(Some(&holder("a", boot)), 5), &me).unwrap();
+            assert_eq!(write, Write { holder: Some(me.clone()), epoch: 6 });
+        }
+        let same_name = Holder { uid: "uid-again".into(), ..holder("a", 2) };
+        for other in [None, Some(holder("a", 3)), Some(holder("a", 4)), Some(holder("b", 1)), Some(same_name)] {
+            assert_eq!(inherit(&owned(other.as_ref(), 5), &me), None, "{other:?}");
         }
     }
 

@@ -15,6 +15,7 @@ use crate::{
             leases::SessionLease,
             pace::Pace,
         },
+        sidecar::record::longest,
     },
     api::names,
     plan::listener_set::session::{self, Start},
@@ -44,24 +45,37 @@ pub struct Claimant {
 
 impl Claimant {
     /// Waits until the controller has made the session of this Pod, and claims it. `events` are of the watch on that Lease.
-    /// No guard of an earlier boot may be left.
+    /// No guard of an earlier boot may be left. `lacks_record`: what an earlier boot has begun could not be found. If the
+    /// Lease then shows that there was one, it is outlived first.
     ///
     /// # Errors
     /// No client can be made; the Pod's name is too long for a session.
-    pub async fn claim(self, events: &mut mpsc::UnboundedReceiver<Event<Lease>>) -> anyhow::Result<Renewals> {
+    pub async fn claim(
+        self,
+        events: &mut mpsc::UnboundedReceiver<Event<Lease>>,
+        lacks_record: bool,
+    ) -> anyhow::Result<Renewals> {
         let name = names::session_lease_name(&self.name.pod)
             .context("BATON_POD_NAME is too long: a Pod with a session has a name of at most 245 characters")?;
         let leases = Leases::new((self.connect)()?, &self.namespace);
         let mut seen: Option<SessionLease> = None;
+        let mut predecessor = None;
+        let mut is_unsure = lacks_record;
         loop {
             let start = seen.as_ref().map_or(Start::Wait, |seen| session::start(&seen.session, &self.name, true));
             seen = match (start, seen.take()) {
+                (Start::Claim { boot: 2.. }, Some(found)) if is_unsure => {
+                    self.outlive().await;
+                    is_unsure = false;
+                    Some(found)
+                }
                 (Start::Claim { boot }, Some(found)) => {
+                    predecessor = found.session.claim.boot().cloned();
                     let me = Holder { boot, ..self.name.clone() };
                     let pace = Pace::new(found.profile.unwrap_or_default());
                     let mut renewals = self.renewals(&name, leases.clone(), me, found.clone(), pace);
                     match renewals.claim(&self.first, self.began).await {
-                        Ok(()) => return Ok(renewals),
+                        Ok(()) => return Ok(Renewals { predecessor, ..renewals }),
                         Err(error) if error.code() == 409 => {}
                         Err(error) => {
                             tracing::warn!(lease = name, error = error.message(), "cannot claim the session");
@@ -82,7 +96,8 @@ impl Claimant {
                 (Start::Ours, Some(found)) => {
                     let me = Holder { boot: found.session.boot, ..self.name.clone() };
                     let pace = Pace::new(found.profile.unwrap_or_default());
-                    return Ok(self.renewals(&name, leases, me, found, pace));
+                    let renewals = self.renewals(&name, leases, me, found, pace);
+                    return Ok(Renewals { predecessor, ..renewals });
                 }
                 _ => match events.recv().await.context("the watch on the session has ended")? {
                     Event::Applied(lease) => SessionLease::read(&lease),
@@ -90,6 +105,20 @@ impl Claimant {
                     Event::Deleted(_) | Event::Progressed(_) => None,
                 },
             };
+        }
+    }
+
+    /// Waits until nothing runs that a boot before this one can have let run.
+    async fn outlive(&self) {
+        let over = longest(self.began.boot);
+        let wait = over.since(self.clocks.boottime());
+        tracing::warn!(
+            seconds = wait.as_secs(),
+            "the session has had an earlier boot, of which --state-dir has no record: waiting until nothing of it can run. \
+             Mount an emptyDir there, which outlives a restart of the container"
+        );
+        while self.clocks.boottime() < over {
+            tokio::time::sleep(over.since(self.clocks.boottime())).await;
         }
     }
 
@@ -112,6 +141,7 @@ impl Claimant {
             is_doubtful: false,
             told: watch::Sender::default(),
             silent_from: Boottime::default(),
+            predecessor: None,
         }
     }
 }

@@ -75,6 +75,7 @@ fn a_fenced_session_kills_everything_and_the_next_boot_claims_anew() {
         drop(agent);
         let _again = stage.agent("a", &[], POLITE);
         until("the next boot", || (stage.identity_now("a")?.boot == 2).then_some(()));
+        stage.wait_for_owner("one", &stage.identity("a").to_string(), 2);
         had_no_grace
     });
 }
@@ -153,7 +154,7 @@ fn another_profile_is_adopted() {
     }
 }
 
-/// A2: guards that outlive their agent are waited for, and a second agent is refused.
+/// A2, H12: guards that outlive their agent are waited for, and a second agent is refused.
 #[test]
 fn an_agent_is_alone_in_its_pod() {
     let stage = Stage::new();
@@ -177,7 +178,9 @@ fn an_agent_is_alone_in_its_pod() {
     assert!(claimed.as_nanosecond() >= last as i128, "{claimed}");
     let me = stage.identity("a");
     assert_ne!(me, first);
-    assert_eq!(stage.owner("one"), (first.to_string(), 1), "what the boot before held is the controller's to give");
+    stage.wait_for_owner("one", &me.to_string(), 2);
+    let start = agent.note("start", 1);
+    assert!(start.at >= last, "without the controller, and never two at once");
 }
 
 /// L1: renewals go on, whatever a listener says.
