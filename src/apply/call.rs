@@ -1,6 +1,10 @@
 //! One call to the API server: bounded in number and in time, fenced, and never repeated by itself (a repeated POST after
 //! a 504 creates twice; what is to be done again is planned again).
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ListMeta};
 use kube::{
@@ -24,8 +28,10 @@ use super::{
 };
 use crate::{api::names, warned};
 
-/// Writes in flight at once, of all objects together.
+/// Calls in flight at once, of all objects together.
 pub const IN_FLIGHT_MAX: usize = 64;
+/// The same of one namespace: however slowly its calls are answered, others have room.
+const IN_FLIGHT_OF_NAMESPACE_MAX: usize = IN_FLIGHT_MAX / 4;
 /// Longest time for one call, unless set otherwise.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for one call about a Lease of the hand-off: what is looked at next may be a take-over. An API server that takes
@@ -116,9 +122,28 @@ pub struct Calls {
     fence: Fence,
     timeout: Duration,
     permits: Arc<Semaphore>,
+    shares: Shares,
     agent_image: Option<Arc<str>>,
     applications: Applications,
     letters: Letters,
+}
+
+/// Permits of each namespace with calls in flight. Clones share them.
+#[derive(Clone, Default)]
+struct Shares(Arc<Mutex<BTreeMap<String, Weak<Semaphore>>>>);
+
+impl Shares {
+    /// Those of this namespace, kept while anybody has or awaits one.
+    fn of(&self, namespace: &str) -> Arc<Semaphore> {
+        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(namespace).and_then(Weak::upgrade) {
+            return share;
+        }
+        shares.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(Semaphore::new(IN_FLIGHT_OF_NAMESPACE_MAX));
+        shares.insert(namespace.to_owned(), Arc::downgrade(&share));
+        share
+    }
 }
 
 /// Which kind in which namespace.
@@ -132,7 +157,7 @@ impl Calls {
         let applications = Applications::new(fence.clone(), by_http(), Arc::new(|_| {}));
         let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
         let letters = Letters::new(Arc::new(|_| {}));
-        Self { client, fence, timeout, permits, agent_image: None, applications, letters }
+        Self { client, fence, timeout, permits, shares: Shares::default(), agent_image: None, applications, letters }
     }
 
     /// The same, each call at most [`QUICK_TIMEOUT`] long.
@@ -186,10 +211,10 @@ impl Calls {
         object: &Value,
     ) -> Result<Written, CallError> {
         let request = at::<K>(namespace).create(&post_params(false), text(object)?)?;
-        let answer = self.send(true, self.client.request(request)).await;
+        let answer = self.send(namespace, true, self.client.request(request)).await;
         if mutant!(RetriedPost) && answer.as_ref().is_err_and(CallError::is_doubtful) {
             let again = at::<K>(namespace).create(&post_params(false), text(object)?)?;
-            return self.send(true, self.client.request(again)).await;
+            return self.send(namespace, true, self.client.request(again)).await;
         }
         answer
     }
@@ -201,7 +226,7 @@ impl Calls {
         object: &Value,
     ) -> Result<Vec<String>, CallError> {
         let (request, params) = (at::<K>(namespace), post_params(true));
-        self.send(false, warned::create(&self.client, &request, &params, text(object)?)).await
+        self.send(namespace, false, warned::create(&self.client, &request, &params, text(object)?)).await
     }
 
     /// Merge patch.
@@ -212,7 +237,7 @@ impl Calls {
         patch: &Value,
     ) -> Result<Written, CallError> {
         let request = at::<K>(namespace).patch(name, &patch_params(), &Patch::Merge(patch))?;
-        self.send(true, self.client.request(request)).await
+        self.send(namespace, true, self.client.request(request)).await
     }
 
     /// Strategic merge patch: containers are merged by their names.
@@ -223,7 +248,7 @@ impl Calls {
         patch: &Value,
     ) -> Result<Written, CallError> {
         let request = at::<K>(namespace).patch(name, &patch_params(), &Patch::Strategic(patch))?;
-        self.send(true, self.client.request(request)).await
+        self.send(namespace, true, self.client.request(request)).await
     }
 
     /// Strategic merge patch of the status subresource: lists of conditions are merged by their types.
@@ -235,7 +260,7 @@ impl Calls {
     ) -> Result<Written, CallError> {
         let patch = Patch::Strategic(patch);
         let request = at::<K>(namespace).patch_subresource("status", name, &patch_params(), &patch)?;
-        self.send(true, self.client.request(request)).await
+        self.send(namespace, true, self.client.request(request)).await
     }
 
     /// Strategic merge patch of a Pod's subresource `resize`; a dry run changes nothing, and is not fenced.
@@ -248,7 +273,7 @@ impl Calls {
     ) -> Result<Written, CallError> {
         let (patch, params) = (Patch::Strategic(patch), PatchParams { dry_run, ..patch_params() });
         let request = at::<Pod>(namespace).patch_subresource("resize", name, &params, &patch)?;
-        self.send(!dry_run, self.client.request(request)).await
+        self.send(namespace, !dry_run, self.client.request(request)).await
     }
 
     /// PUT of the status subresource.
@@ -259,7 +284,7 @@ impl Calls {
         object: &Value,
     ) -> Result<Written, CallError> {
         let request = at::<K>(namespace).replace_subresource("status", name, &post_params(false), text(object)?)?;
-        self.send(true, self.client.request(request)).await
+        self.send(namespace, true, self.client.request(request)).await
     }
 
     /// DELETE.
@@ -271,7 +296,7 @@ impl Calls {
     ) -> Result<(), CallError> {
         let request = at::<K>(namespace).delete(name, params)?;
         // An object or a Status: neither says more than that it was accepted.
-        self.send(true, self.client.request::<IgnoredAny>(request)).await.map(drop)
+        self.send(namespace, true, self.client.request::<IgnoredAny>(request)).await.map(drop)
     }
 
     /// GET, the latest there is.
@@ -281,7 +306,7 @@ impl Calls {
         name: &str,
     ) -> Result<T, CallError> {
         let request = at::<K>(namespace).get(name, &GetParams::default())?;
-        self.send(false, self.client.request(request)).await
+        self.send(namespace, false, self.client.request(request)).await
     }
 
     /// Metadata of these objects, as many as `params` allow, and whether there are more.
@@ -291,14 +316,22 @@ impl Calls {
         params: &ListParams,
     ) -> Result<(Vec<ObjectMeta>, bool), CallError> {
         let request = at::<K>(namespace).list_metadata(params)?;
-        let list: MetadataList = self.send(false, self.client.request(request)).await?;
+        let list: MetadataList = self.send(namespace, false, self.client.request(request)).await?;
         let has_more = list.metadata.continue_.is_some_and(|token| !token.is_empty());
         Ok((list.items.into_iter().flatten().map(|item| item.metadata).collect(), has_more))
     }
 
     /// `call` does nothing before it is polled.
-    async fn send<T>(&self, fenced: bool, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
-        // Closed never: an error cannot happen, and would only lift the bound.
+    async fn send<T>(
+        &self,
+        namespace: &str,
+        fenced: bool,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, CallError> {
+        let share = self.shares.of(namespace);
+        // Closed never: an error cannot happen, and would only lift the bound. Of one's own first: who waits there keeps
+        // nobody of another namespace out.
+        let _own = share.acquire().await;
         let _permit = self.permits.acquire().await;
         // After the permit, because waiting for it takes time that the lock may not have.
         if fenced && !self.fence.permits(self.timeout) {
@@ -332,4 +365,33 @@ fn patch_params() -> PatchParams {
 
 fn post_params(dry_run: bool) -> PostParams {
     PostParams { dry_run, field_manager: Some(names::FIELD_MANAGER.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+    use crate::scripted::{self, Answer};
+
+    /// F4: calls of one namespace that are not answered leave room for those of others.
+    #[tokio::test(start_paused = true)]
+    async fn no_namespace_has_all_permits() {
+        let client = scripted::client(|call| {
+            if call.path.contains("/noisy/") {
+                return Answer::Never;
+            }
+            Answer::ok(serde_json::json!({"metadata": {"uid": "u", "resourceVersion": "1"}}))
+        });
+        let calls = Calls::new(client, Fence::closed(), CALL_TIMEOUT);
+        for _ in 0..500 {
+            let calls = calls.clone();
+            tokio::spawn(async move { calls.get::<Pod, Written>("noisy", "p").await });
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(calls.permits.available_permits(), IN_FLIGHT_MAX - IN_FLIGHT_OF_NAMESPACE_MAX);
+        let began = tokio::time::Instant::now();
+        calls.get::<Pod, Written>("quiet", "p").await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
 }

@@ -8,7 +8,10 @@ use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::Calls;
-use crate::{api::names, snapshot::index::ObjectKey};
+use crate::{
+    api::names,
+    snapshot::{index::ObjectKey, on_one_line},
+};
 
 /// Longest `message` that the API server takes, in bytes.
 const NOTE_BYTES_MAX: usize = 1_024;
@@ -80,7 +83,7 @@ impl Event {
             "action": news.action,
             "reason": news.reason,
             "type": if news.is_warning { "Warning" } else { "Normal" },
-            "message": head(news.note, NOTE_BYTES_MAX),
+            "message": head(&on_one_line(news.note), NOTE_BYTES_MAX),
             "involvedObject": {
                 "apiVersion": api_version(regarding.kind),
                 "kind": regarding.kind,
@@ -137,6 +140,12 @@ mod tests {
         let regarding = Regarding { kind: "Rollout", key, uid: "u1".into(), resource_version: "5".into() };
         let news = News { is_warning: true, reason: "RolledBack", action: "RollBack", note };
         Event::new(&regarding, &news, "pod-1", now.parse().unwrap(), 7).object
+    }
+
+    /// F11
+    #[test]
+    fn a_note_is_one_line() {
+        assert_eq!(event("2026-01-01T10:00:00Z", "a\nb\u{1b}[2K")["message"], "a b\\u{1b}[2K");
     }
 
     /// `kubectl describe` and `kubectl get events --sort-by=.lastTimestamp` sort by it.

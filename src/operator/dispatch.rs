@@ -133,7 +133,7 @@ mod tests {
             rollouts: Memories::default(),
             sets: Memories::default(),
         });
-        let queue = Arc::new(Queue::new(Duration::from_millis(20)));
+        let queue = Arc::new(Queue::new(Duration::from_millis(20), 4));
         queue.add([ObjectKey { namespace: "shop".into(), name: "web".into() }]);
         let stop = CancellationToken::new();
         let looking = tokio::spawn(dispatch::<Rollout>(shell, queue, 4, stop.clone()));

@@ -5,7 +5,8 @@
 //! so that a simulation replays it exactly.
 //!
 //! Rules: an object is never handed out twice at once; what arrives while it runs is one more run; of several times the
-//! earliest counts; two runs of an object are at least `spacing` apart, and further where a run asks for it, which turns a
+//! earliest counts; namespaces take turns, and none runs more than its share at once, so that no tenant's slow looks hold up
+//! another's; two runs of an object are at least `spacing` apart, and further where a run asks for it, which turns a
 //! burst of events into a few looks without delaying the first.
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -23,12 +24,16 @@ pub struct Queue {
     state: Mutex<State>,
     changed: Notify,
     spacing: Duration,
+    /// Runs of one namespace at once.
+    share: usize,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Due, in order of arrival; with the time of arrival in `arrived`.
-    ready: VecDeque<ObjectKey>,
+    /// Due, by namespace, in order of arrival; with the time of arrival in `arrived`.
+    ready: BTreeMap<String, VecDeque<ObjectKey>>,
+    /// The namespaces of these: whose turn it is.
+    turns: VecDeque<String>,
     arrived: BTreeMap<ObjectKey, Instant>,
     /// Due later.
     delayed: BTreeMap<ObjectKey, Instant>,
@@ -43,9 +48,9 @@ struct State {
 }
 
 impl Queue {
-    /// An empty queue.
-    pub fn new(spacing: Duration) -> Self {
-        Self { state: Mutex::default(), changed: Notify::new(), spacing }
+    /// An empty queue, for so many runs of one namespace at once.
+    pub fn new(spacing: Duration, share: usize) -> Self {
+        Self { state: Mutex::default(), changed: Notify::new(), spacing, share }
     }
 
     /// To be looked at as soon as possible.
@@ -66,7 +71,7 @@ impl Queue {
             let wake_at = {
                 let mut state = self.lock();
                 state.promote(now);
-                if let Some(key) = state.ready.pop_front() {
+                if let Some(key) = state.take_turn(self.share) {
                     let arrived = state.arrived.remove(&key).unwrap_or(now);
                     state.running.insert(key.clone());
                     return (key, now.saturating_duration_since(arrived));
@@ -100,7 +105,7 @@ impl Queue {
 
     /// Due and not yet handed out, for metrics.
     pub fn depth(&self) -> usize {
-        self.lock().ready.len()
+        self.lock().arrived.len()
     }
 
     /// Arrivals so far, for metrics.
@@ -122,9 +127,32 @@ impl State {
             self.delay(key, at);
         } else if !self.arrived.contains_key(&key) {
             self.delayed.remove(&key);
-            self.arrived.insert(key.clone(), now);
-            self.ready.push_back(key);
+            self.arrive(key, now);
         }
+    }
+
+    fn arrive(&mut self, key: ObjectKey, at: Instant) {
+        self.arrived.insert(key.clone(), at);
+        let waiting = self.ready.entry(key.namespace.clone()).or_default();
+        if waiting.is_empty() {
+            self.turns.push_back(key.namespace.clone());
+        }
+        waiting.push_back(key);
+    }
+
+    /// The first of the next namespace that runs less than its share; its others wait for their next turn.
+    fn take_turn(&mut self, share: usize) -> Option<ObjectKey> {
+        let runs = |namespace: &String| self.running.iter().filter(|key| key.namespace == *namespace).count();
+        let place = self.turns.iter().position(|namespace| runs(namespace) < share)?;
+        let namespace = self.turns.remove(place)?;
+        let waiting = self.ready.get_mut(&namespace)?;
+        let key = waiting.pop_front();
+        if waiting.is_empty() {
+            self.ready.remove(&namespace);
+        } else {
+            self.turns.push_back(namespace);
+        }
+        key
     }
 
     fn delay(&mut self, key: ObjectKey, at: Instant) {
@@ -140,8 +168,7 @@ impl State {
         due.sort();
         for (at, key) in due {
             self.delayed.remove(&key);
-            self.arrived.insert(key.clone(), at);
-            self.ready.push_back(key);
+            self.arrive(key, at);
         }
     }
 }
@@ -155,7 +182,7 @@ mod tests {
     }
 
     fn queue() -> Queue {
-        Queue::new(Duration::from_millis(20))
+        Queue::new(Duration::from_millis(20), 4)
     }
 
     /// The next key and the (virtual) milliseconds it took; `-` when none comes within a minute.
@@ -228,6 +255,42 @@ mod tests {
         assert_eq!(next(&queue).await, ("a".into(), 0));
         queue.done(&key("a"), Some(Instant::now() + Duration::from_secs(5)), Duration::ZERO);
         assert_eq!(next(&queue).await, ("a".into(), 5_000));
+    }
+
+    /// F4: a noisy tenant (S11), whose 500 looks take 10 s each, does not delay another's.
+    #[tokio::test(start_paused = true)]
+    async fn namespaces_take_turns_and_none_takes_all_workers() {
+        let queue = std::sync::Arc::new(queue());
+        let of = |namespace: &str, name: String| ObjectKey { namespace: namespace.into(), name };
+        queue.add((0..500).map(|number| of("noisy", number.to_string())));
+        let workers = std::sync::Arc::new(tokio::sync::Semaphore::new(16));
+        let (sender, mut waits) = tokio::sync::mpsc::unbounded_channel();
+        let (due, free) = (queue.clone(), workers.clone());
+        tokio::spawn(async move {
+            loop {
+                let worker = free.clone().acquire_owned().await.unwrap();
+                let (key, waited) = due.next().await;
+                let (due, sender) = (due.clone(), sender.clone());
+                tokio::spawn(async move {
+                    let is_noisy = key.namespace == "noisy";
+                    tokio::time::sleep(if is_noisy { Duration::from_secs(10) } else { Duration::from_millis(5) }).await;
+                    sender.send((is_noisy, waited)).unwrap();
+                    due.done(&key, None, Duration::ZERO);
+                    drop(worker);
+                });
+            }
+        });
+        for number in 0..100 {
+            queue.add([of("quiet", format!("web-{number}"))]);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert!(workers.available_permits() >= 16 - 4 - 1, "a quarter, and the worker that waits");
+        }
+        let mut quiet = Vec::new();
+        while let Ok((is_noisy, waited)) = waits.try_recv() {
+            quiet.extend((!is_noisy).then_some(waited));
+        }
+        assert_eq!(quiet.len(), 100);
+        assert_eq!(quiet.into_iter().max(), Some(Duration::ZERO), "as without the noise");
     }
 
     #[tokio::test(start_paused = true)]

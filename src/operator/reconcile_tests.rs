@@ -51,7 +51,7 @@ impl Rig {
         world.lock().unwrap().untold.clear();
         let served = world.clone();
         let client = scripted::client(move |call| served.lock().unwrap().answer(&call));
-        let queue = Arc::new(Queue::new(Duration::from_millis(20)));
+        let queue = Arc::new(Queue::new(Duration::from_millis(20), 4));
         let due = queue.clone();
         let trigger: Trigger = Arc::new(move |touched| due.add(touched.rollouts));
         let mut tasks = JoinSet::new();

@@ -51,6 +51,8 @@ const SET_LOOK_SPACING: Duration = Duration::from_millis(8);
 /// How long Rollouts wait to know what their Pods hold. Where the operator may not look at Leases, or nothing serves them
 /// (403, 404), they go on without; a list that fails otherwise is waited for.
 const SETS_PATIENCE: Duration = Duration::from_secs(10);
+/// No namespace has more than so many parts of the workers at once, however slowly its calls are answered; but two.
+const SHARES: usize = 4;
 /// Of `/healthz`, `/readyz` and `/metrics`: Pods of the whole cluster may reach them.
 const PROBES: Bounds = Bounds { connections: 64, lasts: Some(Duration::from_secs(30)) };
 /// How long looks that are going on may still write after the process was told to stop. With the longest call after it,
@@ -190,7 +192,7 @@ fn stop_on_signals() -> anyhow::Result<CancellationToken> {
 /// The lock was lost; the probes' address is taken; a part ended that never should.
 pub async fn run(environment: Environment, options: Options, stop: CancellationToken) -> Result<(), Error> {
     let Environment { client, lease_client, clock, time_since_boot, post, mut rng, metrics } = environment;
-    let queues = Queues::default();
+    let queues = Queues::new((options.concurrency / SHARES).max(2));
     let mut parts = JoinSet::new();
     let watches = watch::Settings {
         silence: options.watch_silence,
@@ -271,18 +273,17 @@ struct Queues {
     sets_are_wanted: Arc<AtomicBool>,
 }
 
-impl Default for Queues {
-    fn default() -> Self {
+impl Queues {
+    /// Empty ones; `share`: looks at objects of one namespace at once.
+    fn new(share: usize) -> Self {
         Self {
-            rollouts: Arc::new(Queue::new(LOOK_SPACING)),
-            sets: Arc::new(Queue::new(SET_LOOK_SPACING)),
+            rollouts: Arc::new(Queue::new(LOOK_SPACING, share)),
+            sets: Arc::new(Queue::new(SET_LOOK_SPACING, share)),
             rollouts_are_wanted: Arc::default(),
             sets_are_wanted: Arc::default(),
         }
     }
-}
 
-impl Queues {
     fn add(&self, touched: Touched) {
         if self.rollouts_are_wanted.load(Ordering::Acquire) && !touched.rollouts.is_empty() {
             self.rollouts.add(touched.rollouts);

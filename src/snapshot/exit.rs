@@ -1,4 +1,6 @@
 //! How a container ended, and what it said last.
+use std::borrow::Cow;
+
 use k8s_openapi::api::core::v1::ContainerStateTerminated;
 
 /// Characters of what a container said last: enough for a sentence and the line before it.
@@ -49,12 +51,24 @@ fn presentable(text: &str) -> String {
     }
 }
 
+/// The text in one line of what can be shown: what others have written goes through here before it stands in a status or an Event.
+pub fn on_one_line(text: &str) -> Cow<'_, str> {
+    if text.chars().all(|c| !is_command(c)) {
+        return text.into();
+    }
+    text.chars().map(|c| if matches!(c, '\n' | '\r') { " ".into() } else { escaped(c) }).collect::<String>().into()
+}
+
+/// It moves a terminal's cursor, colours it, or turns the order of characters round.
+fn is_command(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// What moves a terminal's cursor, colours it, or turns the order of characters round is shown by its number.
 fn escaped(c: char) -> String {
-    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     match c {
         '\t' => " ".into(),
-        c if c.is_control() || turns => c.escape_unicode().collect(),
+        c if is_command(c) => c.escape_unicode().collect(),
         c => c.into(),
     }
 }
@@ -62,6 +76,13 @@ fn escaped(c: char) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// F11
+    #[test]
+    fn what_others_wrote_is_one_line_that_commands_no_terminal() {
+        assert_eq!(on_one_line("ready"), "ready");
+        assert_eq!(on_one_line("a\nb\r\tc\u{1b}]0;x\u{7}\u{202e}"), "a b  c\\u{1b}]0;x\\u{7}\\u{202e}");
+    }
 
     fn said(message: &str) -> String {
         let state = ContainerStateTerminated {

@@ -34,7 +34,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-pub use exit::Exit;
+pub use exit::{Exit, on_one_line};
 pub use in_place::InPlace;
 pub use package::Fetched;
 pub use pod::{Container, ContainerEnd, ContainerState, Pod, PodPhase};

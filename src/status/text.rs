@@ -1,12 +1,13 @@
 //! Sentences within the bounds of the schema.
 use jiff::Timestamp;
 
-use crate::api::Time;
+use crate::{api::Time, snapshot::on_one_line};
 
-/// The text, cut to `chars_max` characters; the last one then is an ellipsis.
+/// The text in one line that commands no terminal, cut to `chars_max` characters; the last one then is an ellipsis.
 pub(super) fn clip(text: &str, chars_max: usize) -> String {
+    let text = on_one_line(text);
     if text.chars().count() <= chars_max {
-        return text.to_owned();
+        return text.into_owned();
     }
     text.chars().take(chars_max.saturating_sub(1)).chain(['…']).collect()
 }
@@ -45,6 +46,7 @@ mod tests {
     fn texts_fit_their_bounds() {
         assert_eq!(clip("ready", 5), "ready");
         assert_eq!(clip("→→→→", 3), "→→…");
+        assert_eq!(clip("a\nb", 3), "a b");
     }
 
     #[test]
