@@ -8,9 +8,7 @@ use crate::{
         listener_set::{Release, StartBudget},
         session::SessionProfile,
     },
-    plan::listener_set::{
-        change::{Origin, SetChange, Stage},
-    },
+    plan::listener_set::change::{Origin, SetChange, Stage},
     snapshot::listener_set::Course,
 };
 

@@ -1,13 +1,7 @@
 //! The agent beside an application on the SDK, as processes.
 use std::{os::unix::process::ExitStatusExt, time::Duration};
 
-use baton::{
-    api::names,
-    snapshot::{
-        lease::Holder,
-        report::{UnitReport, UnitState},
-    },
-};
+use baton::snapshot::report::{UnitReport, UnitState};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
