@@ -238,7 +238,8 @@ impl<const I: usize, const L: usize> World<I, L> {
         }
         let (mut seen_by_all, mut unseen) = (x.application_ended, x.unseen);
         if self.lacks(Removed::UnseenEndProvesNothing) {
-            (seen_by_all, ended, unseen) = (seen_by_all | unseen, ended | unseen, 0);
+            (seen_by_all, ended) = (seen_by_all | unseen, if self.config.sidecar { ended } else { ended | unseen });
+            unseen = 0;
         }
         let of_agent = if self.config.sidecar { 0 } else { unseen };
         let (agent, application) = (self.views.ends(ended, of_agent), self.views.ends(seen_by_all, unseen));
