@@ -272,9 +272,10 @@ impl<const I: usize, const L: usize> World<I, L> {
         Some(())
     }
 
-    /// The API server's test of holderIdentity.
+    /// The API server's test of holderIdentity, which it can read whatever else stands in the session.
     fn holds_session(&self, state: &State<I, L>, pod: usize) -> bool {
-        let session = self.views.watched(pod, state.instances[pod].session).session.as_ref();
+        let seen = Session { is_unreadable: false, ..state.instances[pod].session };
+        let session = self.views.watched(pod, seen).session.as_ref();
         let me = self.me(state, pod).expect("it has claimed");
         session::standing(session, self.views.holder(me)) == Standing::Holds
     }

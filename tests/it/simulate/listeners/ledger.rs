@@ -139,8 +139,9 @@ impl Ledger {
         if Holder::parse(&holder).is_none_or(|holder| holder.pod != super::pod_of(who)) {
             self.accuse("start", format_args!("{who} starts {name}, which is {holder:?}'s at {token}"));
         }
-        // It goes by what it knew before its machine stood still.
-        let is_late = self.excuses.of_node(node).is_some_and(|until| Instant::now() <= until);
+        // It goes by what it knew before its machine stood still, or before the listener was given away by force.
+        let excused = self.excuses.of_node(node).max(self.excuses.of_force(&key, epoch));
+        let is_late = excused.is_some_and(|until| Instant::now() <= until);
         let overlaps = self.judge_overlap(&key, is_late, format_args!("{who} starts {name} with epoch {epoch}"));
         let resume = task.resume.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0);
         if let Some(last) = self.last.get(&key) {
