@@ -72,12 +72,11 @@ pub async fn serve(listener: TcpListener, bounds: Bounds, routes: Router) -> Inf
         };
         places.retain(|place| !place.task.is_finished());
         while places.len() >= bounds.connections {
-            match places.iter().position(|place| place.is_idle.load(Ordering::Relaxed)) {
-                Some(oldest) => places.remove(oldest).task.abort(),
-                None => {
-                    let _ = tasks.join_next().await; // one of those that are being answered
-                    places.retain(|place| !place.task.is_finished());
-                }
+            if let Some(oldest) = places.iter().position(|place| place.is_idle.load(Ordering::Relaxed)) {
+                places.remove(oldest).task.abort();
+            } else {
+                let _ = tasks.join_next().await; // one of those that are being answered
+                places.retain(|place| !place.task.is_finished());
             }
         }
         let is_idle = Arc::new(AtomicBool::new(true));

@@ -31,7 +31,7 @@ use crate::{api::names, warned};
 /// Calls in flight at once, of all objects together.
 pub const IN_FLIGHT_MAX: usize = 64;
 /// The same of one namespace: however slowly its calls are answered, others have room.
-const IN_FLIGHT_OF_NAMESPACE_MAX: usize = IN_FLIGHT_MAX / 4;
+pub(super) const IN_FLIGHT_OF_NAMESPACE_MAX: usize = IN_FLIGHT_MAX / 4;
 /// Longest time for one call, unless set otherwise.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for one call about a Lease of the hand-off: what is looked at next may be a take-over. An API server that takes
@@ -128,19 +128,27 @@ pub struct Calls {
     letters: Letters,
 }
 
-/// Permits of each namespace with calls in flight. Clones share them.
-#[derive(Clone, Default)]
-struct Shares(Arc<Mutex<BTreeMap<String, Weak<Semaphore>>>>);
+/// So many permits of each namespace with calls in flight. Clones share them.
+#[derive(Clone)]
+pub(super) struct Shares {
+    most: usize,
+    by_namespace: Arc<Mutex<BTreeMap<String, Weak<Semaphore>>>>,
+}
 
 impl Shares {
-    /// Those of this namespace, kept while anybody has or awaits one.
-    fn of(&self, namespace: &str) -> Arc<Semaphore> {
-        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// At most `most` each.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, by_namespace: Arc::default() }
+    }
+
+    /// Those of this namespace, kept while any is held or awaited.
+    pub(super) fn of(&self, namespace: &str) -> Arc<Semaphore> {
+        let mut shares = self.by_namespace.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = shares.get(namespace).and_then(Weak::upgrade) {
             return share;
         }
         shares.retain(|_, share| share.strong_count() > 0);
-        let share = Arc::new(Semaphore::new(IN_FLIGHT_OF_NAMESPACE_MAX));
+        let share = Arc::new(Semaphore::new(self.most));
         shares.insert(namespace.to_owned(), Arc::downgrade(&share));
         share
     }
@@ -157,7 +165,8 @@ impl Calls {
         let applications = Applications::new(fence.clone(), by_http(), Arc::new(|_| {}));
         let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
         let letters = Letters::new(Arc::new(|_| {}));
-        Self { client, fence, timeout, permits, shares: Shares::default(), agent_image: None, applications, letters }
+        let shares = Shares::new(IN_FLIGHT_OF_NAMESPACE_MAX);
+        Self { client, fence, timeout, permits, shares, agent_image: None, applications, letters }
     }
 
     /// The same, each call at most [`QUICK_TIMEOUT`] long.

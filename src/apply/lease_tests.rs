@@ -312,7 +312,7 @@ async fn a_look_waits_for_no_letter_and_not_long_for_a_lease() {
         [(set_inbox(BTreeMap::new()), 0), (of_what_exists().remove(1), 3), (assign(dead(), None), 3)]
     {
         let began = tokio::time::Instant::now();
-        apply_set(&calls(|_| Answer::Never), &snapshot(), &[change.clone()]).await;
+        apply_set(&calls(|_| Answer::Never), &snapshot(), std::slice::from_ref(&change)).await;
         assert_eq!(began.elapsed().as_secs(), seconds, "{}", change.verb());
     }
 }

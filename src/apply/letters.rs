@@ -7,7 +7,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Calls, applications::OnAnswer, leases};
+use super::{
+    Calls,
+    applications::OnAnswer,
+    call::{IN_FLIGHT_OF_NAMESPACE_MAX, Shares},
+    leases,
+};
 use crate::{
     plan::Applied,
     snapshot::{index::ObjectKey, lease::Letter, listener_set::SetSnapshot},
@@ -16,10 +21,14 @@ use crate::{
 /// Pause after letters that were not written, unless the API server names another.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Letters of one namespace in flight: a take-over finds room beside those that hang.
+const LETTERS_OF_NAMESPACE_MAX: usize = IN_FLIGHT_OF_NAMESPACE_MAX / 2;
+
 /// Letters that are on their way. Clones share them.
 #[derive(Clone)]
 pub struct Letters {
     on_end: OnAnswer,
+    shares: Shares,
     /// By ListenerSet, then by name of the session Lease: one write each at a time.
     sent: Arc<Mutex<BTreeMap<ObjectKey, BTreeMap<String, Sent>>>>,
 }
@@ -38,7 +47,7 @@ struct Sent {
 impl Letters {
     /// `on_end` is called when the set is to be looked at again: letters were not written, or others wait for them.
     pub fn new(on_end: OnAnswer) -> Self {
-        Self { on_end, sent: Arc::default() }
+        Self { on_end, shares: Shares::new(LETTERS_OF_NAMESPACE_MAX), sent: Arc::default() }
     }
 
     /// Lets the inboxes of this set's sessions be what was sent to them last, until the watch has told of it. `is_told`:
@@ -83,7 +92,11 @@ impl Letters {
         let (own, calls, lease, uid, letters) =
             (self.clone(), calls.clone(), lease.to_owned(), uid.to_owned(), letters.clone());
         tokio::spawn(async move {
+            let share = own.shares.of(&key.namespace);
+            // Closed never: an error cannot happen.
+            let permit = share.acquire().await;
             let applied = leases::set_inbox(&calls, &key, (&lease, &uid), &letters).await;
+            drop(permit);
             if let Applied::Done { resource_version } = applied {
                 own.written(&key, &lease, resource_version);
                 return;

@@ -119,7 +119,7 @@ pub enum Error {
 /// # Errors
 /// Whatever keeps it from starting, and [`Error`].
 pub async fn from_settings(settings: Settings) -> anyhow::Result<()> {
-    run_settings(settings, stop_on_signals()?).await
+    Box::pin(run_settings(settings, stop_on_signals()?)).await
 }
 
 async fn run_settings(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {

@@ -118,7 +118,7 @@ impl Boot {
             let inheritance = Inheritance { leases, clocks, from, me, revision: self.options.revision.clone() };
             tasks.spawn(async move {
                 inheritance.take().await;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             });
         }
         let mut units = Units::new(me, self.options, self.clocks, leases, runner, outbox, self.health);

@@ -16,6 +16,7 @@ use axum::{
 
 use crate::{
     agent::sidecar::refusal::Refusal,
+    api::fingerprint::hexadecimal,
     sdk::wire::{TOKEN_FILE, TOKEN_HEADER},
 };
 
@@ -38,7 +39,7 @@ impl Gate {
         File::open("/dev/urandom")
             .and_then(|mut file| file.read_exact(&mut bytes))
             .context("cannot read /dev/urandom")?;
-        let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let token = hexadecimal(&bytes);
         let path = folder.join(TOKEN_FILE);
         let new = path.with_extension("token-new");
         // In one piece: a reader finds this token or the one before.

@@ -76,7 +76,7 @@ impl Pace {
     /// The longest pause that need not be counted, as it fits between K and D: people set clocks, and leap seconds are 1 s.
     pub fn tolerance(&self) -> Duration {
         let times = self.in_force.times();
-        TOLERANCE_MAX.min(times.expire.saturating_sub(times.kill) - TOLERANCE_MARGIN)
+        TOLERANCE_MAX.min(times.expire.saturating_sub(times.kill + TOLERANCE_MARGIN))
     }
 
     /// Nothing that was acknowledged counts any more: the session is lost.
@@ -247,7 +247,7 @@ mod tests {
         let tolerances = ALL.map(|profile| Pace::new(profile).tolerance().as_millis());
         assert!(ALL.into_iter().zip(tolerances).all(|(profile, tolerance)| {
             let times = profile.times();
-            tolerance < (times.expire - times.kill).as_millis() && tolerance != 1_000
+            tolerance < times.expire.saturating_sub(times.kill).as_millis() && tolerance != 1_000
         }));
         assert_eq!(Pace::new(SessionProfile::Fast).tolerance(), Duration::from_millis(900));
         pace.void();

@@ -96,7 +96,7 @@ pub struct Renewals {
     /// Annotations as last acknowledged.
     said: BTreeMap<String, String>,
     clocks: Clocks,
-    /// What they said when last looked at.
+    /// What they said when the renewal was sent that was last acknowledged, or when they were last found to have jumped.
     looked_at: Reading,
     /// How long the machine may have stood still, since this boot began.
     stood_still: Duration,
@@ -108,6 +108,10 @@ pub struct Renewals {
     has_reconnected: bool,
     /// The last call got no answer at all: after another one the connection is given up.
     is_doubtful: bool,
+    /// Another connection was made because two calls hung, and none was answered since.
+    has_overtaken: bool,
+    /// The last renewal was refused though the session is ours: the next one says nothing but that this boot lives.
+    is_bare: bool,
     told: watch::Sender<Told>,
     silent_from: Boottime,
     /// Who held the session before.
@@ -122,7 +126,7 @@ fn jitter(random: &str) -> Duration {
 
 /// An answer.
 struct Answer {
-    sent_at: Boottime,
+    sent: Reading,
     /// [`Renewals::stood_still`] when it was sent.
     stood_still: Duration,
     kind: Kind,
@@ -194,7 +198,7 @@ impl Renewals {
             let overlaps_at = self.last_sent.after(self.pace.period());
             if now >= due && (flight.is_empty() || now >= overlaps_at && self.may_overlap(&flight)) {
                 // The connections that are kept may all be dead, and the calls that hang on them do not say so in time.
-                if flight.len() > 1 {
+                if flight.len() > 1 && !std::mem::replace(&mut self.has_overtaken, true) {
                     self.reconnect();
                 }
                 self.renew(&mut flight, &outbox.borrow_and_update());
@@ -245,15 +249,15 @@ impl Renewals {
     fn renew(&mut self, flight: &mut JoinSet<Answer>, outbox: &Outbox) {
         let is_other = self.changes_duration();
         let renewal = Renewal {
-            annotations: self.missing(outbox).collect(),
+            annotations: if self.is_bare { BTreeMap::new() } else { self.missing(outbox).collect() },
             is_first: !self.seen.has_annotations,
             duration: is_other.then(|| (self.pace.wanted(), self.seen.session.renewed_at)),
         };
         let patch = leases::renew(&self.me, &renewal, self.clocks.timestamp());
         let timeout = if is_other { self.pace.timeout() } else { self.pace.patience() };
         let (leases, name) = (self.leases.clone(), self.name.clone());
-        let sent_at = self.clocks.boottime();
-        let stood_still = self.stood_still;
+        let (sent, stood_still) = (self.clocks.reading(), self.stood_still);
+        let sent_at = sent.boot;
         self.last_sent = sent_at;
         if renewal.duration.is_some() {
             self.pace.sends(sent_at);
@@ -261,7 +265,7 @@ impl Renewals {
         }
         flight.spawn(async move {
             let answer = leases.json(&name, patch, timeout).await;
-            Answer { sent_at, stood_still, kind: Kind::Renewed(answer, renewal.annotations) }
+            Answer { sent, stood_still, kind: Kind::Renewed(answer, renewal.annotations) }
         });
     }
 
@@ -277,20 +281,24 @@ impl Renewals {
 
     fn read(&self, flight: &mut JoinSet<Answer>) {
         let (leases, name, timeout) = (self.leases.clone(), self.name.clone(), self.pace.timeout());
-        let (sent_at, stood_still) = (self.clocks.boottime(), self.stood_still);
-        flight
-            .spawn(async move { Answer { sent_at, stood_still, kind: Kind::Read(leases.get(&name, timeout).await) } });
+        let (sent, stood_still) = (self.clocks.reading(), self.stood_still);
+        flight.spawn(async move { Answer { sent, stood_still, kind: Kind::Read(leases.get(&name, timeout).await) } });
     }
 
     /// Takes an answer in, which counts whenever it arrives before S; when the next renewal is due.
-    fn take(&mut self, Answer { sent_at, stood_still, kind }: Answer, flight: &mut JoinSet<Answer>) -> Boottime {
+    fn take(&mut self, Answer { sent, stood_still, kind }: Answer, flight: &mut JoinSet<Answer>) -> Boottime {
         // Before it counts: it may be from before the machine stood still.
         self.look_at_the_clocks();
         match kind {
             Kind::Renewed(Ok(lease), annotations) => {
                 (self.has_reconnected, self.is_doubtful) = (false, false);
+                (self.has_overtaken, self.is_bare) = (false, false);
                 self.said.extend(annotations);
-                self.acknowledged(sent_at.before(self.stood_still.saturating_sub(stood_still)), &lease);
+                self.acknowledged(sent.boot.before(self.stood_still.saturating_sub(stood_still)), &lease);
+                // What the clocks have done since counts as one: several short pauses are a long one.
+                if sent.boot > self.looked_at.boot {
+                    self.looked_at = sent;
+                }
                 self.pace.next(self.last_sent, false)
             }
             Kind::Renewed(Err(error), _) if error.asks_for_a_look() => {
@@ -301,7 +309,11 @@ impl Renewals {
             Kind::Read(Ok(lease)) => {
                 let seen = lease.as_ref().and_then(SessionLease::read).filter(|seen| seen.uid == self.seen.uid);
                 match seen {
-                    Some(seen) if !session::is_over(Some(&seen.session), &self.me) => self.show(seen),
+                    Some(seen) if !session::is_over(Some(&seen.session), &self.me) => {
+                        // A policy may refuse what it says: it must not lose its session for that.
+                        self.is_bare = true;
+                        self.show(seen);
+                    }
                     seen => self.lose(seen.as_ref()),
                 }
                 self.next_try()
@@ -406,10 +418,11 @@ impl Renewals {
     /// True: the machine may have stood still, so deadlines have come forward.
     fn look_at_the_clocks(&mut self) -> bool {
         let now = self.clocks.reading();
-        let pause = may_have_stood_still(std::mem::replace(&mut self.looked_at, now), now);
+        let pause = may_have_stood_still(self.looked_at, now);
         if pause <= self.pace.tolerance() {
             return false;
         }
+        self.looked_at = now;
         let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         tracing::warn!(
             millis,

@@ -60,20 +60,17 @@ impl Application {
         Ok(Arc::new(Self { known, lock: folder.join(LOCK_FILE), changes: watch::Sender::new(()) }))
     }
 
-    /// A process keeps the application's lock. In doubt: no.
-    fn is_locked(&self) -> bool {
-        File::open(&self.lock).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
-    }
-
-    /// The lock was free: no process has it. In doubt: no.
-    fn is_unlocked(&self) -> bool {
-        File::open(&self.lock).is_ok_and(|file| file.try_lock().is_ok())
+    /// The file that a process keeps locked. None: no process does, or it cannot be told.
+    fn locked(&self) -> Option<File> {
+        let file = File::open(&self.lock).ok()?;
+        let is_locked = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+        is_locked.then_some(file)
     }
 
     /// Waits until the process that had the stream of this number has ended, as its lock shows, or has another stream.
-    async fn watch_lock(self: Arc<Self>, number: u64) {
+    async fn watch_lock(self: Arc<Self>, number: u64, lock: File) {
         while self.known().desk.is_last(number) {
-            if self.is_unlocked() {
+            if lock.try_lock().is_ok() {
                 tracing::info!("the process of the application has ended");
                 return self.change(|desk, now| desk.died(number, now));
             }
@@ -123,8 +120,8 @@ impl Application {
         self.changes.send_replace(());
         let Connected { number, replaces } = outcome?;
         tracing::info!(instance, running = count, "an application has connected");
-        let has_lock = self.is_locked();
-        Ok(Stream { changes: self.changes(), application: self, number, has_lock, replaces })
+        let lock = self.locked();
+        Ok(Stream { changes: self.changes(), application: self, number, lock, replaces })
     }
 
     /// What the application says of a listener.
@@ -174,8 +171,8 @@ impl Application {
 pub struct Stream {
     application: Arc<Application>,
     number: u64,
-    /// Its process keeps the application's lock.
-    has_lock: bool,
+    /// What its process keeps locked.
+    lock: Option<File>,
     replaces: bool,
     changes: watch::Receiver<()>,
 }
@@ -223,8 +220,8 @@ impl Drop for Stream {
     fn drop(&mut self) {
         tracing::info!("the stream of an application has ended");
         self.application.change(|desk, _| desk.disconnect(self.number));
-        if let Some(runtime) = Handle::try_current().ok().filter(|_| self.has_lock) {
-            runtime.spawn(Arc::clone(&self.application).watch_lock(self.number));
+        if let (Some(lock), Ok(runtime)) = (self.lock.take(), Handle::try_current()) {
+            runtime.spawn(Arc::clone(&self.application).watch_lock(self.number, lock));
         }
     }
 }

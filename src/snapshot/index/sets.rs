@@ -38,8 +38,11 @@ pub(super) struct Sets {
     /// Those that sets name, once they have been looked for; None: there is none.
     config_maps: BTreeMap<ObjectKey, Option<Lists>>,
     /// Made of each set and its ConfigMap when it is looked at, and kept: thousands of them are not made again for each look.
-    listeners: BTreeMap<ObjectKey, OnceLock<Result<Arc<Vec<Wanted>>, SourceError>>>,
+    listeners: BTreeMap<ObjectKey, OnceLock<Found>>,
 }
+
+/// The listeners of a set, or why there are none to be known.
+type Found = Result<Arc<Vec<Wanted>>, SourceError>;
 
 /// What the operator remembers of one ListenerSet between looks that no watch can tell it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -110,7 +113,7 @@ impl Sets {
     }
 
     /// The listeners of a set.
-    fn listeners(&self, key: &ObjectKey, set: &ListenerSet) -> Result<Arc<Vec<Wanted>>, SourceError> {
+    fn listeners(&self, key: &ObjectKey, set: &ListenerSet) -> Found {
         let found = config_map_of(key, set).and_then(|name| self.config_maps.get(&name));
         let read = || listener::read(set, found.map(|found| list_of(set, found.as_ref()))).map(Arc::new);
         self.listeners.get(key).map_or_else(read, |kept| kept.get_or_init(read).clone())

@@ -60,14 +60,20 @@ impl Claimant {
         let leases = Leases::new((self.connect)()?, &self.namespace);
         let mut seen: Option<SessionLease> = None;
         let mut predecessor = None;
-        let mut is_unsure = lacks_record;
+        let mut unsure_since = lacks_record.then_some(self.began.boot);
         loop {
             let start = seen.as_ref().map_or(Start::Wait, |seen| session::start(&seen.session, &self.name, true));
             seen = match (start, seen.take()) {
-                (Start::Claim { boot: 2.. }, Some(found)) if is_unsure => {
-                    self.outlive().await;
-                    is_unsure = false;
-                    Some(found)
+                (Start::Claim { boot: 2.. }, Some(found)) if unsure_since.is_some() => {
+                    self.outlive(unsure_since.unwrap_or_default()).await;
+                    let now = leases.get(&name, CLAIM_TIMEOUT).await.ok().flatten();
+                    let now = now.as_ref().and_then(SessionLease::read);
+                    // The boot before may live: nothing of it runs so long after its last renewal.
+                    let has_been_silent = now.as_ref().is_some_and(|now| {
+                        now.session.renewed_at == found.session.renewed_at && now.session.claim == found.session.claim
+                    });
+                    unsure_since = (!has_been_silent).then(|| self.clocks.boottime());
+                    Some(now.unwrap_or(found))
                 }
                 (Start::Claim { boot }, Some(found)) => {
                     predecessor = found.session.claim.boot().cloned();
@@ -109,8 +115,8 @@ impl Claimant {
     }
 
     /// Waits until nothing runs that a boot before this one can have let run.
-    async fn outlive(&self) {
-        let over = longest(self.began.boot);
+    async fn outlive(&self, since: Boottime) {
+        let over = longest(since);
         let wait = over.since(self.clocks.boottime());
         tracing::warn!(
             seconds = wait.as_secs(),
@@ -139,6 +145,8 @@ impl Claimant {
             jitter: jitter(&self.name.random),
             has_reconnected: false,
             is_doubtful: false,
+            has_overtaken: false,
+            is_bare: false,
             told: watch::Sender::default(),
             silent_from: Boottime::default(),
             predecessor: None,

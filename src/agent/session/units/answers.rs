@@ -119,10 +119,9 @@ impl<R: Runner> Units<R> {
         }
     }
 
-    /// It names this boot, and the watch on what does has not told of that: it is stuck, or far behind.
+    /// An invitation to what this boot has already: what it reports is not what the operator knows to be its own. The watch may
+    /// have missed this one or another.
     fn tells_of_us(&self, lease: &Lease) -> bool {
-        let Some(seen) = ListenerLease::read(lease) else { return false };
-        let is_known = self.listeners.get(&seen.ownership.uid).is_some_and(|listener| listener.is_mine(&self.hands.me));
-        seen.ownership.holder.as_ref() == Some(&self.hands.me) && !is_known
+        ListenerLease::read(lease).is_some_and(|seen| seen.ownership.holder.as_ref() == Some(&self.hands.me))
     }
 }

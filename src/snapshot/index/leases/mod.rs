@@ -280,6 +280,7 @@ impl Leases {
             self.named.remove(pod);
             if self.sessions.get(pod).is_some_and(|seen| seen.lease.is_none()) {
                 self.sessions.remove(pod);
+                self.past.forget(pod);
             }
         }
     }
