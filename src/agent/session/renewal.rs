@@ -85,6 +85,7 @@ impl Told {
 }
 
 /// A session that is ours.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Renewals {
     connect: Connect,
     namespace: String,
