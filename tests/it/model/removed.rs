@@ -149,7 +149,7 @@ fn an_end_that_nobody_saw_and_that_proves_death_makes_two_owners() {
 /// F1, L1
 #[test]
 fn a_session_that_cannot_be_read_and_counts_as_missing_makes_two_owners() {
-    breaks(Removed::UnreadableIsThere, Config { unreadable: 1, ..NO_FAULTS }, ONE_OWNER, 8);
+    breaks(Removed::UnreadableIsThere, Config { unreadable: 1, ..NO_FAULTS }, ONE_OWNER, 9);
 }
 
 /// L1: what one watch on all Leases is for.
