@@ -14,11 +14,15 @@ const NEVER: &str = "9999-12-31T23:59:59Z";
 
 /// As it is, whatever it is.
 async fn send(stage: &Stage, method: &str, path: &str, body: &Value) -> Value {
+    try_send(stage, method, path, body).await.unwrap()
+}
+
+async fn try_send(stage: &Stage, method: &str, path: &str, body: &Value) -> kube::Result<Value> {
     let group = if path.starts_with("leases") { "coordination.k8s.io/v1" } else { "baton.dev/v1alpha1" };
     let uri = format!("/apis/{group}/namespaces/{}/{path}", stage.namespace);
     let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
     let request = hyper::Request::builder().method(method).uri(uri).header("content-type", "application/json");
-    stage.client.request(request.body(body).unwrap()).await.unwrap()
+    stage.client.request(request.body(body).unwrap()).await
 }
 
 fn rollout(name: &str, filler: &Value) -> Value {
@@ -57,10 +61,16 @@ async fn one_object_stops_no_other() {
     evil["spec"]["paused"] = json!(true);
     let name = "rollouts/evil";
     // The operator writes status meanwhile.
-    let latest = send(&stage, "GET", name, &Value::Null).await;
-    evil["metadata"]["resourceVersion"] = latest["metadata"]["resourceVersion"].clone();
-    evil["status"] = latest["status"].clone();
-    send(&stage, "PUT", name, &evil).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let latest = send(&stage, "GET", name, &Value::Null).await;
+        evil["metadata"]["resourceVersion"] = latest["metadata"]["resourceVersion"].clone();
+        evil["status"] = latest["status"].clone();
+        match try_send(&stage, "PUT", name, &evil).await {
+            Ok(_) => break,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    }
     let kept = send(&stage, "GET", name, &Value::Null).await;
     assert!(kept["metadata"]["managedFields"].to_string().contains(NEVER), "the API server keeps it: {kept}");
     send(&stage, "POST", "leases", &lease("session.evil", "9999-12-31T23:59:59.000000Z", "evil/u/1-r")).await;
