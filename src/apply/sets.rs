@@ -49,7 +49,15 @@ async fn perform(target: &Target<'_>, calls: &Calls, change: &SetChange) -> Appl
             Applied::Done { resource_version: String::new() }
         }
         SetChange::CreateOwnership { listener, write, settings, config_hash } => {
-            leases::create_ownership(target, listener, write, &leases::Config { settings, hash: config_hash }).await
+            // What may yet be made is waited for: nothing overtakes it, as a write of what exists is overtaken by the next.
+            let patient = Target {
+                calls,
+                snapshot: target.snapshot,
+                namespace: target.namespace.clone(),
+                name: target.name.clone(),
+                uid: target.uid.clone(),
+            };
+            leases::create_ownership(&patient, listener, write, &leases::Config { settings, hash: config_hash }).await
         }
         SetChange::Assign { listener, uid, resource_version, write, from } => {
             leases::assign(target, listener, (uid, resource_version), write, from).await
