@@ -55,10 +55,7 @@ pub async fn serve(listener: TcpListener, bounds: Bounds, routes: Router) -> Inf
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            Some(_) = tasks.join_next() => {
-                places.retain(|place| !place.task.is_finished());
-                continue;
-            }
+            Some(_) = tasks.join_next() => continue,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -70,18 +67,25 @@ pub async fn serve(listener: TcpListener, bounds: Bounds, routes: Router) -> Inf
                 continue;
             }
         };
-        places.retain(|place| !place.task.is_finished());
-        while places.len() >= bounds.connections {
-            if let Some(oldest) = places.iter().position(|place| place.is_idle.load(Ordering::Relaxed)) {
-                places.remove(oldest).task.abort();
-            } else {
-                let _ = tasks.join_next().await; // one of those that are being answered
-                places.retain(|place| !place.task.is_finished());
-            }
-        }
+        make_room(&mut places, &mut tasks, bounds.connections).await;
         let is_idle = Arc::new(AtomicBool::new(true));
         let task = tasks.spawn(answer(stream, routes.clone(), is_idle.clone(), bounds.lasts));
         places.push(Place { task, is_idle });
+    }
+}
+
+/// Returns once there are fewer than `most` connections.
+async fn make_room(places: &mut Vec<Place>, tasks: &mut JoinSet<()>, most: usize) {
+    loop {
+        places.retain(|place| !place.task.is_finished());
+        if places.len() < most {
+            return;
+        }
+        if let Some(oldest) = places.iter().position(|place| place.is_idle.load(Ordering::Relaxed)) {
+            places.remove(oldest).task.abort();
+        } else {
+            let _ = tasks.join_next().await; // one of those that are being answered
+        }
     }
 }
 

@@ -9,8 +9,9 @@ use crate::{
 };
 
 /// The ListenerSet that changes are made for.
+#[derive(Clone)]
 pub(super) struct Target<'a> {
-    /// [`Calls::quick`].
+    /// [`Calls::quick`], but for creations.
     pub calls: &'a Calls,
     pub snapshot: &'a SetSnapshot,
     pub namespace: String,
@@ -50,13 +51,7 @@ async fn perform(target: &Target<'_>, calls: &Calls, change: &SetChange) -> Appl
         }
         SetChange::CreateOwnership { listener, write, settings, config_hash } => {
             // What may yet be made is waited for: nothing overtakes it, as a write of what exists is overtaken by the next.
-            let patient = Target {
-                calls,
-                snapshot: target.snapshot,
-                namespace: target.namespace.clone(),
-                name: target.name.clone(),
-                uid: target.uid.clone(),
-            };
+            let patient = Target { calls, ..target.clone() };
             leases::create_ownership(&patient, listener, write, &leases::Config { settings, hash: config_hash }).await
         }
         SetChange::Assign { listener, uid, resource_version, write, from } => {

@@ -69,16 +69,6 @@ pub enum Claim {
     Unreadable,
 }
 
-impl Claim {
-    /// The boot that has it, or had it last.
-    pub fn boot(&self) -> Option<&Holder> {
-        match self {
-            Self::Held(holder) | Self::Fenced(holder) => Some(holder),
-            Self::Empty | Self::Foreign | Self::Unreadable => None,
-        }
-    }
-}
-
 /// Before the identity in the holderIdentity of a fenced session.
 const FENCED: &str = "fenced:";
 

@@ -53,7 +53,8 @@ impl Inheritance {
         let found = self.leases.list(&selector, CALL_TIMEOUT).await.map_err(|error| error.message())?;
         let left = found.iter().filter_map(ListenerLease::read);
         let written = stream::iter(left).map(|lease| self.write(lease)).buffer_unordered(WRITES_MAX);
-        Ok(written.all(|is_over| async move { is_over }).await)
+        // Each of them, also after one that failed.
+        Ok(written.fold(true, |all, is_over| async move { all && is_over }).await)
     }
 
     /// Whether it is done, or never will be.

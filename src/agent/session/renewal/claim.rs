@@ -76,7 +76,7 @@ impl Claimant {
                     Some(now.unwrap_or(found))
                 }
                 (Start::Claim { boot }, Some(found)) => {
-                    predecessor = found.session.claim.boot().cloned();
+                    predecessor = found.session.claim.holder().cloned();
                     let me = Holder { boot, ..self.name.clone() };
                     let pace = Pace::new(found.profile.unwrap_or_default());
                     let mut renewals = self.renewals(&name, leases.clone(), me, found.clone(), pace);
