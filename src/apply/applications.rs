@@ -4,13 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     Fence,
@@ -23,6 +24,10 @@ use crate::{
 
 /// Calls at once, to all applications together; the planner bounds those of one Rollout.
 const CALLS_MAX: usize = 64;
+
+/// How long a call waits until another has ended. Then the next look begins it anew, with the address that the Pod has by then:
+/// another Pod may have been given the old one.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How an application is called: address, path and body; why it has not answered 200. A simulation puts its own here.
 pub type Post = Arc<dyn Fn(SocketAddr, String, String) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
@@ -99,8 +104,7 @@ impl Applications {
 
     /// None: it was not called.
     async fn call(&self, to: SocketAddr, path: String, body: String) -> Option<Result<(), String>> {
-        // Closed never: an error cannot happen, and would only lift the bound.
-        let _permit = self.permits.acquire().await;
+        let _permit = timeout(PERMIT_TIMEOUT, self.permits.acquire()).await.ok()?.ok()?;
         if !self.fence.permits(POST_TIMEOUT) {
             return None;
         }

@@ -70,7 +70,11 @@ async fn so_many_are_called_at_once_and_no_more() {
     });
     let told = told(open(), post, &snapshot(100)).await;
     assert_eq!((told.len(), MOST.load(Ordering::Relaxed)), (100, CALLS_MAX));
-    assert!(told.iter().all(|telling| telling.answer == Some(Ok(())) && telling.tries == 1 && !telling.is_on));
+    assert!(told.iter().all(|telling| !telling.is_on));
+    let (called, waited): (Vec<_>, Vec<_>) = told.iter().partition(|telling| telling.tries == 1);
+    assert!(called.iter().all(|telling| telling.answer == Some(Ok(()))));
+    // F13: a later look calls these where their Pods are by then.
+    assert_eq!((called.len(), waited.iter().all(|telling| telling.answer.is_none())), (CALLS_MAX, true));
 }
 
 /// The successor tells it.

@@ -149,7 +149,8 @@ fn is_over(
     }
     alarm.is_ahead(snapshot.uptime.saturating_add(LOOKS_AFTER));
     let renewed_at = seen.watched.session.as_ref().and_then(|session| session.renewed_at);
-    let is_newer = claimed(seen) == Some(holder) && renewed_at != gone.renewed_at;
+    // Renewals overlap: one that was sent before the Lease was gone may arrive after a later one.
+    let is_newer = claimed(seen) == Some(holder) && renewed_at > gone.renewed_at;
     // Its report may be of before it heard of the Lease at all.
     let has_heard = gone.was_told || !alarm.is_ahead(gone.since.saturating_add(gone.duration));
     is_newer && has_heard && others_tell_all && tells_nothing_of(view, seen, listener, holder)

@@ -55,6 +55,34 @@ fn a_lease_that_is_deleted_while_it_is_held_is_made_again_once_its_holder_has_st
     }
 }
 
+/// L1: renewals overlap. One that was sent before the Lease was deleted, and says that nothing runs, proves nothing.
+#[test]
+fn a_report_from_before_a_lease_was_deleted_does_not_prove_that_its_holder_has_stopped() {
+    let mut world = World::of(4, 2);
+    world.settle();
+    let holder = world.running()["listener-0"].clone();
+    world.pods.get_mut(&holder).unwrap().hangs = true;
+    world.tick();
+    world.delete_lease("listener-0");
+    for _ in 0..20 {
+        world.tick();
+    }
+    let mut late = |seconds: i64| {
+        let session = world.sessions.get_mut(&holder).unwrap();
+        let own = session.watched.session.as_mut().unwrap();
+        let sent_at = own.renewed_at.unwrap();
+        own.renewed_at = Some(sent_at + jiff::SignedDuration::from_secs(seconds));
+        let told = std::mem::take(&mut session.report);
+        let reason = world.dry_look().listeners["listener-0"].reason.clone();
+        let session = world.sessions.get_mut(&holder).unwrap();
+        session.watched.session.as_mut().unwrap().renewed_at = Some(sent_at);
+        session.report = told;
+        reason
+    };
+    assert_eq!(late(-60), "Vanished");
+    assert_ne!(late(1), "Vanished");
+}
+
 /// A13: the next operator knows by the Lease what was done, also where the node's clock is behind that has it now, and has
 /// written when it was started again.
 #[test]
