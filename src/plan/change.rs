@@ -1,13 +1,14 @@
-//! The planner's words: changes, holds, memory.
+//! The planner's words: changes, memory.
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
+pub use super::hold::{Hold, HoldReason};
 use crate::{
     api::status::{Attempt, BatchStatus, Failed},
     plan::in_place::NotInPlace,
-    snapshot::Switched,
+    snapshot::{Pod, Revision, Switched},
 };
 
 /// What to do next for one Rollout.
@@ -261,6 +262,27 @@ pub enum Change {
 }
 
 impl Change {
+    /// Writes this mark on this ControllerRevision.
+    pub(crate) fn mark(revision: &Revision, mark: RevisionMark) -> Self {
+        Self::MarkRevision {
+            name: revision.name.clone(),
+            uid: revision.uid.clone(),
+            resource_version: revision.resource_version.clone(),
+            mark,
+        }
+    }
+
+    /// Deletes this Pod.
+    pub(crate) fn delete(pod: &Pod, reason: PodReason) -> Self {
+        Self::DeletePod {
+            name: pod.name.clone(),
+            slot: pod.slot,
+            uid: pod.uid.clone(),
+            resource_version: pod.resource_version.clone(),
+            reason,
+        }
+    }
+
     /// What it does, in one CamelCase word.
     pub fn verb(&self) -> &'static str {
         match self {
@@ -414,87 +436,6 @@ impl PodReason {
             Self::Surplus => "Surplus",
             Self::Finished => "Finished",
             Self::Kept => "Kept",
-        }
-    }
-}
-
-/// Why something is not done now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hold {
-    /// Stable word.
-    pub reason: HoldReason,
-    /// A sentence with absolute times; becomes status.waitingFor.
-    pub message: String,
-    /// When it may end by itself.
-    pub until: Option<Timestamp>,
-}
-
-/// Names of the gates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum HoldReason {
-    /// The object is being deleted: only teardown.
-    Deleting,
-    /// The spec contradicts itself in a way the CRD did not catch.
-    SpecInvalid,
-    /// The API server refuses Pods of the revision.
-    TemplateRefused,
-    /// The API server has not said yet whether it accepts Pods of the revision, or gives one the resources of it.
-    TemplateUnchecked,
-    /// Failed instances reached the threshold and onFailure is Pause.
-    FailureThreshold,
-    /// An instance was not available in time and nothing further happens by itself.
-    ProgressDeadline,
-    /// spec.paused.
-    Paused,
-    /// The opened batches are not done.
-    PreviousBatchNotHealthy,
-    /// A pause with seconds after the batch.
-    PauseTimer,
-    /// A pause without seconds after the batch.
-    AwaitingApproval,
-    /// A create was refused and waits for its next try.
-    CreateRefused,
-    /// Something keeps pinned instances from running what they are pinned to, or all are pinned.
-    Pinned,
-    /// `spec.strategy.update` is InPlaceOnly, and what differs cannot be given to a Pod in place.
-    NotInPlace,
-    /// Pods that are to leave hand their listeners over first.
-    HandingOver,
-    /// The budget of unavailable and surplus Pods is used up.
-    Budget,
-    /// Pods of another revision have yet to end (strategies Recreate and BlueGreen).
-    OldPods,
-    /// A Service of the strategy BlueGreen has not been read yet.
-    ServiceUnread,
-    /// There is no such Service.
-    ServiceMissing,
-    /// It does not select the Rollout's Pods, or another Rollout names it.
-    ServiceInvalid,
-}
-
-impl HoldReason {
-    /// Stable label for conditions, metrics and the plugin.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Deleting => "Deleting",
-            Self::SpecInvalid => "SpecInvalid",
-            Self::TemplateRefused => "TemplateRefused",
-            Self::TemplateUnchecked => "TemplateUnchecked",
-            Self::FailureThreshold => "FailureThreshold",
-            Self::ProgressDeadline => "ProgressDeadline",
-            Self::Paused => "Paused",
-            Self::PreviousBatchNotHealthy => "PreviousBatchNotHealthy",
-            Self::PauseTimer => "PauseTimer",
-            Self::AwaitingApproval => "AwaitingApproval",
-            Self::CreateRefused => "CreateRefused",
-            Self::Pinned => "Pinned",
-            Self::NotInPlace => "NotInPlace",
-            Self::HandingOver => "HandingOver",
-            Self::Budget => "Budget",
-            Self::OldPods => "OldPods",
-            Self::ServiceUnread => "ServiceUnread",
-            Self::ServiceMissing => "ServiceMissing",
-            Self::ServiceInvalid => "ServiceInvalid",
         }
     }
 }

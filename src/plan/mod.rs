@@ -7,6 +7,7 @@ mod addition;
 pub mod adoption;
 mod agent;
 pub mod change;
+pub mod hold;
 pub mod in_place;
 pub mod lease;
 pub mod listener_set;

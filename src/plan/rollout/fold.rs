@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{after, failure_of, plan};
+use super::{failure_of, plan, time::after};
 use crate::{
     api::{
         Rollout, RolloutStatus,

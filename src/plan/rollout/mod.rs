@@ -16,50 +16,42 @@
 //!
 //! When what must be remembered differs from what status says, nothing else is done: the write comes first, what
 //! follows from it with the next look.
-mod agents;
-mod attempts;
-pub mod batches;
-mod blue_green;
-mod budget;
-mod deadline;
-mod digests;
-mod failure;
 pub mod fold;
-mod former;
-mod gates;
-mod in_place;
-mod lineage;
 mod memory;
-mod package;
-mod pins;
-mod recreate;
-pub mod reload;
-mod resize;
-mod slots;
-mod specimens;
+mod pod;
+mod policy;
+mod run;
 #[cfg(test)]
 pub(crate) mod tests;
-mod waiting;
+mod time;
+mod verdict;
 mod work;
 
-pub use blue_green::Sets;
-pub use budget::{fewest_available, total_max};
-pub use failure::{Failure, back, broken_at, failure_of, stuck_at};
-pub use recreate::unconfirmed;
-pub use slots::{Done, Slot, Slots};
-pub use waiting::{CONTAINERS_NOT_READY, GATES_NOT_READY, waiting, with_reason};
+pub use self::{
+    pod::{
+        failure::{Failure, broken_at, failure_of},
+        reload::{self, stuck_at},
+        waiting::{CONTAINERS_NOT_READY, GATES_NOT_READY, waiting, with_reason},
+    },
+    policy::{fewest_available, total_max},
+    run::{
+        batches,
+        recreate::unconfirmed,
+        sets::Sets,
+        slots::{Done, Slot, Slots, back},
+    },
+};
 
-use jiff::{SignedDuration, Timestamp};
-
-use self::{budget::Budget, lineage::Lineage};
+use self::{
+    run::{View, pins::Pins, released_services, revisions},
+    time::Alarm,
+    verdict::failed,
+};
 use super::{
     adoption,
     change::{Change, Hold, HoldReason, Memory, Plan, PodReason, RevisionMark},
 };
-use crate::{
-    api::{RolloutSpec, Time, status::BatchStatus},
-    snapshot::{Ranges, Snapshot},
-};
+use crate::snapshot::{Ranges, Snapshot};
 
 /// The next changes for this Rollout. Pure and total.
 pub fn plan(snapshot: &Snapshot) -> Plan {
@@ -73,21 +65,21 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         // Which Pods are missing, and which revisions there are, is known once these count.
         return Plan { memory: remembered, changes: adoptions, ..Plan::default() };
     }
-    let lineage = lineage::trace(snapshot, &remembered);
+    let lineage = revisions::trace(snapshot, &remembered);
     let mut alarm = Alarm::new(snapshot.now);
     let mut view = View::new(snapshot, &lineage, memory::begin_run(snapshot, &lineage, &remembered, &mut alarm));
-    view.remember_batch(deadline::run_clock(&view, &mut alarm));
-    view.memory.failed = failure::remember(&view, &mut alarm);
+    view.remember_batch(memory::run_clock(&view, &mut alarm));
+    view.memory.failed = failed::remember(&view, &mut alarm);
     let opening = memory::open_batches(&view, &mut alarm);
     view.remember_batch(opening.batch);
-    let switch = blue_green::switch(&view, &mut alarm);
+    let switch = work::switch::switch(&view, &mut alarm);
     let work = work::pods(&view, &mut alarm);
     view.memory.attempts = work.attempts;
 
-    let mut changes = lineage.changes(snapshot, &view.memory);
-    changes.extend(digests::packages(snapshot, &changes));
-    changes.extend(lineage.conclude(&view).filter(|end| !changes.iter().any(|change| change.name() == end.name())));
-    changes.extend(digests::images(snapshot, &changes));
+    let mut changes = work::revisions::changes(&lineage, snapshot, &view.memory);
+    changes.extend(work::provenance::packages(snapshot, &changes));
+    changes.extend(memory::conclude(&view).filter(|end| !changes.iter().any(|change| change.name() == end.name())));
+    changes.extend(work::provenance::images(snapshot, &changes));
     changes.extend(switch.changes);
     changes.extend(work.changes);
     let (mut leaving, mut not_in_place) = (Some(work.leaving), work.not_in_place);
@@ -101,13 +93,13 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         });
         (leaving, not_in_place) = (None, None);
     }
-    let left = former::hold(snapshot);
+    let left = released_services::hold(snapshot);
     if left.is_some() {
         // What has ended serves nobody, and stands in the way of what comes back.
         let has_ended = |change: &Change| matches!(change, Change::DeletePod { reason: PodReason::Finished, .. });
         changes.retain(|change| !change.interrupts() || has_ended(change));
         // What follows from what they select now is remembered first.
-        changes.extend(former::let_go(snapshot).into_iter().filter(|_| view.memory == remembered));
+        changes.extend(work::switch::let_go(snapshot).into_iter().filter(|_| view.memory == remembered));
         (leaving, not_in_place) = (None, None);
     }
     // What cannot be read may be anything, also what serves best.
@@ -126,96 +118,15 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
 
 /// The slots as [`plan`] sees them when status holds `memory`: for those who tell people about them.
 pub fn slots<'a>(snapshot: &'a Snapshot, memory: &Memory) -> Slots<'a> {
-    Slots::new(snapshot, &lineage::trace(snapshot, memory), memory)
+    Slots::new(snapshot, &revisions::trace(snapshot, memory), memory)
 }
 
 /// What is wrong with `spec.pins`: a word and a sentence for each.
 pub fn pin_problems(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
-    pins::Pins::of(snapshot).problems(snapshot)
+    Pins::of(snapshot).problems(snapshot)
 }
 
 /// Slots that a pin names.
 pub fn pinned(snapshot: &Snapshot) -> Ranges {
-    pins::Pins::of(snapshot).slots()
-}
-
-/// All that the steps after [`memory::begin_run`] look at.
-struct View<'a> {
-    snapshot: &'a Snapshot,
-    lineage: &'a Lineage<'a>,
-    memory: Memory,
-    slots: Slots<'a>,
-    budget: Budget,
-}
-
-impl<'a> View<'a> {
-    fn new(snapshot: &'a Snapshot, lineage: &'a Lineage<'a>, memory: Memory) -> Self {
-        let slots = Slots::new(snapshot, lineage, &memory);
-        let budget = Budget::new(snapshot, &slots);
-        Self { snapshot, lineage, memory, slots, budget }
-    }
-
-    /// What the slots are assigned follows from the number of opened ones and nothing else that may change here.
-    fn remember_batch(&mut self, batch: Option<BatchStatus>) {
-        let opened = |batch: &Option<BatchStatus>| batch.as_ref().map(|batch| batch.opened);
-        let is_reassigned = opened(&batch) != opened(&self.memory.batch);
-        self.memory.batch = batch;
-        if is_reassigned {
-            self.slots = Slots::new(self.snapshot, self.lineage, &self.memory);
-            self.budget = Budget::new(self.snapshot, &self.slots);
-        }
-    }
-
-    fn spec(&self) -> &'a RolloutSpec {
-        &self.snapshot.rollout.spec
-    }
-
-    fn now(&self) -> Timestamp {
-        self.snapshot.now
-    }
-
-    fn replicas(&self) -> i32 {
-        replicas(self.spec())
-    }
-}
-
-/// The time of `spec.restartAt` or `spec.retryAt`, once it is reached.
-fn reached(at: Option<&Time>, now: Timestamp) -> Option<Timestamp> {
-    at.map(|at| at.0).filter(|at| *at <= now)
-}
-
-/// What a Pod that is made now remembers as [`crate::snapshot::Pod::restarted_at`].
-fn restarted_at(spec: &RolloutSpec, now: Timestamp) -> Option<Timestamp> {
-    [&spec.restart_at, &spec.retry_at].into_iter().filter_map(|at| reached(at.as_ref(), now)).max()
-}
-
-/// Wanted instances, within the bounds even when the CRD was bypassed.
-fn replicas(spec: &RolloutSpec) -> i32 {
-    spec.replicas.clamp(0, crate::api::bounds::REPLICAS_MAX)
-}
-
-/// The earliest time at which something changes without an event.
-struct Alarm {
-    now: Timestamp,
-    at: Option<Timestamp>,
-}
-
-impl Alarm {
-    fn new(now: Timestamp) -> Self {
-        Self { now, at: None }
-    }
-
-    /// Wakes at `at`, unless that has passed; says whether it has.
-    fn passed(&mut self, at: Timestamp) -> bool {
-        if at <= self.now {
-            return true;
-        }
-        self.at = Some(self.at.map_or(at, |earlier| earlier.min(at)));
-        false
-    }
-}
-
-/// `at` + `seconds`, saturating.
-fn after(at: Timestamp, seconds: i64) -> Timestamp {
-    at.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(at)
+    Pins::of(snapshot).slots()
 }

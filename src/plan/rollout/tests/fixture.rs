@@ -138,7 +138,7 @@ impl Fixture {
             *batch = BatchStatus {
                 opened,
                 index: batches.index_of(opened) as i32,
-                started_at: Some(super::super::failure::seconds(at(-10))),
+                started_at: Some(super::super::time::seconds(at(-10))),
                 ..batch.clone()
             };
         }

@@ -11,9 +11,9 @@ use crate::{
     plan::{
         Change, HoldReason, Memory, Plan, in_place,
         rollout::{
-            after,
             fold::{End, World},
             plan,
+            time::after,
         },
     },
     snapshot::{ChangeRefusal, Container, ContainerState, Resize, Snapshot, TemplateCheck},

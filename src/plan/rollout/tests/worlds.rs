@@ -19,7 +19,7 @@ use crate::{
     },
     plan::{
         Change, HoldReason, Plan, RevisionMark,
-        rollout::{back, budget::TERMINATING_COUNTS_SECONDS, fold::World, plan, restarted_at},
+        rollout::{back, fold::World, plan, pod::counts::TERMINATING_COUNTS_SECONDS, time::restarted_at},
     },
     snapshot::{Pod, Ranges, Snapshot},
 };

@@ -1,16 +1,21 @@
 //! Slots whose Pod is not what they are assigned: what holds each, and how it changes.
-use super::{Planner, delete};
+use super::{Planner, out_of_service};
 use crate::{
     api::rollout::UpdateMethod,
     plan::{
         change::{Change, Hold, HoldReason, PodReason},
         in_place::NotInPlace,
         rollout::{
-            failure::{PATIENCE_SECONDS, broken_at, refuses},
-            gates,
-            in_place::{self, Way},
-            resize,
-            slots::Slot,
+            pod::{
+                failure::{PATIENCE_SECONDS, broken_at},
+                reload::refuses,
+                resize,
+            },
+            run::{
+                slots::Slot,
+                update_path::{self, Way},
+            },
+            verdict::{gates, holds},
         },
     },
     snapshot::{Pod, Revision, TemplateCheck},
@@ -62,7 +67,7 @@ impl<'a> Planner<'_, 'a, '_> {
                 }
                 // What a Pod refuses that nobody asks for any more is taken back where that costs nothing. It serves.
                 _ if !opened && self.available(pod) => {
-                    if !(refuses(view, pod, self.alarm) && self.goes_back_as_it_is(slot, pod)) {
+                    if !(refuses(view.snapshot, pod, self.alarm) && self.goes_back_as_it_is(slot, pod)) {
                         continue;
                     }
                     &renew
@@ -81,7 +86,7 @@ impl<'a> Planner<'_, 'a, '_> {
                 PodReason::Forward if Some(pod.revision.as_str()) == slot.assigned => &stay,
                 PodReason::Forward => &forward,
                 // Of failed instances alone: it is the stable revision whose Pods must be accepted.
-                _ if !lineage.is_back() => &self.assigned(slot).and_then(|to| gates::refused(view, to)),
+                _ if !lineage.is_back() => &self.assigned(slot).and_then(|to| holds::refused(view, to)),
                 _ => &back,
             };
             match gate {
@@ -106,7 +111,7 @@ impl<'a> Planner<'_, 'a, '_> {
         if let Some(to) = self.assigned(slot).filter(is_other) {
             let why = match self.way(pod, to) {
                 // It would serve on until its container is gone, and be missing for as long as the image is pulled.
-                Way::InPlace { restarts: true, .. } if !in_place::can_leave_service(pod) && !only => {
+                Way::InPlace { restarts: true, .. } if !out_of_service::can_leave_service(pod) && !only => {
                     Some("the Pod was made without the readiness gate that changes in place need".to_owned())
                 }
                 // What has too little to run is not asked to run on.
@@ -139,11 +144,11 @@ impl<'a> Planner<'_, 'a, '_> {
                 self.budget.take_instance(self.available(pod));
             }
         } else if self.alive.is_some() || !pod.is_ready() || !serves(pod) {
-            self.changes.push(delete(pod, reason)); // costs no availability, and may free what the new one needs
+            self.changes.push(Change::delete(pod, reason)); // costs no availability, and may free what the new one needs
         } else if self.creates_held.is_none() && self.budget.total < self.budget.total_max {
             self.create(slot, reason);
         } else if self.budget.take_instance(self.available(pod)) {
-            self.changes.push(delete(pod, reason));
+            self.changes.push(Change::delete(pod, reason));
         } else if let Some(refused) = self.creates_held.clone() {
             self.note(refused);
         } else {
@@ -154,7 +159,7 @@ impl<'a> Planner<'_, 'a, '_> {
     /// What holds this slot alone.
     fn note_of(&mut self, slot: &Slot<'_>, hold: Hold) {
         match slot.pin {
-            Some(_) => drop(self.aside.get_or_insert_with(|| gates::of_pins(&hold))),
+            Some(_) => drop(self.aside.get_or_insert_with(|| holds::of_pins(&hold))),
             None => self.note(hold),
         }
     }
@@ -201,10 +206,10 @@ impl<'a> Planner<'_, 'a, '_> {
         }
         if let Some(refusal) = resize::refusal(snapshot, pod, &to.name) {
             self.alarm.passed(refusal.retry_at);
-            return in_place::refused(&snapshot.rollout.spec.strategy, refusal);
+            return update_path::refused(&snapshot.rollout.spec.strategy, refusal);
         }
         let key = (pod.revision.as_str(), to.name.as_str());
-        self.ways.entry(key).or_insert_with(|| in_place::way(snapshot, &pod.revision, to)).clone()
+        self.ways.entry(key).or_insert_with(|| update_path::way(snapshot, &pod.revision, to)).clone()
     }
 
     /// Restarts go batch by batch without memory: up to the end of the batch of the first slot not restarted yet. Slots

@@ -1,29 +1,31 @@
 //! Services of the strategy BlueGreen that the spec names no more, because it has another strategy by now, or names others. They
 //! would go on selecting one revision, and nobody once its Pods have gone: the key is taken off first.
+use super::revisions::Lineage;
 use crate::{
     api::{bounds::SERVICES_MAX, rollout::BlueGreen},
-    plan::change::{Change, Hold, HoldReason},
+    plan::{
+        change::{Hold, HoldReason},
+        rollout::policy,
+    },
     snapshot::{Service, ServiceSeen, Snapshot},
 };
 
-use super::{blue_green, lineage::Lineage};
-
 /// The Services whose selectors Baton sets, or has set and has yet to let go: what status remembers. Not one that it has never
 /// seen: whoever leaves that for another need not wait for it. Nor one that has never permitted it: nothing is written to that.
-pub(super) fn services(snapshot: &Snapshot) -> Vec<String> {
+pub(crate) fn services(snapshot: &Snapshot) -> Vec<String> {
     let known = snapshot.rollout.status.as_ref().map(|status| &status.services[..]).unwrap_or_default();
     let services = &snapshot.services;
     let is_seen = |name: &String| {
         let mut seen = [&services.active, &services.preview].into_iter().filter_map(ServiceSeen::seen);
         seen.any(|seen| seen.name == *name && is_own(snapshot, seen))
     };
-    let named = blue_green::settings(snapshot).into_iter().flat_map(BlueGreen::names);
+    let named = policy::blue_green(snapshot).into_iter().flat_map(BlueGreen::names);
     let named = named.filter(|name| known.contains(name) || is_seen(name)).cloned();
     named.chain(kept(snapshot).map(|(name, _)| name.clone())).take(SERVICES_MAX).collect()
 }
 
 /// Those that have the key, or may have it.
-fn kept(snapshot: &Snapshot) -> impl Iterator<Item = (&String, &ServiceSeen)> {
+pub(crate) fn kept(snapshot: &Snapshot) -> impl Iterator<Item = (&String, &ServiceSeen)> {
     snapshot.services.former.iter().filter(|(_, seen)| match seen {
         ServiceSeen::Unknown => true,
         ServiceSeen::Missing => false,
@@ -44,25 +46,17 @@ fn is_own(snapshot: &Snapshot, service: &Service) -> bool {
 
 /// Clients were never given what is worked towards: a whole set of it is there, as their preview. With a strategy of batches or
 /// of no second set it has yet to begin.
-pub(super) fn was_preview(snapshot: &Snapshot, lineage: &Lineage<'_>) -> bool {
+pub(crate) fn was_preview(snapshot: &Snapshot, lineage: &Lineage<'_>) -> bool {
     let is_elsewhere = |service: &Service| {
         let selected = service.revision();
         selected.is_some() && selected != lineage.effective.map(|effective| effective.name.as_str())
     };
-    let begins = !lineage.is_back() && !lineage.is_first() && blue_green::settings(snapshot).is_none();
+    let begins = !lineage.is_back() && !lineage.is_first() && policy::blue_green(snapshot).is_none();
     begins && kept(snapshot).filter_map(|(_, seen)| seen.seen()).any(is_elsewhere)
 }
 
-/// Has them select Pods of any revision.
-pub(super) fn let_go(snapshot: &Snapshot) -> Vec<Change> {
-    kept(snapshot)
-        .filter_map(|(_, seen)| seen.seen())
-        .map(|service| blue_green::select(service, None, [].into(), None))
-        .collect()
-}
-
 /// Until then no Pod leaves that clients may use. Nobody is late meanwhile.
-pub(super) fn hold(snapshot: &Snapshot) -> Option<Hold> {
+pub(crate) fn hold(snapshot: &Snapshot) -> Option<Hold> {
     let (name, seen) = kept(snapshot).next()?;
     let message = match seen.seen().and_then(Service::revision) {
         Some(revision) => format!(

@@ -1,63 +1,17 @@
-//! Rollout and listeners as one: a Pod that holds listeners leaves only once others have taken them over, a batch is done only
-//! when its listeners run, and a listener that fails on new Pods fails their batch.
+//! A Pod that holds listeners leaves only once others have taken them over; and what Pods say of themselves meanwhile.
 use std::collections::BTreeSet;
 
-use jiff::{SignedDuration, Timestamp};
-
-use super::{View, failure::Failure};
 use crate::{
-    plan::change::{Change, Hold, HoldReason},
-    snapshot::{AgentSeen, Agents, Pod, Ranges, SessionState, Snapshot},
+    plan::{
+        change::{Change, Hold, HoldReason},
+        rollout::pod::agent::{holds, is_heir},
+    },
+    snapshot::{Agents, Pod, SessionState, Snapshot},
 };
-
-/// Failed starts in a row of one listener at which its instance counts as failed: its next Pod would fail as well, and each
-/// try may cost one of a few connections that its service allows a day.
-const LISTENER_FAILURES_MAX: u32 = 3;
-
-/// Every listener that this Pod holds is known to run.
-pub(super) fn are_listeners_settled(snapshot: &Snapshot, pod: &Pod) -> bool {
-    snapshot.agents.of(&pod.name).is_none_or(|agent| agent.running >= agent.held)
-}
-
-/// It has listeners that it could hand over.
-pub(super) fn holds(snapshot: &Snapshot, pod: &Pod) -> bool {
-    pod.is_ready() && snapshot.agents.of(&pod.name).is_some_and(|agent| agent.held > 0)
-}
-
-/// It could take them.
-pub(super) fn is_heir(snapshot: &Snapshot, pod: &Pod) -> bool {
-    let is_fit = |agent: &AgentSeen| agent.session == SessionState::Held && !agent.draining;
-    pod.is_ready() && snapshot.agents.of(&pod.name).is_some_and(is_fit)
-}
-
-/// How far a node's clock may be ahead of ours: what it says of later is not believed.
-const AHEAD_MAX: SignedDuration = SignedDuration::from_secs(60);
-
-/// When any Pod was last handed a listener. Listeners move one by one, and at the pace of a start budget thousands of them take
-/// hours: each that arrives is progress. Not on an instance that has failed in this run: a listener that no Pod can run is handed
-/// round among them for ever.
-pub(super) fn handed_over_at(view: &View<'_>) -> Option<Timestamp> {
-    let (snapshot, now) = (view.snapshot, view.now());
-    let failed = view.memory.failed.as_ref().filter(|failed| failed.run == view.memory.run);
-    let failed = failed.map(|failed| Ranges::parse(&failed.slots)).unwrap_or_default();
-    let pods = snapshot.pods.iter().filter(|pod| failed.0.contains(&pod.slot));
-    let failed: BTreeSet<&str> = pods.map(|pod| pod.name.as_str()).collect();
-    let gained =
-        snapshot.agents.seen().filter(|(pod, _)| !failed.contains(pod.as_str())).filter_map(|(_, a)| a.last_gained);
-    gained.filter(|at| at.duration_since(now) <= AHEAD_MAX).map(|at| at.min(now)).max()
-}
-
-/// A listener that this Pod cannot get to run.
-pub(super) fn failure(snapshot: &Snapshot, pod: &Pod) -> Option<Failure> {
-    let (failures, listener, why) = snapshot.agents.of(&pod.name)?.failing.as_ref()?;
-    let message = format!("listener {listener} has failed {failures} times in a row: {why}");
-    let is_live = pod.is_live() && *failures >= LISTENER_FAILURES_MAX;
-    is_live.then(|| Failure { reason: "ListenerFailed".into(), message, at: None })
-}
 
 /// Takes out what ends the containers of Pods that hold listeners while there is a Pod that could take these; returns the Pods'
 /// names. One that is not Ready does not wait: its agent, if it has one that works, hands over when it is told to end.
-pub(super) fn hold_back(snapshot: &Snapshot, changes: &mut Vec<Change>) -> BTreeSet<String> {
+pub(crate) fn hold_back(snapshot: &Snapshot, changes: &mut Vec<Change>) -> BTreeSet<String> {
     let deleted: BTreeSet<String> = changes.iter().filter_map(ended_by).map(str::to_owned).collect();
     if !snapshot.pods.iter().any(|pod| !deleted.contains(&pod.name) && is_heir(snapshot, pod)) {
         return BTreeSet::new();
@@ -69,7 +23,7 @@ pub(super) fn hold_back(snapshot: &Snapshot, changes: &mut Vec<Change>) -> BTree
 }
 
 /// What people read while Pods wait to leave.
-pub(super) fn hold(snapshot: &Snapshot, leaving: &BTreeSet<String>) -> Option<Hold> {
+pub(crate) fn hold(snapshot: &Snapshot, leaving: &BTreeSet<String>) -> Option<Hold> {
     let first = leaving.first()?;
     let held: u32 = snapshot.agents.seen().filter(|(pod, _)| leaving.contains(*pod)).map(|(_, a)| a.held).sum();
     let more = if leaving.len() > 1 { format!(" and {} other Pods", leaving.len() - 1) } else { String::new() };
@@ -79,7 +33,7 @@ pub(super) fn hold(snapshot: &Snapshot, leaving: &BTreeSet<String>) -> Option<Ho
 }
 
 /// The Pod of which a change ends containers.
-pub(super) fn ended_by(change: &Change) -> Option<&str> {
+pub(crate) fn ended_by(change: &Change) -> Option<&str> {
     match change {
         Change::DeletePod { name, .. } | Change::ChangeInPlace { name, restarts: true, .. } => Some(name),
         _ => None,
@@ -90,7 +44,7 @@ pub(super) fn ended_by(change: &Change) -> Option<&str> {
 /// as it runs; else once its agent holds its session, until that is lost. An open gate waits for an agent that has yet to
 /// start: somebody may have just begun to ask for one. Those that are `changed` in place are none of this one's business, and
 /// one that was is in service again once it is known to run what it was given.
-pub(super) fn in_service(snapshot: &Snapshot, changed: &BTreeSet<String>) -> Vec<Change> {
+pub(crate) fn in_service(snapshot: &Snapshot, changed: &BTreeSet<String>) -> Vec<Change> {
     let stays = |pod: &&std::sync::Arc<Pod>| {
         let returns = pod.in_service == Some(false) && pod.in_transit(snapshot.now).is_some();
         pod.is_live() && !returns && !changed.contains(&pod.name)
@@ -121,7 +75,7 @@ pub(super) fn in_service(snapshot: &Snapshot, changed: &BTreeSet<String>) -> Vec
 
 /// What Pods that leave have yet to say of themselves: whether anything is left on them. Of others it is only taken back.
 /// What is written on a Pod anyhow goes first: of two writes at once one would be in vain.
-pub(super) fn drained(snapshot: &Snapshot, leaving: &BTreeSet<String>, changes: &[Change]) -> Vec<Change> {
+pub(crate) fn drained(snapshot: &Snapshot, leaving: &BTreeSet<String>, changes: &[Change]) -> Vec<Change> {
     let found = snapshot.pods.iter().filter(|pod| !pod.is_finished()).filter_map(|pod| {
         // Only of an agent that holds its session is it known what it runs.
         let agent = snapshot.agents.of(&pod.name).filter(|agent| agent.session == SessionState::Held)?;

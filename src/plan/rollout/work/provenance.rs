@@ -1,22 +1,22 @@
 //! What a revision came to when it first ran, noted on it: what a tag or a URL gives may be something else tomorrow.
 use std::collections::BTreeMap;
 
-use super::{lineage::mark, package};
 use crate::{
     plan::{
         change::{Change, RevisionMark},
         revision,
+        rollout::run::packages,
     },
     snapshot::{Pod, Revision, Snapshot},
 };
 
 /// What packages came to: before the revision may complete, because what has completed is gone back to.
-pub(super) fn packages(snapshot: &Snapshot, changes: &[Change]) -> Vec<Change> {
-    notes(snapshot, changes, package::to_note)
+pub(crate) fn packages(snapshot: &Snapshot, changes: &[Change]) -> Vec<Change> {
+    notes(snapshot, changes, packages::to_note)
 }
 
 /// What images came to.
-pub(super) fn images(snapshot: &Snapshot, changes: &[Change]) -> Vec<Change> {
+pub(crate) fn images(snapshot: &Snapshot, changes: &[Change]) -> Vec<Change> {
     notes(snapshot, changes, ran)
 }
 
@@ -29,7 +29,8 @@ fn notes(
 ) -> Vec<Change> {
     let is_written = |revision: &&Revision| changes.iter().any(|change| change.name() == revision.name);
     let revisions = snapshot.revisions.iter().filter(|revision| !revision.deleting && !is_written(revision));
-    let mut notes: Vec<_> = revisions.filter_map(|revision| Some(mark(revision, due(snapshot, revision)?))).collect();
+    let mut notes: Vec<_> =
+        revisions.filter_map(|revision| Some(Change::mark(revision, due(snapshot, revision)?))).collect();
     notes.sort_by(|a, b| a.name().cmp(b.name()));
     notes
 }

@@ -5,18 +5,18 @@
 //! should: whatever became of the first create, the second one meets it (409), and there is one Pod.
 use std::collections::BTreeMap;
 
-use super::{View, slots::Slot};
 use crate::{
     api::{
         bounds::{ATTEMPTS_MAX, RANGES_CHARS_MAX},
         names::pod_name,
         status::Attempt,
     },
+    plan::rollout::run::{View, slots::Slot},
     snapshot::{Pod, Ranges, Revision},
 };
 
 /// Attempt numbers, of the revisions (by name) and slots that have one.
-pub(super) struct Attempts<'a> {
+pub(crate) struct Attempts<'a> {
     by_slot: BTreeMap<(&'a str, i32), u32>,
 }
 

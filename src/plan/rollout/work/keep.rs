@@ -2,39 +2,25 @@
 //!
 //! Such a Pod runs on. So a Pod with an agent is never kept: others are to have its listeners, and each has one owner. And all
 //! of them go where they are in the way of a Pod that is to come.
-use super::{Alarm, View, after, budget::counts, failure, failure_of, work::delete};
 use crate::{
-    api::{keep_failed::KeepFailed, rollout::StrategyType},
+    api::keep_failed::KeepFailed,
     plan::{
         change::{Change, PodReason},
+        rollout::{
+            pod::failure::{ended_by_others, failure_of},
+            policy,
+            run::View,
+            time::{Alarm, after, seconds},
+        },
         specimen,
     },
-    snapshot::{Pod, Ranges, Snapshot},
+    snapshot::{Pod, Ranges},
 };
 
-/// How many there may be, and for how long; None where none are kept.
-fn settings(snapshot: &Snapshot) -> Option<KeepFailed> {
-    let strategy = &snapshot.rollout.spec.strategy;
-    let has_surge = match strategy.type_ {
-        // At 0 replicas each percentage is 0 Pods; a Pod that is kept already stays.
-        StrategyType::Batched => strategy.max_surge.rounded_up(super::replicas(&snapshot.rollout.spec).max(1)) > 0,
-        StrategyType::Recreate => false,
-        StrategyType::BlueGreen => true,
-    };
-    strategy.keep_failed.filter(|_| has_surge)
-}
-
-/// Those that take room from the Pods of slots: more than may be kept.
-pub(super) fn beyond(snapshot: &Snapshot) -> i32 {
-    let most = settings(snapshot).map_or(0, KeepFailed::most);
-    let there = snapshot.specimens.iter().filter(|pod| counts(snapshot, pod)).count();
-    i32::try_from(there.saturating_sub(most)).unwrap_or(i32::MAX)
-}
-
 /// Keeps Pods that would be deleted, the first of a run; and deletes those whose time is over, or whose place others take.
-pub(super) fn keep(view: &View<'_>, changes: &mut Vec<Change>, alarm: &mut Alarm) {
+pub(crate) fn keep(view: &View<'_>, changes: &mut Vec<Change>, alarm: &mut Alarm) {
     let snapshot = view.snapshot;
-    let settings = settings(snapshot).filter(|_| !are_in_the_way(view));
+    let settings = policy::keep_failed(snapshot).filter(|_| !are_in_the_way(view));
     let most = settings.map_or(0, KeepFailed::most);
     let there = snapshot.specimens.iter().filter(|pod| pod.deletion.is_none());
     let mut kept: Vec<_> = there.filter_map(|pod| Some((pod.specimen.as_ref()?, &**pod))).collect();
@@ -49,12 +35,12 @@ pub(super) fn keep(view: &View<'_>, changes: &mut Vec<Change>, alarm: &mut Alarm
         if pod.is_none_or(|pod| !is_worth_a_look(view, pod, *reason)) {
             continue;
         }
-        let seconds = settings.map_or(0, |settings| i64::from(settings.seconds));
+        let keep_seconds = settings.map_or(0, |settings| i64::from(settings.seconds));
         *change = Change::KeepPod {
             name: std::mem::take(name),
             uid: std::mem::take(uid),
             resource_version: std::mem::take(resource_version),
-            until: failure::seconds(after(view.now(), seconds)).0,
+            until: seconds(after(view.now(), keep_seconds)).0,
             run: view.memory.run,
         };
         (room, begun) = (room - 1, begun + 1);
@@ -62,7 +48,7 @@ pub(super) fn keep(view: &View<'_>, changes: &mut Vec<Change>, alarm: &mut Alarm
     let surplus = (kept.len() + begun).saturating_sub(most);
     for (place, (specimen, pod)) in kept.into_iter().enumerate() {
         if alarm.passed(specimen.until) || place < surplus {
-            changes.push(delete(pod, PodReason::Kept));
+            changes.push(Change::delete(pod, PodReason::Kept));
         }
     }
 }
@@ -86,7 +72,7 @@ fn is_worth_a_look(view: &View<'_>, pod: &Pod, reason: PodReason) -> bool {
         && !pod.has_agent
         && (told.is_some() || noted())
         && !is_refused()
-        && !failure::ended_by_others(pod)
+        && !ended_by_others(pod)
         && !is_lost()
         && (fails() || was_blamed())
 }

@@ -1,21 +1,19 @@
 //! Strategy Recreate: no Pod is created while one of another revision is alive.
 use std::collections::BTreeSet;
 
-use super::{budget::counts, slots::Slots};
 use crate::{
-    api::rollout::StrategyType,
-    plan::change::{Hold, HoldReason},
-    snapshot::{Pod, Revision, Snapshot},
+    plan::rollout::{pod::counts::counts, policy::is_recreate},
+    snapshot::{Pod, Snapshot},
 };
 
 /// The revisions that are alive, or will be by what is planned.
-pub(super) struct Alive<'a>(BTreeSet<&'a str>);
+pub(crate) struct Alive<'a>(BTreeSet<&'a str>);
 
 impl<'a> Alive<'a> {
     /// None where revisions may live side by side.
     pub fn of(snapshot: &'a Snapshot) -> Option<Self> {
         let alive = || all(snapshot).filter(|pod| counts(snapshot, pod)).map(|pod| pod.revision.as_str());
-        is_asked_for(snapshot).then(|| Self(alive().collect()))
+        is_recreate(snapshot).then(|| Self(alive().collect()))
     }
 
     /// Notes a Pod of this revision as planned; false when others are alive.
@@ -33,14 +31,10 @@ fn all(snapshot: &Snapshot) -> impl Iterator<Item = &Pod> {
     snapshot.pods.iter().chain(&snapshot.specimens).map(|pod| &**pod)
 }
 
-pub(super) fn is_asked_for(snapshot: &Snapshot) -> bool {
-    snapshot.rollout.spec.strategy.type_ == StrategyType::Recreate
-}
-
 /// The only revision that is alive, if it serves: beside it no other can be made. While the next one is held, lost Pods come back at
 /// it, whichever it is.
-pub(super) fn alone(snapshot: &Snapshot) -> Option<&str> {
-    if !is_asked_for(snapshot) {
+pub(crate) fn alone(snapshot: &Snapshot) -> Option<&str> {
+    if !is_recreate(snapshot) {
         return None;
     }
     let min_ready_seconds = snapshot.rollout.spec.min_ready_seconds;
@@ -50,26 +44,13 @@ pub(super) fn alone(snapshot: &Snapshot) -> Option<&str> {
 }
 
 /// Pods that must end before one of this revision is created.
-pub(super) fn in_the_way<'s>(snapshot: &'s Snapshot, revision: &'s str) -> impl Iterator<Item = &'s Pod> {
-    let pods = all(snapshot).filter(|_| is_asked_for(snapshot));
+pub(crate) fn in_the_way<'s>(snapshot: &'s Snapshot, revision: &'s str) -> impl Iterator<Item = &'s Pod> {
+    let pods = all(snapshot).filter(|_| is_recreate(snapshot));
     pods.filter(move |pod| pod.revision != revision && counts(snapshot, pod))
 }
 
 /// Pods that were told to end, and whose end nobody waits for any more although it was not seen.
 pub fn unconfirmed(snapshot: &Snapshot) -> impl Iterator<Item = &Pod> {
-    let pods = all(snapshot).filter(|_| is_asked_for(snapshot));
+    let pods = all(snapshot).filter(|_| is_recreate(snapshot));
     pods.filter(|pod| pod.deletion.is_some() && !pod.is_finished() && !counts(snapshot, pod))
-}
-
-/// What people read while these Pods end.
-pub(super) fn hold<'p>(slots: &Slots<'_>, pods: impl Iterator<Item = &'p Pod>, revision: &Revision) -> Option<Hold> {
-    let pods: Vec<&Pod> = pods.collect();
-    let first = pods.iter().min_by_key(|pod| (pod.slot, &pod.name))?;
-    let others = match pods.len() - 1 {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let (from, to) = (slots.called_of(first), slots.called(&revision.name).unwrap_or_default());
-    let message = format!("{} ({from}){others} must end before {to} starts", first.name);
-    Some(Hold { reason: HoldReason::OldPods, message, until: None })
 }

@@ -6,13 +6,21 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{
-    agents, batches::Batches, blue_green::Sets, failure, lineage::Lineage, package::Bound, pins::Target, reached,
-    recreate, reload, replicas, resize,
-};
+use super::{batches::Batches, packages::Bound, pins::Target, recreate, revisions::Lineage, sets::Sets};
 use crate::{
-    api::rollout::{OnFailure, Pause, Pin},
-    plan::{change::Memory, revision},
+    api::{
+        rollout::{OnFailure, Pause, Pin},
+        status::Failed,
+    },
+    plan::{
+        change::Memory,
+        revision,
+        rollout::{
+            pod::{agent, failure::failure_of, reload, resize},
+            policy::replicas,
+            time::{reached, seconds},
+        },
+    },
     snapshot::{Pod, Ranges, Revision, Snapshot},
 };
 
@@ -59,7 +67,7 @@ impl Renewal<'_> {
             || self.given_up.contains(pod.uid.as_str())
             || (retry.is_some()
                 && (!pod.is_ready()
-                    || failure::failure_of(pod).is_some()
+                    || failure_of(pod).is_some()
                     || pod.untold_since().is_some()
                     || pod.resize.is_some()))
     }
@@ -103,7 +111,7 @@ pub enum Done {
 }
 
 impl<'a> Slots<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, lineage: &Lineage<'a>, memory: &Memory) -> Self {
+    pub(crate) fn new(snapshot: &'a Snapshot, lineage: &Lineage<'a>, memory: &Memory) -> Self {
         let spec = &snapshot.rollout.spec;
         let replicas = replicas(spec);
         let opened = opened(lineage, memory, replicas, spec.strategy.type_.is_at_once());
@@ -228,7 +236,7 @@ impl<'a> Slots<'a> {
     }
 
     /// The slots of the batch in work that it was opened with.
-    pub(super) fn members(&self) -> impl Iterator<Item = &Slot<'a>> {
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Slot<'a>> {
         let before = self.batches.ends.iter().map(|boundary| boundary.up_to).rfind(|end| *end < self.opened);
         let members = self.by_index.range(before.unwrap_or(0)..self.opened).map(|(_, slot)| slot);
         members.filter(|slot| !self.left_out.0.contains(&slot.index))
@@ -281,14 +289,14 @@ impl<'a> Slots<'a> {
     }
 
     /// To be replaced because it does not get the resources of its revision where it is.
-    pub(super) fn is_given_up(&self, pod: &Pod) -> bool {
+    pub(crate) fn is_given_up(&self, pod: &Pod) -> bool {
         self.renewal.given_up.contains(pod.uid.as_str())
     }
 
     /// Runs exactly what it is assigned, it is available, and the listeners that it should hold run.
     pub fn is_done(&self, slot: &Slot<'_>) -> bool {
         self.is_in_place(slot)
-            && agents::are_listeners_settled(self.snapshot, slot.live[0])
+            && agent::are_listeners_settled(self.snapshot, slot.live[0])
             && !self.awaits_listeners(slot)
     }
 
@@ -296,8 +304,8 @@ impl<'a> Slots<'a> {
     fn awaits_listeners(&self, slot: &Slot<'_>) -> bool {
         let is_switched = self.sets.is_some_and(|sets| sets.is_switched());
         let mut old = slot.kept.iter().chain(&slot.others).filter(|_| is_switched);
-        let is_heir = |pod: &&Pod| agents::is_heir(self.snapshot, pod);
-        slot.live.first().is_some_and(is_heir) && old.any(|pod| agents::holds(self.snapshot, pod))
+        let is_heir = |pod: &&Pod| agent::is_heir(self.snapshot, pod);
+        slot.live.first().is_some_and(is_heir) && old.any(|pod| agent::holds(self.snapshot, pod))
     }
 
     /// [`Self::is_done`], whatever its listeners do.
@@ -335,7 +343,7 @@ impl<'a> Slots<'a> {
         }
         let ripe_later = || reload::ripe_later(self.snapshot, best);
         match best.available_later(self.min_ready_seconds, self.now).or_else(ripe_later) {
-            Some(at) => format!("ready, available at {}", failure::seconds(at).0),
+            Some(at) => format!("ready, available at {}", seconds(at).0),
             None if self.awaits_listeners(slot) => "its listeners move".into(),
             None if best.is_ready() && slot.live.len() == 1 => "its listeners start".into(),
             None if best.is_ready() => "old Pod leaves".into(),
@@ -358,9 +366,9 @@ impl<'a> Slots<'a> {
 
 impl<'a> Slot<'a> {
     /// What keeps its best Pod from running, where the Pod says so: Kubernetes' own word, and a sentence.
-    pub(super) fn cause(&self) -> Option<(String, String)> {
+    pub(crate) fn cause(&self) -> Option<(String, String)> {
         let best = self.live.first()?;
-        let failure = failure::failure_of(best).map(|failure| (failure.reason, failure.message));
+        let failure = failure_of(best).map(|failure| (failure.reason, failure.message));
         let unschedulable = || best.unschedulable.clone().map(|message| ("Unschedulable".to_owned(), message));
         failure.or_else(unschedulable).or_else(|| best.resizing())
     }
@@ -402,7 +410,7 @@ fn rolled_back(snapshot: &Snapshot, lineage: &Lineage<'_>, memory: &Memory) -> R
         && !lineage.is_back();
     let failed = memory.failed.as_ref().filter(|failed| goes_back && failed.at.is_some() && failed.run == memory.run);
     let Some(failed) = failed else { return Ranges::default() };
-    let back = failure::back(failed);
+    let back = back(failed);
     if !back.is_empty() {
         return back;
     }
@@ -420,4 +428,11 @@ fn opened(lineage: &Lineage<'_>, memory: &Memory, replicas: i32, is_at_once: boo
         }
         _ => replicas,
     }
+}
+
+/// Instances that are at, or go to, the stable revision where only those go back that have failed.
+pub fn back(failed: &Failed) -> Ranges {
+    let mut back = Ranges::parse(&failed.slots);
+    back.0.extend(Ranges::parse(&failed.spared).0);
+    back
 }

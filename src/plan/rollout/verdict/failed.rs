@@ -1,14 +1,5 @@
-//! What counts as failed. Only instances at the effective revision, changed in this run; Pods that somebody else ended
-//! are replaced and count for nothing.
-use jiff::Timestamp;
-
-use super::{
-    Alarm, View, after, agents,
-    deadline::{self, Late},
-    lineage, package, reached, reload, resize,
-    slots::Slot,
-    waiting::{waiting, with_reason},
-};
+//! Which instances of this run have failed. Only instances at the effective revision, changed in this run, count.
+use super::deadline::{self, Late};
 use crate::{
     api::{
         Time,
@@ -16,170 +7,36 @@ use crate::{
         rollout::OnFailure,
         status::Failed,
     },
-    snapshot::{ContainerState, Pod, PodPhase, Ranges, Revision, Snapshot},
+    plan::rollout::{
+        pod::{
+            agent,
+            failure::{PATIENCE_SECONDS, broken_at, failure_of},
+            reload::{self, refuses, stuck_at},
+            resize,
+            waiting::{waiting, with_reason},
+        },
+        run::{
+            View,
+            revisions::{self, noted_on},
+            slots::{Slot, back},
+        },
+        time::{Alarm, reached},
+    },
+    snapshot::{Pod, Ranges, Revision},
 };
 
-/// How long an image may be unpullable, a ConfigMap or Secret missing, or a container's creation or start fail, before the
-/// instance counts as failed: registries blink, container runtimes are restarted, and what is applied together need not arrive
-/// in order. And how long a Pod that no batch waits for may
-/// take to get ready.
-pub(super) const PATIENCE_SECONDS: i64 = 60;
-/// Restarts since creation, or since a change in place, at which an instance counts as failed, even while it happens to run.
-const RESTARTS_MAX: i32 = 3;
-
-/// A Pod is, or at `at` will be, failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// One CamelCase word, Kubernetes' own where there is one.
-    pub reason: String,
-    /// A sentence.
-    pub message: String,
-    /// From when on it counts; None = at once.
-    pub at: Option<Timestamp>,
-}
-
-impl Failure {
-    /// The Pod is failed by now.
-    pub fn counts(&self, now: Timestamp) -> bool {
-        self.at.is_none_or(|at| at <= now)
-    }
-}
-
-/// What is wrong with this Pod by itself (deadlines of the run aside).
-pub fn failure_of(pod: &Pod) -> Option<Failure> {
-    if pod.phase == PodPhase::Failed {
-        let reason = pod.reason.clone().unwrap_or_else(|| "PodFailed".into());
-        let message = pod.message.clone().unwrap_or_else(|| exit_of(pod).unwrap_or_else(|| "the Pod failed".into()));
-        let failure = package::failure(pod).unwrap_or(Failure { reason, message, at: None });
-        return (!ended_by_others(pod)).then_some(failure);
-    }
-    if !pod.is_live() {
-        return None;
-    }
-    if let Some(failure) = package::failure(pod) {
-        return Some(failure); // its container only says that it has ended
-    }
-    pod.containers.iter().find_map(|container| {
-        let at_once = |reason: &str, message: String| Some(Failure { reason: reason.into(), message, at: None });
-        // What went wrong before it was given another image says nothing of that. The kubelet tells of it for as long as the
-        // other one is pulled; but what it says of an image names it.
-        if pod.may_be_of_before(container) && !tells_of(&container.state, &container.given) {
-            return None;
-        }
-        let named = |text: &str| format!("container {}: {text}", container.name);
-        if let ContainerState::Waiting { reason, message } = &container.state {
-            match reason.as_str() {
-                "ErrImagePull"
-                | "ImagePullBackOff"
-                | "CreateContainerConfigError"
-                | "CreateContainerError"
-                | "RunContainerError" => {
-                    // Containers are started one after the other, and again after each end.
-                    let begun = if container.init { pod.started_at } else { pod.initialized_at.or(pod.started_at) };
-                    let begun = begun.unwrap_or(pod.created).max(pod.containers_changed_at.unwrap_or(pod.created));
-                    let at = Some(after(pod.swapped_at().map_or(begun, |at| at.max(begun)), PATIENCE_SECONDS));
-                    return Some(Failure { reason: reason.clone(), message: named(message), at });
-                }
-                "InvalidImageName" => return at_once(reason, named(message)),
-                "CrashLoopBackOff" => {
-                    let exit = container.last_exit.as_ref().map(ToString::to_string);
-                    return at_once(reason, named(exit.as_deref().unwrap_or(message)));
-                }
-                _ => {}
-            }
-        }
-        // An init container that had to try more than once (until its database was there) and came through is fine.
-        let came_through =
-            container.init && matches!(&container.state, ContainerState::Terminated(exit) if exit.code == 0);
-        let restarts = pod.restarts_of(container);
-        if restarts >= RESTARTS_MAX && !came_through {
-            let exit = container.last_exit.as_ref().map(|exit| format!(", last {exit}")).unwrap_or_default();
-            return at_once("Restarting", named(&format!("{restarts} restarts{exit}")));
-        }
-        None
-    })
-}
-
-/// A container waits for this image.
-fn tells_of(state: &ContainerState, image: &str) -> bool {
-    const OF_IMAGES: [&str; 3] = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"];
-    let ContainerState::Waiting { reason, message } = state else { return false };
-    OF_IMAGES.contains(&reason.as_str()) && message.contains(image)
-}
-
-/// From when on a Pod that no batch waits for counts as broken: deadlines are those of a batch, so one that has never
-/// become ready has so many seconds, whatever keeps it. One that blinks is left alone. None: it is not broken, as far as
-/// one can see.
-pub fn broken_at(pod: &Pod, patience_seconds: i64) -> Option<Timestamp> {
-    let failure = failure_of(pod).map(|failure| failure.at.unwrap_or(pod.created));
-    let never_ready = has_never_been_ready(pod).then(|| after(pod.given_at(), patience_seconds));
-    failure.into_iter().chain(never_ready).min()
-}
-
-/// From when on an instance that goes back by itself counts as stuck on its way: broken, or without what it is given in place.
-pub fn stuck_at(snapshot: &Snapshot, pod: &Pod, patience_seconds: i64) -> Option<Timestamp> {
-    let told = reload::failure(snapshot, pod).and_then(|failure| failure.at);
-    let resized = pod.resize.as_ref().map(|_| after(pod.given_at(), patience_seconds));
-    broken_at(pod, patience_seconds).into_iter().chain(told).chain(resized).min()
-}
-
-/// Its application has refused for too long what the Pod was given.
-pub(super) fn refuses(view: &View<'_>, pod: &Pod, alarm: &mut Alarm) -> bool {
-    let told = reload::failure(view.snapshot, pod);
-    told.is_some_and(|failure| failure.at.is_none_or(|at| alarm.passed(at)))
-}
-
-/// The Ready condition still says what it said when the node took the Pod, by the node's own clock; or no node has.
-fn has_never_been_ready(pod: &Pod) -> bool {
-    /// Between startTime and the first conditions, which are written one after the other in whole seconds.
-    const FIRST_STATUS_SECONDS: i64 = 5;
-    let since = pod.unready_since.zip(pod.started_at);
-    pod.is_live()
-        && !pod.is_ready()
-        && since.is_none_or(|(since, started)| {
-            // One that was changed in place left service for that: by the operator's clock, or by when the node started it anew.
-            let anew = pod.swapped_at().map(|at| pod.first_started_at().map_or(at, |first| first.max(at)));
-            since <= after(anew.map_or(started, |at| at.max(started)), FIRST_STATUS_SECONDS)
-        })
-}
-
-fn exit_of(pod: &Pod) -> Option<String> {
-    pod.containers.iter().find_map(|container| match &container.state {
-        ContainerState::Terminated(exit) if exit.code != 0 => Some(format!("container {}: {exit}", container.name)),
-        _ => None,
-    })
-}
-
-/// Evicted, preempted, refused by its node, lost with it: not the revision's fault.
-pub(super) fn ended_by_others(pod: &Pod) -> bool {
-    const REASONS: [&str; 9] = [
-        "Evicted",
-        "Preempting",
-        "Terminated",
-        "NodeShutdown",
-        "NodeAffinity",
-        "NodeLost",
-        "UnexpectedAdmissionError",
-        "Shutdown",
-        "DeletionByTaintManager",
-    ];
-    pod.disruption.is_some()
-        || pod.deletion.is_some()
-        || pod.reason.as_deref().is_some_and(|reason| REASONS.contains(&reason) || reason.starts_with("OutOf"))
-}
-
 /// status.failed: the failed slots of this run, never fewer than before; `at` once the threshold is reached.
-pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
+pub(crate) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
     let before = view.memory.failed.clone();
     let Some(effective) = view.lineage.effective.filter(|_| !view.lineage.is_back() && view.memory.batch.is_some())
     else {
         return before; // on the way back it tells what went wrong
     };
-    let goes_on = view.spec().strategy.on_failure == OnFailure::RollbackFailed && !lineage::is_aborted(effective);
-    if lineage::has_failed(view.snapshot, effective) && goes_on {
+    let goes_on = view.spec().strategy.on_failure == OnFailure::RollbackFailed && !revisions::is_aborted(effective);
+    if revisions::has_failed(view.snapshot, effective) && goes_on {
         return remember_back(view, alarm, effective);
     }
-    if lineage::has_failed(view.snapshot, effective) {
+    if revisions::has_failed(view.snapshot, effective) {
         // An abort is noted there, whatever failures were tolerated before.
         return match before {
             Some(reached) if reached.at.is_some() => Some(reached),
@@ -219,7 +76,7 @@ pub(super) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
     let all_have =
         members.peek().is_some() && members.all(|slot| slots.0.contains(&slot.index) && !view.slots.is_done(slot));
     if (slots.0.len() >= threshold || all_have || is_blocked) && failed.at.is_none() {
-        failed.at = Some(Time(lineage::failed_at(view.now(), effective)));
+        failed.at = Some(Time(revisions::failed_at(view.now(), effective)));
         if goes_on {
             let is_untouched = |slot: &&Slot<'_>| slot.opened && !was_given(slot, &effective.name);
             let spared = view.slots.unpinned().filter(is_untouched).map(|slot| slot.index).collect();
@@ -259,7 +116,7 @@ fn remember_back(view: &View<'_>, alarm: &mut Alarm, effective: &Revision) -> Op
         best.is_some_and(|pod| {
             let is_available = pod.is_available(view.spec().min_ready_seconds, view.now());
             let broken_at = broken_at(pod, PATIENCE_SECONDS).filter(|_| !is_available);
-            broken_at.is_some_and(|at| alarm.passed(at)) || refuses(view, pod, alarm)
+            broken_at.is_some_and(|at| alarm.passed(at)) || refuses(view.snapshot, pod, alarm)
         })
     };
     // One that had yet to be given it stays where it is.
@@ -280,13 +137,6 @@ fn was_given(slot: &Slot<'_>, revision: &str) -> bool {
     slot.live.iter().chain(&slot.finished).chain(&slot.terminating).any(|pod| pod.revision == revision)
 }
 
-/// Instances that are at, or go to, the stable revision where only those go back that have failed.
-pub fn back(failed: &Failed) -> Ranges {
-    let mut back = Ranges::parse(&failed.slots);
-    back.0.extend(Ranges::parse(&failed.spared).0);
-    back
-}
-
 /// Writes down which instances go back. One that is left out would go forward again: what has no room among the failed ones is
 /// among the spared ones.
 fn tell_back(view: &View<'_>, failed: &mut Failed, mut slots: Ranges, mut spared: Ranges) {
@@ -298,19 +148,6 @@ fn tell_back(view: &View<'_>, failed: &mut Failed, mut slots: Ranges, mut spared
     failed.spared = spared.covering(RANGES_CHARS_MAX / 2);
 }
 
-/// What the revision's annotations know of its failure: all there is after an abort, or a loss of status.
-pub(super) fn noted_on(revision: &Revision, run: i64) -> Option<Failed> {
-    let (reason, message) = revision.failed_reason.as_deref().unwrap_or("Failed: ").split_once(": ")?;
-    Some(Failed {
-        revision: revision.name.clone(),
-        run,
-        reason: reason.into(),
-        message: message.into(),
-        at: revision.failed_at.map(Time),
-        ..Failed::default()
-    })
-}
-
 /// (slot, (reason, message)) of each failed instance among the opened ones.
 fn failures(view: &View<'_>, late: &Late, alarm: &mut Alarm) -> Vec<(i32, (String, String))> {
     let effective = view.lineage.effective.map(|revision| revision.name.as_str());
@@ -320,7 +157,7 @@ fn failures(view: &View<'_>, late: &Late, alarm: &mut Alarm) -> Vec<(i32, (Strin
     for slot in opened {
         let changed = slot.live.iter().chain(&slot.finished).filter(|pod| Some(pod.revision.as_str()) == effective);
         let mut failures = changed.filter_map(|pod| {
-            let told = || reload::failure(view.snapshot, pod).or_else(|| agents::failure(view.snapshot, pod));
+            let told = || reload::failure(view.snapshot, pod).or_else(|| agent::failure(view.snapshot, pod));
             // What a container does with less than it is given says nothing of its version.
             let failure = failure_of(pod).filter(|_| !resize::is_replaced_for(view.snapshot, pod)).or_else(told)?;
             let forgiven = retried_at.is_some_and(|at| pod.runs_since_before(at)); // it is being replaced
@@ -375,9 +212,4 @@ fn named(view: &View<'_>, slot: i32, message: &str) -> String {
     let rollout = view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
     let text = format!("{}: {message}", crate::api::names::instance_name(rollout, slot));
     text.chars().take(bounds::FAILURE_CHARS_MAX).collect()
-}
-
-/// `at` as the API stores it: whole seconds.
-pub(super) fn seconds(at: Timestamp) -> Time {
-    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }

@@ -1,22 +1,21 @@
 //! Pins: which slots are to run a revision of their own (`spec.pins`).
 use serde_json::Value;
 
-use super::replicas;
 use crate::{
     api::{bounds::PINS_MAX, names::instance_name, rollout::Pin},
-    plan::revision,
+    plan::{revision, rollout::policy::replicas},
     snapshot::{Ranges, Revision, Snapshot},
 };
 
 /// `spec.pins`, read.
-pub(super) struct Pins<'a> {
+pub(crate) struct Pins<'a> {
     all: Vec<(&'a Pin, Target<'a>)>,
     /// Of each slot below replicas, its pin; empty where there is none at all.
     by_slot: Vec<Option<usize>>,
 }
 
 /// What a pin comes to.
-pub(super) enum Target<'a> {
+pub(crate) enum Target<'a> {
     /// This revision.
     Is(&'a Revision),
     /// A revision with this data: its ControllerRevision is made first.

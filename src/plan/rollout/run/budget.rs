@@ -1,18 +1,15 @@
 //! How many instances may be missing and how many Pods may be too many, as in a Deployment; with the difference that
 //! here Pods belong to instances: a Pod that leaves beside an available one of its instance costs no availability.
-use super::{after, in_place, recreate, replicas, slots::Slots, specimens};
+use super::slots::Slots;
 use crate::{
-    api::{RolloutSpec, rollout::StrategyType},
+    api::{keep_failed::KeepFailed, rollout::StrategyType},
+    plan::rollout::{pod::counts::counts, policy},
     snapshot::{Pod, Snapshot},
 };
 
-/// A Terminating Pod counts in the total until its grace period is over for this long, or its node is lost: an
-/// unanswering node must not block a slot for ever. Exclusive work is guarded by Leases, not by this.
-pub(super) const TERMINATING_COUNTS_SECONDS: i64 = 30;
-
 /// What may still be done now. Each permitted create or delete is taken off it.
 #[derive(Clone, Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     /// Fewest available instances that must remain; Pods, while any are retired beyond replicas.
     pub available_min: i32,
     /// The same while one is changed in place.
@@ -33,14 +30,13 @@ impl Budget {
         let available = |pod: &Pod| pod.is_available(spec.min_ready_seconds, snapshot.now);
         Self {
             // All old ones leave at once.
-            available_min: if recreate::is_asked_for(snapshot) { 0 } else { available_min(spec) },
-            available_min_in_place: in_place::available_min(spec),
+            available_min: if policy::is_recreate(snapshot) { 0 } else { policy::available_min(spec) },
+            available_min_in_place: policy::available_min_in_place(spec),
             available_pods: snapshot.pods.iter().filter(|pod| available(pod) && slots.is_in_use(pod)).count() as i32,
             available_instances: slots.wanted().filter(|slot| slot.live.iter().any(|pod| available(pod))).count()
                 as i32,
-            total_max: total_max(spec).saturating_add(beyond(snapshot, slots)),
-            total: snapshot.pods.iter().filter(|pod| counts(snapshot, pod)).count() as i32
-                + specimens::beyond(snapshot),
+            total_max: policy::total_max(spec).saturating_add(beyond(snapshot, slots)),
+            total: snapshot.pods.iter().filter(|pod| counts(snapshot, pod)).count() as i32 + kept_beyond(snapshot),
         }
     }
 
@@ -88,16 +84,6 @@ impl Budget {
     }
 }
 
-/// Most Pods at once.
-pub fn total_max(spec: &RolloutSpec) -> i32 {
-    let replicas = replicas(spec);
-    match spec.strategy.type_ {
-        StrategyType::Batched => replicas.saturating_add(spec.strategy.max_surge.rounded_up(replicas)),
-        StrategyType::Recreate => replicas,
-        StrategyType::BlueGreen => replicas.saturating_mul(2),
-    }
-}
-
 /// With strategy BlueGreen: Pods beyond replicas that clients use, and that wait until the others suffice; or used a moment ago.
 /// They take no room from the sets: where the others never suffice, the one that is to come is the remedy.
 fn beyond(snapshot: &Snapshot, slots: &Slots<'_>) -> i32 {
@@ -106,65 +92,9 @@ fn beyond(snapshot: &Snapshot, slots: &Slots<'_>) -> i32 {
     unwanted.flat_map(|slot| &slot.live).filter(|pod| waits(pod)).count() as i32
 }
 
-/// Fewest instances that are to be available, and with strategy Batched stay so while Pods are replaced.
-pub fn available_min(spec: &RolloutSpec) -> i32 {
-    let replicas = replicas(spec);
-    if spec.strategy.type_.is_at_once() {
-        return replicas;
-    }
-    let mut unavailable = spec.strategy.max_unavailable.rounded_down(replicas);
-    if unavailable == 0 && spec.strategy.max_surge.rounded_up(replicas) == 0 {
-        unavailable = 1; // as a Deployment: percentages that both come to nothing must not stop the rollout
-    }
-    replicas - unavailable.min(replicas)
-}
-
-/// The same, also where Pods are changed in place: what people are told.
-pub fn fewest_available(spec: &RolloutSpec) -> i32 {
-    let of_replacements = available_min(spec);
-    if in_place::is_chosen(&spec.strategy) && spec.strategy.update.restarts() {
-        of_replacements.min(in_place::available_min(spec))
-    } else {
-        of_replacements
-    }
-}
-
-/// Does this Pod count in the total?
-pub(super) fn counts(snapshot: &Snapshot, pod: &Pod) -> bool {
-    match pod.deletion {
-        _ if pod.is_finished() => false,
-        None => true,
-        Some(_) if mutant!(TerminatingNotCounted) => false,
-        Some(at) => {
-            let node_lost = pod.node.as_ref().is_some_and(|node| snapshot.lost_nodes.contains(node));
-            !node_lost && after(at, TERMINATING_COUNTS_SECONDS) > snapshot.now
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::plan::rollout::tests::fixture::{Fixture, at};
-
-    /// A Terminating Pod blocks its slot until its grace period is over for 30 s, or its node is lost.
-    #[test]
-    fn which_pods_count() {
-        let mut snapshot = Fixture::new("a a- ax", 'a', json!({})).snapshot;
-        let counted = |snapshot: &Snapshot| -> Vec<i32> {
-            snapshot.pods.iter().filter(|pod| counts(snapshot, pod)).map(|pod| pod.slot).collect()
-        };
-        assert_eq!(counted(&snapshot), [0, 1], "what has finished does not count");
-        snapshot.now = at(39); // its grace period ended at 10
-        assert_eq!(counted(&snapshot), [0, 1]);
-        snapshot.now = at(40);
-        assert_eq!(counted(&snapshot), [0]);
-        snapshot.now = at(0);
-        snapshot.lost_nodes.insert("node-1".into());
-        assert_eq!(counted(&snapshot), [0], "a Pod that is to stay counts wherever it is");
-        snapshot.pod_mut(1).node = None;
-        assert_eq!(counted(&snapshot), [0, 1], "bound to no node that could be lost");
-    }
+/// Those that take room from the Pods of slots: more than may be kept.
+fn kept_beyond(snapshot: &Snapshot) -> i32 {
+    let most = policy::keep_failed(snapshot).map_or(0, KeepFailed::most);
+    let there = snapshot.specimens.iter().filter(|pod| counts(snapshot, pod)).count();
+    i32::try_from(there.saturating_sub(most)).unwrap_or(i32::MAX)
 }

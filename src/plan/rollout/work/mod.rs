@@ -1,26 +1,40 @@
 //! Pods to create, delete and change now, within the budget; most urgent class first.
+mod attempts;
+mod hand_over;
+mod keep;
+mod out_of_service;
+pub mod provenance;
+mod reload;
 mod replace;
+mod resize;
+pub mod revisions;
+pub mod switch;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    Alarm, View, after, agents,
-    attempts::Attempts,
-    blue_green,
-    budget::{TERMINATING_COUNTS_SECONDS, counts, total_max},
-    failure::{PATIENCE_SECONDS, broken_at, failure_of},
-    gates,
-    in_place::{self, Way},
-    recreate::{self, Alive},
-    reload, resize,
-    slots::Slot,
-    specimens,
-};
+use self::attempts::Attempts;
 use crate::{
     api::{names::pod_name, status::Attempt},
     plan::{
         change::{Change, Hold, HoldReason, PodReason},
         in_place::NotInPlace,
+        rollout::{
+            pod::{
+                self,
+                counts::{TERMINATING_COUNTS_SECONDS, counts},
+                failure::{PATIENCE_SECONDS, broken_at, failure_of},
+            },
+            policy::total_max,
+            run::{
+                View,
+                budget::Budget,
+                recreate::{self, Alive},
+                slots::Slot,
+                update_path::Way,
+            },
+            time::{Alarm, after, restarted_at},
+            verdict::{gates, holds, old_pods, sets},
+        },
     },
     snapshot::{Pod, RefusalReason, Revision, ServiceSeen, TemplateCheck},
 };
@@ -31,7 +45,7 @@ const FINISHED_PACE_SECONDS: i64 = 10;
 
 /// What to do with Pods.
 #[derive(Default)]
-pub(super) struct Work {
+pub(crate) struct Work {
     pub changes: Vec<Change>,
     pub attempts: Vec<Attempt>,
     pub leaving: BTreeSet<String>,
@@ -42,7 +56,7 @@ pub(super) struct Work {
 }
 
 /// Plans all Pod work.
-pub(super) fn pods(view: &View<'_>, alarm: &mut Alarm) -> Work {
+pub(crate) fn pods(view: &View<'_>, alarm: &mut Alarm) -> Work {
     let mut planner = Planner::new(view, alarm);
     planner.check_template();
     planner.clear_finished();
@@ -57,7 +71,7 @@ pub(super) fn pods(view: &View<'_>, alarm: &mut Alarm) -> Work {
 struct Planner<'v, 'a, 'm> {
     view: &'v View<'a>,
     alarm: &'m mut Alarm,
-    budget: super::budget::Budget,
+    budget: Budget,
     changes: Vec<Change>,
     attempts: Attempts<'a>,
     hold: Option<Hold>,
@@ -87,7 +101,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             ways: BTreeMap::new(),
             not_in_place: None,
             alive: Alive::of(view.snapshot),
-            preview_held: blue_green::preview_held(view),
+            preview_held: sets::preview_held(view),
         };
         if let Some(refusal) = &view.snapshot.create_refusal
             && !planner.alarm.passed(refusal.retry_at)
@@ -152,7 +166,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let view = self.view;
         for pod in view.slots.all().flat_map(|slot| &slot.finished) {
             if self.alarm.passed(after(pod.created, FINISHED_PACE_SECONDS)) {
-                self.changes.push(delete(pod, PodReason::Finished));
+                self.changes.push(Change::delete(pod, PodReason::Finished));
             }
         }
     }
@@ -182,7 +196,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             }
             for (pod, reason) in leaving {
                 self.budget.leave_beside(view.slots.is_in_use(pod) && self.available(pod));
-                self.changes.push(delete(pod, reason));
+                self.changes.push(Change::delete(pod, reason));
             }
         }
     }
@@ -190,7 +204,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     /// Slots without a Pod of the kept set: clients use it, or would on the way back.
     fn refill_kept(&mut self) {
         let view = self.view;
-        let Some(revision) = blue_green::refills(view) else { return };
+        let Some(revision) = sets::refills(view) else { return };
         for slot in view.slots.wanted().filter(|slot| slot.kept.is_empty()) {
             if !self.create_at(slot, revision, PodReason::Refill) {
                 break;
@@ -218,16 +232,16 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                     reason => reason,
                 };
                 self.budget.leave_beside(self.available(pod));
-                self.changes.push(delete(pod, reason));
+                self.changes.push(Change::delete(pod, reason));
             }
         }
-        let is_either = blue_green::may_use_either(view);
+        let is_either = sets::may_use_either(view);
         for slot in view.slots.unwanted() {
             for pod in slot.live.iter().filter(|pod| !view.slots.was_in_use(pod)) {
                 let is_free = !pod.is_ready() || !view.slots.is_in_use(pod);
                 if is_free || (!is_either && self.budget.take_beyond(self.available(pod))) {
-                    self.changes.push(delete(pod, PodReason::Scale));
-                } else if let Some(hold) = blue_green::trouble(view).filter(|_| is_either) {
+                    self.changes.push(Change::delete(pod, PodReason::Scale));
+                } else if let Some(hold) = sets::trouble(view).filter(|_| is_either) {
                     self.note(hold);
                 } else {
                     self.hold_for_budget(slot.index);
@@ -307,7 +321,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         for slot in view.slots.wanted().filter(waits) {
             let broken_at = broken_at(slot.live[0], PATIENCE_SECONDS);
             if room > 0 && (is_too_many || broken_at.is_some_and(|at| self.alarm.passed(at))) {
-                self.changes.push(delete(slot.live[0], PodReason::Surplus));
+                self.changes.push(Change::delete(slot.live[0], PodReason::Surplus));
                 room -= 1;
             }
         }
@@ -343,7 +357,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         let refused = matches!(checked, Some(TemplateCheck::Refused { .. }));
         if refused || (view.lineage.is_first() && checked.is_none()) {
             if slot.pin.is_some() {
-                let held = gates::template_of(view, revision, self.alarm).map(|held| gates::of_pins(&held));
+                let held = gates::template_of(view, revision, self.alarm).map(|held| holds::of_pins(&held));
                 self.aside = self.aside.take().or(held);
             } else if let Some(hold) = gates::template(view, self.alarm) {
                 self.note(hold);
@@ -359,7 +373,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             self.note(hold);
             return true;
         }
-        if let Some(hold) = blue_green::crowded(view, slot).filter(|_| !is_kept) {
+        if let Some(hold) = sets::crowded(view, slot).filter(|_| !is_kept) {
             self.note(hold);
             return true;
         }
@@ -373,7 +387,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             name: pod_name(rollout, slot.index, &revision.hash, attempt),
             slot: slot.index,
             revision: revision.name.clone(),
-            restarted_at: super::restarted_at(view.spec(), view.now()),
+            restarted_at: restarted_at(view.spec(), view.now()),
             reason,
         });
         true
@@ -388,7 +402,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
 
     fn hold_for_old_pods<'p>(&mut self, pods: impl Iterator<Item = &'p Pod>, revision: &Revision) {
         if self.hold.is_none() {
-            self.hold = recreate::hold(&self.view.slots, pods, revision);
+            self.hold = old_pods::hold(&self.view.slots, pods, revision);
         }
     }
 
@@ -444,37 +458,27 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     }
 
     fn finish(mut self) -> Work {
-        let mut leaving = agents::hold_back(self.view.snapshot, &mut self.changes);
-        if let Some(hold) = agents::hold(self.view.snapshot, &leaving) {
+        let mut leaving = hand_over::hold_back(self.view.snapshot, &mut self.changes);
+        if let Some(hold) = hand_over::hold(self.view.snapshot, &leaving) {
             self.note(hold);
         }
-        let (mut changed, service) = in_place::leave_service(self.view.snapshot, &mut self.changes, self.alarm);
+        let (mut changed, service) = out_of_service::leave_service(self.view.snapshot, &mut self.changes, self.alarm);
         changed.extend(resize::asked_outside(self.view.snapshot, &self.changes));
         if self.alive.is_some() {
             // Nothing is handed to what is about to leave.
-            leaving.extend(self.changes.iter().filter_map(agents::ended_by).map(str::to_owned));
+            leaving.extend(self.changes.iter().filter_map(hand_over::ended_by).map(str::to_owned));
         }
-        self.changes.extend(agents::in_service(self.view.snapshot, &changed));
+        self.changes.extend(hand_over::in_service(self.view.snapshot, &changed));
         self.changes.extend(service);
         leaving.extend(changed);
-        leaving.extend(resize::interrupted(self.view.snapshot));
-        let drained = agents::drained(self.view.snapshot, &leaving, &self.changes);
+        leaving.extend(pod::resize::interrupted(self.view.snapshot));
+        let drained = hand_over::drained(self.view.snapshot, &leaving, &self.changes);
         self.changes.extend(drained);
         resize::carry_on(self.view.snapshot, &mut self.changes, self.alarm);
         let told = reload::tell(self.view.snapshot, &self.changes, self.alarm);
         self.changes.extend(told);
-        specimens::keep(self.view, &mut self.changes, self.alarm);
+        keep::keep(self.view, &mut self.changes, self.alarm);
         let (hold, aside, not_in_place) = (self.hold, self.aside, self.not_in_place);
         Work { changes: self.changes, attempts: self.attempts.remembered(), leaving, hold, aside, not_in_place }
-    }
-}
-
-pub(super) fn delete(pod: &Pod, reason: PodReason) -> Change {
-    Change::DeletePod {
-        name: pod.name.clone(),
-        slot: pod.slot,
-        uid: pod.uid.clone(),
-        resource_version: pod.resource_version.clone(),
-        reason,
     }
 }

@@ -1,24 +1,13 @@
 //! Packages without a checksum: what the first instance of a revision has fetched binds all others, and later ones.
 use std::collections::BTreeMap;
 
-use super::failure::Failure;
 use crate::{
     plan::{change::RevisionMark, package},
     snapshot::{Fetched, Pod, Revision, Snapshot},
 };
 
-/// What is wrong with this Pod's package. The agent has tried for a while before it says so.
-pub(super) fn failure(pod: &Pod) -> Option<Failure> {
-    let (reason, message) = match pod.package.as_ref()? {
-        Fetched::Unpacked { .. } => return None,
-        Fetched::Rejected { message } => ("PackageRejected", message),
-        Fetched::Unavailable { message } => ("PackageUnavailable", message),
-    };
-    Some(Failure { reason: reason.into(), message: message.clone(), at: None })
-}
-
 /// What this revision's first instance has fetched, where that binds the others and is not noted yet.
-pub(super) fn to_note(snapshot: &Snapshot, revision: &Revision) -> Option<RevisionMark> {
+pub(crate) fn to_note(snapshot: &Snapshot, revision: &Revision) -> Option<RevisionMark> {
     if revision.package_sha256.is_some() || !package::is_bound_by_fetch(&revision.data) {
         return None;
     }
@@ -30,7 +19,7 @@ pub(super) fn to_note(snapshot: &Snapshot, revision: &Revision) -> Option<Revisi
 
 /// What is noted on revisions, by their names.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Bound<'a>(BTreeMap<&'a str, &'a str>);
+pub(crate) struct Bound<'a>(BTreeMap<&'a str, &'a str>);
 
 impl<'a> Bound<'a> {
     pub fn of(snapshot: &'a Snapshot) -> Self {

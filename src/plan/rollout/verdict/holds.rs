@@ -1,117 +1,28 @@
-//! What holds each class of work. A gate is a function of the view; the first hold of a class is what status shows.
+//! The holds: each a function of the view, with the sentence that people read.
 use std::collections::BTreeSet;
 
-use super::{
-    Alarm, View, after, blue_green,
-    failure::seconds,
-    in_place::{self, Way},
-    memory::{behind, undone_in_words},
-    resize,
-    slots::Done,
-};
+use super::progress::{behind, undone_in_words};
 use crate::{
     api::{
         RolloutSpec,
         rollout::{OnFailure, UpdateMethod},
     },
-    plan::change::{Hold, HoldReason},
+    plan::{
+        change::{Hold, HoldReason},
+        rollout::{
+            pod::resize,
+            run::{
+                View, released_services,
+                slots::Done,
+                update_path::{self, Way},
+            },
+            time::{after, seconds},
+        },
+    },
     snapshot::{Revision, TemplateCheck, template::refusal},
 };
 
-type Gate = fn(&View<'_>) -> Option<Hold>;
-
-/// Refill, scale, finish a slot already begun: held by deletion and a stale cache alone, before any plan.
-const BACK: &[Gate] = &[paused_revert, template_refused];
-const TEMPLATE: &[Gate] = &[spec_invalid, template_refused, template_unchecked];
-const RENEW: &[Gate] = &[paused];
-const FORWARD: &[Gate] = &[spec_invalid, template_refused, template_unchecked, not_in_place, failed, paused];
-/// One that stays at the update revision, where only what failed leaves it.
-const STAY: &[Gate] = &[spec_invalid, template_refused, template_unchecked, paused];
-/// The next batch: what holds a change within the opened ones, and what is about batches.
-const OPEN: &[Gate] = &[
-    spec_invalid,
-    template_refused,
-    template_unchecked,
-    failed,
-    all_pinned,
-    blue_green::trouble,
-    former,
-    progress_deadline,
-    paused_between_batches,
-    previous_batch_not_healthy,
-    batch_pinned,
-    pause_timer,
-    awaiting_approval,
-];
-
-/// What takes the blame for lateness from the instances: a person or the API server holds them.
-const STOPS_CLOCK: &[Gate] = &[spec_invalid, template_refused, not_in_place, paused];
-
-/// True while the progress deadline's clock stands still.
-pub(super) fn stop_clock(view: &View<'_>) -> bool {
-    let gates = if view.lineage.is_back() { BACK } else { STOPS_CLOCK };
-    gates.iter().any(|gate| gate(view).is_some())
-}
-
-/// Holds a change towards the update revision.
-pub(super) fn forward(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
-    first(FORWARD, view, alarm)
-}
-
-/// Holds another Pod of the update revision for one that does not get its resources where it is. Where only what fails goes
-/// back, that others have failed does not: whoever has not stays at this version, and is to have what belongs to it.
-pub(super) fn stay(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
-    let goes_on = view.spec().strategy.on_failure == OnFailure::RollbackFailed;
-    first(if goes_on { STAY } else { FORWARD }, view, alarm)
-}
-
-/// Holds the next batch.
-pub(super) fn open(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
-    first(OPEN, view, alarm)
-}
-
-/// Holds the completion of the very first revision: it has failed, wholly or in as many instances as are tolerated.
-pub(super) fn first_creation(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
-    if view.lineage.is_first() { first(&[failed, progress_deadline], view, alarm) } else { None }
-}
-
-/// Holds a change back to the stable revision.
-pub(super) fn back(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
-    first(BACK, view, alarm)
-}
-
-/// Holds the very first Pods of a revision.
-pub(super) fn template(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
-    first(TEMPLATE, view, alarm)
-}
-
-/// Holds a restart at the same revision.
-pub(super) fn renew(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
-    first(RENEW, view, alarm)
-}
-
-fn first(gates: &[Gate], view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
-    woken(gates.iter().find_map(|gate| gate(view)), alarm)
-}
-
-/// Looks again when it ends by itself.
-pub(super) fn woken(hold: Option<Hold>, alarm: &mut Alarm) -> Option<Hold> {
-    if let Some(until) = hold.as_ref().and_then(|hold| hold.until) {
-        alarm.passed(until);
-    }
-    hold
-}
-
-/// A Service that the spec names no more still selects one revision alone.
-fn former(view: &View<'_>) -> Option<Hold> {
-    super::former::hold(view.snapshot)
-}
-
-fn hold(reason: HoldReason, message: impl Into<String>) -> Hold {
-    Hold { reason, message: message.into(), until: None }
-}
-
-fn spec_invalid(view: &View<'_>) -> Option<Hold> {
+pub(crate) fn spec_invalid(view: &View<'_>) -> Option<Hold> {
     Some(hold(HoldReason::SpecInvalid, problem_of(view.spec())?))
 }
 
@@ -131,12 +42,12 @@ fn problem_of(spec: &RolloutSpec) -> Option<&'static str> {
     None
 }
 
-fn template_refused(view: &View<'_>) -> Option<Hold> {
+pub(crate) fn template_refused(view: &View<'_>) -> Option<Hold> {
     refused(view, view.lineage.effective?)
 }
 
 /// The API server does not accept Pods of this revision.
-pub(super) fn refused(view: &View<'_>, revision: &Revision) -> Option<Hold> {
+pub(crate) fn refused(view: &View<'_>, revision: &Revision) -> Option<Hold> {
     match view.snapshot.template_checks.get(&revision.name)? {
         TemplateCheck::Refused { message, recheck_at } => Some(Hold {
             reason: HoldReason::TemplateRefused,
@@ -148,14 +59,15 @@ pub(super) fn refused(view: &View<'_>, revision: &Revision) -> Option<Hold> {
 }
 
 /// Pods may be changed in place alone, and what differs cannot be given to one.
-fn not_in_place(view: &View<'_>) -> Option<Hold> {
+pub(crate) fn not_in_place(view: &View<'_>) -> Option<Hold> {
     if view.spec().strategy.update != UpdateMethod::InPlaceOnly || view.lineage.is_back() {
         return None;
     }
     let to = view.lineage.effective?;
     let opened = view.slots.unpinned().filter(|slot| slot.opened);
     let runs: BTreeSet<&str> = opened.flat_map(|slot| &slot.live).map(|pod| pod.revision.as_str()).collect();
-    let mut ways = runs.into_iter().filter(|from| *from != to.name).map(|from| in_place::way(view.snapshot, from, to));
+    let mut ways =
+        runs.into_iter().filter(|from| *from != to.name).map(|from| update_path::way(view.snapshot, from, to));
     let until = view.snapshot.change_refusals.get(&to.name).map(|refusal| refusal.retry_at);
     let held = |why| Hold { until, ..hold(HoldReason::NotInPlace, why) };
     let of_revision = ways.find_map(|way| if let Way::None(why) = way { Some(held(why)) } else { None });
@@ -166,39 +78,28 @@ fn not_in_place(view: &View<'_>) -> Option<Hold> {
 fn not_resized(view: &View<'_>, to: &Revision) -> Option<Hold> {
     let mut opened = view.slots.unpinned().filter(|slot| slot.opened).flat_map(|slot| &slot.live);
     let refusal = opened.find_map(|pod| resize::refusal(view.snapshot, pod, &to.name))?;
-    let Way::None(why) = in_place::refused(&view.spec().strategy, refusal) else { return None };
+    let Way::None(why) = update_path::refused(&view.spec().strategy, refusal) else { return None };
     Some(Hold { until: Some(refusal.retry_at), ..hold(HoldReason::NotInPlace, why) })
 }
 
 /// Until the dry run has answered, nothing new is begun. An answer that could not be had does not hold.
-fn template_unchecked(view: &View<'_>) -> Option<Hold> {
+pub(crate) fn template_unchecked(view: &View<'_>) -> Option<Hold> {
     unchecked(view, view.lineage.effective.filter(|_| !view.lineage.is_back() && view.memory.batch.is_some())?)
 }
 
-fn unchecked(view: &View<'_>, revision: &Revision) -> Option<Hold> {
+pub(crate) fn unchecked(view: &View<'_>, revision: &Revision) -> Option<Hold> {
     let message = || format!("asking the API server whether it accepts Pods of {}", revision.name);
     let is_checked = view.snapshot.template_checks.contains_key(&revision.name);
     (!is_checked).then(|| hold(HoldReason::TemplateUnchecked, message()))
 }
 
-/// Holds a change to this revision, which a pin asks for.
-pub(super) fn pin(view: &View<'_>, revision: &Revision, alarm: &mut Alarm) -> Option<Hold> {
-    let held = paused(view).or_else(|| template_of(view, revision, alarm))?;
-    Some(of_pins(&held))
-}
-
 /// What holds pinned instances alone.
-pub(super) fn of_pins(held: &Hold) -> Hold {
+pub(crate) fn of_pins(held: &Hold) -> Hold {
     Hold { reason: HoldReason::Pinned, message: format!("pinned instances wait: {}", held.message), ..held.clone() }
 }
 
-/// Holds Pods of this revision.
-pub(super) fn template_of(view: &View<'_>, revision: &Revision, alarm: &mut Alarm) -> Option<Hold> {
-    woken(refused(view, revision).or_else(|| unchecked(view, revision)), alarm)
-}
-
 /// Failed instances reached the threshold.
-pub(super) fn failed(view: &View<'_>) -> Option<Hold> {
+pub(crate) fn failed(view: &View<'_>) -> Option<Hold> {
     let failed = view.memory.failed.as_ref().filter(|failed| failed.at.is_some() && !view.lineage.is_back())?;
     let command = |verb| view.snapshot.rollout.command(verb);
     let remedy = if view.lineage.stable.is_none() {
@@ -213,7 +114,7 @@ pub(super) fn failed(view: &View<'_>) -> Option<Hold> {
 }
 
 /// Every instance of the batch in work was pinned since it was opened: nothing has shown that the version works.
-fn batch_pinned(view: &View<'_>) -> Option<Hold> {
+pub(crate) fn batch_pinned(view: &View<'_>) -> Option<Hold> {
     let mut members = view.slots.members().peekable();
     members.peek()?;
     let (index, count) = view.memory.batch.as_ref().map(|batch| (batch.index, batch.count))?;
@@ -226,30 +127,30 @@ fn batch_pinned(view: &View<'_>) -> Option<Hold> {
 }
 
 /// A person has said that the run may go on past this batch.
-pub(super) fn is_approved(view: &View<'_>, index: i32) -> bool {
+pub(crate) fn is_approved(view: &View<'_>, index: i32) -> bool {
     let answer = view.spec().approve.as_ref().filter(|answer| answer.run == view.memory.run);
     answer.is_some_and(|answer| answer.batch == -1 || answer.batch >= index)
 }
 
 /// How a person says so.
-pub(super) fn approval(view: &View<'_>, verb: &str, index: i32) -> String {
+pub(crate) fn approval(view: &View<'_>, verb: &str, index: i32) -> String {
     let (command, run) = (view.snapshot.rollout.command(verb), view.memory.run);
     format!("{command}, or set spec.approve to {{run: {run}, batch: {index}}}")
 }
 
 /// What nobody runs has not proven anything.
-pub(super) fn all_pinned(view: &View<'_>) -> Option<Hold> {
+pub(crate) fn all_pinned(view: &View<'_>) -> Option<Hold> {
     let is_all = view.replicas() > 0 && view.slots.unpinned().next().is_none();
     is_all.then(|| hold(HoldReason::Pinned, "every instance is pinned: the present version runs nowhere"))
 }
 
-pub(super) fn paused(view: &View<'_>) -> Option<Hold> {
+pub(crate) fn paused(view: &View<'_>) -> Option<Hold> {
     let message = || format!("spec.paused is true: {}", view.snapshot.rollout.command("resume"));
     view.spec().paused.then(|| hold(HoldReason::Paused, message()))
 }
 
 /// All batches are opened, all that is left are failed instances that the threshold tolerates.
-fn progress_deadline(view: &View<'_>) -> Option<Hold> {
+pub(crate) fn progress_deadline(view: &View<'_>) -> Option<Hold> {
     let Done::Not(undone) = view.slots.done() else { return None };
     let last = view.slots.opened() == view.replicas() && behind(view).is_none();
     last.then(|| hold(HoldReason::ProgressDeadline, undone_in_words(view, &undone)))
@@ -257,12 +158,12 @@ fn progress_deadline(view: &View<'_>) -> Option<Hold> {
 
 /// With all batches opened there is none that waits; but one in which an instance has failed is not finished by itself, and
 /// while it is paused no deadline ends that.
-fn paused_between_batches(view: &View<'_>) -> Option<Hold> {
+pub(crate) fn paused_between_batches(view: &View<'_>) -> Option<Hold> {
     let is_last = view.slots.opened() == view.replicas() && view.replicas() > 0;
     if is_last && view.memory.failed.is_none() { None } else { paused(view) }
 }
 
-fn previous_batch_not_healthy(view: &View<'_>) -> Option<Hold> {
+pub(crate) fn previous_batch_not_healthy(view: &View<'_>) -> Option<Hold> {
     let behind = behind(view)?;
     Some(hold(HoldReason::PreviousBatchNotHealthy, undone_in_words(view, &behind)))
 }
@@ -274,7 +175,7 @@ fn pause(view: &View<'_>) -> Option<(i32, Option<i32>)> {
     (!is_approved(view, index)).then_some((index, pause.seconds))
 }
 
-fn pause_timer(view: &View<'_>) -> Option<Hold> {
+pub(crate) fn pause_timer(view: &View<'_>) -> Option<Hold> {
     let (index, pause_seconds) = pause(view)?;
     let completed_at = view.memory.batch.as_ref()?.completed_at.as_ref();
     let until = after(completed_at.map_or(seconds(view.now()).0, |at| at.0), i64::from(pause_seconds?));
@@ -282,7 +183,7 @@ fn pause_timer(view: &View<'_>) -> Option<Hold> {
     (until > view.now()).then_some(Hold { reason: HoldReason::PauseTimer, message, until: Some(until) })
 }
 
-fn awaiting_approval(view: &View<'_>) -> Option<Hold> {
+pub(crate) fn awaiting_approval(view: &View<'_>) -> Option<Hold> {
     let (index, None) = pause(view)? else { return None };
     let what = if index == 0 {
         " to begin"
@@ -302,13 +203,16 @@ fn reached_in_words(view: &View<'_>, index: i32) -> Option<String> {
     Some(if index == 0 { "no instance is changed yet".into() } else { format!("batch {index}/{count} is done") })
 }
 
-/// Holds the completion of a run whose instances are all where they should be: the pause after the last batch.
-pub(super) fn completion(view: &View<'_>) -> Option<Hold> {
-    let is_forward = !view.lineage.is_first() && !view.lineage.is_back() && !mutant!(LastPauseDropped);
-    if is_forward { pause_timer(view).or_else(|| awaiting_approval(view)) } else { None }
+/// A revert in the spec obeys `paused`; abort and automatic rollback pass.
+pub(crate) fn paused_revert(view: &View<'_>) -> Option<Hold> {
+    if view.lineage.is_revert() { paused(view) } else { None }
 }
 
-/// A revert in the spec obeys `paused`; abort and automatic rollback pass.
-pub(super) fn paused_revert(view: &View<'_>) -> Option<Hold> {
-    if view.lineage.is_revert() { paused(view) } else { None }
+/// A Service that the spec names no more still selects one revision alone.
+pub(crate) fn released_service(view: &View<'_>) -> Option<Hold> {
+    released_services::hold(view.snapshot)
+}
+
+fn hold(reason: HoldReason, message: impl Into<String>) -> Hold {
+    Hold { reason, message: message.into(), until: None }
 }

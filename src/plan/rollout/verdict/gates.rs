@@ -1,0 +1,118 @@
+//! What holds each class of work: chains of holds. The first hold of a class is what status shows.
+use super::{
+    holds::{
+        all_pinned, awaiting_approval, batch_pinned, failed, not_in_place, of_pins, pause_timer, paused,
+        paused_between_batches, paused_revert, previous_batch_not_healthy, progress_deadline, refused,
+        released_service, spec_invalid, template_refused, template_unchecked, unchecked,
+    },
+    sets,
+};
+use crate::{
+    api::rollout::OnFailure,
+    plan::{
+        change::Hold,
+        rollout::{run::View, time::Alarm},
+    },
+    snapshot::Revision,
+};
+
+type Gate = fn(&View<'_>) -> Option<Hold>;
+
+/// Refill, scale, finish a slot already begun: held by deletion and a stale cache alone, before any plan.
+const BACK: &[Gate] = &[paused_revert, template_refused];
+const TEMPLATE: &[Gate] = &[spec_invalid, template_refused, template_unchecked];
+const RENEW: &[Gate] = &[paused];
+const FORWARD: &[Gate] = &[spec_invalid, template_refused, template_unchecked, not_in_place, failed, paused];
+/// One that stays at the update revision, where only what failed leaves it.
+const STAY: &[Gate] = &[spec_invalid, template_refused, template_unchecked, paused];
+/// The next batch: what holds a change within the opened ones, and what is about batches.
+const OPEN: &[Gate] = &[
+    spec_invalid,
+    template_refused,
+    template_unchecked,
+    failed,
+    all_pinned,
+    sets::trouble,
+    released_service,
+    progress_deadline,
+    paused_between_batches,
+    previous_batch_not_healthy,
+    batch_pinned,
+    pause_timer,
+    awaiting_approval,
+];
+
+/// What takes the blame for lateness from the instances: a person or the API server holds them.
+const STOPS_CLOCK: &[Gate] = &[spec_invalid, template_refused, not_in_place, paused];
+
+/// True while the progress deadline's clock stands still.
+pub(crate) fn stop_clock(view: &View<'_>) -> bool {
+    let gates = if view.lineage.is_back() { BACK } else { STOPS_CLOCK };
+    gates.iter().any(|gate| gate(view).is_some())
+}
+
+/// Holds a change towards the update revision.
+pub(crate) fn forward(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    first(FORWARD, view, alarm)
+}
+
+/// Holds another Pod of the update revision for one that does not get its resources where it is. Where only what fails goes
+/// back, that others have failed does not: whoever has not stays at this version, and is to have what belongs to it.
+pub(crate) fn stay(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    let goes_on = view.spec().strategy.on_failure == OnFailure::RollbackFailed;
+    first(if goes_on { STAY } else { FORWARD }, view, alarm)
+}
+
+/// Holds the next batch.
+pub(crate) fn open(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    first(OPEN, view, alarm)
+}
+
+/// Holds the completion of the very first revision: it has failed, wholly or in as many instances as are tolerated.
+pub(crate) fn first_creation(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    if view.lineage.is_first() { first(&[failed, progress_deadline], view, alarm) } else { None }
+}
+
+/// Holds a change back to the stable revision.
+pub(crate) fn back(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    first(BACK, view, alarm)
+}
+
+/// Holds the very first Pods of a revision.
+pub(crate) fn template(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    first(TEMPLATE, view, alarm)
+}
+
+/// Holds a restart at the same revision.
+pub(crate) fn renew(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    first(RENEW, view, alarm)
+}
+
+/// Holds a change to this revision, which a pin asks for.
+pub(crate) fn pin(view: &View<'_>, revision: &Revision, alarm: &mut Alarm) -> Option<Hold> {
+    let held = paused(view).or_else(|| template_of(view, revision, alarm))?;
+    Some(of_pins(&held))
+}
+
+/// Holds Pods of this revision.
+pub(crate) fn template_of(view: &View<'_>, revision: &Revision, alarm: &mut Alarm) -> Option<Hold> {
+    woken(refused(view, revision).or_else(|| unchecked(view, revision)), alarm)
+}
+
+/// Holds the completion of a run whose instances are all where they should be: the pause after the last batch.
+pub(crate) fn completion(view: &View<'_>) -> Option<Hold> {
+    let is_forward = !view.lineage.is_first() && !view.lineage.is_back() && !mutant!(LastPauseDropped);
+    if is_forward { pause_timer(view).or_else(|| awaiting_approval(view)) } else { None }
+}
+
+fn first(gates: &[Gate], view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
+    woken(gates.iter().find_map(|gate| gate(view)), alarm)
+}
+
+/// Looks again when it ends by itself.
+pub(crate) fn woken(hold: Option<Hold>, alarm: &mut Alarm) -> Option<Hold> {
+    if let Some(until) = hold.as_ref().and_then(|hold| hold.until) {
+        alarm.passed(until);
+    }
+    hold
+}
