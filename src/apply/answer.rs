@@ -69,3 +69,8 @@ pub(super) fn retry_after(error: &CallError) -> SignedDuration {
     let seconds = error.status().and_then(|status| status.details.as_ref()).map_or(0, |d| d.retry_after_seconds);
     if seconds == 0 { AFTER_TOO_MANY } else { SignedDuration::from_secs(i64::from(seconds)) }
 }
+
+/// True when a create was refused because the name is taken.
+pub(super) fn is_taken(error: &CallError) -> bool {
+    error.status().is_some_and(kube::core::Status::is_already_exists)
+}

@@ -1,10 +1,6 @@
 //! One call to the API server: bounded in number and in time, fenced, and never repeated by itself (a repeated POST after
 //! a 504 creates twice; what is to be done again is planned again).
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ListMeta};
 use kube::{
@@ -25,13 +21,16 @@ use super::{
     Fence,
     applications::{Applications, OnAnswer, Post, by_http},
     letters::Letters,
+    shares::Shares,
 };
 use crate::{api::names, warned};
 
 /// Calls in flight at once, of all objects together.
 pub const IN_FLIGHT_MAX: usize = 64;
 /// The same of one namespace: however slowly its calls are answered, others have room.
-pub(super) const IN_FLIGHT_OF_NAMESPACE_MAX: usize = IN_FLIGHT_MAX / 4;
+const IN_FLIGHT_OF_NAMESPACE_MAX: usize = IN_FLIGHT_MAX / 4;
+/// Letters of one namespace in flight: a take-over finds room beside those that hang.
+const LETTERS_OF_NAMESPACE_MAX: usize = IN_FLIGHT_OF_NAMESPACE_MAX / 2;
 /// Longest time for one call, unless set otherwise.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for one call about a Lease of the hand-off: what is looked at next may be a take-over. An API server that takes
@@ -128,32 +127,6 @@ pub struct Calls {
     letters: Letters,
 }
 
-/// So many permits of each namespace with calls in flight. Clones share them.
-#[derive(Clone)]
-pub(super) struct Shares {
-    most: usize,
-    by_namespace: Arc<Mutex<BTreeMap<String, Weak<Semaphore>>>>,
-}
-
-impl Shares {
-    /// At most `most` each.
-    pub(super) fn new(most: usize) -> Self {
-        Self { most, by_namespace: Arc::default() }
-    }
-
-    /// Those of this namespace, kept while any is held or awaited.
-    pub(super) fn of(&self, namespace: &str) -> Arc<Semaphore> {
-        let mut shares = self.by_namespace.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = shares.get(namespace).and_then(Weak::upgrade) {
-            return share;
-        }
-        shares.retain(|_, share| share.strong_count() > 0);
-        let share = Arc::new(Semaphore::new(self.most));
-        shares.insert(namespace.to_owned(), Arc::downgrade(&share));
-        share
-    }
-}
-
 /// Which kind in which namespace.
 fn at<K: Resource<DynamicType = ()>>(namespace: &str) -> Request {
     Request::new(K::url_path(&(), Some(namespace)))
@@ -164,7 +137,7 @@ impl Calls {
     pub fn new(client: Client, fence: Fence, timeout: Duration) -> Self {
         let applications = Applications::new(fence.clone(), by_http(), Arc::new(|_| {}));
         let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-        let letters = Letters::new(Arc::new(|_| {}));
+        let letters = Letters::new(Arc::new(|_| {}), LETTERS_OF_NAMESPACE_MAX);
         let shares = Shares::new(IN_FLIGHT_OF_NAMESPACE_MAX);
         Self { client, fence, timeout, permits, shares, agent_image: None, applications, letters }
     }
@@ -178,7 +151,7 @@ impl Calls {
     /// The same; told which ListenerSet is to be looked at again for its letters.
     #[must_use]
     pub fn with_letters(self, on_end: OnAnswer) -> Self {
-        Self { letters: Letters::new(on_end), ..self }
+        Self { letters: Letters::new(on_end, LETTERS_OF_NAMESPACE_MAX), ..self }
     }
 
     /// Letters that are on their way.

@@ -7,7 +7,11 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::core::params::DeleteParams;
 use serde_json::{Value, json};
 
-use super::{Calls, answer, is_taken, pods::preconditions, sets::Target};
+use super::{
+    answer::{self, is_taken},
+    call::Calls,
+    pods::preconditions,
+};
 use crate::{
     api::{names, session::SessionProfile},
     plan::{
@@ -18,8 +22,20 @@ use crate::{
         index::ObjectKey,
         lease::{self, Claim, Holder, Letter, write_inbox},
         listener::Settings,
+        listener_set::SetSnapshot,
     },
 };
+
+/// The ListenerSet that changes are made for.
+#[derive(Clone)]
+pub(super) struct Target<'a> {
+    /// [`Calls::quick`], but for creations.
+    pub calls: &'a Calls,
+    pub snapshot: &'a SetSnapshot,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
 
 /// What an agent is told of a listener.
 pub(super) struct Config<'a> {
@@ -82,15 +98,16 @@ pub(super) async fn fence(target: &Target<'_>, lease: &str, version: Version<'_>
 
 /// Replaces a set's inbox in a session Lease (name, uid). Without the resourceVersion: the agent renews the Lease all the
 /// time, and nothing rests on an inbox.
-pub(super) async fn set_inbox(
+pub(super) fn set_inbox(
     calls: &Calls,
     set: &ObjectKey,
     (lease, uid): (&str, &str),
     letters: &BTreeMap<String, Letter>,
-) -> Applied {
+) -> impl Future<Output = Applied> + Send + use<> {
     let inbox = (!letters.is_empty()).then(|| write_inbox(letters));
     let patch = json!({"metadata": {"uid": uid, "annotations": {names::inbox_annotation(&set.name): inbox}}});
-    answer::of_patch(calls.merge::<Lease>(&set.namespace, lease, &patch).await)
+    let (calls, namespace, lease) = (calls.clone(), set.namespace.clone(), lease.to_owned());
+    async move { answer::of_patch(calls.merge::<Lease>(&namespace, &lease, &patch).await) }
 }
 
 /// Makes the ownership Lease of a listener.

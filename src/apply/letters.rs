@@ -7,12 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Calls,
-    applications::OnAnswer,
-    call::{IN_FLIGHT_OF_NAMESPACE_MAX, Shares},
-    leases,
-};
+use super::{applications::OnAnswer, shares::Shares};
 use crate::{
     plan::Applied,
     snapshot::{index::ObjectKey, lease::Letter, listener_set::SetSnapshot},
@@ -20,9 +15,6 @@ use crate::{
 
 /// Pause after letters that were not written, unless the API server names another.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// Letters of one namespace in flight: a take-over finds room beside those that hang.
-const LETTERS_OF_NAMESPACE_MAX: usize = IN_FLIGHT_OF_NAMESPACE_MAX / 2;
 
 /// Letters that are on their way. Clones share them.
 #[derive(Clone)]
@@ -46,8 +38,9 @@ struct Sent {
 
 impl Letters {
     /// `on_end` is called when the set is to be looked at again: letters were not written, or others wait for them.
-    pub fn new(on_end: OnAnswer) -> Self {
-        Self { on_end, shares: Shares::new(LETTERS_OF_NAMESPACE_MAX), sent: Arc::default() }
+    /// At most `most` of one namespace are on their way.
+    pub(super) fn new(on_end: OnAnswer, most: usize) -> Self {
+        Self { on_end, shares: Shares::new(most), sent: Arc::default() }
     }
 
     /// Lets the inboxes of this set's sessions be what was sent to them last, until the watch has told of it. `is_told`:
@@ -71,13 +64,13 @@ impl Letters {
         self.lock().remove(key);
     }
 
-    /// Begins to replace the inbox that a set has in this session Lease (name, uid).
+    /// Begins to replace the inbox that a set has in this session Lease (name, uid), by `write`.
     pub(super) fn send(
         &self,
-        calls: &Calls,
         key: ObjectKey,
         (lease, uid): (&str, &str),
         letters: &BTreeMap<String, Letter>,
+        write: impl Future<Output = Applied> + Send + 'static,
     ) {
         {
             let mut all = self.lock();
@@ -89,13 +82,12 @@ impl Letters {
             let (uid, letters) = (uid.to_owned(), letters.clone());
             sent.insert(lease.to_owned(), Sent { uid, letters, written_at: None, is_outdated: false });
         }
-        let (own, calls, lease, uid, letters) =
-            (self.clone(), calls.clone(), lease.to_owned(), uid.to_owned(), letters.clone());
+        let (own, lease) = (self.clone(), lease.to_owned());
         tokio::spawn(async move {
             let share = own.shares.of(&key.namespace);
             // Closed never: an error cannot happen.
             let permit = share.acquire().await;
-            let applied = leases::set_inbox(&calls, &key, (&lease, &uid), &letters).await;
+            let applied = write.await;
             drop(permit);
             if let Applied::Done { resource_version } = applied {
                 own.written(&key, &lease, resource_version);

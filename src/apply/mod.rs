@@ -16,26 +16,29 @@ mod lease_tests;
 mod leases;
 pub mod letters;
 pub mod overlap;
+mod overtake;
 mod pods;
 mod post;
 mod resize;
 mod revisions;
 mod services;
 mod sets;
+mod shares;
 #[cfg(test)]
 mod specimen_tests;
 pub mod status;
 #[cfg(test)]
 mod status_tests;
+mod target;
 #[cfg(test)]
 mod tests;
 
 use futures::future::{join, join_all};
 use k8s_openapi::api::{apps::v1::ControllerRevision, coordination::v1::Lease, core::v1::Pod};
-use kube::{Resource, ResourceExt, core::ObjectMeta};
+use kube::{Resource, ResourceExt};
 use serde_json::json;
 
-use self::call::Written;
+use self::{call::Written, target::Target};
 pub use self::{
     call::{CallError, Calls},
     fence::Fence,
@@ -45,9 +48,9 @@ pub use self::{
     sets::apply as apply_set,
 };
 use crate::{
-    api::{ListenerSet, Rollout, names},
+    api::{ListenerSet, Rollout},
     plan::{Applied, Change, Outcome, revision::owner_reference},
-    snapshot::{Snapshot, index::Kind, wire},
+    snapshot::{Snapshot, index::Kind},
 };
 
 /// (uid, resourceVersion) of an object as it is now, past every cache. None when it does not exist.
@@ -81,35 +84,6 @@ async fn version<K: Resource<DynamicType = ()>>(
     }
 }
 
-/// Gives an object that is still what was seen, by uid and resourceVersion, another version. A write that named the old one, and
-/// whose answer was lost, cannot be done after that: it would come on top of what is planned since, as if that had not been.
-async fn overtake<K: Resource<DynamicType = ()>>(
-    calls: &Calls,
-    namespace: &str,
-    name: &str,
-    (uid, resource_version): (&str, &str),
-) -> Result<Written, CallError> {
-    let annotations = json!({names::ANNOTATION_OVERTAKEN: resource_version});
-    let metadata = json!({"uid": uid, "resourceVersion": resource_version, "annotations": annotations});
-    calls.merge::<K>(namespace, name, &json!({"metadata": metadata})).await
-}
-
-/// The Rollout that changes are made for.
-struct Target<'a> {
-    calls: &'a Calls,
-    snapshot: &'a Snapshot,
-    namespace: String,
-    name: String,
-    uid: String,
-}
-
-impl Target<'_> {
-    /// The object is of an earlier Rollout of this name, and no object controls it.
-    fn left_behind(&self, metadata: &ObjectMeta) -> bool {
-        wire::orphaned_by(metadata).is_some_and(|owner| owner.name == self.name)
-    }
-}
-
 /// Makes the Rollout the controller of an object, if that is still what was seen: without a controller. References to other
 /// owners stay, because the patch merges the list by their uids.
 async fn adopt<K: Resource<DynamicType = ()>>(
@@ -122,11 +96,6 @@ async fn adopt<K: Resource<DynamicType = ()>>(
     let metadata = json!({"uid": uid, "resourceVersion": resource_version, "ownerReferences": [owner]});
     let patch = json!({"metadata": metadata});
     answer::of_patch(target.calls.merge_lists::<K>(&target.namespace, name, &patch).await)
-}
-
-/// True when a create was refused because the name is taken.
-fn is_taken(error: &CallError) -> bool {
-    error.status().is_some_and(kube::core::Status::is_already_exists)
 }
 
 /// Makes the changes of a plan for the Rollout of `snapshot`; answers in their order. Changes are independent: one that

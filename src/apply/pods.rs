@@ -6,7 +6,12 @@ use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::core::params::{DeleteParams, Preconditions};
 use serde_json::{Value, json};
 
-use super::{Calls, Target, answer, is_taken};
+use super::{
+    answer::{self, is_taken},
+    call::Calls,
+    overtake,
+    target::Target,
+};
 use crate::{
     api::{names, rollout::UpdateMethod},
     plan::{Applied, adoption, in_place, revision, specimen},
@@ -119,7 +124,7 @@ pub(super) async fn keep(target: &Target<'_>, uid: &str, until: Timestamp, run: 
 
 /// A write to this Pod whose answer was lost cannot be done after this.
 pub async fn overtake(calls: &Calls, namespace: &str, name: &str, seen: (&str, &str)) -> Applied {
-    answer::of_patch(super::overtake::<ApiPod>(calls, namespace, name, seen).await)
+    answer::of_patch(overtake::overtake::<ApiPod>(calls, namespace, name, seen).await)
 }
 
 /// Gives a Pod what another revision says, if it is still the one we looked at.

@@ -1,7 +1,7 @@
 //! Other resources for a Pod that stays, through its subresource `resize`.
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 
-use super::{Target, answer, pods};
+use super::{answer, pods, target::Target};
 use crate::{
     plan::{Applied, resize},
     snapshot::{Pod, RefusalReason, TemplateCheck},

@@ -3,7 +3,11 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::core::params::DeleteParams;
 use serde_json::{Value, json};
 
-use super::{Target, answer, is_taken, pods::preconditions};
+use super::{
+    answer::{self, is_taken},
+    pods::preconditions,
+    target::Target,
+};
 use crate::{
     api::names,
     plan::{Applied, RevisionMark, adoption, revision::owner_reference},

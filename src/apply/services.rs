@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Service as ApiService;
 use serde_json::json;
 
-use super::{CallError, Calls, Target, answer};
+use super::{
+    answer,
+    call::{CallError, Calls},
+    overtake,
+    target::Target,
+};
 use crate::{
     api::names,
     plan::Applied,
@@ -48,7 +53,7 @@ pub(super) async fn switch(
 /// Without an answer.
 pub async fn overtake(calls: &Calls, namespace: &str, seen: &Service) -> Result<bool, CallError> {
     let version = (seen.uid.as_str(), seen.resource_version.as_str());
-    match super::overtake::<ApiService>(calls, namespace, &seen.name, version).await {
+    match overtake::overtake::<ApiService>(calls, namespace, &seen.name, version).await {
         Ok(_) => Ok(true),
         Err(error) => match answer::of_change(&error) {
             Applied::Stale => Ok(false),

@@ -2,22 +2,15 @@
 use futures::future::join_all;
 use kube::ResourceExt;
 
-use super::{Calls, leases, pods};
+use super::{
+    Calls,
+    leases::{self, Target},
+    pods,
+};
 use crate::{
     plan::{Applied, Outcome, listener_set::change::SetChange},
     snapshot::{index::ObjectKey, listener_set::SetSnapshot},
 };
-
-/// The ListenerSet that changes are made for.
-#[derive(Clone)]
-pub(super) struct Target<'a> {
-    /// [`Calls::quick`], but for creations.
-    pub calls: &'a Calls,
-    pub snapshot: &'a SetSnapshot,
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
-}
 
 /// Makes the changes of a plan for the ListenerSet of `snapshot`, the first of them first; answers in their order. One that
 /// fails stops no other. Letters are begun only: see [`super::letters`].
@@ -46,7 +39,8 @@ async fn perform(target: &Target<'_>, calls: &Calls, change: &SetChange) -> Appl
         }
         SetChange::SetInbox { lease, uid, letters } => {
             let key = ObjectKey { namespace: target.namespace.clone(), name: target.name.clone() };
-            target.calls.letters().send(target.calls, key, (lease, uid), letters);
+            let write = leases::set_inbox(target.calls, &key, (lease, uid), letters);
+            target.calls.letters().send(key, (lease, uid), letters, write);
             Applied::Done { resource_version: String::new() }
         }
         SetChange::CreateOwnership { listener, write, settings, config_hash } => {

@@ -7,7 +7,7 @@ use prometheus_client::{
     metrics::{MetricType, gauge::ConstGauge},
 };
 
-use super::metrics::{RolloutLabels, SetLabels};
+use super::labels::{RolloutLabels, SetLabels};
 use crate::{api::Rollout, observe::Observer};
 
 /// `baton_rollout_*` gauges.

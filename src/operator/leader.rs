@@ -22,7 +22,7 @@ use crate::{
     observe::watch::{Refresher, Selection, Settings as WatchSettings, Watch, Watchable},
     plan::lease::{self, Candidacy, Decision, HolderPod, Identity, LEASE_DURATION, Lock, RENEW_DEADLINE, RETRY_PERIOD},
     snapshot::{
-        agent::ends_of,
+        ends::ends_of,
         guard::DeserializeGuard,
         index::Event,
         wire::{LeaseView, PodView},

@@ -21,6 +21,7 @@ use tower::{Layer, Service};
 
 use super::{
     exposition::{RolloutCollector, SetCollector, UnreadableCollector},
+    labels::{RolloutLabels, SetLabels},
     queue::Queue,
     shell::{Looked, Result as LookResult},
 };
@@ -30,36 +31,6 @@ use crate::{
     plan::{Applied, listener_set::death::Proof},
     snapshot::index::{Kind, ObjectKey},
 };
-
-/// Labels of a Rollout's series.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RolloutLabels {
-    /// metadata.namespace.
-    pub namespace: String,
-    /// metadata.name.
-    pub rollout: String,
-}
-
-impl From<&ObjectKey> for RolloutLabels {
-    fn from(key: &ObjectKey) -> Self {
-        Self { namespace: key.namespace.clone(), rollout: key.name.clone() }
-    }
-}
-
-/// Labels of a ListenerSet's series.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct SetLabels {
-    /// metadata.namespace.
-    pub namespace: String,
-    /// metadata.name.
-    pub listener_set: String,
-}
-
-impl From<&ObjectKey> for SetLabels {
-    fn from(key: &ObjectKey) -> Self {
-        Self { namespace: key.namespace.clone(), listener_set: key.name.clone() }
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TakeoverLabels {

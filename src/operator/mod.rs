@@ -13,6 +13,7 @@ pub mod backoff;
 pub mod clock;
 pub mod dispatch;
 mod exposition;
+mod labels;
 pub mod leader;
 pub mod manifests;
 pub mod memory;

@@ -15,7 +15,7 @@ use super::{
     memory::{ObjectMemory, Own, RolloutMemory},
     metrics::Metrics,
     notify::Notifier,
-    sets::SetMemory,
+    sets::memory::SetMemory,
 };
 use crate::{
     apply::{

@@ -9,7 +9,10 @@ use serde_json::{Map, Value, json};
 use super::{package, resize, revision};
 use crate::{
     api::{names, rollout::UpdateMethod},
-    snapshot::{InPlace, Pod, Revision, in_place::Reload, resize::Amounts},
+    snapshot::{
+        InPlace, Pod, Revision,
+        in_place::{Amounts, Reload},
+    },
 };
 
 /// What differs between two revisions, where a Pod can be given it.

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::in_place;
-use crate::snapshot::{
-    InPlace, Pod,
-    resize::{Amounts, is_same},
-};
+use crate::snapshot::{InPlace, Pod, in_place::Amounts, resize::is_same};
 
 /// What a Pod can be given more or less of.
 const RESOURCES: [&str; 2] = ["cpu", "memory"];

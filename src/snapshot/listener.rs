@@ -4,12 +4,21 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{listener_set::SourceError, lists::List};
+use super::lists::List;
 use crate::api::{
     ListenerSet,
     bounds::{CONFIG_BYTES_MAX, CONFIG_PROPERTIES_MAX, CONFIG_TOTAL_BYTES_MAX, LISTENERS_MAX},
     listener_set::{ConfigMapSource, CountSource, Listener, ListenerState},
 };
+
+/// Why the listeners of a set are not known, in a reason and a sentence that names the field and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceError {
+    /// CamelCase.
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+}
 
 /// One listener of a set, with all defaults filled in.
 #[derive(Clone, Debug, PartialEq)]

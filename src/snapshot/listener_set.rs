@@ -8,11 +8,11 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    ContainerEnd,
     lease::{Letter, Named, Ownership, Watched},
     listener::Wanted,
     report::{AgentInfo, Report},
 };
+pub use super::{listener::SourceError, pod::PodEnds};
 use crate::api::{ListenerSet, session::SessionProfile};
 
 /// Everything the planner may look at for one ListenerSet.
@@ -44,15 +44,6 @@ pub struct SetSnapshot {
     pub now: Timestamp,
     /// The time of this look on the operator's own clock, which nobody sets: time since some moment.
     pub uptime: Duration,
-}
-
-/// Why the listeners of a set are not known, in a reason and a sentence that names the field and the remedy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceError {
-    /// CamelCase.
-    pub reason: &'static str,
-    /// A sentence.
-    pub message: String,
 }
 
 /// A Pod that may hold listeners of the set.
@@ -89,15 +80,6 @@ pub enum Course {
     Stays,
     /// It is to end as soon as it holds nothing.
     Leaves,
-}
-
-/// Ends of the containers whose end says that a boot is dead.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PodEnds {
-    /// Of the container that the agent runs in.
-    pub agent: Vec<ContainerEnd>,
-    /// Of every other container that may run what the agent gave it: the applications beside a sidecar.
-    pub applications: Vec<Vec<ContainerEnd>>,
 }
 
 /// A session Lease, as this set sees it.

@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod agent;
+pub mod ends;
 pub mod exit;
 pub mod guard;
 pub mod in_place;
@@ -37,7 +38,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use exit::{Exit, on_one_line};
 pub use in_place::InPlace;
 pub use package::Fetched;
-pub use pod::{Container, ContainerEnd, ContainerState, Pod, PodPhase};
+pub use pod::{Container, ContainerEnd, ContainerState, Pod, PodEnds, PodPhase};
 pub use ranges::Ranges;
 pub use resize::Resize;
 pub use revision::Revision;

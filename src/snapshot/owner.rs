@@ -1,8 +1,16 @@
 //! Whose an object is, by its metadata.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::index::Owner;
 use crate::api::names;
+
+/// The Rollout that controls an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    /// Its name; its namespace is the object's own.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+}
 
 /// In place of an owner's uid: no object has it.
 pub const ORPHANED: &str = "";

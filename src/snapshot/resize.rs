@@ -2,24 +2,14 @@
 //!
 //! Only what the Pod's own note says is due is compared with it. Whatever else somebody has changed of its resources (an
 //! autoscaler, a person) is left alone, and so is this once it has been seen to be there.
-use std::collections::{BTreeMap, BTreeSet};
-
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::ResourceRequirements, apimachinery::pkg::api::resource::Quantity};
 
 use super::{
-    InPlace, Pod,
-    in_place::GRACE_SECONDS,
-    wire::{self, PodSpecView, PodStatusView},
+    in_place::{Amounts, InPlace},
+    views::{PodSpecView, PodStatusView, since},
 };
 use crate::api::quantity::billionths;
-
-/// What a container requests and is limited to: quantities by resource, by `requests` or `limits`, as a patch says it. None:
-/// nothing.
-pub type Amounts = BTreeMap<String, BTreeMap<String, Option<String>>>;
-
-/// What a node may take before it counts as unable.
-const PATIENCE_SECONDS: i64 = 60;
 
 /// How far a Pod is with the resources that it is noted to get.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +51,7 @@ impl Resize {
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
             // One that names this specification is about no request of before, by whosever clock.
             let earliest = told.observed_generation.map(|_| due.at);
-            let since = wire::since(told).max(earliest);
+            let since = since(told).max(earliest);
             return Some(Self::Awaited { reason: text(&told.reason), message: text(&told.message), since });
         }
         let has = |(name, amounts): (&String, &Amounts)| {
@@ -72,66 +62,6 @@ impl Resize {
         let is_done = is_observed && all().all(has);
         let awaited = Self::Awaited { reason: String::new(), message: String::new(), since: None };
         Some(if is_done { Self::Done } else { awaited })
-    }
-}
-
-impl InPlace {
-    /// Other resources start some container anew.
-    pub fn is_resized_anew(&self) -> bool {
-        self.containers.values().any(|before| before.resized)
-    }
-
-    /// The same with other resources, of which some start these containers anew. What the Pod has yet to get from before it
-    /// still has to.
-    #[must_use]
-    pub fn resized(mut self, pod: &Pod, resources: &BTreeMap<String, Amounts>, anew: &BTreeSet<String>) -> Self {
-        let before = pod.in_place.as_ref().filter(|_| pod.resize.is_some());
-        let due = before.into_iter().flat_map(|before| &before.resources).chain(resources);
-        for (container, amounts) in due {
-            let known = self.resources.entry(container.clone()).or_default();
-            for (list, amounts) in amounts {
-                known.entry(list.clone()).or_default().extend(amounts.clone());
-            }
-        }
-        let still = before.into_iter().flat_map(|before| &before.containers).filter(|(_, before)| before.resized);
-        for name in still.map(|(name, _)| name).chain(anew) {
-            self.containers.entry(name.clone()).or_default().resized = true;
-        }
-        self
-    }
-}
-
-impl Pod {
-    /// Reason and message of a Pod that has yet to get its resources: its kubelet's, where that says some.
-    pub fn resizing(&self) -> Option<(String, String)> {
-        match self.resize.as_ref()? {
-            Resize::Awaited { reason, message, .. } if !reason.is_empty() => {
-                Some((format!("Resize{reason}"), message.clone()))
-            }
-            _ => Some(("Resizing".into(), "it has yet to get its resources".into())),
-        }
-    }
-
-    /// From when on its node counts as unable to give it its resources.
-    pub fn resize_fails_at(&self) -> Option<Timestamp> {
-        let in_place = self.in_place.as_ref()?;
-        let since = match self.resize.as_ref()? {
-            Resize::Done => return None,
-            // Refused, or taken back by others, again and again: no longer than a refusal is remembered.
-            Resize::Due => in_place.at,
-            // A condition of before that does not say of which specification it is may be about an earlier one.
-            Resize::Awaited { reason, since, .. }
-                if reason == "Infeasible" && since.is_none_or(|since| since.as_second() >= in_place.at.as_second()) =>
-            {
-                return Some(in_place.at);
-            }
-            // Its kubelet has yet to look at it: that says nothing of resources.
-            Resize::Awaited { since: None, .. } if !self.is_observed => return None,
-            // By the node's clock, which may be behind.
-            Resize::Awaited { since, .. } => since.unwrap_or(in_place.at).max(in_place.at),
-        };
-        let grace = if in_place.is_resized_anew() { self.grace_seconds.unwrap_or(GRACE_SECONDS) } else { 0 };
-        since.saturating_add(SignedDuration::from_secs(grace.saturating_add(PATIENCE_SECONDS))).ok()
     }
 }
 
@@ -151,10 +81,15 @@ pub fn is_same(a: Option<&str>, b: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::snapshot::wire::{PodView, pod};
+    use crate::snapshot::{
+        Pod,
+        wire::{PodView, pod},
+    };
 
     #[test]
     fn a_quantity_is_the_same_in_other_words() {

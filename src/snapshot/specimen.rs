@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::index::Owner;
+use super::owner::Owner;
 use crate::api::names;
 
 /// What the annotation [`names::ANNOTATION_KEPT`] says.

@@ -1,6 +1,7 @@
 //! API objects as they come over the wire, reduced to the fields that are read: whatever else an object holds is skipped.
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::ControllerRevision,
@@ -304,4 +305,9 @@ impl NodeView {
     pub fn is_ready(&self) -> bool {
         self.status.conditions.iter().any(|condition| condition.r#type == "Ready" && condition.status == "True")
     }
+}
+
+/// When a condition became what it is.
+pub(super) fn since(condition: &PodCondition) -> Option<Timestamp> {
+    condition.last_transition_time.as_ref().map(|time| time.0)
 }

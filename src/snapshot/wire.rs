@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{ContainerState as ApiContainerState, ContainerStatus, PodCondition},
+    api::core::v1::{ContainerState as ApiContainerState, ContainerStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
 use super::{
-    Container, ContainerState, Exit, Fetched, InPlace, Pod, PodPhase, Resize, Revision, Service, Switched, agent,
+    Container, ContainerState, Exit, Fetched, InPlace, Pod, PodPhase, Resize, Revision, Service, Switched, ends::ends,
     owner::controller, specimen::Specimen,
 };
 pub use super::{
@@ -61,7 +61,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
     let unschedulable = is_false("PodScheduled").map(|condition| condition.message.clone().unwrap_or_default());
     let disruption = is_true("DisruptionTarget").map(|condition| condition.reason.clone().unwrap_or_default());
     let statuses = || status.init_container_statuses.iter().chain(&status.container_statuses);
-    let ends = agent::ends(&spec, &status);
+    let ends = ends(&spec, &status);
     let package = package(&status);
     let containers_changed_at = statuses().flat_map(|container| [&container.state, &container.last_state]).flatten();
     let containers_changed_at = containers_changed_at.filter_map(changed_at).max();
@@ -190,10 +190,6 @@ pub fn revision(object: RevisionView) -> Revision {
 
 fn annotation(map: Option<&BTreeMap<String, String>>, name: &str) -> Option<String> {
     map?.get(name).cloned()
-}
-
-pub(super) fn since(condition: &PodCondition) -> Option<Timestamp> {
-    held(condition.last_transition_time.as_ref())
 }
 
 fn held(time: Option<&Time>) -> Option<Timestamp> {

@@ -157,7 +157,7 @@ fn uses_of_the_crate(source: &Source) -> Vec<(usize, String)> {
 }
 
 /// `a::{b, c::d}` to `a::b`, `a::c::d`; anything after the path is ignored.
-fn unfold(text: &str) -> Vec<String> {
+pub fn unfold(text: &str) -> Vec<String> {
     let end = text.find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | ':'))).unwrap_or(text.len());
     let (path, rest) = text.split_at(end);
     let Some(group) = rest.strip_prefix('{') else { return vec![path.trim_end_matches("::").to_owned()] };

@@ -14,6 +14,7 @@ mod e2e;
 mod fake_apiserver;
 #[cfg(feature = "operator")]
 mod generated;
+mod layers;
 #[cfg(feature = "operator")]
 mod model;
 #[cfg(feature = "testbed")]

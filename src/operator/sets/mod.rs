@@ -3,7 +3,7 @@
 //! As for a Rollout: a failure never ends a look half-way, and what is to be done again is planned anew. Here a step of a
 //! hand-off waits for the next look, so that looks are close together; and status is a picture for people, save
 //! `epochFloor`, so that it is written the less often the more it costs.
-mod memory;
+pub mod memory;
 #[cfg(test)]
 mod tests;
 

@@ -26,3 +26,8 @@ impl Alarm {
         Some(self.at?.saturating_sub(self.now))
     }
 }
+
+/// A time of the spec.
+pub(super) fn seconds(seconds: i32) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}

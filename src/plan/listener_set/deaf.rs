@@ -3,19 +3,14 @@
 //! is a letter about one of the Leases: the agent reads it, finds itself named, and lists all of its Leases anew.
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{alarm::Alarm, memory::SetRecollection, view::View};
+use super::{
+    alarm::Alarm,
+    memory::SetRecollection,
+    view::{Unheard, View},
+};
 
 /// How long a report may be behind: three renewals of profile Default (R = 3 s), with which agents report.
 const HEARS_WITHIN: Duration = Duration::from_secs(10);
-
-/// What a report lacks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Unheard {
-    /// [`crate::snapshot::report::held_hash`] of what the Pod owns.
-    pub held: String,
-    /// Index of one listener that it owns.
-    pub item: usize,
-}
 
 /// Seats and listeners (indices) that a letter is due for.
 pub(super) fn reminders(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) -> Vec<(usize, usize)> {

@@ -5,11 +5,11 @@ use std::{
 };
 
 use super::{
-    alarm::Alarm,
+    alarm::{Alarm, seconds},
     budget::until,
     memory::{Ran, SetRecollection, Since},
     placement::{self, Role, Rules, Spot},
-    view::{Item, Owner, Runs, Seat, View, Wish, seconds},
+    view::{Item, Owner, Runs, Seat, View, Wish},
     wanted,
 };
 use crate::snapshot::{

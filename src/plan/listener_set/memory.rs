@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::budget::Starts;
+use super::starts::Starts;
 use crate::snapshot::{lease::Holder, listener::Wanted, report::Gap};
 
 /// What [`super::plan`] remembers until the next look. Moments are of [`crate::snapshot::listener_set::SetSnapshot::uptime`].

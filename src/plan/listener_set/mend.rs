@@ -3,9 +3,9 @@ use std::collections::BTreeSet;
 
 use super::{
     change::SetChange,
+    note::Note,
     ownership::Write,
     view::{Owner, View, Wish},
-    work::Note,
 };
 use crate::snapshot::lease::Named;
 

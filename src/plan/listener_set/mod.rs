@@ -29,11 +29,13 @@ pub mod death;
 mod goals;
 mod memory;
 mod mend;
+mod note;
 pub mod ownership;
 pub mod placement;
 mod places;
 pub mod session;
 mod sessions;
+mod starts;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod unit;
@@ -50,13 +52,11 @@ use std::{collections::BTreeSet, time::Duration};
 use self::{
     alarm::Alarm,
     change::{SetChange, SetPlan},
+    session::session_times,
     view::View,
     work::Work,
 };
-use crate::{
-    api::session::{SessionProfile, SessionTimes},
-    snapshot::{listener_set::SetSnapshot, report::Gap},
-};
+use crate::snapshot::{listener_set::SetSnapshot, report::Gap};
 
 /// Gaps that are remembered.
 const GAPS_MAX: usize = 1_000;
@@ -109,12 +109,6 @@ fn urgency(change: &SetChange) -> u8 {
         | SetChange::Retire { .. }
         | SetChange::KillPod { .. } => 5,
     }
-}
-
-/// The times that an agent goes by whose Lease has this duration: of the slowest profile that fits.
-fn session_times(duration: Duration) -> SessionTimes {
-    let profiles = [SessionProfile::Calm, SessionProfile::Default, SessionProfile::Fast].map(SessionProfile::times);
-    profiles.into_iter().find(|times| times.expire <= duration).unwrap_or(SessionProfile::Fast.times())
 }
 
 /// Collects the gaps of the moves that are under way. An agent reports a gap with its next renewal, up to seconds after the

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use super::{
     change::{Place, Stage},
     memory::SetRecollection,
+    note::Note,
     placement::Role,
     sessions,
     view::{Item, Owner, Runs, Seat, View, Wish},
-    work::Note,
 };
 use crate::api::names;
 

@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use crate::{
+    api::session::{SessionProfile, SessionTimes},
     plan::listener_set::death::{self, Process, Proof},
     snapshot::lease::{Claim, Holder, Session, Watched},
 };
@@ -127,6 +128,12 @@ pub fn fence(watched: &Watched, process: Option<Process<'_>>) -> Option<Fence> {
         return Some(Fence::Dead);
     }
     (watched.silent_for >= watched.duration).then_some(Fence::Silent)
+}
+
+/// The times that an agent goes by whose Lease has this duration: of the slowest profile that fits.
+pub(super) fn session_times(duration: Duration) -> SessionTimes {
+    let profiles = [SessionProfile::Calm, SessionProfile::Default, SessionProfile::Fast].map(SessionProfile::times);
+    profiles.into_iter().find(|times| times.expire <= duration).unwrap_or(SessionProfile::Fast.times())
 }
 
 /// Sessions and what kubelets say, for tests.

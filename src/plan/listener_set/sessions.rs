@@ -9,8 +9,9 @@ use super::{
     change::SetChange,
     death,
     memory::SetRecollection,
+    session::session_times,
     session::{self, Fence},
-    session_times, vanished,
+    vanished,
     view::{Item, Owner, Seat, View},
 };
 use crate::{

@@ -5,10 +5,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    alarm::Alarm,
+    alarm::{Alarm, seconds},
     change::SetChange,
     memory::{SetRecollection, Vanished},
-    view::{View, seconds},
+    view::View,
 };
 use crate::{
     api::names,

@@ -1,13 +1,12 @@
 //! The world of one ListenerSet as its planner sees it: seats and listeners, each looked up once.
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::{
-    deaf::Unheard,
+    alarm::seconds,
     death::{self, Process, Proof},
     memory::SetRecollection,
     placement::Role,
-    session_times,
+    session::session_times,
 };
 use crate::{
     api::{bounds::INBOX_MAX, listener_set::ListenerState},
@@ -299,7 +298,11 @@ impl<'a> Seat<'a> {
     }
 }
 
-/// A time of the spec.
-pub(super) fn seconds(seconds: i32) -> Duration {
-    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+/// What a report lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unheard {
+    /// [`crate::snapshot::report::held_hash`] of what the Pod owns.
+    pub held: String,
+    /// Index of one listener that it owns.
+    pub item: usize,
 }

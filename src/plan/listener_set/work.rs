@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    alarm::Alarm,
+    alarm::{Alarm, seconds},
     budget::{Permits, Traffic, until},
     change::{Origin, SetChange},
     deaf,
@@ -10,10 +10,11 @@ use super::{
     goals::{self, Goals},
     memory::{SetRecollection, Since},
     mend,
+    note::Note,
     ownership::{self, Write},
     placement::Role,
     places, vanished,
-    view::{Item, Owner, Runs, View, Wish, seconds},
+    view::{Item, Owner, Runs, View, Wish},
     wanted,
 };
 use crate::{
@@ -25,27 +26,6 @@ use crate::{
         report::UnitState,
     },
 };
-
-/// What becomes of a listener, beside what its Leases say: for people.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Note {
-    /// The seat that it is to move to.
-    pub to: Option<usize>,
-    /// Letters about this stand, or are written now.
-    pub is_moving: bool,
-    /// Its Pod is waited for, and no other one can take it.
-    pub is_stranded: bool,
-    /// One CamelCase word; empty when nothing is to be said.
-    pub reason: &'static str,
-    /// A sentence.
-    pub message: String,
-}
-
-impl Note {
-    fn say(&mut self, reason: &'static str, message: impl Into<String>) {
-        (self.reason, self.message) = (reason, message.into());
-    }
-}
 
 /// All that [`super::plan`] wants for the listeners.
 pub(super) struct Work<'v, 'a> {

@@ -17,8 +17,8 @@ use crate::{
         in_place, revision,
     },
     snapshot::{
-        ChangeRefusal, InPlace, Pod, PodPhase, Resize, Revision, ServiceSeen, Snapshot, Telling, TemplateCheck,
-        in_place::Reload, listener_set::PodEnds, specimen::Specimen,
+        ChangeRefusal, InPlace, Pod, PodEnds, PodPhase, Resize, Revision, ServiceSeen, Snapshot, Telling,
+        TemplateCheck, in_place::Reload, specimen::Specimen,
     },
 };
 

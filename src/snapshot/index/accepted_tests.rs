@@ -28,7 +28,7 @@ fn a_pod_outside_rollouts_serves_the_sets_that_it_names() {
         let spec = json!({"selector": {"matchLabels": {"app": "bots"}}, "listeners": [{"name": "a"}]});
         index.on_set(&None, Event::Applied(decode(json!({"metadata": metadata, "spec": spec}))));
     }
-    let moment = Moment { now: Timestamp::UNIX_EPOCH, uptime: Duration::ZERO };
+    let moment = Moment { now: jiff::Timestamp::UNIX_EPOCH, uptime: Duration::ZERO };
     let mut serves = |accepts: Option<&str>| {
         index.on_agent_pod(&None, pod(accepts));
         let has_pods = |name: &&str| {

@@ -55,7 +55,7 @@ fn a_config_map_of_many_sets_is_read_for_none_before_it_is_looked_at() {
     assert_eq!(index.on_config_map(&key("tokens"), Event::Applied(object.into())).sets.len(), names.len());
     let made = |index: &Index| index.sets.listeners.values().filter(|kept| kept.get().is_some()).count();
     assert_eq!(made(&index), 0);
-    let moment = Moment { now: Timestamp::UNIX_EPOCH, uptime: at(0) };
+    let moment = Moment { now: jiff::Timestamp::UNIX_EPOCH, uptime: at(0) };
     let found = index.set_without_pods(&key("bots-7"), moment).unwrap();
     assert_eq!(found.listeners.unwrap()[0].name, "a");
     assert_eq!(made(&index), 1);

@@ -8,8 +8,13 @@
 //! it no longer contains is gone (the API server never says so again), and the index always equals one that is built
 //! from the last list alone.
 mod agents;
+mod event;
+mod known;
 mod leases;
+mod order;
+mod recollection;
 mod services;
+mod set_shelf;
 mod sets;
 mod shelf;
 #[cfg(test)]
@@ -17,204 +22,30 @@ mod tests;
 mod unreadable;
 
 use std::{
-    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use jiff::Timestamp;
 
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 
-use self::{services::Services, sets::Sets, shelf::Shelf, unreadable::Unreadables};
 pub use self::{
-    sets::{Moment, SetMemories},
+    event::{Event, Kind, ObjectKey, Scope, Touched},
+    order::{is_at_least, is_older},
+    recollection::Recollection,
+    set_shelf::{Moment, SetMemories},
     unreadable::Unreadable,
 };
+use self::{known::Known, services::Services, set_shelf::Sets, shelf::Shelf, unreadable::Unreadables};
+pub use super::owner::Owner;
 use super::{
-    Agents, ChangeRefusal, CreateRefusal, Orphans, Overlap, Pod, Revision, Snapshot, TemplateCheck,
+    Agents, Orphans, Pod, Revision, Snapshot,
     guard::DeserializeGuard,
     specimen,
-    wire::{self, NodeView, PodView, RevisionView},
+    wire::{self, NodeView, PodView, RevisionView, ServiceView},
 };
 use crate::api::Rollout;
-
-/// Namespace and name of an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectKey {
-    /// metadata.namespace.
-    pub namespace: String,
-    /// metadata.name.
-    pub name: String,
-}
-
-impl ObjectKey {
-    /// The key of an object; empty parts where the object has none.
-    pub fn of<K: Resource>(object: &K) -> Self {
-        Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
-    }
-}
-
-impl std::fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-/// The Rollout that controls an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Owner {
-    /// Its name; its namespace is the object's own.
-    pub name: String,
-    /// Its uid.
-    pub uid: String,
-}
-
-/// What one watch covers: a namespace, or all of them.
-pub type Scope = Option<String>;
-
-/// One message of a watch. Within a scope and kind they must be given in the order in which the API server told them.
-#[derive(Clone, Debug)]
-pub enum Event<K> {
-    /// A complete list: what is not in it does not exist.
-    Listed {
-        /// All objects of the scope.
-        objects: Vec<K>,
-        /// Of the list.
-        resource_version: String,
-    },
-    /// Added or changed.
-    Applied(K),
-    /// Gone, or no longer selected.
-    Deleted(K),
-    /// Nothing happened up to this resourceVersion (a bookmark).
-    Progressed(String),
-}
-
-impl<K> Event<K> {
-    /// The same of another form of the objects.
-    pub fn map<T>(self, into: impl Fn(K) -> T) -> Event<T> {
-        match self {
-            Self::Listed { objects, resource_version } => {
-                Event::Listed { objects: objects.into_iter().map(into).collect(), resource_version }
-            }
-            Self::Applied(object) => Event::Applied(into(object)),
-            Self::Deleted(object) => Event::Deleted(into(object)),
-            Self::Progressed(resource_version) => Event::Progressed(resource_version),
-        }
-    }
-
-    /// The one object that it is about.
-    pub fn object(&self) -> Option<&K> {
-        match self {
-            Self::Applied(object) | Self::Deleted(object) => Some(object),
-            Self::Listed { .. } | Self::Progressed(_) => None,
-        }
-    }
-}
-
-impl<K> Event<DeserializeGuard<K>> {
-    /// For watches on one object: None where that cannot be read. It is there, and says nothing; what was known of it stays.
-    pub fn readable(self) -> Option<Event<K>> {
-        match self {
-            Self::Listed { objects, resource_version } => {
-                let objects: Option<Vec<K>> = objects.into_iter().map(|object| object.0.ok()).collect();
-                objects.map(|objects| Event::Listed { objects, resource_version })
-            }
-            Self::Applied(object) => object.0.ok().map(Event::Applied),
-            Self::Deleted(object) => object.0.ok().map(Event::Deleted),
-            Self::Progressed(resource_version) => Some(Event::Progressed(resource_version)),
-        }
-    }
-}
-
-/// Kinds of objects whose writes must come back on a watch before the next decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// Rollouts.
-    Rollout,
-    /// Pods.
-    Pod,
-    /// ControllerRevisions.
-    Revision,
-    /// ListenerSets.
-    ListenerSet,
-    /// Pods outside Rollouts that have agents.
-    AgentPod,
-    /// Leases of the hand-off.
-    Lease,
-}
-
-impl Kind {
-    /// For logs and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rollout => "Rollout",
-            Self::Pod | Self::AgentPod => "Pod",
-            Self::Revision => "ControllerRevision",
-            Self::ListenerSet => "ListenerSet",
-            Self::Lease => "Lease",
-        }
-    }
-}
-
-/// What the operator remembers of one Rollout between looks that no watch can tell it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Recollection {
-    /// See [`Snapshot::taken_names`].
-    pub taken_names: BTreeSet<String>,
-    /// See [`Snapshot::template_checks`].
-    pub template_checks: BTreeMap<String, TemplateCheck>,
-    /// See [`Snapshot::create_refusal`].
-    pub create_refusal: Option<CreateRefusal>,
-    /// See [`Snapshot::change_refusals`].
-    pub change_refusals: BTreeMap<String, ChangeRefusal>,
-    /// resourceVersion of our own last write to each Service, by name: what is older does not count.
-    pub services: BTreeMap<String, String>,
-    /// See [`Snapshot::overlap`].
-    pub overlap: Option<Overlap>,
-}
-
-/// What an event may have changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Touched {
-    /// These Rollouts.
-    pub rollouts: BTreeSet<ObjectKey>,
-    /// These ListenerSets.
-    pub sets: BTreeSet<ObjectKey>,
-}
-
-impl Touched {
-    /// Nothing.
-    pub fn is_empty(&self) -> bool {
-        self.rollouts.is_empty() && self.sets.is_empty()
-    }
-}
-
-/// A Rollout or ListenerSet as the watch told it.
-#[derive(Clone, Debug, PartialEq)]
-struct Known<K> {
-    uid: String,
-    resource_version: String,
-    generation: i64,
-    /// Err: what could not be read of it. It is left alone, and does not stop the others.
-    object: Result<Box<K>, String>,
-}
-
-impl<K: Resource> Known<K> {
-    fn read(mut guard: DeserializeGuard<K>) -> Self
-    where
-        DeserializeGuard<K>: Resource,
-    {
-        guard.managed_fields_mut().clear();
-        Self {
-            uid: guard.uid().unwrap_or_default(),
-            resource_version: guard.resource_version().unwrap_or_default(),
-            generation: guard.meta().generation.unwrap_or_default(),
-            object: guard.0.map(Box::new).map_err(|invalid| invalid.error),
-        }
-    }
-}
 
 /// Everything the watches have told.
 #[derive(Clone, Debug, Default)]
@@ -425,24 +256,14 @@ impl Index {
         };
         progress.is_some_and(|progress| is_at_least(progress, resource_version))
     }
-}
 
-/// True when resourceVersion `a` is not older than `b`. Since Kubernetes 1.35 they are promised to be comparable as
-/// integers of any length within a resource type; where one is not a number, only equality counts.
-pub fn is_at_least(a: &str, b: &str) -> bool {
-    compare(a, b).map_or(a == b, Ordering::is_ge)
-}
+    /// The Services that Rollouts name, or have named.
+    pub fn services_wanted(&self) -> BTreeSet<ObjectKey> {
+        self.services.wanted()
+    }
 
-/// True when resourceVersion `a` is certainly older than `b`: never where one is not a number.
-pub fn is_older(a: &str, b: &str) -> bool {
-    compare(a, b).is_some_and(Ordering::is_lt)
-}
-
-/// None where one is not a number.
-fn compare(a: &str, b: &str) -> Option<Ordering> {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    (is_number(a) && is_number(b)).then(|| {
-        let (a, b) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
-        (a.len(), a).cmp(&(b.len(), b))
-    })
+    /// Takes an event of the watch on the Service of this name; returns the Rollouts it touches.
+    pub fn on_service(&mut self, key: &ObjectKey, event: Event<ServiceView>) -> BTreeSet<ObjectKey> {
+        self.services.take(key, event)
+    }
 }

@@ -1,7 +1,12 @@
 //! The Services that Rollouts name, and who names them.
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, Index, ObjectKey, Recollection, is_older, shelf::in_namespace};
+use super::{
+    event::{Event, ObjectKey},
+    order::is_older,
+    recollection::Recollection,
+    shelf::in_namespace,
+};
 use crate::{
     api::{Rollout, rollout::StrategyType},
     snapshot::{
@@ -107,16 +112,14 @@ impl Services {
         let seen = |service: &Option<ObjectKey>| service.as_ref().map(seen).unwrap_or_default();
         service::Services { active: seen(&active), preview: seen(&preview), claimed_by, former }
     }
-}
 
-impl Index {
-    /// The Services that Rollouts name, or have named.
-    pub fn services_wanted(&self) -> BTreeSet<ObjectKey> {
-        self.services.users.keys().cloned().collect()
+    /// Those that Rollouts name, or have named.
+    pub(super) fn wanted(&self) -> BTreeSet<ObjectKey> {
+        self.users.keys().cloned().collect()
     }
 
     /// Takes an event of the watch on the Service of this name; returns the Rollouts it touches.
-    pub fn on_service(&mut self, key: &ObjectKey, event: Event<ServiceView>) -> BTreeSet<ObjectKey> {
+    pub(super) fn take(&mut self, key: &ObjectKey, event: Event<ServiceView>) -> BTreeSet<ObjectKey> {
         let found = match event {
             Event::Listed { mut objects, .. } => objects.pop(),
             Event::Applied(object) => Some(object),
@@ -124,13 +127,13 @@ impl Index {
             Event::Progressed(_) => return BTreeSet::new(),
         };
         let found = found.map(wire::service);
-        let Some(users) = self.services.users.get(key) else { return BTreeSet::new() };
-        if self.services.known.get(key) == Some(&found) {
+        let Some(users) = self.users.get(key) else { return BTreeSet::new() };
+        if self.known.get(key) == Some(&found) {
             return BTreeSet::new();
         }
         let touched = users.all().map(|name| ObjectKey { namespace: key.namespace.clone(), name: name.clone() });
         let touched = touched.collect();
-        self.services.known.insert(key.clone(), found);
+        self.known.insert(key.clone(), found);
         touched
     }
 }
@@ -141,7 +144,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::snapshot::guard::DeserializeGuard;
+    use crate::snapshot::{guard::DeserializeGuard, index::Index};
 
     fn key(name: &str) -> ObjectKey {
         ObjectKey { namespace: "shop".into(), name: name.into() }

@@ -1,4 +1,5 @@
 //! What the index tells of ListenerSets: order of events, re-lists, and for how long a session has been silent.
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;

@@ -6,8 +6,12 @@ use std::{
 
 use kube::{Resource, ResourceExt};
 
-use super::{Event, ObjectKey, Owner, Scope, is_at_least};
+use super::{
+    event::{Event, ObjectKey, Scope},
+    order::is_at_least,
+};
 use crate::snapshot::guard::Guarded;
+use crate::snapshot::owner::Owner;
 
 /// One object on the shelf.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use kube::{Resource, ResourceExt};
 
-use super::{Event, ObjectKey, Scope};
+use super::event::{Event, ObjectKey, Scope};
 use crate::snapshot::guard::Guarded;
 
 /// An object that is there and cannot be read.

@@ -6,7 +6,7 @@ use baton::{
     plan::listener_set::session::Boottime,
     snapshot::{
         ContainerEnd,
-        agent::ends_of,
+        ends::ends_of,
         lease::{Claim, Holder, Ownership, Session, Watched},
     },
 };

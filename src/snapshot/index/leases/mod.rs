@@ -6,32 +6,34 @@
 mod past;
 mod read;
 mod seen;
+pub(super) mod touch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Duration,
 };
 
 use kube::{Resource, ResourceExt};
 
-use self::{past::Past, seen::Seen};
+use self::{
+    past::Past,
+    read::{Owned, SessionLease},
+    seen::Seen,
+    touch::Touch,
+};
 use super::{
-    Event, ObjectKey, Scope,
+    event::{Event, ObjectKey, Scope},
     shelf::{Progress, in_namespace},
 };
 use crate::{
-    api::{names, session::SessionProfile},
+    api::names,
     snapshot::{
-        lease::{Letter, Session, Watched},
+        lease::{Session, Watched},
         listener_set::{OwnershipSeen, SessionSeen},
         report::{AgentInfo, Report},
         wire::LeaseView,
     },
 };
-
-/// Longer annotations of an agent are not read. A report with as much as it may say of 48 listeners takes 24 KiB.
-const ANNOTATION_BYTES_MAX: usize = 32 * 1_024;
 
 /// Sessions and ownerships.
 #[derive(Clone, Debug, Default)]
@@ -44,58 +46,6 @@ pub(super) struct Leases {
     named: BTreeMap<ObjectKey, BTreeMap<String, usize>>,
     past: Past,
     progress: Progress,
-}
-
-/// A session Lease, read.
-#[derive(Clone, Debug, PartialEq)]
-struct SessionLease {
-    uid: String,
-    resource_version: String,
-    /// None: it is no Pod's.
-    session: Option<Session>,
-    profile: Option<SessionProfile>,
-    info: AgentInfo,
-    /// By name of the ListenerSet.
-    reports: BTreeMap<String, Told<Report>>,
-    /// By name of the ListenerSet.
-    inboxes: BTreeMap<String, Told<BTreeMap<String, Letter>>>,
-}
-
-/// A value and the annotation that it was read from.
-#[derive(Debug)]
-struct Told<T> {
-    text: String,
-    value: Arc<T>,
-}
-
-impl<T> Clone for Told<T> {
-    fn clone(&self) -> Self {
-        Self { text: self.text.clone(), value: self.value.clone() }
-    }
-}
-
-impl<T> PartialEq for Told<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-/// An ownership Lease, and the ListenerSet that controls it.
-#[derive(Clone, Debug, PartialEq)]
-struct Owned {
-    set_uid: String,
-    seen: OwnershipSeen,
-}
-
-/// What an event may have changed.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Touch {
-    /// These ListenerSets.
-    pub sets: BTreeSet<ObjectKey>,
-    /// Every ListenerSet that these Pods serve.
-    pub sessions: BTreeSet<ObjectKey>,
-    /// What these Pods hold.
-    pub holders: BTreeSet<ObjectKey>,
 }
 
 /// What a Lease is, by its name.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ObjectKey, Scope};
+use crate::snapshot::index::event::{ObjectKey, Scope};
 
 /// A listener may run for so long after its Lease is gone: the longest `stopTimeoutSeconds`, and twice the D of profile `Calm`
 /// for its agent to notice.

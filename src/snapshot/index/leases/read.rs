@@ -4,16 +4,59 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use k8s_openapi::api::coordination::v1::Lease;
 use serde::de::DeserializeOwned;
 
-use super::{ANNOTATION_BYTES_MAX, Owned, SessionLease, Told};
 use crate::{
-    api::names,
+    api::{names, session::SessionProfile},
     snapshot::{
-        lease::{self, Claim, Holder, Named, Ownership, Session, read_inbox},
+        lease::{self, Claim, Holder, Letter, Named, Ownership, Session, read_inbox},
         listener_set::OwnershipSeen,
         report::{AgentInfo, GAPS_MAX, Report, UNITS_MAX},
         wire::LeaseView,
     },
 };
+
+/// Longer annotations of an agent are not read. A report with as much as it may say of 48 listeners takes 24 KiB.
+const ANNOTATION_BYTES_MAX: usize = 32 * 1_024;
+
+/// A session Lease, read.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct SessionLease {
+    pub(super) uid: String,
+    pub(super) resource_version: String,
+    /// None: it is no Pod's.
+    pub(super) session: Option<Session>,
+    pub(super) profile: Option<SessionProfile>,
+    pub(super) info: AgentInfo,
+    /// By name of the ListenerSet.
+    pub(super) reports: BTreeMap<String, Told<Report>>,
+    /// By name of the ListenerSet.
+    pub(super) inboxes: BTreeMap<String, Told<BTreeMap<String, Letter>>>,
+}
+
+/// A value and the annotation that it was read from.
+#[derive(Debug)]
+pub(super) struct Told<T> {
+    pub(super) text: String,
+    pub(super) value: Arc<T>,
+}
+
+impl<T> Clone for Told<T> {
+    fn clone(&self) -> Self {
+        Self { text: self.text.clone(), value: self.value.clone() }
+    }
+}
+
+impl<T> PartialEq for Told<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+/// An ownership Lease, and the ListenerSet that controls it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Owned {
+    pub(super) set_uid: String,
+    pub(super) seen: OwnershipSeen,
+}
 
 impl SessionLease {
     /// Reads a Lease; what says the same as in `before` is not read again.

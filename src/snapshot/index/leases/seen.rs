@@ -1,7 +1,7 @@
 //! A session as it was seen over time: since when it shows no sign of life, and how long anybody may believe in it.
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{SessionLease, Touch};
+use super::{read::SessionLease, touch::Touch};
 use crate::{
     api::session::SessionProfile,
     snapshot::{index::ObjectKey, lease::Holder},

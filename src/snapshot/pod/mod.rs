@@ -1,9 +1,12 @@
 //! A Pod, reduced to what decisions need.
+mod in_place;
+mod resize;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Exit, InPlace, Resize, listener_set::PodEnds, package::Fetched, specimen::Specimen};
+use super::{Exit, InPlace, Resize, package::Fetched, specimen::Specimen};
 
 /// One Pod of ours.
 #[derive(Clone, Debug, PartialEq)]
@@ -172,6 +175,15 @@ pub struct ContainerEnd {
     pub started_at: Option<Timestamp>,
     /// finishedAt, in whole seconds.
     pub finished_at: Option<Timestamp>,
+}
+
+/// Ends of the containers whose end says that a boot is dead.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodEnds {
+    /// Of the container that the agent runs in.
+    pub agent: Vec<ContainerEnd>,
+    /// Of every other container that may run what the agent gave it: the applications beside a sidecar.
+    pub applications: Vec<Vec<ContainerEnd>>,
 }
 
 /// A container without a state waits: that is what the API means by absence.
