@@ -244,6 +244,13 @@ impl Default for Strategy {
     }
 }
 
+impl Strategy {
+    /// Which Services are switched, with strategy BlueGreen.
+    pub fn switched(&self) -> Option<&BlueGreen> {
+        self.blue_green.as_ref().filter(|_| self.type_ == StrategyType::BlueGreen)
+    }
+}
+
 /// Kinds of strategies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StrategyType {

@@ -31,6 +31,11 @@ impl UpdateMethod {
         matches!(self, Self::InPlaceIfPossible | Self::InPlaceOnly)
     }
 
+    /// Applications reload what their Pods are given.
+    pub fn reloads(self) -> bool {
+        self == Self::HotReload
+    }
+
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
     pub(super) fn is_default(&self) -> bool {
         *self == Self::default()

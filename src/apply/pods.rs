@@ -13,7 +13,7 @@ use super::{
     target::Target,
 };
 use crate::{
-    api::{names, rollout::UpdateMethod},
+    api::names,
     plan::{Applied, adoption, in_place, revision, specimen},
     snapshot::{
         Pod, RefusalReason, TemplateCheck,
@@ -137,7 +137,7 @@ pub(super) async fn change_in_place(target: &Target<'_>, uid: &str, revision: &s
 pub(super) fn patch<'t>(target: &'t Target<'_>, uid: &str, revision: &str) -> Option<(&'t Pod, in_place::Patch)> {
     let known = |name: &str| target.snapshot.revisions.iter().find(|known| known.name == name);
     let pod = target.snapshot.pods.iter().find(|pod| pod.uid == uid)?;
-    let reloads = target.snapshot.rollout.spec.strategy.update == UpdateMethod::HotReload;
+    let reloads = target.snapshot.rollout.spec.strategy.update.reloads();
     let patch = in_place::patch(pod, known(&pod.revision)?, known(revision)?, reloads, target.snapshot.now);
     Some((pod, patch.ok()?))
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{package, resize, revision};
 use crate::{
-    api::{names, rollout::UpdateMethod},
+    api::names,
     snapshot::{
         InPlace, Pod, Revision,
         in_place::{Amounts, Reload},
@@ -136,14 +136,14 @@ pub fn difference(from: &Value, to: &Value) -> Result<Difference, String> {
     Ok(found)
 }
 
-/// The same, where `update` permits Pods to be given it.
+/// The same, where Pods may be given it: `reloads` is true if their applications only reload it.
 ///
 /// # Errors
 /// The field that they cannot be given, or that an application cannot reload.
-pub fn permitted(update: UpdateMethod, from: &Value, to: &Value) -> Result<Difference, String> {
+pub fn permitted(reloads: bool, from: &Value, to: &Value) -> Result<Difference, String> {
     let found = difference(from, to)?;
     let (labels, annotations) = (found.labels.clone(), found.annotations.clone());
-    if update != UpdateMethod::HotReload || found == (Difference { labels, annotations, ..Difference::default() }) {
+    if !reloads || found == (Difference { labels, annotations, ..Difference::default() }) {
         return Ok(found);
     }
     let image = found.images.keys().next().map(|name| format!("[{name}].image")).unwrap_or_default();

@@ -73,7 +73,7 @@ pub(super) fn kstatus(verdict: &Verdict) -> Vec<Statement> {
 fn available(look: &Look<'_>) -> Statement {
     let available = |pod: &Pod| pod.is_available(look.spec().min_ready_seconds, look.snapshot.now);
     let have = look.slots.wanted().filter(|slot| look.serves(slot, available)).count() as i32;
-    let need = crate::plan::rollout::fewest_available(look.spec());
+    let need = crate::plan::rollout::Policy::of(look.spec()).fewest_available();
     let message = format!("{have} of {} instances are available, at least {need} must be", look.replicas());
     if have >= need {
         say(ConditionType::Available, ConditionStatus::True, "MinimumReplicasAvailable", message)

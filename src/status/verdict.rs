@@ -21,10 +21,10 @@ use super::{
     text::{count, seconds},
 };
 use crate::{
-    api::{rollout::OnFailure, status::Failed},
+    api::status::Failed,
     plan::{
         Hold, HoldReason,
-        rollout::{Slot, fewest_available, stuck_at},
+        rollout::{GoesBack, Policy, Slot, stuck_at},
     },
     snapshot::{Pod, Ranges, RefusalReason, TemplateCheck, template::refusal},
 };
@@ -192,16 +192,16 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
         let why = "there is no earlier revision to go back to";
         return Some(failed("FirstRevisionFailed", format!("{cause}: {why}; {try_again}")));
     }
-    let on_failure = look.spec().strategy.on_failure;
-    let rolls_back = on_failure == OnFailure::Rollback;
-    if (on_failure != OnFailure::Pause || is_aborted(look))
+    let goes_back = Policy::of(look.spec()).goes_back;
+    let rolls_back = goes_back == GoesBack::All;
+    if (goes_back != GoesBack::Nothing || is_aborted(look))
         && look.revision(memory.stable.as_ref()).is_none_or(|stable| stable.deleting)
     {
         let gone = memory.stable.as_deref().unwrap_or_default();
         let why = format!("cannot go back: ControllerRevision {gone} was deleted");
         return Some(failed("RollbackStuck", format!("{cause}; {why}: {try_again}")));
     }
-    if on_failure == OnFailure::RollbackFailed && !is_aborted(look) {
+    if goes_back == GoesBack::FailedOnly && !is_aborted(look) {
         return Some(partly_rolled_back(look, failure, &cause));
     }
     if rolls_back {
@@ -287,7 +287,7 @@ fn in_the_way<'l>(look: &'l Look<'_>) -> Vec<&'l Slot<'l>> {
     let is_available = |pod: &&Pod| pod.is_available(look.spec().min_ready_seconds, look.snapshot.now);
     let away: Vec<_> = look.slots.wanted().filter(|slot| !slot.live.first().is_some_and(is_available)).collect();
     let available = look.slots.wanted().count() - away.len();
-    if available as i32 > fewest_available(look.spec()) { Vec::new() } else { away }
+    if available as i32 > Policy::of(look.spec()).fewest_available() { Vec::new() } else { away }
 }
 
 /// All else is done, and a pinned instance has failed: only a person can change what it is pinned to.

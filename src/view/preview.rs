@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::{
-    api::rollout::{Pause, UpdateMethod},
+    api::rollout::Pause,
     plan::{
         Change, Hold, HoldReason, Memory, PodReason, RevisionMark, in_place, revision,
         rollout::{
-            self, batches, fewest_available,
+            self, Policy, batches,
             fold::{End, Step, World},
-            total_max,
         },
     },
     snapshot::{Agents, Pod, Ranges, Revision, Snapshot},
@@ -158,8 +157,8 @@ pub fn preview(snapshot: Snapshot) -> Preview {
         from: names.of_all(&before),
         to: wanted_name.map_or_else(|| revision::version(&wanted), |name| names.of(name)),
         phases: scribe.phases(&world, &pinned, &names),
-        available: (fewest, fewest_available(&spec)),
-        pods: (most, total_max(&spec)),
+        available: (fewest, Policy::of(&spec).fewest_available()),
+        pods: (most, Policy::of(&spec).room.total_max),
         pinned,
         problems: batches::warning(&spec.strategy, spec.replicas).into_iter().chain(problems).collect(),
         interrupted: scribe.interrupted,
@@ -377,7 +376,7 @@ impl Scribe {
         let snapshot = &world.snapshot;
         let update = snapshot.rollout.spec.strategy.update;
         let way = match done {
-            Done { changed: Some(_), .. } if update == UpdateMethod::HotReload => Way::Reloads,
+            Done { changed: Some(_), .. } if update.reloads() => Way::Reloads,
             Done { changed: Some((_, way)), .. } => *way,
             Done { deleted: Some(_), created: Some(_), created_first, .. } => {
                 if *created_first && self.before.0.contains(&slot) { Way::Surge } else { Way::OldFirst }
@@ -398,7 +397,8 @@ impl Scribe {
         let to = done.to().and_then(data);
         let from = done.deleted.as_ref().and_then(data);
         let asks = update.is_in_place() && verb != "restart";
-        let difference = from.zip(to).filter(|_| asks).map(|(from, to)| in_place::permitted(update, from, to));
+        let difference =
+            from.zip(to).filter(|_| asks).map(|(from, to)| in_place::permitted(update.reloads(), from, to));
         Action {
             verb,
             instances: [slot].into_iter().collect(),

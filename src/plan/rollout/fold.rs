@@ -4,14 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{failure_of, plan, time::after};
+use super::{failure_of, plan, policy::Policy, time::after};
 use crate::{
-    api::{
-        Rollout, RolloutStatus,
-        names::LABEL_REVISION,
-        rollout::{Approve, UpdateMethod},
-        status::BatchStatus,
-    },
+    api::{Rollout, RolloutStatus, names::LABEL_REVISION, rollout::Approve, status::BatchStatus},
     plan::{
         change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark},
         in_place, revision,
@@ -273,7 +268,7 @@ impl World {
         let version = revision::version(wanted);
         (pod.revision, pod.version) = (to.to_owned(), version);
         pod.resource_version.push('i');
-        let reload = (self.snapshot.rollout.spec.strategy.update == UpdateMethod::HotReload).then(Reload::default);
+        let reload = Policy::of(&self.snapshot.rollout.spec).update.reloads().then(Reload::default);
         if reload.is_some() || difference.restarts() || difference.resizes() {
             pod.in_place = Some(InPlace { reload, ..difference.remembered(pod, now) });
         }

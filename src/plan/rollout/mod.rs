@@ -33,7 +33,7 @@ pub use self::{
         reload::{self, stuck_at},
         waiting::{CONTAINERS_NOT_READY, GATES_NOT_READY, waiting, with_reason},
     },
-    policy::{fewest_available, total_max},
+    policy::{GoesBack, Policy},
     run::{
         batches,
         recreate::unconfirmed,

@@ -8,7 +8,7 @@ use super::{
     shelf::in_namespace,
 };
 use crate::{
-    api::{Rollout, rollout::StrategyType},
+    api::Rollout,
     snapshot::{
         service::{self, Service, ServiceSeen},
         wire::{self, ServiceView},
@@ -41,7 +41,7 @@ impl Users {
 /// The Services that a Rollout names: activeService, previewService.
 fn named(key: &ObjectKey, rollout: &Rollout) -> (Option<ObjectKey>, Option<ObjectKey>) {
     let strategy = &rollout.spec.strategy;
-    let names = strategy.blue_green.as_ref().filter(|_| strategy.type_ == StrategyType::BlueGreen);
+    let names = strategy.switched();
     let key = |name: &String| ObjectKey { namespace: key.namespace.clone(), name: name.clone() };
     let preview = names.and_then(|names| names.preview_service.as_ref());
     (names.map(|names| key(&names.active_service)), preview.map(key))

@@ -7,7 +7,7 @@ use crate::{
     plan::{
         change::Memory,
         rollout::{
-            policy::replicas,
+            policy::Policy,
             run::{
                 batches::Batches,
                 released_services,
@@ -32,6 +32,7 @@ pub(crate) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
         ..old.clone()
     };
     let spec = &snapshot.rollout.spec;
+    let replicas = Policy::of(spec).replicas;
     for at in [&spec.retry_at, &spec.restart_at].into_iter().flatten() {
         alarm.passed(at.0);
     }
@@ -51,7 +52,7 @@ pub(crate) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
         if let Some(batch) = memory.batch.as_mut().filter(|batch| batch.opened == 0) {
             batch.pinned = lineage.pins.slots().within(INSTANCES_CHARS_MAX); // no batch rests on it yet
         }
-        if memory.batch.as_ref().is_some_and(|old| !lineage.is_back() && is_deserted(lineage, old, replicas(spec))) {
+        if memory.batch.as_ref().is_some_and(|old| !lineage.is_back() && is_deserted(lineage, old, replicas)) {
             memory.batch = Some(batch(snapshot, lineage, 0, false));
         }
         if memory.batch.as_ref().is_some_and(|old| old.opened > 0 && released_services::was_preview(snapshot, lineage))
@@ -75,7 +76,6 @@ pub(crate) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
         }),
         None => None,
     };
-    let replicas = replicas(spec);
     let all = lineage.is_back() || lineage.is_first();
     let opened = if all {
         replicas
@@ -99,7 +99,7 @@ fn is_deserted(lineage: &Lineage<'_>, batch: &BatchStatus, replicas: i32) -> boo
 fn observed_opened(snapshot: &Snapshot, lineage: &Lineage<'_>) -> i32 {
     let effective = lineage.effective.map(|revision| revision.name.as_str());
     let spec = &snapshot.rollout.spec;
-    let replicas = replicas(spec);
+    let replicas = Policy::of(spec).replicas;
     let pods = snapshot.pods.iter().filter(|pod| pod.is_live() && lineage.pins.get(pod.slot).is_none());
     let at_it = pods.filter(|pod| Some(pod.revision.as_str()) == effective);
     let Some(highest) = at_it.map(|pod| pod.slot).filter(|slot| *slot < replicas).max() else { return 0 };
@@ -110,7 +110,7 @@ fn observed_opened(snapshot: &Snapshot, lineage: &Lineage<'_>) -> i32 {
 fn batch(snapshot: &Snapshot, lineage: &Lineage<'_>, opened: i32, all: bool) -> BatchStatus {
     let spec = &snapshot.rollout.spec;
     let pinned = lineage.pins.slots();
-    let batches = Batches::around(&spec.strategy, replicas(spec), &pinned);
+    let batches = Batches::around(&spec.strategy, Policy::of(spec).replicas, &pinned);
     let (index, count) = if all { (1, 1) } else { (batches.index_of(opened) as i32, batches.ends.len() as i32) };
     let started_at = (all || opened > 0).then(|| seconds(snapshot.now));
     // Where all are assigned it at once, those that are unpinned in between are, too.

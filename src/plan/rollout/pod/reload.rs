@@ -3,16 +3,21 @@ use jiff::Timestamp;
 
 use super::failure::{Failure, broken_at};
 use crate::{
+    api::rollout::HotReload,
     plan::rollout::{
-        policy,
+        policy::Policy,
         time::{Alarm, after},
     },
     snapshot::{Pod, Snapshot},
 };
 
+fn settings(snapshot: &Snapshot) -> Option<&HotReload> {
+    Policy::of(&snapshot.rollout.spec).update.hot_reload()
+}
+
 /// Since when its application has to reload what the Pod was given; None: it has, or nobody asks.
 pub fn due_since(snapshot: &Snapshot, pod: &Pod) -> Option<Timestamp> {
-    policy::hot_reload(snapshot)?;
+    settings(snapshot)?;
     pod.untold_since().filter(|_| pod.is_live())
 }
 
@@ -20,7 +25,7 @@ pub fn due_since(snapshot: &Snapshot, pod: &Pod) -> Option<Timestamp> {
 /// these are 0 no clock is asked.
 pub fn ripe_later(snapshot: &Snapshot, pod: &Pod) -> Option<Timestamp> {
     let min_ready_seconds = i64::from(snapshot.rollout.spec.min_ready_seconds);
-    let told_at = pod.told_at().filter(|_| min_ready_seconds > 0 && policy::hot_reload(snapshot).is_some())?;
+    let told_at = pod.told_at().filter(|_| min_ready_seconds > 0 && settings(snapshot).is_some())?;
     Some(after(told_at, min_ready_seconds)).filter(|at| *at > snapshot.now)
 }
 
@@ -38,7 +43,7 @@ fn refusal<'a>(snapshot: &'a Snapshot, pod: &Pod, since: Timestamp) -> Option<&'
 /// What its application has yet to do, in words: it has not reloaded what the Pod was given.
 pub fn in_words(snapshot: &Snapshot, pod: &Pod) -> Option<String> {
     let since = due_since(snapshot, pod)?;
-    let to = &policy::hot_reload(snapshot)?.http_post;
+    let to = &settings(snapshot)?.http_post;
     let answer = refusal(snapshot, pod, since).map(|answer| format!(": {answer}")).unwrap_or_default();
     Some(format!("its application has yet to answer POST :{}{} with 200{answer}", to.port, to.path))
 }
@@ -47,7 +52,7 @@ pub fn in_words(snapshot: &Snapshot, pod: &Pod) -> Option<String> {
 /// not made while others had their turn, or nobody could make them.
 pub fn failure(snapshot: &Snapshot, pod: &Pod) -> Option<Failure> {
     let since = due_since(snapshot, pod)?;
-    let timeout = policy::hot_reload(snapshot)?.timeout_seconds;
+    let timeout = settings(snapshot)?.timeout_seconds;
     let at = after(since, i64::from(timeout));
     let asked_at = snapshot.tellings.get(&pod.uid)?.asked_at?;
     refusal(snapshot, pod, since).filter(|_| asked_at >= at)?;

@@ -8,8 +8,7 @@ use jiff::Timestamp;
 
 use super::failure::failure_of;
 use crate::{
-    api::rollout::UpdateMethod,
-    plan::rollout::time::after,
+    plan::rollout::{policy::Policy, time::after},
     snapshot::{ChangeRefusal, InPlace, Pod, Snapshot, TemplateCheck},
 };
 
@@ -35,7 +34,7 @@ pub(crate) fn unanswered_until(snapshot: &Snapshot, pod: &Pod, revision: &str) -
 
 /// It has yet to get resources, and another Pod takes its place if it does not.
 pub(crate) fn is_replaced_for(snapshot: &Snapshot, pod: &Pod) -> bool {
-    pod.resize.is_some() && snapshot.rollout.spec.strategy.update != UpdateMethod::InPlaceOnly
+    pod.resize.is_some() && !Policy::of(&snapshot.rollout.spec).update.is_in_place_only()
 }
 
 /// uids of Pods that do not get the resources of their revision where they are, or fail before they have: others take their

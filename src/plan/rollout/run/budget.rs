@@ -2,8 +2,8 @@
 //! here Pods belong to instances: a Pod that leaves beside an available one of its instance costs no availability.
 use super::slots::Slots;
 use crate::{
-    api::{keep_failed::KeepFailed, rollout::StrategyType},
-    plan::rollout::{pod::counts::counts, policy},
+    api::keep_failed::KeepFailed,
+    plan::rollout::{pod::counts::counts, policy::Policy},
     snapshot::{Pod, Snapshot},
 };
 
@@ -25,18 +25,19 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub fn new(snapshot: &Snapshot, slots: &Slots<'_>) -> Self {
+    pub fn new(policy: &Policy<'_>, snapshot: &Snapshot, slots: &Slots<'_>) -> Self {
         let spec = &snapshot.rollout.spec;
         let available = |pod: &Pod| pod.is_available(spec.min_ready_seconds, snapshot.now);
         Self {
             // All old ones leave at once.
-            available_min: if policy::is_recreate(snapshot) { 0 } else { policy::available_min(spec) },
-            available_min_in_place: policy::available_min_in_place(spec),
+            available_min: if policy.is_one_at_a_time() { 0 } else { policy.room.available_min },
+            available_min_in_place: policy.room.available_min_in_place,
             available_pods: snapshot.pods.iter().filter(|pod| available(pod) && slots.is_in_use(pod)).count() as i32,
             available_instances: slots.wanted().filter(|slot| slot.live.iter().any(|pod| available(pod))).count()
                 as i32,
-            total_max: policy::total_max(spec).saturating_add(beyond(snapshot, slots)),
-            total: snapshot.pods.iter().filter(|pod| counts(snapshot, pod)).count() as i32 + kept_beyond(snapshot),
+            total_max: policy.room.total_max.saturating_add(beyond(policy, slots)),
+            total: snapshot.pods.iter().filter(|pod| counts(snapshot, pod)).count() as i32
+                + kept_beyond(policy, snapshot),
         }
     }
 
@@ -86,15 +87,15 @@ impl Budget {
 
 /// With strategy BlueGreen: Pods beyond replicas that clients use, and that wait until the others suffice; or used a moment ago.
 /// They take no room from the sets: where the others never suffice, the one that is to come is the remedy.
-fn beyond(snapshot: &Snapshot, slots: &Slots<'_>) -> i32 {
+fn beyond(policy: &Policy<'_>, slots: &Slots<'_>) -> i32 {
     let waits = |pod: &Pod| pod.is_ready() && (slots.is_in_use(pod) || slots.was_in_use(pod));
-    let unwanted = slots.unwanted().filter(|_| snapshot.rollout.spec.strategy.type_ == StrategyType::BlueGreen);
+    let unwanted = slots.unwanted().filter(|_| policy.switched().is_some());
     unwanted.flat_map(|slot| &slot.live).filter(|pod| waits(pod)).count() as i32
 }
 
 /// Those that take room from the Pods of slots: more than may be kept.
-fn kept_beyond(snapshot: &Snapshot) -> i32 {
-    let most = policy::keep_failed(snapshot).map_or(0, KeepFailed::most);
+fn kept_beyond(policy: &Policy<'_>, snapshot: &Snapshot) -> i32 {
+    let most = policy.keeps_failed.map_or(0, KeepFailed::most);
     let there = snapshot.specimens.iter().filter(|pod| counts(snapshot, pod)).count();
     i32::try_from(there.saturating_sub(most)).unwrap_or(i32::MAX)
 }

@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use crate::{
     api::{bounds::PINS_MAX, names::instance_name, rollout::Pin},
-    plan::{revision, rollout::policy::replicas},
+    plan::{revision, rollout::policy::Policy},
     snapshot::{Ranges, Revision, Snapshot},
 };
 
@@ -28,7 +28,7 @@ impl<'a> Pins<'a> {
     pub fn of(snapshot: &'a Snapshot) -> Self {
         let spec = &snapshot.rollout.spec;
         let all: Vec<_> = spec.pins.iter().take(PINS_MAX).map(|pin| (pin, target(snapshot, pin))).collect();
-        let replicas = if all.is_empty() { 0 } else { replicas(spec) };
+        let replicas = if all.is_empty() { 0 } else { Policy::of(spec).replicas };
         let mut by_slot = vec![None; usize::try_from(replicas).unwrap_or(0)];
         for (number, (pin, _)) in all.iter().enumerate() {
             for (first, last) in Ranges::intervals(&pin.instances) {
@@ -73,7 +73,7 @@ impl<'a> Pins<'a> {
     /// What is wrong with pins: a word and a sentence for each.
     pub fn problems(&self, snapshot: &Snapshot) -> Vec<(&'static str, String)> {
         let name = snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
-        let replicas = replicas(&snapshot.rollout.spec);
+        let replicas = Policy::of(&snapshot.rollout.spec).replicas;
         let mut found = Vec::new();
         for (number, (pin, target)) in self.all.iter().enumerate() {
             if let Target::Invalid(why) = target {

@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    plan::rollout::{pod::counts::counts, policy::is_recreate},
+    plan::rollout::{pod::counts::counts, policy::Policy},
     snapshot::{Pod, Snapshot},
 };
 
@@ -13,7 +13,7 @@ impl<'a> Alive<'a> {
     /// None where revisions may live side by side.
     pub fn of(snapshot: &'a Snapshot) -> Option<Self> {
         let alive = || all(snapshot).filter(|pod| counts(snapshot, pod)).map(|pod| pod.revision.as_str());
-        is_recreate(snapshot).then(|| Self(alive().collect()))
+        Policy::of(&snapshot.rollout.spec).is_one_at_a_time().then(|| Self(alive().collect()))
     }
 
     /// Notes a Pod of this revision as planned; false when others are alive.
@@ -34,7 +34,7 @@ fn all(snapshot: &Snapshot) -> impl Iterator<Item = &Pod> {
 /// The only revision that is alive, if it serves: beside it no other can be made. While the next one is held, lost Pods come back at
 /// it, whichever it is.
 pub(crate) fn alone(snapshot: &Snapshot) -> Option<&str> {
-    if !is_recreate(snapshot) {
+    if !Policy::of(&snapshot.rollout.spec).is_one_at_a_time() {
         return None;
     }
     let min_ready_seconds = snapshot.rollout.spec.min_ready_seconds;
@@ -45,12 +45,12 @@ pub(crate) fn alone(snapshot: &Snapshot) -> Option<&str> {
 
 /// Pods that must end before one of this revision is created.
 pub(crate) fn in_the_way<'s>(snapshot: &'s Snapshot, revision: &'s str) -> impl Iterator<Item = &'s Pod> {
-    let pods = all(snapshot).filter(|_| is_recreate(snapshot));
+    let pods = all(snapshot).filter(|_| Policy::of(&snapshot.rollout.spec).is_one_at_a_time());
     pods.filter(move |pod| pod.revision != revision && counts(snapshot, pod))
 }
 
 /// Pods that were told to end, and whose end nobody waits for any more although it was not seen.
 pub fn unconfirmed(snapshot: &Snapshot) -> impl Iterator<Item = &Pod> {
-    let pods = all(snapshot).filter(|_| is_recreate(snapshot));
+    let pods = all(snapshot).filter(|_| Policy::of(&snapshot.rollout.spec).is_one_at_a_time());
     pods.filter(|pod| pod.deletion.is_some() && !pod.is_finished() && !counts(snapshot, pod))
 }

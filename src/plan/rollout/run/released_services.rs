@@ -5,7 +5,7 @@ use crate::{
     api::{bounds::SERVICES_MAX, rollout::BlueGreen},
     plan::{
         change::{Hold, HoldReason},
-        rollout::policy,
+        rollout::policy::Policy,
     },
     snapshot::{Service, ServiceSeen, Snapshot},
 };
@@ -19,7 +19,7 @@ pub(crate) fn services(snapshot: &Snapshot) -> Vec<String> {
         let mut seen = [&services.active, &services.preview].into_iter().filter_map(ServiceSeen::seen);
         seen.any(|seen| seen.name == *name && is_own(snapshot, seen))
     };
-    let named = policy::blue_green(snapshot).into_iter().flat_map(BlueGreen::names);
+    let named = Policy::of(&snapshot.rollout.spec).switched().into_iter().flat_map(BlueGreen::names);
     let named = named.filter(|name| known.contains(name) || is_seen(name)).cloned();
     named.chain(kept(snapshot).map(|(name, _)| name.clone())).take(SERVICES_MAX).collect()
 }
@@ -51,7 +51,7 @@ pub(crate) fn was_preview(snapshot: &Snapshot, lineage: &Lineage<'_>) -> bool {
         let selected = service.revision();
         selected.is_some() && selected != lineage.effective.map(|effective| effective.name.as_str())
     };
-    let begins = !lineage.is_back() && !lineage.is_first() && policy::blue_green(snapshot).is_none();
+    let begins = !lineage.is_back() && !lineage.is_first() && Policy::of(&snapshot.rollout.spec).switched().is_none();
     begins && kept(snapshot).filter_map(|(_, seen)| seen.seen()).any(is_elsewhere)
 }
 

@@ -3,11 +3,14 @@ use jiff::Timestamp;
 
 use super::pins::Pins;
 use crate::{
-    api::{Time, rollout::OnFailure, status::Failed},
+    api::{Time, status::Failed},
     plan::{
         change::Memory,
         revision,
-        rollout::time::{after, reached, seconds},
+        rollout::{
+            policy::{GoesBack, Policy},
+            time::{after, reached, seconds},
+        },
     },
     snapshot::{Revision, Snapshot},
 };
@@ -102,7 +105,7 @@ pub(crate) fn has_failed(snapshot: &Snapshot, update: &Revision) -> bool {
 
 fn given_up(snapshot: &Snapshot, update: &Revision) -> bool {
     has_failed(snapshot, update)
-        && (is_aborted(update) || snapshot.rollout.spec.strategy.on_failure == OnFailure::Rollback)
+        && (is_aborted(update) || Policy::of(&snapshot.rollout.spec).goes_back == GoesBack::All)
 }
 
 pub(crate) fn is_aborted(update: &Revision) -> bool {

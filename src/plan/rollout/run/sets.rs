@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use super::revisions::Lineage;
 use crate::{
-    plan::rollout::{policy, time::after},
+    plan::rollout::{policy::Policy, time::after},
     snapshot::{Pod, Revision, Service, Snapshot, Switched},
 };
 
@@ -41,7 +41,7 @@ pub struct Sets<'a> {
 impl<'a> Sets<'a> {
     /// None with another strategy.
     pub(crate) fn of(snapshot: &'a Snapshot, lineage: &Lineage<'a>, assigned: Option<&'a str>) -> Option<Self> {
-        let delay_seconds = policy::blue_green(snapshot)?.scale_down_delay_seconds;
+        let delay_seconds = Policy::of(&snapshot.rollout.spec).switched()?.scale_down_delay_seconds;
         let name = |revision: Option<&'a Revision>| revision.map(|revision| revision.name.as_str());
         let target = assigned.or(name(lineage.effective));
         let service = snapshot.services.active.seen();

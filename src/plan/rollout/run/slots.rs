@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::{batches::Batches, packages::Bound, pins::Target, recreate, revisions::Lineage, sets::Sets};
 use crate::{
     api::{
-        rollout::{OnFailure, Pause, Pin},
+        rollout::{Pause, Pin},
         status::Failed,
     },
     plan::{
@@ -17,7 +17,7 @@ use crate::{
         revision,
         rollout::{
             pod::{agent, failure::failure_of, reload, resize},
-            policy::replicas,
+            policy::{GoesBack, Policy},
             time::{reached, seconds},
         },
     },
@@ -113,7 +113,7 @@ pub enum Done {
 impl<'a> Slots<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, lineage: &Lineage<'a>, memory: &Memory) -> Self {
         let spec = &snapshot.rollout.spec;
-        let replicas = replicas(spec);
+        let replicas = Policy::of(spec).replicas;
         let opened = opened(lineage, memory, replicas, spec.strategy.type_.is_at_once());
         let effective = lineage.effective.map(|revision| revision.name.as_str());
         let stable = recreate::alone(snapshot).or_else(|| lineage.stable.map(|revision| revision.name.as_str()));
@@ -405,7 +405,7 @@ fn left_out(snapshot: &Snapshot, lineage: &Lineage<'_>, memory: &Memory) -> Rang
 
 /// The failed instances of this run, which alone go back with onFailure RollbackFailed.
 fn rolled_back(snapshot: &Snapshot, lineage: &Lineage<'_>, memory: &Memory) -> Ranges {
-    let goes_back = snapshot.rollout.spec.strategy.on_failure == OnFailure::RollbackFailed
+    let goes_back = Policy::of(&snapshot.rollout.spec).goes_back == GoesBack::FailedOnly
         && lineage.stable.is_some()
         && !lineage.is_back();
     let failed = memory.failed.as_ref().filter(|failed| goes_back && failed.at.is_some() && failed.run == memory.run);

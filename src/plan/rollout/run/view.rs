@@ -3,12 +3,13 @@ use jiff::Timestamp;
 use super::{budget::Budget, revisions::Lineage, slots::Slots};
 use crate::{
     api::{RolloutSpec, status::BatchStatus},
-    plan::{change::Memory, rollout::policy::replicas},
+    plan::{change::Memory, rollout::policy::Policy},
     snapshot::Snapshot,
 };
 
 /// All that the steps after the beginning of a run look at.
 pub(crate) struct View<'a> {
+    pub policy: Policy<'a>,
     pub snapshot: &'a Snapshot,
     pub lineage: &'a Lineage<'a>,
     pub memory: Memory,
@@ -18,9 +19,10 @@ pub(crate) struct View<'a> {
 
 impl<'a> View<'a> {
     pub fn new(snapshot: &'a Snapshot, lineage: &'a Lineage<'a>, memory: Memory) -> Self {
+        let policy = Policy::of(&snapshot.rollout.spec);
         let slots = Slots::new(snapshot, lineage, &memory);
-        let budget = Budget::new(snapshot, &slots);
-        Self { snapshot, lineage, memory, slots, budget }
+        let budget = Budget::new(&policy, snapshot, &slots);
+        Self { policy, snapshot, lineage, memory, slots, budget }
     }
 
     /// What the slots are assigned follows from the number of opened ones and nothing else that may change here.
@@ -30,7 +32,7 @@ impl<'a> View<'a> {
         self.memory.batch = batch;
         if is_reassigned {
             self.slots = Slots::new(self.snapshot, self.lineage, &self.memory);
-            self.budget = Budget::new(self.snapshot, &self.slots);
+            self.budget = Budget::new(&self.policy, self.snapshot, &self.slots);
         }
     }
 
@@ -43,6 +45,6 @@ impl<'a> View<'a> {
     }
 
     pub fn replicas(&self) -> i32 {
-        replicas(self.spec())
+        self.policy.replicas
     }
 }

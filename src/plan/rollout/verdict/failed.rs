@@ -4,7 +4,6 @@ use crate::{
     api::{
         Time,
         bounds::{self, RANGES_CHARS_MAX},
-        rollout::OnFailure,
         status::Failed,
     },
     plan::rollout::{
@@ -15,6 +14,7 @@ use crate::{
             resize,
             waiting::{waiting, with_reason},
         },
+        policy::GoesBack,
         run::{
             View,
             revisions::{self, noted_on},
@@ -32,7 +32,7 @@ pub(crate) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
     else {
         return before; // on the way back it tells what went wrong
     };
-    let goes_on = view.spec().strategy.on_failure == OnFailure::RollbackFailed && !revisions::is_aborted(effective);
+    let goes_on = view.policy.goes_back == GoesBack::FailedOnly && !revisions::is_aborted(effective);
     if revisions::has_failed(view.snapshot, effective) && goes_on {
         return remember_back(view, alarm, effective);
     }

@@ -8,10 +8,9 @@ use super::{
     sets,
 };
 use crate::{
-    api::rollout::OnFailure,
     plan::{
         change::Hold,
-        rollout::{run::View, time::Alarm},
+        rollout::{policy::GoesBack, run::View, time::Alarm},
     },
     snapshot::Revision,
 };
@@ -59,7 +58,7 @@ pub(crate) fn forward(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
 /// Holds another Pod of the update revision for one that does not get its resources where it is. Where only what fails goes
 /// back, that others have failed does not: whoever has not stays at this version, and is to have what belongs to it.
 pub(crate) fn stay(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
-    let goes_on = view.spec().strategy.on_failure == OnFailure::RollbackFailed;
+    let goes_on = view.policy.goes_back == GoesBack::FailedOnly;
     first(if goes_on { STAY } else { FORWARD }, view, alarm)
 }
 

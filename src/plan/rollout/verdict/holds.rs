@@ -3,18 +3,16 @@ use std::collections::BTreeSet;
 
 use super::progress::{behind, undone_in_words};
 use crate::{
-    api::{
-        RolloutSpec,
-        rollout::{OnFailure, UpdateMethod},
-    },
+    api::RolloutSpec,
     plan::{
         change::{Hold, HoldReason},
         rollout::{
             pod::resize,
+            policy::GoesBack,
             run::{
                 View, released_services,
                 slots::Done,
-                update_path::{self, Way},
+                update_path::{self, UpdatePath, update_path},
             },
             time::{after, seconds},
         },
@@ -60,17 +58,19 @@ pub(crate) fn refused(view: &View<'_>, revision: &Revision) -> Option<Hold> {
 
 /// Pods may be changed in place alone, and what differs cannot be given to one.
 pub(crate) fn not_in_place(view: &View<'_>) -> Option<Hold> {
-    if view.spec().strategy.update != UpdateMethod::InPlaceOnly || view.lineage.is_back() {
+    if !view.policy.update.is_in_place_only() || view.lineage.is_back() {
         return None;
     }
     let to = view.lineage.effective?;
     let opened = view.slots.unpinned().filter(|slot| slot.opened);
     let runs: BTreeSet<&str> = opened.flat_map(|slot| &slot.live).map(|pod| pod.revision.as_str()).collect();
-    let mut ways =
-        runs.into_iter().filter(|from| *from != to.name).map(|from| update_path::way(view.snapshot, from, to));
+    let mut ways = runs
+        .into_iter()
+        .filter(|from| *from != to.name)
+        .map(|from| update_path(&view.policy.update, view.snapshot, from, to));
     let until = view.snapshot.change_refusals.get(&to.name).map(|refusal| refusal.retry_at);
     let held = |why| Hold { until, ..hold(HoldReason::NotInPlace, why) };
-    let of_revision = ways.find_map(|way| if let Way::None(why) = way { Some(held(why)) } else { None });
+    let of_revision = ways.find_map(|way| if let UpdatePath::Impossible(why) = way { Some(held(why)) } else { None });
     of_revision.or_else(|| not_resized(view, to))
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn not_in_place(view: &View<'_>) -> Option<Hold> {
 fn not_resized(view: &View<'_>, to: &Revision) -> Option<Hold> {
     let mut opened = view.slots.unpinned().filter(|slot| slot.opened).flat_map(|slot| &slot.live);
     let refusal = opened.find_map(|pod| resize::refusal(view.snapshot, pod, &to.name))?;
-    let Way::None(why) = update_path::refused(&view.spec().strategy, refusal) else { return None };
+    let UpdatePath::Impossible(why) = update_path::refused(&view.policy.update, refusal) else { return None };
     Some(Hold { until: Some(refusal.retry_at), ..hold(HoldReason::NotInPlace, why) })
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn failed(view: &View<'_>) -> Option<Hold> {
     let command = |verb| view.snapshot.rollout.command(verb);
     let remedy = if view.lineage.stable.is_none() {
         format!("change the spec, or {} (spec.retryAt)", command("retry"))
-    } else if view.spec().strategy.on_failure == OnFailure::Rollback {
+    } else if view.policy.goes_back == GoesBack::All {
         "going back".into()
     } else {
         let (retry, abort) = (command("retry"), command("abort"));

@@ -9,7 +9,6 @@ use crate::{
         change::{Hold, HoldReason},
         rollout::{
             pod::counts::counts,
-            policy,
             run::{View, sets::Sets, slots::Slot},
             time::seconds,
         },
@@ -94,7 +93,7 @@ pub(crate) fn untried<'a>(view: &View<'a>) -> Option<&'a Revision> {
 
 /// A version that clients have used before needs nobody's word, nor does the first.
 fn awaiting_approval(view: &View<'_>) -> Option<Hold> {
-    let settings = policy::blue_green(view.snapshot).filter(|settings| settings.promote == Promote::Manual)?;
+    let settings = view.policy.switched().filter(|settings| settings.promote == Promote::Manual)?;
     let target = untried(view)?;
     if view.lineage.is_first() || holds::is_approved(view, 1) {
         return None;
@@ -112,8 +111,7 @@ fn awaiting_approval(view: &View<'_>) -> Option<Hold> {
 /// There are Ready Pods of several revisions, and as long as the Service is not known clients may use those of any one: the
 /// others are no substitute for them.
 pub(crate) fn may_use_either(view: &View<'_>) -> bool {
-    let is_unknown =
-        policy::blue_green(view.snapshot).is_some() && view.snapshot.services.active == ServiceSeen::Unknown;
+    let is_unknown = view.policy.switched().is_some() && view.snapshot.services.active == ServiceSeen::Unknown;
     let ready = || view.snapshot.pods.iter().filter(|pod| pod.is_live() && pod.is_ready());
     is_unknown && ready().zip(ready().skip(1)).any(|(one, other)| one.revision != other.revision)
 }
@@ -124,7 +122,7 @@ pub(crate) fn trouble(view: &View<'_>) -> Option<Hold> {
 }
 
 pub(crate) fn trouble_of_active(view: &View<'_>) -> Option<Hold> {
-    let name = &policy::blue_green(view.snapshot)?.active_service;
+    let name = &view.policy.switched()?.active_service;
     let services = &view.snapshot.services;
     let claimed = services.claimed_by.as_ref().map(|other| {
         let message = format!(
@@ -136,7 +134,7 @@ pub(crate) fn trouble_of_active(view: &View<'_>) -> Option<Hold> {
 }
 
 pub(crate) fn trouble_of_preview(view: &View<'_>) -> Option<Hold> {
-    let name = policy::blue_green(view.snapshot)?.preview_service.as_ref()?;
+    let name = view.policy.switched()?.preview_service.as_ref()?;
     trouble_of(view, name, "previewService", &view.snapshot.services.preview)
 }
 

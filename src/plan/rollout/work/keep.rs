@@ -8,7 +8,6 @@ use crate::{
         change::{Change, PodReason},
         rollout::{
             pod::failure::{ended_by_others, failure_of},
-            policy,
             run::View,
             time::{Alarm, after, seconds},
         },
@@ -20,7 +19,7 @@ use crate::{
 /// Keeps Pods that would be deleted, the first of a run; and deletes those whose time is over, or whose place others take.
 pub(crate) fn keep(view: &View<'_>, changes: &mut Vec<Change>, alarm: &mut Alarm) {
     let snapshot = view.snapshot;
-    let settings = policy::keep_failed(snapshot).filter(|_| !are_in_the_way(view));
+    let settings = view.policy.keeps_failed.filter(|_| !are_in_the_way(view));
     let most = settings.map_or(0, KeepFailed::most);
     let there = snapshot.specimens.iter().filter(|pod| pod.deletion.is_none());
     let mut kept: Vec<_> = there.filter_map(|pod| Some((pod.specimen.as_ref()?, &**pod))).collect();

@@ -24,13 +24,12 @@ use crate::{
                 counts::{TERMINATING_COUNTS_SECONDS, counts},
                 failure::{PATIENCE_SECONDS, broken_at, failure_of},
             },
-            policy::total_max,
             run::{
                 View,
                 budget::Budget,
                 recreate::{self, Alive},
                 slots::Slot,
-                update_path::Way,
+                update_path::UpdatePath,
             },
             time::{Alarm, after, restarted_at},
             verdict::{gates, holds, old_pods, sets},
@@ -79,7 +78,7 @@ struct Planner<'v, 'a, 'm> {
     aside: Option<Hold>,
     creates_held: Option<Hold>,
     /// How Pods of one revision come to another, by their names: as thousands of Pods do it.
-    ways: BTreeMap<(&'a str, &'a str), Way>,
+    paths: BTreeMap<(&'a str, &'a str), UpdatePath>,
     not_in_place: Option<NotInPlace>,
     /// With strategy Recreate.
     alive: Option<Alive<'a>>,
@@ -98,7 +97,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             hold: None,
             aside: None,
             creates_held: None,
-            ways: BTreeMap::new(),
+            paths: BTreeMap::new(),
             not_in_place: None,
             alive: Alive::of(view.snapshot),
             preview_held: sets::preview_held(view),
@@ -315,7 +314,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             view.snapshot.pods.iter().filter(|pod| pod.deletion.is_some() && counts(view.snapshot, pod)).count()
                 + self.changes.iter().filter(leaves).count();
         let beside = view.slots.wanted().filter(|slot| slot.live.len() > 1).count() as i32;
-        let is_too_many = beside > total_max(view.spec()) - view.replicas();
+        let is_too_many = beside > view.policy.room.total_max - view.replicas();
         let waits = |slot: &&Slot<'_>| slot.live.iter().any(|pod| pod.is_ready()) && !slot.live[0].is_ready();
         let mut room = missing.saturating_sub(ending);
         for slot in view.slots.wanted().filter(waits) {

@@ -12,7 +12,7 @@ use crate::{
         change::Change,
         rollout::{
             pod::reload::{due_since, failure, ripe_later},
-            policy,
+            policy::Policy,
             time::{Alarm, after},
         },
     },
@@ -28,7 +28,7 @@ const TOLD_AT_ONCE_MAX: usize = 32;
 
 /// Applications to be told now, and what is noted of those that have answered. What is written on a Pod anyhow goes first.
 pub(crate) fn tell(snapshot: &Snapshot, changes: &[Change], alarm: &mut Alarm) -> Vec<Change> {
-    let Some(settings) = policy::hot_reload(snapshot) else { return Vec::new() };
+    let Some(settings) = Policy::of(&snapshot.rollout.spec).update.hot_reload() else { return Vec::new() };
     let written: BTreeSet<&str> = changes.iter().map(Change::name).collect();
     let (mut found, mut due) = (Vec::new(), Vec::new());
     for pod in &snapshot.pods {

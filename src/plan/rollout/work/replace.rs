@@ -1,7 +1,6 @@
 //! Slots whose Pod is not what they are assigned: what holds each, and how it changes.
 use super::{Planner, out_of_service};
 use crate::{
-    api::rollout::UpdateMethod,
     plan::{
         change::{Change, Hold, HoldReason, PodReason},
         in_place::NotInPlace,
@@ -13,7 +12,7 @@ use crate::{
             },
             run::{
                 slots::Slot,
-                update_path::{self, Way},
+                update_path::{self, UpdatePath, update_path},
             },
             verdict::{gates, holds},
         },
@@ -99,38 +98,40 @@ impl<'a> Planner<'_, 'a, '_> {
     /// It comes to what its slot is assigned without another Pod, and without a container that is started anew.
     fn goes_back_as_it_is(&mut self, slot: &Slot<'a>, pod: &'a Pod) -> bool {
         let to = self.assigned(slot).filter(|_| slot.assigned.is_some() && slot.live.len() == 1);
-        to.is_some_and(|to| matches!(self.way(pod, to), Way::InPlace { restarts: false, resizes: false }))
+        to.is_some_and(|to| {
+            matches!(self.update_path(pod, to), UpdatePath::InPlace { restarts: false, resizes: false })
+        })
     }
 
     /// With surge: create the partner, the old Pod leaves once that is available. Without: retire, then create. In place:
     /// the Pod stays.
     fn change(&mut self, slot: &Slot<'a>, pod: &'a Pod, reason: PodReason) {
-        let update = self.view.spec().strategy.update;
-        let only = update == UpdateMethod::InPlaceOnly;
+        let update = &self.view.policy.update;
+        let only = update.is_in_place_only();
         let is_other = |to: &&Revision| slot.live.len() == 1 && to.name != pod.revision;
         if let Some(to) = self.assigned(slot).filter(is_other) {
-            let why = match self.way(pod, to) {
+            let why = match self.update_path(pod, to) {
                 // It would serve on until its container is gone, and be missing for as long as the image is pulled.
-                Way::InPlace { restarts: true, .. } if !out_of_service::can_leave_service(pod) && !only => {
+                UpdatePath::InPlace { restarts: true, .. } if !out_of_service::can_leave_service(pod) && !only => {
                     Some("the Pod was made without the readiness gate that changes in place need".to_owned())
                 }
                 // What has too little to run is not asked to run on.
-                Way::InPlace { resizes: true, .. }
+                UpdatePath::InPlace { resizes: true, .. }
                     if pod.containers.iter().any(|it| !it.init && !it.ready) && !only =>
                 {
                     Some("a container of the Pod is not ready, and may be short of resources".to_owned())
                 }
                 // Who does not serve may never hear of it: a new one reads what it is to be as it starts.
-                Way::InPlace { .. } if update == UpdateMethod::HotReload && !pod.is_ready() => {
+                UpdatePath::InPlace { .. } if update.reloads() && !pod.is_ready() => {
                     Some("the Pod is not Ready, so its application may miss the request to reload".to_owned())
                 }
-                Way::InPlace { restarts, resizes } => {
+                UpdatePath::InPlace { restarts, resizes } => {
                     return self.change_in_place(slot, pod, to, (restarts, resizes), reason);
                 }
-                Way::None(message) => {
+                UpdatePath::Impossible(message) => {
                     return self.note_of(slot, Hold { reason: HoldReason::NotInPlace, message, until: None });
                 }
-                Way::Replace(why) => why,
+                UpdatePath::Replace(why) => why,
             };
             if let Some(why) = why {
                 NotInPlace::note(&mut self.not_in_place, slot.index, why);
@@ -199,17 +200,18 @@ impl<'a> Planner<'_, 'a, '_> {
         });
     }
 
-    fn way(&mut self, pod: &'a Pod, to: &'a Revision) -> Way {
-        let snapshot = self.view.snapshot;
+    fn update_path(&mut self, pod: &'a Pod, to: &'a Revision) -> UpdatePath {
+        let view = self.view;
+        let snapshot = view.snapshot;
         if let Some(refusal) = snapshot.change_refusals.get(&to.name) {
             self.alarm.passed(refusal.retry_at);
         }
         if let Some(refusal) = resize::refusal(snapshot, pod, &to.name) {
             self.alarm.passed(refusal.retry_at);
-            return update_path::refused(&snapshot.rollout.spec.strategy, refusal);
+            return update_path::refused(&self.view.policy.update, refusal);
         }
         let key = (pod.revision.as_str(), to.name.as_str());
-        self.ways.entry(key).or_insert_with(|| update_path::way(snapshot, &pod.revision, to)).clone()
+        self.paths.entry(key).or_insert_with(|| update_path(&view.policy.update, snapshot, &pod.revision, to)).clone()
     }
 
     /// Restarts go batch by batch without memory: up to the end of the batch of the first slot not restarted yet. Slots
