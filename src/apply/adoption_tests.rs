@@ -8,7 +8,7 @@ use super::{
     tests::{calls, snapshot, word},
 };
 use crate::{
-    plan::{Applied, Change, PodReason},
+    plan::{Applied, Change, PodAct, PodReason, RevisionAct, Seen},
     scripted::{Answer, Call},
     snapshot::Overlap,
 };
@@ -78,8 +78,8 @@ async fn an_orphan_is_taken_as_it_was_seen_or_not_at_all() {
     let adopt = |of: &str| {
         let (name, uid, resource_version) = ("web-0-abc".to_owned(), "p1".to_owned(), "7".to_owned());
         match of {
-            "pods" => Change::AdoptPod { name, uid, resource_version },
-            _ => Change::AdoptRevision { name, uid, resource_version },
+            "pods" => Change::Pod { seen: Seen { name, uid, resource_version }, act: PodAct::Adopt },
+            _ => Change::Revision { seen: Seen { name, uid, resource_version }, act: RevisionAct::Adopt },
         }
     };
     for (kind, path) in [

@@ -49,7 +49,7 @@ pub use self::{
 };
 use crate::{
     api::{ListenerSet, Rollout},
-    plan::{Applied, Change, Outcome, revision::owner_reference},
+    plan::{Applied, Change, Outcome, PodAct, Question, RevisionAct, Seen, revision::owner_reference},
     snapshot::{Snapshot, index::Kind},
 };
 
@@ -88,9 +88,7 @@ async fn version<K: Resource<DynamicType = ()>>(
 /// owners stay, because the patch merges the list by their uids.
 async fn adopt<K: Resource<DynamicType = ()>>(
     target: &Target<'_>,
-    name: &str,
-    uid: &str,
-    resource_version: &str,
+    Seen { name, uid, resource_version }: &Seen,
 ) -> Applied {
     let owner = owner_reference(&target.name, &target.uid);
     let metadata = json!({"uid": uid, "resourceVersion": resource_version, "ownerReferences": [owner]});
@@ -152,42 +150,35 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
             let change_cause = change_cause.as_deref();
             revisions::create(target, &revisions::New { name, hash, number: *number, data, change_cause }).await
         }
-        Change::MarkRevision { name, uid, resource_version, mark } => {
-            revisions::mark(target, name, uid, resource_version, mark).await
-        }
-        Change::DeleteRevision { name, uid, resource_version } => {
-            revisions::delete(target, name, uid, resource_version).await
-        }
-        Change::AdoptRevision { name, uid, resource_version } => {
-            adopt::<ControllerRevision>(target, name, uid, resource_version).await
-        }
-        Change::AdoptPod { name, uid, resource_version } => adopt::<Pod>(target, name, uid, resource_version).await,
-        Change::CheckTemplate { revision } => pods::check(target, revision).await,
-        Change::CheckResize { uid, revision, .. } => resize::check(target, uid, revision).await,
         Change::CreatePod { name, slot, revision, restarted_at, .. } => {
             pods::create(target, name, *slot, revision, *restarted_at).await
         }
-        Change::DeletePod { name, uid, resource_version, .. } => {
-            pods::delete(target.calls, &target.namespace, name, uid, resource_version).await
-        }
-        Change::KeepPod { uid, until, run, .. } => pods::keep(target, uid, *until, *run).await,
-        Change::ChangeInPlace { uid, revision, .. } => pods::change_in_place(target, uid, revision).await,
-        Change::Resize { uid, .. } => resize::perform(target, uid).await,
-        Change::NoteResized { uid, .. } => resize::note_done(target, uid).await,
-        Change::SwitchService { name, uid, resource_version, revision, labels, switched } => {
-            let selector = services::Selector { revision: revision.as_deref(), labels };
-            services::switch(target, name, uid, resource_version, &selector, switched.as_ref()).await
-        }
-        Change::SetInService { name, uid, resource_version, in_service, session_ready } => {
-            let says = pods::Service { in_service: *in_service, session_ready: *session_ready };
-            pods::set_in_service(target, name, uid, resource_version, says).await
-        }
+        Change::Revision { seen, act } => match act {
+            RevisionAct::Mark(mark) => revisions::mark(target, seen, mark).await,
+            RevisionAct::Delete => revisions::delete(target, seen).await,
+            RevisionAct::Adopt => adopt::<ControllerRevision>(target, seen).await,
+        },
+        Change::Pod { seen, act } => perform_on_pod(target, seen, act).await,
+        Change::Service { seen, select } => services::switch(target, seen, select).await,
+        Change::Ask(Question::Template { revision }) => pods::check(target, revision).await,
+        Change::Ask(Question::Resize { pod, revision }) => resize::check(target, &pod.uid, revision).await,
         Change::TellApplication { uid, .. } => target.calls.applications().tell(target.snapshot, uid),
-        Change::NoteReloaded { name, uid, resource_version } => {
-            pods::note_reloaded(target, name, uid, resource_version).await
+    }
+}
+
+async fn perform_on_pod(target: &Target<'_>, seen: &Seen, act: &PodAct) -> Applied {
+    match act {
+        PodAct::Adopt => adopt::<Pod>(target, seen).await,
+        PodAct::Delete { .. } => pods::delete(target.calls, &target.namespace, seen).await,
+        PodAct::Keep { until, run } => pods::keep(target, &seen.uid, *until, *run).await,
+        PodAct::ChangeInPlace { revision, .. } => pods::change_in_place(target, &seen.uid, revision).await,
+        PodAct::Resize { .. } => resize::perform(target, &seen.uid).await,
+        PodAct::NoteResized => resize::note_done(target, &seen.uid).await,
+        PodAct::SetInService { in_service, session_ready } => {
+            let says = pods::Service { in_service: *in_service, session_ready: *session_ready };
+            pods::set_in_service(target, seen, says).await
         }
-        Change::SetDrained { name, uid, resource_version, busy } => {
-            pods::set_drained(target, name, uid, resource_version, busy).await
-        }
+        PodAct::NoteReloaded => pods::note_reloaded(target, seen).await,
+        PodAct::SetDrained { busy } => pods::set_drained(target, seen, busy).await,
     }
 }

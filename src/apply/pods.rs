@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::names,
-    plan::{Applied, adoption, in_place, revision, specimen},
+    plan::{Applied, Seen, adoption, in_place, revision, specimen},
     snapshot::{
         Pod, RefusalReason, TemplateCheck,
         template::Verdict,
@@ -106,10 +106,10 @@ async fn found(target: &Target<'_>, name: &str, slot: i32, revision: &str) -> Ap
 }
 
 /// Deletes a Pod, with its own grace period, if it is still the one we looked at.
-pub(super) async fn delete(calls: &Calls, namespace: &str, name: &str, uid: &str, resource_version: &str) -> Applied {
-    let preconditions = Some(preconditions(uid, resource_version)).filter(|_| !mutant!(DeleteWithoutUid));
+pub(super) async fn delete(calls: &Calls, namespace: &str, seen: &Seen) -> Applied {
+    let preconditions = Some(preconditions(&seen.uid, &seen.resource_version)).filter(|_| !mutant!(DeleteWithoutUid));
     let params = DeleteParams { preconditions, ..DeleteParams::default() };
-    match calls.delete::<ApiPod>(namespace, name, &params).await {
+    match calls.delete::<ApiPod>(namespace, &seen.name, &params).await {
         Ok(()) => Applied::Done { resource_version: String::new() },
         Err(error) => answer::of_change(&error),
     }
@@ -143,11 +143,11 @@ pub(super) fn patch<'t>(target: &'t Target<'_>, uid: &str, revision: &str) -> Op
 }
 
 /// Writes on a Pod that its application has reloaded what it was given, if it is still the one we looked at.
-pub(super) async fn note_reloaded(target: &Target<'_>, name: &str, uid: &str, resource_version: &str) -> Applied {
-    let is_it = |pod: &&Arc<Pod>| pod.uid == uid && pod.resource_version == resource_version;
+pub(super) async fn note_reloaded(target: &Target<'_>, seen: &Seen) -> Applied {
+    let is_it = |pod: &&Arc<Pod>| pod.uid == seen.uid && pod.resource_version == seen.resource_version;
     let pod = target.snapshot.pods.iter().find(is_it);
     let Some(patch) = pod.and_then(|pod| in_place::reloaded(pod, target.snapshot.now)) else { return Applied::Stale };
-    answer::of_patch(target.calls.merge::<ApiPod>(&target.namespace, name, &patch).await)
+    answer::of_patch(target.calls.merge::<ApiPod>(&target.namespace, &seen.name, &patch).await)
 }
 
 /// What is said on a Pod about its service.
@@ -158,13 +158,7 @@ pub(super) struct Service {
 
 /// Writes the conditions that Baton sets on a Pod, if the Pod is still what we looked at. The kubelet writes others into the
 /// same list: a strategic merge leaves these as they are.
-pub(super) async fn set_in_service(
-    target: &Target<'_>,
-    name: &str,
-    uid: &str,
-    resource_version: &str,
-    says: Service,
-) -> Applied {
+pub(super) async fn set_in_service(target: &Target<'_>, seen: &Seen, says: Service) -> Applied {
     let condition = |type_: &str, holds: bool, reason: &str| condition(target.snapshot.now, type_, holds, (reason, ""));
     let reason = match says.session_ready {
         None if !says.in_service => "ChangedInPlace",
@@ -176,20 +170,14 @@ pub(super) async fn set_in_service(
     if let Some(ready) = says.session_ready {
         conditions.push(condition(names::CONDITION_SESSION_READY, ready, reason));
     }
-    set_conditions(target, name, uid, resource_version, &conditions).await
+    set_conditions(target, seen, &conditions).await
 }
 
 /// Writes on a Pod whether it is drained: `busy` says of what it is not.
-pub(super) async fn set_drained(
-    target: &Target<'_>,
-    name: &str,
-    uid: &str,
-    resource_version: &str,
-    busy: &str,
-) -> Applied {
+pub(super) async fn set_drained(target: &Target<'_>, seen: &Seen, busy: &str) -> Applied {
     let reason = if busy.is_empty() { "HoldsNothing" } else { "HoldsListeners" };
     let says = condition(target.snapshot.now, names::CONDITION_DRAINED, busy.is_empty(), (reason, busy));
-    set_conditions(target, name, uid, resource_version, &[says]).await
+    set_conditions(target, seen, &[says]).await
 }
 
 fn condition(now: Timestamp, type_: &str, holds: bool, (reason, message): (&str, &str)) -> Value {
@@ -198,16 +186,10 @@ fn condition(now: Timestamp, type_: &str, holds: bool, (reason, message): (&str,
     json!({"type": type_, "status": status, "lastTransitionTime": now, "reason": reason, "message": message})
 }
 
-async fn set_conditions(
-    target: &Target<'_>,
-    name: &str,
-    uid: &str,
-    resource_version: &str,
-    conditions: &[Value],
-) -> Applied {
-    let metadata = json!({"uid": uid, "resourceVersion": resource_version});
+async fn set_conditions(target: &Target<'_>, seen: &Seen, conditions: &[Value]) -> Applied {
+    let metadata = json!({"uid": seen.uid, "resourceVersion": seen.resource_version});
     let patch = json!({"metadata": metadata, "status": {"conditions": conditions}});
-    answer::of_patch(target.calls.merge_status::<ApiPod>(&target.namespace, name, &patch).await)
+    answer::of_patch(target.calls.merge_status::<ApiPod>(&target.namespace, &seen.name, &patch).await)
 }
 
 /// The object must be this very one, unchanged.

@@ -71,7 +71,7 @@ mod tests {
             apply,
             tests::{calls, snapshot},
         },
-        plan::Change,
+        plan::{Change, PodAct, Question, Seen},
         scripted::{Answer, Call, failure, recorded},
         snapshot::{Snapshot, wire},
     };
@@ -94,7 +94,7 @@ mod tests {
 
     fn resize() -> Change {
         let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
-        Change::Resize { name, uid, resource_version, revision: "web-abc".into() }
+        Change::Pod { seen: Seen { name, uid, resource_version }, act: PodAct::Resize { revision: "web-abc".into() } }
     }
 
     async fn answered(
@@ -113,7 +113,7 @@ mod tests {
     async fn a_pod_gets_what_is_noted_and_then_the_note_is_taken_off() {
         let (answer, seen) = recorded(|| Answer::ok(json!({"metadata": {"resourceVersion": "8"}})));
         let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
-        let changes = [resize(), Change::NoteResized { name, uid, resource_version }];
+        let changes = [resize(), Change::Pod { seen: Seen { name, uid, resource_version }, act: PodAct::NoteResized }];
         let outcomes = apply(&calls(answer), &noted(), &changes).await;
         let done = Applied::Done { resource_version: "8".into() };
         assert!(outcomes.iter().all(|outcome| outcome.result == done), "{outcomes:?}");
@@ -162,7 +162,8 @@ mod tests {
         to.data["template"]["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "2"}});
         snapshot.revisions.push(to);
         let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
-        let change = Change::CheckResize { name, uid, resource_version, revision: "web-bcd".into() };
+        let change =
+            Change::Ask(Question::Resize { pod: Seen { name, uid, resource_version }, revision: "web-bcd".into() });
         let (answer, seen) = recorded(|| Answer::failure(403, "Forbidden", "node is too small"));
         assert_eq!(answered(&snapshot, change.clone(), answer).await, refused("resize: node is too small"));
         let call = seen.lock().unwrap().remove(0);

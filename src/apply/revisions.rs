@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::names,
-    plan::{Applied, RevisionMark, adoption, revision::owner_reference},
+    plan::{Applied, RevisionMark, Seen, adoption, revision::owner_reference},
     snapshot::wire,
 };
 
@@ -66,14 +66,8 @@ async fn found(target: &Target<'_>, new: &New<'_>) -> Applied {
 }
 
 /// Writes a durable fact on it, if it is still the one we looked at: uid and resourceVersion in a patch are preconditions.
-pub(super) async fn mark(
-    target: &Target<'_>,
-    name: &str,
-    uid: &str,
-    resource_version: &str,
-    mark: &RevisionMark,
-) -> Applied {
-    let mut patch = json!({"metadata": {"uid": uid, "resourceVersion": resource_version}});
+pub(super) async fn mark(target: &Target<'_>, seen: &Seen, mark: &RevisionMark) -> Applied {
+    let mut patch = json!({"metadata": {"uid": seen.uid, "resourceVersion": seen.resource_version}});
     match mark {
         RevisionMark::Wanted { number, change_cause } => {
             patch["revision"] = json!(number);
@@ -97,13 +91,16 @@ pub(super) async fn mark(
             patch["metadata"]["annotations"] = json!({names::ANNOTATION_IMAGE_DIGESTS: json!(images).to_string()});
         }
     }
-    answer::of_patch(target.calls.merge::<ControllerRevision>(&target.namespace, name, &patch).await)
+    answer::of_patch(target.calls.merge::<ControllerRevision>(&target.namespace, &seen.name, &patch).await)
 }
 
 /// Deletes it, if it is still the one we looked at.
-pub(super) async fn delete(target: &Target<'_>, name: &str, uid: &str, resource_version: &str) -> Applied {
-    let params = DeleteParams { preconditions: Some(preconditions(uid, resource_version)), ..DeleteParams::default() };
-    match target.calls.delete::<ControllerRevision>(&target.namespace, name, &params).await {
+pub(super) async fn delete(target: &Target<'_>, seen: &Seen) -> Applied {
+    let params = DeleteParams {
+        preconditions: Some(preconditions(&seen.uid, &seen.resource_version)),
+        ..DeleteParams::default()
+    };
+    match target.calls.delete::<ControllerRevision>(&target.namespace, &seen.name, &params).await {
         Ok(()) => Applied::Done { resource_version: String::new() },
         Err(error) => answer::of_change(&error),
     }

@@ -1,5 +1,4 @@
 //! Services that a Rollout switches: one key of the selector, and what is noted of it.
-use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Service as ApiService;
 use serde_json::json;
@@ -12,39 +11,28 @@ use super::{
 };
 use crate::{
     api::names,
-    plan::Applied,
+    plan::{Applied, Seen, Selection},
     snapshot::{Service, Switched},
 };
-
-/// What is written into a selector.
-pub(super) struct Selector<'a> {
-    /// Name of a ControllerRevision; None takes the key away.
-    pub revision: Option<&'a str>,
-    /// Other labels.
-    pub labels: &'a BTreeMap<String, String>,
-}
 
 /// Has a Service select the Pods of this revision, or those of any, if it is still the one we looked at.
 pub(super) async fn switch(
     target: &Target<'_>,
-    name: &str,
-    uid: &str,
-    resource_version: &str,
-    Selector { revision, labels }: &Selector<'_>,
-    switched: Option<&Switched>,
+    seen: &Seen,
+    Selection { revision, labels, switched }: &Selection,
 ) -> Applied {
     let mut patch = json!({
-        "metadata": {"uid": uid, "resourceVersion": resource_version},
+        "metadata": {"uid": seen.uid, "resourceVersion": seen.resource_version},
         "spec": {"selector": labels},
     });
     patch["spec"]["selector"][names::LABEL_REVISION] = json!(revision);
-    let noted = switched.map(|Switched { from, at }| (from, at.to_string()));
+    let noted = switched.as_ref().map(|Switched { from, at }| (from, at.to_string()));
     if noted.is_some() || revision.is_none() {
         let (from, at) = noted.unzip();
         patch["metadata"]["annotations"] =
             json!({names::ANNOTATION_SWITCHED_FROM: from, names::ANNOTATION_SWITCHED_AT: at});
     }
-    answer::of_patch(target.calls.merge::<ApiService>(&target.namespace, name, &patch).await)
+    answer::of_patch(target.calls.merge::<ApiService>(&target.namespace, &seen.name, &patch).await)
 }
 
 /// What was sent to this Service before cannot be done after this. False where it is no more what was seen.

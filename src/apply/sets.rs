@@ -8,7 +8,7 @@ use super::{
     pods,
 };
 use crate::{
-    plan::{Applied, Outcome, listener_set::change::SetChange},
+    plan::{Applied, Outcome, Seen, listener_set::change::SetChange},
     snapshot::{index::ObjectKey, listener_set::SetSnapshot},
 };
 
@@ -62,7 +62,8 @@ async fn perform(target: &Target<'_>, calls: &Calls, change: &SetChange) -> Appl
             leases::retire(target, listener, (uid, resource_version)).await
         }
         SetChange::KillPod { pod, uid, resource_version, .. } => {
-            pods::delete(calls, &target.namespace, pod, uid, resource_version).await
+            let (name, uid, resource_version) = (pod.clone(), uid.clone(), resource_version.clone());
+            pods::delete(calls, &target.namespace, &Seen { name, uid, resource_version }).await
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::scripted::{Answer, recorded};
 fn keep(uid: &str) -> Change {
     let (name, resource_version) = ("web-0-abc".into(), "7".into());
     let until = "2026-01-01T10:10:00Z".parse().unwrap();
-    Change::KeepPod { name, uid: uid.into(), resource_version, until, run: 4 }
+    Change::Pod { seen: Seen { name, uid: uid.into(), resource_version }, act: PodAct::Keep { until, run: 4 } }
 }
 
 /// Every label that a Service could select it by is gone, in one write that a Pod which has changed since refuses.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::{
     api::Rollout,
-    plan::{PodReason, RevisionMark},
+    plan::{PodReason, RevisionMark, Selection},
     scripted::{self, Answer, Call, recorded},
     snapshot::{
         RefusalReason, Revision, Switched, TemplateCheck,
@@ -80,40 +80,45 @@ fn create_pod(slot: i32) -> Change {
 
 fn delete_pod() -> Change {
     let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
-    Change::DeletePod { name, slot: 0, uid, resource_version, reason: PodReason::Forward }
+    Change::Pod {
+        seen: Seen { name, uid, resource_version },
+        act: PodAct::Delete { slot: 0, reason: PodReason::Forward },
+    }
 }
 
 fn set_in_service() -> Change {
     let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
-    Change::SetInService { name, uid, resource_version, in_service: true, session_ready: Some(true) }
+    Change::Pod {
+        seen: Seen { name, uid, resource_version },
+        act: PodAct::SetInService { in_service: true, session_ready: Some(true) },
+    }
 }
 
 fn change_in_place() -> Change {
     let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
     let (revision, reason) = ("web-abc".into(), PodReason::Forward);
-    Change::ChangeInPlace { name, slot: 0, uid, resource_version, revision, restarts: true, resizes: false, reason }
+    Change::Pod {
+        seen: Seen { name, uid, resource_version },
+        act: PodAct::ChangeInPlace { slot: 0, revision, restarts: true, resizes: false, reason },
+    }
 }
 
 fn switch_service() -> Change {
     let (name, uid, resource_version) = ("web".into(), "s1".into(), "7".into());
-    Change::SwitchService {
-        name,
-        uid,
-        resource_version,
-        revision: Some("web-abc".into()),
-        labels: [].into(),
-        switched: None,
+    Change::Service {
+        seen: Seen { name, uid, resource_version },
+        select: Selection { revision: Some("web-abc".into()), labels: [].into(), switched: None },
     }
 }
 
 fn set_drained() -> Change {
     let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
-    Change::SetDrained { name, uid, resource_version, busy: "3 of bots".into() }
+    Change::Pod { seen: Seen { name, uid, resource_version }, act: PodAct::SetDrained { busy: "3 of bots".into() } }
 }
 
 fn note_reloaded() -> Change {
     let (name, uid, resource_version) = ("web-0-abc".into(), "p1".into(), "7".into());
-    Change::NoteReloaded { name, uid, resource_version }
+    Change::Pod { seen: Seen { name, uid, resource_version }, act: PodAct::NoteReloaded }
 }
 
 fn create_revision() -> Change {
@@ -123,15 +128,21 @@ fn create_revision() -> Change {
 
 fn mark_revision() -> Change {
     let mark = RevisionMark::Completed { at: NOW.parse().unwrap() };
-    Change::MarkRevision { name: "web-abc".into(), uid: "r1".into(), resource_version: "4".into(), mark }
+    Change::Revision {
+        seen: Seen { name: "web-abc".into(), uid: "r1".into(), resource_version: "4".into() },
+        act: RevisionAct::Mark(mark),
+    }
 }
 
 fn delete_revision() -> Change {
-    Change::DeleteRevision { name: "web-abc".into(), uid: "r1".into(), resource_version: "4".into() }
+    Change::Revision {
+        seen: Seen { name: "web-abc".into(), uid: "r1".into(), resource_version: "4".into() },
+        act: RevisionAct::Delete,
+    }
 }
 
 fn check_template() -> Change {
-    Change::CheckTemplate { revision: "web-abc".into() }
+    Change::Ask(Question::Template { revision: "web-abc".into() })
 }
 
 /// What becomes of a change when the API server gives this answer to everything.
@@ -328,13 +339,9 @@ async fn a_switch_writes_one_key() {
     let (name, uid, resource_version) = ("web".to_owned(), "s1".to_owned(), "7".to_owned());
     let switch = |revision: Option<&str>, switched| {
         let (name, uid, resource_version) = (name.clone(), uid.clone(), resource_version.clone());
-        Change::SwitchService {
-            name,
-            uid,
-            resource_version,
-            revision: revision.map(str::to_owned),
-            labels: [].into(),
-            switched,
+        Change::Service {
+            seen: Seen { name, uid, resource_version },
+            select: Selection { revision: revision.map(str::to_owned), labels: [].into(), switched },
         }
     };
     let outcomes = apply(&calls, &snapshot(), &[switch(Some("web-bcd"), switched)]).await;
@@ -432,7 +439,10 @@ async fn a_lost_write_is_overtaken_by_its_own_preconditions() {
 async fn a_package_is_bound_by_its_first_fetch() {
     let sha256 = "0f".repeat(32);
     let mark = RevisionMark::Fetched { sha256: sha256.clone() };
-    let change = Change::MarkRevision { name: "web-abc".into(), uid: "r1".into(), resource_version: "4".into(), mark };
+    let change = Change::Revision {
+        seen: Seen { name: "web-abc".into(), uid: "r1".into(), resource_version: "4".into() },
+        act: RevisionAct::Mark(mark),
+    };
     let noted = sha256.clone();
     let client = move |call: Call| {
         let metadata = json!({"uid": "r1", "resourceVersion": "4", "annotations": {"baton.dev/package-sha256": noted}});
@@ -442,7 +452,10 @@ async fn a_package_is_bound_by_its_first_fetch() {
     assert_eq!(word(&apply(&calls(client), &snapshot(), &[change]).await[0].result), "done");
 
     let mark = RevisionMark::Ran { images: [("app".to_owned(), "sha256:0f".to_owned())].into() };
-    let change = Change::MarkRevision { name: "web-abc".into(), uid: "r1".into(), resource_version: "4".into(), mark };
+    let change = Change::Revision {
+        seen: Seen { name: "web-abc".into(), uid: "r1".into(), resource_version: "4".into() },
+        act: RevisionAct::Mark(mark),
+    };
     let client = move |call: Call| {
         let noted = &call.body["metadata"]["annotations"]["baton.dev/image-digests"];
         assert_eq!(noted, r#"{"app":"sha256:0f"}"#);

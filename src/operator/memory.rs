@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use crate::{
     observe::{Barrier, Doubt},
-    plan::{self, Applied, Change, Outcome},
+    plan::{self, Applied, Change, Outcome, PodAct, Question, RevisionAct, Seen},
     snapshot::{
         ChangeRefusal, CreateRefusal, RefusalReason, Snapshot,
         index::{Kind, Recollection},
@@ -178,7 +178,7 @@ impl ObjectMemory<RolloutMemory> {
 
     fn note_one(&mut self, outcome: &Outcome, notes: &mut Notes, now: Timestamp) {
         let (change, recollection) = (&outcome.change, &mut self.own.recollection);
-        let deletes = matches!(change, Change::DeletePod { .. });
+        let deletes = matches!(change, Change::Pod { act: PodAct::Delete { .. }, .. });
         match &outcome.result {
             Applied::NameTaken => note_taken(&mut recollection.taken_names, change.name()),
             Applied::Checked(check) => {
@@ -194,7 +194,7 @@ impl ObjectMemory<RolloutMemory> {
                 recollection.change_refusals.insert(about, ChangeRefusal { message: message.clone(), retry_at });
             }
             result => match (change, written(change)) {
-                (Change::SwitchService { name, .. }, _) => note_switch(recollection, name, result, notes),
+                (Change::Service { seen: Seen { name, .. }, .. }, _) => note_switch(recollection, name, result, notes),
                 (_, Some(write)) => self.note_write(&write, result, notes),
                 (_, None) => {}
             },
@@ -227,13 +227,17 @@ impl ObjectMemory<RolloutMemory> {
 
 /// What a refusal of this change is about, as a key of [`Snapshot::change_refusals`]; None: it is none of those.
 fn refusal_key(change: &Change) -> Option<String> {
+    let of_pod = |seen: &Seen, revision: &str| Some(ChangeRefusal::key_of(revision, &seen.uid));
     match change {
-        Change::ChangeInPlace { revision, resizes: false, .. } => Some(revision.clone()),
-        Change::CheckResize { revision, uid, .. }
-        | Change::ChangeInPlace { revision, uid, .. }
-        | Change::Resize { revision, uid, .. } => Some(ChangeRefusal::key_of(revision, uid)),
-        Change::KeepPod { uid, .. } => Some(plan::specimen::refusal_key(uid)),
-        Change::AdoptRevision { uid, .. } | Change::AdoptPod { uid, .. } => Some(plan::adoption::refusal_key(uid)),
+        Change::Ask(Question::Resize { pod, revision }) => of_pod(pod, revision),
+        Change::Pod { seen, act } => match act {
+            PodAct::ChangeInPlace { revision, resizes: false, .. } => Some(revision.clone()),
+            PodAct::ChangeInPlace { revision, .. } | PodAct::Resize { revision } => of_pod(seen, revision),
+            PodAct::Keep { .. } => Some(plan::specimen::refusal_key(&seen.uid)),
+            PodAct::Adopt => Some(plan::adoption::refusal_key(&seen.uid)),
+            _ => None,
+        },
+        Change::Revision { seen, act: RevisionAct::Adopt } => Some(plan::adoption::refusal_key(&seen.uid)),
         _ => None,
     }
 }
@@ -277,24 +281,11 @@ fn note_switch(recollection: &mut Recollection, name: &str, result: &Applied, no
 
 /// What the barrier waits for after it, if it does.
 fn written(change: &Change) -> Option<Written<'_>> {
-    let (kind, version) = match change {
-        Change::SwitchService { .. } | Change::TellApplication { .. } => return None,
-        Change::CreateRevision { .. } => (Kind::Revision, None),
-        Change::MarkRevision { uid, resource_version, .. }
-        | Change::DeleteRevision { uid, resource_version, .. }
-        | Change::AdoptRevision { uid, resource_version, .. } => (Kind::Revision, Some((uid, resource_version))),
-        Change::CheckTemplate { .. } | Change::CreatePod { .. } => (Kind::Pod, None),
-        Change::DeletePod { uid, resource_version, .. }
-        | Change::AdoptPod { uid, resource_version, .. }
-        | Change::KeepPod { uid, resource_version, .. }
-        | Change::CheckResize { uid, resource_version, .. }
-        | Change::ChangeInPlace { uid, resource_version, .. }
-        | Change::Resize { uid, resource_version, .. }
-        | Change::NoteResized { uid, resource_version, .. }
-        | Change::SetInService { uid, resource_version, .. }
-        | Change::NoteReloaded { uid, resource_version, .. }
-        | Change::SetDrained { uid, resource_version, .. } => (Kind::Pod, Some((uid, resource_version))),
+    let kind = match change {
+        Change::Service { .. } | Change::TellApplication { .. } => return None,
+        Change::CreateRevision { .. } | Change::Revision { .. } => Kind::Revision,
+        Change::CreatePod { .. } | Change::Pod { .. } | Change::Ask(_) => Kind::Pod,
     };
-    let version = version.map(|(uid, resource_version)| (uid.as_str(), resource_version.as_str()));
+    let version = change.seen().map(|seen| (seen.uid.as_str(), seen.resource_version.as_str()));
     Some(Written { kind, name: change.name(), version })
 }

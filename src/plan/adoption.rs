@@ -2,7 +2,10 @@
 //!
 //! An object is adopted if its label names the Rollout, no object controls it, it is not being deleted, and its name is one that
 //! Baton gives; a Pod also has to match the selector.
-use super::{change::Change, revision};
+use super::{
+    change::{Change, PodAct, RevisionAct},
+    revision,
+};
 use crate::{
     api::names,
     snapshot::{ChangeRefusal, Pod, Revision, Snapshot},
@@ -14,17 +17,9 @@ const ADOPTION: &str = "adoption";
 /// All that is to be adopted.
 pub fn changes(snapshot: &Snapshot) -> Vec<Change> {
     let revisions = snapshot.orphans.revisions.iter().filter(|orphan| is_adoptable_revision(snapshot, orphan));
-    let revisions = revisions.map(|orphan| Change::AdoptRevision {
-        name: orphan.name.clone(),
-        uid: orphan.uid.clone(),
-        resource_version: orphan.resource_version.clone(),
-    });
+    let revisions = revisions.map(|orphan| Change::Revision { seen: orphan.into(), act: RevisionAct::Adopt });
     let pods = snapshot.orphans.pods.iter().filter(|orphan| is_adoptable_pod(snapshot, orphan));
-    let pods = pods.map(|orphan| Change::AdoptPod {
-        name: orphan.name.clone(),
-        uid: orphan.uid.clone(),
-        resource_version: orphan.resource_version.clone(),
-    });
+    let pods = pods.map(|orphan| Change::pod(orphan, PodAct::Adopt));
     revisions.chain(pods).collect()
 }
 

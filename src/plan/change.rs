@@ -8,7 +8,7 @@ pub use super::hold::{Hold, HoldReason};
 use crate::{
     api::status::{Attempt, BatchStatus, Failed},
     plan::in_place::NotInPlace,
-    snapshot::{Pod, Revision, Switched},
+    snapshot::{Pod, Revision, Service, Switched},
 };
 
 /// What to do next for one Rollout.
@@ -51,7 +51,38 @@ pub struct Memory {
     pub services: Vec<String>,
 }
 
-/// One write.
+/// An object as it was seen. A write that names it fails if it is gone, is another of its name, or has changed since.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// metadata.name.
+    pub name: String,
+    /// metadata.uid.
+    pub uid: String,
+    /// metadata.resourceVersion.
+    pub resource_version: String,
+}
+
+impl From<&Pod> for Seen {
+    fn from(pod: &Pod) -> Self {
+        Self { name: pod.name.clone(), uid: pod.uid.clone(), resource_version: pod.resource_version.clone() }
+    }
+}
+
+impl From<&Revision> for Seen {
+    fn from(revision: &Revision) -> Self {
+        let Revision { name, uid, resource_version, .. } = revision;
+        Self { name: name.clone(), uid: uid.clone(), resource_version: resource_version.clone() }
+    }
+}
+
+impl From<&Service> for Seen {
+    fn from(service: &Service) -> Self {
+        let Service { name, uid, resource_version, .. } = service;
+        Self { name: name.clone(), uid: uid.clone(), resource_version: resource_version.clone() }
+    }
+}
+
+/// One write, question or call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// Create the ControllerRevision of the present spec, or of a pin.
@@ -67,61 +98,6 @@ pub enum Change {
         /// Annotation change-cause.
         change_cause: Option<String>,
     },
-    /// Write to a ControllerRevision of ours (with its uid and resourceVersion).
-    MarkRevision {
-        /// Object name.
-        name: String,
-        /// Precondition.
-        uid: String,
-        /// Precondition.
-        resource_version: String,
-        /// What to write.
-        mark: RevisionMark,
-    },
-    /// Delete a ControllerRevision beyond the history limit (uid and resourceVersion preconditions).
-    DeleteRevision {
-        /// Object name.
-        name: String,
-        /// Precondition.
-        uid: String,
-        /// Precondition.
-        resource_version: String,
-    },
-    /// Become the controller of a ControllerRevision that an earlier Rollout left behind (uid and resourceVersion preconditions).
-    AdoptRevision {
-        /// Object name.
-        name: String,
-        /// Precondition.
-        uid: String,
-        /// Precondition.
-        resource_version: String,
-    },
-    /// The same of a Pod.
-    AdoptPod {
-        /// Object name.
-        name: String,
-        /// Precondition.
-        uid: String,
-        /// Precondition.
-        resource_version: String,
-    },
-    /// Ask the API server, by a dry-run create, whether it accepts Pods of this revision.
-    CheckTemplate {
-        /// Name of the ControllerRevision.
-        revision: String,
-    },
-    /// Ask the API server, by a dry run, whether it would give a Pod of ours the resources of a revision (uid and
-    /// resourceVersion preconditions).
-    CheckResize {
-        /// Name of the Pod.
-        name: String,
-        /// Precondition.
-        uid: String,
-        /// Precondition.
-        resource_version: String,
-        /// Name of the ControllerRevision.
-        revision: String,
-    },
     /// Create the Pod of a slot.
     CreatePod {
         /// Object name.
@@ -136,102 +112,29 @@ pub enum Change {
         /// Why.
         reason: PodReason,
     },
-    /// Delete a Pod of ours (uid and resourceVersion preconditions), with its own grace period.
-    DeletePod {
-        /// Object name.
-        name: String,
-        /// Slot.
-        slot: i32,
+    /// Write to a ControllerRevision of ours, or delete it.
+    Revision {
         /// Precondition.
-        uid: String,
-        /// Precondition.
-        resource_version: String,
-        /// Why.
-        reason: PodReason,
+        seen: Seen,
+        /// What is done.
+        act: RevisionAct,
     },
-    /// Take a failed Pod of ours out of its slot and every Service, and keep it for a look (uid and resourceVersion
-    /// preconditions).
-    KeepPod {
-        /// Object name.
-        name: String,
+    /// Write to a Pod of ours, or delete it.
+    Pod {
         /// Precondition.
-        uid: String,
-        /// Precondition.
-        resource_version: String,
-        /// Until when.
-        until: Timestamp,
-        /// status.run.
-        run: i64,
+        seen: Seen,
+        /// What is done.
+        act: PodAct,
     },
-    /// Give a Pod of ours what another revision says: images, labels, annotations, and a note of resources (uid and
-    /// resourceVersion preconditions).
-    ChangeInPlace {
-        /// Object name.
-        name: String,
-        /// Slot.
-        slot: i32,
+    /// Have a Service of the strategy BlueGreen select the Pods of a revision, or let it go.
+    Service {
         /// Precondition.
-        uid: String,
-        /// Precondition.
-        resource_version: String,
-        /// Name of the ControllerRevision.
-        revision: String,
-        /// Containers are started anew by that: others take its listeners over first.
-        restarts: bool,
-        /// Containers get other resources: [`Change::Resize`] follows.
-        resizes: bool,
-        /// Why.
-        reason: PodReason,
+        seen: Seen,
+        /// What it selects then.
+        select: Selection,
     },
-    /// Give the containers of a Pod of ours the resources that it is noted to get (uid and resourceVersion preconditions).
-    Resize {
-        /// Object name.
-        name: String,
-        /// Precondition.
-        uid: String,
-        /// Precondition.
-        resource_version: String,
-        /// Name of its ControllerRevision.
-        revision: String,
-    },
-    /// Take that note off a Pod that has them (uid and resourceVersion preconditions).
-    NoteResized {
-        /// Object name.
-        name: String,
-        /// Precondition.
-        uid: String,
-        /// Precondition.
-        resource_version: String,
-    },
-    /// Have a Service of the strategy BlueGreen select the Pods of a revision, or let it go (uid and resourceVersion
-    /// preconditions).
-    SwitchService {
-        /// Object name.
-        name: String,
-        /// Precondition.
-        uid: String,
-        /// Precondition.
-        resource_version: String,
-        /// Name of the ControllerRevision. None: Pods of any, as it was before Baton set a key.
-        revision: Option<String>,
-        /// Labels that its selector gets beside that: those of `spec.selector`, where it has none.
-        labels: BTreeMap<String, String>,
-        /// What it notes about the switch, if anything.
-        switched: Option<Switched>,
-    },
-    /// Say on a Pod whether it is in service: its readiness gate.
-    SetInService {
-        /// Object name.
-        name: String,
-        /// Precondition.
-        uid: String,
-        /// The version that was seen: another one may say it already.
-        resource_version: String,
-        /// What to say.
-        in_service: bool,
-        /// Whether the Pod's agent holds its session; None where nobody asks for an agent.
-        session_ready: Option<bool>,
-    },
+    /// Ask the API server by a dry run. Nothing is written.
+    Ask(Question),
     /// Tell the application of a Pod that the Pod was given other labels and annotations: a call to the Pod itself.
     TellApplication {
         /// Name of the Pod.
@@ -239,71 +142,181 @@ pub enum Change {
         /// Its uid.
         uid: String,
     },
-    /// Write on a Pod that its application has reloaded them (uid and resourceVersion preconditions).
-    NoteReloaded {
-        /// Object name.
-        name: String,
-        /// Precondition.
-        uid: String,
-        /// Precondition.
-        resource_version: String,
+}
+
+/// What is done to a ControllerRevision.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RevisionAct {
+    /// Annotations are written.
+    Mark(RevisionMark),
+    /// It is beyond the history limit.
+    Delete,
+    /// The Rollout becomes the controller of one that an earlier Rollout left behind.
+    Adopt,
+}
+
+/// What is done to a Pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PodAct {
+    /// The Rollout becomes the controller of one that an earlier Rollout left behind.
+    Adopt,
+    /// It is deleted, with its own grace period.
+    Delete {
+        /// Its slot.
+        slot: i32,
+        /// Why.
+        reason: PodReason,
     },
-    /// Say on a Pod that leaves whether it is drained.
+    /// It has failed: it is taken out of its slot and every Service, and kept for a look.
+    Keep {
+        /// Until when.
+        until: Timestamp,
+        /// status.run.
+        run: i64,
+    },
+    /// It is given what another revision says: images, labels, annotations, and a note of resources.
+    ChangeInPlace {
+        /// Its slot.
+        slot: i32,
+        /// Name of the ControllerRevision.
+        revision: String,
+        /// Containers are started anew by that: others take its listeners over first.
+        restarts: bool,
+        /// Containers get other resources: [`PodAct::Resize`] follows.
+        resizes: bool,
+        /// Why.
+        reason: PodReason,
+    },
+    /// Its containers are given the resources that it is noted to get.
+    Resize {
+        /// Name of its ControllerRevision.
+        revision: String,
+    },
+    /// That note is taken off: it has them.
+    NoteResized,
+    /// Its readiness gate says whether it is in service.
+    SetInService {
+        /// What to say.
+        in_service: bool,
+        /// Whether the Pod's agent holds its session; None where nobody asks for an agent.
+        session_ready: Option<bool>,
+    },
+    /// It is written down that its application has reloaded its labels and annotations.
+    NoteReloaded,
+    /// A condition says whether it is drained.
     SetDrained {
-        /// Object name.
-        name: String,
-        /// Precondition.
-        uid: String,
-        /// The version that was seen.
-        resource_version: String,
         /// What it still has, as `3 of bots`; empty: nothing, it is drained.
         busy: String,
     },
 }
 
+/// What a Service selects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selection {
+    /// Name of the ControllerRevision. None: Pods of any, as it was before Baton set a key.
+    pub revision: Option<String>,
+    /// Labels that its selector gets beside that: those of `spec.selector`, where it has none.
+    pub labels: BTreeMap<String, String>,
+    /// What it notes about the switch, if anything.
+    pub switched: Option<Switched>,
+}
+
+/// What the API server is asked by a dry run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Question {
+    /// Whether it accepts Pods of this revision.
+    Template {
+        /// Name of the ControllerRevision.
+        revision: String,
+    },
+    /// Whether it would give a Pod of ours the resources of a revision.
+    Resize {
+        /// Precondition.
+        pod: Seen,
+        /// Name of the ControllerRevision.
+        revision: String,
+    },
+}
+
+impl RevisionAct {
+    fn verb(&self) -> &'static str {
+        match self {
+            Self::Mark(_) => "MarkRevision",
+            Self::Delete => "DeleteRevision",
+            Self::Adopt => "AdoptRevision",
+        }
+    }
+}
+
+impl PodAct {
+    fn verb(&self) -> &'static str {
+        match self {
+            Self::Adopt => "AdoptPod",
+            Self::Delete { .. } => "DeletePod",
+            Self::Keep { .. } => "KeepPod",
+            Self::ChangeInPlace { .. } => "ChangeInPlace",
+            Self::Resize { .. } => "Resize",
+            Self::NoteResized => "NoteResized",
+            Self::SetInService { .. } => "SetInService",
+            Self::NoteReloaded => "NoteReloaded",
+            Self::SetDrained { .. } => "SetDrained",
+        }
+    }
+
+    /// The Pod, or a container of it, stops serving.
+    fn interrupts(&self) -> bool {
+        matches!(
+            self,
+            Self::Delete { .. }
+                | Self::Keep { .. }
+                | Self::ChangeInPlace { .. }
+                | Self::Resize { .. }
+                | Self::SetInService { in_service: false, .. }
+        )
+    }
+}
+
 impl Change {
     /// Writes this mark on this ControllerRevision.
     pub(crate) fn mark(revision: &Revision, mark: RevisionMark) -> Self {
-        Self::MarkRevision {
-            name: revision.name.clone(),
-            uid: revision.uid.clone(),
-            resource_version: revision.resource_version.clone(),
-            mark,
-        }
+        Self::Revision { seen: revision.into(), act: RevisionAct::Mark(mark) }
+    }
+
+    /// Does this to this Pod.
+    pub(crate) fn pod(pod: &Pod, act: PodAct) -> Self {
+        Self::Pod { seen: pod.into(), act }
     }
 
     /// Deletes this Pod.
     pub(crate) fn delete(pod: &Pod, reason: PodReason) -> Self {
-        Self::DeletePod {
-            name: pod.name.clone(),
-            slot: pod.slot,
-            uid: pod.uid.clone(),
-            resource_version: pod.resource_version.clone(),
-            reason,
-        }
+        Self::pod(pod, PodAct::Delete { slot: pod.slot, reason })
     }
 
     /// What it does, in one CamelCase word.
     pub fn verb(&self) -> &'static str {
         match self {
             Self::CreateRevision { .. } => "CreateRevision",
-            Self::MarkRevision { .. } => "MarkRevision",
-            Self::DeleteRevision { .. } => "DeleteRevision",
-            Self::AdoptRevision { .. } => "AdoptRevision",
-            Self::AdoptPod { .. } => "AdoptPod",
-            Self::CheckTemplate { .. } => "CheckTemplate",
-            Self::CheckResize { .. } => "CheckResize",
             Self::CreatePod { .. } => "CreatePod",
-            Self::DeletePod { .. } => "DeletePod",
-            Self::KeepPod { .. } => "KeepPod",
-            Self::ChangeInPlace { .. } => "ChangeInPlace",
-            Self::Resize { .. } => "Resize",
-            Self::NoteResized { .. } => "NoteResized",
-            Self::SwitchService { .. } => "SwitchService",
-            Self::SetInService { .. } => "SetInService",
+            Self::Revision { act, .. } => act.verb(),
+            Self::Pod { act, .. } => act.verb(),
+            Self::Service { .. } => "SwitchService",
+            Self::Ask(Question::Template { .. }) => "CheckTemplate",
+            Self::Ask(Question::Resize { .. }) => "CheckResize",
             Self::TellApplication { .. } => "TellApplication",
-            Self::NoteReloaded { .. } => "NoteReloaded",
-            Self::SetDrained { .. } => "SetDrained",
+        }
+    }
+
+    /// The object that it writes to or asks about, as it was seen. None: it is yet to be created, or nothing is written to it.
+    pub fn seen(&self) -> Option<&Seen> {
+        match self {
+            Self::Revision { seen, .. }
+            | Self::Pod { seen, .. }
+            | Self::Service { seen, .. }
+            | Self::Ask(Question::Resize { pod: seen, .. }) => Some(seen),
+            Self::CreateRevision { .. }
+            | Self::CreatePod { .. }
+            | Self::Ask(Question::Template { .. })
+            | Self::TellApplication { .. } => None,
         }
     }
 
@@ -311,51 +324,38 @@ impl Change {
     pub fn name(&self) -> &str {
         match self {
             Self::CreateRevision { name, .. }
-            | Self::MarkRevision { name, .. }
-            | Self::DeleteRevision { name, .. }
-            | Self::AdoptRevision { name, .. }
-            | Self::AdoptPod { name, .. }
-            | Self::CheckResize { name, .. }
             | Self::CreatePod { name, .. }
-            | Self::DeletePod { name, .. }
-            | Self::KeepPod { name, .. }
-            | Self::ChangeInPlace { name, .. }
-            | Self::Resize { name, .. }
-            | Self::NoteResized { name, .. }
-            | Self::SwitchService { name, .. }
-            | Self::SetInService { name, .. }
             | Self::TellApplication { name, .. }
-            | Self::NoteReloaded { name, .. }
-            | Self::SetDrained { name, .. } => name,
-            Self::CheckTemplate { revision } => revision,
+            | Self::Revision { seen: Seen { name, .. }, .. }
+            | Self::Pod { seen: Seen { name, .. }, .. }
+            | Self::Service { seen: Seen { name, .. }, .. }
+            | Self::Ask(Question::Resize { pod: Seen { name, .. }, .. } | Question::Template { revision: name }) => {
+                name
+            }
         }
     }
 
     /// It takes an instance, or a container of it, out of service, or gives clients another set: only by the latest word of
     /// the Rollout.
     pub fn interrupts(&self) -> bool {
-        matches!(
-            self,
-            Self::DeletePod { .. }
-                | Self::KeepPod { .. }
-                | Self::ChangeInPlace { .. }
-                | Self::Resize { .. }
-                | Self::SwitchService { .. }
-                | Self::SetInService { in_service: false, .. }
-        )
+        matches!(self, Self::Service { .. }) || matches!(self, Self::Pod { act, .. } if act.interrupts())
     }
 
-    /// What it does is done for good: only by the latest word of the Rollout. A user may just have pinned an instance to that
-    /// revision. What is adopted ends with the Rollout: it must not be one that is being deleted and to leave its Pods.
+    /// Irreversible: performed only after the Rollout was read again past the cache. A user may just have pinned an instance to
+    /// that revision. What is adopted ends with the Rollout: it must not be one that is being deleted and to leave its Pods.
     pub fn is_for_good(&self) -> bool {
-        let takes = matches!(self, Self::DeleteRevision { .. } | Self::AdoptRevision { .. } | Self::AdoptPod { .. });
+        let takes = matches!(
+            self,
+            Self::Revision { act: RevisionAct::Delete | RevisionAct::Adopt, .. } | Self::Pod { act: PodAct::Adopt, .. }
+        );
         self.interrupts() || takes
     }
 
     /// Why, where there are several possible reasons; else empty.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::CreatePod { reason, .. } | Self::DeletePod { reason, .. } | Self::ChangeInPlace { reason, .. } => {
+            Self::CreatePod { reason, .. }
+            | Self::Pod { act: PodAct::Delete { reason, .. } | PodAct::ChangeInPlace { reason, .. }, .. } => {
                 reason.as_str()
             }
             _ => "",

@@ -19,5 +19,7 @@ pub mod rollout;
 pub mod specimen;
 pub mod undo;
 
-pub use change::{Change, Hold, HoldReason, Memory, Plan, PodReason, RevisionMark};
+pub use change::{
+    Change, Hold, HoldReason, Memory, Plan, PodAct, PodReason, Question, RevisionAct, RevisionMark, Seen, Selection,
+};
 pub use outcome::{Applied, Outcome};

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     api::{Condition, ConditionStatus, ConditionType, Time, bounds, status::HistoryEntry},
-    plan::{Applied, Change},
+    plan::{Applied, Change, Question},
     snapshot::{Pod, TemplateCheck},
 };
 
@@ -263,7 +263,9 @@ fn template_valid(look: &Look<'_>) -> Statement {
     let say = |status, reason, message: &str| say(ConditionType::TemplateValid, status, reason, message);
     let update = look.memory().update.as_ref().filter(|_| look.is_recorded);
     let answered = look.outcomes.iter().find_map(|outcome| match (&outcome.change, &outcome.result) {
-        (Change::CheckTemplate { revision }, Applied::Checked(check)) if Some(revision) == update => Some(check),
+        (Change::Ask(Question::Template { revision }), Applied::Checked(check)) if Some(revision) == update => {
+            Some(check)
+        }
         _ => None,
     });
     match answered.or_else(|| look.snapshot.template_checks.get(update?)) {

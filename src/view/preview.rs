@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use crate::{
     api::rollout::Pause,
     plan::{
-        Change, Hold, HoldReason, Memory, PodReason, RevisionMark, in_place, revision,
+        Change, Hold, HoldReason, Memory, PodAct, PodReason, RevisionAct, RevisionMark, Seen, Selection, in_place,
+        revision,
         rollout::{
             self, Policy, batches,
             fold::{End, Step, World},
@@ -264,8 +265,8 @@ impl Scribe {
                     // Why an old Pod has left says more than that a new one is missing then.
                     done.reason = done.reason.or(Some(*reason));
                 }
-                Change::DeletePod { reason: PodReason::Kept, .. } => {} // it is of no instance any more
-                Change::DeletePod { name, slot, reason, uid, .. } => {
+                Change::Pod { act: PodAct::Delete { reason: PodReason::Kept, .. }, .. } => {} // it is of no instance any more
+                Change::Pod { seen: Seen { name, uid, .. }, act: PodAct::Delete { slot, reason, .. } } => {
                     self.interrupt(name, uid);
                     let pod = world.snapshot.pods.iter().find(|pod| pod.uid == *uid);
                     let done = self.done_at(place, *slot);
@@ -275,7 +276,10 @@ impl Scribe {
                     done.held = held.map(|(reason, message)| format!("{reason}: {message}"));
                     done.reason = done.reason.or(Some(*reason));
                 }
-                Change::ChangeInPlace { name, uid, slot, revision, restarts, resizes, reason, .. } => {
+                Change::Pod {
+                    seen: Seen { name, uid, .. },
+                    act: PodAct::ChangeInPlace { slot, revision, restarts, resizes, reason, .. },
+                } => {
                     if *restarts {
                         self.interrupt(name, uid);
                     }
@@ -288,12 +292,14 @@ impl Scribe {
                     done.changed = Some((revision.clone(), way));
                     done.reason = Some(*reason);
                 }
-                Change::SwitchService { name, revision, switched, .. } => {
+                Change::Service { seen: Seen { name, .. }, select: Selection { revision, switched, .. } } => {
                     let awaits_approval = switched.is_some() && self.asked == Some(place);
                     self.visit(place);
                     self.switches.push((place, name.clone(), revision.clone(), awaits_approval));
                 }
-                Change::MarkRevision { mark: RevisionMark::Completed { .. }, .. } => self.completed.push(place),
+                Change::Revision { act: RevisionAct::Mark(RevisionMark::Completed { .. }), .. } => {
+                    self.completed.push(place);
+                }
                 _ => {}
             }
         }

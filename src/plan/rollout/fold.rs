@@ -8,7 +8,9 @@ use super::{failure_of, plan, policy::Policy, time::after};
 use crate::{
     api::{Rollout, RolloutStatus, names::LABEL_REVISION, rollout::Approve, status::BatchStatus},
     plan::{
-        change::{Change, Hold, HoldReason, Memory, Plan, RevisionMark},
+        change::{
+            Change, Hold, HoldReason, Memory, Plan, PodAct, Question, RevisionAct, RevisionMark, Seen, Selection,
+        },
         in_place, revision,
     },
     snapshot::{
@@ -164,78 +166,84 @@ impl World {
                 };
                 self.snapshot.revisions.push(revision);
             }
-            Change::MarkRevision { name, mark, .. } => self.mark(name, mark),
-            Change::AdoptRevision { uid, .. } | Change::AdoptPod { uid, .. } => self.adopt(uid),
-            Change::DeleteRevision { name, .. } => self.snapshot.revisions.retain(|revision| revision.name != *name),
-            Change::CheckTemplate { revision } => {
-                self.snapshot.template_checks.insert(revision.clone(), TemplateCheck::Valid);
-            }
-            Change::CheckResize { uid, revision, .. } => {
-                self.snapshot.template_checks.insert(ChangeRefusal::key_of(revision, uid), TemplateCheck::Valid);
-            }
             Change::CreatePod { name, slot, revision, restarted_at, .. } => {
                 self.create_pod(name, *slot, revision, *restarted_at);
             }
-            Change::ChangeInPlace { uid, resource_version, revision, .. } => {
-                self.change_in_place(uid, resource_version, revision);
+            Change::Revision { seen, act } => match act {
+                RevisionAct::Mark(mark) => self.mark(&seen.name, mark),
+                RevisionAct::Adopt => self.adopt(&seen.uid),
+                RevisionAct::Delete => self.snapshot.revisions.retain(|revision| revision.name != seen.name),
+            },
+            Change::Pod { seen, act } => self.act_on_pod(seen, act),
+            Change::Service { seen, select } => self.switch(seen, select),
+            Change::Ask(Question::Template { revision }) => {
+                self.snapshot.template_checks.insert(revision.clone(), TemplateCheck::Valid);
             }
-            Change::Resize { uid, resource_version, .. } => self.resize(uid, resource_version),
-            Change::NoteResized { uid, resource_version, .. } => {
-                if let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) {
-                    pod.resize = None;
-                    pod.resource_version.push('n');
-                }
-            }
-            Change::SetInService { uid, resource_version, in_service, .. } => {
-                // The kubelet follows at once.
-                let is_starting = self.ready_at.contains_key(uid);
-                let broken = &self.broken;
-                if let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) {
-                    let runs = !is_starting && !broken.contains(&pod.revision);
-                    (pod.in_service, pod.in_service_since) = (Some(*in_service), Some(now));
-                    pod.ready_since = Some(now).filter(|_| *in_service && runs);
-                    pod.resource_version.push('s');
-                }
-            }
-            Change::SwitchService { name, resource_version, revision, labels, switched, .. } => {
-                let services = &mut self.snapshot.services;
-                for seen in
-                    [&mut services.active, &mut services.preview].into_iter().chain(services.former.values_mut())
-                {
-                    let ServiceSeen::Seen(service) = seen else { continue };
-                    if service.name == *name && service.resource_version == *resource_version {
-                        service.selector.remove(LABEL_REVISION);
-                        service.selector.extend(labels.clone());
-                        service.selector.extend(revision.clone().map(|to| (LABEL_REVISION.into(), to)));
-                        service.switched = switched.clone().or(service.switched.take());
-                        service.resource_version.push('w');
-                    }
-                }
+            Change::Ask(Question::Resize { pod, revision }) => {
+                self.snapshot.template_checks.insert(ChangeRefusal::key_of(revision, &pod.uid), TemplateCheck::Valid);
             }
             Change::TellApplication { uid, .. } => self.tell(uid),
-            Change::NoteReloaded { uid, resource_version, .. } => {
-                if let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) {
-                    pod.in_place.iter_mut().for_each(|it| it.reload = Some(Reload { told_at: Some(now) }));
-                    pod.resource_version.push('t');
-                }
+        }
+    }
+
+    fn switch(&mut self, seen: &Seen, Selection { revision, labels, switched }: &Selection) {
+        let services = &mut self.snapshot.services;
+        for known in [&mut services.active, &mut services.preview].into_iter().chain(services.former.values_mut()) {
+            let ServiceSeen::Seen(service) = known else { continue };
+            if service.name == seen.name && service.resource_version == seen.resource_version {
+                service.selector.remove(LABEL_REVISION);
+                service.selector.extend(labels.clone());
+                service.selector.extend(revision.clone().map(|to| (LABEL_REVISION.into(), to)));
+                service.switched = switched.clone().or(service.switched.take());
+                service.resource_version.push('w');
             }
-            Change::SetDrained { uid, resource_version, busy, .. } => {
-                if let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) {
-                    pod.drained = Some(busy.is_empty());
-                    pod.resource_version.push('e');
-                }
+        }
+    }
+
+    fn act_on_pod(&mut self, seen: &Seen, act: &PodAct) {
+        let now = self.snapshot.now;
+        match act {
+            PodAct::Adopt => return self.adopt(&seen.uid),
+            PodAct::Keep { until, run } => return self.keep(seen, *until, *run),
+            PodAct::ChangeInPlace { revision, .. } => return self.change_in_place(seen, revision),
+            PodAct::Resize { .. } => return self.resize(seen),
+            PodAct::Delete { .. } => return self.delete(seen),
+            PodAct::SetInService { .. } | PodAct::NoteResized | PodAct::NoteReloaded | PodAct::SetDrained { .. } => {}
+        }
+        let is_starting = self.ready_at.contains_key(&seen.uid);
+        let Some(pod) = pod_of(&mut self.snapshot.pods, seen) else { return };
+        let mark = match act {
+            PodAct::SetInService { in_service, .. } => {
+                // The kubelet follows at once.
+                let runs = !is_starting && !self.broken.contains(&pod.revision);
+                (pod.in_service, pod.in_service_since) = (Some(*in_service), Some(now));
+                pod.ready_since = Some(now).filter(|_| *in_service && runs);
+                's'
             }
-            Change::KeepPod { uid, resource_version, until, run, .. } => self.keep(uid, resource_version, *until, *run),
-            Change::DeletePod { uid, resource_version, .. } => {
-                let snapshot = &mut self.snapshot;
-                let pod = pod_of(&mut snapshot.pods, uid, resource_version)
-                    .or_else(|| pod_of(&mut snapshot.specimens, uid, resource_version));
-                if let Some(pod) = pod {
-                    pod.deletion = Some(now);
-                    pod.resource_version.push('d');
-                    self.ready_at.remove(uid);
-                }
+            PodAct::NoteReloaded => {
+                pod.in_place.iter_mut().for_each(|it| it.reload = Some(Reload { told_at: Some(now) }));
+                't'
             }
+            PodAct::SetDrained { busy } => {
+                pod.drained = Some(busy.is_empty());
+                'e'
+            }
+            _ => {
+                pod.resize = None;
+                'n'
+            }
+        };
+        pod.resource_version.push(mark);
+    }
+
+    fn delete(&mut self, seen: &Seen) {
+        let now = self.snapshot.now;
+        let snapshot = &mut self.snapshot;
+        let pod = pod_of(&mut snapshot.pods, seen).or_else(|| pod_of(&mut snapshot.specimens, seen));
+        if let Some(pod) = pod {
+            pod.deletion = Some(now);
+            pod.resource_version.push('d');
+            self.ready_at.remove(&seen.uid);
         }
     }
 
@@ -248,21 +256,21 @@ impl World {
         snapshot.pods.sort_by(|a, b| (a.slot, &a.name).cmp(&(b.slot, &b.name)));
     }
 
-    fn keep(&mut self, uid: &str, resource_version: &str, until: Timestamp, run: i64) {
-        let is_it = |pod: &Arc<Pod>| pod.uid == uid && pod.resource_version == resource_version;
+    fn keep(&mut self, seen: &Seen, until: Timestamp, run: i64) {
+        let is_it = |pod: &Arc<Pod>| pod.uid == seen.uid && pod.resource_version == seen.resource_version;
         let Some(place) = self.snapshot.pods.iter().position(is_it) else { return };
         let mut pod = self.snapshot.pods.remove(place);
         let (slot, revision, labels) = (pod.slot, pod.revision.clone(), BTreeMap::new());
         Arc::make_mut(&mut pod).specimen = Some(Specimen { until, run, slot, revision, labels });
-        self.ready_at.remove(uid);
+        self.ready_at.remove(&seen.uid);
         self.snapshot.specimens.push(pod);
     }
 
-    fn change_in_place(&mut self, uid: &str, resource_version: &str, to: &str) {
+    fn change_in_place(&mut self, seen: &Seen, to: &str) {
         let now = self.snapshot.now;
         let data =
             |name: &str| self.snapshot.revisions.iter().find(|known| known.name == name).map(|known| &known.data);
-        let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) else { return };
+        let Some(pod) = pod_of(&mut self.snapshot.pods, seen) else { return };
         let Some((from, wanted)) = data(&pod.revision).zip(data(to)) else { return };
         let Ok(difference) = in_place::difference(from, wanted) else { return };
         let version = revision::version(wanted);
@@ -274,17 +282,17 @@ impl World {
         }
         pod.resize = difference.resizes().then_some(Resize::Due).or(pod.resize.take());
         if !difference.images.is_empty() {
-            self.start_anew(uid);
+            self.start_anew(&seen.uid);
         }
     }
 
     /// The node follows at once.
-    fn resize(&mut self, uid: &str, resource_version: &str) {
-        let Some(pod) = pod_of(&mut self.snapshot.pods, uid, resource_version) else { return };
+    fn resize(&mut self, seen: &Seen) {
+        let Some(pod) = pod_of(&mut self.snapshot.pods, seen) else { return };
         pod.resize = Some(Resize::Done);
         pod.resource_version.push('z');
         if pod.in_place.as_ref().is_some_and(InPlace::is_resized_anew) {
-            self.start_anew(uid);
+            self.start_anew(&seen.uid);
         }
     }
 
@@ -384,8 +392,8 @@ impl World {
 }
 
 /// The Pod that a write means, if it is still as it was seen.
-fn pod_of<'p>(pods: &'p mut [Arc<Pod>], uid: &str, resource_version: &str) -> Option<&'p mut Pod> {
-    let is_it = |pod: &&mut Arc<Pod>| pod.uid == uid && pod.resource_version == resource_version;
+fn pod_of<'p>(pods: &'p mut [Arc<Pod>], seen: &Seen) -> Option<&'p mut Pod> {
+    let is_it = |pod: &&mut Arc<Pod>| pod.uid == seen.uid && pod.resource_version == seen.resource_version;
     pods.iter_mut().find(is_it).map(Arc::make_mut)
 }
 

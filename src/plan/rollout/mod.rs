@@ -49,7 +49,7 @@ use self::{
 };
 use super::{
     adoption,
-    change::{Change, Hold, HoldReason, Memory, Plan, PodReason, RevisionMark},
+    change::{Change, Hold, HoldReason, Memory, Plan, PodAct, PodReason, RevisionAct, RevisionMark},
 };
 use crate::snapshot::{Ranges, Snapshot};
 
@@ -88,7 +88,8 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         changes.retain(|change| {
             matches!(
                 change,
-                Change::CreateRevision { .. } | Change::MarkRevision { mark: RevisionMark::Wanted { .. }, .. }
+                Change::CreateRevision { .. }
+                    | Change::Revision { act: RevisionAct::Mark(RevisionMark::Wanted { .. }), .. }
             )
         });
         (leaving, not_in_place) = (None, None);
@@ -96,7 +97,9 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     let left = released_services::hold(snapshot);
     if left.is_some() {
         // What has ended serves nobody, and stands in the way of what comes back.
-        let has_ended = |change: &Change| matches!(change, Change::DeletePod { reason: PodReason::Finished, .. });
+        let has_ended = |change: &Change| {
+            matches!(change, Change::Pod { act: PodAct::Delete { reason: PodReason::Finished, .. }, .. })
+        };
         changes.retain(|change| !change.interrupts() || has_ended(change));
         // What follows from what they select now is remembered first.
         changes.extend(work::switch::let_go(snapshot).into_iter().filter(|_| view.memory == remembered));

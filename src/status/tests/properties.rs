@@ -6,7 +6,7 @@ use super::status_of;
 use crate::{
     api::{ConditionStatus, ConditionType, RolloutStatus, crd, status::HistoryEntry},
     plan::{
-        Applied, Change, Hold, HoldReason, Memory, Outcome, Plan, PodReason,
+        Applied, Change, Hold, HoldReason, Memory, Outcome, Plan, PodReason, Question,
         rollout::{
             fold::World,
             plan,
@@ -178,7 +178,7 @@ fn distort(snapshot: &mut Snapshot, planned: &mut Plan, text: &str, seed: u64) -
         restarted_at: None,
         reason: PodReason::Refill,
     };
-    let check = Change::CheckTemplate { revision: "b".into() };
+    let check = Change::Ask(Question::Template { revision: "b".into() });
     let results = [(change.clone(), Applied::NameTaken), (check, refused.clone()), (change, refused)];
     results.into_iter().map(|(change, result)| Outcome { change, result }).filter(|_| !coin()).collect()
 }

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use anyhow::{Context, Result, bail};
 use baton::{
     api::{Rollout, RolloutStatus, names},
-    plan::{self, Change, Plan, RevisionMark, revision},
+    plan::{self, Change, Plan, PodAct, Question, RevisionAct, RevisionMark, Seen, revision},
     snapshot::{
         Snapshot, TemplateCheck,
         guard::DeserializeGuard,
@@ -69,7 +69,8 @@ impl World {
             world.rollout["metadata"]["generation"] = json!(2);
             world.tell_rollout()?;
             world.roll_until(|world, plan| {
-                let deletes = plan.changes.iter().any(|change| matches!(change, Change::DeletePod { .. }));
+                let deletes =
+                    plan.changes.iter().any(|change| matches!(change, Change::Pod { act: PodAct::Delete { .. }, .. }));
                 Ok(deletes && world.updated(2)? >= pods / 2)
             })?;
             world.step()?; // these deletes: the look that follows finds empty slots
@@ -133,13 +134,13 @@ impl World {
                 let metadata = self.metadata(name, &labels, &json!({}));
                 self.tell_revision(&json!({"metadata": metadata, "data": data, "revision": number}))
             }
-            Change::MarkRevision { name, mark: RevisionMark::Completed { at }, .. } => {
+            Change::Revision { seen: Seen { name, .. }, act: RevisionAct::Mark(RevisionMark::Completed { at }) } => {
                 let known = snapshot.revisions.iter().find(|it| it.name == *name).context("an unknown revision")?;
                 let labels = json!({names::LABEL_ROLLOUT: NAME, names::LABEL_REVISION_HASH: known.hash});
                 let metadata = self.metadata(name, &labels, &json!({names::ANNOTATION_COMPLETED_AT: at.to_string()}));
                 self.tell_revision(&json!({"metadata": metadata, "data": known.data, "revision": known.number}))
             }
-            Change::CheckTemplate { revision } => {
+            Change::Ask(Question::Template { revision }) => {
                 self.recollection.template_checks.insert(revision.clone(), TemplateCheck::Valid);
                 Ok(())
             }
@@ -163,7 +164,7 @@ impl World {
                 self.index.on_pod(&None, Event::Applied(serde_json::from_value(pod)?));
                 Ok(())
             }
-            Change::DeletePod { name, .. } => {
+            Change::Pod { seen: Seen { name, .. }, act: PodAct::Delete { .. } } => {
                 let pod = json!({"metadata": self.metadata(name, &json!({}), &json!({}))});
                 self.index.on_pod(&None, Event::Deleted(serde_json::from_value::<PodView>(pod)?));
                 Ok(())

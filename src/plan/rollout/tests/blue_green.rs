@@ -11,7 +11,7 @@ use crate::{
         rollout::{Abort, Approve},
     },
     plan::{
-        Change, Memory, Plan, revision,
+        Change, Memory, Plan, PodAct, Seen, Selection, revision,
         rollout::{
             Done,
             fold::{End, World},
@@ -426,7 +426,7 @@ fn a_preview_that_waits_for_its_switch_begins_anew_with_another_strategy() {
     let mut world = World::new(fixture.snapshot, 5);
     let mut most_at_once = 0;
     let end = world.run(|_, step| {
-        let leaves = |change: &&Change| matches!(change, Change::DeletePod { name, .. } if name.ends_with("-a"));
+        let leaves = |change: &&Change| matches!(change, Change::Pod { seen: Seen { name, .. }, act: PodAct::Delete { .. } } if name.ends_with("-a"));
         most_at_once = most_at_once.max(step.changes.iter().filter(leaves).count());
     });
     assert_eq!((end, most_at_once), (End::Done, 1));
@@ -450,7 +450,9 @@ fn a_service_without_a_selector_is_given_the_rollouts() {
     service.selector.clear();
     let snapshot = fixture.settled().snapshot;
     let given = plan(&snapshot).changes.into_iter().find_map(|change| match change {
-        Change::SwitchService { name, revision, labels, .. } => Some((name, revision, labels)),
+        Change::Service { seen: Seen { name, .. }, select: Selection { revision, labels, .. } } => {
+            Some((name, revision, labels))
+        }
         _ => None,
     });
     let labels = [("app".to_owned(), "web".to_owned())].into();

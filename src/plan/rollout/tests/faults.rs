@@ -6,7 +6,7 @@ use super::fixture::{Fixture, at, rollout, say};
 use crate::{
     api::{Time, rollout::Abort},
     plan::{
-        Change, HoldReason, Plan, RevisionMark,
+        Change, HoldReason, Plan, PodAct, RevisionAct, RevisionMark,
         rollout::{
             fold::{End, World},
             plan,
@@ -227,7 +227,7 @@ fn a_clock_that_is_behind_takes_no_ready_pod_for_a_missing_one() {
         fixture.snapshot.now = at(-900); // they are Ready since -400
         fixture.snapshot.rollout.spec.replicas = replicas;
         let changes = plan(&fixture.settled().snapshot).changes;
-        changes.iter().filter(|change| matches!(change, Change::DeletePod { .. })).count()
+        changes.iter().filter(|change| matches!(change, Change::Pod { act: PodAct::Delete { .. }, .. })).count()
     };
     assert_eq!(deleted(4, 0), 2, "what stands beside its successor, and one more");
     assert_eq!(deleted(2, 0), 4, "those beyond replicas, and one more");
@@ -320,7 +320,7 @@ fn a_missing_config_is_waited_for_a_minute() {
 
 fn mark_of(planned: &Plan) -> Option<&RevisionMark> {
     planned.changes.iter().find_map(|change| match change {
-        Change::MarkRevision { mark, .. } => Some(mark),
+        Change::Revision { act: RevisionAct::Mark(mark), .. } => Some(mark),
         _ => None,
     })
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     api::{Rollout, RolloutStatus, status::BatchStatus},
-    plan::{Change, Plan, RevisionMark, revision, rollout::plan},
+    plan::{Change, Plan, PodAct, Question, RevisionAct, RevisionMark, Seen, Selection, revision, rollout::plan},
     snapshot::{
         Container, ContainerState, Exit, Orphans, Pod, PodPhase, Revision, Service, ServiceSeen, Services, Snapshot,
         TemplateCheck, listener_set::PodEnds,
@@ -171,33 +171,43 @@ pub(crate) fn say(plan: &Plan) -> String {
 fn say_change(change: &Change) -> String {
     match change {
         Change::CreateRevision { number, .. } => format!("revision {number}"),
-        Change::MarkRevision { name, mark, .. } => match mark {
+        Change::Revision { seen: Seen { name, .. }, act: RevisionAct::Mark(mark) } => match mark {
             RevisionMark::Wanted { number, .. } => format!("{name} wanted as {number}"),
             RevisionMark::Completed { .. } => format!("{name} completed"),
             RevisionMark::Failed { reason, .. } => format!("{name} failed ({reason})"),
             RevisionMark::Fetched { sha256 } => format!("{name} fetched {sha256}"),
             RevisionMark::Ran { images } => format!("{name} ran {images:?}"),
         },
-        Change::DeleteRevision { name, .. } => format!("forget {name}"),
-        Change::AdoptRevision { name, .. } => format!("adopt revision {name}"),
-        Change::AdoptPod { name, .. } => format!("adopt {name}"),
-        Change::CheckTemplate { revision } => format!("check {revision}"),
-        Change::CheckResize { name, revision, .. } => format!("check {name} for {revision}"),
+        Change::Revision { seen: Seen { name, .. }, act: RevisionAct::Delete } => format!("forget {name}"),
+        Change::Revision { seen: Seen { name, .. }, act: RevisionAct::Adopt } => format!("adopt revision {name}"),
+        Change::Pod { seen: Seen { name, .. }, act: PodAct::Adopt } => format!("adopt {name}"),
+        Change::Ask(Question::Template { revision }) => format!("check {revision}"),
+        Change::Ask(Question::Resize { pod: Seen { name, .. }, revision }) => format!("check {name} for {revision}"),
         Change::CreatePod { name, reason, .. } => format!("+{name} {}", reason.as_str()),
-        Change::DeletePod { name, reason, .. } => format!("-{name} {}", reason.as_str()),
-        Change::KeepPod { name, .. } => format!("keep {name}"),
-        Change::ChangeInPlace { name, revision, reason, .. } => format!("{name} to {revision} {}", reason.as_str()),
-        Change::Resize { name, revision, .. } => format!("{name} resized for {revision}"),
-        Change::NoteResized { name, .. } => format!("{name} has its resources"),
-        Change::SwitchService { name, revision, switched, .. } => {
+        Change::Pod { seen: Seen { name, .. }, act: PodAct::Delete { reason, .. } } => {
+            format!("-{name} {}", reason.as_str())
+        }
+        Change::Pod { seen: Seen { name, .. }, act: PodAct::Keep { .. } } => format!("keep {name}"),
+        Change::Pod { seen: Seen { name, .. }, act: PodAct::ChangeInPlace { revision, reason, .. } } => {
+            format!("{name} to {revision} {}", reason.as_str())
+        }
+        Change::Pod { seen: Seen { name, .. }, act: PodAct::Resize { revision, .. } } => {
+            format!("{name} resized for {revision}")
+        }
+        Change::Pod { seen: Seen { name, .. }, act: PodAct::NoteResized } => format!("{name} has its resources"),
+        Change::Service { seen: Seen { name, .. }, select: Selection { revision, switched, .. } } => {
             let from = switched.as_ref().map(|switched| format!("{} → ", switched.from)).unwrap_or_default();
             format!("Service {name}: {from}{}", revision.as_deref().unwrap_or("any"))
         }
-        Change::SetInService { name, in_service, .. } => format!("{name} in service: {in_service}"),
+        Change::Pod { seen: Seen { name, .. }, act: PodAct::SetInService { in_service, .. } } => {
+            format!("{name} in service: {in_service}")
+        }
         Change::TellApplication { name, .. } => format!("tell {name}"),
-        Change::NoteReloaded { name, .. } => format!("{name} has reloaded"),
-        Change::SetDrained { name, busy, .. } if busy.is_empty() => format!("{name} drained"),
-        Change::SetDrained { name, busy, .. } => format!("{name} has {busy}"),
+        Change::Pod { seen: Seen { name, .. }, act: PodAct::NoteReloaded } => format!("{name} has reloaded"),
+        Change::Pod { seen: Seen { name, .. }, act: PodAct::SetDrained { busy, .. } } if busy.is_empty() => {
+            format!("{name} drained")
+        }
+        Change::Pod { seen: Seen { name, .. }, act: PodAct::SetDrained { busy, .. } } => format!("{name} has {busy}"),
     }
 }
 

@@ -7,7 +7,7 @@ use super::fixture::{Fixture, at, say};
 use crate::{
     api::{Time, rollout::Abort},
     plan::{
-        Change,
+        Change, PodAct, Question, Seen,
         rollout::{
             fold::{End, World},
             plan,
@@ -22,7 +22,7 @@ pub(super) fn tell(world: &mut World) -> (String, End) {
         let changes: Vec<String> = step
             .changes
             .iter()
-            .filter(|change| !matches!(change, Change::CheckTemplate { .. }))
+            .filter(|change| !matches!(change, Change::Ask(Question::Template { .. })))
             .map(|change| say(&crate::plan::Plan { changes: vec![change.clone()], ..Default::default() }))
             .collect();
         if !changes.is_empty() {
@@ -194,7 +194,9 @@ fn scaled_down_and_up_in_mid_roll_nothing_goes_back_and_forth() {
                 match change {
                     Change::CreatePod { slot, revision, .. } if revision == "b" => drop(arrived.insert(*slot)),
                     Change::CreatePod { slot, name, .. } => assert!(!arrived.contains(slot), "+{name}: back"),
-                    Change::DeletePod { slot, name, .. } if name.contains("-b") => {
+                    Change::Pod { seen: Seen { name, .. }, act: PodAct::Delete { slot, .. } }
+                        if name.contains("-b") =>
+                    {
                         assert!(*slot >= replicas, "-{name}: for nothing");
                     }
                     _ => {}

@@ -10,7 +10,7 @@ use crate::{
     plan::{
         Change,
         HoldReason::{self, *},
-        PodReason,
+        PodAct, PodReason,
         rollout::plan,
     },
     snapshot::TemplateCheck,
@@ -102,7 +102,9 @@ fn a_row_per_class_and_gate() {
             close(&mut fixture, gate, revision);
             let planned = plan(&fixture.settled().snapshot);
             let goes_on = planned.changes.iter().any(|change| match change {
-                Change::CreatePod { reason, .. } | Change::DeletePod { reason, .. } => *reason == class,
+                Change::CreatePod { reason, .. } | Change::Pod { act: PodAct::Delete { reason, .. }, .. } => {
+                    *reason == class
+                }
                 _ => false,
             });
             if goes_on { '.' } else { '|' }

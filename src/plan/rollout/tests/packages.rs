@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     plan::{
-        Change, RevisionMark, revision,
+        Change, PodAct, RevisionAct, RevisionMark, Seen, revision,
         rollout::{
             failure_of,
             fold::{End, World},
@@ -49,11 +49,15 @@ fn of_b(world: &mut World) -> impl Iterator<Item = &mut Pod> {
 }
 
 fn marks(snapshot: &Snapshot) -> Vec<String> {
-    let is_mark = |change: &&Change| matches!(change, Change::MarkRevision { .. });
+    let is_mark = |change: &&Change| matches!(change, Change::Revision { act: RevisionAct::Mark(_), .. });
     let planned = plan(snapshot);
     let marks = planned.changes.iter().filter(is_mark).map(|change| match change {
-        Change::MarkRevision { name, mark: RevisionMark::Fetched { sha256 }, .. } => format!("{name} fetched {sha256}"),
-        Change::MarkRevision { name, mark: RevisionMark::Completed { .. }, .. } => format!("{name} completed"),
+        Change::Revision { seen: Seen { name, .. }, act: RevisionAct::Mark(RevisionMark::Fetched { sha256 }) } => {
+            format!("{name} fetched {sha256}")
+        }
+        Change::Revision { seen: Seen { name, .. }, act: RevisionAct::Mark(RevisionMark::Completed { .. }) } => {
+            format!("{name} completed")
+        }
         other => format!("{other:?}"),
     });
     marks.collect()
@@ -101,7 +105,8 @@ fn the_first_fetch_binds_the_others() {
     assert_eq!(marks(&world.snapshot), ["b fetched one"]);
     let mut deleted = Vec::new();
     let end = world.run(|_, step| {
-        let gone = step.changes.iter().filter(|change| matches!(change, Change::DeletePod { .. }));
+        let gone =
+            step.changes.iter().filter(|change| matches!(change, Change::Pod { act: PodAct::Delete { .. }, .. }));
         deleted.extend(gone.map(|change| format!("{} {}", change.name(), change.reason())));
     });
     assert_eq!((end, revisions_run(&world).as_str()), (End::Done, "bbb"));

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     api::rollout::{Abort, Approve, Pause},
     plan::{
-        Change, HoldReason, Memory, Plan, RevisionMark,
+        Change, HoldReason, Memory, Plan, RevisionAct, RevisionMark,
         rollout::{
             fold::{End, World},
             plan,
@@ -129,7 +129,9 @@ fn passes_no_pause(snapshot: &Snapshot, planned: &Plan) -> Result<(), TestCaseEr
         let passed = asks_at(snapshot).into_iter().find(|at| before.opened <= *at && *at < after.opened);
         prop_assert_eq!(passed, None, "from {} to {}", before.opened, after.opened);
     }
-    let is_end = |change: &Change| matches!(change, Change::MarkRevision { mark: RevisionMark::Completed { .. }, .. });
+    let is_end = |change: &Change| {
+        matches!(change, Change::Revision { act: RevisionAct::Mark(RevisionMark::Completed { .. }), .. })
+    };
     if planned.changes.iter().any(is_end) {
         prop_assert!(!asks_at(snapshot).contains(&snapshot.rollout.spec.replicas), "complete");
     }

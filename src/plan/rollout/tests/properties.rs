@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api::{names::pod_name, rollout::Approve},
     plan::{
-        Change,
+        Change, PodAct,
         rollout::{
             fold::{End, World},
             plan,
@@ -482,8 +482,11 @@ fn a_fold_ends() {
     let mut world = World::new(Fixture::new("a a a a a a a a", 'b', json!({"strategy": {"batchSize": 3}})).snapshot, 1);
     let mut writes = 0;
     assert_eq!(
-        world.run(|_, step| writes +=
-            step.changes.iter().filter(|c| matches!(c, Change::CreatePod { .. } | Change::DeletePod { .. })).count()),
+        world.run(|_, step| writes += step
+            .changes
+            .iter()
+            .filter(|c| matches!(c, Change::CreatePod { .. } | Change::Pod { act: PodAct::Delete { .. }, .. }))
+            .count()),
         End::Done
     );
     assert_eq!(writes, 16, "two writes per replaced Pod, none more");

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     api::{Time, names, rollout::UpdateMethod},
     plan::{
-        Change, in_place,
+        Change, Question, RevisionAct, in_place,
         rollout::{
             fold::{End, World},
             plan, reload,
@@ -30,7 +30,9 @@ fn uids(world: &World) -> Vec<String> {
 
 fn verbs(world: &mut World) -> (End, Vec<String>) {
     let mut said = Vec::new();
-    let of_pods = |change: &&Change| !matches!(change, Change::MarkRevision { .. } | Change::CheckTemplate { .. });
+    let of_pods = |change: &&Change| {
+        !matches!(change, Change::Revision { act: RevisionAct::Mark(_), .. } | Change::Ask(Question::Template { .. }))
+    };
     let end = world.run(|_, step| {
         let words = step.changes.iter().filter(of_pods).map(|change| format!("{} {}", change.verb(), change.name()));
         said.extend(words);

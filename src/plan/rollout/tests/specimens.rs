@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     plan::{
-        Change, PodReason,
+        Change, PodAct, PodReason,
         rollout::{fold::World, plan},
         specimen,
     },
@@ -178,7 +178,10 @@ fn what_is_kept_goes_where_a_pod_finds_no_quota_or_no_node() {
         retry_at: at(5),
     });
     let changes = plan(&refused.settled().snapshot).changes;
-    assert!(matches!(&changes[..], [Change::DeletePod { reason: PodReason::Kept, .. }]), "{changes:?}");
+    assert!(
+        matches!(&changes[..], [Change::Pod { act: PodAct::Delete { reason: PodReason::Kept, .. }, .. }]),
+        "{changes:?}"
+    );
     let mut unscheduled = with_specimen(Fixture::new("a a~", 'a', keeping(1, &json!({}))).settled(), 60);
     unscheduled.snapshot.pod_mut(1).unschedulable = Some("0/3 nodes are available".into());
     assert_eq!(unscheduled.looks().split(';').next(), Some("-web-0-b Kept"));

@@ -18,7 +18,7 @@ use crate::{
         rollout::{OnFailure, StrategyType},
     },
     plan::{
-        Change, HoldReason, Plan, RevisionMark,
+        Change, HoldReason, Plan, PodAct, RevisionAct, RevisionMark, Seen, Selection,
         rollout::{back, fold::World, plan, pod::counts::TERMINATING_COUNTS_SECONDS, time::restarted_at},
     },
     snapshot::{Pod, Ranges, Snapshot},
@@ -191,19 +191,22 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
     let mut created = 0;
     for change in &planned.changes {
         match change {
-            Change::DeletePod { uid, resource_version, name, .. } => {
+            Change::Pod { seen: Seen { uid, resource_version, name }, act: PodAct::Delete { .. } } => {
                 let mut all = snapshot.pods.iter().chain(&snapshot.specimens);
                 let pod = all.find(|pod| pod.uid == *uid && pod.resource_version == *resource_version);
                 prop_assert!(pod.is_some(), "R10: {name} is deleted with preconditions of no Pod of ours");
                 deleted.push(uid.as_str());
             }
-            Change::KeepPod { uid, resource_version, name, .. } => {
+            Change::Pod { seen: Seen { uid, resource_version, name }, act: PodAct::Keep { .. } } => {
                 let pod = snapshot.pods.iter().find(|pod| pod.uid == *uid && pod.resource_version == *resource_version);
                 let may_stay = pod.is_some_and(|pod| pod.deletion.is_none() && !pod.has_agent);
                 prop_assert!(may_stay, "R10: {name} is kept");
                 deleted.push(uid.as_str());
             }
-            Change::ChangeInPlace { uid, resource_version, name, revision, restarts, .. } => {
+            Change::Pod {
+                seen: Seen { uid, resource_version, name },
+                act: PodAct::ChangeInPlace { revision, restarts, .. },
+            } => {
                 let pod = snapshot.pods.iter().find(|pod| pod.uid == *uid && pod.resource_version == *resource_version);
                 prop_assert!(pod.is_some_and(|pod| pod.is_live()), "R10: {name} is changed, and none of our Pods");
                 let memory = &planned.memory;
@@ -216,7 +219,9 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
                 prop_assert!(is_right, "R4: {name} becomes {revision}");
                 deleted.extend(restarts.then_some(uid.as_str()));
             }
-            Change::SetInService { uid, in_service: false, .. } => deleted.push(uid.as_str()),
+            Change::Pod { seen: Seen { uid, .. }, act: PodAct::SetInService { in_service: false, .. } } => {
+                deleted.push(uid.as_str());
+            }
             Change::CreatePod { revision, name, slot, .. } => {
                 created += 1;
                 let memory = &planned.memory;
@@ -236,7 +241,7 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
                 let mut all = snapshot.pods.iter().chain(&snapshot.specimens);
                 prop_assert!(all.all(|pod| pod.name != *name), "{name} exists");
             }
-            Change::MarkRevision { name, mark: RevisionMark::Completed { .. }, .. } => {
+            Change::Revision { seen: Seen { name, .. }, act: RevisionAct::Mark(RevisionMark::Completed { .. }) } => {
                 let is_seen = |pod: &&Pod| pod.revision == *name && is_available(snapshot, pod, skew_seconds);
                 let mut pods = snapshot.pods.iter().map(|pod| &**pod);
                 prop_assert!(pods.any(|pod| is_seen(&pod)), "R13: {name} completes, and no instance runs it");
@@ -277,7 +282,10 @@ fn check_alone(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result
 fn check_switch(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result<(), TestCaseError> {
     let replicas = snapshot.rollout.spec.replicas;
     for change in &planned.changes {
-        let Change::SwitchService { name, revision: Some(revision), .. } = change else { continue };
+        let Change::Service { seen: Seen { name, .. }, select: Selection { revision: Some(revision), .. } } = change
+        else {
+            continue;
+        };
         let at_it = |pod: &&Arc<Pod>| pod.revision == *revision && is_available(snapshot, pod, skew_seconds);
         let slots: BTreeSet<i32> = snapshot.pods.iter().filter(at_it).map(|pod| pod.slot).collect();
         let is_whole = (0..replicas).all(|slot| slots.contains(&slot));
@@ -323,7 +331,7 @@ fn wake_at(planned: &Plan, skew_seconds: i64) -> Option<Timestamp> {
 }
 
 /// What one look leaves for the next to be compared with.
-struct Seen {
+struct Known {
     run: i64,
     opened: i32,
     replicas: i32,
@@ -336,7 +344,7 @@ struct Seen {
     remaining: usize,
 }
 
-impl Seen {
+impl Known {
     fn of(world: &World, planned: &Plan, skew_seconds: i64) -> Self {
         let snapshot = &world.snapshot;
         let spec = &snapshot.rollout.spec;
@@ -437,13 +445,13 @@ pub(super) fn run_partly(
     mut coins: impl FnMut() -> bool,
     looks: usize,
 ) -> Result<bool, TestCaseError> {
-    let mut before: Option<Seen> = None;
+    let mut before: Option<Known> = None;
     let mut given = Given::default();
     for _ in 0..looks {
         let planned = look(world, skew_seconds);
         check_plan(&world.snapshot, &planned, skew_seconds)?;
         given.check(&world.snapshot, &planned)?;
-        let seen = Seen::of(world, &planned, skew_seconds);
+        let seen = Known::of(world, &planned, skew_seconds);
         if let Some(before) = &before {
             seen.check(before, &world.snapshot, &planned, skew_seconds)?;
         }

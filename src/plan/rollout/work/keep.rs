@@ -5,7 +5,7 @@
 use crate::{
     api::keep_failed::KeepFailed,
     plan::{
-        change::{Change, PodReason},
+        change::{Change, PodAct, PodReason},
         rollout::{
             pod::failure::{ended_by_others, failure_of},
             run::View,
@@ -29,19 +29,14 @@ pub(crate) fn keep(view: &View<'_>, changes: &mut Vec<Change>, alarm: &mut Alarm
     let mut room = most.saturating_sub(of_run);
     let mut begun = 0;
     for change in changes.iter_mut().filter(|_| settings.is_some()) {
-        let Change::DeletePod { name, uid, resource_version, reason, .. } = change else { continue };
-        let pod = snapshot.pods.iter().find(|pod| pod.uid == *uid && room > 0);
+        let Change::Pod { seen, act } = change else { continue };
+        let PodAct::Delete { reason, .. } = act else { continue };
+        let pod = snapshot.pods.iter().find(|pod| pod.uid == seen.uid && room > 0);
         if pod.is_none_or(|pod| !is_worth_a_look(view, pod, *reason)) {
             continue;
         }
         let keep_seconds = settings.map_or(0, |settings| i64::from(settings.seconds));
-        *change = Change::KeepPod {
-            name: std::mem::take(name),
-            uid: std::mem::take(uid),
-            resource_version: std::mem::take(resource_version),
-            until: seconds(after(view.now(), keep_seconds)).0,
-            run: view.memory.run,
-        };
+        *act = PodAct::Keep { until: seconds(after(view.now(), keep_seconds)).0, run: view.memory.run };
         (room, begun) = (room - 1, begun + 1);
     }
     let surplus = (kept.len() + begun).saturating_sub(most);

@@ -1,13 +1,13 @@
 //! Pods to create, delete and change now, within the budget; most urgent class first.
 mod attempts;
-mod hand_over;
+mod exit;
 mod keep;
-mod out_of_service;
 pub mod provenance;
 mod reload;
 mod replace;
 mod resize;
 pub mod revisions;
+mod says;
 pub mod switch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ use self::attempts::Attempts;
 use crate::{
     api::{names::pod_name, status::Attempt},
     plan::{
-        change::{Change, Hold, HoldReason, PodReason},
+        change::{Change, Hold, HoldReason, PodAct, PodReason, Question},
         in_place::NotInPlace,
         rollout::{
             pod::{
@@ -148,7 +148,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                 None => is_forward,
             };
             if due {
-                self.changes.push(Change::CheckTemplate { revision: revision.name.clone() });
+                self.changes.push(Change::Ask(Question::Template { revision: revision.name.clone() }));
             }
         }
     }
@@ -308,8 +308,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             return;
         }
         let view = self.view;
-        let leaves =
-            |change: &&Change| matches!(change, Change::DeletePod { reason, .. } if *reason != PodReason::Finished);
+        let leaves = |change: &&Change| matches!(change, Change::Pod { act: PodAct::Delete { reason, .. }, .. } if *reason != PodReason::Finished);
         let ending =
             view.snapshot.pods.iter().filter(|pod| pod.deletion.is_some() && counts(view.snapshot, pod)).count()
                 + self.changes.iter().filter(leaves).count();
@@ -457,24 +456,25 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     }
 
     fn finish(mut self) -> Work {
-        let mut leaving = hand_over::hold_back(self.view.snapshot, &mut self.changes);
-        if let Some(hold) = hand_over::hold(self.view.snapshot, &leaving) {
+        let snapshot = self.view.snapshot;
+        let exits = exit::walk(snapshot, &mut self.changes, self.alarm);
+        if let Some(hold) = exit::hold(snapshot, &exits.handing_over) {
             self.note(hold);
         }
-        let (mut changed, service) = out_of_service::leave_service(self.view.snapshot, &mut self.changes, self.alarm);
-        changed.extend(resize::asked_outside(self.view.snapshot, &self.changes));
+        let (mut leaving, mut changed) = (exits.handing_over, exits.changed);
+        changed.extend(resize::asked_outside(snapshot, &self.changes));
         if self.alive.is_some() {
             // Nothing is handed to what is about to leave.
-            leaving.extend(self.changes.iter().filter_map(hand_over::ended_by).map(str::to_owned));
+            leaving.extend(self.changes.iter().filter_map(exit::ended_by).map(str::to_owned));
         }
-        self.changes.extend(hand_over::in_service(self.view.snapshot, &changed));
-        self.changes.extend(service);
+        self.changes.extend(says::in_service(snapshot, &changed));
+        self.changes.extend(exits.gates);
         leaving.extend(changed);
-        leaving.extend(pod::resize::interrupted(self.view.snapshot));
-        let drained = hand_over::drained(self.view.snapshot, &leaving, &self.changes);
+        leaving.extend(pod::resize::interrupted(snapshot));
+        let drained = says::drained(snapshot, &leaving, &self.changes);
         self.changes.extend(drained);
-        resize::carry_on(self.view.snapshot, &mut self.changes, self.alarm);
-        let told = reload::tell(self.view.snapshot, &self.changes, self.alarm);
+        resize::carry_on(snapshot, &mut self.changes, self.alarm);
+        let told = reload::tell(snapshot, &self.changes, self.alarm);
         self.changes.extend(told);
         keep::keep(self.view, &mut self.changes, self.alarm);
         let (hold, aside, not_in_place) = (self.hold, self.aside, self.not_in_place);

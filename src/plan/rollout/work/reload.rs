@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::{
     plan::{
-        change::Change,
+        change::{Change, PodAct},
         rollout::{
             pod::reload::{due_since, failure, ripe_later},
             policy::Policy,
@@ -43,7 +43,7 @@ pub(crate) fn tell(snapshot: &Snapshot, changes: &[Change], alarm: &mut Alarm) -
         match snapshot.tellings.get(&pod.uid).filter(|telling| telling.is_on || telling.of == since) {
             Some(Telling { is_on: true, .. }) => {} // its end leads to another look
             Some(Telling { answer: Some(Ok(())), .. }) => {
-                found.push(Change::NoteReloaded { name, uid, resource_version: pod.resource_version.clone() });
+                found.push(Change::pod(pod, PodAct::NoteReloaded));
             }
             // A clock that was set back makes nobody wait.
             Some(telling) if telling.began_at <= snapshot.now && !alarm.passed(again_at(telling, has_failed)) => {}

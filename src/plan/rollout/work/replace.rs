@@ -1,8 +1,8 @@
 //! Slots whose Pod is not what they are assigned: what holds each, and how it changes.
-use super::{Planner, out_of_service};
+use super::{Planner, exit};
 use crate::{
     plan::{
-        change::{Change, Hold, HoldReason, PodReason},
+        change::{Change, Hold, HoldReason, PodAct, PodReason, Question},
         in_place::NotInPlace,
         rollout::{
             pod::{
@@ -112,7 +112,7 @@ impl<'a> Planner<'_, 'a, '_> {
         if let Some(to) = self.assigned(slot).filter(is_other) {
             let why = match self.update_path(pod, to) {
                 // It would serve on until its container is gone, and be missing for as long as the image is pulled.
-                UpdatePath::InPlace { restarts: true, .. } if !out_of_service::can_leave_service(pod) && !only => {
+                UpdatePath::InPlace { restarts: true, .. } if !exit::can_leave_service(pod) && !only => {
                     Some("the Pod was made without the readiness gate that changes in place need".to_owned())
                 }
                 // What has too little to run is not asked to run on.
@@ -191,12 +191,11 @@ impl<'a> Planner<'_, 'a, '_> {
         if costs && !self.budget.take_instance_in_place(self.available(pod)) {
             return self.hold_for(slot.index, self.budget.available_min_in_place);
         }
-        let (name, uid, resource_version) = (pod.name.clone(), pod.uid.clone(), pod.resource_version.clone());
         let (slot, revision) = (slot.index, to.name.clone());
         self.changes.push(if resizes && check != Some(&TemplateCheck::Valid) {
-            Change::CheckResize { name, uid, resource_version, revision }
+            Change::Ask(Question::Resize { pod: pod.into(), revision })
         } else {
-            Change::ChangeInPlace { name, slot, uid, resource_version, revision, restarts, resizes, reason }
+            Change::pod(pod, PodAct::ChangeInPlace { slot, revision, restarts, resizes, reason })
         });
     }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     plan::{
-        Change,
+        Change, PodAct, Question,
         rollout::{
             pod::{failure::failure_of, resize::refusal},
             time::Alarm,
@@ -15,7 +15,7 @@ use crate::{
 /// Pods that are out of service, and about which the API server is asked: a new operator does not know what it has said before,
 /// and who has left for a change is not to come back for a moment.
 pub(crate) fn asked_outside(snapshot: &Snapshot, changes: &[Change]) -> Vec<String> {
-    let asked = changes.iter().filter(|change| matches!(change, Change::CheckResize { .. }));
+    let asked = changes.iter().filter(|change| matches!(change, Change::Ask(Question::Resize { .. })));
     let asked: BTreeSet<&str> = asked.map(Change::name).collect();
     let outside = snapshot.pods.iter().filter(|pod| pod.in_service == Some(false));
     outside.filter(|pod| asked.contains(pod.name.as_str())).map(|pod| pod.name.clone()).collect()
@@ -38,10 +38,9 @@ fn next(snapshot: &Snapshot, pod: &Pod, alarm: &mut Alarm) -> Option<Change> {
     for at in pod.resize_fails_at().into_iter().chain(failure_of(pod).and_then(|failure| failure.at)) {
         alarm.passed(at);
     }
-    let (name, uid, resource_version) = (pod.name.clone(), pod.uid.clone(), pod.resource_version.clone());
     match stage {
-        Resize::Due => Some(Change::Resize { name, uid, resource_version, revision: pod.revision.clone() }),
+        Resize::Due => Some(Change::pod(pod, PodAct::Resize { revision: pod.revision.clone() })),
         Resize::Awaited { .. } => None,
-        Resize::Done => Some(Change::NoteResized { name, uid, resource_version }),
+        Resize::Done => Some(Change::pod(pod, PodAct::NoteResized)),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use crate::{
     api::rollout::Request,
     plan::{
-        change::{Change, Memory, RevisionMark},
+        change::{Change, Memory, RevisionAct, RevisionMark},
         revision,
         rollout::run::revisions::Lineage,
     },
@@ -41,11 +41,7 @@ fn clean_up(lineage: &Lineage<'_>, snapshot: &Snapshot, memory: &Memory) -> Vec<
         snapshot.revisions.iter().filter(|r| !r.deleting && !needed.contains(r.name.as_str())).collect();
     spare.sort_by_key(|revision| (revision.number, &revision.name));
     let beyond = spare.len().saturating_sub(limit);
-    let delete = |r: &&Revision| Change::DeleteRevision {
-        name: r.name.clone(),
-        uid: r.uid.clone(),
-        resource_version: r.resource_version.clone(),
-    };
+    let delete = |revision: &&Revision| Change::Revision { seen: (*revision).into(), act: RevisionAct::Delete };
     spare.iter().take(beyond).map(delete).collect()
 }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     plan::{
-        change::{Change, Hold},
+        change::{Change, Hold, Selection},
         rollout::{
             run::{View, released_services, sets::Sets},
             time::Alarm,
@@ -74,14 +74,7 @@ pub(crate) fn select(
     labels: BTreeMap<String, String>,
     switched: Option<Switched>,
 ) -> Change {
-    Change::SwitchService {
-        labels,
-        name: service.name.clone(),
-        uid: service.uid.clone(),
-        resource_version: service.resource_version.clone(),
-        revision,
-        switched,
-    }
+    Change::Service { seen: service.into(), select: Selection { revision, labels, switched } }
 }
 
 /// Has them select Pods of any revision.
