@@ -96,7 +96,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     }
     let left = released_services::hold(snapshot);
     if left.is_some() {
-        // What has ended serves nobody, and stands in the way of what comes back.
+        // A Pod that has ended serves no client, and its name is needed for the next one.
         let has_ended = |change: &Change| {
             matches!(change, Change::Pod { act: PodAct::Delete { reason: PodReason::Finished, .. }, .. })
         };

@@ -25,7 +25,7 @@ pub(crate) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
     let name = |revision: Option<&crate::snapshot::Revision>| revision.map(|r| r.name.clone());
     let mut memory = Memory {
         update: name(lineage.update).or_else(|| old.update.clone()),
-        // Kept even when somebody has deleted it: that there was one decides that the run goes batch by batch.
+        // Kept even if it was deleted: because there was one, the run goes batch by batch.
         stable: name(lineage.stable).or_else(|| old.stable.clone()),
         effective: name(lineage.effective),
         services: released_services::services(snapshot),
@@ -60,13 +60,13 @@ pub(crate) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
             memory.batch = Some(batch(snapshot, lineage, 0, false));
         }
         if memory.batch.is_none() && lineage.is_revert() {
-            memory.failed = None; // nobody asks for what failed any more
+            memory.failed = None; // what failed is not asked for any more
         }
         return memory;
     }
     let lost = old.run == 0; // of a new object, or status was lost: answers to earlier runs must not fit the new one
     let aborted = spec.abort.as_ref().map(|abort| abort.run).filter(|_| lost);
-    // Nor may an approval that was given before the run began, whatever run its giver had in mind.
+    // Nor may an approval that was given before the run began.
     let answered = spec.approve.as_ref().map(|approve| approve.run).max(aborted);
     memory.run = old.run.max(answered.unwrap_or(0)).saturating_add(1);
     memory.failed = match lineage.update.filter(|_| lineage.is_back() && !lineage.is_revert()) {

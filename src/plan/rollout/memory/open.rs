@@ -61,7 +61,7 @@ fn forward(view: &View<'_>, alarm: &mut Alarm, mut batch: BatchStatus) -> Openin
         // Nothing is left to open; the run may have to wait before it is complete.
         let hold = holds::all_pinned(view).or_else(|| gates::completion(view));
         let hold = gates::woken(hold, alarm);
-        // Nobody is late for it; nor is a set that is whole, and waits for hours to be switched to.
+        // No instance is late for it; nor is a whole set that waits for hours to be switched to.
         if hold.is_some() || view.slots.sets().is_some() {
             batch.completed_at.get_or_insert_with(|| seconds(view.now()));
         }

@@ -1,5 +1,5 @@
-//! What is wrong with a Pod by itself, deadlines of the run aside. Pods that somebody else ended are replaced and count for
-//! nothing.
+//! What is wrong with a Pod by itself, deadlines of the run aside. Pods that were evicted, preempted
+//! or lost with their node are replaced and do not count.
 use jiff::Timestamp;
 
 use crate::{
@@ -106,7 +106,7 @@ fn tells_of(state: &ContainerState, image: &str) -> bool {
 }
 
 /// From when on a Pod that no batch waits for counts as broken: deadlines are those of a batch, so one that has never
-/// become ready has so many seconds, whatever keeps it. One that blinks is left alone. None: it is not broken, as far as
+/// become ready has so many seconds, for any reason. One that blinks is left alone. None: it is not broken, as far as
 /// one can see.
 pub fn broken_at(pod: &Pod, patience_seconds: i64) -> Option<Timestamp> {
     let failure = failure_of(pod).map(|failure| failure.at.unwrap_or(pod.created));

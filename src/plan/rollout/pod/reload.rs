@@ -15,7 +15,7 @@ fn settings(snapshot: &Snapshot) -> Option<&HotReload> {
     Policy::of(&snapshot.rollout.spec).update.hot_reload()
 }
 
-/// Since when its application has to reload what the Pod was given; None: it has, or nobody asks.
+/// Since when its application has to reload what the Pod was given; None: it has, or no reload is asked for.
 pub fn due_since(snapshot: &Snapshot, pod: &Pod) -> Option<Timestamp> {
     settings(snapshot)?;
     pod.untold_since().filter(|_| pod.is_live())
@@ -49,7 +49,7 @@ pub fn in_words(snapshot: &Snapshot, pod: &Pod) -> Option<String> {
 }
 
 /// An application that has not reloaded in time: that was asked after it, and has not. It is not to blame for calls that were
-/// not made while others had their turn, or nobody could make them.
+/// not made while others had their turn, or could not be made.
 pub fn failure(snapshot: &Snapshot, pod: &Pod) -> Option<Failure> {
     let since = due_since(snapshot, pod)?;
     let timeout = settings(snapshot)?.timeout_seconds;

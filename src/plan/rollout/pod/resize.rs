@@ -1,7 +1,7 @@
 //! Pods that were given other resources: which of their nodes cannot follow.
 //!
 //! A Pod first says which revision it is to be and what is due for that, then its specification is resized, then, once its
-//! node has followed, the note is taken off. Whatever ends the operator in between, the Pod says where it stands.
+//! node has followed, the note is taken off. If the operator ends in between, the Pod says how far it is.
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ pub(crate) fn check<'s>(snapshot: &'s Snapshot, pod: &Pod, revision: &str) -> Op
     snapshot.template_checks.get(&ChangeRefusal::key_of(revision, &pod.uid))
 }
 
-/// Until when nobody is late for want of what the API server says to that question. The next one takes a moment: as long as it
+/// Until when no instance counts as late because the API server has not answered that question. The next one takes a moment: as long as it
 /// is asked again and again, that is for as long.
 pub(crate) fn unanswered_until(snapshot: &Snapshot, pod: &Pod, revision: &str) -> Option<Timestamp> {
     /// A call that is given up, and a look or two.

@@ -49,7 +49,7 @@ pub(crate) fn in_the_way<'s>(snapshot: &'s Snapshot, revision: &'s str) -> impl 
     pods.filter(move |pod| pod.revision != revision && counts(snapshot, pod))
 }
 
-/// Pods that were told to end, and whose end nobody waits for any more although it was not seen.
+/// Pods whose deletion was requested and whose end was not seen, but is not waited for any more.
 pub fn unconfirmed(snapshot: &Snapshot) -> impl Iterator<Item = &Pod> {
     let pods = all(snapshot).filter(|_| Policy::of(&snapshot.rollout.spec).is_one_at_a_time());
     pods.filter(|pod| pod.deletion.is_some() && !pod.is_finished() && !counts(snapshot, pod))

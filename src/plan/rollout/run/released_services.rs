@@ -1,5 +1,5 @@
 //! Services of the strategy BlueGreen that the spec names no more, because it has another strategy by now, or names others. They
-//! would go on selecting one revision, and nobody once its Pods have gone: the key is taken off first.
+//! would go on selecting one revision, and no Pod once its Pods have gone: the key is taken off first.
 use super::revisions::Lineage;
 use crate::{
     api::{bounds::SERVICES_MAX, rollout::BlueGreen},
@@ -10,8 +10,8 @@ use crate::{
     snapshot::{Service, ServiceSeen, Snapshot},
 };
 
-/// The Services whose selectors Baton sets, or has set and has yet to let go: what status remembers. Not one that it has never
-/// seen: whoever leaves that for another need not wait for it. Nor one that has never permitted it: nothing is written to that.
+/// The Services whose selectors Baton sets, or has set and has yet to let go: what status remembers. A Service that
+/// Baton has never seen is not among them: a spec that names another need not wait for it. Nor is one that has never permitted it.
 pub(crate) fn services(snapshot: &Snapshot) -> Vec<String> {
     let known = snapshot.rollout.status.as_ref().map(|status| &status.services[..]).unwrap_or_default();
     let services = &snapshot.services;
@@ -55,7 +55,7 @@ pub(crate) fn was_preview(snapshot: &Snapshot, lineage: &Lineage<'_>) -> bool {
     begins && kept(snapshot).filter_map(|(_, seen)| seen.seen()).any(is_elsewhere)
 }
 
-/// Until then no Pod leaves that clients may use. Nobody is late meanwhile.
+/// Until then no Pod leaves that clients may use, and the deadline's clock stands still.
 pub(crate) fn hold(snapshot: &Snapshot) -> Option<Hold> {
     let (name, seen) = kept(snapshot).next()?;
     let message = match seen.seen().and_then(Service::revision) {

@@ -6,7 +6,7 @@
 //! | kept | the one in use, while that is another; after a switch the one before, for scaleDownDelaySeconds | [`Slot::kept`] |
 //! | others | all else: a preview that was superseded or given up; an old set whose time is over, or in whose time a third version came | [`Slot::others`] |
 //!
-//! Which set is in use, the Service says: its selector is read. Only while somebody has taken the key away status says it.
+//! Which set is in use, the Service says: its selector is read. If the key was taken away, status says it.
 //!
 //! [`Slot::live`]: super::slots::Slot::live
 //! [`Slot::kept`]: super::slots::Slot::kept
@@ -45,7 +45,7 @@ impl<'a> Sets<'a> {
         let name = |revision: Option<&'a Revision>| revision.map(|revision| revision.name.as_str());
         let target = assigned.or(name(lineage.effective));
         let service = snapshot.services.active.seen();
-        // Also one whose ControllerRevision somebody has deleted: clients use its Pods.
+        // Also one whose ControllerRevision was deleted: clients use its Pods.
         let exists = |name: &&str| {
             snapshot.revisions.iter().any(|revision| revision.name == *name && !revision.deleting)
                 || snapshot.pods.iter().any(|pod| pod.revision == *name && pod.is_live())
@@ -76,8 +76,9 @@ impl<'a> Sets<'a> {
     }
 }
 
-/// Where a Service selects none and nobody remembers: selecting this one takes least from clients. In doubt the stable one,
-/// if somebody has not deleted that; and as long as the Service is not known that one anyhow, if there is anything of it.
+/// The revision with the most available Pods: selecting it takes least from clients, if the Service selects none and status has
+/// forgotten which it was. In doubt it is the stable one, unless that was deleted. None while the Service is not known, if the
+/// stable revision has Pods: then that is used.
 fn most_available<'a>(snapshot: &'a Snapshot, stable: Option<&str>) -> Option<&'a str> {
     let is_stable = |pod: &Pod| Some(pod.revision.as_str()) == stable;
     if snapshot.services.active.seen().is_none() && snapshot.pods.iter().any(|pod| pod.is_live() && is_stable(pod)) {

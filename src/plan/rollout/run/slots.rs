@@ -308,7 +308,7 @@ impl<'a> Slots<'a> {
         slot.live.first().is_some_and(is_heir) && old.any(|pod| agent::holds(self.snapshot, pod))
     }
 
-    /// [`Self::is_done`], whatever its listeners do.
+    /// [`Self::is_done`], listeners aside.
     pub fn is_in_place(&self, slot: &Slot<'_>) -> bool {
         slot.fresh && slot.live.len() == 1 && self.has_all(slot.live[0])
     }
@@ -395,8 +395,8 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// What is pinned in mid-run moves the end of no batch: nobody is to take the place of one whose canary was taken back. Where all
-/// change at once there are no batches.
+/// Pinning a slot during a run does not shift batch boundaries; otherwise another instance would silently become the canary. A
+/// strategy that changes all instances at once has no batches.
 fn left_out(snapshot: &Snapshot, lineage: &Lineage<'_>, memory: &Memory) -> Ranges {
     let has_batches = !snapshot.rollout.spec.strategy.type_.is_at_once();
     let batch = memory.batch.as_ref().filter(|_| has_batches);

@@ -110,7 +110,7 @@ fn a_readiness_that_never_comes_is_named() {
     }
 }
 
-/// B7: nothing moves any more, whatever number of failures is tolerated.
+/// B7: nothing moves any more, however many failures are tolerated.
 #[test]
 fn a_tolerated_failure_that_keeps_others_from_their_turn_ends_the_run() {
     let strategy = json!({"maxSurge": 1, "maxUnavailable": 0, "failureThreshold": 3});

@@ -158,7 +158,7 @@ fn switched(slots: &str, want: char) -> Fixture {
     fixture
 }
 
-/// B3: what clients used a moment ago stays for its time, whoever supersedes it, and also beyond replicas.
+/// B3: what clients used a moment ago stays for its time, also if it is superseded, or beyond replicas.
 #[test]
 fn what_clients_used_a_moment_ago_stays_for_its_time() {
     let mut third = switched("ab ab", 'c').opened(2).settled();
@@ -170,7 +170,7 @@ fn what_clients_used_a_moment_ago_stays_for_its_time() {
     third.snapshot.now = at(10);
     assert_eq!(does(&third), "-web-0-a Superseded; -web-1-a Superseded");
     let broken = switched("a~b ab", 'c').opened(2).settled();
-    assert_eq!(does(&broken), "-web-0-a Superseded", "nobody uses it");
+    assert_eq!(does(&broken), "-web-0-a Superseded", "no client uses it");
     let mut shrunk = switched("ab ab ab", 'b');
     shrunk.snapshot.rollout.spec.replicas = 2;
     let mut shrunk = shrunk.settled();
@@ -193,14 +193,14 @@ fn what_clients_used_a_moment_ago_stays_for_its_time() {
     assert_eq!(does(&back.settled()), "-web-0-a Restart; -web-1-a Restart");
 }
 
-/// B3 C1: while nobody of the set in use answers, going back waits for no second instance; a version that clients have
+/// B3 C1: while no Pod of the set in use answers, going back waits for no second instance; a version that clients have
 /// not used is another matter.
 #[test]
 fn the_way_back_is_not_made_to_wait_while_clients_get_nothing() {
     assert_eq!(does(&switched("ab! a~b!", 'a').opened(2).settled()), "Service web: b → a");
     assert_eq!(does(&switched("ab a~b!", 'a').opened(2).settled()), "", "one of them answers");
-    assert_eq!(does(&switched("a~b! a~b!", 'a').opened(2).settled()), "", "nobody answers either");
-    assert_eq!(does(&switched("cb! c~b!", 'c').opened(2).settled()), "", "nobody has tried it");
+    assert_eq!(does(&switched("a~b! a~b!", 'a').opened(2).settled()), "", "that has no Ready Pod either");
+    assert_eq!(does(&switched("cb! c~b!", 'c').opened(2).settled()), "", "clients have not tried it");
     let mut paused = switched("ab! a~b!", 'a').opened(2).settled();
     paused.snapshot.rollout.spec.paused = true;
     assert_eq!(does(&paused.settled()), "");
@@ -225,9 +225,9 @@ fn a_run_is_over_when_its_listeners_have_moved() {
     );
     let mut world = World::new(moving.snapshot, 5);
     assert_eq!((world.run(|_, _| {}), selects(&world.snapshot)), (End::Done, Some("a")));
-    let mut nobody = holding(2, 0);
-    nobody.agent("web-0-b").session = SessionState::Unclaimed;
-    assert_eq!(nobody.looks(), "b completed", "there is nobody who could take them");
+    let mut alone = holding(2, 0);
+    alone.agent("web-0-b").session = SessionState::Unclaimed;
+    assert_eq!(alone.looks(), "b completed", "no Pod could take them");
 }
 
 /// B3: a preview that is superseded ends before the next one is made; what clients use stays.
@@ -253,7 +253,7 @@ fn an_abort_before_the_switch_ends_the_new_set() {
     assert!(world.snapshot.pods.iter().all(|pod| pod.revision == "a") && world.snapshot.pods.len() == 2);
 }
 
-/// The old set stays until its time is over, whoever leads by then: the Service says when it was switched.
+/// The old set stays until its time is over, also under another leader: the Service says when it was switched.
 #[test]
 fn the_old_set_stays_for_a_while() {
     let mut fixture = switched("ab ab", 'b').settled();
@@ -302,10 +302,10 @@ fn without_a_service_nothing_that_either_set_may_need_is_scaled_away() {
     let unknown = looks("a~b a ab", ServiceSeen::Unknown);
     assert!(!unknown.contains("-web") && unknown.contains("ServiceUnread"), "{unknown}");
     assert!(looks("a a a", ServiceSeen::Unknown).contains("-web-2-a Scale"), "all that clients can use");
-    assert!(looks("a a ab~", ServiceSeen::Unknown).contains("-web-2-b Scale"), "nobody uses it");
+    assert!(looks("a a ab~", ServiceSeen::Unknown).contains("-web-2-b Scale"), "no client uses it");
 }
 
-/// Somebody has taken the key away: clients get no Pod of the new set before its time.
+/// The key was taken away: clients get no Pod of the new set before its time.
 #[test]
 fn a_key_that_is_gone_is_set_again() {
     let mut fixture = begun("ab ab~");
@@ -324,7 +324,7 @@ fn a_key_that_is_gone_is_set_again() {
     assert_eq!(does(&gone), "Service web: x → a");
 }
 
-/// B3: whoever takes another strategy, or other Services, has clients get Pods of every version before one leaves.
+/// B3: after a change of strategy or Services, clients get Pods of every version before one leaves.
 #[test]
 fn a_service_that_is_named_no_more_is_let_go_first() {
     let left = |seen: ServiceSeen, want: char| {
@@ -354,7 +354,7 @@ fn a_service_that_is_named_no_more_is_let_go_first() {
     assert!(at("SwitchService") < at("DeletePod"), "{story:?}");
 }
 
-/// B3: whoever takes another strategy in the next moment must have it let go.
+/// B3: it is let go also if the strategy changes in the next moment.
 #[test]
 fn a_service_is_remembered_before_it_is_switched() {
     let mut fixture = Fixture::new("b b", 'b', spec(&json!({}))).opened(2).settled();
@@ -365,7 +365,7 @@ fn a_service_is_remembered_before_it_is_switched() {
 }
 
 /// Seed 1620001943: from batches to a second set, when all instances had the new version. As long as its Service was not read a
-/// whole set of the old one was made that nobody ran any more.
+/// whole set of the old one was made that no instance ran any more.
 #[test]
 fn no_set_is_made_anew_for_clients_of_whom_nobody_knows() {
     let fixture = Fixture::new("b b", 'b', spec(&json!({}))).opened(2).settled();
@@ -374,7 +374,7 @@ fn no_set_is_made_anew_for_clients_of_whom_nobody_knows() {
     assert!(does(&fixture).contains("+web-0-a Refill"), "in doubt clients use the stable one: {}", fixture.looks());
 }
 
-/// Seed 1650001600: it was complete once, and somebody has deleted its revision since.
+/// Seed 1650001600: it was complete once, and its revision was deleted since.
 #[test]
 fn the_way_back_needs_nobodys_word() {
     let mut fixture =
@@ -394,7 +394,7 @@ fn a_restart_goes_with_surge() {
     assert_eq!(does(&fixture.settled()), "+web-0-a-1 Restart; +web-1-a-1 Restart");
 }
 
-/// Seed 1510000253: somebody has taken the key and deleted the stable revision, and its Pods are lost. What is left of a version
+/// Seed 1510000253: the key was taken away, the stable revision was deleted, and its Pods are lost. What is left of a version
 /// that was superseded stayed for clients who may use it, and the next one waited for it to end.
 ///
 /// R15
@@ -420,7 +420,7 @@ fn a_preview_that_waits_for_its_switch_begins_anew_with_another_strategy() {
     fixture.snapshot.services.former = [("web".to_owned(), services.active)].into();
     let first = plan(&fixture.snapshot);
     assert_eq!(first.memory.batch.as_ref().map(|batch| batch.opened), Some(0), "{}", say(&first));
-    assert!(first.changes.is_empty(), "it is remembered before the Service tells nobody any more: {}", say(&first));
+    assert!(first.changes.is_empty(), "it is remembered before the Service does not say it any more: {}", say(&first));
     let fixture = fixture.settled();
     assert!(does(&fixture).starts_with("Service web: any"), "{}", fixture.looks());
     let mut world = World::new(fixture.snapshot, 5);
@@ -433,7 +433,7 @@ fn a_preview_that_waits_for_its_switch_begins_anew_with_another_strategy() {
     assert_eq!(super::faults::revisions_run(&world), "bb");
 }
 
-/// What a strategy before has left beside an instance that has arrived is surplus: nobody has pinned anything.
+/// What a strategy before has left beside an instance that has arrived is surplus: nothing is pinned.
 #[test]
 fn an_old_set_that_is_left_over_is_surplus() {
     let strategy = json!({"strategy": {"maxSurge": 1, "maxUnavailable": 0}});

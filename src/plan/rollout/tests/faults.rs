@@ -231,7 +231,7 @@ fn a_clock_that_is_behind_takes_no_ready_pod_for_a_missing_one() {
     };
     assert_eq!(deleted(4, 0), 2, "what stands beside its successor, and one more");
     assert_eq!(deleted(2, 0), 4, "those beyond replicas, and one more");
-    // Where minReadySeconds counts, nobody can tell by this clock who may go: all stay until it has caught up.
+    // Where minReadySeconds counts, this clock cannot tell which may go: all stay until it has caught up.
     assert_eq!((deleted(4, 30), deleted(2, 30)), (0, 0));
 }
 
@@ -358,7 +358,7 @@ fn a_clock_that_stepped_back_neither_loses_a_completion_nor_a_failure() {
 fn an_abort_is_noted_once_even_with_nothing_to_go_back_to() {
     let mut world = world("a a a", 'b', ONE_BY_ONE(json!({})));
     live(&mut world, 3);
-    world.snapshot.revisions.retain(|revision| revision.name != "a"); // somebody deleted it
+    world.snapshot.revisions.retain(|revision| revision.name != "a"); // a person deleted it
     let run = world.snapshot.rollout.status.as_ref().unwrap().run.unwrap();
     world.snapshot.rollout.spec.abort = Some(Abort { run });
     let mut marks = 0;

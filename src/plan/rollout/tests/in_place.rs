@@ -52,7 +52,7 @@ fn images_are_changed_in_place() {
     assert_eq!(said, ["SetInService", "ChangeInPlace", "SetInService"].repeat(3), "one at a time, and none beside it");
 }
 
-/// B4: where no container is touched nobody is taken out of service.
+/// B4: if no container is touched, no Pod is taken out of service.
 #[test]
 fn what_touches_no_container_costs_nothing() {
     let mut world = imaged("a a a", 'a', json!({}));
@@ -74,7 +74,7 @@ fn what_cannot_be_given_to_a_pod_replaces_it_or_is_told() {
     assert_eq!((hold.reason, said.len()), (HoldReason::NotInPlace, 0));
     assert!(hold.message.starts_with("spec.template.spec.containers[web].env differs"), "{}", hold.message);
     live(&mut world, 10_000);
-    assert_eq!(revisions_run(&world), "aa", "and it waits, whatever the progress deadline");
+    assert_eq!(revisions_run(&world), "aa", "and it waits, beyond the progress deadline");
     let before = uids(&world);
     world.snapshot.rollout.spec.strategy.update = UpdateMethod::InPlaceIfPossible;
     assert_eq!(verbs(&mut world).0, End::Done);
@@ -429,7 +429,7 @@ fn what_differs_is_named() {
     }
 }
 
-/// C8: an image is what its reference says, as a container's is: nobody notes what a first Pod got.
+/// C8: an image is what its reference says, as a container's is: what a first Pod got is not noted.
 #[test]
 fn a_package_that_is_an_image_is_replaced_only_by_another_one() {
     let data = |package: &str, web: &str| {

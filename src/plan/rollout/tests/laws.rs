@@ -1,4 +1,4 @@
-//! What each property asks of a world, whatever is in it.
+//! What each property asks of any world.
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -95,7 +95,7 @@ pub(super) fn unpins_and_rolls(snapshot: Snapshot, seed: u64, early: usize, kept
     Ok(())
 }
 
-/// R5: whatever is lost comes back at the revision its slot is assigned, also while paused.
+/// R5: a Pod that is lost comes back at the revision its slot is assigned, also while paused.
 pub(super) fn brings_back_what_is_lost(snapshot: Snapshot, seed: u64) -> Result<(), TestCaseError> {
     let mut world = World::new(snapshot, 3);
     run_partly(&mut world, 0, coins(seed), 30)?;

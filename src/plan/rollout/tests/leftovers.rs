@@ -117,7 +117,7 @@ fn a_broken_pod_of_the_present_revision_makes_room_before_its_turn() {
     assert_eq!(revisions_run(&world), "bbb");
 }
 
-/// Found by a property: nobody but a person ends that, so it is said.
+/// Found by a property: only a person ends that, so it is said.
 ///
 /// R15
 #[test]
@@ -140,7 +140,7 @@ fn a_pod_that_cannot_take_over_makes_room_for_an_instance_without_one() {
     let spec = || json!({"strategy": {"maxSurge": 0, "maxUnavailable": 1, "failureThreshold": 2}});
     let looks = |slots| Fixture::new(slots, 'b', spec()).opened(3).settled().looks();
     assert!(looks("b!a a .").starts_with("-web-0-b Surplus; hold"), "{}", looks("b!a a ."));
-    assert!(!looks("b!a a a").contains("Surplus"), "nobody waits");
+    assert!(!looks("b!a a a").contains("Surplus"), "no instance waits");
     assert!(!looks("b!a a a-").contains("Surplus"), "one that ends makes room by itself");
     assert!(looks("b~a a .").starts_with("-web-0-b Surplus; hold"), "more than there may be: {}", looks("b~a a ."));
     // One too few is there, because one beyond replicas stays until enough others are available.

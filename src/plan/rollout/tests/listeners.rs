@@ -31,7 +31,7 @@ impl Fixture {
     }
 
     pub(super) fn agent(&mut self, pod: &str) -> &mut AgentSeen {
-        let Agents::Seen(agents) = &mut self.snapshot.agents else { panic!("nobody asks for agents") };
+        let Agents::Seen(agents) = &mut self.snapshot.agents else { panic!("no agents are asked for") };
         agents.entry(pod.to_owned()).or_default()
     }
 }
@@ -50,7 +50,7 @@ fn a_pod_that_holds_listeners_leaves_when_they_have_moved() {
     assert_eq!(moved.looks(), leaves);
 }
 
-/// Nobody gains anything by waiting where no agent could take over; what is not Ready is not waited for either.
+/// Waiting gains nothing if no agent could take over; what is not Ready is not waited for either.
 #[test]
 fn a_pod_without_an_heir_leaves_at_once() {
     for held in [&[("web-0-a", 2, 2)][..], &[("web-0-a", 2, 2), ("elsewhere", 0, 0)]] {
@@ -165,7 +165,7 @@ fn a_pod_that_leaves_says_whether_it_is_drained() {
     assert_eq!([(2, None), (0, None), (2, Some(false))].map(|(held, says)| staying(held, says)), ["", "", ""]);
     assert_eq!(staying(1, Some(true)), "web-0-a has 1 of bots", "it was to leave, and stays");
     let mut unknown = Fixture::new("a-", 'a', json!({})).settled().holding(&[]);
-    assert_eq!(unknown.looks().matches("drained").count(), 0, "nobody knows what it runs");
+    assert_eq!(unknown.looks().matches("drained").count(), 0, "what it runs is not known");
     unknown.agent("web-0-a").session = SessionState::Lost;
     assert_eq!(unknown.looks().matches("drained").count(), 0);
 }
@@ -178,7 +178,7 @@ fn the_gate_opens_with_the_session() {
         (world.snapshot.pod_mut(0).in_service, world.snapshot.pod_mut(0).has_agent) = (Some(says), true);
         world
     };
-    assert_eq!(gated(false).looks(), "web-0-a in service: true", "nobody asks for an agent");
+    assert_eq!(gated(false).looks(), "web-0-a in service: true", "no agent is asked for");
     assert_eq!(gated(true).looks(), "");
     // It has yet to be claimed: a new Pod waits, and one that serves goes on.
     assert_eq!([false, true].map(|says| gated(says).holding(&[]).looks()), ["", ""]);

@@ -63,7 +63,7 @@ fn marks(snapshot: &Snapshot) -> Vec<String> {
     marks.collect()
 }
 
-/// C8 B7: at once, whichever of both it is, and whatever else its container says; the old instances stay.
+/// C8 B7: at once, for both reasons, and with any other state of its container; the old instances stay.
 #[test]
 fn a_package_that_is_rejected_or_cannot_be_had_takes_its_version_back() {
     let message = format!("package {URL}: says the agent");
@@ -161,7 +161,7 @@ fn the_images_that_a_revision_ran_are_noted_once() {
     image.data["template"]["spec"]["containers"][0]["image"] = json!("web:1@sha256:1");
     assert!(!say(&plan(&by_digest)).contains(" ran "), "the template says it");
     snapshot.pod_mut(1).containers = vec![ran("web", None)];
-    assert!(!say(&plan(&snapshot)).contains(" ran "), "nobody knows it");
+    assert!(!say(&plan(&snapshot)).contains(" ran "), "it is not known");
 }
 
 /// C8 X3

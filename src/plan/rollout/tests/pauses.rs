@@ -75,7 +75,7 @@ fn a_timed_pause_after_the_last_batch_is_counted_from_its_end() {
     assert_eq!(waiting.looks(), "b completed");
 }
 
-/// What leads nowhere new needs nobody's word.
+/// A run that leads to no new version needs no approval.
 #[test]
 fn first_creations_and_ways_back_have_no_pauses() {
     let batches = json!([{"upTo": 0, "pause": {}}, {"upTo": "100%", "pause": {}}]);
@@ -106,7 +106,7 @@ fn entry() -> impl Strategy<Value = serde_json::Value> {
     (up_to, pause).prop_map(|(up_to, pause)| json!({"upTo": up_to, "pause": pause}))
 }
 
-/// Numbers of instances at which somebody has to be asked: as the spec reads, word by word.
+/// Numbers of instances at which a person has to be asked: as the spec reads, word by word.
 fn asks_at(snapshot: &Snapshot) -> Vec<i32> {
     let spec = &snapshot.rollout.spec;
     let mut most = 0;
@@ -118,7 +118,7 @@ fn asks_at(snapshot: &Snapshot) -> Vec<i32> {
     found
 }
 
-/// Nothing that this plan does lies behind a pause that nobody has passed.
+/// Nothing that this plan does lies behind a pause that has not been passed.
 fn passes_no_pause(snapshot: &Snapshot, planned: &Plan) -> Result<(), TestCaseError> {
     let (before, after) = (Memory::of(snapshot.rollout.status.as_ref()), &planned.memory);
     let is_forward = after.stable.is_some() && after.effective != after.stable;

@@ -147,7 +147,7 @@ fn a_pin_that_means_nothing_leaves_its_instances_alone() {
         assert_eq!(revisions_run(&world), "bcb", "it keeps what it runs");
         let problems = pin_problems(&world.snapshot);
         assert!(problems[0].0 == "PinInvalid" && problems[0].1.contains(why), "{problems:?}");
-        // Lost, nobody knows any more what it ran.
+        // Lost, what it ran is not known any more.
         world.snapshot.pods.retain(|pod| pod.slot != 1);
         live(&mut world, 30);
         assert_eq!(revisions_run(&world), "bbb");
@@ -259,7 +259,7 @@ fn rollback_failed_takes_back_what_a_superseded_version_has_broken() {
     let spec = surging(&json!({"failureThreshold": 1, "onFailure": "RollbackFailed"}));
     let mut world = World::new(Fixture::new("b! c! c a", 'b', spec).opened(3).snapshot, 5);
     live(&mut world, 300);
-    assert_eq!(revisions_run(&world), "aaca", "whoever works stays");
+    assert_eq!(revisions_run(&world), "aaca", "an instance that works stays");
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn failed_instances_that_do_not_fit_status_stay_back() {
     assert_eq!((0..5_000).step_by(2).find(|slot| !is_back(*slot)), None, "{}", failed(&world));
 }
 
-/// Whatever is pinned or unpinned meanwhile, the pause after a batch is passed by its approval alone.
+/// Pinning and unpinning meanwhile changes nothing: the pause after a batch is passed by its approval alone.
 #[test]
 fn pins_open_no_batch() {
     for (before, after, opened) in [("", "6-7", 4), ("0-1", "", 6), ("", "0", 4), ("", "0-3", 4), ("", "0-7", 4)] {
@@ -334,7 +334,7 @@ fn a_batch_that_was_pinned_away_opens_no_other() {
     assert_eq!(revisions_run(&world), "bbbb");
 }
 
-/// A version that hangs is rolled back, whatever a pin does beside it.
+/// A version that hangs is rolled back, also beside a pin.
 #[test]
 fn a_broken_pin_hides_no_broken_version() {
     let mut world = world("a a a a", 'b', json!({"progressDeadlineSeconds": 60}));
@@ -359,7 +359,7 @@ fn with_all_pinned_nothing_completes() {
     assert_eq!(world.snapshot.rollout.status.as_ref().unwrap().current_revision.as_deref(), Some("b"));
 }
 
-/// Somebody deletes what an instance is pinned to, while it runs that.
+/// The revision that an instance is pinned to is deleted while it runs that.
 #[test]
 fn a_deleted_revision_takes_no_pod_with_it() {
     let mut world = world("a c a", 'a', surging(&json!({})));

@@ -426,7 +426,7 @@ mod of_blue_green {
         }
     }
 
-    /// Whatever is lost while nothing may begin, each instance comes back at the revision that clients get.
+    /// An instance that is lost while nothing may begin comes back at the revision that clients get.
     fn keeps_clients_served(snapshot: Snapshot, seed: u64) -> Result<(), TestCaseError> {
         let mut world = World::new(snapshot, 3);
         run_partly(&mut world, 0, coins(seed), 30)?;

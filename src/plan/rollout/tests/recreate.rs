@@ -53,7 +53,7 @@ fn what_it_waits_for_is_said() {
     );
 }
 
-/// B1: a Pod whose end nobody confirms is not waited for without end, and that is told.
+/// B1: a Pod whose end is not confirmed is not waited for without end, and that is reported.
 #[test]
 fn a_pod_that_does_not_end_is_given_up() {
     let mut fixture = Fixture::new(". a-", 'b', json!({"strategy": {"type": "Recreate"}})).opened(2);
@@ -132,7 +132,7 @@ fn nobody_is_late_while_old_pods_end() {
     assert_eq!((memory.failed, memory.batch.unwrap().deadline_from), (None, None));
 }
 
-/// There is nobody to hand over to: they end with what they hold, and nothing is handed to those that end with them.
+/// No Pod could take over: they end with what they hold, and nothing is handed to those that end with them.
 #[test]
 fn listeners_stop_with_their_pods() {
     let mut fixture = Fixture::new("a a", 'b', recreate()).opened(2);

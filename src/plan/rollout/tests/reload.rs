@@ -82,7 +82,7 @@ fn whatever_else_differs_replaces_the_pod() {
         assert_eq!(end, End::Done);
         assert!(said.iter().all(|said| !said.starts_with("ChangeInPlace") && !said.starts_with("Tell")), "{said:?}");
         assert!(uids(&world).iter().all(|uid| !before.contains(uid)));
-        assert!(world.snapshot.pods.iter().all(|pod| pod.in_service.is_none()), "nobody leaves service: no gate");
+        assert!(world.snapshot.pods.iter().all(|pod| pod.in_service.is_none()), "no Pod leaves service: no gate");
     }
 }
 
@@ -156,12 +156,12 @@ fn who_does_not_answer_is_asked_again_and_again() {
     // An answer about another change says nothing of this one.
     fixture.snapshot.tellings.values_mut().for_each(|telling| telling.of = at(-5));
     assert!(fixture.looks().starts_with("tell web-0-b"), "{}", fixture.looks());
-    // And without the strategy nobody is told.
+    // And without the strategy no application is told.
     fixture.snapshot.rollout.spec.strategy.update = UpdateMethod::InPlaceIfPossible;
     assert!(!fixture.looks().contains("tell"), "{}", fixture.looks());
 }
 
-/// Many that do not answer keep nobody waiting for ever who has not been told yet.
+/// Many that do not answer do not keep others waiting for ever.
 #[test]
 fn so_many_are_told_at_once_the_least_told_first() {
     let mut fixture = Fixture::new(&["b"; 40].join(" "), 'b', spec(&json!({"batchSize": 40}))).opened(40);
@@ -223,7 +223,7 @@ fn a_batch_waits_for_min_ready_seconds_after_the_answer() {
     assert_eq!(planned.memory.batch.map(|batch| batch.opened), Some(2), "the next batch");
 }
 
-/// Somebody may mend the application in place: it is asked on, and with spec.retryAt it gets a new Pod.
+/// The application may be mended in place: it is asked on, and with spec.retryAt it gets a new Pod.
 #[test]
 fn a_retry_makes_new_pods_and_judges_them_anew() {
     let mut world = world("a a", 'b', spec(&json!({"onFailure": "Pause"})));
@@ -250,7 +250,7 @@ fn who_does_not_serve_gets_a_new_pod() {
     assert!(fixture.looks().contains("-web-0-a Forward; web-1-a to b Forward"), "{}", fixture.looks());
 }
 
-/// Nobody asks who ends.
+/// A Pod that ends is not asked.
 #[test]
 fn who_leaves_is_not_told() {
     let mut fixture = patched(&json!({}));

@@ -85,7 +85,7 @@ fn told(world: &mut World, slot: usize, reason: &str) {
     pod.resize = Some(Resize::Awaited { reason: reason.into(), message: "no room".into(), since: Some(now) });
 }
 
-/// B4: nobody leaves service; and a batch is done once its Pods have what they were given.
+/// B4: no Pod leaves service; and a batch is done once its Pods have what they were given.
 #[test]
 fn resources_are_given_to_pods_that_serve_on() {
     let spec = json!({"strategy": {"batchSize": 2, "maxUnavailable": 1}});
@@ -136,7 +136,7 @@ fn what_stays_at_a_version_that_others_have_left_is_given_another_pod() {
     assert!(world.snapshot.pods.iter().all(|pod| pod.resize.is_none() && pod.is_ready()));
 }
 
-/// What is refused again and again, or taken back by somebody, is given up for good: one that is given up for as long as a
+/// What is refused again and again, or taken back by another writer, is given up for good: one that is given up for as long as a
 /// refusal is remembered would be wanted again while another takes its place.
 #[test]
 fn what_is_never_written_is_given_up_for_good() {
@@ -180,7 +180,7 @@ fn it_is_asked_whether_a_pod_would_get_them_before_it_leaves_service() {
     }
 }
 
-/// What the API server has not answered about one Pod keeps no other waiting, and nobody from service.
+/// What the API server has not answered about one Pod keeps no other waiting, and no Pod from service.
 #[test]
 fn an_answer_that_could_not_be_had_is_about_one_pod() {
     let mut world = resized("a a", 'b', json!({"strategy": {"maxUnavailable": 1}}), "RestartContainer");
@@ -197,7 +197,7 @@ fn an_answer_that_could_not_be_had_is_about_one_pod() {
     assert_eq!((revisions_run(&world).as_str(), uids(&world.snapshot)), ("bb", before));
 }
 
-/// Nobody is late for want of an answer: the version has not been tried. Who is given it afterwards has all the time there is.
+/// No instance is late for want of an answer: the version has not been tried. An instance that is given it later has its whole time.
 #[test]
 fn what_the_api_server_does_not_answer_fails_no_version() {
     let spec = json!({"strategy": {"maxUnavailable": 1}, "progressDeadlineSeconds": 60});
@@ -218,7 +218,7 @@ fn what_the_api_server_does_not_answer_fails_no_version() {
         assert!(say(&next(&mut world)).starts_with("check web-0-a for b"), "{}", say(&next(&mut world)));
     }
     assert_eq!((stops, revisions_run(&world).as_str()), (1, "aa"), "and status is not written again and again");
-    // It is forgotten where nobody asks any more.
+    // It is forgotten once it is not asked any more.
     world.snapshot.rollout.spec.strategy.update = UpdateMethod::Replace;
     world.broken = vec!["b".into()];
     live(&mut world, 300);

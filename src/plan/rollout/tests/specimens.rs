@@ -65,7 +65,7 @@ fn a_pod_that_may_not_be_kept_is_deleted() {
     assert_eq!((revisions_run(&world).as_str(), kept(&world).len()), ("aaaa", 0));
 }
 
-/// B7: nobody asked for it.
+/// B7: unless it is asked for.
 #[test]
 fn without_keep_failed_none_is_kept() {
     let spec = json!({"strategy": {"batchSize": 2, "maxSurge": 2, "maxUnavailable": 0}});
@@ -187,7 +187,7 @@ fn what_is_kept_goes_where_a_pod_finds_no_quota_or_no_node() {
     assert_eq!(unscheduled.looks().split(';').next(), Some("-web-0-b Kept"));
 }
 
-/// B1: no revision runs beside another, whatever the strategy before has left.
+/// B1: no revision runs beside another, also after another strategy.
 #[test]
 fn what_is_kept_ends_before_another_version_starts_alone() {
     let recreate = || Fixture::new(". .", 'a', json!({"strategy": {"type": "Recreate"}})).settled();

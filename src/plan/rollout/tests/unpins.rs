@@ -34,7 +34,7 @@ fn canary(strategy: &Value) -> World {
     world
 }
 
-/// Nobody has approved of more than the canary.
+/// Only the canary was approved.
 #[test]
 fn what_is_unpinned_in_mid_run_follows_once_that_has_completed() {
     let mut world = canary(&json!({}));
@@ -58,7 +58,7 @@ fn what_is_unpinned_in_mid_run_follows_once_that_has_completed() {
     assert_eq!(ended.as_deref(), Some("aaaaabbb"), "the run has completed without them");
 }
 
-/// With all of the run pinned by now there is nobody else to begin with.
+/// With all of the run pinned by now there is no other instance to begin with.
 #[test]
 fn those_who_are_unpinned_take_the_place_of_a_run_that_all_have_left() {
     let mut world = canary(&json!({}));
@@ -91,7 +91,7 @@ fn what_is_unpinned_on_the_way_back_goes_with_the_others() {
     assert_eq!(revisions_run(&world), "aaaaaaaa", "{}", say(&plan(&world.snapshot)));
 }
 
-/// It has failed nobody who is to come later.
+/// An instance that comes later has not failed.
 #[test]
 fn a_run_in_which_all_have_failed_is_given_up_whoever_waits_for_it() {
     let mut world = world("a a a a", 'b', json!({"progressDeadlineSeconds": 60, "strategy": {"failureThreshold": 9}}));

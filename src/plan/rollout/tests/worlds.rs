@@ -183,7 +183,7 @@ fn is_alive(snapshot: &Snapshot, pod: &Pod, skew_seconds: i64) -> bool {
     !pod.is_finished() && !pod.deletion.is_some_and(given_up)
 }
 
-/// R1, R2, R4, R10 of one plan, whatever part of it is carried out.
+/// R1, R2, R4, R10 of one plan, also if only a part of it is carried out.
 pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result<(), TestCaseError> {
     let spec = &snapshot.rollout.spec;
     let (_, total_max) = bounds(snapshot);
@@ -263,7 +263,7 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
     Ok(())
 }
 
-/// Recreate: whatever part of a plan is carried out, no Pod is made beside one of another revision.
+/// Recreate: also if only a part of a plan is carried out, no Pod is made beside one of another revision.
 fn check_alone(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result<(), TestCaseError> {
     let created = planned.changes.iter().filter_map(|change| match change {
         Change::CreatePod { revision, .. } => Some(revision.as_str()),
@@ -278,7 +278,7 @@ fn check_alone(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result
 }
 
 /// BlueGreen: clients get a revision only once every instance runs it, available; or, where they get any, what most Pods run; or
-/// one that they have used before, where nobody answers them.
+/// one that they have used before, where no Pod answers them.
 fn check_switch(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64) -> Result<(), TestCaseError> {
     let replicas = snapshot.rollout.spec.replicas;
     for change in &planned.changes {

@@ -69,8 +69,8 @@ impl Late {
     }
 }
 
-/// The opened slots that are late. A Pod has this time from its own creation, or change in place, on, whatever became of the one
-/// before it, and a slot whose old Pod is ending has it from that end on; who runs on a lost node is not late but lost.
+/// The opened slots that are late. A Pod has its time from its own creation or change in place on, a slot whose old Pod is ending
+/// from that end on. A Pod on a lost node is not late but lost.
 pub(crate) fn late(view: &View<'_>, alarm: &mut Alarm) -> Late {
     let mut late = Late::default();
     let Done::Not(undone) = view.slots.done() else { return late };

@@ -37,7 +37,7 @@ pub(crate) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         return remember_back(view, alarm, effective);
     }
     if revisions::has_failed(view.snapshot, effective) {
-        // An abort is noted there, whatever failures were tolerated before.
+        // An abort is noted there, also after failures that were tolerated.
         return match before {
             Some(reached) if reached.at.is_some() => Some(reached),
             tolerated => noted_on(effective, view.memory.run)
@@ -54,7 +54,7 @@ pub(crate) fn remember(view: &View<'_>, alarm: &mut Alarm) -> Option<Failed> {
         }
     }
     slots.0.retain(|slot| *slot < view.replicas());
-    // Nothing moves any more, whatever is tolerated.
+    // Nothing moves any more, however many failures are tolerated.
     let blocked = late.waiting.first().map(|slot| not_given(view, *slot, effective));
     let was_blocked = before.as_ref().is_some_and(|failed| failed.at.is_some() && failed.slots.is_empty());
     if slots.is_empty() && blocked.is_none() && !was_blocked {

@@ -55,8 +55,8 @@ pub(crate) fn forward(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
     first(FORWARD, view, alarm)
 }
 
-/// Holds another Pod of the update revision for one that does not get its resources where it is. Where only what fails goes
-/// back, that others have failed does not: whoever has not stays at this version, and is to have what belongs to it.
+/// Holds a new Pod of the update revision for a Pod that does not get its resources where it is. With onFailure RollbackFailed
+/// the failure of other instances does not hold it: an instance that has not failed stays at this version, with its resources.
 pub(crate) fn stay(view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {
     let goes_on = view.policy.goes_back == GoesBack::FailedOnly;
     first(if goes_on { STAY } else { FORWARD }, view, alarm)

@@ -138,7 +138,7 @@ pub(crate) fn approval(view: &View<'_>, verb: &str, index: i32) -> String {
     format!("{command}, or set spec.approve to {{run: {run}, batch: {index}}}")
 }
 
-/// What nobody runs has not proven anything.
+/// A version that no instance runs has not been proven.
 pub(crate) fn all_pinned(view: &View<'_>) -> Option<Hold> {
     let is_all = view.replicas() > 0 && view.slots.unpinned().next().is_none();
     is_all.then(|| hold(HoldReason::Pinned, "every instance is pinned: the present version runs nowhere"))

@@ -16,8 +16,8 @@ use crate::{
     snapshot::{Pod, Revision, Service, ServiceSeen},
 };
 
-/// The kept set's revision, where a Pod that it lost comes back: what has failed since clients used it does not, nor what nobody
-/// has told them to use.
+/// The kept set's revision, if a Pod that the set lost is created again. It is not if the revision has failed since clients used
+/// it, or if no Service or status says that clients use it.
 pub(crate) fn refills<'a>(view: &View<'a>) -> Option<&'a Revision> {
     let sets = view.slots.sets()?;
     let is_told = |kept: &&Revision| sets.told.is_some() || view.lineage.is_stable(&kept.name);
@@ -27,8 +27,8 @@ pub(crate) fn refills<'a>(view: &View<'a>) -> Option<&'a Revision> {
     (sets.kept == sets.active || !has_failed).then_some(kept)
 }
 
-/// What holds the making of a set that clients do not use: they must be known to use another, and what is in no set must have
-/// ended. Before anything has completed there is nobody to protect.
+/// Why the preview set may not be created yet: the active Service must be known to select another set, and Pods of neither set
+/// must be gone. Nothing holds it before the first revision has completed, because no clients are to be protected.
 pub(crate) fn preview_held(view: &View<'_>) -> Option<Hold> {
     let sets = view.slots.sets().filter(|sets| sets.active != sets.target && !view.lineage.is_first())?;
     if let Some(hold) = trouble(view) {
@@ -85,13 +85,13 @@ pub(crate) fn held(view: &View<'_>) -> Option<Hold> {
     holds::failed(view).or(paused).or_else(|| awaiting_approval(view))
 }
 
-/// What is worked towards, if clients have not used it. What it goes back to they have, also where somebody has deleted that
-/// revision, and with it the mark.
+/// The revision that is worked towards, if clients have not used it. They have used the one that is gone back to, even if its
+/// ControllerRevision was deleted, and with it the mark.
 pub(crate) fn untried<'a>(view: &View<'a>) -> Option<&'a Revision> {
     view.lineage.effective.filter(|target| target.completed_at.is_none() && !view.lineage.is_back())
 }
 
-/// A version that clients have used before needs nobody's word, nor does the first.
+/// A version that clients have used before needs no approval, nor does the first.
 fn awaiting_approval(view: &View<'_>) -> Option<Hold> {
     let settings = view.policy.switched().filter(|settings| settings.promote == Promote::Manual)?;
     let target = untried(view)?;

@@ -2,7 +2,7 @@
 //!
 //! A create that was not answered may still be carried out, long after it was sent. So a name that was chosen (status
 //! remembers it before the create is sent) is chosen again until a Pod of that name is seen or the slot has what it
-//! should: whatever became of the first create, the second one meets it (409), and there is one Pod.
+//! should: if the first create was carried out, the second one meets it (409), and there is one Pod.
 use std::collections::BTreeMap;
 
 use crate::{

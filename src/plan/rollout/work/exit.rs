@@ -48,7 +48,7 @@ pub(super) struct Exits {
     pub gates: Vec<Change>,
 }
 
-/// A container of this Pod can be started anew without clients noticing: it has a gate, or serves nobody.
+/// A container of this Pod can be started anew without clients noticing: it has a gate, or is not Ready.
 pub(super) fn can_leave_service(pod: &Pod) -> bool {
     pod.in_service.is_some() || !pod.is_ready()
 }
@@ -106,7 +106,7 @@ fn step(snapshot: &Snapshot, pod: &Pod, act: &PodAct, has_heir: bool, alarm: &mu
     }
 }
 
-/// A clock that was set back makes nobody wait.
+/// A clock that was set back does not make a Pod wait.
 fn is_settled(snapshot: &Snapshot, pod: &Pod, alarm: &mut Alarm) -> bool {
     let since = pod.in_service_since.filter(|since| *since <= snapshot.now);
     since.is_none_or(|since| alarm.passed(after(since, SETTLE_SECONDS)))

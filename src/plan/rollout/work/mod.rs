@@ -170,8 +170,8 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         }
     }
 
-    /// With strategy BlueGreen: Pods of no set, and those beside a better one of the kept set. Nobody uses the first, once the time
-    /// of those is over that clients used before.
+    /// BlueGreen: deletes stray Pods (of neither set) and duplicates in the previous set. A stray Pod may go once
+    /// scaleDownDelaySeconds have passed since the last switch.
     fn retire_sets(&mut self) {
         let view = self.view;
         let Some(sets) = view.slots.sets() else { return };
@@ -226,7 +226,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
                 let same = pod.revision == best.revision && !view.slots.is_renewal_due(pod);
                 let reason = match self.reason_of_change(slot) {
                     _ if same => PodReason::Surplus,
-                    // Also what another strategy has left, which nobody has pinned.
+                    // Also a Pod that another strategy has left: it is not pinned.
                     PodReason::Pin if slot.pin.is_none() => PodReason::Surplus,
                     reason => reason,
                 };
@@ -392,7 +392,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
     }
 
     fn assigned(&self, slot: &Slot<'_>) -> Option<&'a Revision> {
-        // A stable revision that somebody deleted must not leave the slot empty.
+        // The slot is not left empty if a person deleted the stable revision.
         let Some(assigned) = slot.assigned else { return self.view.lineage.effective };
         // Newest first: nearly always it is one of the last.
         self.view.snapshot.revisions.iter().rev().find(|revision| revision.name == assigned)

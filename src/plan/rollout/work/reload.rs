@@ -21,7 +21,7 @@ use crate::{
 
 /// From the beginning of a call to that of the next; the last one again and again.
 const PAUSES_SECONDS: [i64; 4] = [1, 2, 5, 10];
-/// The same once the instance has failed: somebody may mend its application.
+/// The same once the instance has failed: its application may be mended in place.
 const PAUSE_AFTER_FAILURE_SECONDS: i64 = 60;
 /// Applications of one Rollout that are being told: those that do not answer keep no other Rollout's waiting.
 const TOLD_AT_ONCE_MAX: usize = 32;
@@ -45,7 +45,7 @@ pub(crate) fn tell(snapshot: &Snapshot, changes: &[Change], alarm: &mut Alarm) -
             Some(Telling { answer: Some(Ok(())), .. }) => {
                 found.push(Change::pod(pod, PodAct::NoteReloaded));
             }
-            // A clock that was set back makes nobody wait.
+            // A clock that was set back does not make a Pod wait.
             Some(telling) if telling.began_at <= snapshot.now && !alarm.passed(again_at(telling, has_failed)) => {}
             told => due.push((told.map_or(0, |telling| telling.tries), Change::TellApplication { name, uid })),
         }

@@ -64,7 +64,8 @@ impl<'a> Planner<'_, 'a, '_> {
                     let to = self.assigned(slot).and_then(|to| gates::template_of(view, to, self.alarm));
                     &renew.clone().or(to)
                 }
-                // What a Pod refuses that nobody asks for any more is taken back where that costs nothing. It serves.
+                // The Pod still serves, but its application rejected a version that is no longer wanted: revert it in place now,
+                // because that costs no availability.
                 _ if !opened && self.available(pod) => {
                     if !(refuses(view.snapshot, pod, self.alarm) && self.goes_back_as_it_is(slot, pod)) {
                         continue;

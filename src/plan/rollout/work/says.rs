@@ -6,9 +6,9 @@ use crate::{
     snapshot::{Agents, Pod, SessionState, Snapshot},
 };
 
-/// The readiness gates that say something else than what is known. A Pod whose agent nobody asks for is in service as soon
+/// The readiness gates that say something else than what is known. A Pod without an agent is in service as soon
 /// as it runs; else once its agent holds its session, until that is lost. An open gate waits for an agent that has yet to
-/// start: somebody may have just begun to ask for one. Those that are `changed` in place are none of this one's business, and
+/// start: the Rollout may have just begun to ask for one. Gates of Pods that are `changed` in place are left alone, and
 /// one that was is in service again once it is known to run what it was given.
 pub(super) fn in_service(snapshot: &Snapshot, changed: &BTreeSet<String>) -> Vec<Change> {
     let stays = |pod: &&std::sync::Arc<Pod>| {

@@ -29,7 +29,7 @@ pub(crate) fn switch(view: &View<'_>, alarm: &mut Alarm) -> Switch {
     if let Some(hold) = trouble_of_active(view) {
         return Switch { changes: Vec::new(), hold: Some(hold) };
     }
-    // A version that nobody has tried is not given to clients where it cannot be; the way back needs no preview.
+    // A version that clients have not used needs its preview Service; the way back does not.
     let unseen = trouble_of_preview(view);
     let is_new = || untried(view).is_some();
     // Between two versions, before the batch of the later one is opened, there is nothing to switch to; nor is there forward where
@@ -54,7 +54,7 @@ pub(crate) fn switch(view: &View<'_>, alarm: &mut Alarm) -> Switch {
     Switch { changes: active.into_iter().chain(preview).collect(), hold: hold.or(unseen) }
 }
 
-/// Nobody answers in the set that clients use, and somebody would in the assigned one.
+/// The set that clients use has no Ready Pod, and the assigned set has an available one.
 fn is_rescue(view: &View<'_>, sets: &Sets<'_>) -> bool {
     let answers = |revision: &str| view.snapshot.pods.iter().any(|pod| pod.revision == revision && pod.is_ready());
     sets.selected.is_some_and(|selected| !answers(selected)) && sets.target.is_some_and(|target| serves(view, target))
