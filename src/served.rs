@@ -1,6 +1,6 @@
 //! The HTTP servers of operator and agent: so many connections at once, each for one request, whose head comes soon.
 //!
-//! Whoever reaches a port can open connections and say nothing. So where all places are taken, the connection that has waited
+//! A client that reaches a port can open connections and say nothing. So where all places are taken, the connection that has waited
 //! longest without a request makes room: a kubelet's probe, which asks at once, is always answered.
 use std::{
     convert::Infallible,

@@ -1,4 +1,4 @@
-//! The clock of deadlines: CLOCK_BOOTTIME, the same in every process of the machine, which nobody sets and which goes on
+//! The clock of deadlines: CLOCK_BOOTTIME, the same in every process of the machine, which cannot be set and which goes on
 //! while the machine sleeps. It does not count a pause of the whole virtual machine: see [`may_have_stood_still`].
 use std::{
     io,
@@ -43,7 +43,7 @@ impl Reading {
         Self { boot: Boottime::now(), wall }
     }
 
-    /// What the wall clock would show at another time, had nobody set it since.
+    /// What the wall clock would show at another time, had it not been set since.
     pub fn wall_at(self, boot: Boottime) -> Duration {
         self.wall.saturating_add(boot.since(self.boot))
     }

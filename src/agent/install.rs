@@ -30,7 +30,7 @@ impl Install {
     }
 }
 
-/// Nobody ever sees half of it: the copy gets its name when it is whole. One that is there already is replaced, also while
+/// Half of it is never seen: the copy gets its name when it is whole. One that is there already is replaced, also while
 /// it runs.
 fn install(program: &Path, folder: &Path) -> anyhow::Result<()> {
     let (whole, part) = (folder.join(NAME), folder.join(format!(".{NAME}.{}", std::process::id())));

@@ -26,7 +26,7 @@ pub const ANNOTATION_REVISION: &str = "baton.dev/revision";
 /// Annotation on Pods: version for people; `BATON_VERSION` is a fieldRef to it.
 pub const ANNOTATION_VERSION: &str = "baton.dev/version";
 /// Annotation on Pods: the later of `spec.restartAt` and `spec.retryAt` that was reached when the Pod was made (RFC 3339).
-/// Such a Pod is not renewed for it again, whatever its creationTimestamp says: that is by another clock.
+/// Such a Pod is not renewed for it again; its creationTimestamp does not matter, because that is by another clock.
 pub const ANNOTATION_RESTARTED_AT: &str = "baton.dev/restarted-at";
 /// Annotation on Pods: what their containers were before the last change in place, the resources that they have yet to get by it,
 /// and whether their applications were told of it ([`crate::snapshot::InPlace`]), JSON.
@@ -70,7 +70,7 @@ pub const ANNOTATION_IMAGE_DIGESTS: &str = "baton.dev/image-digests";
 /// who may change a Rollout need not be one who may change that Service.
 pub const ANNOTATION_ROLLOUT: &str = "baton.dev/rollout";
 /// Annotation on a Service that a Rollout switches (strategy BlueGreen): when it was last switched (RFC 3339). The old Pods stay
-/// for a while from then on, whoever leads meanwhile; it is written with the selector, in one write.
+/// for a while from then on, also under another leader; it is written with the selector, in one write.
 pub const ANNOTATION_SWITCHED_AT: &str = "baton.dev/switched-at";
 /// Annotation on such a Service: name of the ControllerRevision that it selected before.
 pub const ANNOTATION_SWITCHED_FROM: &str = "baton.dev/switched-from";

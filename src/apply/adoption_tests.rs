@@ -40,7 +40,7 @@ async fn a_taken_name_is_ours_only_by_the_uid_of_the_owner() {
     for (existing, expected) in [
         (Some(existing_pod("u1", "0", true)), "done"),
         (Some(existing_pod("u2", "0", true)), "taken"), // of a Rollout deleted and recreated under its name
-        (Some(existing_pod("u1", "0", false)), "taken"), // somebody took it out of our hands
+        (Some(existing_pod("u1", "0", false)), "taken"), // it was taken out of our hands
         (Some(existing_pod("u1", "1", true)), "taken"),
         (None, "stale"),
     ] {

@@ -13,7 +13,7 @@ const AFTER_RACE: SignedDuration = SignedDuration::from_millis(100);
 /// A create that failed, other than by AlreadyExists.
 pub(super) fn of_create(error: &CallError) -> Applied {
     match (error, error.code()) {
-        // Not about our object (it has no earlier version): a quota was changed by somebody else at the same time.
+        // Not about our object (it has no earlier version): a quota was changed by another at the same time.
         (_, 409) => Applied::Unknown { message: error.message(), retry_after: Some(AFTER_RACE) },
         (_, 404) => refused(error), // the namespace is gone
         _ => of_write(error),

@@ -312,7 +312,7 @@ impl Calls {
     ) -> Result<T, CallError> {
         let share = self.shares.of(namespace);
         // Closed never: an error cannot happen, and would only lift the bound. Of one's own first: who waits there keeps
-        // nobody of another namespace out.
+        // no other namespace out.
         let _own = share.acquire().await;
         let _permit = self.permits.acquire().await;
         // After the permit, because waiting for it takes time that the lock may not have.

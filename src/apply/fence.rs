@@ -76,7 +76,7 @@ impl Fence {
         self.state().until = None;
     }
 
-    /// No write ever again, whoever holds the lock: this process is ending.
+    /// No write ever again, also while the lock is held: this process is ending.
     pub fn seal(&self) {
         self.state().sealed = true;
     }

@@ -96,7 +96,7 @@ fn of_what_exists() -> Vec<SetChange> {
             holder: holder("p"),
             why: crate::plan::listener_set::session::Fence::Silent,
         },
-        assign(Origin::Nobody, Some(holder("p"))),
+        assign(Origin::Unowned, Some(holder("p"))),
         SetChange::Configure {
             listener: listener.clone(),
             uid: uid.clone(),
@@ -245,7 +245,7 @@ async fn all_that_names_a_holder_is_written_together() {
     let taken = json!({"baton.dev/from": "dead/uid-dead/1-r", "baton.dev/stopped-at": null, "baton.dev/revision": null,
         "baton.dev/forced-at": "1970-01-01T00:00:00Z"});
     for (from, expected) in [
-        (Origin::Nobody, json!({"baton.dev/revision": null})),
+        (Origin::Unowned, json!({"baton.dev/revision": null})),
         (Origin::Rest, stopped_at),
         (Origin::Force(holder("dead"), jiff::Timestamp::UNIX_EPOCH), taken),
     ] {

@@ -137,7 +137,7 @@ pub(super) async fn create_ownership(
     .await
 }
 
-/// Gives a listener to a boot, or to nobody.
+/// Gives a listener to a boot, or leaves it unowned.
 pub(super) async fn assign(
     target: &Target<'_>,
     listener: &str,
@@ -154,8 +154,8 @@ pub(super) async fn assign(
     if let Origin::Force(_, asked_at) = from {
         annotations[names::ANNOTATION_FORCED_AT] = json!(asked_at.to_string());
     }
-    if *from != Origin::Nobody {
-        // Nobody has handed over; what stands there is of a move long ago.
+    if *from != Origin::Unowned {
+        // It was not handed over; what stands there is of a move long ago.
         annotations[names::ANNOTATION_STOPPED_AT] = Value::Null;
     }
     merge(target, &names::listener_lease_name(&target.name, listener), &patch).await
@@ -266,7 +266,7 @@ async fn create(target: &Target<'_>, name: &str, lease: &Value, whose: impl FnOn
         // Gone again: what to do about that, the next look decides.
         Err(error) => return answer::of_change(&error),
     };
-    // One without our label is not watched: it would never be seen, whoever made it.
+    // One without our label is not watched: it would never be seen.
     let label = |labels: &BTreeMap<String, String>| labels.get(names::LABEL_LEASE).cloned();
     let is_watched = found.metadata.labels.as_ref().and_then(label).as_deref()
         == lease["metadata"]["labels"][names::LABEL_LEASE].as_str();

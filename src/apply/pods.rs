@@ -80,7 +80,7 @@ pub(super) async fn create(
     }
 }
 
-/// The name is taken: by ourselves, a moment ago, or by somebody else?
+/// The name is taken: by ourselves, a moment ago, or by another?
 async fn found(target: &Target<'_>, name: &str, slot: i32, revision: &str) -> Applied {
     match target.calls.get::<ApiPod, PodView>(&target.namespace, name).await {
         Ok(pod) => {
@@ -88,7 +88,7 @@ async fn found(target: &Target<'_>, name: &str, slot: i32, revision: &str) -> Ap
             let is_ours = wire::owner(&pod.metadata).is_some_and(|owner| owner.uid == target.uid);
             let is_watched = pod.metadata.labels.as_ref().is_some_and(|l| l.contains_key(names::LABEL_ROLLOUT));
             let is_left = target.left_behind(&pod.metadata);
-            // One of ours that somebody relabelled, or that is kept for a look, does not count as the slot's Pod, here as in the
+            // One of ours that was relabelled, or that is kept for a look, does not count as the slot's Pod, here as in the
             // cache.
             let pod = wire::pod(pod).filter(|pod| pod.specimen.is_none());
             let stands_in = pod.as_ref().is_some_and(|pod| (pod.slot, pod.revision.as_str()) == (slot, revision));

@@ -31,7 +31,7 @@ pub(super) async fn perform(target: &Target<'_>, uid: &str) -> Applied {
     let Some((pod, in_place)) = noted else { return Applied::Stale };
     let patch = resize::patch(pod, &in_place.resources);
     match target.calls.resize(&target.namespace, &pod.name, &patch, false).await {
-        // Somebody on the way takes it back: there is no version to wait for.
+        // A webhook takes it back: there is no version to wait for.
         Ok(written) if written.metadata.resource_version == pod.resource_version => {
             let message = "resize: what is written does not stay".to_owned();
             Applied::Refused { reason: RefusalReason::FailedCreate, message }

@@ -45,7 +45,7 @@ pub async fn overtake(calls: &Calls, namespace: &str, seen: &Service) -> Result<
         Ok(_) => Ok(true),
         Err(error) => match answer::of_change(&error) {
             Applied::Stale => Ok(false),
-            // Somebody keeps us from writing to it: a read must do.
+            // A policy keeps us from writing to it: a read must do.
             Applied::Refused { .. } => is_latest(calls, namespace, seen).await,
             _ => Err(error),
         },

@@ -47,7 +47,7 @@ pub struct Doubt {
 }
 
 impl Barrier {
-    /// After a create, or one that found its own earlier work: the watch must get as far as its resourceVersion. That is enough whatever became of the object
+    /// After a create, or one that found its own earlier work: the watch must get as far as its resourceVersion. That is enough for any state of the object
     /// since.
     pub fn await_version(&mut self, kind: Kind, resource_version: &str) {
         self.reached.insert((kind, resource_version.to_owned()));
@@ -249,7 +249,7 @@ mod tests {
             barrier.doubt(doubt.clone());
             let newest = told.first().and_then(|pod| pod.metadata.resource_version.clone()).unwrap_or("11".into());
             let index = index_at(&newest, &told);
-            assert!(!is_met(&mut barrier, &index), "whatever the watch tells");
+            assert!(!is_met(&mut barrier, &index), "with any event");
             barrier.settle(&doubt, found.clone());
             assert_eq!(is_met(&mut barrier, &index), enough, "{doubt:?} {found:?}");
         }

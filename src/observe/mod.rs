@@ -274,7 +274,7 @@ impl Start<'_> {
         refresher
     }
 
-    /// The watch on Nodes. Nobody waits for it: without it a Terminating Pod on a dead Node merely counts for longer.
+    /// The watch on Nodes. It is not waited for: without it a Terminating Pod on a dead Node merely counts for longer.
     fn nodes(&mut self) {
         let api = Api::<DeserializeGuard<NodeView>>::all(self.client.clone());
         let refresh = Refresher::default().subscribe();

@@ -100,7 +100,7 @@ impl Wanted {
                     name: followed.name,
                     selection: Selection::name(&key.name),
                     settings: settings.clone(),
-                    // Nobody asks for a new list: what is written is not ours, or is waited for by its version.
+                    // A new list is not asked for: what is written is not ours, or is waited for by its version.
                     refresh: Refresher::default().subscribe(),
                     rng: rng.fork(),
                     required: false,

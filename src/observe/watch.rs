@@ -5,7 +5,7 @@
 //! watches are refused, which without growing pauses would be a storm of full lists; a connection that is
 //! open and says nothing (the watch is asked to end well before `silence`, and bookmarks come at least then, so silence
 //! means a dead connection); an end by the server under load, after which it resumes at once; a re-list, which is told as
-//! one [`Event::Listed`], because nobody ever tells what vanished in between.
+//! one [`Event::Listed`], because what vanished in between is never told.
 use std::{fmt::Debug, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
@@ -144,7 +144,7 @@ pub struct Refresh {
 }
 
 impl Refresh {
-    /// Returns when a list is asked for; never when nobody can ask any more.
+    /// Returns when a list is asked for; never once it cannot be asked any more.
     async fn asked(&mut self) {
         if self.wanted.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -311,7 +311,7 @@ impl<K: Watchable> Watch<K> {
                 End::Failed(failure) => failure,
             };
             failed += 1;
-            // One that has not worked yet is told of by whoever counts those.
+            // One that has not worked yet is reported where those are counted.
             if has_worked && failed == 1 {
                 tracing::warn!(kind = self.name, error = failure.message, "watch failed, going on");
             }
@@ -422,7 +422,7 @@ impl Failure {
     }
 }
 
-/// It stays so until somebody acts, and to ask costs little.
+/// It stays so until a person acts, and to ask costs little.
 fn is_refusal((verb, code): (Verb, u16)) -> bool {
     verb == Verb::List && matches!(code, 403 | 404)
 }
@@ -467,7 +467,7 @@ impl Failures {
             _ if is_new => tracing::warn!(kind, ?verb, code, error, "cannot list and watch, trying again"),
             _ => tracing::debug!(kind, ?verb, code, error, count = self.count, "still cannot list and watch"),
         }
-        // A refusal ends by a person's act, and an outage at a moment that only a try can find: nobody is to wait for us then. An
+        // A refusal ends by a person's act, and an outage at a moment that only a try can find: this must not add to the wait then. An
         // API server that answers with errors has too much to do already.
         let longest = if is_refusal(this) || is_no_answer(this) { ASKING_OFTEN_MILLIS } else { 15_000 };
         jittered(Duration::from_millis((100_u64 << self.count.min(10)).min(longest)), rng)

@@ -70,7 +70,7 @@ async fn no_revision_is_cleared_away_that_the_latest_spec_pins() {
     rig.merge(ROLLOUT, &json!({"metadata": {"generation": 5}, "spec": {"pins": null}}));
     rig.run(Duration::from_secs(10)).await;
     settle().await;
-    assert!(!rig.world().objects.contains_key(&path), "nobody needs it: {:?}", rig.calls());
+    assert!(!rig.world().objects.contains_key(&path), "it is not needed: {:?}", rig.calls());
 }
 
 /// B3: the leader before may have switched it in its last moment, and its watch has yet to tell.

@@ -66,7 +66,7 @@ pub struct Election {
     fence: Fence,
     /// The Lease as last read or written.
     lease: Option<Lease>,
-    /// A write of ours was sent: the lock may be ours, whatever was answered.
+    /// A write of ours was sent: the lock may be ours, also after an error.
     has_asked: bool,
     /// When the last successful write of ours was sent.
     renewed_at: Instant,
@@ -155,7 +155,7 @@ impl Election {
     }
 
     /// Returns when the lock has not been heard of for as long as `pause`, later [`SILENCE`], or when it is heard to have
-    /// changed hands; and at the latest after [`LEASE_DURATION`], whatever a watch may go on to say.
+    /// changed hands; and at the latest after [`LEASE_DURATION`], also if a watch goes on to show renewals.
     async fn silence(&mut self, pause: Duration, heard: &mut watch::Receiver<Option<Lock>>) {
         let jitter = 1.0 + 0.1 * self.candidate.rng.f64();
         let latest = Instant::now() + LEASE_DURATION;
@@ -212,7 +212,7 @@ impl Election {
                 tracing::info!(lease = self.candidate.name, identity = %self.candidate.me, was, why, "took the lock");
                 Ok(None)
             }
-            // Somebody was faster: look again at once.
+            // Another was faster: look again at once.
             Err(error) if error.code() == 409 => Ok(Some(Duration::ZERO)),
             Err(error) => Err(error),
         }
@@ -263,7 +263,7 @@ impl Election {
         lost
     }
 
-    /// Gives the lock back if it is ours, so that nobody waits for it. Call it when nothing writes any more.
+    /// Gives the lock back if it is ours, so that no candidate waits for it. Call it when nothing writes any more.
     pub async fn release(&mut self) {
         self.fence.close();
         if !self.has_asked {
@@ -335,7 +335,7 @@ impl Election {
         Ok(())
     }
 
-    /// Now, by the time of day as this process has found it. If somebody sets that back, an earlier container's end would
+    /// Now, by the time of day as this process has found it. If that is set back, an earlier container's end would
     /// else be later than what this one writes, and seem to be ours (see [`lease::covers`]).
     fn acquired_at(&self) -> Timestamp {
         let (time, since) = self.began;

@@ -116,7 +116,7 @@ fn election_with(world: &Shared, me: &str, fence: Fence) -> (Election, Fence) {
     (Election::new(candidate, fence.clone()), fence)
 }
 
-/// A Lease of somebody who took it at 09:00:00.5.
+/// A Lease that another took at 09:00:00.5.
 fn held_by(holder: &str) -> Value {
     json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {}, "spec": {
         "holderIdentity": holder, "leaseDurationSeconds": 15, "leaseTransitions": 3,

@@ -164,7 +164,7 @@ impl ObjectMemory<RolloutMemory> {
         let is_left = |name: &String| snapshot.services.former.contains_key(name);
         self.own.recollection.services.retain(|name, _| is_named(name) || is_left(name));
         let known: BTreeSet<&str> = snapshot.revisions.iter().map(|revision| revision.name.as_str()).collect();
-        // Most looks ask about no Pod, and then nobody goes through thousands of them.
+        // Most looks ask about no Pod, and then thousands of them are not gone through.
         let revision_of = LazyCell::new(|| -> BTreeMap<&str, &str> {
             snapshot.pods.iter().map(|pod| (pod.uid.as_str(), pod.revision.as_str())).collect()
         });

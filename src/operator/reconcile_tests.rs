@@ -127,7 +127,7 @@ impl Rig {
         self.world().refusal = None;
     }
 
-    /// Somebody else changes it.
+    /// Another writer changes it.
     pub(super) fn merge(&self, path: &str, with: &Value) {
         let mut object = self.object(path);
         json_patch::merge(&mut object, with);

@@ -3,7 +3,7 @@
 //! Start: probes, watches (a standby's caches are warm), lock. Once the lock is ours every kind is listed anew, because the
 //! predecessor's last writes may not have reached our caches yet; then the work begins.
 //! Stop: no new looks; those going on end, or may not begin another write; then the lock is released, then the watches end. When the lock is lost the fence
-//! closes at once and the process ends with an error: whoever restarts it starts it clean.
+//! closes at once and the process ends with an error: its next start is clean.
 use std::{
     net::SocketAddr,
     pin::pin,
@@ -117,7 +117,7 @@ pub enum Error {
 /// Runs the operator from the command line until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// Whatever keeps it from starting, and [`Error`].
+/// Something keeps it from starting; and [`Error`].
 pub async fn from_settings(settings: Settings) -> anyhow::Result<()> {
     Box::pin(run_settings(settings, stop_on_signals()?)).await
 }

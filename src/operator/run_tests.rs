@@ -266,7 +266,7 @@ async fn it_is_ready_once_the_definition_is_there() {
     assert!(get(&routes, "/metrics").await.1.ends_with("# EOF\n"));
 }
 
-/// Nobody is told that Pods hold nothing because a list fails: only who may not look at Leases goes on without.
+/// A list that fails does not mean that Pods hold nothing: only an operator without the right to look at Leases goes on without.
 #[tokio::test(start_paused = true)]
 async fn a_list_that_merely_fails_is_waited_for() {
     for (code, goes_on) in [(403, true), (404, true), (500, false), (429, false)] {

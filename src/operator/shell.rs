@@ -29,7 +29,7 @@ use crate::{
     status::{Notice, NoticeKind},
 };
 
-/// Longest time without a look at an object: heals whatever a watch lost.
+/// Longest time without a look at an object: heals what a watch lost.
 const RESYNC: Duration = Duration::from_mins(5);
 /// Shortest time to the next look that a look asks for.
 pub const SOON: Duration = Duration::from_millis(10);
@@ -273,7 +273,7 @@ impl Shell {
         };
         match apply::overtake_pod(&self.calls, namespace, name, (uid, seen)).await {
             Applied::Done { resource_version } => Ok(Some((uid.clone(), resource_version))),
-            Applied::Refused { .. } => Ok(found), // somebody keeps us from writing to Pods: a read must do
+            Applied::Refused { .. } => Ok(found), // a policy keeps us from writing to Pods: a read must do
             // A webhook that is down, say. Nothing else may be held up by that for longer than the write can take.
             _ if !may_come => Ok(found),
             other => Err(format!("not overtaken: {other:?}")),

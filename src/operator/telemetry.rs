@@ -31,7 +31,7 @@ pub fn start(format: LogFormat, level: &str) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }
 
-/// Writes each record as one line, whatever it quotes: the text of others begins no line of the log.
+/// Writes each record as one line: the text of others begins no line of the log.
 struct OneLine<W> {
     to: W,
     /// Escape sequences are our own, but for what is quoted by `%`.

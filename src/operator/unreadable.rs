@@ -14,7 +14,7 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(5);
 /// Events in one go; the rest follow.
 const TOLD_AT_ONCE: usize = 20;
-/// Objects that are remembered as told of. With more, nobody is told of any until some are gone: there is the metric.
+/// Objects that are remembered as told of. With more, none is reported until some are gone: there is the metric.
 const REMEMBERED_MAX: usize = 1_000;
 
 /// What was told of: kind, uid.

@@ -16,7 +16,7 @@ pub(super) struct Addition {
 
 impl Addition {
     /// Nothing of the template's own has a name or a place that this needs: the API server would refuse each Pod for something
-    /// that nobody wrote.
+    /// that no user wrote.
     ///
     /// # Errors
     /// A sentence that names the field and the remedy.
@@ -126,7 +126,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Starts under Pod security "restricted", whatever the template says of its own containers; and under a ResourceQuota, which
+/// Starts under Pod security "restricted", independent of what the template says of its own containers; and under a ResourceQuota, which
 /// refuses a Pod of which any container says less than it counts.
 pub(super) fn container(
     name: &str,

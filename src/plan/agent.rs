@@ -20,7 +20,7 @@ const FOLDER: &str = "/baton";
 const CONTAINER_INSTALL: &str = "baton-install";
 /// Where the sidecar answers the kubelet's probes.
 const PORT_PROBES: u16 = 9465;
-/// Where it answers its Pod. It listens on 127.0.0.1 alone, and yet nobody else can listen on all addresses.
+/// Where it answers its Pod. It listens on 127.0.0.1 alone, and yet no other process can listen on all addresses.
 const PORT_LOCAL: u16 = 9464;
 
 /// Processor time that it may use at most.
@@ -112,7 +112,7 @@ fn install(image: &str) -> Value {
 /// All containers' preStop hooks begin at once, and a sidecar is told to end when the others have: so it is the hook that
 /// begins the hand-over.
 ///
-/// Ready with an application at its stream: a Pod gets listeners once it is Ready, and nobody else could run them. Other
+/// Ready with an application at its stream: a Pod gets listeners once it is Ready, and no other Pod could run them. Other
 /// containers start once a sidecar has *started*, so that must not wait for the application: it asks whether the agent
 /// listens.
 fn sidecar(image: &str) -> Value {
@@ -217,7 +217,7 @@ mod tests {
         }
     }
 
-    /// H7: whoever is on the node would reach the agent's local API.
+    /// H7: every process of the node would reach the agent's local API.
     #[test]
     fn a_sidecar_on_the_network_of_its_node_is_refused() {
         for (asked, on_host_network, refused) in

@@ -47,7 +47,7 @@ pub struct Memory {
     pub failed: Option<Failed>,
     /// status.attempts, sorted by (revision, attempt).
     pub attempts: Vec<Attempt>,
-    /// status.services: nobody else knows which of them have to be let go one day.
+    /// status.services: only here is it known which of them have to be let go one day.
     pub services: Vec<String>,
 }
 
@@ -198,7 +198,7 @@ pub enum PodAct {
     SetInService {
         /// What to say.
         in_service: bool,
-        /// Whether the Pod's agent holds its session; None where nobody asks for an agent.
+        /// Whether the Pod's agent holds its session; None if no agent is asked for.
         session_ready: Option<bool>,
     },
     /// It is written down that its application has reloaded its labels and annotations.

@@ -38,7 +38,7 @@ pub struct NotInPlace {
     pub slot: i32,
     /// Why it is not changed in place.
     pub why: String,
-    /// Number of further instances that get other Pods, for whatever reason.
+    /// Number of further instances that get other Pods, for any reason.
     pub more: usize,
 }
 

@@ -1,7 +1,7 @@
 //! The controller lock: who may take it, and when. One operator works at a time.
 //!
 //! Expiry is judged by how long *we* have seen no change of the lock; clocks of two machines are never compared. Where the
-//! death of the holder is proven nobody waits for expiry:
+//! death of the holder is proven a candidate does not wait for expiry:
 //! - a holder of our own Pod's uid under another boot is our dead predecessor, if we hold the Pod's exclusive file lock;
 //! - a holder whose container the kubelet reports as terminated, at a time that includes the lock's acquisition, is dead.
 use std::{fmt, time::Duration};
@@ -105,7 +105,7 @@ pub enum Decision {
 /// Why the lock may be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Nobody holds it.
+    /// It is free.
     Released,
     /// No sign of life for its duration.
     Expired,
@@ -218,7 +218,7 @@ mod tests {
         for text in ["op-1/uid-1/boot", "laptop//boot"] {
             assert_eq!(identity(text).to_string(), text);
         }
-        assert_eq!(Identity::parse("somebody"), None);
+        assert_eq!(Identity::parse("operator"), None);
         assert_eq!(Identity::parse("a/b/c/d"), None);
     }
 
@@ -243,7 +243,7 @@ mod tests {
             assert_eq!(decision(&lock, "a/1/x", 14, None), Decision::Wait(Duration::from_secs(1)));
             assert_eq!(decision(&lock, "a/1/x", 15, None), Decision::Take(Why::Expired));
         }
-        assert_eq!(decision(&lock("somebody"), "a/1/x", 15, None), Decision::Take(Why::Expired));
+        assert_eq!(decision(&lock("unknown"), "a/1/x", 15, None), Decision::Take(Why::Expired));
     }
 
     #[test]

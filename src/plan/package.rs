@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(arguments(&spec)[5..], ["--sha256", &found]);
     }
 
-    /// C8: nobody but the init container gets it.
+    /// C8: only the init container gets it.
     #[test]
     fn the_secret_is_mounted_where_the_package_is_fetched_and_nowhere_else() {
         let spec = added(&package(&json!({"secretRef": {"name": "packages"}})), None);

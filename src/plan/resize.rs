@@ -70,7 +70,7 @@ pub fn patch(pod: &Pod, resources: &BTreeMap<String, Amounts>) -> Value {
     })
 }
 
-/// What is written on a Pod that is seen to have its resources: from then on they are nobody's business here.
+/// What is written on a Pod that is seen to have its resources: from then on Baton leaves them alone.
 pub fn patch_once_done(pod: &Pod) -> Option<Value> {
     Some(in_place::noted(pod, &InPlace { resources: BTreeMap::new(), ..pod.in_place.clone()? }))
 }

@@ -23,7 +23,7 @@ const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 pub const HASH_CHARS: usize = 10;
 
 /// Data of the revision that this spec asks for: {package, template, version}, keys sorted, nulls removed, so that equal specs
-/// give equal bytes whatever order or absence they were written with.
+/// give equal bytes in any order, and with defaults written or absent.
 pub fn data(spec: &RolloutSpec) -> Value {
     let mut data = Map::new();
     if let Some(package) = &spec.package {

@@ -7,7 +7,7 @@ use crate::{
     snapshot::{Pod, Ranges, Revision, Snapshot},
 };
 
-/// The revision that somebody means: by the name of its ControllerRevision, else by its version. Without a word: the newest
+/// The revision that a person means: by the name of its ControllerRevision, else by its version. Without a word: the newest
 /// that completed, other than the one that the spec asks for, and has not failed since.
 ///
 /// # Errors
@@ -62,7 +62,7 @@ pub fn as_it_ran(revision: &Revision) -> Result<Pin, String> {
     let images: BTreeMap<_, _> = then.collect::<Result<_, String>>()?;
     let mut package = package::of(&revision.data).filter(package::is_open);
     if let Some(package) = &mut package {
-        // Of an image nobody notes it: the kubelet does not say which one a volume has.
+        // It is not noted of an image: the kubelet does not say which one a volume has.
         package.sha256 = Some(revision.package_sha256.clone().ok_or_else(|| unknown("package"))?);
     }
     if images.is_empty() && package.is_none() {
@@ -111,7 +111,7 @@ pub fn unpinned(pins: &[Pin], instances: &Ranges) -> Vec<Pin> {
         let named = Ranges::parse(&pin.instances);
         let left: Ranges = named.0.difference(&instances.0).copied().collect();
         if left == named {
-            return vec![pin.clone()]; // as somebody wrote it
+            return vec![pin.clone()]; // as it was written
         }
         split(left, pin)
     };

@@ -1,4 +1,4 @@
-//! CLOCK_BOOTTIME, the clock of deadlines: nobody sets it, and it goes on while the machine sleeps.
+//! CLOCK_BOOTTIME, the clock of deadlines: it cannot be set, and it goes on while the machine sleeps.
 use rustix::time::{ClockId, clock_gettime};
 
 /// Nanoseconds since the machine was started.

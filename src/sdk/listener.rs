@@ -64,7 +64,7 @@ impl Resume {
         Ok(Self(Some(json)))
     }
 
-    /// What the one before has left; None: nobody has said.
+    /// What the one before has left; None: it was not said.
     ///
     /// # Errors
     /// It is something else.

@@ -38,7 +38,7 @@
 //! # What ends a listener
 //! [`Listener::run`] is asked to end by its [`Stop`]. If it has not returned when its time is over it is dropped, a quarter
 //! second before the deadline that the agent gave; if it cannot even be dropped, because it blocks its thread, the process is
-//! aborted at the deadline. So what `run` begins must end with it: whatever it spawns, on tasks or threads, it must also wait
+//! aborted at the deadline. So what `run` begins must end with it: what it spawns, on tasks or threads, it must also wait
 //! for, or guard by its fence.
 mod client;
 mod clock;

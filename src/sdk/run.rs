@@ -46,7 +46,7 @@ pub async fn run<L: Listener>(listener: Arc<L>, client: Client, watch: Watch, be
     // Around all of it: what is dropped may panic too, and its end has to be told all the same.
     let outcome = AssertUnwindSafe(works).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|_| Err(Error::new("Panicked", "it has panicked; see the log")));
-    // Nothing of it is left, so nobody needs to watch it.
+    // Nothing of it is left, so it need not be watched.
     drop(watch);
     let mut answer = Answer { token: Some(start.token), ..Answer::default() };
     let last = std::mem::take(&mut said.send_replace(Said::default()).resume);
@@ -107,7 +107,7 @@ async fn report(client: &Client, name: &Name, token: &str, mut said: watch::Rece
                     said.mark_changed();
                 }
             }
-            // Again, with whatever is the last by then.
+            // Again, with the last one by then.
             Err(_) => said.mark_changed(),
         }
         sleep_until(due).await;
@@ -124,7 +124,7 @@ pub async fn confess(client: &Client, name: &Name, answer: &Answer) {
         match client.say(&path(name, Word::Stopped), body.clone()).await {
             // Not found: the agent knows of no such start any more.
             Ok(told) if told.status.is_success() || told.status == StatusCode::NOT_FOUND => return,
-            // Whatever of it cannot be taken, the end can be.
+            // If the rest of it cannot be taken, the end can be.
             Ok(told) if told.status.is_client_error() && body != bare => {
                 tracing::warn!(listener = %name, status = %told.status, told.text, "the agent refuses how it has ended");
                 body.clone_from(&bare);

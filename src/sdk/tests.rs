@@ -179,7 +179,7 @@ async fn a_stop_right_after_its_start_is_heard() {
     assert_eq!(*notes.lock().unwrap(), ["run, stopped"]);
 }
 
-/// Whatever panics, its end is told, and the next stream does not name it.
+/// After any panic its end is told, and the next stream does not name it.
 #[tokio::test]
 async fn a_listener_that_panics_has_ended() {
     for (manner, millis) in
@@ -219,7 +219,7 @@ async fn an_end_is_said_until_it_is_heard() {
         assert_eq!(next(&mut told).await.1, *expected);
     }
     sleep(Duration::from_millis(50)).await;
-    assert!(told.try_recv().is_err(), "nobody knows it any more");
+    assert!(told.try_recv().is_err(), "it is not known any more");
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ pub struct Until {
     all: Arc<AtomicU64>,
     /// Its own, once it was asked to stop.
     own: Arc<AtomicU64>,
-    /// It was dropped, or has ended: nothing opens its fence again, whoever still holds one.
+    /// It was dropped, or has ended: nothing opens its fence again, also if one is still held.
     is_shut: Arc<AtomicBool>,
 }
 
@@ -221,7 +221,7 @@ fn abort(name: &Name) -> ! {
     let why =
         format!("baton: {name} has neither ended nor let itself be dropped by its deadline; aborting the process");
     let (tell, told) = std::sync::mpsc::channel();
-    // Not by this thread: nobody may be reading, or another thread may stand still while it writes there.
+    // Not by this thread: there may be no reader, or another thread may stand still while it writes there.
     let telling = thread::Builder::new().spawn(move || {
         let _ = writeln!(std::io::stderr(), "{why}");
         let _ = tell.send(());
@@ -254,7 +254,7 @@ mod tests {
             [at(501), at(500), at(251), at(250), at(1), at(0)],
             [Phase::Runs, Phase::Stops, Phase::Stops, Phase::Drops, Phase::Drops, Phase::Aborts]
         );
-        assert_eq!(phase(0, SECOND), Phase::Aborts, "nobody has said that it may run");
+        assert_eq!(phase(0, SECOND), Phase::Aborts, "it was not said that it may run");
         let wait = |millis: u64| next(100 * SECOND, 100 * SECOND - millis * 1_000_000).as_millis();
         assert_eq!([wait(700), wait(500), wait(400), wait(250), wait(100), wait(0)], [200, 250, 150, 250, 100, 0]);
     }

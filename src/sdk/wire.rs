@@ -8,11 +8,11 @@
 //! ```text
 //! t                    the renewal was sent that was last acknowledged
 //! t + S                the agent asks for the end of everything (`stop`)
-//! deadline - 500 ms    STOPS_BEFORE: the SDK asks for it too, should nobody have          not before S
+//! deadline - 500 ms    STOPS_BEFORE: the SDK asks for it too, if the agent has not        not before S
 //! deadline - 250 ms    DROPS_BEFORE: the SDK cancels what has not ended; fences are shut
 //! deadline             nothing runs: the SDK aborts the process if something does         K - 0.5 s
 //! t + K                the agent counts it as ended                                       at most 0.8 D
-//! t + D                somebody else may run it
+//! t + D                another Pod may run it
 //! ```
 //! With the profile Fast (S 3, K 4, D 5 s) that is 3.0, 3.0, 3.25, 3.5, 4.0, 5.0 s.
 use std::{fmt, time::Duration};
@@ -169,7 +169,7 @@ pub struct Refused {
 pub struct Fence {
     /// The token of its present start.
     pub token: String,
-    /// It is still to run: nobody has asked for its end, and its deadline has not passed.
+    /// It is still to run: its end was not asked for, and its deadline has not passed.
     pub mine: bool,
     /// By then it must have stopped, as told on the stream so far.
     pub deadline: u64,
@@ -221,7 +221,7 @@ pub struct Start {
     pub token: String,
     /// Its config, a JSON object.
     pub config: Box<RawValue>,
-    /// Where to go on; absent when nobody has said.
+    /// Where to go on; absent if it was not said.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub resume: Option<Box<RawValue>>,
     /// How long connecting may take.

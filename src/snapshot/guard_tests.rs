@@ -29,7 +29,7 @@ fn guarded(text: &str) -> DeserializeGuard<Pod> {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:.200}"))
 }
 
-/// Times in managedFields come from whoever writes the object, and are nothing that Baton reads.
+/// Times in managedFields come from the object's writers, and are nothing that Baton reads.
 #[test]
 fn managed_fields_are_skipped_whatever_they_say() {
     for fields in [

@@ -64,7 +64,7 @@ pub struct Ran {
 }
 
 impl InPlace {
-    /// What a Pod's annotation says. One that somebody else has written into is none.
+    /// What a Pod's annotation says. One that does not parse is none.
     pub(super) fn read(annotations: Option<&BTreeMap<String, String>>) -> Option<Self> {
         serde_json::from_str(annotations?.get(names::ANNOTATION_IN_PLACE)?).ok()
     }

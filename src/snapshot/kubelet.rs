@@ -1,4 +1,4 @@
-//! What kubelets say of Pods, reduced to what is read of it, with times that are held whatever they say (see [`super::time`]).
+//! What kubelets say of Pods, reduced to what is read of it, with times that saturate (see [`super::time`]).
 use k8s_openapi::{
     api::core::v1::{
         ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,

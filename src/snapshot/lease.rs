@@ -2,7 +2,7 @@
 //!
 //! A *session* belongs to one Pod and is renewed by its agent; an *ownership* belongs to one listener, names one boot of
 //! one agent and is never renewed. Neither says anything by its age alone: how long a session has been silent is
-//! measured by whoever looks, on a clock of his own ([`Watched`]).
+//! measured by each reader, on a clock of its own ([`Watched`]).
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::Timestamp;
@@ -42,7 +42,7 @@ impl Holder {
         (is_whole && holder.to_string() == text).then_some(holder)
     }
 
-    /// An owner that nobody of ours is: it has no Pod, so its session is missing, and it is dead after D.
+    /// An owner that is none of our Pods: it has no Pod, so its session is missing, and it is dead after D.
     fn unknown(identity: String) -> Self {
         Self { pod: identity, uid: String::new(), boot: 0, random: String::new() }
     }
@@ -57,13 +57,13 @@ impl fmt::Display for Holder {
 /// What a session's holderIdentity says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Claim {
-    /// Nobody: the controller has made it for an agent that has yet to start.
+    /// Unclaimed: the controller has made it for an agent that has yet to start.
     Empty,
     /// This boot may hold listeners, as long as it renews.
     Held(Holder),
-    /// This boot may hold nothing any more, whatever it believes: `fenced:<identity>`.
+    /// This boot may hold nothing any more: `fenced:<identity>`.
     Fenced(Holder),
-    /// Nothing that we write. Nobody may conclude anything from it.
+    /// Not what Baton writes. Nothing may be concluded from it.
     Foreign,
     /// The Lease is there and cannot be read: nothing follows from it, not even that the Pod's session is missing.
     Unreadable,
@@ -94,7 +94,7 @@ impl Claim {
         Holder::parse(identity).map_or(Self::Foreign, claim)
     }
 
-    /// As it is written; None for nobody.
+    /// As it is written; None if it is unclaimed.
     pub fn to_identity(&self) -> Option<String> {
         match self {
             Self::Empty | Self::Foreign | Self::Unreadable => None,
@@ -171,7 +171,7 @@ pub fn pod_owner(name: &str, uid: &str) -> OwnerReference {
     OwnerReference { api_version, kind, name: name.to_owned(), uid: uid.to_owned(), ..OwnerReference::default() }
 }
 
-/// All that names the holder of an ownership Lease, and its epoch: whoever writes one of these writes all, the controller
+/// All that names the holder of an ownership Lease, and its epoch: a writer of one of these writes all, the controller
 /// as the agents. Null removes what was there.
 pub fn naming(holder: Option<&Holder>, epoch: u32) -> serde_json::Value {
     let identity = holder.map(ToString::to_string);
@@ -184,9 +184,9 @@ pub fn naming(holder: Option<&Holder>, epoch: u32) -> serde_json::Value {
 /// How an ownership Lease names its holder, besides holderIdentity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
-    /// By label and owner references, as when whoever wrote it had the right to write both.
+    /// By label and owner references, as written with the right to write both.
     Fully,
-    /// Its owner references name somebody else, or nobody.
+    /// Its owner references name another, or none.
     ByLabel,
     /// Not even its label does: its agent does not see it.
     No,
@@ -232,7 +232,7 @@ pub struct Watched {
 /// A listener's ownership Lease.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ownership {
-    /// holderIdentity; None: nobody's.
+    /// holderIdentity; None: it is unowned.
     pub holder: Option<Holder>,
     /// leaseTransitions: grows with every write that names a holder, and never goes back. Each start has its own.
     pub epoch: u32,
@@ -247,7 +247,7 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Reads an ownership Lease of the ListenerSet with this uid. None for one that is another's, whatever it is called.
+    /// Reads an ownership Lease of the ListenerSet with this uid. None for one that is another's, by any name.
     pub fn read(lease: &Lease, set_uid: &str) -> Option<Self> {
         owners(lease).iter().find(|owner| owner.controller == Some(true) && owner.uid == set_uid)?;
         Some(Self::of(lease))
@@ -285,7 +285,7 @@ pub struct Letter {
 pub enum Order {
     /// The listener will come: connect, but consume nothing.
     Incoming,
-    /// Stop it, and give it to this boot; None: to nobody.
+    /// Stop it, and give it to this boot; None: leave it unowned.
     Release(Option<Holder>),
 }
 
@@ -295,7 +295,7 @@ pub enum Order {
 struct Line {
     listener: String,
     epoch: u32,
-    /// Absent: it is to come. Empty: to nobody.
+    /// Absent: it is to come. Empty: it becomes unowned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     release_to: Option<String>,
 }
@@ -391,9 +391,9 @@ mod tests {
         assert_eq!((owned.epoch, owned.state.as_deref(), owned.config_hash.as_str()), (5, Some("{\"seq\":7}"), "c1"));
         assert_eq!(owned.holder, Holder::parse("a/uid-a/2-x"));
         assert_eq!(Ownership::read(&lease(&set(true), &spec("")), "uid-set").unwrap().holder, None);
-        // Somebody wrote nonsense: it is not free, and it is nobody that could run it.
-        let nonsense = Ownership::read(&lease(&set(true), &spec("somebody")), "uid-set").unwrap().holder.unwrap();
-        assert_eq!((nonsense.pod.as_str(), nonsense.uid.as_str()), ("somebody", ""));
+        // Nonsense: it is not free, and its holder is no boot that could run it.
+        let nonsense = Ownership::read(&lease(&set(true), &spec("nonsense")), "uid-set").unwrap().holder.unwrap();
+        assert_eq!((nonsense.pod.as_str(), nonsense.uid.as_str()), ("nonsense", ""));
         assert_eq!(Ownership::read(&lease(&set(true), &spec("")), "uid-other"), None);
         assert_eq!(Ownership::read(&lease(&set(false), &spec("")), "uid-set"), None);
     }
@@ -461,7 +461,7 @@ mod tests {
         ] {
             assert_eq!(Holder::parse(text), None, "{text}");
         }
-        assert_eq!(Claim::parse(Some("somebody")), Claim::Foreign);
+        assert_eq!(Claim::parse(Some("nonsense")), Claim::Foreign);
         assert_eq!(Claim::parse(Some("fenced:")), Claim::Foreign);
     }
 }

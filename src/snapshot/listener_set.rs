@@ -42,7 +42,7 @@ pub struct SetSnapshot {
     pub lost_nodes: BTreeSet<String>,
     /// The time of this look. Only for what people are told: sessions are judged by their observed silence.
     pub now: Timestamp,
-    /// The time of this look on the operator's own clock, which nobody sets: time since some moment.
+    /// The time of this look on the operator's own clock, which cannot be set: time since some moment.
     pub uptime: Duration,
 }
 
@@ -116,7 +116,7 @@ pub struct OwnershipSeen {
     pub is_unreadable: bool,
     /// The settings as they stand in it: JSON.
     pub settings: String,
-    /// acquireTime: when it was last given to somebody.
+    /// acquireTime: when it was last given to a boot.
     pub acquired_at: Option<Timestamp>,
     /// Which request of `spec.release` has last taken it by force.
     pub forced_at: Option<Timestamp>,

@@ -137,7 +137,7 @@ impl Snapshot {
 /// What the agents of a Rollout's Pods tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Agents {
-    /// No ListenerSet gives work to these Pods: nobody asks for an agent.
+    /// No ListenerSet gives work to these Pods: no agent is asked for.
     #[default]
     NotAsked,
     /// It is not known yet whether anybody asks, or what they tell: ListenerSets or Leases have not been listed.
@@ -161,7 +161,7 @@ impl Agents {
 /// Where the session of a Pod stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SessionState {
-    /// Nobody has claimed it yet: its agent has yet to start, or there is none.
+    /// It has not been claimed yet: its agent has yet to start, or there is none.
     #[default]
     Unclaimed,
     /// The Pod's agent holds it.

@@ -42,7 +42,7 @@ pub enum Fetched {
 }
 
 impl Fetched {
-    /// None: these are somebody else's words.
+    /// None: these are not the agent's words.
     pub fn read(words: &str) -> Option<Self> {
         let clip = |message: String| message.chars().take(MESSAGE_CHARS_MAX).collect();
         Some(match serde_json::from_str(words).ok()? {

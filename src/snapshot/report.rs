@@ -30,7 +30,7 @@ pub struct Report {
     /// uid of the ListenerSet.
     pub set: String,
     /// How many listeners of it name this boot as their owner, as far as the agent has heard, or run here, begun or not yet
-    /// proven to have ended, whatever they name.
+    /// proven to have ended.
     pub count: u32,
     /// Which name it: [`held_hash`] of their names and epochs.
     pub held: String,

@@ -1,6 +1,6 @@
 //! Other resources for the containers of a Pod that stays: what they are given, and how far its node is with that.
 //!
-//! Only what the Pod's own note says is due is compared with it. Whatever else somebody has changed of its resources (an
+//! Only what the Pod's own note says is due is compared with it. What else was changed of its resources (by an
 //! autoscaler, a person) is left alone, and so is this once it has been seen to be there.
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::ResourceRequirements, apimachinery::pkg::api::resource::Quantity};
@@ -74,7 +74,7 @@ fn says(found: &ResourceRequirements, amounts: &Amounts) -> bool {
     })
 }
 
-/// The same quantity, in whatever words: `1` is `1000m`.
+/// The same quantity, in any notation: `1` is `1000m`.
 pub fn is_same(a: Option<&str>, b: Option<&str>) -> bool {
     a == b || a.zip(b).is_some_and(|(a, b)| billionths(a).is_some() && billionths(a) == billionths(b))
 }

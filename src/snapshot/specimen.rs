@@ -35,7 +35,7 @@ impl Specimen {
     }
 }
 
-/// Under whom such a Pod is filed: no object has this uid, so that nobody takes it for one of a slot.
+/// Under whom such a Pod is filed: no object has this uid, so that it is not taken for one of a slot.
 pub(super) fn filed_under(owner: Owner) -> Owner {
     Owner { uid: format!("{}/kept", owner.uid), ..owner }
 }

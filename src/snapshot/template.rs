@@ -43,7 +43,7 @@ const TEMPLATE: &str = "spec.template";
 pub enum Verdict {
     /// It would be accepted.
     Valid,
-    /// It is refused, whatever happens in the cluster, until the template or a policy changes.
+    /// It is refused until the template or a policy changes.
     Refused,
     /// Nothing: the answer is about the caller, or about the cluster's state of this minute (quota, load, a ServiceAccount
     /// or namespace that is not there).

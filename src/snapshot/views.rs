@@ -1,4 +1,4 @@
-//! API objects as they come over the wire, reduced to the fields that are read: whatever else an object holds is skipped.
+//! API objects as they come over the wire, reduced to the fields that are read: what else an object holds is skipped.
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;

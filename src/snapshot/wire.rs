@@ -1,5 +1,5 @@
 //! API objects → values. What is decoded here is all that Baton ever knows of a Pod, a ControllerRevision or a Node:
-//! whatever else the object holds (managedFields above all) is dropped on the spot, which keeps a Pod at about 1 KB.
+//! what else the object holds (managedFields above all) is dropped on the spot, which keeps a Pod at about 1 KB.
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -34,7 +34,7 @@ pub fn service(view: ServiceView) -> Service {
     }
 }
 
-/// A Pod as a value. None when the labels that place it in a slot are missing or unreadable: somebody took the Pod out
+/// A Pod as a value. None when the labels that place it in a slot are missing or unreadable: a person took the Pod out
 /// of Baton's hands by relabelling it, as one does with a Pod of a ReplicaSet.
 pub fn pod(view: PodView) -> Option<Pod> {
     let PodView { metadata, spec, status, unreadable } = view;
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!((pod.node.as_deref(), pod.ip.as_deref()), (Some("node-1"), Some("10.0.0.7")));
     }
 
-    /// C8: the newest of what the init container has said, whatever it does now.
+    /// C8: the newest of what the init container has said, in any state.
     #[test]
     fn a_pod_tells_what_became_of_its_package() {
         let ended = |code: i32, message: &str| json!({"terminated": {"exitCode": code, "message": message}});

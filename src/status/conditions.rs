@@ -153,7 +153,7 @@ fn refused_writes(look: &Look<'_>) -> Option<(&'static str, String)> {
 fn stale_answer(look: &Look<'_>, history: &[HistoryEntry]) -> Option<(&'static str, String)> {
     let run = look.memory().run;
     let spec = look.spec();
-    // While the revision stands aborted, the abort that did it is no news, whatever its run had come to before.
+    // While the revision stands aborted, the abort that did it is no news.
     let is_aborted = verdict::is_aborted(look);
     let is_noted = |of: i64| history.iter().any(|entry| entry.run == of && entry.result == super::history::ABORTED);
     let acted_on = |of: i64| is_noted(of) || (is_aborted && of < run);
@@ -232,7 +232,7 @@ fn selector_overlaps(look: &Look<'_>) -> Option<Statement> {
     (overlap.count > 0).then(|| say(&message))
 }
 
-/// Pods whose end was waited for in vain: with strategy Recreate somebody may care.
+/// Pods whose end was waited for in vain: with strategy Recreate a person may care.
 fn unconfirmed(look: &Look<'_>) -> Option<(&'static str, String)> {
     let mut pods = crate::plan::rollout::unconfirmed(look.snapshot);
     let first = pods.next()?;

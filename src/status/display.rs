@@ -114,7 +114,7 @@ const PINNED_CHARS_MAX: usize = 32;
 fn way(look: &Look<'_>) -> String {
     let target = look.version(look.memory().effective.as_ref());
     let (mut from, mut pinned) = (BTreeSet::new(), BTreeMap::<String, Ranges>::new());
-    // With strategy BlueGreen of those that clients get: an old set stays for a while, and nobody goes from there to anything.
+    // With strategy BlueGreen of those that clients get: an old set stays for a while, and nothing is rolled out from it.
     let in_use = look.snapshot.pods.iter().filter(|pod| pod.is_live() && look.slots.is_told_in_use(pod));
     for pod in in_use {
         let version = look.slots.called_of(pod);

@@ -90,7 +90,7 @@ fn forget_the_oldest(entries: &mut Vec<HistoryEntry>, run: i64) {
 /// Newest first, each takes what it needs of the room that all have together. What is in progress stays as it is: its instances
 /// say when it is over, and by its reason it is known again.
 pub(super) fn shorten_the_oldest(entries: &mut [HistoryEntry]) {
-    /// Of each, whatever the others need.
+    /// Of each.
     const BYTES_MIN: usize = 80;
     /// Of one character.
     const BYTES_MAX: usize = 4;
@@ -189,7 +189,7 @@ fn conclude(look: &Look<'_>, verdict: &Verdict, entries: &mut [HistoryEntry]) {
 /// A restart has an entry from when it is due and a Pod is older, until none is.
 fn restarts(look: &Look<'_>, verdict: &Verdict, entries: &mut Vec<HistoryEntry>) {
     let due = look.spec().restart_at.as_ref().filter(|at| at.0 <= look.snapshot.now);
-    // A time comes back from the API server in whole seconds, whatever was written; users write milliseconds too.
+    // A time comes back from the API server in whole seconds; users write milliseconds too.
     let second = |at: Option<&Time>| at.map(|at| at.0.as_second());
     let of_this = |entry: &HistoryEntry| entry.kind == RESTART && second(entry.started_at.as_ref()) == second(due);
     let now = look.now();

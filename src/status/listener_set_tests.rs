@@ -114,7 +114,7 @@ fn a_grace_period_that_is_too_short_is_said_with_the_right_one() {
     assert_eq!((ready(&short).0, told), ("Complete", vec!["GraceTooShort"]), "a warning, no more");
     world.pods.values_mut().for_each(|pod| pod.seen.course = crate::snapshot::listener_set::Course::Leaves);
     let (leaving, _) = second(&mut world);
-    assert_eq!(condition(&leaving, ConditionType::Degraded), None, "nobody can change it for them any more");
+    assert_eq!(condition(&leaving, ConditionType::Degraded), None, "it cannot be changed for them any more");
 }
 
 /// A13

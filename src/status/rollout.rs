@@ -15,7 +15,7 @@ pub fn status(snapshot: &Snapshot, plan: &Plan, outcomes: &[Outcome]) -> Rollout
     let (exceptions, exceptions_omitted) = instances::exceptions(&look.troubles, &before.exceptions, &look.now());
     let history = history::history(&look, &verdict);
     let (versions, versions_omitted) = display::versions(&look);
-    // Whoever has pinned something that means nothing waits for it in vain.
+    // A pin that means nothing is waited for in vain.
     let pins = || conditions::pins(&look).map(|(_, message)| message).unwrap_or_default();
     let waiting_for = if verdict.reason == "Complete" { pins() } else { verdict.message.clone() };
     let mut status = RolloutStatus {

@@ -230,7 +230,7 @@ impl<'a> Painter<'a> {
         }
     }
 
-    /// Pods by name, then what nobody holds.
+    /// Pods by name, then what no Pod holds.
     fn pods(&self, lines: &[Line<'_>], lists_all: bool) -> Vec<Node> {
         let mut by_pod: BTreeMap<&str, Vec<&Line<'_>>> =
             self.snapshot.sessions.keys().map(|pod| (pod.as_str(), Vec::new())).collect();
@@ -321,7 +321,7 @@ impl<'a> Painter<'a> {
             words.push(format!("from {from}"));
         }
         words.extend(self.gap(line).map(|millis| format!("gap {millis} ms")));
-        // Whether one that nobody holds is missed, is not known without the list.
+        // Whether one that no Pod holds is missed, is not known without the list.
         let is_missed = self.wanted.is_some() || line.exception.is_some();
         let (tone, word) = match line.stage {
             Stage::Unassigned if !is_missed => (Tone::Neutral, NOT_HELD),

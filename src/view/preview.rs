@@ -104,7 +104,7 @@ pub enum Way {
 }
 
 impl Action {
-    /// Whatever the instances.
+    /// Of any instances.
     fn is_the_same(&self, other: &Self) -> bool {
         let what = |action: &Self| (action.verb, action.way);
         what(self) == what(other) && self.version == other.version && self.why == other.why
@@ -137,7 +137,7 @@ pub fn preview(snapshot: Snapshot) -> Preview {
     let pods = snapshot.pods.iter().map(|pod| pod.uid.clone()).collect();
     let mut scribe = Scribe { before: present(&snapshot), pods, ..Scribe::default() };
     // How long a Pod takes is not known; pauses and deadlines are told in their own seconds, not in these. Nor is what agents
-    // will say: Pods are in service as if nobody asked for any.
+    // will say: Pods are in service as if no agent was asked for.
     let mut world = World::new(Snapshot { agents: Agents::NotAsked, ..snapshot }, 1);
     let end = world.run(|world, step| {
         fewest = fewest.min(available(&world.snapshot));

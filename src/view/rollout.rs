@@ -203,7 +203,7 @@ impl Painter<'_> {
     /// The batches of a run that leads somewhere new; `index` is the one in work.
     fn batches(&self, index: i32, pods: &[&Pod]) -> Vec<Node> {
         let spec = &self.snapshot.rollout.spec;
-        // On the first creation all is one batch, whatever the strategy says.
+        // On the first creation all is one batch, with any strategy.
         let first = self.status.current_revision.is_none();
         let ends: Vec<i32> = if first {
             vec![spec.replicas]

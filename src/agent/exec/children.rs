@@ -2,7 +2,7 @@
 //!
 //! Only direct children are ever signalled: their process ids cannot be used again before this process reaps them. As a
 //! subreaper it inherits the children of those that end, so killing and reaping until there are none comes to everyone,
-//! whatever they do with sessions, groups and forks.
+//! also if they use sessions, groups and forks.
 use std::{fs, io, os::unix::process::ExitStatusExt, process::ExitStatus};
 
 use nix::{

@@ -25,7 +25,7 @@ pub struct Environment {
     pub config: String,
     /// The fencing token of this start, to be passed on with what is written elsewhere.
     pub fence_token: String,
-    /// Where to go on, as JSON. None: nobody has said.
+    /// Where to go on, as JSON. None: no process has said it.
     pub resume: Option<String>,
     /// How long connecting may take.
     pub connect_timeout_seconds: u32,
@@ -116,7 +116,7 @@ mod tests {
             let before = task.before_its_turn();
             assert_eq!((before.fence_token.as_str(), &before.resume, before.listener.as_str()), ("", &None, "one"));
             let sooner = Environment { stop_timeout_seconds: 7, ..task.clone() };
-            assert_eq!(sooner.before_its_turn(), before, "nobody is to start anew for that");
+            assert_eq!(sooner.before_its_turn(), before, "no process is to start anew for that");
             task.start_line()
         };
         let line = |resume: &str| format!("{{\"start\":{{\"resume\":{resume},\"token\":\"8c1e-4711\"}}}}\n");

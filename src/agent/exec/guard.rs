@@ -1,6 +1,6 @@
 //! The guard: the process between the agent and one listener's child. One thread, no runtime, nothing that grows.
 //!
-//! It needs nobody's help to kill: it has the deadline, a timer, and its children. It never gives up, and says that its
+//! It kills without help: it has the deadline, a timer, and its children. It never gives up, and says that its
 //! listener has ended only when the kernel has said that it has no child left.
 use std::{
     ffi::OsString,
@@ -39,7 +39,7 @@ use crate::agent::boottime::{Boottime, Timer};
 const AGENT: RawFd = 0;
 /// Where the child writes its lines.
 const EVENTS: RawFd = 3;
-/// Longest time between two rounds of killing. Whoever ends hands over its children, and SIGCHLD begins the next round; this
+/// Longest time between two rounds of killing. A process that ends hands over its children, and SIGCHLD begins the next round; this
 /// is for a list of children that was not complete.
 const ROUND_MILLIS: u8 = 20;
 
@@ -64,7 +64,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // From here on signals are read, not delivered: only KILL and STOP cannot be blocked.
     SigSet::all().thread_block()?;
-    // First of all: whoever is started later, by whomever, comes back to this process.
+    // First of all: every process that is started later comes back to this one.
     set_child_subreaper(true).context("cannot become a subreaper")?;
     setsid().context("cannot leave the agent's session")?;
     // Not SIGKILL: a guard that dies with its agent could not kill what the child has started. It is told, and then kills.
@@ -239,7 +239,7 @@ impl Guard {
             fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN)); // a closed one would not let it wait
         }
         let timeout = if is_timed { PollTimeout::NONE } else { PollTimeout::from(ROUND_MILLIS) };
-        // Whatever it returns, everything is looked at next.
+        // Its result does not matter: everything is looked at next.
         let _ = poll(&mut fds, timeout);
     }
 
@@ -274,7 +274,7 @@ impl Guard {
             Some(Order::Stop(stop_by)) => {
                 let is_first = self.stop_by.is_none();
                 self.stop_by = Some(self.stop_by.map_or(stop_by, |earlier| earlier.min(stop_by)));
-                // Not reaped, so the id is the child's own; nobody can be in its group who is not below us.
+                // Not reaped, so the id is the child's own; its group has only processes below this one.
                 if let Some(child) = self.child.filter(|_| is_first) {
                     let _ = killpg(child, Signal::SIGTERM);
                 }
@@ -286,6 +286,6 @@ impl Guard {
 
     fn agent_is_gone(&mut self) {
         self.agent = None;
-        self.kill(Cause::Deadline); // nobody is left to read it
+        self.kill(Cause::Deadline); // no reader is left
     }
 }

@@ -35,7 +35,7 @@ use crate::agent::boottime::{Alarm, Boottime};
 /// How long after the deadline, or a stop's grace, a guard may still be killing. Then it is stopped or starved, and the agent
 /// kills it and everything below. A lease must be so much longer than the deadlines given here.
 pub const GUARD_MARGIN: Duration = Duration::from_millis(500);
-/// Events not yet taken. A child whose lines nobody takes waits with its writing; deadlines do not wait for either.
+/// Events not yet taken. A child whose lines are not taken waits with its writing; deadlines do not wait for either.
 const EVENTS_MAX: usize = 64;
 /// What may still be read of a child that has ended: more than a pipe holds, should someone else keep writing to it.
 const LEFTOVER_BYTES_MAX: usize = 1 << 20;
@@ -181,7 +181,7 @@ impl Times {
     }
 }
 
-/// Sees to it that a guard does its work, and does it in its place. It waits for nobody but the guard.
+/// Sees to it that a guard does its work, and does it in its place. It waits for the guard alone.
 struct Overseer {
     nursery: Arc<Nursery>,
     guard: Pid,
@@ -204,7 +204,7 @@ impl Overseer {
             () = enforce(&self.nursery, self.guard, &mut self.times, &mut self.alarm) => None,
         };
         if let Some(ended) = said {
-            let _ = verdicts.send(Event::Ended(ended)).await; // or nobody cares any more
+            let _ = verdicts.send(Event::Ended(ended)).await; // or the receiver is gone
             self.nursery.kill_guard(self.guard); // its work is done; should it be stopped, it would stay
             return;
         }
@@ -294,7 +294,7 @@ async fn leftover(pipe: &pipe::Receiver, lines: &mut Lines, events: &mpsc::Sende
     pass_on(lines.finish(), events).await;
 }
 
-/// An error means that nobody listens any more, which is not the child's fault: it can go on writing.
+/// An error means that the receiver is gone, which is not the child's fault: it can go on writing.
 async fn pass_on(lines: Vec<Line>, events: &mpsc::Sender<Event>) {
     for line in lines {
         let _ = events.send(Event::Line(line)).await;

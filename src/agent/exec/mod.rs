@@ -4,7 +4,7 @@
 //! agent  (PID 1 of the container, or a subreaper)      tells deadlines, hears how it ended
 //!  ├─> guard a  (subreaper, own session, one thread)   kills at the deadline, reaps until ECHILD, tells
 //!  │     └─> child a  (own process group)              a shim first, then the listener's command
-//!  │           └─> whatever it starts
+//!  │           └─> what it starts
 //!  └─> guard b …
 //! ```
 //! Guard and shim are this program again, with hidden subcommands: a step between fork and exec is the one thing that safe
@@ -20,7 +20,7 @@
 //! A guard kills its child and everything below at the deadline that it was last told (CLOCK_BOOTTIME, absolute), at the end
 //! of a stop's grace, once the child has ended, and when the agent is gone. It says that the listener has ended only when
 //! `waitpid` has answered ECHILD. Nothing escapes that: as a subreaper the guard becomes the parent of everyone below who
-//! loses theirs, whatever they did with sessions, groups, forks and signals, and it signals nobody but its own children, whose
+//! loses theirs, also if they used sessions, groups, forks and signals, and it signals its own children alone, whose
 //! process ids cannot be used again before it reaps them.
 //!
 //! | what happens | who kills | with the agent as PID 1 | otherwise |
@@ -30,12 +30,12 @@
 //! | the guard dies | kernel (child), agent (the rest) | all dead | all dead |
 //! | the guard is stopped past the deadline | the agent kills it, [`GUARD_MARGIN`] later, and all below | all dead | all dead |
 //! | agent and guard die at once | the kernel | all dead | **the child only**, see below |
-//! | the agent dies while the guard is stopped | the kernel | all dead | **nobody, until the guard goes on** |
-//! | agent and guard are both stopped | nobody | runs on | runs on |
+//! | the agent dies while the guard is stopped | the kernel | all dead | **none, until the guard goes on** |
+//! | agent and guard are both stopped | none | runs on | runs on |
 //!
 //! *Both die at once, and the agent is not PID 1*: the child dies, as its PDEATHSIG tells the kernel to (unless it has changed
 //! its user id, which clears that). What it had started beside itself goes to the next subreaper or PID 1 of the machine or
-//! container; nobody kills it, and nobody can tell the next agent whether it lives. So the exclusive use of a listener holds
+//! container; no process kills it, and none can tell the next agent whether it lives. So the exclusive use of a listener holds
 //! under any death of processes only with the agent as PID 1 of its container, as the manifests have it.
 //! *Both stopped* is what a paused machine looks like: what it writes afterwards is kept out by the fencing token alone.
 //!
@@ -48,7 +48,7 @@
 //! nothing rests on killing all at the same instant.
 //!
 //! # What the agent must keep to
-//! It has no children but guards: whoever else becomes its child is taken for the remains of a dead guard, and killed. That
+//! It has no children but guards: another process that becomes its child is taken for the remains of a dead guard, and killed. That
 //! includes what `kubectl exec` leaves running in the background when the agent is PID 1.
 pub mod children;
 pub mod environment;

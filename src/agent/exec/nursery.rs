@@ -1,8 +1,8 @@
 //! Everyone below the agent: its guards, and what dead guards leave behind.
 //!
-//! While a guard lives, whoever loses a parent below it becomes the guard's child, not the agent's. So a direct child of the
-//! agent that is none of its guards was left by a guard that died, and is killed on sight. Which guard that was nobody can
-//! tell; therefore a lost guard's listener counts as ended only when there are no such children at all.
+//! While a guard lives, a process below it that loses its parent becomes the guard's child, not the agent's. So a direct child
+//! of the agent that is none of its guards was left by a guard that died, and is killed on sight. Which guard that was cannot be
+//! known; therefore a lost guard's listener counts as ended only when there are no such children at all.
 use std::{
     collections::BTreeMap,
     io,
@@ -109,7 +109,7 @@ impl Nursery {
         let mut guards = self.lock();
         while let Reaped::Child(pid, exit) = children::reap()? {
             if let Some(reaped) = guards.remove(&pid) {
-                let _ = reaped.send(exit); // or nobody cares any more
+                let _ = reaped.send(exit); // or the receiver is gone
             }
         }
         let mut orphans = children::direct()?;

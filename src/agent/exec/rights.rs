@@ -19,7 +19,7 @@ const FILES_MAX: usize = 3;
 /// What comes with a frame, in the order in which it was sent.
 pub type Files = (OwnedFd, Option<OwnedFd>, Option<OwnedFd>);
 
-/// Sends a frame and one to three files. Until they are received they stay open, whatever becomes of the sender.
+/// Sends a frame and one to three files. Until they are received they stay open, also if the sender ends.
 ///
 /// # Errors
 /// The other end is closed; the socket's buffer is full.

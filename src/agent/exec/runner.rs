@@ -19,7 +19,7 @@ use crate::agent::{
     session::runner::{Happening, Id, Runner},
 };
 
-/// Happenings not yet taken, of all children together. A child whose lines nobody takes waits with its writing.
+/// Happenings not yet taken, of all children together. A child whose lines are not taken waits with its writing.
 const HAPPENINGS_MAX: usize = 256;
 /// How long a child that waits for its turn may take to end when it will not come.
 const UNPREPARE_GRACE: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ enum Turn {
     Come,
     /// It was started with this, and waits.
     Awaited(Box<Environment>, pipe::Sender),
-    /// It will not come, and is to end: nobody cares for what it says. Then another is prepared, if one is named.
+    /// It will not come, and is to end: what it says is not read. Then another is prepared, if one is named.
     Never(Option<Box<Environment>>),
 }
 
@@ -206,7 +206,7 @@ impl Runner for Children {
 }
 
 /// Passes on what happens to a child. One that has not said within `patience` that it is prepared is taken for it: it will
-/// be told its turn all the same, and nobody waits longer for it than for one that is started only then.
+/// be told its turn all the same, and it is not waited for longer than one that is started only then.
 async fn tell(id: Id, mut events: Events, sender: mpsc::Sender<(Id, Happening)>, mut patience: Option<Duration>) {
     let late = tokio::time::sleep(patience.unwrap_or_default());
     tokio::pin!(late);

@@ -39,7 +39,7 @@ pub struct Args {
 /// # Errors
 /// The guard has ended already.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    // Without its guard the child ends, whoever ended that.
+    // Without its guard the child ends, for any cause.
     set_pdeathsig(Signal::SIGKILL)?;
     anyhow::ensure!(parent_id() == args.guard, "the guard has ended");
     // Otherwise a setuid program would be out of reach of the guard's signals, and would clear the line above.
@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(if is_missing { NOT_FOUND } else { NOT_RUNNABLE }))
 }
 
-/// Says as the child why it ends: its exit code alone could be the command's own. Nobody can be told where that fails.
+/// Says as the child why it ends: its exit code alone could be the command's own. If that fails, no process can be told.
 fn complain(reason: &str, why: &str) {
     let line = serde_json::json!({"failed": format!("{reason}: {why}")});
     if let Ok(mut events) = fs::File::options().write(true).open(EVENTS) {

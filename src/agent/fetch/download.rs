@@ -180,7 +180,7 @@ fn redirect(from: &Url, response: &Response) -> Result<Option<Url>, Problem> {
     Ok(Some(to))
 }
 
-/// Where a part begins, and how much all is. None where the server does not say: what follows it nobody knows.
+/// Where a part begins, and how much all is. None if the server does not say it: what follows is unknown.
 fn part(response: &Response) -> Option<(u64, u64)> {
     let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     let (range, total) = range.strip_prefix("bytes ")?.split_once('/')?;

@@ -201,7 +201,7 @@ impl Place {
     /// Verifies the archive that was fetched, and unpacks it.
     fn take(&self, wanted: Option<&str>, limits: Limits) -> Result<String, Problem> {
         let taken = self.verify(wanted).and_then(|sha256| self.unpack(sha256, limits));
-        // Whatever became of it, the space is of use to others.
+        // In any case the space is of use to others.
         let _ = [self.archive(), self.etag(), self.sha256()].map(fs::remove_file);
         if taken.is_err() {
             let _ = fs::remove_dir_all(self.unpacking());
@@ -217,7 +217,7 @@ impl Place {
         }
     }
 
-    /// Nobody ever sees half of it: the folder gets its name when it is whole, and on the disk.
+    /// Half of it is never seen: the folder gets its name when it is whole, and on the disk.
     fn unpack(&self, sha256: String, limits: Limits) -> Result<String, Problem> {
         let (part, whole) = (self.unpacking(), self.package());
         for old in [&part, &whole] {

@@ -35,7 +35,7 @@ pub fn refused(path: &[u8], why: &str) -> Problem {
     rejected(format!("the archive is refused: {path:?} {why}"))
 }
 
-/// Whoever wrote the archive may have written some of this, and terminals obey control characters.
+/// The author of the archive may have written some of this, and terminals obey control characters.
 fn printable(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }

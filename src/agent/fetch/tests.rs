@@ -300,7 +300,7 @@ async fn what_may_pass_is_tried_again_and_what_cannot_is_not() {
     }
 }
 
-/// C8: a signature in the URL is nobody's business but the server's, also where that takes the request and says nothing.
+/// C8: a signature in the URL is for the server alone, also where that takes the request and says nothing.
 #[tokio::test(start_paused = true)]
 async fn a_silent_server_gets_no_signature_told() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -414,7 +414,7 @@ async fn no_token_goes_over_http() {
     assert!(said.starts_with("rejected: ") && said.contains("package.secretRef is for an https URL"), "{said}");
 }
 
-/// A server whose certificate nobody has signed, and the certificate. It gives this, or sends elsewhere.
+/// A server with a self-signed certificate, and the certificate. It gives this, or sends elsewhere.
 async fn private_server(answer: Vec<u8>) -> (String, String) {
     let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
@@ -425,7 +425,7 @@ async fn private_server(answer: Vec<u8>) -> (String, String) {
     let url = format!("https://{}/web.tar.gz", listener.local_addr().unwrap());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // Whoever does not trust it, leaves.
+            // A client that does not trust it leaves.
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let _ = stream.read(&mut [0; 4_096]).await;
             let _ = stream.write_all(&answer).await;

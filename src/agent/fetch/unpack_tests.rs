@@ -1,4 +1,4 @@
-//! Archives, built here as nobody should build them.
+//! Archives, built here as none should be.
 use std::{
     fs,
     io::{Cursor, Write},
@@ -20,7 +20,7 @@ use super::{
 
 const LIMITS: Limits = Limits { archive_bytes: 1 << 20, bytes: 1 << 20, entries: 100 };
 
-/// An entry as it stands in an archive, whatever it says.
+/// An entry as it stands in an archive, valid or not.
 #[derive(Clone, Debug)]
 struct Entry {
     kind: EntryType,
@@ -176,7 +176,7 @@ fn nothing_leads_out_of_the_package() {
     }
     let found = refusal(&zip(&[link("a", "../b")]));
     assert!(found.contains("may lead out"), "{found}");
-    // Whoever writes zip files as they should be cannot be made to write this.
+    // A correct writer of zip files cannot be made to write this.
     let mut evil = zip(&[file("aa/evil", "")]);
     while let Some(at) = evil.windows(3).position(|bytes| bytes == b"aa/") {
         evil[at..at + 2].copy_from_slice(b"..");
@@ -297,7 +297,7 @@ fn escapes(root: &Path, folder: &Path, found: &mut Vec<String>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Whatever an archive says, taken or refused half-way: no link leads out, and nothing beside the package changes.
+    /// Of any archive, taken or refused half-way: no link leads out, and nothing beside the package changes.
     #[test]
     fn no_archive_reaches_out(entries in prop::collection::vec(any_entry(), 1..12)) {
         let outside = tempfile::tempdir().unwrap();

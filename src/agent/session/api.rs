@@ -47,7 +47,7 @@ impl CallError {
     }
 }
 
-/// The Leases of a namespace, with times that are held whatever they say.
+/// The Leases of a namespace, with times that saturate.
 #[derive(Clone)]
 pub struct Leases {
     api: Api<LeaseView>,

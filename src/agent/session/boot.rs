@@ -155,7 +155,7 @@ fn watch_leases(
     };
     tasks.spawn(watch.run(move |event| {
         if let Some(event) = known.read(event) {
-            let _ = sender.send(event); // or nobody cares any more
+            let _ = sender.send(event); // or the receiver is gone
         }
     }));
     events
@@ -177,7 +177,7 @@ async fn idle(
             Ok(Some(Notice::Terminate)) => return,
             Ok(Some(Notice::Drain)) => *drains = true,
             Ok(Some(Notice::Anew)) => *drains = false,
-            Ok(None) => std::future::pending().await, // nobody is left who would tell
+            Ok(None) => std::future::pending().await, // no sender is left
             Err(_) => {}
         }
     }

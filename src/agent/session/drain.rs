@@ -51,7 +51,7 @@ impl Drain {
         self.terminates
     }
 
-    /// Since when nobody is waited for any more: what is held is given back.
+    /// Since when no successor is waited for any more: what is held is given back.
     pub fn leaves_at(&self, timeout: Duration) -> Option<Boottime> {
         let since = self.since?;
         Some(if self.hastens { since } else { since.after(timeout) })

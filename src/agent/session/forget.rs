@@ -41,7 +41,7 @@ impl Forgetting {
         self.told(version);
     }
 
-    /// A view of a listener that nobody here knows, which says that it is ours: it was, and is of before it was forgotten.
+    /// A view of a listener that is not known here, which says that it is ours: it was, and is of before it was forgotten.
     pub fn is_past(&self, lease: &ListenerLease, me: &Holder) -> bool {
         let version = &lease.ownership.resource_version;
         lease.ownership.holder.as_ref() == Some(me)

@@ -1,4 +1,4 @@
-//! Who may use the local API: whoever can read the folder that the containers of the Pod share.
+//! Who may use the local API: a process that can read the folder that the containers of the Pod share.
 //!
 //! 127.0.0.1 is reached by more than the application: by each container of the Pod, with hostNetwork by the whole node, and by
 //! a URL that a program of the Pod fetches for a stranger. None of these has the token. A web page that a browser of the node
@@ -93,7 +93,7 @@ mod tests {
         gate.check(&headers.collect()).map_err(|refusal| (refusal.status.as_u16(), refusal.said.field))
     }
 
-    /// F12: neither a URL that somebody has the application fetch nor a web page passes.
+    /// F12: neither a URL that the application is made to fetch nor a web page passes.
     #[test]
     fn only_who_reads_the_shared_folder_passes() {
         let folder = tempfile::tempdir().unwrap();

@@ -40,7 +40,7 @@ pub const ORPHANED: &str =
 pub struct Options {
     /// A listener works once it says so, not once it was started.
     pub ready_on_tick: bool,
-    /// How long a Pod that ends waits for somebody to take its listeners.
+    /// How long a Pod that ends waits for another to take its listeners.
     pub drain_timeout: Duration,
     /// This Pod's revision; empty where there is none.
     pub revision: String,
@@ -118,7 +118,7 @@ pub struct Moment<'a> {
     pub invitations: &'a BTreeMap<(String, String), Invitation>,
     /// Listeners that wait for the end of what another Lease of their name has begun here.
     pub blocked: &'a BTreeSet<Id>,
-    /// Nobody is waited for any more.
+    /// No successor is waited for any more.
     pub leaves: bool,
     /// Now.
     pub now: Boottime,

@@ -14,7 +14,7 @@ use crate::{agent::clocks::Clocks, api::names, plan::listener_set::ownership, sn
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries.
 const RETRY: Duration = Duration::from_secs(1);
-/// Tries: an API server that was away for a minute. What is left then the operator gives to somebody.
+/// Tries: an API server that was away for a minute. What is left then the operator gives to a Pod.
 const TRIES: u32 = 60;
 /// Writes on their way at once: a Pod may have had a thousand listeners.
 const WRITES_MAX: usize = 16;
@@ -34,8 +34,8 @@ pub struct Inheritance {
 }
 
 impl Inheritance {
-    /// Writes this boot into each Lease that names the one before. The watch on what is ours tells of them; whoever else
-    /// writes one of them first has it.
+    /// Writes this boot into each Lease that names the one before. The watch on what is ours tells of them. If
+    /// another writes one of them first, that one has it.
     pub async fn take(self) {
         for _ in 0..TRIES {
             match self.once().await {

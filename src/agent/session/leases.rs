@@ -100,7 +100,7 @@ pub fn claim(
 pub struct Renewal {
     /// Annotations to set.
     pub annotations: BTreeMap<String, String>,
-    /// The Lease has no annotations: somebody has removed ours.
+    /// The Lease has no annotations: ours were removed.
     pub is_first: bool,
     /// Another lease duration than the Lease has, and the renewTime that was seen with that: a renewal that is late must
     /// not bring back a duration that has been given up.
@@ -196,7 +196,7 @@ pub enum Stopped {
     Forget,
 }
 
-/// Gives a listener to somebody, to nobody, or to this boot again.
+/// Gives a listener to another boot, leaves it unowned, or keeps it for this boot.
 #[derive(Clone, Debug)]
 pub struct Transfer<'a> {
     /// The Lease as it was decided on.

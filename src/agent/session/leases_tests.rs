@@ -156,8 +156,8 @@ fn a_transfer_writes_everything_that_names_the_holder_at_once() {
     );
     assert_eq!(transfer.patch(false)["metadata"].get("ownerReferences"), None);
 
-    let nobody = Write { holder: None, epoch: 6 };
-    let patch = Transfer { write: &nobody, state: None, stopped: Stopped::Never, ..transfer.clone() }.patch(true);
+    let unowned = Write { holder: None, epoch: 6 };
+    let patch = Transfer { write: &unowned, state: None, stopped: Stopped::Never, ..transfer.clone() }.patch(true);
     assert_eq!(patch["metadata"]["labels"], json!({"baton.dev/holder": null}));
     assert_eq!(patch["metadata"]["annotations"], json!({"baton.dev/from": "a/uid-a/2-x", "baton.dev/revision": null}));
     assert_eq!(patch["spec"], json!({"holderIdentity": null, "leaseTransitions": 6}));

@@ -204,7 +204,7 @@ fn a_complaint_is_over_once_it_works() {
     assert_eq!(ended(Listener::said_that_it_works), "Exited");
 }
 
-/// Once it is told to stop, nobody waits any more for its word: a time that has passed would wake the agent without end.
+/// Once it is told to stop, its word is not waited for any more: a time that has passed would wake the agent without end.
 #[test]
 fn what_was_told_to_stop_need_not_work_by_any_time() {
     let mut listener = Listener::new(lease(), 1);
@@ -221,7 +221,7 @@ fn what_was_told_to_stop_need_not_work_by_any_time() {
     assert_eq!(listener.works_by(), None);
 }
 
-/// What ends while it waits for its turn has failed to prepare, unless it was told to end or nobody renewed the session.
+/// What ends while it waits for its turn has failed to prepare, unless it was told to end or the session was not renewed.
 #[test]
 fn what_ends_before_its_turn_is_told_and_rests() {
     let ended = |prepare: fn(&mut Listener), cause: Cause| {

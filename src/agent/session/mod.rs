@@ -21,8 +21,8 @@
 //!
 //! # What stops listeners
 //! At S after the last acknowledged renewal was sent every listener is told to stop. Their guards have been told since that
-//! renewal to kill at K - [`crate::agent::exec::GUARD_MARGIN`], so that a guard which does not is killed by K: nobody's
-//! help is needed. When the session is lost (fenced, deleted, another boot's) everything is killed at once, because others
+//! renewal to kill at K - [`crate::agent::exec::GUARD_MARGIN`], so that a guard which does not is killed by K:
+//! without help of another process. When the session is lost (fenced, deleted, another boot's) everything is killed at once, because others
 //! may have begun already, and the process ends once nothing runs: the next boot claims anew. After a jump of the wall clock nothing that was
 //! acknowledged before counts.
 pub mod api;

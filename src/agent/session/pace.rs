@@ -58,7 +58,7 @@ impl Pace {
 
     /// A renewal was acknowledged that had been sent then; the Lease has this D now.
     pub fn acknowledged(&mut self, sent_at: Boottime, duration: Duration) {
-        // One that no profile has was written by somebody else: as long as it is not too short, any profile will do.
+        // One that no profile has was written by another: as long as it is not too short, any profile will do.
         let profiles = [SessionProfile::Calm, SessionProfile::Default, SessionProfile::Fast];
         let written = profiles.into_iter().find(|profile| profile.times().expire <= duration);
         self.in_force = written.unwrap_or(SessionProfile::Fast);
@@ -230,7 +230,7 @@ mod tests {
         pace.acknowledged(second(103), duration(SessionProfile::Calm));
         assert_eq!(pace.deadlines().stop, second(163));
         pace.acknowledged(second(104), Duration::from_secs(4));
-        assert_eq!(pace.deadlines().stop, second(107), "somebody wrote what no profile has");
+        assert_eq!(pace.deadlines().stop, second(107), "no profile has it");
     }
 
     /// H2
@@ -268,7 +268,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is wished and answered: nobody else's wait is shorter than our S.
+        /// With any wish and answer: no other's wait is shorter than our S.
         #[test]
         fn s_is_always_that_of_a_duration_that_others_wait_for(
             steps in prop::collection::vec((0_usize..3, any::<bool>(), any::<bool>()), 1..12)

@@ -404,7 +404,7 @@ impl Renewals {
     fn lose(&mut self, seen: Option<&SessionLease>) {
         let why = match seen {
             Some(seen) => {
-                format!("it is {} now", seen.session.claim.to_identity().unwrap_or_else(|| "nobody's".into()))
+                format!("it is {} now", seen.session.claim.to_identity().unwrap_or_else(|| "unowned".into()))
             }
             None => "it was deleted, or lost its label".to_owned(),
         };

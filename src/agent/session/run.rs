@@ -41,7 +41,7 @@ const CONNECTIONS_MAX: usize = 64;
 /// Runs the agent with children of its own until its Pod ends.
 ///
 /// # Errors
-/// Whatever keeps it from starting; the session was lost. Nothing runs then.
+/// Something keeps it from starting; the session was lost. Nothing runs then.
 pub async fn exec(settings: Exec) -> anyhow::Result<()> {
     let mut process = Process::start(&settings.agent)?;
     if std::process::id() != 1 {
@@ -74,7 +74,7 @@ pub async fn serve(settings: Serve) -> anyhow::Result<()> {
         process.listen(&settings.agent, routes::routes(application.clone(), process.notices.clone()), seen).await?;
     let file = settings.agent.state_dir.join(PORT_FILE);
     std::fs::write(&file, port.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
-    // It works once the application says so: nobody else can know.
+    // It works once the application says so: only that can know.
     let boot = process.boot(&settings.agent, true).await?;
     process.live(boot, application.outlive_earlier()).await
 }
@@ -96,7 +96,7 @@ async fn look_after(application: Arc<Application>, mut own: watch::Receiver<Heal
     }
 }
 
-/// What every agent is, whatever runs its listeners.
+/// What every agent is, with any way to run listeners.
 struct Process {
     _alone: Alone,
     notices: mpsc::Sender<Notice>,

@@ -11,7 +11,7 @@ use crate::{
     plan::listener_set::{session::fixture::holder, unit::Runs},
 };
 
-/// Of Pod `a`, or of nobody here, with epoch 5.
+/// Of Pod `a`, or unowned, with epoch 5.
 fn listener(set_uid: &str, name: &str, number: u64, is_mine: bool) -> Listener {
     let lease = json!({
         "metadata": {
@@ -63,7 +63,7 @@ fn what_has_not_ended_is_counted_though_it_is_not_held() {
     assert_eq!(report.running(&[("one", 5)]), Some(vec![true]), "held is what names us, as before");
 }
 
-/// L1: whatever uids look like, and whoever is asked first.
+/// L1: with any uids, in any order.
 #[test]
 fn a_set_that_was_made_again_waits_for_the_end_of_the_one_before() {
     for (old, new) in [("s1", "s2"), ("s2", "s1")] {

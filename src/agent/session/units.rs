@@ -312,7 +312,7 @@ impl<R: Runner> Units<R> {
 
     fn see(&mut self, lease: &Lease) {
         let Some(seen) = ListenerLease::read(lease) else {
-            // It has lost what makes it one: nobody knows any more of whom it is.
+            // It has lost what makes it one: whose it is, is not known any more.
             let known = lease.metadata.uid.as_ref().and_then(|uid| self.listeners.get_mut(uid));
             if let Some(listener) = known {
                 listener.vanish(lease.metadata.resource_version.as_deref().unwrap_or_default());
@@ -382,7 +382,7 @@ impl<R: Runner> Units<R> {
         self.is_listed && self.listeners.values().all(is_free)
     }
 
-    /// Tells the session and whoever asks.
+    /// Tells the session and those who ask.
     fn report(&mut self, blocked: &BTreeSet<Id>, leaves: bool, now: Boottime) {
         let info = AgentInfo { revision: self.hands.options.revision.clone(), draining: self.drain.is_on() };
         let moment = Moment { told: &self.told, invitations: &self.invitations, blocked, leaves, now };

@@ -30,11 +30,11 @@ use crate::{
 /// So long after its deadline the application counts as stopped. As with a guard: deadlines are that much before K, see
 /// [`crate::agent::session::pace::Deadlines::kill`].
 pub const STOPPED_BY: Duration = GUARD_MARGIN;
-/// What was begun by somebody that we know nothing of has so long to stop.
+/// What an unknown process has begun has so long to stop.
 const UNKNOWN_GRACE: Duration = Duration::from_secs(1);
 /// Pause after an application could not prepare a listener.
 const PREPARE_RETRY: Duration = Duration::from_secs(2);
-/// Happenings that nobody has taken: beyond that what the application says is refused, except that something has stopped.
+/// Happenings that were not taken: beyond that what the application says is refused, except that something has stopped.
 const HAPPENINGS_MAX: usize = 4096;
 /// Listeners that an application may say it runs.
 const RUNNING_MAX: usize = 10_000;
@@ -60,11 +60,11 @@ pub struct Desk {
     tokens: BTreeMap<String, Id>,
     /// What the application says it runs, and no present start explains, by token.
     leftovers: BTreeMap<String, Leftover>,
-    /// A deadline that an earlier agent may have told, and nobody has said yet that nothing of that runs.
+    /// A deadline that an earlier agent may have told, and it has not been said yet that nothing of that runs.
     earlier: Option<Boottime>,
     to_tell: ToTell,
     happenings: VecDeque<(Id, Happening)>,
-    /// When something happens though nobody says anything, as last worked out.
+    /// When something happens without a message, as last worked out.
     wake: Option<Boottime>,
     /// It is to be worked out anew.
     is_stale: bool,
@@ -228,7 +228,7 @@ impl Desk {
         self.happenings.pop_front()
     }
 
-    /// When something happens though nobody says anything.
+    /// When something happens without a message.
     pub fn wake(&mut self) -> Option<Boottime> {
         if std::mem::take(&mut self.is_stale) {
             let entry = |entry: &Entry| match &entry.stage {
@@ -266,7 +266,7 @@ impl Desk {
         for (id, cause) in over {
             match cause {
                 None => self.end(&id, Cause::Exited, Proof::Application),
-                // Nobody has asked for its end: its application is gone.
+                // Its end was not asked for: its application is gone.
                 Some(Cause::Deadline) if !is_connected => self.end_of_run(&id, ABSENT),
                 Some(cause) => {
                     self.end(&id, cause, Proof::Deadline);

@@ -34,7 +34,7 @@ impl Record {
         let is_new = !path.try_exists()?;
         let mut file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
         let mut text = String::new();
-        // No longer than that: whatever else is in there is not ours.
+        // No longer than that: the rest is not ours.
         let read = Read::by_ref(&mut file).take(DIGITS as u64 + 1).read_to_string(&mut text);
         let earlier = match (read, text.parse()) {
             (Ok(0), _) => None,
@@ -78,7 +78,7 @@ impl Record {
     /// It could not be written: the application must not be told.
     pub fn write(&mut self, until: Boottime) -> io::Result<()> {
         if until > self.written {
-            // In one piece, so that whoever reads it finds this one or that before.
+            // In one piece, so that a reader finds this one or the one before.
             self.file.write_all_at(format!("{:0DIGITS$}", until.as_nanos()).as_bytes(), 0)?;
             self.written = until;
         }

@@ -31,7 +31,7 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, field, message)
     }
 
-    /// Somebody else is in the way.
+    /// Another is in the way.
     pub fn conflict(field: &str, message: String) -> Self {
         Self::new(StatusCode::CONFLICT, field, message)
     }

@@ -60,7 +60,7 @@ async fn open(State(beside): State<Beside>, headers: HeaderMap, body: Bytes) -> 
     let is_sse = accepted.contains(EVENT_STREAM);
     let stream = beside.application.open(open)?;
     if stream.replaces() {
-        // Before it is answered, and so before whatever it asks for itself. An error: the agent ends.
+        // Before it is answered, and so before what it asks for itself. An error: the agent ends.
         let _ = beside.notices.send(Notice::Anew).await;
     }
     let lines = stream::unfold(stream, move |mut stream| async move {

@@ -187,7 +187,7 @@ image:
   repository: {IMAGE_REPOSITORY}
   # If tag and digest are empty, the tag is the chart's appVersion.
   tag: \"\"
-  # sha256:… pins the image, whatever its tag becomes.
+  # sha256:… pins the image, also if its tag moves.
   digest: \"\"
   pullPolicy: IfNotPresent
 
@@ -212,7 +212,7 @@ crds:
 
 policies:
   # Have the API server refuse what the hand-off of listeners does not allow (one Pod writing another's Leases), and what the
-  # operator itself does not do (Pods of nobody's Rollout, others' Leases, anything in kube-* unless watchNamespaces names it).
+  # operator itself does not do (Pods of no Rollout, others' Leases, anything in kube-* unless watchNamespaces names it).
   # For the whole cluster, so only with crds.install.
   enabled: true
 

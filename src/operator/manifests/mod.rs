@@ -93,7 +93,7 @@ pub fn stale(root: &Path) -> anyhow::Result<Vec<String>> {
     Ok(stale)
 }
 
-/// Files in the generated folders that nobody generates any more.
+/// Files in the generated folders that are not generated any more.
 fn left_over(root: &Path) -> anyhow::Result<Vec<String>> {
     let files = files()?;
     let mut found = Vec::new();

@@ -47,7 +47,7 @@ pub fn selector_labels() -> Value {
     json!({"app.kubernetes.io/component": "operator", "app.kubernetes.io/name": "baton"})
 }
 
-/// Requests and limits by default. Limits memory only: a CPU limit slows a roll and protects nobody.
+/// Requests and limits by default. Limits memory only: a CPU limit slows a roll and protects nothing.
 pub fn resources() -> Value {
     json!({"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}})
 }

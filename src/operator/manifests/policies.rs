@@ -1,6 +1,6 @@
-//! What keeps the Leases of the hand-off right whatever an agent does: the agents' Role, and a ValidatingAdmissionPolicy.
+//! What keeps the Leases of the hand-off right also against a faulty agent: the agents' Role, and a ValidatingAdmissionPolicy.
 //!
-//! RBAC knows no labels and no Pods: whoever may write one Lease of a namespace may write them all. So the API server is
+//! RBAC knows no labels and no Pods: an account that may write one Lease of a namespace may write them all. So the API server is
 //! told what the hand-off allows: a Pod, by the identity in its own token, writes its session and the listeners that it
 //! holds; epochs never go back. What is checked needs no other object: whether a holder is dead or its session fenced is
 //! left to compare-and-swap.
@@ -27,7 +27,7 @@ const REPORTS_MAX: usize = 256;
 const HOLDER_CHARS_MAX: usize = 400;
 /// Times that an agent writes, as its clock tells them: later ones are beyond what programs can hold.
 const TIMES: [&str; 2] = ["2000-01-01T00:00:00Z", "2200-01-01T00:00:00Z"];
-/// By how much one write may raise an epoch, whoever writes: 2^31 - 1 in one write would leave none for the next owner.
+/// By how much one write may raise an epoch: 2^31 - 1 in one write would leave none for the next owner.
 const EPOCHS_PER_WRITE: u32 = 1_000;
 
 /// For the ServiceAccounts of Pods with an agent. No `create`: a Lease that is gone stays gone; no `delete`.
@@ -82,7 +82,7 @@ fn variables() -> Vec<(&'static str, String)> {
     let [old_notes, notes] = metadata("annotations", "{}");
     let [old_owners, owners] = metadata("ownerReferences", "[]");
     let kind = |kind: &str| format!("variables.update && variables.kind == '{kind}'");
-    // Persons with rights, and whoever may write what only the operator writes: operators of every release, the garbage
+    // Persons with rights, and accounts that may write what only the operator writes: operators of every release, the garbage
     // collector, administrators' Pods.
     let writes_status = |verb: &str| {
         format!(
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
     use crate::operator::manifests::rules;
 
-    /// The policy trusts whoever may write a ListenerSet's status, so that an operator that may write Leases of the
+    /// The policy trusts accounts that may write a ListenerSet's status, so that an operator that may write Leases of the
     /// hand-off must be one of them.
     #[test]
     fn the_operator_is_among_those_whom_the_policy_trusts() {

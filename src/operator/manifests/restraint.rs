@@ -1,4 +1,4 @@
-//! What keeps the operator's own account to what Baton is for, whoever has its token: a ValidatingAdmissionPolicy.
+//! What keeps the operator's own account to what Baton is for, in any hands: a ValidatingAdmissionPolicy.
 //!
 //! RBAC knows verbs and kinds. A program that may create Pods may create them for anybody, and one that may patch Leases may
 //! take any leader's lock. So the API server is told which objects are Baton's. What an owner reference says it takes on trust:

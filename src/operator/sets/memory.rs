@@ -34,12 +34,12 @@ pub struct SetMemory {
     pub unread_since: Option<Instant>,
 }
 
-/// While a set is paused nobody is fenced and nothing is taken over: what one refused write costs must not grow.
+/// While a set is paused no boot is fenced and nothing is taken over: what one refused write costs must not grow.
 impl Own for SetMemory {
     const PAUSE_MAX: Duration = Duration::from_secs(2);
 }
 
-/// How long a name counts as taken: whoever has it may be asked to give it up.
+/// How long a name counts as taken: its owner may be asked to give it up.
 const TAKEN_FOR: Duration = Duration::from_secs(30);
 
 impl ObjectMemory<SetMemory> {

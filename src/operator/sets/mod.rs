@@ -267,7 +267,7 @@ async fn report(
     reported
 }
 
-/// Somebody waits for what has changed: an answer to his spec, or a condition.
+/// A person may wait for what has changed: an answer to the spec, or a condition.
 fn is_awaited(before: &ListenerSetStatus, after: &ListenerSetStatus) -> bool {
     let conditions = |status: &ListenerSetStatus| -> Vec<_> {
         status.conditions.iter().map(|c| (c.type_, c.status, c.reason.clone())).collect()

@@ -104,7 +104,7 @@ async fn a_session_is_made_and_a_listener_given_to_the_boot_that_claims_it() {
     rig.settle().await;
     let session = rig.world().objects[SESSION].clone();
     assert_eq!(session["metadata"]["ownerReferences"][0]["uid"], rig.world().objects[POD]["metadata"]["uid"]);
-    assert!(!rig.world().objects.contains_key(OWNERSHIP), "nobody has claimed the session yet");
+    assert!(!rig.world().objects.contains_key(OWNERSHIP), "the session was not claimed yet");
     assert_eq!(rig.world().objects[SET]["status"]["unassigned"], 1);
     claim(&rig);
     rig.settle().await;

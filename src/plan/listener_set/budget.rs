@@ -16,7 +16,7 @@ use crate::{api::bounds::INBOX_MAX, snapshot::lease::Order};
 /// what fails again and again leaves one permit of a period to the others.
 pub(super) struct Permits {
     free: Option<usize>,
-    /// Used up by restarts in place, and still there for whoever is to be started elsewhere.
+    /// Used up by restarts in place, and still there for starts elsewhere.
     spare: usize,
 }
 

@@ -22,7 +22,7 @@ pub struct SetPlan {
     pub changes: Vec<SetChange>,
     /// Each listener of the set, and each that is being retired, by name: what status tells.
     pub listeners: BTreeMap<String, Place>,
-    /// Most nodes fell silent at once: nobody is fenced for his silence now.
+    /// Most nodes fell silent at once: no boot is fenced for its silence now.
     pub is_braked: bool,
     /// After so long something changes without an event.
     pub wake_after: Option<Duration>,
@@ -50,9 +50,9 @@ pub struct Place {
 pub enum Stage {
     /// Its Pod cannot get it to run.
     Failed,
-    /// Its holder is dead, and nobody has taken it yet.
+    /// Its holder is dead, and it has not been given to another yet.
     Orphaned,
-    /// It should run, and nobody holds it.
+    /// It should run, and no boot holds it.
     Unassigned,
     /// On its way from one Pod to another.
     Moving,
@@ -122,8 +122,8 @@ pub enum SetChange {
         /// [`crate::plan::listener_set::wanted::config_hash`].
         config_hash: String,
     },
-    /// Give a listener to a boot: it is nobody's, or its owner is dead. What is not to run is taken from a dead owner for
-    /// nobody.
+    /// Give a listener to a boot: it is unowned, or its owner is dead. One that is not to run is taken from a dead owner and
+    /// stays unowned.
     Assign {
         /// The listener.
         listener: String,
@@ -149,7 +149,7 @@ pub enum SetChange {
         /// Another hash than before makes the owner restart the listener.
         config_hash: String,
     },
-    /// Write label and owner references anew, which do not name the holder: an agent had no right to write these, or somebody
+    /// Write label and owner references anew, which do not name the holder: an agent had no right to write these, or another writer
     /// has changed them. Owner and epoch stay.
     Mend {
         /// The listener.
@@ -161,7 +161,7 @@ pub enum SetChange {
         /// As it is.
         write: Write,
     },
-    /// Delete the ownership Lease of a listener that is no longer in the set: it is nobody's, and its epoch is at most
+    /// Delete the ownership Lease of a listener that is no longer in the set: it is unowned, and its epoch is at most
     /// `status.epochFloor`.
     Retire {
         /// The listener.
@@ -184,13 +184,13 @@ pub enum SetChange {
     },
 }
 
-/// Whose a listener was that is given to another boot. Only where somebody has let go of it so that another one may go on is
+/// Whose a listener was that is given to another boot. Only if its owner has let go of it so that another one may go on is
 /// it a hand-over, and what the Lease says of his end counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody's: the owner before has let go of it, and it was to run all the time.
-    Nobody,
-    /// Nobody's, and for a while it was not to run.
+    /// It was unowned: the owner before has let go of it, and it was to run all the time.
+    Unowned,
+    /// It was unowned, and for a while it was not to run.
     Rest,
     /// Its owner is dead, by this proof.
     Dead(Holder, Proof),

@@ -51,7 +51,7 @@ fn courses<'a>(
         match slot.assigned {
             // Listeners are where clients are.
             _ if !slots.is_told_in_use(pod) => Course::Leaves,
-            // Somebody has deleted the revision that it is assigned: it runs on until its batch comes.
+            // The revision that it is assigned was deleted: it runs on until its batch comes.
             None if slots.wanted_at(slot.index).is_some() => Course::Stays,
             None => beyond,
             Some(_) if place > 0 && has_heir => Course::Leaves,
@@ -125,7 +125,7 @@ mod tests {
         let half = Fixture::new("a a~ a", 'a', json!({"replicas": 2})).settled();
         assert_eq!(told(&half.snapshot).0, ["0a Target", "1a Target", "2a Stays"]);
         let all = Fixture::new("a a", 'a', json!({"replicas": 0})).settled();
-        assert_eq!(told(&all.snapshot).0, ["0a Leaves", "1a Leaves"], "all go at once, and nobody takes anything");
+        assert_eq!(told(&all.snapshot).0, ["0a Leaves", "1a Leaves"], "all go at once, and no Pod takes anything");
     }
 
     /// X8
@@ -148,7 +148,7 @@ mod tests {
         unread.services.active = crate::snapshot::ServiceSeen::Unknown;
         unread.rollout.status.as_mut().unwrap().active_revision = Some("a".into());
         assert_eq!(told(&unread).0, ["0a Stays", "0b Leaves", "1a Stays", "1b Leaves"]);
-        // Nor for a key that somebody has taken away.
+        // Nor for a key that was taken away.
         unread.services = Fixture::new("", 'b', json!({})).serving(None).snapshot.services;
         assert_eq!(told(&unread).0, ["0a Stays", "0b Leaves", "1a Stays", "1b Leaves"]);
     }

@@ -92,7 +92,7 @@ pub fn proof(holder: &Holder, watched: &Watched, process: Option<Process<'_>>) -
 }
 
 /// This session is not the one that the boot had claimed, but has come after it: another Pod's of that name, or made again
-/// after somebody deleted it, with boots counted anew.
+/// after it was deleted, with boots counted anew.
 fn is_another(session: &Session, holder: &Holder) -> bool {
     let starts_anew = match &session.claim {
         Claim::Empty => session.boot < holder.boot,
@@ -177,7 +177,7 @@ mod tests {
         );
     }
 
-    /// The model found that what it had held was nobody's to take, ever: boots count from 1 again.
+    /// The model found that what it had held could never be taken: boots count from 1 again.
     #[test]
     fn a_session_that_was_made_again_is_missing_to_the_boots_before() {
         let again = Holder { random: "again".into(), ..holder("a", 1) };
@@ -193,7 +193,7 @@ mod tests {
                 );
             }
         }
-        // Nothing that we write: nobody concludes anything from it.
+        // Not what Baton writes: nothing is concluded from it.
         assert_eq!(say(&holder("a", 2), &watched(Some(session(Claim::Foreign)), 1_000), &[]), None);
     }
 

@@ -25,11 +25,11 @@ const FAILURES_MAX: u32 = 2;
 const FAILURES_MAX_ROLLING: u32 = 3;
 /// A Pod that tried a listener in vain is tried again after this time: each Pod once in it, however many there are.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
-/// How long what nobody runs waits for more Pods, when those that are there would get more than their share. Listeners
+/// How long a listener that does not run waits for more Pods, when those that are there would get more than their share. Listeners
 /// that have never run wait for any Pod that is to come; others only when more than half of the Pods are missing, or for
 /// [`AWAITS_COMING`]: after the loss of a few Pods the others take everything at once.
 const CROWDS_AFTER: Duration = Duration::from_secs(5);
-/// How long what nobody runs waits for Pods that are about to be Ready ([`Crowd::is_coming`]), also where half are there: what
+/// How long a listener that does not run waits for Pods that are about to be Ready ([`Crowd::is_coming`]), also where half are there: what
 /// exceeded its share would move again at once.
 const AWAITS_COMING: Duration = Duration::from_secs(1);
 /// A Pod whose session has been as it is for so long is not about to be Ready: it pulls an image, or has no agent.
@@ -129,7 +129,7 @@ fn shuns(view: &View<'_>, item: &Item<'_>, memory: &SetRecollection) -> BTreeSet
     shuns
 }
 
-/// Whether what nobody runs, or what is on a Pod that leaves, may go where it exceeds a Pod's share.
+/// Whether a listener that does not run, or that is on a Pod that leaves, may go where it exceeds a Pod's share.
 struct Crowd {
     has_waited: bool,
     /// What has never run.

@@ -15,7 +15,7 @@ use crate::snapshot::{lease::Holder, listener::Wanted, report::Gap};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SetRecollection {
     /// The listeners as they could last be read: they count while they cannot be. Not what a standby has read, which
-    /// whoever led before may have gone beyond.
+    /// an earlier leader may have gone beyond.
     pub last_read: Option<Arc<Vec<Wanted>>>,
     /// Since when most nodes have been silent, or had been until lately.
     pub braked_since: Option<Duration>,
@@ -25,7 +25,7 @@ pub struct SetRecollection {
     pub heard_since: Option<Duration>,
     /// Since when there has been a listener that waits for more Pods.
     pub crowded_since: Option<Duration>,
-    /// Since when there has been a listener that nobody runs, and a Pod that is about to be Ready.
+    /// Since when there has been a listener that does not run, and a Pod that is about to be Ready.
     pub awaited_since: Option<Duration>,
     /// Orders to release that stand unanswered, by listener.
     pub released: BTreeMap<String, Since>,
@@ -43,7 +43,7 @@ pub struct SetRecollection {
     /// Who owned each listener at the last look, and its epoch.
     pub owned: BTreeMap<String, (Option<Holder>, u32)>,
     /// Listeners whose Lease was deleted while these boots held it, and who may not have stopped yet. Without a name: one
-    /// that nobody knows the name of.
+    /// whose names are not known.
     pub vanished: BTreeMap<(String, Holder), Vanished>,
     /// Boots that hold listeners of an earlier set of this name: when each session was last watched, and how long others
     /// wait for it.
@@ -56,7 +56,7 @@ pub struct SetRecollection {
     pub requests: BTreeMap<String, (Timestamp, u32)>,
     /// Starts that count against the budget.
     pub starts: Starts,
-    /// Listeners that are nobody's since they were not to run.
+    /// Listeners that are unowned since they were not to run.
     pub resting: BTreeSet<String>,
     /// How long each listener of the last planned moves ran nowhere, as far as reported.
     pub gaps: Vec<Gap>,
@@ -95,7 +95,7 @@ pub struct Ran {
     pub at: Duration,
 }
 
-/// An ownership Lease was deleted while somebody held it.
+/// An ownership Lease was deleted while a boot held it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vanished {
     /// When that was found.

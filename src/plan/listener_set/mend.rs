@@ -18,7 +18,7 @@ pub(super) fn mends(view: &View<'_>, notes: &[Note], changes: &[SetChange]) -> V
         let Some(seen) = item.seen.filter(|seen| seen.named != Named::Fully) else { continue };
         let is_there = match item.owner {
             Owner::Alive(_, at) => view.seats[at].pod.is_some_and(|pod| !pod.is_terminating),
-            Owner::Nobody => true,
+            Owner::Unowned => true,
             Owner::NoLease | Owner::Dead(..) => false,
         };
         // Without its label its owner does not see it: it can do nothing that this would disturb.

@@ -10,7 +10,7 @@ use crate::{
 /// The next content of an ownership Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
-    /// holderIdentity; None: nobody's.
+    /// holderIdentity; None: it is unowned.
     pub holder: Option<Holder>,
     /// leaseTransitions.
     pub epoch: u32,
@@ -39,7 +39,7 @@ pub fn may_start(ownership: &Ownership, agent: &Agent<'_>, now: Boottime) -> boo
     is_mine(ownership, agent.me) && now < agent.deadline && ownership.epoch > agent.tombstone
 }
 
-/// Gives the listener to another boot, or to nobody; only what has certainly stopped: its epoch is the tombstone.
+/// Gives the listener to another boot, or leaves it unowned; only one that has certainly stopped: its epoch is the tombstone.
 pub fn hand_over(ownership: &Ownership, agent: &Agent<'_>, to: Option<&Holder>) -> Option<Write> {
     has_stopped(ownership, agent).then(|| Write::next(ownership, to))
 }
@@ -57,21 +57,21 @@ pub fn inherit(ownership: &Ownership, me: &Holder) -> Option<Write> {
     ownership.holder.as_ref().is_some_and(is_predecessors).then(|| Write::next(ownership, Some(me)))
 }
 
-/// The controller gives a listener to a boot: one that is nobody's, or whose owner is dead. From anybody else it is never
+/// The controller gives a listener to a boot: one that is unowned, or whose owner is dead. From any other owner it is never
 /// taken: an owner that does not let go is killed first.
 pub fn assign(ownership: &Ownership, to: &Holder, death: impl FnOnce(&Holder) -> Option<Proof>) -> Option<Write> {
     let is_free = ownership.holder.as_ref().is_none_or(|holder| death(holder).is_some());
     is_free.then(|| Write::next(ownership, Some(to)))
 }
 
-/// The controller takes a listener from an owner that is dead, for nobody: it is not to run.
+/// The controller takes a listener that is not to run from an owner that is dead: it is unowned then.
 pub fn free(ownership: &Ownership, death: impl FnOnce(&Holder) -> Option<Proof>) -> Option<Write> {
     let holder = ownership.holder.as_ref()?;
     death(holder).map(|_| Write::next(ownership, None))
 }
 
-/// Somebody takes it upon himself that the listener may run twice (`spec.release[].force`): it is given to another boot
-/// whatever becomes of its owner. The one exception to [`assign`].
+/// A person accepts that the listener may run twice (`spec.release[].force`): it is given to another boot, although its owner
+/// may live. The one exception to [`assign`].
 pub fn seize(ownership: &Ownership, to: &Holder) -> Write {
     Write::next(ownership, Some(to))
 }
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(assign(&owned(None, 5), &heir, |_| None).unwrap().epoch, 6);
         assert_eq!(free(&held, |_| None), None);
         assert_eq!(free(&held, |_| Some(Proof::Fenced)), Some(Write { holder: None, epoch: 6 }));
-        assert_eq!(free(&owned(None, 5), |_| Some(Proof::Fenced)), None, "nobody's already");
+        assert_eq!(free(&owned(None, 5), |_| Some(Proof::Fenced)), None, "unowned already");
     }
 
     /// L2
@@ -191,6 +191,6 @@ mod tests {
         let floor = retire(&owned(None, 7), 3).unwrap();
         assert_eq!(create(floor, Some(&heir)).epoch, 8);
         assert_eq!(retire(&owned(None, 2), 3), Some(3));
-        assert_eq!(retire(&owned(Some(&heir), 7), 3), None, "somebody's");
+        assert_eq!(retire(&owned(Some(&heir), 7), 3), None, "owned");
     }
 }

@@ -5,7 +5,7 @@
 //! While a rollout is under way a listener moves once: from the Pod that leaves to the Pod of the target revision that
 //! takes its slot, and that takes no more than it will keep in the end ([`quota`]). Evened out is only when all is quiet.
 //!
-//! What nobody runs is spread in the same measure, and beyond it only where it may not wait for more Pods
+//! Listeners that do not run are spread in the same measure, and beyond it only where it may not wait for more Pods
 //! ([`Spot::may_crowd`]): else the first Pod that is ready after all were lost would take everything, to give most of it
 //! away again.
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,7 @@ pub struct Seat {
 pub enum Role {
     /// Ready, with an agent, of the revision that is worked towards: planned moves go here.
     Target,
-    /// As good, but of the revision that its turn has yet to come to: it keeps what it has, and takes what nobody holds.
+    /// As good, but of the revision that its turn has yet to come to: it keeps what it has, and takes what is unowned.
     Stays,
     /// It is to leave: what it has is moved as soon as there is room, and goes on until then.
     Leaves,
@@ -41,7 +41,7 @@ pub struct Spot {
     pub announced: Option<usize>,
     /// Seats that have tried in vain to run it: it is not sent there, and leaves them for any other.
     pub shuns: BTreeSet<usize>,
-    /// Nobody runs it, or its Pod leaves, and it does not wait for more Pods to come: it may go where it exceeds the quota,
+    /// It does not run, or its Pod leaves, and it does not wait for more Pods to come: it may go where it exceeds the quota,
     /// and from a Pod that leaves to one that will be replaced, too.
     pub may_crowd: bool,
 }
@@ -81,7 +81,7 @@ pub fn place(spots: &[Spot], seats: &[Seat], rules: &Rules) -> Vec<Option<usize>
     let mut placed: Vec<Option<usize>> =
         spots.iter().map(|spot| goes_on(spot).or(spot.at.filter(|seat| *seat < seats.len()))).collect();
     placed.iter().flatten().for_each(|seat| room.set(*seat, room.load[*seat] + 1));
-    // What nobody runs goes first: it may exceed the quota, but not the bound of a Pod.
+    // Listeners that do not run go first: it may exceed the quota, but not the bound of a Pod.
     for (seat, spot) in placed.iter_mut().zip(spots).filter(|(seat, _)| seat.is_none()) {
         *seat = room.least(quota, &[Role::Target], &spot.shuns);
         if seat.is_none() {
@@ -296,7 +296,7 @@ mod tests {
         let quiet = Rules { is_quiet: true, listeners: 1, ..rules(3) };
         assert_eq!(super::place(&[shuns(&[0])], &seats, &quiet), [Some(1)]);
         assert_eq!(super::place(&[shuns(&[0, 1])], &seats, &quiet), [Some(2)]);
-        assert_eq!(super::place(&[shuns(&[0, 1, 2])], &seats, &quiet), [Some(0)], "nobody can: it stays");
+        assert_eq!(super::place(&[shuns(&[0, 1, 2])], &seats, &quiet), [Some(0)], "no Pod can: it stays");
     }
 
     #[test]
@@ -356,7 +356,7 @@ mod tests {
             prop_assert_eq!(place(&placed, &seats, &Rules { is_quiet: true, ..rules }), placed);
         }
 
-        /// L5: one move at most, whatever the order in which the slots are replaced.
+        /// L5: one move at most, in any order in which the slots are replaced.
         #[test]
         fn a_rollout_moves_each_listener_once(
             listeners in 0..40_usize, order in Just((0..5_usize).collect::<Vec<_>>()).prop_shuffle()

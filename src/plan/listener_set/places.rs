@@ -23,7 +23,7 @@ fn place(view: &View<'_>, item: &Item<'_>, note: &Note) -> Place {
         (Wish::Go, _) => Stage::Retiring,
         (Wish::Stop, Owner::Alive(..)) => Stage::Stopping,
         (Wish::Stop, _) => Stage::Stopped,
-        (Wish::Run, Owner::NoLease | Owner::Nobody) => Stage::Unassigned,
+        (Wish::Run, Owner::NoLease | Owner::Unowned) => Stage::Unassigned,
         (Wish::Run, Owner::Dead(holder, proof)) => {
             if note.reason.is_empty() {
                 say("HolderDead", format!("{} is dead: {}", holder.pod, proof.as_str()));

@@ -95,7 +95,7 @@ pub fn start(session: &Session, name: &Holder, is_alone: bool) -> Start {
     }
     match &session.claim {
         Claim::Held(held) if held.uid == name.uid && held.random == name.random => Start::Ours,
-        // Whoever wrote what it says, if anybody of this Pod, is gone.
+        // The process of this Pod that wrote it, if one did, is gone.
         _ if is_alone => Start::Claim { boot: session.boot + 1 },
         _ => Start::Wait,
     }

@@ -19,7 +19,7 @@ use crate::{
     snapshot::lease::{Claim, Holder, Watched},
 };
 
-/// How long nobody is fenced for his silence alone when most nodes fall silent at once: it is more likely that we are cut
+/// How long no boot is fenced for its silence alone when most nodes fall silent at once: it is more likely that we are cut
 /// off, or the API server was away, than that they are all gone.
 const BRAKE: Duration = Duration::from_mins(1);
 
@@ -51,8 +51,8 @@ pub(super) fn provide(view: &View<'_>) -> Vec<SetChange> {
     changes
 }
 
-/// Fences the sessions that are over, of boots that own something of this set, or whose end is waited for: of others nobody
-/// needs to know. `is_braked`: not for silence alone.
+/// Fences the sessions that are over, of boots that own something of this set or whose end is waited for. `is_braked`: not for
+/// silence alone.
 pub(super) fn fence(view: &View<'_>, memory: &SetRecollection, alarm: &mut Alarm, is_braked: bool) -> Vec<SetChange> {
     let awaited = vanished::awaited(view, memory);
     let owners: BTreeSet<&Holder> = view.items.iter().filter_map(Item::holder).chain(&awaited).collect();
@@ -79,7 +79,7 @@ pub(super) fn fence(view: &View<'_>, memory: &SetRecollection, alarm: &mut Alarm
     changes
 }
 
-/// Nobody is fenced for his silence alone while most nodes are silent, nor before each has had its D to be heard again
+/// No boot is fenced for its silence alone while most nodes are silent, nor before each has had its D to be heard again
 /// after that: the first to come back is not the only one.
 pub(super) fn is_braked(view: &View<'_>, memory: &mut SetRecollection, alarm: &mut Alarm) -> bool {
     let now = view.snapshot.uptime;

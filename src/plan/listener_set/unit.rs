@@ -64,7 +64,7 @@ pub struct View<'a> {
     pub is_blocked: bool,
     /// Its set has a start budget ([`crate::snapshot::listener::Settings::asks_before_start`]).
     pub asks: bool,
-    /// The Pod is to end, and whoever would tell a successor has had the time for it.
+    /// The Pod is to end, and its successor could have been named by now.
     pub leaves: bool,
     /// How long a listener stays prepared that is not expected any more.
     pub patience: Duration,
@@ -98,7 +98,7 @@ pub enum StopReason {
     Deadline,
     /// It is another's, or its Lease is gone.
     Lost,
-    /// It is to be given to another, or to nobody.
+    /// It is to be given to another, or to become unowned.
     Released,
     /// Its configuration has changed.
     Reconfigured,
@@ -150,7 +150,7 @@ enum Fate<'a> {
     Stays,
     /// It was asked for, and is to be started again here.
     MayStart,
-    /// To this boot, or to nobody.
+    /// To this boot; None: it becomes unowned.
     Goes(Option<&'a Holder>),
 }
 

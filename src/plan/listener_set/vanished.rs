@@ -1,6 +1,6 @@
 //! Ownership Leases that are gone without having been retired: deleted by a person, by the garbage collector, or with an
-//! earlier set of the same name. Whoever held such a listener may still be stopping it, and only its Lease said so: the
-//! listener is given to nobody before its holder is dead, or tells that nothing of it is left; and never under an epoch that
+//! earlier set of the same name. The holder of such a listener may still be stopping it, and only its Lease said so: the
+//! listener is not given to another before that holder is dead, or reports that nothing of it is left; and never under an epoch that
 //! the Lease may have had.
 use std::{collections::BTreeMap, time::Duration};
 
@@ -44,7 +44,7 @@ pub(super) fn remember(view: &View<'_>, floor: u32, memory: &mut SetRecollection
     let (kept, before): (BTreeMap<_, _>, BTreeMap<_, _>) =
         std::mem::take(&mut memory.owned).into_iter().partition(|(listener, _)| is_unreadable(listener));
     for (listener, (holder, epoch)) in before {
-        // What is nobody's, at most at the floor, is what is retired.
+        // A Lease that is unowned, at most at the floor, was retired.
         if snapshot.ownerships.contains_key(&listener) || (holder.is_none() && epoch <= floor) {
             continue;
         }
@@ -77,7 +77,7 @@ pub(super) fn remember(view: &View<'_>, floor: u32, memory: &mut SetRecollection
 }
 
 /// Takes note of what was written, or may have been, since the look before: a Lease that is deleted before any watch has shown
-/// it was somebody's all the same.
+/// it had an owner all the same.
 pub fn note_write(memory: &mut SetRecollection, change: &SetChange, result: &Applied) {
     let (SetChange::CreateOwnership { listener, write, .. } | SetChange::Assign { listener, write, .. }) = change
     else {

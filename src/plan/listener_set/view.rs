@@ -42,8 +42,8 @@ pub(super) struct Seat<'a> {
 pub(super) enum Owner<'a> {
     /// It has no Lease.
     NoLease,
-    /// Nobody.
-    Nobody,
+    /// It is unowned.
+    Unowned,
     /// A boot that is dead.
     Dead(&'a Holder, Proof),
     /// A boot of the Pod in this seat.
@@ -127,7 +127,7 @@ impl<'a> View<'a> {
         for item in &mut view.items {
             item.owner = match item.seen.map(|seen| seen.ownership.holder.as_ref()) {
                 None => Owner::NoLease,
-                Some(None) => Owner::Nobody,
+                Some(None) => Owner::Unowned,
                 Some(Some(holder)) => match deaths.get(holder).copied().flatten() {
                     Some(proof) => Owner::Dead(holder, proof),
                     None => Owner::Alive(holder, view.seat_of[&(holder.pod.as_str(), holder.uid.as_str())]),
@@ -199,7 +199,7 @@ impl<'a> View<'a> {
             invited: None,
         };
         let Some(listeners) = snapshot.listeners.as_ref().ok().or(before.last_read.as_ref()) else {
-            // Which are wanted was never known: those that are somebody's go on.
+            // Which are wanted was never known: those that have an owner go on.
             let wish = |seen: &OwnershipSeen| if seen.ownership.holder.is_some() { Wish::Run } else { Wish::Stop };
             return snapshot.ownerships.iter().map(|(name, seen)| item(name, wish(seen), None)).collect();
         };

@@ -27,7 +27,7 @@ pub(super) struct Reconfiguration {
     pub restarts: bool,
 }
 
-/// What the Lease lacks of these settings. `runs`: somebody owns it, so that `spec.recoverAt` is about it.
+/// What the Lease lacks of these settings. `runs`: a boot owns it, so that `spec.recoverAt` is about it.
 pub(super) fn lacks(
     snapshot: &SetSnapshot,
     seen: &OwnershipSeen,

@@ -77,7 +77,7 @@ impl<'v, 'a> Work<'v, 'a> {
                 (Wish::Run, Owner::Alive(holder, at)) => self.seize(index, (holder, at), goals.seats[index]),
                 (Wish::Run, _) => orphans.push((item.seen.and_then(|seen| seen.acquired_at), index)),
                 (_, Owner::Dead(holder, proof)) => self.free(item, holder, proof),
-                (Wish::Go, Owner::Nobody) => self.retire(item),
+                (Wish::Go, Owner::Unowned) => self.retire(item),
                 _ => {}
             }
         }
@@ -97,13 +97,13 @@ impl<'v, 'a> Work<'v, 'a> {
     /// What is stopped may rest for days. The next start is no end of a hand-over.
     fn remember_rest(&mut self) {
         let rests = |item: &&Item<'_>| {
-            let is_nobodys = matches!(item.owner, Owner::Nobody);
-            is_nobodys && (item.wish == Wish::Stop || self.memory.resting.contains(item.name))
+            let is_unowned = matches!(item.owner, Owner::Unowned);
+            is_unowned && (item.wish == Wish::Stop || self.memory.resting.contains(item.name))
         };
         self.memory.resting = self.view.items.iter().filter(rests).map(|item| item.name.to_owned()).collect();
     }
 
-    /// To a boot that may hold it: what is nobody's, or a dead owner's.
+    /// To a boot that may hold it: the listener is unowned, or its owner is dead.
     fn give(&mut self, index: usize, goal: Option<usize>, held_back: Option<&(&'static str, String)>) {
         let item = &self.view.items[index];
         let boot = goal.and_then(|seat| self.view.seats[seat].boot);
@@ -134,7 +134,7 @@ impl<'v, 'a> Work<'v, 'a> {
         let (proof, from) = match item.owner {
             Owner::Dead(holder, proof) => (Some(proof), Origin::Dead(holder.clone(), proof)),
             _ if self.memory.resting.contains(item.name) => (None, Origin::Rest),
-            _ => (None, Origin::Nobody),
+            _ => (None, Origin::Unowned),
         };
         if let Some(write) = ownership::assign(&seen.ownership, to, |_| proof) {
             self.assign(item, write, from);
@@ -182,7 +182,7 @@ impl<'v, 'a> Work<'v, 'a> {
         }
     }
 
-    /// What is not to run, and whose owner is dead, becomes nobody's while its death can be proven.
+    /// A listener that is not to run, and whose owner is dead, becomes unowned while that death can be proven.
     fn free(&mut self, item: &Item<'_>, holder: &Holder, proof: Proof) {
         if let Some(write) = item.seen.and_then(|seen| ownership::free(&seen.ownership, |_| Some(proof))) {
             self.assign(item, write, Origin::Dead(holder.clone(), proof));
@@ -300,7 +300,7 @@ impl<'v, 'a> Work<'v, 'a> {
             self.write_letter(to, item, Order::Incoming);
         }
         if view.seats[from].boot != Some(holder) {
-            return; // nobody reads its inbox: it is taken when its owner is dead
+            return; // its inbox is not read any more: the listener is taken when its owner is dead
         }
         let is_promised = matches!(item.release, Some(Order::Release(Some(to))) if to == heir);
         if !is_promised {

@@ -18,7 +18,7 @@ fn pod(accepts: Option<&str>) -> Event<PodView> {
     ))
 }
 
-/// F9: whoever may write a ListenerSet gets no Pod by it that does not name the set in its annotation.
+/// F9: the right to write a ListenerSet gives no Pod that does not name the set in its annotation.
 #[test]
 fn a_pod_outside_rollouts_serves_the_sets_that_it_names() {
     let key = |name: &str| ObjectKey { namespace: "shop".into(), name: name.into() };

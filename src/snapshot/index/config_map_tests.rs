@@ -33,12 +33,12 @@ fn a_config_map_is_read_once_it_has_been_looked_for_and_again_when_it_changes() 
     assert!(told(&mut index, "1", "- name: a").is_empty());
     assert_eq!(told(&mut index, "2", "- name: b").sets, [key("bots")].into());
     assert_eq!(look(&index, 0).listeners.unwrap()[0].name, "b");
-    // Nobody names it any more: nothing is kept of it.
+    // It is not named any more: nothing is kept of it.
     index.on_set(&None, set("bots", "u1", &by_selector()));
     assert!(index.sets.config_maps.is_empty() && told(&mut index, "3", "[]").is_empty());
 }
 
-/// Whatever was told, in whatever order: the index is as one that has only seen the last list.
+/// After any events, in any order: the index is as one that has only seen the last list.
 /// F3: under the lock nothing is parsed, and each set's listeners are made when that set is looked at.
 #[test]
 fn a_config_map_of_many_sets_is_read_for_none_before_it_is_looked_at() {

@@ -161,9 +161,9 @@ impl Index {
         let known = self.rollouts.get(key)?;
         let rollout = known.object.as_ref().ok()?;
         let owner = Owner { name: key.name.clone(), uid: known.uid.clone() };
-        let nobody = Owner { name: key.name.clone(), uid: wire::ORPHANED.to_owned() };
+        let orphaned = Owner { name: key.name.clone(), uid: wire::ORPHANED.to_owned() };
         let (pods, revisions) = self.owned_by(&key.namespace, &owner);
-        let orphans = self.owned_by(&key.namespace, &nobody);
+        let orphans = self.owned_by(&key.namespace, &orphaned);
         let specimens: Vec<Arc<Pod>> =
             self.pods.owned_by(&key.namespace, &specimen::filed_under(owner)).cloned().collect();
         let nodes = pods.iter().chain(&specimens).filter_map(|pod| pod.node.clone());

@@ -83,8 +83,8 @@ impl Services {
         others.into_iter().map(|name| ObjectKey { namespace: key.namespace.clone(), name }).collect()
     }
 
-    /// Forgets what nobody has to do with any more. After all that one event has changed: what one Rollout names no more another
-    /// may name from now on, and nobody would ask for it anew.
+    /// Forgets Services that no Rollout has to do with any more. After all that one event has changed: what one Rollout names no more another
+    /// may name from now on, and it would not be asked for anew.
     pub(super) fn forget_unnamed(&mut self) {
         self.users.retain(|_, users| users.all().next().is_some());
         self.known.retain(|service, _| self.users.contains_key(service));

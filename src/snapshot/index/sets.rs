@@ -266,7 +266,7 @@ impl Index {
         Some((snapshot, rollout))
     }
 
-    /// The same for somebody who watches no Pods: sessions are those of all who hold listeners of the set, tell of it, or
+    /// The same for a reader that watches no Pods: sessions are those of all who hold listeners of the set, tell of it, or
     /// are told of it.
     pub fn set_without_pods(&self, key: &ObjectKey, moment: Moment) -> Option<SetSnapshot> {
         let (mut snapshot, _) = self.set_snapshot(key, &SetMemories::default(), moment)?;

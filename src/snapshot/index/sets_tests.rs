@@ -34,7 +34,7 @@ fn pod(name: &str, labels: &Value) -> PodView {
     decode(json!({"metadata": metadata, "spec": {"nodeName": "node-1"}, "status": status}))
 }
 
-/// A session of Pod `pod`, claimed by this boot (0: nobody), renewed at this second.
+/// A session of Pod `pod`, claimed by this boot (0: unclaimed), renewed at this second.
 fn session(pod: &str, version: u32, boot: u32, renewed: u32, duration: u32) -> Value {
     let holder = (boot > 0).then(|| format!("{pod}/uid-{pod}/{boot}-r"));
     json!({
@@ -102,7 +102,7 @@ fn silence_begins_with_the_event_and_ends_with_a_sign_of_life() {
     assert_eq!(watched(&index, "a", 14), (4, 4, 15));
     let touched = index.on_lease(&None, applied(session("a", 11, 1, 1, 15)), at(20));
     assert_eq!(touched.sets, [key("bots")].into());
-    // A renewal that says nothing else makes nobody look.
+    // A renewal that says nothing else touches no set.
     let touched = index.on_lease(&None, applied(session("a", 12, 1, 4, 15)), at(23));
     assert!(touched.is_empty(), "{touched:?}");
     assert_eq!(watched(&index, "a", 25), (2, 5, 15));
@@ -112,7 +112,7 @@ fn silence_begins_with_the_event_and_ends_with_a_sign_of_life() {
     assert_eq!(index.on_lease(&None, applied(letter), at(26)).sets, [key("bots")].into());
     assert_eq!(watched(&index, "a", 27), (4, 7, 15));
     assert_eq!(look(&index, 27).sessions["a"].inbox.len(), 1);
-    // What was silent is heard again: whoever counted on its silence is to know.
+    // What was silent is heard again: a set that counted on its silence is to know.
     assert_eq!(index.on_lease(&None, applied(session("a", 14, 1, 7, 15)), at(33)).sets, [key("bots")].into());
 }
 
@@ -124,7 +124,7 @@ fn a_session_that_is_listed_is_not_missing() {
     assert_eq!(watched(&index, "a", 14), (4, 4, 15));
 }
 
-/// Its agent writes the duration after it has read the profile; nobody may have told of that yet.
+/// Its agent writes the duration after it has read the profile; it may not have been reported yet.
 #[test]
 fn the_profile_that_is_asked_for_counts() {
     let mut index = index();
@@ -188,7 +188,7 @@ fn the_longest_duration_of_the_last_two_signs_of_life_counts() {
     assert_eq!(watched(&index, "a", 4).2, 90);
     index.on_lease(&None, applied(session("a", 12, 1, 7, 15)), at(7));
     assert_eq!(watched(&index, "a", 7).2, 15);
-    // Shortened between two renewals, by somebody who is not the agent: its agent may not know before the second one.
+    // Shortened between two renewals, by another than the agent: its agent may not know before the second one.
     index.on_lease(&None, applied(session("a", 20, 1, 7, 5)), at(8));
     index.on_lease(&None, applied(session("a", 21, 1, 10, 5)), at(10));
     assert_eq!(watched(&index, "a", 10).2, 15);

@@ -16,7 +16,7 @@ use crate::snapshot::owner::Owner;
 /// One object on the shelf.
 #[derive(Clone, Debug, PartialEq)]
 struct Filed<T> {
-    /// None: nobody's but its own (a Rollout).
+    /// None: it has no owner (a Rollout).
     owner: Option<Owner>,
     value: Arc<T>,
 }
@@ -37,7 +37,7 @@ pub(super) struct Shelf<T> {
 pub(super) struct Progress(BTreeMap<Scope, String>);
 
 impl Progress {
-    /// A list is of this version, whatever was told before.
+    /// A list is of this version.
     pub(super) fn listed(&mut self, scope: &Scope, resource_version: String) {
         self.0.insert(scope.clone(), resource_version);
     }

@@ -340,7 +340,7 @@ fn what_was_left_behind_is_known_and_not_owned() {
     assert_eq!(adopted.pods[0].loose_labels, None);
 }
 
-/// A failed Pod that is kept for a look touches its Rollout and is in no slot; labels that somebody has given back count.
+/// A failed Pod that is kept for a look touches its Rollout and is in no slot; labels that were given back count.
 #[test]
 fn a_pod_that_is_kept_is_known_and_in_no_slot() {
     let mut index = Index::default();

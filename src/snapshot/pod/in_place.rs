@@ -148,7 +148,7 @@ impl Pod {
                 containers.insert(container.name.clone(), Before { restarts: container.restarts, ran, resized: false });
             }
         }
-        // No status tells of these yet: whatever comes is new.
+        // No status tells of these yet: the next one is new.
         for name in changed.iter().filter(|name| !self.containers.iter().any(|container| container.name == **name)) {
             containers.insert((*name).to_owned(), Before { ran: Some(Ran::default()), ..Before::default() });
         }

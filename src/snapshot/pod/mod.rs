@@ -66,7 +66,7 @@ pub struct Pod {
     pub started_at: Option<Timestamp>,
     /// PodScheduled=False: the scheduler's sentence.
     pub unschedulable: Option<String>,
-    /// Reason of a true DisruptionTarget condition: somebody else ends this Pod.
+    /// Reason of a true DisruptionTarget condition: another component ends this Pod.
     pub disruption: Option<String>,
     /// spec.nodeName.
     pub node: Option<String>,
@@ -204,7 +204,7 @@ impl Pod {
         matches!(self.phase, PodPhase::Failed | PodPhase::Succeeded)
     }
 
-    /// Made before `at`, a restart or retry that somebody asked for: by the API server's clock, and not after having seen it.
+    /// Made before `at`, a restart or retry that was asked for: by the API server's clock, and not after having seen it.
     pub fn precedes(&self, at: Timestamp) -> bool {
         self.created < at && self.restarted_at.is_none_or(|restarted_at| restarted_at < at)
     }
@@ -214,7 +214,7 @@ impl Pod {
         self.precedes(at) && self.changed_at().is_none_or(|changed_at| changed_at < at)
     }
 
-    /// Live and Ready, and nobody is about to take it out of service: the kubelet follows the gate a moment later.
+    /// Live and Ready, and not about to leave service: the kubelet follows the gate a moment later.
     pub fn is_ready(&self) -> bool {
         self.is_live() && self.ready_since.is_some() && self.in_service != Some(false)
     }

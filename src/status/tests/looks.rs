@@ -317,7 +317,7 @@ fn what_has_yet_to_get_what_it_had_is_on_its_way_back() {
         fixture.snapshot.now = at(60);
     }
     assert!(says(&resized).contains("RollbackStuck"), "{}", says(&resized));
-    assert!(says(&untold).starts_with("InProgress RollingBack"), "nobody has asked in vain: {}", says(&untold));
+    assert!(says(&untold).starts_with("InProgress RollingBack"), "the request was not in vain: {}", says(&untold));
     let (uid, answer) = (untold.snapshot.pods[0].uid.clone(), Some(Err("answered 503".into())));
     let telling = Telling { of: at(0), began_at: at(60), asked_at: Some(at(60)), tries: 9, is_on: false, answer };
     untold.snapshot.tellings.insert(uid, telling);

@@ -93,7 +93,7 @@ fn who_has_paused_and_resumed_is_told() {
     assert_eq!(history(&fixture)[..3], ["Resume 1 carol: lunch", "Pause 1 bob: lunch", "Resume 1 -: -"]);
 }
 
-/// C9: an operator of before this entry existed has left the condition alone. Nobody pauses at an upgrade.
+/// C9: an operator of before this entry existed has left the condition alone. An upgrade is no pause.
 #[test]
 fn an_upgrade_is_no_pause() {
     let mut fixture = Fixture::new("a a", 'a', json!({"paused": true})).settled();
@@ -103,7 +103,7 @@ fn an_upgrade_is_no_pause() {
     assert!(history(&fixture).iter().all(|entry| !entry.starts_with("Pause")));
 }
 
-/// C9: whoever unpins has asked with an id: one without may be about what was before.
+/// C9: the request to unpin had an id: one without may be about what was before.
 #[test]
 fn who_has_unpinned_is_told_once() {
     let unpin = |id: Option<&str>| {
@@ -123,7 +123,7 @@ fn who_has_unpinned_is_told_once() {
     assert_eq!(unpin(None).1, "Unpin 1 -: -");
 }
 
-/// However often somebody pauses or approves, what was deployed stays in the list.
+/// However often a person pauses or approves, what was deployed stays in the list.
 #[test]
 fn notes_push_out_no_run() {
     let mut fixture = waiting();

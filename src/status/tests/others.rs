@@ -89,7 +89,7 @@ fn one_revision_alone_is_called_by_its_version() {
     assert_eq!(state(&seen), "Current Complete: ");
 }
 
-/// A node that went silent takes its Pods out of service, whatever gates they have.
+/// A node that went silent takes its Pods out of service, with any gates.
 #[test]
 fn a_pod_of_a_lost_node_says_so() {
     let mut fixture = Fixture::new("a~ a", 'a', json!({})).settled();

@@ -112,7 +112,7 @@ const HOLDS: [HoldReason; 11] = [
     HoldReason::CreateRefused,
 ];
 
-/// A plan that no planner made, for a world that nobody has seen: texts of any length, names of nothing.
+/// A plan that no planner made, for any world: texts of any length, names of nothing.
 fn distort(snapshot: &mut Snapshot, planned: &mut Plan, text: &str, seed: u64) -> Vec<Outcome> {
     let mut coin = coins(seed);
     let now = snapshot.now;

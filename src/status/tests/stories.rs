@@ -187,7 +187,7 @@ fn what_is_unpinned_in_mid_run_is_told() {
     assert_eq!(unpins(&world), ["0: c → b Succeeded", "1: a → b Succeeded"]);
 }
 
-/// X10: a request with an id is about the change that it came with: what comes without one is nobody's.
+/// X10: a request with an id is about the change that it came with: what comes without one has no author.
 #[test]
 fn a_request_counts_once() {
     let mut world = World::new(Fixture::new("a", 'a', json!({})).snapshot, 1);
@@ -207,7 +207,7 @@ fn a_request_counts_once() {
     assert_eq!(entry("c", None), ("c".into(), None, None), "who asked for c has not said");
     let without_id = Request { id: None, ..asked("", "dave", "prices") };
     assert_eq!(entry("d", Some(without_id)).1.as_deref(), Some("dave"));
-    assert_eq!(entry("e", None).1.as_deref(), Some("dave"), "without an id it stands for whatever comes");
+    assert_eq!(entry("e", None).1.as_deref(), Some("dave"), "without an id it stands for each change");
 }
 
 /// R7: what is stored of a time are its whole seconds.

@@ -88,7 +88,7 @@ impl Claimant {
                             tokio::time::sleep(CLAIM_RETRY).await;
                         }
                     }
-                    // Whatever was answered, it may have been done. Without a look it is tried again as it was seen: the
+                    // Also after an error it may have been done. Without a look it is tried again as it was seen: the
                     // watch has no more to say.
                     match leases.get(&name, CLAIM_TIMEOUT).await {
                         Ok(lease) => lease.as_ref().and_then(SessionLease::read),

@@ -57,7 +57,7 @@ impl Desk {
                 self.happen(&id, Happening::Failed(reason.ok_or_else(missing)?));
             }
             Word::Stopped => {
-                // Its end counts, whatever it says with it.
+                // Its end counts, with any text.
                 if is_too_long {
                     self.happen(&id, Happening::Failed(format!("ResumeTooLong: its last resume value {too_long}")));
                 } else if let Some(resume) = resume {

@@ -106,7 +106,7 @@ impl Desk {
         self.stream = None;
         self.to_tell.stops.clear();
         self.to_tell.unprepares.clear();
-        // What was prepared was on that stream: whoever still wants it asks anew.
+        // What was prepared was on that stream: if it is still wanted, it is asked for anew.
         let prepared: Vec<Id> = self
             .entries
             .iter()

@@ -158,7 +158,7 @@ fn a_stop_bounds_only_what_was_told_after_it() {
     desk.stop(&id(), Duration::ZERO, second(101));
     assert_eq!(told(&mut desk, stream, second(101)), ["stop t1 101250"]);
     assert_eq!(desk.wake(), Some(milli(110_500)));
-    // Not told at all: nobody knows.
+    // Not told at all: it is unknown.
     let (mut desk, stream) = running_desk();
     desk.disconnect(stream);
     desk.stop(&id(), Duration::ZERO, second(101));
@@ -299,7 +299,7 @@ fn what_has_stopped_with_too_long_a_resume_value_has_stopped() {
     assert_eq!(said[1..], [ended(Cause::Exited, Proof::Application)]);
 }
 
-/// One event is one line, whatever a Lease or an application has for JSON.
+/// One event is one line, with any JSON of a Lease or an application.
 #[test]
 fn what_is_told_and_heard_has_no_line_breaks() {
     let mut desk = Desk::new(None);
@@ -400,7 +400,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 proptest! {
-    /// L1, L2: whatever is lost and cut, of a listener that is told to have ended nothing runs in an application that keeps
+    /// L1, L2: with anything lost or cut, of a listener that is told to have ended nothing runs in an application that keeps
     /// to its deadlines, though it does so at the last moment; and no start happens twice.
     #[test]
     fn nothing_runs_of_what_has_ended(acts in acts()) {

@@ -95,7 +95,7 @@ fn a_rollout_moves_each_listener_once() {
     assert!(world.moves.len() == 12 && world.moves.values().all(|moves| *moves == 1), "{:?}", world.moves);
 }
 
-/// A6: SIGTERM, with somebody to hand over to.
+/// A6: SIGTERM, with a Pod to hand over to.
 #[test]
 fn a_pod_that_drains_hands_over() {
     let mut world = World::of(6, 2);
@@ -222,7 +222,7 @@ fn each_start_of_the_same_listener_is_counted() {
     assert_eq!(moves, [true, true, true, false, false]);
 }
 
-/// Whether the first listener is on the other Pod soon after somebody asked for its release.
+/// Whether the first listener is on the other Pod soon after its release was asked for.
 fn moves_when_asked(world: &mut World) -> bool {
     let other = world.pods.keys().find(|pod| **pod != world.running()["listener-0"]).unwrap().clone();
     let order = Release { listener: "listener-0".into(), at: Time(time(world.now)), force: false };
@@ -283,7 +283,7 @@ fn what_one_pod_cannot_run_is_tried_on_another() {
     world.pods.get_mut(&first).unwrap().cannot = ["listener-0".to_owned(), "listener-1".to_owned()].into();
     world.run(60);
     assert_eq!(world.running().len(), 4);
-    // Nobody can: each Pod tries it, and it does not go round and round.
+    // No Pod can: each tries it, and it does not go round and round.
     world.pods.values_mut().for_each(|pod| pod.cannot.extend(["listener-3".to_owned()]));
     let at = world.running()["listener-3"].clone();
     world.crash(&at);
@@ -366,7 +366,7 @@ fn what_runs_goes_on_when_the_listeners_are_not_known() {
     assert_eq!(world.running().len(), 4);
 }
 
-/// L4: the source of the listeners is broken, and what a Pod has handed back to nobody is started all the same, as long as
+/// L4: the source of the listeners is broken, and what a Pod has handed back is started all the same, as long as
 /// this operator knows what was asked for before; what was stopped stays so.
 #[test]
 fn what_was_asked_for_last_counts_while_the_listeners_are_not_known() {
@@ -379,7 +379,7 @@ fn what_was_asked_for_last_counts_while_the_listeners_are_not_known() {
     (lease.ownership.holder, lease.ownership.epoch) = (None, lease.ownership.epoch + 1);
     world.run(20);
     assert_eq!(world.running().keys().collect::<Vec<_>>(), ["a"]);
-    // The next operator knows only what is somebody's.
+    // The next operator knows only what has an owner.
     let lease = world.leases.get_mut("a").unwrap();
     (lease.ownership.holder, lease.ownership.epoch) = (None, lease.ownership.epoch + 1);
     world.restart_operator();

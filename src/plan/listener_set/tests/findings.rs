@@ -226,7 +226,7 @@ fn what_a_rollout_waits_for_is_put_down_where_nobody_has_room() {
     world.pods.get_mut(&old[0]).unwrap().seen.course = Course::Leaves;
     world.leaving = BTreeSet::from([old[0].clone()]);
     world.run(4);
-    assert_eq!(world.running().len(), 4, "somebody may come");
+    assert_eq!(world.running().len(), 4, "another may come");
     world.run(6);
     assert_eq!(world.dry_look().listeners.values().filter(|place| place.reason == "NoRoom").count(), 2);
     assert!(world.running().values().all(|at| *at == old[1]), "it is empty: {:?}", world.loads());

@@ -248,7 +248,7 @@ proptest! {
             let loads: Vec<usize> = loads.map(|(name, _)| running.values().filter(|at| *at == name).count()).collect();
             prop_assert!(loads.iter().max().unwrap() - loads.iter().min().unwrap() <= 1, "L5: {:?}", loads);
         }
-        // L11: and again nothing, whatever is remembered.
+        // L11: and again nothing, with any memory.
         world.memory = SetRecollection::default();
         let planned = world.dry_look();
         prop_assert!(planned.changes.is_empty(), "{:?}", planned.changes);

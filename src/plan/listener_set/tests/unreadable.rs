@@ -134,7 +134,7 @@ fn a_session_that_cannot_be_read_is_not_missing() {
     }
 }
 
-/// L1: an ownership that cannot be read is nobody's to give, and its Pod's until it can be read.
+/// L1: an ownership that cannot be read is not given away, and its Pod's until it can be read.
 #[test]
 fn an_ownership_that_cannot_be_read_is_left_alone() {
     for was_read in [true, false] {

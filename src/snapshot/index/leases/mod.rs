@@ -1,6 +1,6 @@
 //! The Leases of the hand-off, and for how long each session has shown no sign of life.
 //!
-//! Time is that of the operator's own clock, given with each event: nobody's clock is compared with another's. A session
+//! Time is that of the operator's own clock, given with each event: no clock is compared with another. A session
 //! that was deleted, or that an ownership names and no watch has ever shown, is kept as missing from when that was first
 //! seen, as long as an ownership names its Pod.
 mod past;
@@ -366,7 +366,7 @@ impl Leases {
             info: lease.map(|lease| lease.info.clone()).unwrap_or_default(),
             report: report.map(|told| (*told.value).clone()),
             holds_of_earlier_set: lease.and_then(|lease| holds_of_earlier(lease, set, set_uid)).is_some_and(|report| {
-                // Whoever may write a report may write anything.
+                // An agent may write anything into a report.
                 self.past.may_run(pod, set, &report.set, now)
             }),
             inbox: inbox.map(|told| (*told.value).clone()).unwrap_or_default(),

@@ -92,7 +92,7 @@ impl Seen {
         if is_earlier_over { own } else { own.max(self.duration_of_earlier) }
     }
 
-    /// Whom the way from `before` to this concerns. A renewal that says nothing else concerns nobody: silence is looked for
+    /// Whom the way from `before` to this concerns. A renewal that says nothing else concerns no set: silence is looked for
     /// when it is due.
     pub fn touch(&self, before: Option<&Self>, pod: &ObjectKey, now: Duration, touch: &mut Touch) {
         let (old, new) = (before.and_then(|before| before.lease.as_ref()), self.lease.as_ref());

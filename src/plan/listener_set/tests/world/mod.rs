@@ -312,7 +312,7 @@ impl World {
         self.remember();
     }
 
-    /// Somebody deletes the Lease of a listener.
+    /// A person deletes the Lease of a listener.
     pub fn delete_lease(&mut self, listener: &str) {
         self.remember(); // an epoch that no operator has ever seen is lost
         self.leases.remove(listener);
@@ -366,7 +366,7 @@ impl World {
         }
     }
 
-    /// A session that a late write made for a Pod that was gone by then has nobody that owns it.
+    /// A session that a late write made for a Pod that was gone by then has no owner.
     fn collect_garbage(&mut self) {
         let pods = &self.pods;
         let is_owned = |own: &Session| pods.values().any(|pod| !pod.is_gone && pod.seen.uid == own.pod_uid);
