@@ -1,4 +1,4 @@
-//! A change of a Rollout's spec, as somebody asks for it.
+//! A change of a Rollout's spec, as a person asks for it.
 use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -25,7 +25,7 @@ pub(super) type Change = Result<(Vec<Value>, String)>;
 
 /// Field manager of what this plugin writes.
 const MANAGER: &str = "kubectl-baton";
-/// Times that a change is tried again which somebody else came before.
+/// Times that a change is tried again if another writer came first.
 const TRIES: usize = 5;
 /// Characters of `spec.request.by`.
 const BY_CHARS_MAX: usize = 128;
@@ -98,7 +98,7 @@ impl<'a> Editor<'a> {
         anyhow!("{} is changed by others all the time: try again", self.name)
     }
 
-    /// Who asks for a change, and why. With an id it counts for that change alone: whoever changes the spec next need not take it
+    /// Who asks for a change, and why. With an id it counts for that change alone: the next change of the spec need not take it
     /// out.
     pub async fn request(&self, verb: &str, reason: Option<String>) -> Request {
         let id = format!("{verb}-{}", Timestamp::now().as_millisecond());

@@ -138,7 +138,7 @@ impl Cluster {
             Ok(Err(error)) => kubeconfig::without_secrets(&error),
             Err(late) => late.to_string(),
         };
-        let message = format!("spec.configMap: {why}; it takes get on configmaps to see which listeners nobody holds");
+        let message = format!("spec.configMap: {why}; it takes get on configmaps to see which listeners no Pod holds");
         Err(SourceError { reason: "ConfigMapUnread", message })
     }
 
@@ -295,7 +295,7 @@ mod tests {
         snapshot.listeners.map(|wanted| wanted.iter().map(|wanted| wanted.name.clone()).collect())
     }
 
-    /// A5: also of a set whose listeners a ConfigMap says, those are shown that nobody holds.
+    /// A5: also of a set whose listeners a ConfigMap says, those are shown that no Pod holds.
     #[tokio::test]
     async fn the_config_map_of_a_set_is_read() {
         assert_eq!(listeners(200, "- name: orders\n- name: trades").await.unwrap(), ["orders", "trades"]);
@@ -328,7 +328,7 @@ mod tests {
         (looks.load(std::sync::atomic::Ordering::SeqCst), is_seen(&rollout))
     }
 
-    /// A verb right after another waits for the operator, a moment; one that nobody serves is told at once.
+    /// A verb right after another waits for the operator, a moment; one that no operator serves is reported at once.
     #[tokio::test(start_paused = true)]
     async fn a_spec_that_has_just_changed_is_waited_for() {
         let now = Timestamp::now();

@@ -160,7 +160,7 @@ fn written(rollout: &Rollout, mut steps: Vec<Step>, request: &Request) -> (Vec<V
     let said = said.join(", ");
     let kept = rollout.spec.version.as_ref().filter(|_| !changes_version);
     let kept = kept.map(|version| format!(" (spec.version stays {version})")).unwrap_or_default();
-    // As kubectl's change-cause: the history says what was asked for where nobody says why.
+    // As kubectl's change-cause: the history says what was asked for if no reason is given.
     let reason = request.reason.clone().or_else(|| Some(said.chars().take(REASON_CHARS_MAX).collect()));
     let request = Request { reason, ..request.clone() };
     let answer = format!("rollout.baton.dev/{name} updated: {said}{kept}; watch it with `kubectl baton status {name}`");

@@ -268,7 +268,7 @@ pub(super) fn folded(line: &str, width: Option<usize>) -> Vec<String> {
     lines.into_iter().enumerate().map(|(index, line)| format!("{}{line}", before(index))).collect()
 }
 
-/// Whatever somebody has written: it draws nothing, and begins no line.
+/// Text that a user has written: it draws nothing, and begins no line.
 fn on_one_line(text: &str) -> String {
     let breaks = |letter: char| letter.is_whitespace() || letter.is_control();
     text.split(breaks).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")

@@ -222,7 +222,7 @@ impl<S> Follow<S> {
             }
             Told::ConfigMap(read) => {
                 let is_first = self.config_map.is_none();
-                // A failure makes nobody forget what was read.
+                // After a failure what was read stays.
                 if is_first || read.1.is_ok() {
                     self.config_map = Some(read);
                 }

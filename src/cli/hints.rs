@@ -59,7 +59,7 @@ pub(super) fn unseen(object: &impl Ours) -> Option<String> {
     ))
 }
 
-/// What the API server's refusal means for somebody who asked for the object `name`, or for what belongs to it.
+/// What the API server's refusal means for a person who asked for the object `name`, or for what belongs to it.
 pub(super) async fn explain<K: Ours>(cluster: &Cluster, error: kube::Error, name: Option<&str>) -> Error {
     match error {
         kube::Error::Api(status) => match (status.code, name) {

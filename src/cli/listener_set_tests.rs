@@ -79,7 +79,7 @@ fn what_fails_or_fell_silent_is_seen_at_once() {
     insta::assert_snapshot!("set_trouble", look_at(&after(&mut world, 16), false));
 }
 
-/// A12: while no operator runs, nobody notes that a holder is gone; its session has run out all the same.
+/// A12: while no operator runs, it is not noted that a holder is gone; its session has run out all the same.
 #[test]
 fn what_a_silent_pod_holds_is_not_said_to_run() {
     let mut world = World::of(5, 2);
@@ -90,7 +90,7 @@ fn what_a_silent_pod_holds_is_not_said_to_run() {
     insta::assert_snapshot!("set_silent", look_at(&snapshot, false));
 }
 
-/// Who may not read the ConfigMap that names the listeners cannot know which of them nobody holds: status has the numbers.
+/// Who may not read the ConfigMap that names the listeners cannot know which of them no Pod holds: status has the numbers.
 #[test]
 fn without_the_list_of_listeners_the_numbers_are_the_operators() {
     let mut world = World::of(5, 2);
@@ -101,7 +101,7 @@ fn without_the_list_of_listeners_the_numbers_are_the_operators() {
     let message = "spec.configMap: User \"ann\" cannot get it".to_owned();
     snapshot.listeners = Err(SourceError { reason: "ConfigMapUnread", message });
     insta::assert_snapshot!("set_unread", look_at(&snapshot, false));
-    // Nobody has counted yet.
+    // It was not counted yet.
     snapshot.set.status = None;
     assert!(look_at(&snapshot, false).contains("] 5/6\n"), "{}", look_at(&snapshot, false));
 }

@@ -102,7 +102,7 @@ impl Output {
             Self::Json => serde_json::to_string_pretty(object)?,
             _ => serde_saphyr::to_string(object)?,
         };
-        anstream::println!("{text}"); // data, whatever the locale
+        anstream::println!("{text}"); // data, in any locale
         Ok(())
     }
 }

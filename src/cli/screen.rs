@@ -20,7 +20,7 @@ impl Screen {
         Self { term: Term::stdout(), in_color, drawn: 0 }
     }
 
-    /// In-place drawing makes sense: somebody looks, and the cursor can be moved.
+    /// In-place drawing makes sense: a person looks, and the cursor can be moved.
     pub fn is_terminal(&self) -> bool {
         self.term.is_term()
     }

@@ -77,7 +77,7 @@ impl Ask {
     }
 }
 
-/// The status, if it is about the present spec: answers name what somebody has seen.
+/// The status, if it is about the present spec: answers name what a person has seen.
 fn seen(rollout: &Rollout) -> Result<RolloutStatus> {
     let status = rollout.status.clone().unwrap_or_default();
     if status.observed_generation < rollout.metadata.generation {
@@ -151,7 +151,7 @@ fn restart(rollout: &Rollout, now: Timestamp) -> Change {
 }
 
 /// The next whole second, of which the API tells times: Pods that were made in this very one are meant, too. But later than this,
-/// whoever's clock is behind.
+/// also if a clock is behind.
 fn moment(now: Timestamp, later_than: Option<&Time>) -> Time {
     let next = now.as_second() + i64::from(now.subsec_nanosecond() > 0);
     let second = later_than.map_or(next, |before| next.max(before.0.as_second() + 1));
@@ -211,27 +211,30 @@ mod tests {
     /// Only what waits is approved: twice the word is not twice the batch.
     #[test]
     fn what_waits_is_approved() {
-        let (mut waiting, nobody) = (waiting(), Request::default());
+        let (mut waiting, anonymous) = (waiting(), Request::default());
         let ann = Request { by: Some("ann".into()), reason: Some("looks good".into()), ..Request::default() };
         let by_ann = r#""/spec/approve" {"batch":1,"by":"ann","reason":"looks good","run":1}"#;
         assert_eq!(said(approve(&waiting, false, &ann)), by_ann);
         let batches = json!([{"upTo": 0, "pause": {}}]);
         let before = shown(Fixture::new("a a a", 'b', json!({"strategy": {"batches": batches}})).settled());
-        assert_eq!(said(approve(&before, false, &nobody)), r#""/spec/approve" {"batch":0,"run":1}"#);
-        assert_eq!(said(approve(&waiting, false, &nobody)), r#""/spec/approve" {"batch":1,"run":1}"#);
-        assert_eq!(said(approve(&waiting, true, &nobody)), r#""/spec/approve" {"batch":-1,"run":1}"#);
+        assert_eq!(said(approve(&before, false, &anonymous)), r#""/spec/approve" {"batch":0,"run":1}"#);
+        assert_eq!(said(approve(&waiting, false, &anonymous)), r#""/spec/approve" {"batch":1,"run":1}"#);
+        assert_eq!(said(approve(&waiting, true, &anonymous)), r#""/spec/approve" {"batch":-1,"run":1}"#);
         let rolling = shown(Fixture::new("b b~ a", 'b', json!({"strategy": {"batchSize": 2}})).opened(2));
         assert!(
-            said(approve(&rolling, false, &nobody))
+            said(approve(&rolling, false, &anonymous))
                 .starts_with("web does not wait for approval (RollingOut: batch 1/2")
         );
         let still = shown(Fixture::new("a a", 'a', json!({})).settled());
-        assert_eq!(said(approve(&still, true, &nobody)), "web: no run is on (Complete), there is nothing to approve");
+        assert_eq!(
+            said(approve(&still, true, &anonymous)),
+            "web: no run is on (Complete), there is nothing to approve"
+        );
         waiting.metadata.generation = Some(2);
-        assert!(said(approve(&waiting, false, &nobody)).contains("no operator has seen the present spec"));
+        assert!(said(approve(&waiting, false, &anonymous)).contains("no operator has seen the present spec"));
     }
 
-    /// What nobody runs by now has shown nothing: that waits for a person's word too, and status says so in a word.
+    /// A version that no instance runs by now has shown nothing: that waits for a person's word too, and status says so in a word.
     #[test]
     fn a_batch_that_was_pinned_away_is_approved() {
         let mut pinned = Fixture::new("a a a", 'b', json!({"strategy": {"batchSize": 1}})).opened(1);

@@ -161,7 +161,7 @@ fn an_honest_eta() {
     let asks = json!({"strategy": {"batches": [{"upTo": 3}, {"upTo": 4, "pause": {}}], "maxSurge": 1}});
     let mut fixture = Fixture::new("b b b~ a a a", 'b', asks).opened(3);
     paced(&mut fixture);
-    assert_eq!(eta(fixture), None, "nobody knows when a person approves");
+    assert_eq!(eta(fixture), None, "it is unknown when a person approves");
 }
 
 fn foretold(fixture: Fixture) -> String {

@@ -38,7 +38,7 @@ pub(super) struct Undo {
     /// Only the instances that have failed, or fail now: they are pinned, and the others stay.
     #[arg(long)]
     failed: bool,
-    /// With the images, and the package, that it ran then: by their digests, whatever tags and URL give now.
+    /// With the images, and the package, that it ran then: by their digests, also if tags and URL give others now.
     #[arg(long)]
     digests: bool,
     /// Why; recorded in the history.
@@ -106,7 +106,7 @@ pub(super) fn numbered(snapshot: &Snapshot, number: i64) -> Result<&Revision> {
     let found = snapshot.revisions.iter().find(|revision| revision.number == number && !revision.deleting);
     let name = snapshot.rollout.name_any();
     let others = || {
-        /// The newest are those that somebody may want.
+        /// The newest are those that a person may want.
         const SHOWN_MAX: usize = 10;
         let mut known: Vec<_> = snapshot.revisions.iter().filter(|revision| !revision.deleting).collect();
         known.sort_by_key(|revision| std::cmp::Reverse(revision.number));
@@ -233,7 +233,7 @@ mod tests {
         Again::of(to, undo::as_it_is(to)).unwrap()
     }
 
-    /// C6 C8: as it ran, whatever its tags and its URL give now.
+    /// C6 C8: as it ran, also if its tags and its URL give others now.
     #[test]
     fn what_ran_goes_back_by_the_digests_that_were_noted() {
         let mut snapshot = Fixture::new("b b", 'b', json!({})).snapshot;
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(patch[2], json!({"op": "add", "path": "/spec/package", "value": package}));
         assert_eq!(pinned["package"], package);
 
-        // Of an image nobody notes a digest; one that says it itself goes back as it is.
+        // No digest is noted of an image package; one that says it itself goes back as it is.
         let mut undone = |image: &str| {
             snapshot.revisions[at].package_sha256 = None;
             snapshot.revisions[at].data["package"] = json!({"image": image, "mountPath": "/opt/app"});
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(undo::revision(&snapshot, Some("c")).unwrap().name, "c");
         let error = undo::revision(&snapshot, Some("z")).unwrap_err();
         assert_eq!(error, "no revision is z; there is b (b), c (c), a (a)");
-        // Of two that completed the newer one, whatever their numbers say.
+        // Of two that completed the newer one, with any numbers.
         snapshot.revisions.iter_mut().find(|r| r.name == "c").unwrap().completed_at = Some(at(-10));
         assert_eq!(undo::revision(&snapshot, None).unwrap().name, "c");
         // One that has failed since takes a word.

@@ -8,6 +8,7 @@ mod architecture;
 mod cluster;
 #[cfg(feature = "testbed")]
 mod contract;
+mod docs;
 #[cfg(feature = "testbed")]
 mod e2e;
 #[cfg(feature = "operator")]

@@ -179,7 +179,7 @@ mod tests {
         super::history("web", history, Options { wide, width: None, now: at(0) }).join("\n")
     }
 
-    /// However long a cause is, and whatever is in it, a revision has one line.
+    /// With a cause of any length and text, a revision has one line.
     #[test]
     fn the_past_is_told_in_lines() {
         let past = crate::view::history::history(&past());

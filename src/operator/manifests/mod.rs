@@ -5,6 +5,7 @@
 //! It stands beside the operator because it says what the operator needs: its rights, its environment, its probes.
 
 mod chart;
+mod fields;
 mod kustomize;
 mod network;
 mod objects;
@@ -20,6 +21,8 @@ use std::{
 };
 
 use anyhow::Context;
+
+use crate::api::crd;
 
 /// Folders that hold generated files only, but for [`HAND_WRITTEN`].
 const FOLDERS: [&str; 3] = ["crds", "config", "charts/baton"];
@@ -75,6 +78,7 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
     for (file, crd) in objects::crds()? {
         files.insert(format!("crds/{file}"), format!("{HEADER}{}", text::yaml(&crd)?));
     }
+    files.extend(crd::all().iter().filter_map(fields::page));
     files.extend(kustomize::files()?.into_iter().map(|(path, content)| (format!("config/{path}"), content)));
     files.extend(chart::files()?.into_iter().map(|(path, content)| (format!("charts/baton/{path}"), content)));
     Ok(files)

@@ -218,7 +218,7 @@ impl Summary {
         )?;
         writeln!(
             out,
-            "  {} planned moves: nobody read for {median:.0} ms (median), {longest:.0} ms (longest), stop and start included",
+            "  {} planned moves: no feed was read for {median:.0} ms (median), {longest:.0} ms (longest), stop and start included",
             gaps.len()
         )?;
         writeln!(out, "  SIGKILL of an agent: others read what it had after {:.1} s", takeover.as_secs_f64())?;
@@ -232,7 +232,7 @@ impl Summary {
         };
         writeln!(
             out,
-            "  the old way, imitated (locks: 30 s expiry, asked for every 5 s): replaced, nobody read for {}; killed, for {}",
+            "  the old way, imitated (locks: 30 s expiry, asked for every 5 s): replaced, not read for {}; killed, for {}",
             text(&old_way.replaced),
             text(&old_way.killed)
         )

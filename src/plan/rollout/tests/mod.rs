@@ -1,4 +1,5 @@
 //! Text fixtures, folds to completion, property tests.
+mod acts;
 mod adoption;
 mod blame;
 mod blue_green;

@@ -11,14 +11,17 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::fixture::{Fixture, at};
+use super::{
+    acts,
+    fixture::{Fixture, at},
+};
 use crate::{
     api::{
         Time,
         rollout::{OnFailure, StrategyType},
     },
     plan::{
-        Change, HoldReason, Plan, PodAct, RevisionAct, RevisionMark, Seen, Selection,
+        Change, HoldReason, Plan, RevisionAct, RevisionMark, Seen, Selection,
         rollout::{back, fold::World, plan, pod::counts::TERMINATING_COUNTS_SECONDS, time::restarted_at},
     },
     snapshot::{Pod, Ranges, Snapshot},
@@ -191,36 +194,8 @@ pub(super) fn check_plan(snapshot: &Snapshot, planned: &Plan, skew_seconds: i64)
     let mut created = 0;
     for change in &planned.changes {
         match change {
-            Change::Pod { seen: Seen { uid, resource_version, name }, act: PodAct::Delete { .. } } => {
-                let mut all = snapshot.pods.iter().chain(&snapshot.specimens);
-                let pod = all.find(|pod| pod.uid == *uid && pod.resource_version == *resource_version);
-                prop_assert!(pod.is_some(), "R10: {name} is deleted with preconditions of no Pod of ours");
-                deleted.push(uid.as_str());
-            }
-            Change::Pod { seen: Seen { uid, resource_version, name }, act: PodAct::Keep { .. } } => {
-                let pod = snapshot.pods.iter().find(|pod| pod.uid == *uid && pod.resource_version == *resource_version);
-                let may_stay = pod.is_some_and(|pod| pod.deletion.is_none() && !pod.has_agent);
-                prop_assert!(may_stay, "R10: {name} is kept");
-                deleted.push(uid.as_str());
-            }
-            Change::Pod {
-                seen: Seen { uid, resource_version, name },
-                act: PodAct::ChangeInPlace { revision, restarts, .. },
-            } => {
-                let pod = snapshot.pods.iter().find(|pod| pod.uid == *uid && pod.resource_version == *resource_version);
-                prop_assert!(pod.is_some_and(|pod| pod.is_live()), "R10: {name} is changed, and none of our Pods");
-                let memory = &planned.memory;
-                let known = [&memory.update, &memory.stable, &memory.effective];
-                let is_right = known.contains(&&Some(revision.clone()))
-                    || snapshot
-                        .pods
-                        .iter()
-                        .any(|pod| pod.uid == *uid && pinned_to(snapshot, pod.slot) == Some(revision));
-                prop_assert!(is_right, "R4: {name} becomes {revision}");
-                deleted.extend(restarts.then_some(uid.as_str()));
-            }
-            Change::Pod { seen: Seen { uid, .. }, act: PodAct::SetInService { in_service: false, .. } } => {
-                deleted.push(uid.as_str());
+            Change::Pod { seen, act } => {
+                deleted.extend(acts::check_act(snapshot, planned, seen, act)?.then_some(seen.uid.as_str()));
             }
             Change::CreatePod { revision, name, slot, .. } => {
                 created += 1;
