@@ -39,7 +39,9 @@ impl Neighbour {
                 while let Some(Ok(event)) = events.next().await {
                     let (WatchEvent::Added(it) | WatchEvent::Modified(it)) = event else { continue };
                     let generation = it.status.and_then(|status| status.observed_generation).unwrap_or_default();
-                    drop(sender.send((generation, Instant::now())));
+                    if sender.send((generation, Instant::now())).is_err() {
+                        return;
+                    }
                 }
             }
         });
