@@ -75,7 +75,8 @@ pub fn plan(snapshot: &SetSnapshot, recollection: &SetRecollection) -> (SetPlan,
     let mut alarm = Alarm::new(snapshot.uptime);
     let mut memory = recollection.clone();
     if let Ok(listeners) = &snapshot.listeners {
-        memory.last_read = Some(listeners.clone());
+        // The numbered ones of spec.count can always be made again.
+        memory.last_read = Some(listeners.clone()).filter(|_| snapshot.set.spec.count.is_none());
     }
     let mut view = View::new(snapshot, recollection);
     let floor_due = vanished::remember(&view, floor, &mut memory, &mut alarm);

@@ -109,11 +109,12 @@ impl Sets {
         }
     }
 
-    /// The listeners of a set.
+    /// The listeners of a set. Numbered ones are made anew each time: they are all alike, and 10,000 take a megabyte.
     pub(super) fn listeners(&self, key: &ObjectKey, set: &ListenerSet) -> Found {
         let found = config_map_of(key, set).and_then(|name| self.config_maps.get(&name));
         let read = || listener::read(set, found.map(|found| list_of(set, found.as_ref()))).map(Arc::new);
-        self.listeners.get(key).map_or_else(read, |kept| kept.get_or_init(read).clone())
+        let kept = self.listeners.get(key).filter(|_| set.spec.count.is_none());
+        kept.map_or_else(read, |kept| kept.get_or_init(read).clone())
     }
 }
 
