@@ -1,4 +1,4 @@
-# Baton's tasks. `make help` lists them.
+# Baton's tasks. `make help` lists those that a contributor needs, `make help-all` all of them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -16,18 +16,24 @@ ziglang := $(tools)/ziglang-$(ziglang_version)
 cyclonedx_version := 0.5.9
 cyclonedx := $(tools)/cargo-cyclonedx-$(cyclonedx_version)/bin/cargo-cyclonedx
 
+# A main target has three #, any other two.
 .PHONY: help
-help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help:
+	@awk -F ':.*### ' '/^[a-z0-9-]+:.*### / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  make help-all       All targets: simulation, model, crash tests, real nodes, benchmarks, images"
+
+.PHONY: help-all
+help-all:
+	@awk -F ':.*##+ ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ## What must hold
 
 .PHONY: test
-test: ## Everything that must hold, as CI runs it; ends with the line "N passed, N failed"
+test: ### Everything that must hold, as CI runs it; ends with the line "N passed, N failed"
 	@tests/all.sh
 
 .PHONY: unit
-unit: ## Unit and property tests of the library: no cluster, seconds
+unit: ### Unit and property tests of the library: no cluster, seconds
 	$(CARGO) test $(cargo_flags) --lib
 
 # How many random seeds, or which one to print
@@ -62,7 +68,7 @@ e2e: ## Baton on real kubelets with containerd 1.6 and 2, as root on Debian (IMA
 	@tests/e2e.sh
 
 .PHONY: check
-check: check-format check-rules check-lints check-dependencies ## Format, lints, rules of the repository, generated files fresh, licences
+check: check-format check-rules check-lints check-dependencies ### Format, lints, rules of the repository, generated files fresh, licences
 
 .PHONY: check-format
 check-format:
@@ -103,7 +109,7 @@ e2e-programs: ## Build and fetch (once, cached) what real nodes need: containerd
 	@tests/e2e.sh prepare
 
 .PHONY: generate
-generate: ## Write crds/, config/ and charts/baton anew from the code
+generate: ### Write crds/, config/ and charts/baton anew from the code
 	$(CARGO) run $(cargo_flags) --quiet --bin baton-operator -- generate
 
 ## Images
@@ -143,7 +149,7 @@ testbed:
 	@$(CARGO) build $(cargo_flags) --bins --examples
 
 .PHONY: cluster-up
-cluster-up: control-plane testbed $(if $(findstring kubelet,$(NODES)),e2e-programs) ## Start a real cluster without root (NODES=process,kwok:50; as root: NODES=kubelet:2) and print its KUBECONFIG
+cluster-up: control-plane testbed $(if $(findstring kubelet,$(NODES)),e2e-programs) ### Start a real cluster without root (NODES=process,kwok:50; as root: NODES=kubelet:2) and print its KUBECONFIG
 	@$(TESTBED) cluster up --dir $(CLUSTER) --nodes $(NODES) --images $(IMAGES) --containerd $(CONTAINERD)
 
 .PHONY: images
@@ -159,7 +165,7 @@ $(TESTBED):
 	@$(MAKE) --no-print-directory testbed
 
 .PHONY: cluster-down
-cluster-down: $(TESTBED) ## End the cluster and everything in it; PURGE=1 removes its images and logs too
+cluster-down: $(TESTBED) ### End the cluster and everything in it; PURGE=1 removes its images and logs too
 	@$(TESTBED) cluster down --dir $(CLUSTER) $(if $(PURGE),--purge)
 
 ## The main job, end to end
@@ -168,7 +174,7 @@ cluster-down: $(TESTBED) ## End the cluster and everything in it; PURGE=1 remove
 demo_kubeconfig := $(if $(filter command line,$(origin KUBECONFIG)),$(KUBECONFIG))
 
 .PHONY: demo
-demo: control-plane ## Roll out, roll back (all, one), kill, scale and switch real processes under load (KEEP=1: leave it running)
+demo: control-plane ### Roll out, roll back (all, one), kill, scale and switch real processes under load (KEEP=1: leave it running)
 	$(CARGO) build $(cargo_flags) --bins --examples
 	@$(TESTBED) demo $(if $(KEEP),--keep) $(if $(demo_kubeconfig),--kubeconfig $(demo_kubeconfig))
 

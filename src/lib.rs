@@ -17,9 +17,11 @@
 //! | I want to … | look in |
 //! |---|---|
 //! | change what users may write | [`api`]; then `make generate` |
-//! | change when an instance is replaced, or why it is not | [`plan::rollout`]: one file a step, `gates.rs` for holds |
-//! | change what applications are told, when and how | `plan/rollout/reload.rs`, `apply/applications.rs` |
-//! | change what counts as failed | `plan/rollout/failure.rs` |
+//! | change when an instance is replaced, or why it is not | [`plan::rollout`]: one folder a layer; `verdict/holds.rs`, `verdict/gates.rs` for holds |
+//! | add or change a strategy | `plan/rollout/policy.rs` |
+//! | change what comes before a Pod ends (hand-over, gate) | `plan/rollout/work/exit.rs` |
+//! | change what applications are told, when and how | `plan/rollout/work/reload.rs`, `apply/applications.rs` |
+//! | change what counts as failed | `plan/rollout/pod/failure.rs`, `plan/rollout/verdict/failed.rs` |
 //! | change who may run a listener, or take it | [`plan::listener_set`], [`snapshot::lease`] |
 //! | change what `kubectl get` and `kubectl baton get` show | [`status`], [`view`] |
 //! | change how a write meets the API server | `apply/`, one function per [`plan::Change`] and [`plan::listener_set::change::SetChange`] |

@@ -1,4 +1,4 @@
-//! The lease fence: a write is sent only while the controller lock certainly outlives it.
+//! I11: The lease fence: a write is sent only while the controller lock certainly outlives it.
 //!
 //! The lock goes on ageing while this machine sleeps, but tokio's clock stands still then; so the fence also reads one that
 //! does not. A hypervisor that stops a machine and hides it from its clocks is beyond both: there only the next renewal, at

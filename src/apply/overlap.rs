@@ -1,4 +1,4 @@
-//! Which Pods the selector of a Rollout matches that are of something else.
+//! I5: Which Pods the selector of a Rollout matches that are of something else.
 //!
 //! The operator watches only Pods with Baton's label. This is one list of the first others, filtered by the API server, without
 //! their specs.

@@ -1,4 +1,4 @@
-//! The staleness barrier: no decision before our own writes have come back on the watch.
+//! I8: The staleness barrier: no decision before our own writes have come back on the watch.
 //!
 //! A write leaves a condition here; the next look at the object waits until the [`Index`] meets all of them. A write whose
 //! answer was lost is a [`Doubt`], which a read of the object settles. Nothing expires: a condition that is not met in time

@@ -1,4 +1,4 @@
-//! An object as it comes over the wire, readable or not: one that cannot be read must not stop the others.
+//! I20: An object as it comes over the wire, readable or not: one that cannot be read must not stop the others.
 //!
 //! Every watched kind is decoded here and nowhere else, one object at a time. Of an object that cannot be read only its
 //! metadata is known, each part of it by itself, as far as that part can be read.

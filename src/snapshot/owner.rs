@@ -1,4 +1,4 @@
-//! Whose an object is, by its metadata.
+//! I4: Whose an object is, by its metadata.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::api::names;

@@ -30,7 +30,7 @@ fn text_lines(page: &Source) -> impl Iterator<Item = (usize, &str)> {
 /// As GitHub makes them of headings.
 fn anchors(page: &Source) -> BTreeSet<String> {
     let headings =
-        text_lines(page).filter_map(|(_, line)| line.starts_with('#').then(|| line.trim_start_matches('#').trim()));
+        text_lines(page).filter(|(_, line)| line.starts_with('#')).map(|(_, line)| line.trim_start_matches('#').trim());
     let anchor = |heading: &str| -> String {
         let kept = heading.to_lowercase();
         let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));

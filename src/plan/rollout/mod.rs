@@ -1,21 +1,15 @@
 //! How a Rollout decides. What an earlier Rollout of its name left behind is adopted before all else ([`super::adoption`]). Then the
-//! steps, in the order of [`plan`]:
-//! 1. [`lineage`]: which revision the spec asks for, which is stable, which is worked towards;
-//! 2. [`slots`]: which Pods stand in which slot, and what each slot is assigned; [`pins`]: by whom chosen one by one;
-//! 3. [`failure`], [`deadline`]: which instances of this run have failed, or will have at a known time; [`waiting`]: what a Pod
-//!    that is not ready waits for;
-//! 4. [`memory`]: run, opened batches and attempts, as status must remember them;
-//! 5. [`gates`]: what holds each class of work;
-//! 6. [`work`]: Pods to create, delete and change within the budget; [`in_place`]: what a Pod can be given as it is;
-//!    [`resize`]: how it comes to other resources; [`recreate`]: never beside another revision; [`blue_green`]: a whole second
-//!    set, and the switch of a Service to it; [`former`]: what the spec names no more selects Pods of any revision again;
-//! 7. [`digests`], [`package`]: what a revision came to when it first ran, for those that run it later;
-//! 8. [`agents`]: which of these first hand their listeners over, and which Pods are in service;
-//! 9. [`reload`]: which applications are told that their Pods were changed;
-//! 10. [`specimens`]: which failed Pods are kept for a look instead of deleted.
+//! layers, each of which imports only those before it:
+//! - [`time`], [`policy`]: when it is; what `spec.strategy` comes to;
+//! - [`pod`]: facts about one Pod;
+//! - [`run`]: which revision the spec asks for, which is stable, which is worked towards; which Pods stand in which slot, and what
+//!   each slot is assigned;
+//! - [`verdict`]: what holds each class of work; which instances of this run have failed, or will have at a known time;
+//! - [`memory`]: run, opened batches and the deadline's clock, as status must remember them;
+//! - [`work`]: Pods to create, delete and change within the budget, what comes before a Pod ends, revisions and Services.
 //!
 //! When what must be remembered differs from what status says, nothing else is done: the write comes first, what
-//! follows from it with the next look.
+//! follows from it with the next plan.
 pub mod fold;
 mod memory;
 mod pod;

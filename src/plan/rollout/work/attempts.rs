@@ -1,4 +1,4 @@
-//! Attempt numbers: how a slot's next Pod is called where Pods of the same slot and revision exist, or may exist soon.
+//! I2: attempt numbers: how a slot's next Pod is called where Pods of the same slot and revision exist, or may exist soon.
 //!
 //! A create that was not answered may still be carried out, long after it was sent. So a name that was chosen (status
 //! remembers it before the create is sent) is chosen again until a Pod of that name is seen or the slot has what it
