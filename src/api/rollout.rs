@@ -38,7 +38,7 @@ use super::{quantity::IntOrPercent, status::RolloutStatus, template::PodTemplate
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", description = "Reason of the Ready condition"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.display.version", priority = 1),
-    printcolumn(name = "Revision", type_ = "string", json_path = ".status.effectiveRevision", priority = 1),
+    printcolumn(name = "Revision", type_ = "string", json_path = ".status.targetRevision", priority = 1),
     printcolumn(name = "Images", type_ = "string", json_path = ".status.display.images", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.waitingFor", priority = 1),
     validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")

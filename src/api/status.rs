@@ -63,7 +63,7 @@ pub struct RolloutStatus {
     /// The revision that is worked towards: updateRevision, or currentRevision after an abort or automatic rollback.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
-    pub effective_revision: Option<String>,
+    pub target_revision: Option<String>,
     /// With strategy BlueGreen: the revision that activeService selects, or did last.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]

@@ -116,7 +116,7 @@ fn approve(rollout: &Rollout, to_end: bool, request: &Request) -> Change {
 fn abort(rollout: &Rollout, _: Timestamp) -> Change {
     let (name, status) = (rollout.name_any(), seen(rollout)?);
     let (_, reason, _) = state(&status, rollout.metadata.generation);
-    let is_forward = status.batch.is_some() && status.effective_revision != status.current_revision;
+    let is_forward = status.batch.is_some() && status.target_revision != status.current_revision;
     let Some(run) = status.run.filter(|_| is_forward) else {
         bail!("{name}: no run is on that could be given up ({reason}); `kubectl baton undo {name}` goes back");
     };

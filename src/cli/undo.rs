@@ -162,7 +162,7 @@ fn is_any_changed(rollout: &Rollout, left: &[Pin]) -> bool {
     let pinned = |pins: &[Pin]| pins.iter().flat_map(|pin| Ranges::parse(&pin.instances).0).collect::<Ranges>();
     let (before, after) = (pinned(&rollout.spec.pins), pinned(left));
     let Some(status) = &rollout.status else { return false };
-    let others = status.versions.iter().filter(|version| Some(&version.revision) != status.effective_revision.as_ref());
+    let others = status.versions.iter().filter(|version| Some(&version.revision) != status.target_revision.as_ref());
     let mut slots = others.flat_map(|version| Ranges::parse(&version.instances).0);
     slots.any(|slot| before.0.contains(&slot) && !after.0.contains(&slot))
 }

@@ -39,7 +39,7 @@ pub struct Memory {
     pub update: Option<String>,
     /// status.currentRevision: newest that completed.
     pub stable: Option<String>,
-    /// status.effectiveRevision: worked towards.
+    /// status.targetRevision: worked towards.
     pub effective: Option<String>,
     /// status.batch: None when no run is on.
     pub batch: Option<BatchStatus>,

@@ -131,7 +131,7 @@ fn result_of_the_run_before(look: &Look<'_>) -> &'static str {
 fn begun(look: &Look<'_>) -> HistoryEntry {
     let memory = look.memory();
     let request = asked(look.snapshot.rollout.new_request());
-    let was_elsewhere = look.before.effective_revision.is_some() && look.before.effective_revision != memory.effective;
+    let was_elsewhere = look.before.target_revision.is_some() && look.before.target_revision != memory.effective;
     let automatic = look.is_given_up() && !verdict::is_aborted(look);
     let asked_for = || request.reason.clone().or_else(|| look.snapshot.rollout.annotated_cause());
     let reason = if look.is_given_up() { Some(verdict::cause(look)) } else { asked_for() };

@@ -106,7 +106,7 @@ impl News<'_> {
         let by = entry.by.as_deref().map(|by| format!(" by {by}")).unwrap_or_default();
         let because = entry.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let what = format!("run {} to {}{by}{because}", entry.run, entry.version);
-        let given_up = self.after.effective_revision != self.after.update_revision;
+        let given_up = self.after.target_revision != self.after.update_revision;
         Some(match (entry.kind == "Rollback", given_up) {
             (true, true) => warning("RollingBack", "RollBack", &what),
             (true, false) => normal("RollingBack", "RollBack", &what),
@@ -355,7 +355,7 @@ fn members(batch: &BatchStatus, slots: std::ops::Range<i32>) -> Ranges {
 
 /// `status.batch` of a run that leads somewhere new.
 fn forward_batch(status: &RolloutStatus) -> Option<&BatchStatus> {
-    status.batch.as_ref().filter(|_| status.effective_revision != status.current_revision)
+    status.batch.as_ref().filter(|_| status.target_revision != status.current_revision)
 }
 
 fn condition(status: &RolloutStatus, type_: ConditionType) -> Option<&Condition> {

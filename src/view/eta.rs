@@ -14,7 +14,7 @@ const ELAPSED_SECONDS_MIN: i64 = 5;
 /// has failed, when a person must approve on the way, and as long as too little of the batch is done to tell.
 pub(super) fn eta_seconds(snapshot: &Snapshot, status: &RolloutStatus, slots: &Slots<'_>) -> Option<i64> {
     let batch = status.batch.as_ref()?;
-    if status.failed.is_some() || status.effective_revision == status.current_revision {
+    if status.failed.is_some() || status.target_revision == status.current_revision {
         return None;
     }
     let index = usize::try_from(batch.index).ok()?;

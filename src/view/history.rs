@@ -125,7 +125,7 @@ fn state(snapshot: &Snapshot, revision: &Revision) -> Vec<&'static str> {
     let status = snapshot.rollout.status.as_ref().unwrap_or(&unknown);
     let name = Some(revision.name.as_str());
     let mut words = standing(status, revision);
-    if status.effective_revision.as_deref() == name && status.current_revision.as_deref() != name {
+    if status.target_revision.as_deref() == name && status.current_revision.as_deref() != name {
         words.insert(0, "updating");
     }
     let slots = slots(snapshot, &Memory::of(Some(status)));

@@ -63,7 +63,7 @@ pub fn progress(rollout: &Rollout, now: Timestamp) -> Progress {
     }
     // In a restart there is one beside each old Pod.
     let (wanted, updated) = (rollout.spec.replicas, status.updated_replicas.min(rollout.spec.replicas));
-    let what = if reason == "RollingBack" && status.effective_revision != status.current_revision {
+    let what = if reason == "RollingBack" && status.target_revision != status.current_revision {
         message.clone() // decided, not begun: the counts are still about the way forward
     } else if reason == "RollingBack" {
         format!("{updated} out of {wanted} replicas are back at {}...", version_of(&status))
@@ -137,7 +137,7 @@ mod tests {
                 "replicas": replicas,
                 "updatedReplicas": updated,
                 "availableReplicas": available,
-                "effectiveRevision": revisions.0,
+                "targetRevision": revisions.0,
                 "currentRevision": revisions.1,
                 "waitingFor": waiting_for,
                 "display": {"version": "1 → 2"},

@@ -104,7 +104,7 @@ pub(super) fn standing(status: &RolloutStatus, revision: &Revision) -> Vec<&'sta
     let mut words = Vec::new();
     if is(&status.current_revision) {
         words.push("stable");
-    } else if revision.failed_at.is_some() && !is(&status.effective_revision) {
+    } else if revision.failed_at.is_some() && !is(&status.target_revision) {
         let aborted = revision.failed_reason.as_deref().is_some_and(|reason| reason.starts_with("Aborted"));
         words.push(if aborted { ABORTED } else { FAILED });
     }
@@ -136,7 +136,7 @@ impl Painter<'_> {
             images: spec.template.images().iter().map(|(_, image)| *image).collect::<Vec<_>>().join(","),
             ..Display::default()
         });
-        let effective = status.effective_revision.as_deref();
+        let effective = status.target_revision.as_deref();
         let has_reloaded = |pod: &Pod| pod.resize.is_none() && reload::in_words(self.snapshot, pod).is_none();
         let at_it =
             |pod: &&Pod| Some(pod.revision.as_str()) == effective && self.is_available(pod) && has_reloaded(pod);
@@ -169,7 +169,7 @@ impl Painter<'_> {
         let used = |revision: &Revision| {
             let name = Some(&revision.name);
             let status = self.status;
-            let roles = [&status.effective_revision, &status.current_revision, &status.update_revision];
+            let roles = [&status.target_revision, &status.current_revision, &status.update_revision];
             roles.into_iter().any(|role| role.as_ref() == name)
                 || self.snapshot.pods.iter().any(|pod| Some(&pod.revision) == name)
         };
@@ -188,12 +188,12 @@ impl Painter<'_> {
         let pods: Vec<&Pod> =
             self.snapshot.pods.iter().map(|pod| &**pod).filter(|pod| pod.revision == revision.name).collect();
         let live = pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.slot).collect::<Ranges>();
-        let is_forward = is(&self.status.effective_revision) && !is(&self.status.current_revision);
+        let is_forward = is(&self.status.target_revision) && !is(&self.status.current_revision);
         if let Some(batch) = self.status.batch.as_ref().filter(|_| is_forward) {
             node.children = self.batches(batch.index, &pods);
         } else {
             node.info = if live.is_empty() { String::new() } else { format!("instances {live}") };
-            let range = if is(&self.status.effective_revision) { 0..i32::MAX } else { 0..0 };
+            let range = if is(&self.status.target_revision) { 0..i32::MAX } else { 0..0 };
             let missing = self.missing(range);
             node.children = self.pods(&pods, missing);
         }
@@ -228,7 +228,7 @@ impl Painter<'_> {
             if first == last { format!("batch {first}/{count}") } else { format!("batches {first}-{last}/{count}") };
         let all = || self.slots.unpinned().filter(|slot| slots.contains(&slot.index) && !slot.joins_later);
         // Where only those go back that have failed, they are none of its instances any more.
-        let effective = self.status.effective_revision.as_deref();
+        let effective = self.status.target_revision.as_deref();
         let has_left = |slot: &&Slot<'_>| slot.opened && slot.assigned.is_some() && slot.assigned != effective;
         let members = || all().filter(|slot| !has_left(slot));
         let left = all().filter(has_left).map(|slot| slot.index).collect::<Ranges>();

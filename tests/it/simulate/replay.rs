@@ -64,7 +64,7 @@ fn rollout(rollout: &Value) -> String {
         status["run"],
         status["batch"]["opened"],
         status["currentRevision"],
-        status["effectiveRevision"],
+        status["targetRevision"],
         status["waitingFor"].as_str().unwrap_or_default(),
     )
 }

@@ -22,7 +22,7 @@ impl Memory {
             run: status.run.unwrap_or(0),
             update: status.update_revision.clone(),
             stable: status.current_revision.clone(),
-            effective: status.effective_revision.clone(),
+            effective: status.target_revision.clone(),
             batch: status.batch.clone().map(|batch| BatchStatus { updated: 0, ..batch }), // observed, not remembered
             failed: status.failed.clone(),
             attempts: status.attempts.clone(),
@@ -35,7 +35,7 @@ impl Memory {
         status.run = (self.run > 0).then_some(self.run);
         status.update_revision.clone_from(&self.update);
         status.current_revision.clone_from(&self.stable);
-        status.effective_revision.clone_from(&self.effective);
+        status.target_revision.clone_from(&self.effective);
         let updated = status.batch.as_ref().map_or(0, |batch| batch.updated);
         status.batch = self.batch.clone().map(|batch| BatchStatus { updated, ..batch });
         status.failed.clone_from(&self.failed);

@@ -219,7 +219,7 @@ fn rollback_failed_takes_back_the_failed_instances_alone() {
     assert_eq!(revisions_run(&world), "babaaa");
     let status = world.snapshot.rollout.status.clone().unwrap();
     assert_eq!(status.failed.as_ref().map(|failed| (failed.slots.as_str(), failed.at.is_some())), Some(("1", true)));
-    assert_eq!((status.current_revision.as_deref(), status.effective_revision.as_deref()), (Some("a"), Some("b")));
+    assert_eq!((status.current_revision.as_deref(), status.target_revision.as_deref()), (Some("a"), Some("b")));
     // Lost, each comes back as it was.
     for slot in 0..6 {
         world.snapshot.pods.retain(|pod| pod.slot != slot);
@@ -342,7 +342,7 @@ fn a_broken_pin_hides_no_broken_version() {
     set_pins(&mut world, json!([{"instances": "3", "revision": "c"}]));
     live(&mut world, 600);
     let status = world.snapshot.rollout.status.clone().unwrap();
-    assert_eq!(status.effective_revision.as_deref(), Some("a"), "{:?}", status.failed);
+    assert_eq!(status.target_revision.as_deref(), Some("a"), "{:?}", status.failed);
 }
 
 /// What runs nowhere has not completed.
@@ -386,7 +386,7 @@ fn blames_nobody(strategy: &Value) {
     set_pins(&mut world, json!([{"instances": "3", "revision": "c"}]));
     live(&mut world, 2_000);
     let status = world.snapshot.rollout.status.clone().unwrap();
-    assert_eq!((&status.failed, status.effective_revision.as_deref()), (&None, Some("b")));
+    assert_eq!((&status.failed, status.target_revision.as_deref()), (&None, Some("b")));
     set_pins(&mut world, json!([]));
     live(&mut world, 600);
     assert_eq!(revisions_run(&world), "bbbb");

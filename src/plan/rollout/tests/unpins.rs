@@ -101,7 +101,7 @@ fn a_run_in_which_all_have_failed_is_given_up_whoever_waits_for_it() {
     pin(&mut world, "");
     live(&mut world, 600);
     assert_eq!(revisions_run(&world), "aaaa", "{}", say(&plan(&world.snapshot)));
-    assert_eq!(world.snapshot.rollout.status.unwrap().effective_revision.as_deref(), Some("a"));
+    assert_eq!(world.snapshot.rollout.status.unwrap().target_revision.as_deref(), Some("a"));
 }
 
 #[test]

@@ -151,7 +151,7 @@ async fn abort_goes_back_and_retry_forward() {
     let aborted = stage.until(30, "Aborted", |rollout| reason(rollout) == "Aborted").await;
     let status = aborted.status.unwrap();
     assert_eq!((status.versions.len(), status.versions[0].version.as_str()), (1, "1"));
-    assert_ne!(status.update_revision, status.effective_revision);
+    assert_ne!(status.update_revision, status.target_revision);
     let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + 1).unwrap();
     // An approval of the run that the retry will begin comes too early to count.
     let early = run(&stage.rollouts().get("web").await.unwrap()) + 1;

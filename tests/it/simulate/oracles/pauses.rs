@@ -29,7 +29,7 @@ fn asks(rollout: &Rollout) -> Vec<(i32, i32)> {
 fn forward(rollout: &Rollout) -> Option<(&RolloutStatus, i64, &BatchStatus)> {
     let status = rollout.status.as_ref()?;
     let batch = status.batch.as_ref().filter(|batch| batch.pinned.is_empty() && rollout.spec.pins.is_empty())?;
-    let is_forward = status.current_revision.is_some() && status.effective_revision != status.current_revision;
+    let is_forward = status.current_revision.is_some() && status.target_revision != status.current_revision;
     is_forward.then_some((status, status.run?, batch))
 }
 
@@ -70,7 +70,7 @@ impl Docket {
         let Some(story) = owner(&change.object).and_then(|owner| self.stories.get(owner)) else { return };
         let is_wrong = |seen: &Rollout| {
             forward(seen).is_some_and(|(status, run, _)| {
-                let is_it = status.effective_revision.as_deref() == Some(name);
+                let is_it = status.target_revision.as_deref() == Some(name);
                 is_it && is_unasked(seen, run, |at| at >= seen.spec.replicas)
             })
         };

@@ -104,7 +104,7 @@ pub fn is_assigned(
     let is_assigned = |rollout: &Rollout| {
         let Some(status) = rollout.status.as_ref() else { return false };
         if let Some(pin) = pin_of(rollout, pod.slot) {
-            let others = [status.current_revision.as_deref(), status.effective_revision.as_deref()];
+            let others = [status.current_revision.as_deref(), status.target_revision.as_deref()];
             let may_be_invalid = revisions.is_invalid(pin, glass);
             return is_meant(pin, &pod.revision, image) || (may_be_invalid && others.into_iter().any(is_of));
         }
@@ -116,7 +116,7 @@ pub fn is_assigned(
         }
         let assigned = assigned(&rollout.spec, status, pod.slot);
         let is_deleted = assigned.is_some_and(|assigned| revisions.is_missing(assigned, glass));
-        is_of(assigned) || (is_deleted && is_of(status.effective_revision.as_deref()))
+        is_of(assigned) || (is_deleted && is_of(status.target_revision.as_deref()))
     };
     if story.versions_seen(glass.age).any(|rollout| is_assigned(rollout)) {
         return Ok(());
@@ -153,7 +153,7 @@ fn assigned<'a>(spec: &RolloutSpec, status: &'a RolloutStatus, slot: i32) -> Opt
     {
         return status.current_revision.as_deref();
     }
-    let effective = status.effective_revision.as_deref();
+    let effective = status.target_revision.as_deref();
     match (&status.batch, &status.current_revision) {
         // What is unpinned in mid-run joins later.
         (Some(batch), Some(stable)) if slot >= batch.opened || is_among(&batch.pinned, slot) => Some(stable),
@@ -205,7 +205,7 @@ impl Story {
                 // What a pin by what differs comes to, its Pods do not say here.
                 let is_right = match pin_of(rollout, pod.slot) {
                     Some(pin) => pin.base.is_some() || is_meant(pin, &pod.revision, ""),
-                    None => Some(&pod.revision) == status.effective_revision.as_ref(),
+                    None => Some(&pod.revision) == status.target_revision.as_ref(),
                 };
                 let is_unknown = || pin_of(rollout, pod.slot).is_some_and(|pin| revisions.is_invalid(pin, glass));
                 (is_right || is_unknown()) && super::bounds::is_available(pod, rollout, glass) && has_reloaded(pod)

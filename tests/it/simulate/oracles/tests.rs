@@ -47,7 +47,7 @@ impl Stage {
         let revision =
             json!({"metadata": {"name": "web-r", "ownerReferences": stage.owner}, "revision": 1, "data": {}});
         stage.operator.create(&CONTROLLER_REVISIONS, "shop", revision).unwrap();
-        stage.tell(|status| status["effectiveRevision"] = json!("web-r"));
+        stage.tell(|status| status["targetRevision"] = json!("web-r"));
         (0..3).for_each(|slot| stage.make(&format!("web-{slot}"), slot, "web-r"));
         assert_eq!(stage.broken(), "");
         stage
@@ -291,7 +291,7 @@ async fn a_pause_is_passed_without_a_word() {
         stage.operator.create(&CONTROLLER_REVISIONS, "shop", revision).unwrap();
         stage.tell(|status| {
             status["run"] = json!(2);
-            (status["currentRevision"], status["effectiveRevision"]) = (json!("web-r"), json!("web-s"));
+            (status["currentRevision"], status["targetRevision"]) = (json!("web-r"), json!("web-s"));
             status["batch"] = json!({"index": 1, "count": 2, "opened": opened});
         });
         stage
