@@ -209,6 +209,11 @@ $(election):
 bench-listeners: bench-programs $(election) ## Measure moves and losses of listeners beside client-go's election, into docs/performance.md
 	$(released)/baton-testbed bench listeners --election $(election) --page docs/performance.md
 
+OBJECTS ?= 500
+.PHONY: bench-tenants
+bench-tenants: bench-programs ## Measure what one namespace's noise costs another, into docs/performance.md (OBJECTS=1000)
+	$(released)/baton-testbed bench tenant --objects $(OBJECTS) --page docs/performance.md
+
 .PHONY: bench-instructions
 bench-instructions: bench-programs ## Count the instructions of one look at a Rollout (needs valgrind), into docs/performance.md
 	$(released)/baton-testbed bench instructions --page docs/performance.md

@@ -6,6 +6,7 @@
 //!   subject    the same Pods under a Rollout, a Deployment, a StatefulSet
 //!   census     a watch on the Pods of its own: who is available at any moment
 //!   listeners  the same for what is held: agents in this process, on simulated Pods
+//!   tenant     one namespace's noise, and what it costs another
 //!   processes  CPU and memory, by /proc;  writes: by the API server's audit log
 //!   table      medians, as Markdown in docs/performance.md
 //! ```
@@ -26,6 +27,7 @@ mod processes;
 mod roll;
 mod subject;
 mod table;
+mod tenant;
 
 use arena::Place;
 use figures::Case;
@@ -46,6 +48,8 @@ enum What {
     Failover(FailoverArgs),
     /// Move listeners from Pod to Pod; lose Pods that hold some. Compare with client-go's leader election.
     Listeners(ListenersArgs),
+    /// Change one namespace's Rollout without and with noise in another namespace.
+    Tenant(TenantArgs),
     /// Count the instructions of one look at a Rollout, by callgrind.
     Instructions(InstructionsArgs),
     /// Look at a Rollout that is not there, so that its cost can be counted.
@@ -105,6 +109,23 @@ struct ListenersArgs {
 }
 
 #[derive(clap::Args)]
+struct TenantArgs {
+    #[command(flatten)]
+    place: Place,
+    /// What the noisy namespace has.
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = tenant::Noise::value_variants().iter().copied())]
+    cases: Vec<tenant::Noise>,
+    /// How many objects of it.
+    #[arg(long, default_value_t = 500)]
+    objects: usize,
+    /// How often the neighbour is changed, without and with the noise.
+    #[arg(long, default_value_t = 200)]
+    changes: usize,
+    #[command(flatten)]
+    report: Report,
+}
+
+#[derive(clap::Args)]
 struct RollArgs {
     #[command(flatten)]
     place: Place,
@@ -157,6 +178,7 @@ async fn play(what: What) -> Result<ExitCode> {
         What::Roll(args) => rolls(&args).await,
         What::Failover(args) => failovers(&args).await,
         What::Listeners(args) => moves(&args).await,
+        What::Tenant(args) => tenants(&args).await,
         What::Instructions(args) => instructions(&args),
         What::Look(args) => {
             look::World::new(args.pods, args.scene)?.look_often(args.looks)?;
@@ -229,6 +251,20 @@ async fn moves(args: &ListenersArgs) -> Result<ExitCode> {
     let circumstances = page::circumstances(&load, &versions);
     let tables = listeners::table::markdown(&results, peer.as_ref());
     args.report.publish("listeners", &format!("{circumstances} Rolls of each: {}.\n\n{tables}", args.rolls))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn tenants(args: &TenantArgs) -> Result<ExitCode> {
+    let (load, versions) = (page::load_average(), page::versions(&args.place.bin));
+    let mut results = Vec::new();
+    for &noise in &args.cases {
+        let measured = tenant::run(&args.place, noise, args.objects, args.changes).await?;
+        results.push((noise, args.objects, measured));
+        println!("{}", tenant::markdown(&results));
+    }
+    let circumstances = page::circumstances(&load, &versions);
+    let table = tenant::markdown(&results);
+    args.report.publish("tenants", &format!("{circumstances} Changes of each: {}.\n\n{table}", args.changes))?;
     Ok(ExitCode::SUCCESS)
 }
 
