@@ -54,7 +54,7 @@ pub struct Exec {
 /// (newline-delimited JSON, or server-sent events where it accepts those), does what they say, and answers with POST
 /// /v1/listeners/SET/LISTENER/started, tick, resume, failed or stopped. Each request has the header Baton-Token, with what the
 /// file agent.token in --state-dir has. Each event that lets something run has a deadline, by
-/// which it must have stopped; each renewal of the Pod's session moves it. docs/listeners/ has the whole of it; for Rust
+/// which it must have stopped; each renewal of the Pod's session moves it. docs/listeners/sidecar.md has all of it; for Rust
 /// there is an SDK.
 ///
 /// The agent cannot kill what runs in another container: it trusts the application with its deadlines, as `baton-agent exec`

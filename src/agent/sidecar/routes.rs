@@ -103,5 +103,6 @@ async fn fence(
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal::bad("body", format!("{error}; see docs/listeners/")))
+    serde_json::from_slice(body)
+        .map_err(|error| Refusal::bad("body", format!("{error}; see docs/listeners/sidecar.md")))
 }

@@ -62,7 +62,7 @@ fn a_whole_second_set_then_one_switch() {
     insta::assert_snapshot!("blue_green", story);
 }
 
-/// B3 C1: within the delay the way back is one switch: no Pod is made, none has gone.
+/// B3 C11: within the delay the way back is one switch: no Pod is made, none has gone.
 #[test]
 fn the_way_back_is_one_switch() {
     let mut world = World::new(blue_green("a a", 'b').snapshot, 5);
@@ -193,7 +193,7 @@ fn what_clients_used_a_moment_ago_stays_for_its_time() {
     assert_eq!(does(&back.settled()), "-web-0-a Restart; -web-1-a Restart");
 }
 
-/// B3 C1: while no Pod of the set in use answers, going back waits for no second instance; a version that clients have
+/// B3 C11: while no Pod of the set in use answers, going back waits for no second instance; a version that clients have
 /// not used is another matter.
 #[test]
 fn the_way_back_is_not_made_to_wait_while_clients_get_nothing() {

@@ -107,7 +107,7 @@ fn what_has_recovered_is_not_given_up_for_what_it_was() {
     assert_eq!(revisions_run(&world), "b", "the one instance that is left is well");
 }
 
-/// B9
+/// B10: without a version to go back to, the run ends all the same.
 #[test]
 fn an_abort_with_nothing_to_go_back_to_stops_all_the_same() {
     let spec = json!({"strategy": {"batchSize": 1, "maxSurge": 0, "maxUnavailable": 1, "failureThreshold": 2}});
