@@ -102,11 +102,11 @@ async fn measure(
         Noise::ConfigMap => config_map::make(&client, objects, tasks).await?,
     }
     time::sleep(REST).await;
-    let noisy = neighbour.change(changes).await?;
+    let beside = neighbour.change(changes).await?;
     let mib = |kib: u64| kib as f64 / 1_024.0;
     Ok(Measured {
         quiet,
-        noisy,
+        noisy: beside,
         resident_mib: mib(before.resident_kib),
         peak_mib: mib(operator()?.peak_kib),
         lock_kept: lock == self::lock(&client).await?,
