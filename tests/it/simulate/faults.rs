@@ -1,7 +1,8 @@
 //! What goes wrong between operators and API server, and with the operators: each seed has a subset of it, at rates of its
 //! own (swarm testing: what always happens hides what rarely does).
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,6 +23,9 @@ use crate::fake_apiserver::{
     refusal::Refusal,
     store::{Change, Store},
 };
+
+/// How long an answer takes from an API server that is slow.
+const SLOW_MILLIS: Range<u64> = 2_000..5_000;
 
 /// What goes wrong. Rates are chances per request, per watch or per event; 0: never.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -156,6 +160,12 @@ struct Conditions {
     /// By operator.
     cut_until: BTreeMap<String, Instant>,
     paused_until: BTreeMap<String, Instant>,
+    /// By process: what it watches is stuck.
+    deaf_until: BTreeMap<String, Instant>,
+    /// Processes that are cut off for good.
+    lost: BTreeSet<String>,
+    /// Every answer takes long.
+    slow_until: Option<Instant>,
 }
 
 impl Weather {
@@ -169,7 +179,21 @@ impl Weather {
 
     /// Nothing goes wrong any more.
     pub fn clear_up(&self) {
-        *self.now() = Conditions { is_over: true, ..Conditions::default() };
+        let mut now = self.now();
+        *now = Conditions { is_over: true, lost: std::mem::take(&mut now.lost), ..Conditions::default() };
+    }
+
+    pub fn lose(&self, who: &str) {
+        self.now().lost.insert(who.to_owned());
+    }
+
+    pub fn deafen(&self, who: &str, time: Duration) {
+        self.now().deaf_until.insert(who.to_owned(), Instant::now() + time);
+    }
+
+    /// Whoever asks gets an answer, but late.
+    pub fn slow_down(&self, time: Duration) {
+        self.now().slow_until = Some(Instant::now() + time);
     }
 
     pub fn cut(&self, operator: &str, time: Duration) {
@@ -296,11 +320,24 @@ impl Network {
         (is_cut, of(&weather.paused_until).map(|until| until - now))
     }
 
+    fn is_lost(&self, who: &str) -> bool {
+        self.weather.now().lost.contains(who)
+    }
+
+    /// How much longer an answer takes now.
+    fn slowness(&mut self) -> Duration {
+        let is_slow = self.weather.now().slow_until.is_some_and(|until| until > Instant::now());
+        if is_slow { Duration::from_millis(self.rng.u64(SLOW_MILLIS)) } else { Duration::ZERO }
+    }
+
     fn is_over(&self) -> bool {
         self.weather.now().is_over
     }
 
     fn way_there(&mut self, request: &Request) -> Fate {
+        if self.is_lost(&request.who) {
+            return Fate::now(Then::Lose);
+        }
         if self.is_over() {
             return Fate::default();
         }
@@ -329,6 +366,9 @@ impl Network {
     }
 
     fn way_back(&mut self, request: &Request, code: u16) -> Fate {
+        if self.is_lost(&request.who) {
+            return Fate::now(Then::Lose);
+        }
         if self.is_over() {
             return Fate::default();
         }
@@ -340,7 +380,7 @@ impl Network {
             self.trace.say(&request.who, format_args!("dies of {}", line(request)));
             return Fate::now(Then::Lose);
         }
-        let delay = self.millis(self.plan.latency_millis) + paused.unwrap_or_default();
+        let delay = self.millis(self.plan.latency_millis) + self.slowness() + paused.unwrap_or_default();
         let then = if self.chance(self.plan.lose_answer) {
             Then::Lose
         } else if request.verb.is_write() && self.chance(self.plan.refuse_late) {
@@ -397,13 +437,18 @@ impl Faults for Network {
     }
 
     fn event(&mut self, stream: &StreamInfo, _: &Change) -> Duration {
+        if self.is_lost(&stream.who) {
+            return Duration::from_hours(24);
+        }
         if self.is_over() {
             return Duration::ZERO;
         }
         let (is_cut, paused) = self.closed(&stream.who);
         let hiccup = if self.chance(self.plan.hiccup) { self.millis(10_000) } else { Duration::ZERO };
         // TCP repeats: what is cut off comes later, as the watch is not told of its end.
-        paused.unwrap_or_default() + hiccup + if is_cut { Duration::from_mins(2) } else { Duration::ZERO }
+        let deaf = self.weather.now().deaf_until.get(&*stream.who).copied();
+        let deaf = deaf.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default();
+        paused.unwrap_or_default() + hiccup + deaf + if is_cut { Duration::from_mins(2) } else { Duration::ZERO }
     }
 }
 

@@ -55,8 +55,8 @@ pub struct Outcome {
     pub end: Option<End>,
     /// Whether it ended so because what does not work used up what may be unavailable: a matter of its course.
     pub is_used_up: bool,
-    /// Writes by operators, other than of the lock.
-    pub writes: u64,
+    /// Overlaps of a listener's processes that are documented.
+    pub overlaps: u64,
 }
 
 /// Runs a scenario. Panics of operators are theirs to catch; ours fail the seed.
@@ -76,7 +76,7 @@ pub fn run(scenario: &Scenario, keeps: Keeps) -> Outcome {
         let message = panic.downcast_ref::<String>().cloned();
         let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         let broken = Some(format!("panic: {}", message.unwrap_or_default()));
-        Outcome { lines: Vec::new(), broken, end: None, is_used_up: false, writes: 0 }
+        Outcome { lines: Vec::new(), broken, end: None, is_used_up: false, overlaps: 0 }
     })
 }
 
@@ -139,11 +139,11 @@ impl<'s> History<'s> {
         }
         self.tasks.abort_all();
         let (lines, broken) = self.trace.take();
-        let writes = self.judge.docket().writes;
+        let overlaps = self.listeners.as_ref().map_or(0, Listeners::overlaps);
         let end = end::of(&self.server);
         let is_used_up = end.as_ref().is_some_and(|end| end::is_used_up(&self.server, end));
         self.server.close();
-        Outcome { lines, broken, end, is_used_up, writes }
+        Outcome { lines, broken, end, is_used_up, overlaps }
     }
 
     async fn course(&mut self, user: User, orders: UnboundedSender<Order>) {

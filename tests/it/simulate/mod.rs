@@ -32,7 +32,7 @@ use std::{
     fmt::Write as _,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -131,7 +131,7 @@ impl Extras {
 /// Number of a seed, and what is in it.
 type Seed = (u64, Extras);
 
-/// Why a seed failed. `undisturbed` is of its story: run at most once.
+/// How many documented overlaps of a listener there were, or why a seed failed. `undisturbed` is of its story: run at most once.
 fn verdict(seed: Seed, undisturbed: &OnceCell<Outcome>) -> Result<u64, String> {
     let (number, extras) = seed;
     let scenario = Scenario::new(number, false, extras);
@@ -151,7 +151,7 @@ fn verdict(seed: Seed, undisturbed: &OnceCell<Outcome>) -> Result<u64, String> {
             return Err(blame(&broken, &scenario, seed, false));
         }
     }
-    Ok(disturbed.writes)
+    Ok(disturbed.overlaps)
 }
 
 /// Runs it once more, and tells how it ended.
@@ -177,11 +177,13 @@ fn blame(broken: &str, scenario: &Scenario, (seed, extras): Seed, is_undisturbed
     text
 }
 
-/// Runs seeds on all cores, prints the end of those that fail, and returns the last line of each, after how many were run.
-fn run_all(seeds: &[Seed]) -> (usize, Vec<String>) {
+/// Runs seeds on all cores, prints the end of those that fail, and returns the last line of each, after how many were run
+/// and how many documented overlaps they had.
+fn run_all(seeds: &[Seed]) -> (usize, u64, Vec<String>) {
     let same_story = |a: &Seed, b: &Seed| (story(a.0), a.1) == (story(b.0), b.1);
     let stories: Vec<&[Seed]> = seeds.chunk_by(same_story).collect();
-    let (next, done, failures) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let (next, done, overlaps) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
+    let failures = Mutex::new(Vec::new());
     let work = || {
         while let Some(tellings) = stories.get(next.fetch_add(1, Ordering::Relaxed)) {
             let undisturbed = OnceCell::new();
@@ -191,7 +193,9 @@ fn run_all(seeds: &[Seed]) -> (usize, Vec<String>) {
                 }
                 let verdict = verdict(*seed, &undisturbed);
                 done.fetch_add(1, Ordering::Relaxed);
-                if let Err(failure) = verdict {
+                if let Ok(count) = verdict {
+                    overlaps.fetch_add(count, Ordering::Relaxed);
+                } else if let Err(failure) = verdict {
                     println!("{failure}");
                     let last = failure.lines().rfind(|line| line.starts_with("--- ")).unwrap_or_default();
                     failures.lock().unwrap_or_else(PoisonError::into_inner).push(last.to_owned());
@@ -204,7 +208,7 @@ fn run_all(seeds: &[Seed]) -> (usize, Vec<String>) {
             scope.spawn(work);
         }
     });
-    (done.into_inner(), failures.into_inner().unwrap_or_else(PoisonError::into_inner))
+    (done.into_inner(), overlaps.into_inner(), failures.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn number_from_environment(name: &str) -> Option<u64> {
@@ -231,7 +235,7 @@ fn seeds_that_found_bugs_find_none() {
         };
         Some((number, extras))
     };
-    let (_, failures) = run_all(&REGRESSIONS.lines().filter_map(seed).collect::<Vec<Seed>>());
+    let (_, _, failures) = run_all(&REGRESSIONS.lines().filter_map(seed).collect::<Vec<Seed>>());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
@@ -310,9 +314,12 @@ fn run_every(distance: u64, count: usize, extras: Extras) {
     let distances = if distance == 1 { String::new() } else { format!(", each {distance}th") };
     println!("seeds {first} to {}{distances}{how}", first + (count as u64 - 1) * distance);
     let began = Instant::now();
-    let (done, failures) = run_all(&seeds);
+    let (done, overlaps, failures) = run_all(&seeds);
     let stopped = if done < count { format!(" of {count}, then stopped,") } else { String::new() };
     println!("{done} seeds{stopped} in {:.1} s, {} of them broken", began.elapsed().as_secs_f64(), failures.len());
+    if overlaps > 0 {
+        println!("{overlaps} times two processes of a listener overlapped as docs/guarantees.md says");
+    }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 

@@ -1,6 +1,7 @@
 //! Who runs what, by the world's own clock, and what the Leases say: judged at every start and every write.
 //!
-//! L1: of one listener (uid of its set, and name) no two processes live at any instant, whoever's they are.
+//! L1: of one listener (uid of its set, and name) no two processes live at any instant, whoever's they are, but for what
+//! [`Excuses`] knows.
 //! L2: no epoch is started twice, and each start has a higher one than that before, and a larger token.
 //! L7: an ownership changes hands by the next epoch only.
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +10,7 @@ use baton::{agent::exec::Environment, api::names, snapshot::lease::Holder};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{is_agent, process::Process};
+use super::{excuses::Excuses, is_agent, process::Process};
 use crate::{
     fake_apiserver::{
         Commit,
@@ -41,6 +42,7 @@ pub struct Ledger {
     marks: Vec<Option<BTreeMap<Key, usize>>>,
     /// Sets that say that they are complete, by uid.
     complete: BTreeSet<String>,
+    pub excuses: Excuses,
     pub renewals: u64,
     pub ownerships: u64,
     pub last_ownership: Instant,
@@ -54,6 +56,9 @@ pub struct Run {
     pub who: String,
     pub epoch: u64,
     at: u64,
+    node: usize,
+    /// Another has run beside it, which it is excused for.
+    overlaps: bool,
 }
 
 struct Version {
@@ -104,6 +109,7 @@ impl Ledger {
             holders: BTreeMap::new(),
             marks: Vec::new(),
             complete: BTreeSet::new(),
+            excuses: Excuses::default(),
             renewals: 0,
             ownerships: 0,
             last_ownership: Instant::now(),
@@ -119,8 +125,8 @@ impl Ledger {
         self.runs.values()
     }
 
-    /// An agent starts a process. None: that agent is dead.
-    pub fn begin(&mut self, who: &str, task: &Environment) -> Option<u64> {
+    /// An agent on this node starts a process. None: that agent is dead.
+    pub fn begin(&mut self, who: &str, node: usize, task: &Environment) -> Option<u64> {
         let (set, token) = task.fence_token.rsplit_once('-')?;
         let (key, token): (Key, u64) = ((set.to_owned(), task.listener.clone()), token.parse().ok()?);
         let said = self.versions.get(&token).map(|version| (version.holder.clone(), version.epoch, version.by.clone()));
@@ -133,16 +139,16 @@ impl Ledger {
         if Holder::parse(&holder).is_none_or(|holder| holder.pod != super::pod_of(who)) {
             self.accuse("start", format_args!("{who} starts {name}, which is {holder:?}'s at {token}"));
         }
-        if let Some(other) = self.runs.values().find(|run| run.key == key) {
-            let other = format!("{} with epoch {}", other.who, other.epoch);
-            self.accuse("L1", format_args!("{who} starts {name} with epoch {epoch} while it runs in {other}"));
-        }
+        // It goes by what it knew before its machine stood still, or before the listener was given away by force.
+        let excused = self.excuses.of_node(node).max(self.excuses.of_force(&key, epoch));
+        let is_late = excused.is_some_and(|until| Instant::now() <= until);
+        let overlaps = self.judge_overlap(&key, is_late, format_args!("{who} starts {name} with epoch {epoch}"));
         let resume = task.resume.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0);
         if let Some(last) = self.last.get(&key) {
-            if last.token >= token {
+            if last.token >= token && !(is_late && last.token > token) {
                 self.accuse("L2", format_args!("{name} is started with token {token}, after {}", last.token));
             }
-            if last.epoch >= epoch && !self.deleted.contains(&key) {
+            if last.epoch >= epoch && !self.deleted.contains(&key) && !(is_late && last.epoch > epoch) {
                 self.accuse("L2", format_args!("{name} is started with epoch {epoch}, after {}", last.epoch));
             }
             // Where the one before was stopped, and gave it away itself, nothing is lost.
@@ -150,10 +156,45 @@ impl Ledger {
                 self.accuse("resume", format_args!("{name} resumes at {resume}, it was told {}", last.resume));
             }
         }
-        self.last.insert(key.clone(), Start { who: who.to_owned(), epoch, token, resume, was_stopped: false });
+        if self.last.get(&key).is_none_or(|last| last.token < token) {
+            self.last.insert(key.clone(), Start { who: who.to_owned(), epoch, token, resume, was_stopped: false });
+        }
         self.numbers += 1;
-        self.runs.insert(self.numbers, Run { key, name, who: who.to_owned(), epoch, at: resume });
+        self.runs.insert(self.numbers, Run { key, name, who: who.to_owned(), epoch, at: resume, node, overlaps });
         Some(self.numbers)
+    }
+
+    /// L1, when this listener is started. Whether the one that starts is excused for running beside another.
+    fn judge_overlap(&mut self, key: &Key, is_late: bool, how: std::fmt::Arguments<'_>) -> bool {
+        let Some((number, other)) = self.runs.iter().find(|(_, run)| run.key == *key) else { return false };
+        let (number, other, excused) =
+            (*number, format!("{} with epoch {}", other.who, other.epoch), self.excused(other));
+        let is_excused = excused.is_some_and(|until| Instant::now() <= until);
+        if !is_excused && !is_late {
+            self.accuse("L1", format_args!("{how} while it runs in {other}"));
+            return false;
+        }
+        self.trace.say("judge", format_args!("{how} while it runs in {other}, as documented"));
+        self.excuses.count += 1;
+        if let Some(run) = self.runs.get_mut(&number).filter(|_| is_excused) {
+            run.overlaps = true;
+        }
+        is_late
+    }
+
+    /// Until when it may run beside another.
+    fn excused(&self, run: &Run) -> Option<Instant> {
+        self.excuses.of_node(run.node).max(self.excuses.of_force(&run.key, run.epoch))
+    }
+
+    /// Whether what ran beside another has ended in time.
+    fn judge_end(&self, run: &Run) {
+        if run.overlaps && self.excused(run).is_none_or(|until| Instant::now() > until) {
+            self.accuse(
+                "L1",
+                format_args!("{} with epoch {} runs beside another in {} for too long", run.name, run.epoch, run.who),
+            );
+        }
     }
 
     /// A process says where it would resume.
@@ -167,6 +208,7 @@ impl Ledger {
     pub fn ended(&mut self, run: u64, how: &str) {
         let Some(run) = self.runs.remove(&run) else { return };
         self.trace.say(&run.who, format_args!("{} with epoch {} has ended: {how}", run.name, run.epoch));
+        self.judge_end(&run);
         if let Some(last) = self.last.get_mut(&run.key).filter(|last| last.epoch == run.epoch) {
             (last.resume, last.was_stopped) = (run.at, true);
         }
@@ -178,6 +220,7 @@ impl Ledger {
         for number in dead {
             let Some(run) = self.runs.remove(&number) else { continue };
             self.trace.say(who, format_args!("{} with epoch {} dies with it", run.name, run.epoch));
+            self.judge_end(&run);
         }
     }
 
@@ -283,6 +326,11 @@ impl Ledger {
             && now.1 != epoch + 1
         {
             self.accuse("L7", format_args!("{who} makes epoch {} of {epoch} in {name}, {was} {}", now.1, now.0));
+        }
+        let forced_at =
+            |lease: &Object| text(&lease["metadata"]["annotations"][names::ANNOTATION_FORCED_AT]).to_owned();
+        if change.before.as_ref().is_some_and(|before| forced_at(before) != forced_at(object)) {
+            self.excuses.force(key.clone(), now.1);
         }
         let holders = self.holders.entry(key.clone()).or_default();
         if !now.0.is_empty() && holders.last().map(|last| pod_of_identity(last)) != Some(pod_of_identity(&now.0)) {

@@ -3,10 +3,11 @@
 //! - [`plan`]: what a seed decides; [`users`]: what people do to ListenerSets;
 //! - [`machine`]: the clocks of nodes; [`process`]: agents as processes, which die, stand still and start again;
 //!   [`runner`]: listeners as processes, each under a guard that goes by its machine's clock alone;
-//! - [`ledger`]: what must hold of every start and of every write of an agent; [`end`]: at the end.
+//! - [`ledger`]: what must hold of every start and of every write of an agent, and [`excuses`] for it; [`end`]: at the end.
 //!
 //! Kubelets are those of [`super::world`].
 pub mod end;
+mod excuses;
 mod ledger;
 mod machine;
 pub mod plan;
@@ -38,6 +39,8 @@ pub struct Ended {
     pub pod: String,
     /// Number of its container.
     pub container: u32,
+    /// The container runtime has seen it. Else the agent may live on.
+    pub was_seen: bool,
 }
 
 /// All agents and what they run. Clones are the same ones.
@@ -77,7 +80,8 @@ impl Listeners {
     ) -> (Self, mpsc::UnboundedReceiver<Ended>) {
         let (ends, told) = mpsc::unbounded_channel();
         let machines = plan.machines.iter().map(|pace| Machine::new(*pace, node_clock.clone(), trace.start()));
-        let ledger = Ledger::new(trace);
+        let mut ledger = Ledger::new(trace);
+        (ledger.excuses.kill_after, ledger.excuses.hears_within) = (plan.kill_after(), plan.hears_within());
         let state = State { rng, processes: BTreeMap::new(), first_uids: BTreeMap::new(), ledger, is_over: false };
         let shared = Shared {
             server: server.clone(),
@@ -129,6 +133,32 @@ impl Listeners {
         let mut state = self.state();
         state.is_over = true;
         state.processes.values().for_each(|process| process.stands_still.until(Instant::now()));
+        self.0.machines.iter().for_each(Machine::wake);
+    }
+
+    /// Overlaps that are documented.
+    pub fn overlaps(&self) -> u64 {
+        self.state().ledger.excuses.count
+    }
+
+    /// A node stands still: its clocks, its agents and what they run.
+    pub fn pause_node(&self, node: usize, time: Duration) {
+        let until = Instant::now() + time;
+        self.0.machines[node].pause(until);
+        let mut state = self.state();
+        let State { processes, ledger, .. } = &mut *state;
+        ledger.excuses.pause(node, until);
+        for (who, process) in processes.iter().filter(|(_, process)| process.node == node) {
+            self.0.weather.pause(pod_of(who), time);
+            process.stands_still.until(until);
+        }
+    }
+
+    /// Some agent hears nothing of Leases, and reaches the API server all the same.
+    pub fn deafen_some(&self, number: usize, time: Duration) {
+        let Some(who) = self.nth(number) else { return };
+        self.0.trace.say(&who, format_args!("hears nothing for {} ms", time.as_millis()));
+        self.0.weather.deafen(&who, time);
     }
 
     /// Processes of agents in these Pods that live, in order.

@@ -1,10 +1,12 @@
 //! What a seed decides about listeners, from numbers of its own: the histories of seeds without them do not depend on it.
 use std::time::Duration;
 
+use baton::api::session::SessionProfile;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::{Listeners, machine::Pace};
+use crate::simulate::process::WATCH_SILENCE;
 use crate::simulate::{faults, scenario::OPERATORS, trace::Trace, world::NODES_MAX};
 
 /// ListenerSets, and what happens to them and to agents.
@@ -59,6 +61,12 @@ pub enum Act {
     Recover,
     /// Not by force.
     Release(usize),
+    /// By force, whether its holder lives or not.
+    Force(usize),
+    /// Takes a listener out of this set, and puts it into the other one.
+    Move(usize),
+    /// Writes into a session what cannot be decoded, and takes it out after this time.
+    Spoil(usize, Duration),
     /// Deletes the set, and creates it again after this time.
     Recreate(Duration),
     MaxPerPod(u64),
@@ -80,6 +88,14 @@ pub enum Mishap {
     SetClock(usize, i64),
     /// All operators are cut off.
     OperatorsAway(Duration),
+    /// The shim of a container dies, and its processes live on.
+    LoseShim(usize),
+    /// A node is paused, without a step of its time of day once it goes on.
+    PauseNode(usize, Duration),
+    /// The API server answers late.
+    SlowAnswers(Duration),
+    /// What an agent watches is stuck; its renewals are answered.
+    Deafen(usize, Duration),
 }
 
 impl Plan {
@@ -109,6 +125,14 @@ impl Plan {
         let mut events: Vec<(Duration, Mishap)> = (0..faults_rng.usize(0..8))
             .map(|_| (duration.mul_f64(faults_rng.f64()), mishap(&mut faults_rng)))
             .collect();
+        let (mut edges_rng, mut deeds) = (rng.fork(), deeds);
+        for _ in 0..edges_rng.usize(0..3) * edges_rng.usize(0..2) {
+            deeds.insert(edges_rng.usize(..=deeds.len()), edge(&mut edges_rng, count));
+        }
+        for _ in 0..faults_rng.usize(0..4) * faults_rng.usize(0..2) {
+            let at = duration.mul_f64(faults_rng.f64());
+            events.extend(edges(&mut faults_rng, at));
+        }
         events.sort_by_key(|(at, _)| *at);
         Self { sets, deeds, machines, rates, network, events }
     }
@@ -126,12 +150,44 @@ impl Plan {
         SignedDuration::from_millis(most)
     }
 
+    /// K of the slowest profile that is asked for at any time.
+    pub fn kill_after(&self) -> Duration {
+        let first = self.sets.iter().filter_map(|(_, set)| set["spec"]["session"]["profile"].as_str());
+        let later = self.deeds.iter().filter_map(|deed| match deed.act {
+            Act::Profile(profile) => Some(profile),
+            _ => None,
+        });
+        let profile = |name: &str| match name {
+            "Calm" => SessionProfile::Calm,
+            "Fast" => SessionProfile::Fast,
+            _ => SessionProfile::Default,
+        };
+        // A set without a Lease yet has the default.
+        let all = first.chain(later).map(profile).chain([SessionProfile::Default]);
+        all.map(|profile| profile.times().kill).max().unwrap_or_default()
+    }
+
+    /// How late an agent may come to know of what was written while it renews its session: once its watch counts as silent,
+    /// which may be stuck, and so may be what is asked then; or never, and then it stops by K.
+    pub fn hears_within(&self) -> Duration {
+        if self.network.is_none() && self.events.is_empty() {
+            return Duration::ZERO;
+        }
+        let stuck = self.events.iter().map(|(_, mishap)| match mishap {
+            Mishap::Deafen(_, time) | Mishap::SlowAnswers(time) => *time,
+            _ => Duration::ZERO,
+        });
+        self.kill_after() + WATCH_SILENCE + stuck.sum::<Duration>()
+    }
+
     /// The same, where nothing goes wrong.
     pub fn undisturbed(mut self) -> Self {
         self.rates = Rates { says_when_it_works: self.rates.says_when_it_works, ..Rates::default() };
         self.machines = vec![Pace { booted_before: Duration::from_hours(1), drift_micros: 0 }; NODES_MAX];
-        self.deeds
-            .retain(|deed| !matches!(deed.act, Act::DeleteSession(_) | Act::DeleteOwnership(_) | Act::ForceDelete(_)));
+        self.deeds.retain(|deed| {
+            let act = &deed.act;
+            !matches!(act, Act::DeleteSession(_) | Act::DeleteOwnership(_) | Act::ForceDelete(_) | Act::Spoil(..))
+        });
         (self.network, self.events) = (faults::Plan::default(), Vec::new());
         self
     }
@@ -149,6 +205,10 @@ pub async fn happen(plan: Option<Plan>, agents: Option<Listeners>, weather: faul
             Mishap::Pause(which, time) => agents.pause_some(which, time),
             Mishap::SetClock(node, millis) => agents.set_wall(node, millis),
             Mishap::OperatorsAway(time) => OPERATORS.iter().for_each(|operator| weather.cut(operator, time)),
+            Mishap::LoseShim(which) => agents.lose_some(which),
+            Mishap::PauseNode(node, time) => agents.pause_node(node, time),
+            Mishap::SlowAnswers(time) => weather.slow_down(time),
+            Mishap::Deafen(which, time) => agents.deafen_some(which, time),
         }
     }
 }
@@ -203,6 +263,37 @@ fn deed(rng: &mut fastrand::Rng, sets: usize) -> Deed {
     };
     let below = [3_000, 20_000, 60_000][rng.usize(..3)];
     Deed { pause: millis(rng, below), set: rng.usize(..sets), act }
+}
+
+/// What a review found that no history had.
+fn edge(rng: &mut fastrand::Rng, sets: usize) -> Deed {
+    let which = rng.usize(..64);
+    let act = match rng.u8(0..6) {
+        0..3 => Act::Force(which),
+        3 => Act::Move(which),
+        _ => Act::Spoil(which, millis(rng, 60_000)),
+    };
+    Deed { pause: millis(rng, 20_000), set: rng.usize(..sets), act }
+}
+
+/// The same of what happens to agents: a node that was paused may be told the time soon after it goes on.
+fn edges(rng: &mut fastrand::Rng, at: Duration) -> Vec<(Duration, Mishap)> {
+    let (which, node) = (rng.usize(..64), rng.usize(..NODES_MAX));
+    let below = [5_000, 20_000, 120_000][rng.usize(..3)];
+    let time = millis(rng, below);
+    match rng.u8(0..7) {
+        0 | 1 => vec![(at, Mishap::LoseShim(which))],
+        2 => vec![(at, Mishap::PauseNode(node, time))],
+        3 => {
+            let told = at + time + millis(rng, 10_000);
+            let missed = i64::try_from(time.as_millis()).unwrap_or_default();
+            vec![(at, Mishap::PauseNode(node, time)), (told, Mishap::SetClock(node, missed))]
+        }
+        4 => vec![(at, Mishap::SlowAnswers(time))],
+        5 => vec![(at, Mishap::Deafen(which, time))],
+        // As by a leap second, or by an hour.
+        _ => vec![(at, Mishap::SetClock(node, [1_000, -1_000, 2_500, -2_500, 3_600_000, -3_600_000][rng.usize(..6)]))],
+    }
 }
 
 fn mishap(rng: &mut fastrand::Rng) -> Mishap {

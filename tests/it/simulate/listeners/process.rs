@@ -25,6 +25,9 @@ use tokio::{
 use super::{Ended, Listeners, runner::Simulated};
 use crate::fake_apiserver::object::Object;
 
+/// An agent that finds another in its Pod looks again so often.
+const LOCK_RETRY: Duration = Duration::from_millis(500);
+
 /// An agent that lives.
 pub struct Process {
     pub pod: String,
@@ -32,6 +35,8 @@ pub struct Process {
     pub container: u32,
     pub node: usize,
     pub stands_still: StandsStill,
+    /// Its container runtime has lost it: it lives on, cut off, and nobody kills it.
+    pub is_lost: bool,
     /// As it has claimed its session.
     pub identity: Option<Holder>,
     notices: mpsc::Sender<Notice>,
@@ -43,20 +48,31 @@ pub struct Process {
 pub struct StandsStill(Arc<Mutex<Instant>>);
 
 impl StandsStill {
+    /// It does not.
+    pub fn none() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
     pub fn until(&self, time: Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = time;
     }
 
-    fn ends(&self) -> Instant {
+    pub fn ends(&self) -> Instant {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Does nothing while it is to stand still.
-struct Still<F> {
+pub struct Still<F> {
     until: StandsStill,
     sleep: Pin<Box<Sleep>>,
     inner: Pin<Box<F>>,
+}
+
+impl<F> Still<F> {
+    pub fn new(until: StandsStill, inner: F) -> Self {
+        Self { until, sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), inner: Box::pin(inner) }
+    }
 }
 
 impl<F: Future> Future for Still<F> {
@@ -79,8 +95,9 @@ impl Listeners {
     pub fn launch(&self, pod: &Object, node: usize, container: u32) {
         let who = self.name_of(pod, container);
         let (notices, incoming) = mpsc::channel(16);
-        let stands_still = StandsStill(Arc::new(Mutex::new(Instant::now())));
-        let clocks = self.0.machines[node].clocks();
+        let (machine, stands_still) = (&self.0.machines[node], StandsStill::none());
+        stands_still.until(machine.stands_still.ends());
+        let clocks = machine.clocks();
         let (mut rng, mut own) = {
             let mut state = self.state();
             (state.rng.fork(), state.rng.fork())
@@ -108,15 +125,17 @@ impl Listeners {
             notices: incoming,
             health: watch::Sender::new(Health::default()),
         };
-        let runner = Simulated::new(self.clone(), &who, clocks, rng);
+        let runner = Simulated::new(self.clone(), &who, node, rng);
         self.0.alive.bear(&who);
         self.0.trace.say(&who, format_args!("starts on node-{node}"));
-        let (listeners, me, until) = (self.clone(), who.clone(), stands_still.clone());
+        let (listeners, me, until, pod_uid) = (self.clone(), who.clone(), stands_still.clone(), pod.uid().to_owned());
         let task = tokio::spawn(async move {
             tokio::time::sleep(delay).await;
-            let inner = Box::pin(boot.live(async { Ok(runner) }));
-            let live = Still { until, sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), inner };
-            let outcome = live.await;
+            // It has the lock of its Pod's agents, and so each that its kubelet starts would end at once.
+            while listeners.has_lost(&pod_uid) {
+                tokio::time::sleep(LOCK_RETRY).await;
+            }
+            let outcome = Still::new(until, boot.live(async { Ok(runner) })).await;
             listeners.bury(&me, &outcome.map_or_else(|error| format!("ends: {error:#}"), |()| "ends".to_owned()));
         });
         let process = Process {
@@ -125,6 +144,7 @@ impl Listeners {
             container,
             node,
             stands_still,
+            is_lost: false,
             identity: None,
             notices,
             task: task.abort_handle(),
@@ -155,13 +175,40 @@ impl Listeners {
         self.0.alive.bury(who);
         self.0.trace.say(who, how);
         self.state().ledger.died(who);
-        let _ = self.0.ends.send(Ended { pod: process.pod_uid, container: process.container });
+        let _ = self.0.ends.send(Ended { pod: process.pod_uid, container: process.container, was_seen: true });
     }
 
     /// The process in this Pod, if any lives.
     fn in_pod(&self, uid: &str) -> Option<String> {
         let state = self.state();
-        state.processes.iter().find(|(_, process)| process.pod_uid == uid).map(|(who, _)| who.clone())
+        let mut here = state.processes.iter().filter(|(_, process)| process.pod_uid == uid && !process.is_lost);
+        here.next().map(|(who, _)| who.clone())
+    }
+
+    fn has_lost(&self, uid: &str) -> bool {
+        self.state().processes.values().any(|process| process.pod_uid == uid && process.is_lost)
+    }
+
+    /// The shim of some agent's container dies, and its processes live on without a network. Its kubelet tells an end that it
+    /// has not seen. The agent ends by itself once others may have taken over.
+    pub fn lose_some(&self, number: usize) {
+        let Some(who) = self.nth(number) else { return };
+        let ended = {
+            let mut state = self.state();
+            let kill_after = state.ledger.excuses.kill_after;
+            let Some(process) = state.processes.get_mut(&who).filter(|process| !process.is_lost) else { return };
+            process.is_lost = true;
+            let ended = Ended { pod: process.pod_uid.clone(), container: process.container, was_seen: false };
+            (ended, kill_after * 2)
+        };
+        self.0.trace.say(&who, "is lost by its container runtime");
+        self.0.weather.lose(&who);
+        let _ = self.0.ends.send(ended.0);
+        let listeners = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(ended.1).await;
+            listeners.kill(&who);
+        });
     }
 
     /// Whether an agent lives in this Pod.

@@ -10,12 +10,13 @@ use baton::agent::{
 };
 use tokio::sync::{mpsc, watch};
 
-use super::Listeners;
+use super::{Listeners, process::Still};
 
 /// What an agent runs listeners with.
 pub struct Simulated {
     listeners: Listeners,
     who: String,
+    node: usize,
     clocks: Clocks,
     rng: fastrand::Rng,
     runs: BTreeMap<Id, watch::Sender<Orders>>,
@@ -46,9 +47,10 @@ pub struct Habits {
 }
 
 impl Simulated {
-    pub fn new(listeners: Listeners, who: &str, clocks: Clocks, rng: fastrand::Rng) -> Self {
+    pub fn new(listeners: Listeners, who: &str, node: usize, rng: fastrand::Rng) -> Self {
         let (sender, happenings) = mpsc::unbounded_channel();
-        Self { listeners, who: who.to_owned(), clocks, rng, runs: BTreeMap::new(), sender, happenings }
+        let clocks = listeners.0.machines[node].clocks();
+        Self { listeners, who: who.to_owned(), node, clocks, rng, runs: BTreeMap::new(), sender, happenings }
     }
 
     fn later(&self, id: &Id, pause: Duration, happening: Happening) {
@@ -72,7 +74,7 @@ impl Runner for Simulated {
         let habits = self.listeners.habits(&self.who, &task.listener, &mut self.rng).ok_or_else(|| {
             io::Error::other("no process can be started") // now and then
         })?;
-        let Some(run) = self.listeners.state().ledger.begin(&self.who, &task) else {
+        let Some(run) = self.listeners.state().ledger.begin(&self.who, self.node, &task) else {
             return Err(io::Error::other("this agent is dead"));
         };
         let (orders, told) = watch::channel(Orders { until, stop_by: None });
@@ -86,7 +88,9 @@ impl Runner for Simulated {
             sender: self.sender.clone(),
             id: id.clone(),
         };
-        tokio::spawn(guard.watch(task.resume.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)));
+        let resume = task.resume.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let stands_still = self.listeners.0.machines[self.node].stands_still.clone();
+        tokio::spawn(Still::new(stands_still, guard.watch(resume)));
         Ok(())
     }
 

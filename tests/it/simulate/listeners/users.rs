@@ -100,6 +100,25 @@ impl User {
                     spec["release"] = json!([{"listener": listener, "at": now.to_string()}]);
                 }
             }),
+            Act::Force(which) => self.edit(name, |spec| {
+                let listeners = spec["listeners"].as_array().expect("listeners");
+                if !listeners.is_empty() {
+                    let listener = listeners[which % listeners.len()]["name"].clone();
+                    spec["release"] = json!([{"listener": listener, "at": now.to_string(), "force": true}]);
+                }
+            }),
+            Act::Move(which) => self.move_listener(name, *which),
+            Act::Spoil(which, time) => {
+                let Some(lease) = self.some(&LEASES, *which, |name| name.starts_with("session.")) else { return };
+                let poison = |value: Value| {
+                    let _ = self.actor.edit(&LEASES, ROLLOUT.0, lease.name(), |lease| {
+                        lease["metadata"]["annotations"]["poison"] = value.clone();
+                    });
+                };
+                poison(json!(7));
+                tokio::time::sleep(*time).await;
+                poison(json!("none"));
+            }
             Act::Recreate(pause) => {
                 let Some(before) = self.set(name) else { return };
                 let _ = self.actor.delete(&LISTENER_SETS, ROLLOUT.0, name, &DeleteOptions::default());
@@ -120,6 +139,24 @@ impl User {
                 let _ = self.actor.delete(&PODS, ROLLOUT.0, pod.name(), &options);
             }
         }
+    }
+
+    fn move_listener(&self, from: &str, which: usize) {
+        let sets = self.actor.list(&LISTENER_SETS, ROLLOUT.0);
+        let Some(to) = sets.iter().find(|set| set.name() != from).map(|set| set.name().to_owned()) else { return };
+        let mut moved = Value::Null;
+        self.edit(from, |spec| {
+            let listeners = spec["listeners"].as_array_mut().expect("listeners");
+            if !listeners.is_empty() {
+                moved = listeners.remove(which % listeners.len());
+            }
+        });
+        self.edit(&to, |spec| {
+            let listeners = spec["listeners"].as_array_mut().expect("listeners");
+            if !moved.is_null() && listeners.iter().all(|listener| listener["name"] != moved["name"]) {
+                listeners.push(moved.clone());
+            }
+        });
     }
 
     fn delete_lease(&self, which: usize, prefix: &str) {

@@ -45,13 +45,22 @@ struct Container {
     number: u32,
     started: Timestamp,
     runs: bool,
-    /// The last end: container, begin, end.
-    last: Option<(u32, Timestamp, Timestamp)>,
+    last: Option<End>,
     /// It is not started again.
     is_over: bool,
     /// Its Pod's course says when it starts and ends.
     is_staged: bool,
     exchange: Exchange,
+}
+
+/// The end of a container, as its kubelet tells it.
+#[derive(Clone, Copy)]
+struct End {
+    number: u32,
+    started: Timestamp,
+    finished: Timestamp,
+    /// Else the container's runtime knows only that it has lost it.
+    was_seen: bool,
 }
 
 /// How far a container is on its way to another image.
@@ -68,9 +77,10 @@ enum Exchange {
 impl Container {
     /// Writes what the kubelet knows of it.
     fn tell(&self, pod: &mut Value) {
-        let ended = |(number, started, finished): (u32, Timestamp, Timestamp)| {
-            json!({"terminated": {"exitCode": 137, "reason": "Error", "containerID": format!("sim://{number}"),
-                "startedAt": whole_seconds(started), "finishedAt": whole_seconds(finished)}})
+        let ended = |end: End| {
+            json!({"terminated": {"exitCode": if end.was_seen { 137 } else { 255 }, "reason": "Error",
+                "containerID": format!("sim://{}", end.number), "startedAt": whole_seconds(end.started),
+                "finishedAt": whole_seconds(end.finished)}})
         };
         let status = &mut pod["status"]["containerStatuses"][0];
         if !status.is_object() {
@@ -207,7 +217,7 @@ impl World {
         }
     }
 
-    /// An agent has ended. Its kubelet sees that a moment later.
+    /// An agent has ended, or its container runtime has lost it. Its kubelet sees that a moment later.
     pub(super) fn agent_ended(&mut self, ended: &Ended) {
         let Some(containers) = &mut self.containers else { return };
         let wall = |node| containers.agents.wall(node);
@@ -216,7 +226,7 @@ impl World {
             return;
         }
         if container.runs {
-            container.end(wall(container.node));
+            container.end_as(wall(container.node), ended.was_seen);
         }
         if !self.pods.contains_key(&ended.pod) {
             containers.all.remove(&ended.pod);
@@ -361,7 +371,12 @@ impl Container {
     }
 
     fn end(&mut self, now: Timestamp) {
-        (self.last, self.runs) = (Some((self.number, self.started, now)), false);
+        self.end_as(now, true);
+    }
+
+    fn end_as(&mut self, finished: Timestamp, was_seen: bool) {
+        let end = End { number: self.number, started: self.started, finished, was_seen };
+        (self.last, self.runs) = (Some(end), false);
     }
 }
 
