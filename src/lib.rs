@@ -42,10 +42,6 @@
 //! 4. Names are deterministic, deletes carry uid and resourceVersion, only objects whose controller ownerRef carries our
 //!    uid are touched.
 //! 5. Commands come in through spec, never through status.
-#[cfg(feature = "core")]
-#[macro_use]
-pub mod mutant;
-
 #[cfg(feature = "agent")]
 pub mod agent;
 #[cfg(feature = "core")]

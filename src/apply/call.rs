@@ -193,12 +193,7 @@ impl Calls {
         object: &Value,
     ) -> Result<Written, CallError> {
         let request = at::<K>(namespace).create(&post_params(false), text(object)?)?;
-        let answer = self.send(namespace, true, self.client.request(request)).await;
-        if mutant!(RetriedPost) && answer.as_ref().is_err_and(CallError::is_doubtful) {
-            let again = at::<K>(namespace).create(&post_params(false), text(object)?)?;
-            return self.send(namespace, true, self.client.request(again)).await;
-        }
-        answer
+        self.send(namespace, true, self.client.request(request)).await
     }
 
     /// POST of which nothing stays; not fenced. Returns what the API server warns of.

@@ -83,9 +83,6 @@ impl Fence {
 
     /// True when a call that begins now and lasts `duration` at most ends while the lock is still ours.
     pub fn permits(&self, duration: Duration) -> bool {
-        if mutant!(WritesAfterLease) {
-            return true;
-        }
         let end = self.now() + duration;
         let state = self.state();
         !state.sealed && state.until.is_some_and(|until| end.is_by(until))

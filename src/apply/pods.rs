@@ -64,15 +64,11 @@ pub(super) async fn create(
     revision: &str,
     restarted_at: Option<Timestamp>,
 ) -> Applied {
-    let mut pod = match recipe(target, slot, revision, restarted_at, |_| name.to_owned()) {
+    let pod = match recipe(target, slot, revision, restarted_at, |_| name.to_owned()) {
         Some(Ok(pod)) => pod,
         Some(Err(message)) => return Applied::Refused { reason: RefusalReason::FailedCreate, message },
         None => return Applied::Stale,
     };
-    if mutant!(GenerateName) {
-        pod["metadata"]["name"] = Value::Null;
-        pod["metadata"]["generateName"] = Value::String(format!("{name}-"));
-    }
     match target.calls.create::<ApiPod>(&target.namespace, &pod).await {
         Ok(written) => Applied::Done { resource_version: written.metadata.resource_version },
         Err(error) if is_taken(&error) => found(target, name, slot, revision).await,
@@ -107,7 +103,7 @@ async fn found(target: &Target<'_>, name: &str, slot: i32, revision: &str) -> Ap
 
 /// Deletes a Pod, with its own grace period, if it is still the one we looked at.
 pub(super) async fn delete(calls: &Calls, namespace: &str, seen: &Seen) -> Applied {
-    let preconditions = Some(preconditions(&seen.uid, &seen.resource_version)).filter(|_| !mutant!(DeleteWithoutUid));
+    let preconditions = Some(preconditions(&seen.uid, &seen.resource_version));
     let params = DeleteParams { preconditions, ..DeleteParams::default() };
     match calls.delete::<ApiPod>(namespace, &seen.name, &params).await {
         Ok(()) => Applied::Done { resource_version: String::new() },

@@ -128,10 +128,6 @@ impl Barrier {
             return BTreeSet::new();
         }
         let awaited = self.awaited();
-        if mutant!(ExpectationsExpire) {
-            *self = Self::default();
-            return BTreeSet::new();
-        }
         for kind in &awaited {
             self.lists.insert(*kind, request(*kind));
         }

@@ -178,8 +178,7 @@ impl Observer {
         look: impl FnOnce(&Index) -> T,
     ) -> Option<T> {
         let mut state = self.lock();
-        let is_met = mutant!(StaleCounts)
-            || barrier.is_met(&state.index, &key.namespace, |kind, number| self.refresher(kind).reached(number));
+        let is_met = barrier.is_met(&state.index, &key.namespace, |kind, number| self.refresher(kind).reached(number));
         let waiting = match subject {
             Subject::Rollout => &mut state.waiting.rollouts,
             Subject::ListenerSet => &mut state.waiting.sets,

@@ -298,9 +298,6 @@ impl<K: Watchable> Watch<K> {
                 failed = 0;
                 failures.over(self.name);
             }
-            if mutant!(GoneFreezes) && matches!(&end, End::Failed(failure) if failure.is_expired()) {
-                std::future::pending::<()>().await;
-            }
             let failure = match end {
                 End::Refresh => return Ok(()),
                 // At once: under load the server ends watches in the middle of what we wait for. Only a server that ends

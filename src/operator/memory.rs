@@ -178,14 +178,12 @@ impl ObjectMemory<RolloutMemory> {
 
     fn note_one(&mut self, outcome: &Outcome, notes: &mut Notes, now: Timestamp) {
         let (change, recollection) = (&outcome.change, &mut self.own.recollection);
-        let deletes = matches!(change, Change::Pod { act: PodAct::Delete { .. }, .. });
         match &outcome.result {
             Applied::NameTaken => note_taken(&mut recollection.taken_names, change.name()),
             Applied::Checked(check) => {
                 let about = refusal_key(change).unwrap_or_else(|| change.name().to_owned());
                 recollection.template_checks.insert(about, check.clone());
             }
-            Applied::Unknown { retry_after: None, .. } if mutant!(LostDelete) && deletes => {}
             // Creates of Pods have their own pause, so that all else goes on.
             Applied::Refused { .. } if matches!(change, Change::CreatePod { .. }) => {}
             Applied::Refused { message, .. } if let Some(about) = refusal_key(change) => {

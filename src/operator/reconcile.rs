@@ -129,7 +129,7 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
         memory.paused_until(),
         memory.barrier.overdue_at(),
         reported.again_at(),
-        Some(resync).filter(|_| !mutant!(LostDelete)),
+        Some(resync),
     ];
     let result = if memory.paused_until().is_some() { Result::Error } else { Result::Success };
     Looked { result, again_at: wakes.into_iter().flatten().min(), rest: rest(began.elapsed(), computed) }

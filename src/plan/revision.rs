@@ -30,7 +30,7 @@ pub fn data(spec: &RolloutSpec) -> Value {
         data.insert("package".into(), json!(package));
     }
     let template = Value::Object(spec.template.0.clone());
-    data.insert("template".into(), if mutant!(HashOfTypes) { as_types_see_it(template) } else { template });
+    data.insert("template".into(), template);
     if let Some(version) = &spec.version {
         data.insert("version".into(), json!(version));
     }
@@ -68,12 +68,6 @@ pub fn images(data: &Value) -> impl Iterator<Item = (&str, &str)> {
     let fields = ["/template/spec/initContainers", "/template/spec/containers"].into_iter();
     let containers = fields.filter_map(|field| data.pointer(field)?.as_array()).flatten();
     containers.filter_map(|container| Some((container["name"].as_str()?, container["image"].as_str()?)))
-}
-
-/// What a decoder makes of it that knows today's fields only.
-fn as_types_see_it(template: Value) -> Value {
-    let typed = serde_json::from_value::<k8s_openapi::api::core::v1::PodTemplateSpec>(template);
-    typed.map(|typed| json!(typed)).unwrap_or_default()
 }
 
 /// Keys sorted, nulls in objects removed, at every depth.

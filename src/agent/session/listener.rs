@@ -375,9 +375,7 @@ impl Listener {
             }
         };
         self.unit.runs = Runs::Nothing;
-        if !mutant!(NoTombstone) {
-            self.unit.tombstone = self.unit.tombstone.max(epoch);
-        }
+        self.unit.tombstone = self.unit.tombstone.max(epoch);
         self.stopped = Some((epoch, wall));
         let run = self.run.take();
         let ran_for = run.as_ref().map_or(Duration::ZERO, |run| now.since(run.began));

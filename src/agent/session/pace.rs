@@ -134,8 +134,7 @@ impl Deadlines {
 
 fn deadlines(sent_at: Boottime, profile: SessionProfile) -> Deadlines {
     let times = profile.times();
-    let late = if mutant!(KillsLate) { Duration::from_secs(20) } else { Duration::ZERO };
-    let kill = times.kill.saturating_sub(GUARD_MARGIN).max(times.stop) + late;
+    let kill = times.kill.saturating_sub(GUARD_MARGIN).max(times.stop);
     Deadlines { stop: session::deadline(sent_at, times.stop), kill: session::deadline(sent_at, kill) }
 }
 

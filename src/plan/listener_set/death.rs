@@ -83,9 +83,6 @@ pub fn proof(holder: &Holder, watched: &Watched, process: Option<Process<'_>>) -
     if session.boot > holder.boot {
         return Some(Proof::LaterBoot);
     }
-    if mutant!(StealsFromSilent) && watched.silent_for >= watched.duration {
-        return Some(Proof::SessionMissing);
-    }
     let claimed = (session.claim.holder() == Some(holder)).then_some(session.acquired_at).flatten()?;
     let process = process.filter(|process| process.pod_uid == holder.uid)?;
     has_ended(process, claimed).then_some(Proof::Terminated)

@@ -75,7 +75,7 @@ impl Pod {
         let Some(container) = found.filter(|_| self.is_observed) else { return transit(None) };
         if container.id == ran.id {
             let is_taken_back = ran.image == container.given;
-            return if is_taken_back || mutant!(OldContainerBelieved) { None } else { transit(None) };
+            return if is_taken_back { None } else { transit(None) };
         }
         let is_other_than_before = match &ran.image_id {
             Some(before) => !container.image_id.is_empty() && container.image_id != *before,

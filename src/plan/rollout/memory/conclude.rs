@@ -26,7 +26,7 @@ pub(crate) fn conclude(view: &View<'_>) -> Option<Change> {
         return Some(Change::mark(update, RevisionMark::Failed { at, reason: abort_reason(view, update) }));
     }
     // Where no instance runs it, nothing has shown that it works.
-    let is_seen = (mutant!(CompletesUnseen) || view.replicas() > 0) && holds::all_pinned(view).is_none();
+    let is_seen = view.replicas() > 0 && holds::all_pinned(view).is_none();
     let all_done = view.slots.done() == Done::All && is_seen && gates::completion(view).is_none();
     let failed = view.memory.failed.as_ref().and_then(|failed| Some((failed, failed.at.as_ref()?.0)));
     // With nothing to go back to, a failed revision that comes up after all is simply up, as with a Deployment.

@@ -13,7 +13,6 @@ pub(crate) fn counts(snapshot: &Snapshot, pod: &Pod) -> bool {
     match pod.deletion {
         _ if pod.is_finished() => false,
         None => true,
-        Some(_) if mutant!(TerminatingNotCounted) => false,
         Some(at) => {
             let node_lost = pod.node.as_ref().is_some_and(|node| snapshot.lost_nodes.contains(node));
             !node_lost && after(at, TERMINATING_COUNTS_SECONDS) > snapshot.now

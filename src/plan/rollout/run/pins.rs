@@ -32,9 +32,6 @@ impl<'a> Pins<'a> {
         let mut by_slot = vec![None; usize::try_from(replicas).unwrap_or(0)];
         for (number, (pin, _)) in all.iter().enumerate() {
             for (first, last) in Ranges::intervals(&pin.instances) {
-                if mutant!(PinLostOnScaleDown) && last >= replicas {
-                    continue;
-                }
                 let (first, end) = (first.min(replicas) as usize, (last + 1).min(replicas) as usize);
                 by_slot[first..end].iter_mut().for_each(|slot| *slot = slot.or(Some(number)));
             }

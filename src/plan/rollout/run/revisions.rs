@@ -65,12 +65,10 @@ pub(crate) fn trace<'a>(snapshot: &'a Snapshot, remembered: &Memory) -> Lineage<
     let highest = snapshot.revisions.iter().map(|revision| revision.number).max().unwrap_or(0);
     let update =
         usable().filter(|revision| revision.data == data).max_by_key(|revision| (revision.number, &revision.name));
-    let obeyed = named(remembered.stable.as_ref()).filter(|_| mutant!(StatusObeyed));
     let completed = usable()
         .filter(|revision| revision.completed_at.is_some())
         .max_by_key(|revision| (revision.completed_at, revision.number, &revision.name));
-    let stable = obeyed
-        .or(completed)
+    let stable = completed
         .or_else(|| named(remembered.stable.as_ref()))
         .or_else(|| if remembered.run == 0 { most_live(snapshot, &pins, update) } else { None });
     let effective = match (update, stable) {

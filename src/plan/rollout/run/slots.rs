@@ -151,9 +151,6 @@ impl<'a> Slots<'a> {
             }
         }
         for slot in slots.values_mut() {
-            if mutant!(RefillAtNewest) && slot.live.is_empty() && slot.index < replicas {
-                slot.assigned = effective;
-            }
             let rank =
                 |pod: &Pod| (!pod.is_available(spec.min_ready_seconds, snapshot.now), !pod.is_ready(), pod.created);
             if slot.pin.is_some() && matches!(lineage.pins.get(slot.index), Some((_, Target::Invalid(_)))) {

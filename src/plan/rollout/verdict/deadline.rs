@@ -83,7 +83,7 @@ pub(crate) fn late(view: &View<'_>, alarm: &mut Alarm) -> Late {
         if is_lost(view, slot) {
             continue;
         }
-        let is_given = mutant!(BlamesWaiting) || at_effective(view, slot).next().is_some();
+        let is_given = at_effective(view, slot).next().is_some();
         match late_at(view, slot) {
             Some(at) if !alarm.passed(at) => {
                 has_time_left = true;

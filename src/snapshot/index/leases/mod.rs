@@ -120,9 +120,8 @@ impl Leases {
         match place {
             Some(Place::Session(pod)) => {
                 let before = self.sessions.get(&pod).and_then(|seen| seen.lease.as_ref());
-                let is_missing = mutant!(UnreadableIsMissing) && lease.unreadable.is_some();
-                let lease = (!is_missing).then(|| SessionLease::read(lease, before));
-                self.put_session(&pod, lease, now, touch);
+                let lease = SessionLease::read(lease, before);
+                self.put_session(&pod, Some(lease), now, touch);
             }
             Some(Place::Ownership(set, listener)) => {
                 let before = self.ownerships.get(&set).and_then(|owned| owned.get(&listener));
