@@ -336,6 +336,29 @@ fn leading_ids(line: &str) -> impl Iterator<Item = &str> {
         .take_while(is_id)
 }
 
+/// `make mutants` builds each of these bugs, and says which test finds it.
+#[test]
+fn mutants_still_apply() {
+    let patches: Vec<Source> = sources::all()
+        .into_iter()
+        .filter(|source| source.is_in("tests/mutants") && source.has_extension("patch"))
+        .collect();
+    assert!(patches.len() > 20, "tests/mutants has {} patches", patches.len());
+    let mut wrong = Vec::new();
+    for patch in &patches {
+        let mut git = std::process::Command::new("git");
+        let checked = git.args(["apply", "--check", &patch.path]).current_dir(sources::root()).output().expect("git");
+        if !checked.status.success() {
+            wrong.push(format!(
+                "{}: make it anew for the code as it is: {}",
+                patch.path,
+                String::from_utf8_lossy(&checked.stderr)
+            ));
+        }
+    }
+    assert_none(&wrong);
+}
+
 #[test]
 fn nothing_names_the_machine_it_was_written_on() {
     // Put together here, so that this file does not contain them.
