@@ -50,6 +50,8 @@ pub mod api;
 pub mod apply;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "core")]
+pub mod command;
 #[cfg(any(feature = "operator", feature = "agent"))]
 pub mod connection;
 #[cfg(any(feature = "operator", feature = "agent"))]

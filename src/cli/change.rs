@@ -11,17 +11,16 @@ use serde_json::{Value, json};
 use super::{
     Connection,
     cluster::{Cluster, Reads, in_time},
+    exit::Exit,
     hints,
     output::say,
     target::RolloutTarget,
 };
 use crate::{
     api::{Rollout, rollout::Request},
+    command::{Edited, SpecEdit},
     snapshot::Snapshot,
 };
-
-/// Steps of a JSON patch, and what is said once they are written; or why nothing is.
-pub(super) type Change = Result<(Vec<Value>, String)>;
 
 /// Field manager of what this plugin writes.
 const MANAGER: &str = "kubectl-baton";
@@ -44,10 +43,10 @@ impl<'a> Editor<'a> {
 
     /// Changes the Rollout as it is now, and prints what that comes to: what it is comes from the version that is patched, or
     /// it is looked at again. It takes get and patch on this one Rollout.
-    pub async fn change(&self, make: impl Fn(&Rollout) -> Change) -> Result<()> {
+    pub async fn change(&self, make: impl Fn(&Rollout) -> Edited) -> Result<()> {
         for _ in 0..TRIES {
             let rollout = self.cluster.rollout(&self.name).await?;
-            if self.is_written(rollout.metadata.generation, make(&rollout)?).await? {
+            if self.is_written(rollout.metadata.generation, refused(make(&rollout))?).await? {
                 return Ok(());
             }
         }
@@ -55,17 +54,17 @@ impl<'a> Editor<'a> {
     }
 
     /// The same for an answer to the status: it is made once an operator has seen the present spec.
-    pub async fn answer(&self, make: impl Fn(&Rollout) -> Change) -> Result<()> {
+    pub async fn answer(&self, make: impl Fn(&Rollout) -> Edited) -> Result<()> {
         self.cluster.seen::<Rollout>(&self.name).await?;
         self.change(make).await
     }
 
     /// The same for what takes more than the object.
-    pub async fn change_by(&self, reads: Reads, make: impl Fn(&Snapshot) -> Change) -> Result<()> {
+    pub async fn change_by(&self, reads: Reads, make: impl Fn(&Snapshot) -> Edited) -> Result<()> {
         for _ in 0..TRIES {
             let rollout = self.cluster.rollout(&self.name).await?;
             let snapshot = self.cluster.snapshot_of(rollout, reads).await?;
-            if self.is_written(snapshot.rollout.metadata.generation, make(&snapshot)?).await? {
+            if self.is_written(snapshot.rollout.metadata.generation, refused(make(&snapshot))?).await? {
                 return Ok(());
             }
         }
@@ -73,7 +72,8 @@ impl<'a> Editor<'a> {
     }
 
     /// False: another change came first. A patch without steps writes nothing.
-    async fn is_written(&self, generation: Option<i64>, (mut patch, said): (Vec<Value>, String)) -> Result<bool> {
+    async fn is_written(&self, generation: Option<i64>, edit: SpecEdit) -> Result<bool> {
+        let SpecEdit { mut patch, summary, .. } = edit;
         let (cluster, name) = (&self.cluster, &self.name);
         if !patch.is_empty() {
             // Not the resourceVersion: status is written all the time in a roll.
@@ -90,7 +90,7 @@ impl<'a> Editor<'a> {
                 };
             }
         }
-        say(&hints::addressed(&said, self.connection));
+        say(&hints::addressed(&summary, self.connection));
         Ok(true)
     }
 
@@ -106,9 +106,10 @@ impl<'a> Editor<'a> {
     }
 }
 
-/// Sets a field: a step of a JSON patch.
-pub(super) fn set(path: &str, value: &Value) -> Value {
-    json!({"op": "add", "path": path, "value": value})
+/// What contradicts itself is wrong usage; the rest is about the Rollout as it is.
+fn refused(edited: Edited) -> Result<SpecEdit> {
+    edited
+        .map_err(|refusal| if refusal.is_misuse() { Exit::Usage.because(refusal.to_string()) } else { refusal.into() })
 }
 
 /// As whom the API server knows us.

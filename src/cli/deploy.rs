@@ -1,21 +1,9 @@
 //! `set image`, `deploy`: a new version, by one write to the spec.
-use std::collections::BTreeMap;
-
-use anyhow::{Result, anyhow, bail};
+use anyhow::Result;
 use clap::{ArgGroup, Args, Subcommand};
-use kube::ResourceExt;
-use serde_json::{Value, json};
 
-use super::{
-    Connection,
-    change::{Editor, set},
-    exit::Exit,
-    target::RolloutTarget,
-};
-use crate::api::{Rollout, rollout::Request};
-
-/// Characters of `spec.request.reason`.
-const REASON_CHARS_MAX: usize = 512;
+use super::{Connection, change::Editor, exit::Exit, target::RolloutTarget};
+use crate::command::deploy::{self as command, Archive, Wanted};
 
 /// `kubectl baton set image web web=example.local/web:1.1`
 #[derive(Args, Debug)]
@@ -61,19 +49,6 @@ pub(super) struct Deploy {
     reason: Option<String>,
 }
 
-/// An image for the container of this name, for all (`*`), or for the only one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Wanted {
-    container: Option<String>,
-    image: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Archive {
-    url: String,
-    sha256: Option<String>,
-}
-
 fn wanted(text: &str) -> Result<Wanted, String> {
     let (container, image) = text.split_once('=').map_or((None, text), |(name, image)| (Some(name.to_owned()), image));
     if image.is_empty() || container.as_ref().is_some_and(String::is_empty) {
@@ -102,10 +77,10 @@ impl Set {
             return Err(Exit::Usage.because("which image? Write CONTAINER=IMAGE after the name"));
         }
         let images: Result<Vec<Wanted>, String> = images.into_iter().map(|word| wanted(word)).collect();
-        let images = images.map_err(|why| Exit::Usage.because(why))?;
+        let to = command::Deploy { images: images.map_err(|why| Exit::Usage.because(why))?, ..Default::default() };
         let editor = Editor::connect(connection, &RolloutTarget::of(target.into_iter().cloned().collect())).await?;
         let request = editor.request("set-image", reason.clone()).await;
-        Box::pin(editor.change(|rollout| Ok(written(rollout, set_images(rollout, &images)?, &request)))).await
+        Box::pin(editor.change(|rollout| command::deploy(rollout, &to, &request))).await
     }
 }
 
@@ -113,141 +88,28 @@ impl Deploy {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
         let editor = Editor::connect(connection, &self.rollout).await?;
         let request = editor.request("deploy", self.reason.clone()).await;
-        Box::pin(editor.change(|rollout| Ok(written(rollout, self.steps(rollout)?, &request)))).await
+        let to = self.asked();
+        Box::pin(editor.change(|rollout| command::deploy(rollout, &to, &request))).await
     }
 
-    fn steps(&self, rollout: &Rollout) -> Result<Vec<Step>> {
-        let mut steps = set_images(rollout, &self.image)?;
-        if let Some(version) = self.version.as_ref().filter(|version| rollout.spec.version.as_ref() != Some(*version)) {
-            steps.push(Step { patch: set("/spec/version", &json!(version)), said: format!("version {version}") });
-        }
-        if let Some(wanted) = &self.package {
-            steps.extend(set_package(rollout, wanted)?);
-        }
-        Ok(steps)
+    fn asked(&self) -> command::Deploy {
+        let (version, images, package) = (self.version.clone(), self.image.clone(), self.package.clone());
+        command::Deploy { version, images, package }
     }
-}
-
-/// A step of the patch, and what it does; empty where another says so.
-struct Step {
-    patch: Value,
-    said: String,
-}
-
-/// The patch with who asks for it; nothing where the spec asks for all that already.
-fn written(rollout: &Rollout, mut steps: Vec<Step>, request: &Request) -> (Vec<Value>, String) {
-    let name = rollout.name_any();
-    let mut changes_version = steps.iter().any(|step| step.patch["path"] == "/spec/version");
-    let replaces_digest = || {
-        let mut present = containers(rollout).into_iter();
-        present.any(|(_, image, path)| image.contains('@') && steps.iter().any(|step| step.patch["path"] == path))
-    };
-    // Without a tag, `undo --digests` gave the version a name of its own. It is not the next one's.
-    if !changes_version && rollout.spec.version.is_some() && replaces_digest() {
-        let patch = json!({"op": "remove", "path": "/spec/version"});
-        steps.push(Step { patch, said: "spec.version removed, it named the former digest".into() });
-        changes_version = true;
-    }
-    if steps.is_empty() {
-        return (
-            Vec::new(),
-            format!(
-                "rollout.baton.dev/{name} unchanged: the spec asks for that already. If that version has failed, `kubectl baton retry {name}` tries it again"
-            ),
-        );
-    }
-    let said: Vec<&str> = steps.iter().map(|step| step.said.as_str()).filter(|said| !said.is_empty()).collect();
-    let said = said.join(", ");
-    let kept = rollout.spec.version.as_ref().filter(|_| !changes_version);
-    let kept = kept.map(|version| format!(" (spec.version stays {version})")).unwrap_or_default();
-    // As kubectl's change-cause: the history says what was asked for if no reason is given.
-    let reason = request.reason.clone().or_else(|| Some(said.chars().take(REASON_CHARS_MAX).collect()));
-    let request = Request { reason, ..request.clone() };
-    let answer = format!("rollout.baton.dev/{name} updated: {said}{kept}; watch it with `kubectl baton status {name}`");
-    let mut patch: Vec<Value> = steps.into_iter().map(|step| step.patch).collect();
-    patch.push(set("/spec/request", &json!(request)));
-    (patch, answer)
-}
-
-/// Name, image and path of each container, init containers last.
-fn containers(rollout: &Rollout) -> Vec<(&str, &str, String)> {
-    let spec = rollout.spec.template.spec();
-    let of = |list: &'static str| {
-        let all = spec.and_then(|spec| spec.get(list)).and_then(Value::as_array).into_iter().flatten().enumerate();
-        all.map(move |(index, container)| {
-            let text = |field: &str| container.get(field).and_then(Value::as_str).unwrap_or_default();
-            (text("name"), text("image"), format!("/spec/template/spec/{list}/{index}/image"))
-        })
-    };
-    of("containers").chain(of("initContainers")).collect()
-}
-
-/// What gives these containers these images.
-fn set_images(rollout: &Rollout, wanted: &[Wanted]) -> Result<Vec<Step>> {
-    let (name, all) = (rollout.name_any(), containers(rollout));
-    let known = || all.iter().map(|(name, _, _)| *name).collect::<Vec<_>>().join(", ");
-    let mains = || all.iter().filter(|(_, _, path)| path.contains("/containers/"));
-    let mut steps: Vec<Step> = Vec::new();
-    let mut given: BTreeMap<String, &String> = BTreeMap::new();
-    for Wanted { container, image } in wanted {
-        let meant: Vec<_> = match container.as_deref() {
-            Some("*") => all.iter().collect(),
-            Some(container) => all.iter().filter(|(name, _, _)| *name == container).collect(),
-            None if mains().count() == 1 => mains().collect(),
-            None => bail!("{name} has several containers: write CONTAINER=IMAGE; it has {}", known()),
-        };
-        if meant.is_empty() {
-            return Err(anyhow!(
-                "{name} has no container \"{}\"; it has {}",
-                container.as_deref().unwrap_or_default(),
-                known()
-            ));
-        }
-        for (container, _, path) in &meant {
-            if let Some(other) = given.insert(path.clone(), image).filter(|other| *other != image) {
-                return Err(Exit::Usage.because(format!("{container} is given two images: {other} and {image}")));
-            }
-        }
-        let changed = meant.into_iter().filter(|(_, present, _)| present != image);
-        steps.extend(
-            changed.map(|(name, _, path)| Step { patch: set(path, &json!(image)), said: format!("{name}={image}") }),
-        );
-    }
-    Ok(steps)
-}
-
-/// What makes this the package.
-fn set_package(rollout: &Rollout, wanted: &Archive) -> Result<Vec<Step>> {
-    let name = rollout.name_any();
-    let Some(package) = &rollout.spec.package else {
-        bail!("{name} has no spec.package: apply one first, which says its mountPath");
-    };
-    let is_kept = wanted.sha256.is_none() || package.sha256 == wanted.sha256;
-    if package.url.as_ref() == Some(&wanted.url) && is_kept {
-        return Ok(Vec::new());
-    }
-    let silent = |patch| Step { patch, said: String::new() };
-    let remove = |field: &str| json!({"op": "remove", "path": format!("/spec/package/{field}")});
-    let mut steps =
-        vec![Step { patch: set("/spec/package/url", &json!(wanted.url)), said: format!("package {}", wanted.url) }];
-    match &wanted.sha256 {
-        Some(sum) => steps.push(silent(set("/spec/package/sha256", &json!(sum)))),
-        // It is of the package before.
-        None if package.sha256.is_some() => {
-            steps.push(Step { patch: remove("sha256"), said: "sha256 removed, it was the former package's".into() });
-        }
-        None => {}
-    }
-    steps.extend(package.image.is_some().then(|| silent(remove("image"))));
-    Ok(steps)
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
+    use serde_json::{Value, json};
+
     use super::*;
-    use crate::cli::{Cli, Verb};
+    use crate::{
+        api::{Rollout, rollout::Request},
+        cli::{Cli, Verb},
+        command::set,
+    };
 
     fn rollout() -> Rollout {
         serde_json::from_value(json!({
@@ -263,11 +125,10 @@ mod tests {
     /// Paths and values that are written, or why nothing is.
     fn images(rollout: &Rollout, words: &[&str]) -> Result<Vec<String>, String> {
         let wanted: Vec<Wanted> = words.iter().map(|word| wanted(word).unwrap()).collect();
-        let steps = set_images(rollout, &wanted).map_err(|why| why.to_string())?;
-        Ok(steps
-            .iter()
-            .map(|step| format!("{} {}", step.patch["path"], step.patch["value"]).replace('"', ""))
-            .collect())
+        let to = command::Deploy { images: wanted, ..Default::default() };
+        let edit = command::deploy(rollout, &to, &Request::default()).map_err(|why| why.to_string())?;
+        let steps = edit.patch.iter().filter(|step| step["path"] != "/spec/request");
+        Ok(steps.map(|step| format!("{} {}", step["path"], step["value"]).replace('"', "")).collect())
     }
 
     /// As `kubectl set image`: by name, init containers too, and all by a star; nothing but the image is written.
@@ -296,7 +157,8 @@ mod tests {
             panic!("deploy")
         };
         let request = Request { by: Some("ann".into()), ..Request::default() };
-        Ok(written(rollout, deploy.steps(rollout).map_err(|why| why.to_string())?, &request))
+        let edit = command::deploy(rollout, &deploy.asked(), &request).map_err(|why| why.to_string())?;
+        Ok((edit.patch, edit.summary))
     }
 
     #[test]

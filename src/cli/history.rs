@@ -11,9 +11,11 @@ use super::{
     output::{Output, note, say},
     screen::Screen,
     target::RolloutTarget,
-    undo::numbered,
 };
-use crate::view::history::{self, Record};
+use crate::{
+    command::undo::numbered,
+    view::history::{self, Record},
+};
 
 /// `kubectl baton history web --revision 4`
 #[derive(Args, Debug)]
