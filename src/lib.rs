@@ -50,6 +50,8 @@ pub mod api;
 pub mod apply;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
+pub mod client;
 #[cfg(feature = "core")]
 pub mod command;
 #[cfg(any(feature = "operator", feature = "agent"))]

@@ -6,7 +6,7 @@ use clap::{Arg, Args, Command, CommandFactory, ValueEnum};
 use clap_complete::shells;
 use kube::api::ListParams;
 
-use super::{Cli, Connection, cluster::Cluster, output::say, target::RolloutTarget};
+use super::{Cli, Connection, kubeconfig, output::say, target::RolloutTarget};
 
 /// Who waits for a Tab waits no longer.
 const NAMES_WITHIN: Duration = Duration::from_secs(2);
@@ -155,7 +155,7 @@ async fn names(words: &[String]) -> Result<Vec<String>> {
         kubeconfig: value(["--kubeconfig", "--kubeconfig"]).map(Into::into),
         no_color: true,
     };
-    let cluster = Cluster::connect(&connection).await?;
+    let cluster = kubeconfig::connect(&connection).await?;
     let found = cluster.rollouts().list_metadata(&ListParams::default().limit(NAMES_MAX)).await?;
     Ok(found.items.into_iter().filter_map(|object| object.metadata.name).collect())
 }

@@ -3,6 +3,8 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
+use crate::client::Late;
+
 /// How a verb has ended. The only place that knows the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
@@ -49,8 +51,11 @@ impl Exit {
 
     /// The code of this error, however much was said around it.
     pub fn of(error: &anyhow::Error) -> Self {
-        let ended = error.chain().find_map(|cause| cause.downcast_ref::<Ended>());
-        ended.map_or(Self::Failed, |ended| ended.exit)
+        let code = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<Ended>() {
+            Some(ended) => Some(ended.exit),
+            None => cause.is::<Late>().then_some(Self::NoAccess),
+        };
+        error.chain().find_map(code).unwrap_or(Self::Failed)
     }
 }
 
@@ -73,6 +78,7 @@ mod tests {
         let around: anyhow::Error = Err::<(), _>(error).context("web cannot be applied").unwrap_err();
         assert_eq!(Exit::of(&around), Exit::NotFound);
         assert_eq!(format!("{around:#}"), "web cannot be applied: web not found");
+        assert_eq!(Exit::of(&Late.into()), Exit::NoAccess);
         assert_eq!(Exit::of(&anyhow::anyhow!("anything else")), Exit::Failed);
     }
 

@@ -11,14 +11,10 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{
-    cluster::{Cluster, selector},
-    exit::Exit,
-    hints,
-    kubeconfig::without_secrets,
-};
+use super::{exit::Exit, hints};
 use crate::{
     api::{ListenerSet, Rollout, names},
+    client::{Cluster, selector, without_secrets},
     snapshot::{
         Snapshot,
         guard::DeserializeGuard,

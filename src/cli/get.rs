@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 
 use super::{
     Connection,
-    cluster::{Cluster, Ours},
     draw::{self, Options},
     exit::Exit,
     follow::{Follow, Seen},
-    hints, list,
+    hints, kubeconfig, list,
     output::{Output, note, say},
     screen::Screen,
     target::{Target, is_plural, target_of},
 };
 use crate::{
     api::{ListenerSet, Rollout},
+    client::{Cluster, Ours},
     snapshot::{Snapshot, listener_set::SetSnapshot},
     view::{
         instances::instances,
@@ -113,20 +113,22 @@ impl Get {
             return self.list(connection).await;
         }
         let target = target_of(&self.target)?;
-        let cluster = Cluster::connect(connection).await?;
+        let cluster = kubeconfig::connect(connection).await?;
         let wide = self.output == Some(Output::Wide);
         match (&target, self.output) {
             (Target::Rollout(name), None | Some(Output::Wide)) => {
                 if self.watch {
-                    cluster.rollout(name).await?; // says what to do when it is not there
+                    hints::explained(&cluster, cluster.rollout(name)).await?; // says what to do when it is not there
                     return watch(Follow::all(&cluster, name), name, wide).await;
                 }
-                print(&cluster.snapshot(cluster.seen(name).await?).await?, wide, connection);
+                let rollout = hints::explained(&cluster, cluster.seen(name)).await?;
+                let snapshot = hints::explained(&cluster, cluster.snapshot(rollout)).await?;
+                print(&snapshot, wide, connection);
                 Ok(())
             }
             (Target::ListenerSet(name), None | Some(Output::Wide)) => {
-                let set = cluster.seen::<ListenerSet>(name).await?;
-                let snapshot = cluster.set_snapshot(set).await?; // so does this, of Leases
+                let set = hints::explained(&cluster, cluster.seen::<ListenerSet>(name)).await?;
+                let snapshot = hints::explained(&cluster, cluster.set_snapshot(set)).await?; // so does this, of Leases
                 if self.watch {
                     let config_map = snapshot.set.spec.config_map.as_ref().map(|source| source.name.as_str());
                     return watch(Follow::listener_set(&cluster, name, config_map), name, wide).await;
@@ -157,7 +159,8 @@ impl Get {
         if self.watch {
             bail!("instances are listed once; `kubectl baton get rollout {name} -w` follows them");
         }
-        let snapshot = cluster.snapshot(cluster.rollout(name).await?).await?;
+        let rollout = hints::explained(cluster, cluster.rollout(name)).await?;
+        let snapshot = hints::explained(cluster, cluster.snapshot(rollout)).await?;
         let all = instances(&snapshot);
         match self.output {
             Some(output @ (Output::Json | Output::Yaml)) => output.print(&json!({"items": all}))?,
@@ -174,7 +177,7 @@ impl Get {
                 "-w draws the tree; for objects as they change use `kubectl get {plural}.baton.dev {name} -w -o json`"
             );
         }
-        let object = cluster.object::<K>(name).await?;
+        let object = hints::explained(cluster, cluster.object::<K>(name)).await?;
         if output == Output::Name {
             say(&format!("{}.baton.dev/{name}", K::kind(&()).to_lowercase()));
             return Ok(());

@@ -2,13 +2,12 @@
 use anyhow::{Error, anyhow};
 use kube::{Api, api::ListParams, core::Status};
 
-use super::{
-    Connection,
-    cluster::{Cluster, Ours, in_time, is_seen},
-    exit::Exit,
-    kubeconfig::without_secrets,
+use super::{Connection, exit::Exit};
+use crate::{
+    api::{ListenerSet, Rollout},
+    client::{Cluster, Kind, Ours, Unanswered, in_time, is_seen, without_secrets},
+    snapshot::template::Verdict,
 };
-use crate::snapshot::template::Verdict;
 
 /// Names this similar are offered.
 const SIMILAR_MIN: f64 = 0.6;
@@ -59,8 +58,33 @@ pub(super) fn unseen(object: &impl Ours) -> Option<String> {
     ))
 }
 
+/// The answer, or an error that says what to do.
+pub(super) async fn explained<T>(
+    cluster: &Cluster,
+    answer: impl Future<Output = Result<T, Unanswered>>,
+) -> Result<T, Error> {
+    match answer.await {
+        Ok(answer) => Ok(answer),
+        Err(why) => Err(explain(cluster, why).await),
+    }
+}
+
+/// What it means for the person who asked, and what to do.
+pub(super) async fn explain(cluster: &Cluster, why: Unanswered) -> Error {
+    match why {
+        Unanswered::Late(late) => late.into(),
+        Unanswered::Unreadable(kind) => anyhow!("the {kind:?} cannot be read"),
+        Unanswered::Refused { kind: Kind::Rollout, name, error } => {
+            refusal::<Rollout>(cluster, error, name.as_deref()).await
+        }
+        Unanswered::Refused { kind: Kind::ListenerSet, name, error } => {
+            refusal::<ListenerSet>(cluster, error, name.as_deref()).await
+        }
+    }
+}
+
 /// What the API server's refusal means for a person who asked for the object `name`, or for what belongs to it.
-pub(super) async fn explain<K: Ours>(cluster: &Cluster, error: kube::Error, name: Option<&str>) -> Error {
+async fn refusal<K: Ours>(cluster: &Cluster, error: kube::Error, name: Option<&str>) -> Error {
     match error {
         kube::Error::Api(status) => match (status.code, name) {
             // A missing object is described in `details`; a missing kind is not.

@@ -5,9 +5,8 @@ use jiff::Timestamp;
 
 use super::{
     Connection,
-    cluster::Cluster,
     draw::{self, Options},
-    hints,
+    hints, kubeconfig,
     output::{Output, note, say},
     screen::Screen,
     target::RolloutTarget,
@@ -34,8 +33,9 @@ pub(super) struct History {
 impl History {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
         let name = self.rollout.name()?;
-        let cluster = Cluster::connect(connection).await?;
-        let snapshot = cluster.snapshot(cluster.seen(&name).await?).await?;
+        let cluster = kubeconfig::connect(connection).await?;
+        let rollout = hints::explained(&cluster, cluster.seen(&name)).await?;
+        let snapshot = hints::explained(&cluster, cluster.snapshot(rollout)).await?;
         let options =
             Options { wide: self.output == Some(Output::Wide), width: Screen::new().width(), now: Timestamp::now() };
         let lines = if let Some(number) = self.revision {

@@ -4,18 +4,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result};
 use kube::{
-    Client, Config,
-    client::AuthError,
+    Config,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError, LoadDataError},
 };
 
 use super::{Connection, exit::Exit};
+use crate::client::{Cluster, without_secrets};
 
 /// Where to look for others.
 const REMEDY: &str = "set KUBECONFIG or --kubeconfig, `kubectl config get-contexts` lists the contexts";
 
 /// The cluster that is meant, and as whom.
-pub(super) async fn config(connection: &Connection) -> Result<Config> {
+async fn config(connection: &Connection) -> Result<Config> {
     let paths = connection.kubeconfig.as_ref().map_or_else(default_paths, |path| vec![path.clone()]);
     // As kubectl: a file of KUBECONFIG that is not there says nothing. One that is named by a flag must be there.
     let there = |path: &&PathBuf| connection.kubeconfig.is_some() || path.exists();
@@ -34,45 +34,15 @@ pub(super) async fn config(connection: &Connection) -> Result<Config> {
     Config::from_custom_kubeconfig(merged, &options).await.map_err(|error| unusable(&error, None))
 }
 
-/// Who speaks with that cluster.
-pub(super) fn client(config: Config) -> Result<Client> {
-    Client::try_from(config).map_err(|error| match error {
+/// The namespace of the cluster that is meant.
+pub(super) async fn connect(connection: &Connection) -> Result<Cluster> {
+    Cluster::new(config(connection).await?, connection.namespace.clone()).map_err(|error| match error {
         kube::Error::InferKubeconfig(error) => unusable(&error, None),
         kube::Error::RustlsTls(_) => Exit::NoAccess.because(
             "the kubeconfig: client-certificate and client-key of the user, or certificate-authority, hold no usable PEM",
         ),
         error => Exit::NoAccess.because(format!("the kubeconfig cannot be used: {}", without_secrets(&error))),
     })
-}
-
-/// What went wrong, without what a credential program has printed or was given, and without the password of a proxy.
-pub(super) fn without_secrets(error: &kube::Error) -> String {
-    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |cause| cause.source());
-    if let Some(error) = causes.find_map(|cause| cause.downcast_ref::<AuthError>()) {
-        return match error {
-            AuthError::AuthExecRun { out, .. } => {
-                format!("its credential program failed ({}): run it by hand to see why", out.status)
-            }
-            AuthError::AuthExecParse(_) | AuthError::ExecPluginFailed => {
-                "its credential program printed no ExecCredential".into()
-            }
-            AuthError::AuthExecStart(error) => format!("its credential program cannot be started: {error}"),
-            AuthError::ReadTokenFile(error, path) => format!("its token file {}: {error}", path.display()),
-            _ => "the credentials of its user cannot be obtained".into(),
-        };
-    }
-    match error {
-        kube::Error::ProxyProtocolDisabled { .. } | kube::Error::ProxyProtocolUnsupported { .. } => {
-            "proxy-url or HTTPS_PROXY is set, and this plugin cannot use a proxy: unset it".into()
-        }
-        error => {
-            let causes = std::iter::successors(Some(error as &dyn std::error::Error), |cause| cause.source());
-            let mut said: Vec<String> = causes.map(ToString::to_string).collect();
-            // Many errors repeat their cause.
-            said.dedup_by(|cause, error| error.ends_with(cause.as_str()));
-            said.join(": ")
-        }
-    }
 }
 
 /// As kubectl finds them.
@@ -122,7 +92,7 @@ mod tests {
         let path = folder.path().join("config");
         std::fs::write(&path, text).unwrap();
         let connection = Connection { namespace: None, context: None, kubeconfig: Some(path.clone()), no_color: false };
-        let Err(error) = config(&connection).await.and_then(client) else { panic!("it is used") };
+        let Err(error) = connect(&connection).await else { panic!("it is used") };
         assert_eq!(Exit::of(&error), Exit::NoAccess);
         format!("{error:#}").replace(&path.display().to_string(), "FILE")
     }

@@ -11,17 +11,17 @@ use serde_json::json;
 
 use super::{
     Connection,
-    cluster::{Cluster, in_time},
     draw::{
         Options,
         list::{Row, list},
     },
-    hints,
+    hints, kubeconfig,
     output::{Output, say},
     screen::Screen,
 };
 use crate::{
     api::Rollout,
+    client::{Cluster, asked},
     snapshot::guard::DeserializeGuard,
     view::{Tone, rollout::state},
 };
@@ -48,7 +48,7 @@ impl List {
 
 /// Prints the list.
 pub(super) async fn print(connection: &Connection, everywhere: bool, output: Option<Output>) -> Result<()> {
-    let cluster = Cluster::connect(connection).await?;
+    let cluster = kubeconfig::connect(connection).await?;
     let (client, namespace) = (cluster.client.clone(), &cluster.namespace);
     if let Some(output @ (Output::Json | Output::Yaml)) = output {
         let kind = ApiResource::erase::<Rollout>(&());
@@ -90,10 +90,7 @@ where
     let mut found = Vec::new();
     let mut page = ListParams::default().limit(PAGE);
     loop {
-        let answer = match in_time(api.list(&page)).await? {
-            Ok(answer) => answer,
-            Err(error) => return Err(hints::explain::<Rollout>(cluster, error, None).await),
-        };
+        let answer = hints::explained(cluster, asked::<Rollout, _>(None, api.list(&page))).await?;
         found.extend(answer.items);
         match answer.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),

@@ -8,13 +8,13 @@ use kube::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{
-    cluster::{Cluster, in_time},
-    hints,
-};
-use crate::api::{
-    Rollout,
-    names::{GROUP, VERSION},
+use super::hints;
+use crate::{
+    api::{
+        Rollout,
+        names::{GROUP, VERSION},
+    },
+    client::{Cluster, asked},
 };
 
 /// Where `kubectl apply` keeps what was applied last.
@@ -57,27 +57,22 @@ pub(super) async fn dry_run(cluster: &Cluster, document: &Value) -> Result<Rollo
     let name = document["metadata"]["name"].as_str().context("metadata.name is missing")?;
     let api: Api<DynamicObject> =
         Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &ApiResource::erase::<Rollout>(&()));
-    let live = match in_time(api.get_opt(name)).await? {
-        Ok(live) => live,
-        Err(error) => return Err(hints::explain::<Rollout>(cluster, error, None).await),
-    };
+    let live = hints::explained(cluster, asked::<Rollout, _>(None, api.get_opt(name))).await?;
     let last_applied = live.as_ref().and_then(|live| live.metadata.annotations.as_ref()?.get(LAST_APPLIED));
     let last_applied: Option<Value> = last_applied.and_then(|text| serde_json::from_str(text).ok());
     let stored = if let Some(last_applied) = last_applied {
         // Only the spec: what the rollout does depends on nothing else.
         let patch = json!({"spec": merge_patch(&last_applied["spec"], &document["spec"])});
         let params = PatchParams::default().dry_run().validation_strict();
-        in_time(api.patch(name, &params, &Patch::Merge(patch))).await?
+        asked::<Rollout, _>(None, api.patch(name, &params, &Patch::Merge(patch))).await
     } else {
         let manager = live.as_ref().map_or(KUBECTL, applied_by);
         let params = PatchParams::apply(manager).force().dry_run().validation_strict();
-        in_time(api.patch(name, &params, &Patch::Apply(document))).await?
+        asked::<Rollout, _>(None, api.patch(name, &params, &Patch::Apply(document))).await
     };
     match stored {
         Ok(stored) => stored.try_parse().map_err(|error| anyhow!("the API server's answer cannot be read: {error}")),
-        Err(error) => {
-            Err(hints::explain::<Rollout>(cluster, error, None).await.context(format!("{name} cannot be applied")))
-        }
+        Err(why) => Err(hints::explain(cluster, why).await.context(format!("{name} cannot be applied"))),
     }
 }
 

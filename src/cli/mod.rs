@@ -1,7 +1,6 @@
 //! The kubectl plugin. One module per verb: fetch → view → print. It holds no rule of its own: what it shows comes from
 //! [`crate::view`], what it foretells from the planner.
 mod change;
-mod cluster;
 mod completion;
 mod deploy;
 mod draw;

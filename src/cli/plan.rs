@@ -9,14 +9,13 @@ use kube::{Resource, api::PostParams, core::Request};
 use serde_json::Value;
 
 use super::{
-    Connection,
-    cluster::{Cluster, in_time},
-    draw, manifest,
+    Connection, draw, hints, kubeconfig, manifest,
     output::{note, say},
     screen::Screen,
 };
 use crate::{
     api::{Rollout, names},
+    client::{Cluster, asked, in_time},
     plan::revision,
     snapshot::{Orphans, Snapshot, template::Verdict},
     view::preview::preview,
@@ -33,7 +32,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub async fn run(&self, connection: &Connection) -> Result<()> {
-        let cluster = Cluster::connect(connection).await?;
+        let cluster = kubeconfig::connect(connection).await?;
         for (index, document) in manifest::read(&self.filename)?.iter().enumerate() {
             if index > 0 {
                 say("");
@@ -72,19 +71,17 @@ fn namespaced(cluster: &Cluster, document: &Value, connection: &Connection) -> R
 /// The world as it is, with the Rollout as it would be.
 async fn snapshot(cluster: &Cluster, rollout: Rollout) -> Result<Snapshot> {
     let name = rollout.metadata.name.clone().unwrap_or_default();
-    let live = match in_time(cluster.rollouts().get_opt(&name)).await? {
-        Ok(live) => live,
-        Err(error) => return Err(super::hints::explain::<Rollout>(cluster, error, None).await),
-    };
+    let live = hints::explained(cluster, asked::<Rollout, _>(None, cluster.rollouts().get_opt(&name))).await?;
+    let services = hints::explained(cluster, cluster.services(&rollout)).await?;
     match live {
         // The status is the live one: a dry run answers with it too, but may be a moment older than the Pods.
         Some(live) => {
             let status = live.status.clone();
-            let services = cluster.services(&rollout).await?;
-            Ok(Snapshot { rollout: Rollout { status, ..rollout }, services, ..cluster.snapshot(live).await? })
+            let known = hints::explained(cluster, cluster.snapshot(live)).await?;
+            Ok(Snapshot { rollout: Rollout { status, ..rollout }, services, ..known })
         }
         None => Ok(Snapshot {
-            services: cluster.services(&rollout).await?,
+            services,
             rollout,
             pods: Vec::new(),
             revisions: Vec::new(),

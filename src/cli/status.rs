@@ -8,15 +8,15 @@ use kube::ResourceExt;
 
 use super::{
     Connection,
-    cluster::{Cluster, UNSEEN_AFTER},
     exit::{self, Exit},
     follow::{Follow, Seen},
-    hints,
+    hints, kubeconfig,
     output::{note, say},
     target::RolloutTarget,
 };
 use crate::{
     api::Rollout,
+    client::{Cluster, UNSEEN_AFTER},
     view::{
         age::age,
         progress::{Opener, Progress, progress},
@@ -52,14 +52,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 impl Status {
     pub async fn run(&self, connection: &Connection) -> Result<Exit> {
-        self.of(&Cluster::connect(connection).await?, connection).await
+        self.of(&kubeconfig::connect(connection).await?, connection).await
     }
 
     async fn of(&self, cluster: &Cluster, connection: &Connection) -> Result<Exit> {
         let name = self.rollout.name()?;
         let waits_on = self.wait_for_approval;
         let mut teller = Teller { connection, waits_on, said: Vec::new(), last: None, hinted: None };
-        if let Some(exit) = teller.tell(cluster.rollout(&name).await?)? {
+        if let Some(exit) = teller.tell(hints::explained(cluster, cluster.rollout(&name)).await?)? {
             return Ok(exit);
         }
         if !self.watch {

@@ -2,8 +2,8 @@
 use anyhow::Result;
 use clap::{ArgGroup, Args};
 
-use super::{Connection, change::Editor, cluster::Reads, target::RolloutTarget};
-use crate::{command::undo, plan, snapshot::Ranges};
+use super::{Connection, change::Editor, target::RolloutTarget};
+use crate::{client::Reads, command::undo, plan, snapshot::Ranges};
 
 /// `kubectl baton undo web --instances 3,5-7`
 #[derive(Args, Debug)]

@@ -1,13 +1,18 @@
-//! The API server, and what is asked of it.
+//! One namespace of a cluster, and what is read of it.
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{Context, Result};
 use jiff::Timestamp;
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::ConfigMap};
-use kube::{Api, Client, Resource, api::ListParams};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{authentication::v1::SelfSubjectReview, core::v1::ConfigMap},
+};
+use kube::{
+    Api, Client, Config, Resource,
+    api::{ListParams, PostParams},
+};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Connection, exit::Exit, hints, kubeconfig};
+use super::unanswered::{Kind, PATIENCE, Unanswered, asked, in_time, without_secrets};
 use crate::{
     api::{ListenerSet, Rollout, names},
     snapshot::{
@@ -22,15 +27,13 @@ use crate::{
     },
 };
 
-/// How long one answer may take.
-const ANSWER_SECONDS: u64 = 30;
 /// An operator that runs has seen a spec by then.
-pub(super) const UNSEEN_AFTER: Duration = Duration::from_secs(5);
+pub const UNSEEN_AFTER: Duration = Duration::from_secs(5);
 /// How often it is asked whether it has.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// A kind of Baton's own.
-pub(super) trait Ours:
+pub trait Ours:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
     + std::fmt::Debug
@@ -40,24 +43,31 @@ pub(super) trait Ours:
     + Sync
     + 'static
 {
+    /// Which one.
+    const KIND: Kind;
+
     /// The generation that an operator has seen.
     fn observed(&self) -> Option<i64>;
 }
 
 impl Ours for Rollout {
+    const KIND: Kind = Kind::Rollout;
+
     fn observed(&self) -> Option<i64> {
         self.status.as_ref().and_then(|status| status.observed_generation)
     }
 }
 
 impl Ours for ListenerSet {
+    const KIND: Kind = Kind::ListenerSet;
+
     fn observed(&self) -> Option<i64> {
         self.status.as_ref().and_then(|status| status.observed_generation)
     }
 }
 
 /// An operator has seen the present spec.
-pub(super) fn is_seen(object: &impl Ours) -> bool {
+pub fn is_seen(object: &impl Ours) -> bool {
     object.observed() >= object.meta().generation
 }
 
@@ -69,7 +79,7 @@ fn changed_at(object: &impl Ours) -> Option<Timestamp> {
 
 /// What is read of a Rollout beside the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reads {
+pub enum Reads {
     /// ControllerRevisions.
     Revisions,
     /// Pods and Services, too.
@@ -78,38 +88,48 @@ pub(super) enum Reads {
 
 /// A namespace of a cluster.
 #[derive(Clone)]
-pub(super) struct Cluster {
+pub struct Cluster {
+    /// Speaks as one person.
     pub client: Client,
+    /// Where every object is read that has no other namespace.
     pub namespace: String,
 }
 
 impl Cluster {
-    pub async fn connect(connection: &Connection) -> Result<Self> {
-        let mut config = kubeconfig::config(connection).await?;
-        config.connect_timeout = Some(Duration::from_secs(ANSWER_SECONDS));
-        let namespace = connection.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        Ok(Self { client: kubeconfig::client(config)?, namespace })
+    /// A connection is made at the first question. None: the namespace that the configuration names.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub fn new(mut config: Config, namespace: Option<String>) -> kube::Result<Self> {
+        config.connect_timeout = Some(PATIENCE);
+        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        Ok(Self { client: Client::try_from(config)?, namespace })
     }
 
+    /// Objects of this kind in this namespace.
     pub fn api<K: Ours>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    /// The Rollouts of this namespace.
     pub fn rollouts(&self) -> Api<Rollout> {
         self.api()
     }
 
-    /// The object, or an error that says what to do.
-    pub async fn object<K: Ours>(&self, name: &str) -> Result<K> {
-        match in_time(self.api::<K>().get(name)).await? {
-            Ok(object) => Ok(object),
-            Err(error) => Err(hints::explain::<K>(self, error, Some(name)).await),
-        }
+    /// The object of this name.
+    ///
+    /// # Errors
+    /// [`Unanswered`]: it is not there, too.
+    pub async fn object<K: Ours>(&self, name: &str) -> Result<K, Unanswered> {
+        asked::<K, _>(Some(name), self.api::<K>().get(name)).await
     }
 
     /// The object, once an operator has seen its present spec: one that runs does so within [`UNSEEN_AFTER`] of the change. Later it
     /// is returned as it is.
-    pub async fn seen<K: Ours>(&self, name: &str) -> Result<K> {
+    ///
+    /// # Errors
+    /// [`Unanswered`]
+    pub async fn seen<K: Ours>(&self, name: &str) -> Result<K, Unanswered> {
         let began = tokio::time::Instant::now();
         let mut object = self.object::<K>(name).await?;
         let age = changed_at(&object).map_or(UNSEEN_AFTER, |at| {
@@ -123,8 +143,11 @@ impl Cluster {
         Ok(object)
     }
 
-    /// The object, or an error that says what to do.
-    pub async fn rollout(&self, name: &str) -> Result<Rollout> {
+    /// The Rollout of this name.
+    ///
+    /// # Errors
+    /// [`Unanswered`]: it is not there, too.
+    pub async fn rollout(&self, name: &str) -> Result<Rollout, Unanswered> {
         self.object(name).await
     }
 
@@ -135,7 +158,7 @@ impl Cluster {
         let why = match in_time(api.get_opt(name)).await {
             Ok(Ok(found)) => return Ok(found),
             Ok(Err(kube::Error::Api(status))) => status.message.clone(),
-            Ok(Err(error)) => kubeconfig::without_secrets(&error),
+            Ok(Err(error)) => without_secrets(&error),
             Err(late) => late.to_string(),
         };
         let message = format!("spec.configMap: {why}; it takes get on configmaps to see which listeners no Pod holds");
@@ -143,14 +166,11 @@ impl Cluster {
     }
 
     /// What is known of a ListenerSet without its Pods: the object, the Leases, and the ConfigMap that it names.
-    pub async fn set_snapshot(&self, set: ListenerSet) -> Result<SetSnapshot> {
+    pub async fn set_snapshot(&self, set: ListenerSet) -> Result<SetSnapshot, Unanswered> {
         let key = ObjectKey::of(&set);
         let leases: Api<LeaseView> = Api::namespaced(self.client.clone(), &self.namespace);
-        let found = in_time(leases.list(&ListParams::default().labels(names::LABEL_LEASE))).await?;
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => return Err(hints::explain::<ListenerSet>(self, error, None).await),
-        };
+        let every = ListParams::default().labels(names::LABEL_LEASE);
+        let found = asked::<ListenerSet, _>(None, leases.list(&every)).await?;
         let mut index = Index::default();
         let scope = Some(self.namespace.clone());
         index.on_set(&scope, listed(vec![DeserializeGuard(Ok(set))]));
@@ -163,7 +183,7 @@ impl Cluster {
             }
         }
         let moment = Moment { now: Timestamp::now(), uptime: Duration::ZERO };
-        let snapshot = index.set_without_pods(&key, moment).context("the ListenerSet cannot be read")?;
+        let snapshot = index.set_without_pods(&key, moment).ok_or(Unanswered::Unreadable(Kind::ListenerSet))?;
         let listeners = unread.map_or(snapshot.listeners, Err);
         Ok(SetSnapshot { listeners, ..snapshot })
     }
@@ -178,13 +198,20 @@ impl Cluster {
         u32::try_from(held.count()).ok()
     }
 
+    /// As whom the API server knows the caller; None where it does not say.
+    pub async fn caller(&self) -> Option<String> {
+        let reviews: Api<SelfSubjectReview> = Api::all(self.client.clone());
+        let review = in_time(reviews.create(&PostParams::default(), &SelfSubjectReview::default())).await.ok()?.ok()?;
+        review.status?.user_info?.username
+    }
+
     /// All that the planner may look at, as the operator would see it now, save what only the operator remembers.
-    pub async fn snapshot(&self, rollout: Rollout) -> Result<Snapshot> {
+    pub async fn snapshot(&self, rollout: Rollout) -> Result<Snapshot, Unanswered> {
         Box::pin(self.snapshot_of(rollout, Reads::All)).await // a future of many kilobytes
     }
 
     /// The same with as much of it as is read.
-    pub async fn snapshot_of(&self, rollout: Rollout, reads: Reads) -> Result<Snapshot> {
+    pub async fn snapshot_of(&self, rollout: Rollout, reads: Reads) -> Result<Snapshot, Unanswered> {
         let key = ObjectKey::of(&rollout);
         let mut index = Index::default();
         let scope = Some(self.namespace.clone());
@@ -199,23 +226,21 @@ impl Cluster {
             self.read_services(&mut index).await?;
         }
         let snapshot = index.snapshot(&key, &Recollection::default(), Timestamp::now());
-        snapshot.context("the Rollout cannot be read")
+        snapshot.ok_or(Unanswered::Unreadable(Kind::Rollout))
     }
 
     /// What belongs to the Rollout of this name.
-    async fn belonging<K>(&self, name: &str) -> Result<Vec<K>>
+    async fn belonging<K>(&self, name: &str) -> Result<Vec<K>, Unanswered>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        match in_time(api.list(&ListParams::default().labels(&selector(name)))).await? {
-            Ok(found) => Ok(found.items),
-            Err(error) => Err(hints::explain::<Rollout>(self, error, None).await),
-        }
+        let labelled = ListParams::default().labels(&selector(name));
+        Ok(asked::<Rollout, _>(None, api.list(&labelled)).await?.items)
     }
 
     /// The Services that this Rollout names, whether it is there yet or not, and who else names them.
-    pub async fn services(&self, rollout: &Rollout) -> Result<Services> {
+    pub async fn services(&self, rollout: &Rollout) -> Result<Services, Unanswered> {
         let mut index = Index::default();
         let mut rollout = rollout.clone();
         rollout.metadata.namespace = Some(self.namespace.clone());
@@ -235,7 +260,7 @@ impl Cluster {
     }
 
     /// Reads the Services that Rollouts name. Who may see Rollouts may not see Services: the rest is shown all the same.
-    async fn read_services(&self, index: &mut Index) -> Result<()> {
+    async fn read_services(&self, index: &mut Index) -> Result<(), Unanswered> {
         let api: Api<ServiceView> = Api::namespaced(self.client.clone(), &self.namespace);
         for named in index.services_wanted() {
             if let Ok(found) = in_time(api.get_opt(&named.name)).await? {
@@ -247,22 +272,12 @@ impl Cluster {
 }
 
 /// Pods and ControllerRevisions of a Rollout carry this label; which of them are its own, their ownerRef tells.
-pub(super) fn selector(name: &str) -> String {
+pub fn selector(name: &str) -> String {
     format!("{}={name}", names::LABEL_ROLLOUT)
 }
 
 fn listed<K>(objects: Vec<K>) -> Event<K> {
     Event::Listed { objects, resource_version: String::new() }
-}
-
-/// Gives up on an answer that does not come.
-pub(super) async fn in_time<T>(answer: impl Future<Output = T>) -> Result<T> {
-    let waited = tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS), answer).await;
-    waited.map_err(|_| {
-        let late =
-            format!("the API server has not answered within {ANSWER_SECONDS} s; try `kubectl get --raw /readyz`");
-        Exit::NoAccess.because(late)
-    })
 }
 
 #[cfg(test)]

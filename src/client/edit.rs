@@ -1,0 +1,103 @@
+//! A change of a Rollout's spec by compare-and-swap on its generation.
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::{Cluster, Reads, Unanswered, asked};
+use crate::{
+    api::Rollout,
+    command::{Edited, Refusal, SpecEdit},
+    snapshot::Snapshot,
+};
+
+/// Times that a change is tried again if another writer came first.
+const TRIES: usize = 5;
+
+/// Why a change was not made.
+#[derive(Debug)]
+pub enum Unchanged {
+    /// The Rollout as it is does not allow it.
+    Refused(Refusal),
+    /// The API server does not.
+    Unanswered(Unanswered),
+    /// Another writer has come first, five times.
+    Overtaken,
+}
+
+impl From<Unanswered> for Unchanged {
+    fn from(why: Unanswered) -> Self {
+        Self::Unanswered(why)
+    }
+}
+
+impl Cluster {
+    /// Changes the Rollout as it is now, as field manager `manager`; what that comes to, in one sentence. The change comes from the
+    /// version that is patched: another writer's change makes it come again. It takes get and patch on this one Rollout.
+    ///
+    /// # Errors
+    /// [`Unchanged`]: nothing has been written.
+    pub async fn change(
+        &self,
+        name: &str,
+        manager: &str,
+        make: impl Fn(&Rollout) -> Edited,
+    ) -> Result<String, Unchanged> {
+        for _ in 0..TRIES {
+            let rollout = self.rollout(name).await?;
+            let edit = make(&rollout).map_err(Unchanged::Refused)?;
+            if let Some(summary) = self.write(name, manager, rollout.metadata.generation, edit).await? {
+                return Ok(summary);
+            }
+        }
+        Err(Unchanged::Overtaken)
+    }
+
+    /// The same for a change that takes more than the object.
+    ///
+    /// # Errors
+    /// [`Unchanged`]: nothing has been written.
+    pub async fn change_by(
+        &self,
+        name: &str,
+        manager: &str,
+        reads: Reads,
+        make: impl Fn(&Snapshot) -> Edited,
+    ) -> Result<String, Unchanged> {
+        for _ in 0..TRIES {
+            let snapshot = self.snapshot_of(self.rollout(name).await?, reads).await?;
+            let edit = make(&snapshot).map_err(Unchanged::Refused)?;
+            if let Some(summary) = self.write(name, manager, snapshot.rollout.metadata.generation, edit).await? {
+                return Ok(summary);
+            }
+        }
+        Err(Unchanged::Overtaken)
+    }
+
+    /// None: another change came first. A patch without steps writes nothing.
+    async fn write(
+        &self,
+        name: &str,
+        manager: &str,
+        generation: Option<i64>,
+        edit: SpecEdit,
+    ) -> Result<Option<String>, Unanswered> {
+        let SpecEdit { mut patch, summary, .. } = edit;
+        if patch.is_empty() {
+            return Ok(Some(summary));
+        }
+        // Not the resourceVersion: status is written all the time in a roll.
+        patch.insert(0, json!({"op": "test", "path": "/metadata/generation", "value": generation}));
+        let params = PatchParams { field_manager: Some(manager.into()), ..PatchParams::default() };
+        let written = async {
+            let steps = serde_json::from_value(Value::Array(patch)).map_err(kube::Error::SerdeError)?;
+            self.rollouts().patch(name, &params, &Patch::<Rollout>::Json(steps)).await
+        };
+        let Err(refused) = asked::<Rollout, _>(Some(name), written).await else { return Ok(Some(summary)) };
+        if let Unanswered::Refused { .. } = &refused
+            // A test that has failed, and what the API server refuses for good, have the same code.
+            && self.rollout(name).await?.metadata.generation != generation
+        {
+            return Ok(None);
+        }
+        Err(refused)
+    }
+}
