@@ -284,7 +284,7 @@ pub struct Handoff {
     pub max_in_flight_per_pod: i32,
 
     /// How often, in seconds, a listener's resume position is saved for the case that its Pod dies: 5 or more. 0: it is
-    /// saved only when the listener stops.
+    /// saved only at a planned stop.
     #[serde(default)]
     #[schemars(range(min = 0, max = 86_400))]
     #[x_kube(validation = Rule::new("self == 0 || self >= 5").message("spec.handoff.checkpointSeconds must be 0 (off), or 5 or more, because each checkpoint is a write to the API server"))]
