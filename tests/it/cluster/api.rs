@@ -88,7 +88,8 @@ fn labels_that_do_not_match_are_refused() {
 #[test]
 fn where_the_agent_comes_from_is_one_of_three() {
     let with = |value: &str| [("/spec/template/metadata/annotations", json!({"baton.dev/agent": value}))];
-    let sentences = ["spec.template.metadata.annotations: names below baton.dev/", "own", "install", "sidecar"];
+    let sentences =
+        ["spec.template.metadata.annotations: names that begin with baton.dev/", "own", "install", "sidecar"];
     assert_refused(&with("inject"), &sentences);
     for value in ["own", "install", "sidecar"] {
         let mut object = web();
