@@ -12,10 +12,11 @@ const NAME: &str = "baton-agent";
 /// Anyone may run it: the containers of a Pod need not share a user.
 const MODE: u32 = 0o755;
 
-/// Copies this program into a folder, for images that have no agent: the init container of `baton.dev/agent: install`.
+/// Copies this program into a folder, for application images without the agent. The init container of `baton.dev/agent:
+/// install` runs it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Install {
-    /// An existing folder that other containers of the Pod mount too.
+    /// Existing folder that other containers of the Pod mount too.
     #[arg(long, value_name = "FOLDER")]
     to: PathBuf,
 }

@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Name of the aspect.
+    /// Name of the condition.
     #[serde(rename = "type")]
     pub type_: ConditionType,
     /// True, False or Unknown.
     pub status: ConditionStatus,
-    /// One CamelCase word for programs.
+    /// Cause in one CamelCase word, for programs.
     #[schemars(length(min = 1, max = 64))]
     pub reason: String,
-    /// A sentence for people.
+    /// Explanation in a sentence, for people.
     #[serde(default)]
     #[schemars(length(max = 1024))]
     pub message: String,
     /// When `status` last changed.
     pub last_transition_time: Time,
-    /// The generation of the spec this was concluded from.
+    /// metadata.generation of the spec that this condition is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,

@@ -9,11 +9,11 @@ use super::bounds::KEPT_PODS_MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeepFailed {
-    /// At most so many Pods are kept, 1 to 10, and exist beyond what maxSurge allows. Those of an earlier run are removed first.
+    /// How many failed Pods are kept at most, 1 to 10. Baton removes kept Pods of an earlier run first.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 10))]
     pub pods: i32,
-    /// How long each of them is kept.
+    /// How many seconds each Pod is kept.
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 1, max = 86_400))]
     pub seconds: i32,

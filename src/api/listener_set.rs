@@ -28,11 +28,11 @@ use super::{
     namespaced,
     status = "ListenerSetStatus",
     derive = "PartialEq",
-    doc = "Named pieces of work, each in exactly one Pod, handed over from Pod to Pod. Baton's ListenerSet, not the ListenerSet of the Gateway API: address it as listenersets.baton.dev.",
-    printcolumn(name = "Running", type_ = "string", json_path = ".status.display.running", description = "Listeners running / that should run"),
-    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.listeners", description = "Listeners of the set, stopped ones included"),
-    printcolumn(name = "Moving", type_ = "integer", json_path = ".status.moving", description = "Listeners on their way from one Pod to another"),
-    printcolumn(name = "Unassigned", type_ = "integer", json_path = ".status.unassigned", description = "Listeners that should run and that no Pod holds"),
+    doc = "Listeners: named pieces of work, each of which runs in exactly one Pod at a time and is handed over from Pod to Pod. This is not the ListenerSet of the Gateway API: use the name listenersets.baton.dev in kubectl commands.",
+    printcolumn(name = "Running", type_ = "string", json_path = ".status.display.running", description = "Listeners that run / that should run"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.listeners", description = "Listeners of the set, including stopped ones"),
+    printcolumn(name = "Moving", type_ = "integer", json_path = ".status.moving", description = "Listeners that are moving from one Pod to another"),
+    printcolumn(name = "Unassigned", type_ = "integer", json_path = ".status.unassigned", description = "Listeners that should run but that no live Pod holds"),
     printcolumn(name = "Holders", type_ = "integer", json_path = ".status.holderCount", description = "Pods that hold listeners"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", description = "Reason of the Ready condition"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -47,37 +47,39 @@ use super::{
     validation = Rule::new("[has(self.listeners), has(self.configMap), has(self.count)].filter(source, source).size() == 1")
         .message("spec: exactly one of listeners, configMap and count says which listeners there are; set one, remove the others"),
     validation = Rule::new("!has(self.listeners) || self.listeners.all(listener, !has(listener.connectTimeoutSeconds) || listener.connectTimeoutSeconds <= self.defaults.startTimeoutSeconds)")
-        .message("spec.listeners[].connectTimeoutSeconds must not exceed spec.defaults.startTimeoutSeconds, the start would be given up before the connection: lower the first or raise the second")
+        .message("spec.listeners[].connectTimeoutSeconds must not exceed spec.defaults.startTimeoutSeconds, or the start would fail before the connection: lower the first or raise the second")
 )]
 pub struct ListenerSetSpec {
-    /// The Rollout whose Pods may hold the listeners. Exactly one of rolloutRef and selector is set.
+    /// Rollout whose Pods may run the listeners. Exactly one of rolloutRef and selector is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout_ref: Option<RolloutRef>,
 
-    /// Which other Pods may hold the listeners, of a Deployment or StatefulSet for example: those with all of these labels
-    /// and the label baton.dev/agent: "true", whose annotation baton.dev/listener-sets names this ListenerSet. Baton may delete such
-    /// a Pod if it does not let go of a listener. Exactly one of rolloutRef and selector is set.
+    /// Labels of other Pods that may run the listeners, for example Pods of a Deployment or StatefulSet. Such a Pod
+    /// also needs the label baton.dev/agent: "true" and the annotation baton.dev/listener-sets with the name of this
+    /// ListenerSet. Baton may delete a Pod that does not release a listener in time. Exactly one of rolloutRef and
+    /// selector is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<Selector>,
 
-    /// The listeners, at most 1,000. Exactly one of listeners, configMap and count is set.
+    /// The listeners themselves, at most 1,000. Exactly one of listeners, configMap and count is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = LISTENERS_INLINE_MAX), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub listeners: Option<Vec<Listener>>,
 
-    /// A ConfigMap with the listeners, up to 10,000. Exactly one of listeners, configMap and count is set.
+    /// A ConfigMap that lists the listeners, at most 10,000. Exactly one of listeners, configMap and count is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ConfigMapSource>,
 
-    /// So many numbered listeners, up to 10,000. Exactly one of listeners, configMap and count is set.
+    /// Numbered listeners without settings of their own, at most 10,000. Exactly one of listeners, configMap and count
+    /// is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<CountSource>,
 
-    /// What holds for every listener that does not say otherwise.
+    /// Settings and time limits of every listener. A listener's own value goes first, if it has one.
     #[serde(default)]
     pub defaults: ListenerDefaults,
 
-    /// How fast the loss of a Pod is noticed.
+    /// How fast Baton notices that a Pod is lost.
     #[serde(default)]
     pub session: Session,
 
@@ -85,20 +87,24 @@ pub struct ListenerSetSpec {
     #[serde(default)]
     pub handoff: Handoff,
 
-    /// How many listeners may start in a period of time, wherever and why ever they start: for services that limit new
-    /// connections. A listener is stopped only when its successor may start. Absent: no limit.
+    /// How many listeners may start in a period of time, in all Pods together and for any reason. For services that
+    /// limit new connections. Baton stops a listener that moves only when its successor may start. If absent, there is
+    /// no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_budget: Option<StartBudget>,
 
-    /// How listeners are spread over the Pods. They are balanced to within one.
+    /// How listeners are spread over the Pods. Baton balances them, so that the numbers of two Pods differ by at most
+    /// one.
     #[serde(default)]
     pub placement: Placement,
 
-    /// When reached: every listener that runs is restarted once, gently, within the bounds of handoff and startBudget.
+    /// Restarts all listeners: once this time is reached, every running listener that started before it is restarted
+    /// once, a few at a time, within the limits of handoff and startBudget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recover_at: Option<Time>,
 
-    /// For emergencies: listeners that are taken from their holders, at most 100.
+    /// Listeners that must leave the Pod that runs them now, at most 100. Without force each moves to another Pod as in
+    /// any hand-over; if no other Pod may run it, it stays.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = RELEASES_MAX), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["listener"]))]
     pub release: Vec<Release>,
@@ -118,29 +124,32 @@ pub struct RolloutRef {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Listener {
-    /// Its name, unique in the set.
+    /// Name of the listener, unique in the set.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("spec.listeners[].name must be a DNS label: lower-case letters, digits and '-', such as listener-1"))]
     pub name: String,
 
-    /// Whether it should run: Started or Stopped.
+    /// Started: the listener should run. Stopped: it should not run, but keeps its place in the set and its resume
+    /// position.
     #[serde(default)]
     pub state: ListenerState,
 
-    /// Settings for the application, any JSON object; at most 4 KiB, and 1 MiB for all listeners of the set.
+    /// Settings for the application: any JSON object of at most 4 KiB, and at most 1 MiB for all listeners of the set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::config")]
     pub config: Option<Map<String, Value>>,
 
-    /// A Secret for the application, which mounts it or reads it by its own rights; Baton does not read it.
+    /// Secret that the application uses for this listener. The application mounts it or reads it with its own rights;
+    /// Baton never reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 
-    /// Whether its connection goes through a proxy. Absent: spec.defaults.useProxy.
+    /// Whether the application should connect this listener through a proxy. If absent: spec.defaults.useProxy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub use_proxy: Option<bool>,
 
-    /// How long its connection may take to open. Absent: spec.defaults.connectTimeoutSeconds.
+    /// How many seconds the application should try to open this listener's connection. If absent:
+    /// spec.defaults.connectTimeoutSeconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 600))]
     pub connect_timeout_seconds: Option<i32>,
@@ -176,7 +185,8 @@ pub struct ConfigMapSource {
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("spec.configMap.name must be the name of a ConfigMap: lower-case letters, digits, '-' and '.', such as tokens"))]
     pub name: String,
 
-    /// Key whose value is a list of listeners, in YAML or JSON, each as in spec.listeners.
+    /// Key in the ConfigMap. Its value is a list of listeners in YAML or JSON; each entry has the fields of
+    /// spec.listeners.
     #[serde(default = "defaults::config_map_key")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$')").message("spec.configMap.key must be a key of a ConfigMap: letters, digits, '-', '_' and '.', such as listeners.yaml"))]
@@ -187,40 +197,41 @@ pub struct ConfigMapSource {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CountSource {
-    /// How many, 0 to 10,000.
+    /// Number of listeners, 0 to 10,000.
     #[schemars(range(min = 0, max = LISTENERS_MAX))]
     pub count: i32,
 
-    /// Their names are this and a number from 0 to count - 1, such as shard-0, shard-1.
+    /// Prefix of the listeners' names. A number from 0 to count - 1 follows, such as shard-0, shard-1.
     #[serde(default = "defaults::name_prefix")]
     #[schemars(length(min = 1, max = 59))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9][-a-z0-9]*$')").message("spec.count.namePrefix must begin with a letter or digit and have only lower-case letters, digits and '-', such as shard-"))]
     pub name_prefix: String,
 }
 
-/// What holds for every listener that does not say otherwise.
+/// Settings and time limits of every listener. A listener's own value goes first, if it has one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.connectTimeoutSeconds <= self.startTimeoutSeconds")
-        .message("spec.defaults.startTimeoutSeconds must be at least spec.defaults.connectTimeoutSeconds, the start would be given up before the connection: raise the first or lower the second")
+        .message("spec.defaults.startTimeoutSeconds must be at least spec.defaults.connectTimeoutSeconds, or the start would fail before the connection: raise the first or lower the second")
 )]
 pub struct ListenerDefaults {
-    /// How long a connection may take to open.
+    /// How many seconds the application should try to open a connection. The application has to keep to this itself.
     #[serde(default = "defaults::connect_timeout_seconds")]
     #[schemars(range(min = 1, max = 600))]
     pub connect_timeout_seconds: i32,
 
-    /// Whether connections go through a proxy.
+    /// Whether the application should connect through a proxy. The application chooses the proxy.
     #[serde(default)]
     pub use_proxy: bool,
 
-    /// How long a listener may take from its start until it runs; then the start has failed.
+    /// How many seconds a listener may take from its start until it works. After that the start has failed. Must not be
+    /// less than connectTimeoutSeconds.
     #[serde(default = "defaults::start_timeout_seconds")]
     #[schemars(range(min = 1, max = 3_600))]
     pub start_timeout_seconds: i32,
 
-    /// How long a listener may take to stop; then it is killed, with all of its processes.
+    /// How many seconds a listener may take to stop. After that it is killed with all of its processes.
     #[serde(default = "defaults::stop_timeout_seconds")]
     #[schemars(range(min = 1, max = 3_600))]
     pub stop_timeout_seconds: i32,
@@ -237,12 +248,13 @@ impl Default for ListenerDefaults {
     }
 }
 
-/// How fast the loss of a Pod is noticed.
+/// How fast Baton notices that a Pod is lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Session {
-    /// Default: listeners of a Pod that fell silent are free after 15 seconds. Calm: after 90, so that an API server that
-    /// is away for 45 seconds stops nothing. Fast: after 5, for at most 200 Pods.
+    /// After how long other Pods take the listeners of a Pod that no longer reports. Default: 15 seconds. Calm: 90
+    /// seconds, so that listeners go on if the API server is away for 45 seconds. Fast: 5 seconds, for at most 200
+    /// Pods.
     #[serde(default)]
     pub profile: SessionProfile,
 }
@@ -251,30 +263,31 @@ pub struct Session {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Handoff {
-    /// Whether the new Pod prepares a listener (connects, loads) before the old one stops it.
+    /// If true, the new Pod prepares a listener (connects, loads) before the old Pod stops it.
     #[serde(default = "defaults::prepare")]
     pub prepare: bool,
 
-    /// How long an old Pod may take for a hand-off, beyond defaults.stopTimeoutSeconds; then it is deleted, and its
-    /// listeners are taken when it is dead.
+    /// How many seconds the old Pod may take to release a listener, in addition to defaults.stopTimeoutSeconds. After
+    /// that Baton deletes the Pod, and other Pods take its listeners once it is dead.
     #[serde(default = "defaults::handoff_timeout_seconds")]
     #[schemars(range(min = 1, max = 3_600))]
     pub timeout_seconds: i32,
 
-    /// How many listeners may move at once.
+    /// How many listeners of the set may move at the same time.
     #[serde(default = "defaults::max_in_flight")]
     #[schemars(range(min = 1, max = 1_000))]
     pub max_in_flight: i32,
 
-    /// Of these, how many from or to the same Pod.
+    /// How many listeners may move from or to the same Pod at the same time.
     #[serde(default = "defaults::max_in_flight_per_pod")]
     #[schemars(range(min = 1, max = 16))]
     pub max_in_flight_per_pod: i32,
 
-    /// How often what a listener would resume from is written down, for when its Pod dies: 0 for never, or 5 and more.
+    /// How often, in seconds, a listener's resume position is saved for the case that its Pod dies: 5 or more. 0: it is
+    /// saved only at a planned stop.
     #[serde(default)]
     #[schemars(range(min = 0, max = 86_400))]
-    #[x_kube(validation = Rule::new("self == 0 || self >= 5").message("spec.handoff.checkpointSeconds must be 0 (off), or 5 or more: each is a write to the API server"))]
+    #[x_kube(validation = Rule::new("self == 0 || self >= 5").message("spec.handoff.checkpointSeconds must be 0 (off), or 5 or more, because each checkpoint is a write to the API server"))]
     pub checkpoint_seconds: i32,
 }
 
@@ -294,12 +307,12 @@ impl Default for Handoff {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StartBudget {
-    /// How many listeners may start within one period.
+    /// How many listeners may start within any period of periodSeconds.
     #[serde(default = "defaults::permits")]
     #[schemars(range(min = 1, max = 1_000))]
     pub permits: i32,
 
-    /// How long a period is; it may begin at any moment.
+    /// Length of the period in seconds. It may begin at any moment.
     #[serde(default = "defaults::period_seconds")]
     #[schemars(range(min = 1, max = 86_400))]
     pub period_seconds: i32,
@@ -309,7 +322,7 @@ pub struct StartBudget {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
-    /// How many listeners a Pod may hold; 0 for no bound. What finds no place stays unassigned.
+    /// How many listeners of this set a Pod may hold. 0: no limit. Listeners for which no Pod has room stay unassigned.
     #[serde(default)]
     #[schemars(range(min = 0, max = LISTENERS_MAX))]
     pub max_per_pod: i32,
@@ -324,10 +337,11 @@ pub struct Release {
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("spec.release[].listener must be the name of a listener, such as listener-1"))]
     pub listener: String,
 
-    /// When that was asked for; a later time asks again.
+    /// When this was requested. A later time requests it again.
     pub at: Time,
 
-    /// Not even wait until the holder is known to be dead: should it be alive, the listener may run twice.
+    /// If true, Baton gives the listener to another Pod without proof that its holder stopped it or is dead. If the
+    /// holder is alive, the listener may run twice for a time.
     #[serde(default)]
     pub force: bool,
 }
@@ -378,7 +392,7 @@ mod schema {
     /// large as the listeners, and a write of their status would cost the API server half as much again.
     pub(super) fn config(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "Settings for the application, any JSON object; at most 4 KiB, and 1 MiB for all listeners of the set.",
+            "description": "Settings for the application: any JSON object of at most 4 KiB, and at most 1 MiB for all listeners of the set.",
             "type": "object",
             "maxProperties": CONFIG_PROPERTIES_MAX,
             "x-kubernetes-map-type": "atomic",

@@ -19,48 +19,48 @@ pub const LISTENER_STATES: [&str; 7] =
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ListenerSetStatus {
-    /// The generation of the spec that this status is about.
+    /// metadata.generation of the spec that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Listeners of the set, stopped ones included.
+    /// Number of listeners of the set, including stopped ones.
     #[schemars(range(min = 0))]
     pub listeners: i32,
-    /// Of these, running.
+    /// Number of listeners that run.
     #[schemars(range(min = 0))]
     pub running: i32,
-    /// Of these, stopped because the spec says so.
+    /// Number of listeners that are stopped because the spec says so.
     #[schemars(range(min = 0))]
     pub stopped: i32,
-    /// Of these, on their way from one Pod to another.
+    /// Number of listeners that are moving from one Pod to another.
     #[schemars(range(min = 0))]
     pub moving: i32,
-    /// Of these, held by a Pod that has not started them yet.
+    /// Number of listeners that a Pod holds but has not started yet.
     #[schemars(range(min = 0))]
     pub starting: i32,
-    /// Of these, those that should run and that no Pod holds.
+    /// Number of listeners that should run but that no live Pod holds.
     #[schemars(range(min = 0))]
     pub unassigned: i32,
-    /// Of these, held by a Pod that cannot get them to run.
+    /// Number of listeners that a Pod holds but cannot get to run.
     #[schemars(range(min = 0))]
     pub failed: i32,
-    /// The highest epoch of any listener whose Lease was deleted. New Leases begin above it, so that an epoch never
-    /// comes again.
+    /// Highest epoch of all listeners whose Lease was deleted. New Leases begin above it, so that an epoch is never
+    /// used twice.
     #[serde(skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub epoch_floor: i32,
     /// Number of Pods that hold listeners.
     #[schemars(range(min = 0))]
     pub holder_count: i32,
-    /// Pods that hold listeners, the first 100 by name.
+    /// Pods that hold listeners: the first 100, by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = HOLDERS_MAX), extend("x-kubernetes-list-type" = "atomic"))]
     pub holders: Vec<Holder>,
-    /// Listeners that are not as they should be, most important first.
+    /// Listeners that do not run as the spec says, most important first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = EXCEPTIONS_MAX), extend("x-kubernetes-list-type" = "atomic"))]
     pub exceptions: Vec<ListenerException>,
-    /// Number of further exceptions.
+    /// Number of further exceptions, which the list has no room for.
     #[serde(skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub exceptions_omitted: i32,
@@ -70,7 +70,7 @@ pub struct ListenerSetStatus {
     /// Strings for the columns of `kubectl get`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub display: Option<ListenerSetDisplay>,
-    /// Conditions; exactly one of Ready=True, Reconciling=True, Stalled=True.
+    /// Conditions. Exactly one of Ready, Reconciling and Stalled is True.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
@@ -82,11 +82,11 @@ pub struct Holder {
     /// Name of the Pod.
     #[schemars(length(max = 253))]
     pub pod: String,
-    /// The revision its session reports; empty where it has none.
+    /// Revision that the Pod reports. Empty if the Pod has no revision.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 63))]
     pub revision: String,
-    /// Number of listeners that run there.
+    /// Number of listeners that run in this Pod.
     #[schemars(range(min = 0))]
     pub running: i32,
 }
@@ -95,26 +95,26 @@ pub struct Holder {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ListenerException {
-    /// Its name.
+    /// Name of the listener.
     #[schemars(length(max = 63))]
     pub listener: String,
     /// Failed, Orphaned (its holder is dead), Unassigned, Moving, Starting, Stopping or Retiring (removed from the set, not
     /// stopped yet).
     #[schemars(extend("enum" = LISTENER_STATES))]
     pub state: String,
-    /// Name of the Pod that holds it; empty when none does.
+    /// Name of the Pod that holds the listener. Empty if no Pod holds it.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub holder: String,
-    /// One CamelCase word, such as ConnectTimeout.
+    /// Cause in one CamelCase word, such as ConnectTimeout.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub reason: String,
-    /// A sentence.
+    /// Explanation in a sentence.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub message: String,
-    /// Since when.
+    /// When this state began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 }
@@ -126,13 +126,13 @@ pub struct LastMove {
     /// Number of listeners that moved.
     #[schemars(range(min = 0))]
     pub count: i32,
-    /// Time from the old Pod's confirmed stop to the new Pod's start, the median of them.
+    /// Milliseconds from the old Pod's confirmed stop to the new Pod's start: the median of the moved listeners.
     #[schemars(range(min = 0))]
     pub gap_milliseconds_p50: i32,
-    /// The longest of these times.
+    /// Milliseconds from the old Pod's confirmed stop to the new Pod's start: the longest of the moved listeners.
     #[schemars(range(min = 0))]
     pub gap_milliseconds_max: i32,
-    /// When they were counted: 4 s after the last of them had reported that it ran again.
+    /// When the moves were counted: 4 seconds after the last moved listener reported that it runs again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
 }
@@ -141,7 +141,7 @@ pub struct LastMove {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ListenerSetDisplay {
-    /// "11/12": listeners running / that should run.
+    /// Listeners that run / that should run, such as "11/12".
     #[schemars(length(max = 32))]
     pub running: String,
 }

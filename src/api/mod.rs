@@ -2,6 +2,7 @@
 //! defined once. Pure: no client, no clock.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod blue_green;
 pub mod bounds;
 pub mod condition;
 pub mod crd;

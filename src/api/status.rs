@@ -25,50 +25,53 @@ pub const HISTORY_RESULTS: [&str; 7] =
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RolloutStatus {
-    /// The generation of the spec that this status is about.
+    /// metadata.generation of the spec that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Counts every change of the revision that is worked towards, and every retry.
+    /// Number of the present run. Every change of the target revision and every retry begins a run with a higher
+    /// number.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub run: Option<i64>,
-    /// Pods that are not terminating; with strategy BlueGreen those that clients use.
+    /// Number of Pods that are not terminating. With strategy BlueGreen: only the Pods that clients use.
     #[schemars(range(min = 0))]
     pub replicas: i32,
-    /// Of these, Ready.
+    /// Number of Pods in status.replicas that are Ready.
     #[schemars(range(min = 0))]
     pub ready_replicas: i32,
-    /// Of these, Ready for minReadySeconds.
+    /// Number of Pods in status.replicas that have been Ready for minReadySeconds.
     #[schemars(range(min = 0))]
     pub available_replicas: i32,
-    /// Pods at the revision that is worked towards, whether clients use them yet or not.
+    /// Number of Pods at the target revision, whether clients use them yet or not.
     #[schemars(range(min = 0))]
     pub updated_replicas: i32,
-    /// Pods that are terminating.
+    /// Number of Pods that are terminating.
     #[schemars(range(min = 0))]
     pub terminating_replicas: i32,
-    /// spec.selector as a string, for the scale subresource; with strategy BlueGreen it selects the Pods that clients use.
+    /// spec.selector as a string, for the scale subresource. With strategy BlueGreen it selects only the Pods that
+    /// clients use.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8192))]
     pub selector: Option<String>,
-    /// The stable revision: the newest that completed; where instances go back to.
+    /// The stable revision: the newest that completed. Instances go back to it after a failure or an abort.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub current_revision: Option<String>,
-    /// The revision of the present spec.
+    /// The revision of the present spec.template, spec.version and spec.package.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub update_revision: Option<String>,
-    /// The revision that is worked towards: updateRevision, or currentRevision after an abort or automatic rollback.
+    /// The target revision, to which Baton brings the instances: updateRevision, or currentRevision after an abort or
+    /// an automatic rollback.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub target_revision: Option<String>,
-    /// With strategy BlueGreen: the revision that activeService selects, or did last.
+    /// With strategy BlueGreen: the revision that activeService selects, or selected last.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub active_revision: Option<String>,
-    /// Services in whose selectors Baton sets a key, or has yet to take it off again.
+    /// Services in whose selector Baton has set the key baton.dev/revision and not removed it yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
     pub services: Vec<String>,
@@ -76,41 +79,41 @@ pub struct RolloutStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub versions: Vec<VersionRange>,
-    /// Number of further revisions that instances run, the oldest ones.
+    /// Number of further revisions that instances run: the oldest, which status.versions has no room for.
     #[serde(skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub versions_omitted: i32,
-    /// The batch in work.
+    /// The present batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<BatchStatus>,
-    /// Failed instances of the present run, or the failure that ended it.
+    /// Failed instances of the present run, or the failure that ended the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<Failed>,
-    /// Instances whose Pod name carries an attempt number, because an earlier name was taken.
+    /// Instances whose Pod name has an attempt number, because an earlier name was already in use.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
     pub attempts: Vec<Attempt>,
-    /// Instances that are not as they should be, most important first.
+    /// Instances that are not as the spec says, most important first; at most 20.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub exceptions: Vec<InstanceException>,
-    /// Number of further exceptions.
+    /// Number of further exceptions, which the list has no room for.
     #[serde(skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub exceptions_omitted: i32,
-    /// The one thing it waits for, in words and absolute times; when done, that it is paused or a pin that means nothing, else
-    /// empty.
+    /// What the Rollout waits for at present, in words with absolute times. When nothing is left to do: that the
+    /// Rollout is paused, or that a pin has no effect; otherwise empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub waiting_for: String,
-    /// Past and present runs, and what people did to them, newest first.
+    /// Past and present runs, and actions such as restarts, approvals and pauses, newest first; at most 50.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
     pub history: Vec<HistoryEntry>,
     /// Strings for the columns of `kubectl get`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub display: Option<Display>,
-    /// Conditions; exactly one of Ready=True, Reconciling=True, Stalled=True.
+    /// Conditions. Exactly one of Ready, Reconciling and Stalled is True.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
@@ -127,57 +130,58 @@ pub struct VersionRange {
     /// Name of the ControllerRevision.
     #[schemars(length(max = 63))]
     pub revision: String,
-    /// Its version for people.
+    /// Version of the revision, for people.
     #[schemars(length(max = 128))]
     pub version: String,
-    /// Instances with a live Pod at it, as ranges such as "0-2,7".
+    /// Instances with a live Pod at this revision, as ranges such as "0-2,7".
     #[schemars(length(max = 8192))]
     pub instances: String,
-    /// Number of further instances, the highest ones: the ranges of all versions share 20,480 characters.
+    /// Number of further instances at this revision: the highest, which are left out because the ranges of all versions
+    /// share 20,480 characters.
     #[serde(skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub instances_omitted: i32,
-    /// Of the instances, the ready ones.
+    /// Instances with a ready Pod at this revision, as ranges.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 8192))]
     pub ready: String,
-    /// Number of further ready ones.
+    /// Number of further ready instances, left out for the same reason as in instancesOmitted.
     #[serde(skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub ready_omitted: i32,
 }
 
-/// The batch in work.
+/// The present batch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BatchStatus {
-    /// Its number, from 1; 0 while a pause before the first instance holds.
+    /// Number of the batch, from 1. 0 during a pause before the first instance changes.
     #[schemars(range(min = 0))]
     pub index: i32,
-    /// Number of batches.
+    /// Number of batches of the run.
     #[schemars(range(min = 0))]
     pub count: i32,
-    /// Instances 0 to opened - 1 are assigned the revision that is worked towards. Never shrinks within a run, except by
-    /// scaling down below it, and where all of them were pinned away.
+    /// Instances 0 to opened - 1 are assigned the target revision. The number does not fall within a run, unless the
+    /// Rollout is scaled down below it or all of these instances were pinned.
     #[schemars(range(min = 0))]
     pub opened: i32,
-    /// Instances that were pinned when the run began, as ranges: its batches count the others. What is unpinned meanwhile follows
-    /// once the run has completed.
+    /// Instances that were pinned when the run began, as ranges. The batches of the run count only the other instances.
+    /// An instance that is unpinned during the run follows once the run has completed.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub pinned: String,
-    /// Of the opened instances, those at that revision and available.
+    /// Number of opened instances that are available at the target revision.
     #[schemars(range(min = 0))]
     pub updated: i32,
     /// When this batch was opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// From here, or from the newest available instance or handed over listener, progressDeadlineSeconds count: the opening of
-    /// the batch, the end of what held it, the loss of an instance after it was done, or a hand-over since, written now and
-    /// then. Absent while it is held, and while no instance is asked for.
+    /// Since when progressDeadlineSeconds count: since the batch opened, a hold ended, a done instance was lost, or a
+    /// listener was handed over (written now and then only). If an instance became available or a listener was handed
+    /// over later, they count from then. Absent while the batch is held, and while no instance is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_from: Option<Time>,
-    /// When all its instances were seen done; the pause after it counts from here.
+    /// When all instances of the batch were done. The pause after the batch counts from here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
 }
@@ -189,26 +193,27 @@ pub struct Failed {
     /// The revision that failed.
     #[schemars(length(max = 63))]
     pub revision: String,
-    /// In this run.
+    /// Number of the run that failed.
     #[schemars(range(min = 0))]
     pub run: i64,
-    /// The failed instances, as ranges: each was given the revision. Empty for an abort, and where none could be given it.
+    /// Failed instances, as ranges. Each had been given the failed revision. Empty after an abort, and if no instance
+    /// could be given the revision.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 8192))]
     pub slots: String,
-    /// With onFailure RollbackFailed: further instances that keep, or go to, the stable revision, as ranges. They had yet to be
-    /// given the failed one, or have no room in slots.
+    /// With onFailure RollbackFailed: further instances that keep or return to the stable revision, as ranges. They had
+    /// not been given the failed revision yet, or slots has no room for them.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 8192))]
     pub spared: String,
-    /// One CamelCase word: ImagePullBackOff, CrashLoopBackOff, Aborted, …
+    /// Cause in one CamelCase word, such as ImagePullBackOff, CrashLoopBackOff or Aborted.
     #[schemars(length(max = 64))]
     pub reason: String,
-    /// A sentence.
+    /// Explanation in a sentence.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub message: String,
-    /// When the threshold was reached, or the run aborted.
+    /// When failureThreshold was reached, or when the run was aborted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
 }
@@ -220,10 +225,10 @@ pub struct Attempt {
     /// Name of the ControllerRevision.
     #[schemars(length(max = 63))]
     pub revision: String,
-    /// The number, from 1.
+    /// Attempt number, from 1.
     #[schemars(range(min = 1))]
     pub attempt: i32,
-    /// The instances, as ranges.
+    /// Instances with this attempt number, as ranges.
     #[schemars(length(max = 8192))]
     pub instances: String,
 }
@@ -232,21 +237,21 @@ pub struct Attempt {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct InstanceException {
-    /// Its number.
+    /// Number of the instance.
     #[schemars(range(min = 0))]
     pub instance: i32,
     /// Failed, Missing, NotReady, Reloading, Starting or Terminating.
     #[schemars(extend("enum" = INSTANCE_STATES))]
     pub state: String,
-    /// One CamelCase word, Kubernetes' own where there is one.
+    /// Cause in one CamelCase word; Kubernetes' own word if there is one.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub reason: String,
-    /// A sentence.
+    /// Explanation in a sentence.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub message: String,
-    /// Since when.
+    /// When this state began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 }
@@ -255,7 +260,7 @@ pub struct InstanceException {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HistoryEntry {
-    /// spec.request.id at its start.
+    /// spec.request.id when the run began.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub id: Option<String>,
@@ -265,36 +270,37 @@ pub struct HistoryEntry {
     /// Number of the run.
     #[schemars(range(min = 0))]
     pub run: i64,
-    /// The revision worked towards.
+    /// Target revision of the run.
     #[schemars(length(max = 63))]
     pub revision: String,
-    /// Its version for people.
+    /// Version of the revision, for people.
     #[schemars(length(max = 128))]
     pub version: String,
-    /// What the instances ran before: versions, the most common first.
+    /// Versions that the instances ran before, the most common first.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 128))]
     pub from_version: String,
-    /// Which instances, as ranges; absent: all.
+    /// Instances that the entry is about, as ranges. If absent: all instances.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub instances: String,
-    /// Of an approval: the batch whose pause it passes, and those before; 0 the pause before the first instance, -1 all of the run.
+    /// Only for an approval: the last batch whose pause it approves. 0: the pause before the first instance changes.
+    /// -1: all pauses of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1, max = 10_000))]
     pub batch: Option<i32>,
-    /// Who asked.
+    /// Who requested it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub by: Option<String>,
-    /// Why: spec.request.reason or spec.approve.reason, or the failure that caused a rollback.
+    /// Reason: spec.request.reason or spec.approve.reason, or the failure that caused a rollback.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
-    /// When it began.
+    /// When the run or action began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// When it ended.
+    /// When the run or action ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
     /// InProgress, Succeeded, Failed, RolledBack, PartlyRolledBack, Superseded or Aborted.
@@ -333,16 +339,16 @@ impl Rollout {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Display {
-    /// "9/10".
+    /// Instances ready / wanted, such as "9/10".
     #[schemars(length(max = 32))]
     pub ready: String,
-    /// "2/3"; empty when no run is on.
+    /// Present batch / number of batches, such as "2/3". Empty if no run is in progress.
     #[schemars(length(max = 32))]
     pub batch: String,
-    /// "1.4.1 → 1.4.2", or the one version.
+    /// Version of the target revision, such as "1.4.2"; "1.4.1 → 1.4.2" while instances still run another version.
     #[schemars(length(max = 256))]
     pub version: String,
-    /// Images of the wanted revision.
+    /// Images of the target revision.
     #[schemars(length(max = 1024))]
     pub images: String,
 }

@@ -83,7 +83,7 @@ impl JsonSchema for PodTemplate {
             })
         };
         json_schema!({
-            "description": "The Pod each instance runs, as in a Deployment. Labels must match the selector; labels and annotations below baton.dev/ are Baton's own.",
+            "description": "Pod template, as in a Deployment: each instance runs one Pod of it. Labels and annotations that begin with baton.dev/ are set by Baton.",
             "type": "object",
             "required": ["metadata", "spec"],
             "properties": {
@@ -92,7 +92,7 @@ impl JsonSchema for PodTemplate {
                     "type": "object",
                     "required": ["labels"],
                     "properties": {
-                        "labels": strings("Labels of the Pods; must match spec.selector.", 63),
+                        "labels": strings("Labels of the Pods. They must include spec.selector.matchLabels.", 63),
                         "annotations": strings("Annotations of the Pods.", 16384)
                     },
                     "x-kubernetes-validations": [{
@@ -100,23 +100,23 @@ impl JsonSchema for PodTemplate {
                         "message": "spec.template.metadata.labels: baton.dev/…, controller-revision-hash and apps.kubernetes.io/pod-index are set by Baton; remove them"
                     }, {
                         "rule": "!has(self.annotations) || self.annotations.all(k, !k.startsWith('baton.dev/') || (k == 'baton.dev/agent' && self.annotations[k] in ['own', 'install', 'sidecar']))",
-                        "message": "spec.template.metadata.annotations: names below baton.dev/ are Baton's own; remove them, save baton.dev/agent, which is own (the image brings baton-agent), install (Baton puts it into /baton) or sidecar (it runs beside)"
+                        "message": "spec.template.metadata.annotations: names that begin with baton.dev/ are set by Baton; remove them. Only baton.dev/agent is allowed: own (the image has baton-agent), install (Baton copies it into /baton) or sidecar (Baton adds a container for it)"
                     }]
                 },
                 "spec": {
-                    "description": "The Pod's specification, any field of the cluster's own Pod API.",
+                    "description": "PodSpec: any field that the Pod API of this cluster has.",
                     "type": "object",
                     "required": ["containers"],
                     "x-kubernetes-preserve-unknown-fields": true,
                     "properties": {
                         "containers": containers("Containers of the Pod.", 1),
                         "initContainers": containers("Init containers of the Pod.", 0),
-                        "hostNetwork": {"description": "The node's network. Not with update HotReload.", "type": "boolean"},
-                        "restartPolicy": {"description": "Always, or absent.", "type": "string", "maxLength": 16}
+                        "hostNetwork": {"description": "Whether the Pod uses the network of its node. Not allowed with update HotReload.", "type": "boolean"},
+                        "restartPolicy": {"description": "Must be Always if it is set.", "type": "string", "maxLength": 16}
                     },
                     "x-kubernetes-validations": [{
                         "rule": "!has(self.restartPolicy) || self.restartPolicy == 'Always'",
-                        "message": "spec.template.spec.restartPolicy must be Always (or absent): an instance runs until it is replaced"
+                        "message": "spec.template.spec.restartPolicy must be Always, because an instance runs until it is replaced: set it to Always or remove it"
                     }]
                 }
             }

@@ -46,10 +46,11 @@ impl UpdateMethod {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HotReload {
-    /// Where each application is told, with version and revision in the body as JSON: again and again until it answers 200.
+    /// The request to each application: a POST with version and revision as JSON in the body. Baton repeats it until
+    /// the application answers 200.
     pub http_post: HttpPost,
-    /// An instance whose application has not answered 200 so long after its Pod was given the labels and annotations has
-    /// failed. The kubelet takes up to two minutes to write them into a volume.
+    /// How many seconds an application has to answer 200, counted from when its Pod got the new labels and annotations.
+    /// After that the instance has failed. The kubelet takes up to two minutes to write them into a volume.
     #[serde(default = "timeout_seconds")]
     #[schemars(range(min = 1, max = 3_600))]
     pub timeout_seconds: i32,
@@ -59,11 +60,11 @@ pub struct HotReload {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpPost {
-    /// Path, with a query if need be.
+    /// Path of the request, such as /reload. It may have a query.
     #[schemars(length(min = 1, max = 1_024))]
-    #[x_kube(validation = Rule::new("self.matches('^/[-A-Za-z0-9._~!$&()*+,;=:@%/?]*$')").message("spec.strategy.hotReload.httpPost.path must begin with / and be as it stands in a request, such as /reload"))]
+    #[x_kube(validation = Rule::new("self.matches('^/[-A-Za-z0-9._~!$&()*+,;=:@%/?]*$')").message("spec.strategy.hotReload.httpPost.path must begin with / and have only characters that a URL may have, such as /reload"))]
     pub path: String,
-    /// Number of the port.
+    /// Port number on the Pod's own IP address.
     #[schemars(range(min = 1, max = 65_535), extend("format" = "int32"))]
     pub port: u16,
 }

@@ -12,7 +12,7 @@ use baton::agent::{
 };
 use clap::{Parser, Subcommand};
 
-/// Runs the listeners of its Pod.
+/// The agent of Baton: runs the listeners that the operator assigns to its Pod.
 #[derive(Parser)]
 #[command(name = "baton-agent", version)]
 struct Cli {

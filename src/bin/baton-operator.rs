@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use baton::operator::{run, settings::Settings, telemetry};
 use clap::{Parser, Subcommand};
 
-/// Runs Rollouts.
+/// The operator of Baton: reconciles the Rollouts and ListenerSets of a cluster.
 #[derive(Parser)]
 #[command(name = "baton-operator", version)]
 #[command(args_conflicts_with_subcommands = true)]

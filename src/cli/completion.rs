@@ -23,14 +23,15 @@ enum For {
     Bash,
     Zsh,
     Fish,
-    /// The program kubectl_complete-baton, with which kubectl completes `kubectl baton`.
+    /// The program kubectl_complete-baton, which kubectl calls to complete `kubectl baton`. Save it in PATH and make it
+    /// executable.
     Kubectl,
 }
 
 /// `kubectl baton completion bash`
 #[derive(Args, Debug)]
 pub(super) struct Completion {
-    /// The shell, of which the script completes `kubectl-baton`; or `kubectl`.
+    /// Shell for which to print the script; it completes the program `kubectl-baton`. Or `kubectl`.
     #[arg(value_enum, value_name = "SHELL")]
     shell: For,
 }

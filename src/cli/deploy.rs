@@ -14,17 +14,18 @@ pub(super) struct Set {
 
 #[derive(Subcommand, Debug)]
 enum What {
-    /// Give containers other images, as `kubectl set image` does; `*=IMAGE` gives it to all, init containers too.
+    /// Set images of containers, as `kubectl set image` does. `*=IMAGE` sets the image of all containers and init
+    /// containers.
     Image(SetImage),
 }
 
 #[derive(Args, Debug)]
 #[command(override_usage = "kubectl baton set image [OPTIONS] [rollout] <NAME> <CONTAINER=IMAGE>...")]
 struct SetImage {
-    /// Name of the Rollout, and the containers with their images.
+    /// Name of the Rollout, then each container with its new image.
     #[arg(required = true, num_args = 1.., value_name = "NAME CONTAINER=IMAGE")]
     words: Vec<String>,
-    /// Why; recorded in the history.
+    /// Reason; recorded in the history.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
@@ -35,16 +36,17 @@ struct SetImage {
 pub(super) struct Deploy {
     #[command(flatten)]
     rollout: RolloutTarget,
-    /// The version for people: `spec.version`.
+    /// Version that people read; sets `spec.version`.
     #[arg(long, value_name = "VERSION", group = "what")]
     version: Option<String>,
-    /// An image; CONTAINER may be left out where there is one container. May be repeated.
+    /// Image of a container. CONTAINER may be left out if the Pod has one container. May be repeated.
     #[arg(long, value_name = "[CONTAINER=]IMAGE", group = "what", value_parser = wanted)]
     image: Vec<Wanted>,
-    /// The package, with its SHA-256 if it is to be this one.
+    /// URL of the package, and the SHA-256 that the download must have. Without SHA256, Baton records what the first
+    /// instance downloads.
     #[arg(long, value_name = "URL[,SHA256]", group = "what", value_parser = package)]
     package: Option<Archive>,
-    /// Why; recorded in the history.
+    /// Reason; recorded in the history.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }

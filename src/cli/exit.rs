@@ -27,11 +27,11 @@ pub(super) enum Exit {
 /// For `--help`.
 pub(super) const HELP: &str = "\
 Exit codes:
-  0  done; status: the Rollout is complete, or has nothing under way
-  1  failed; status: the version failed, was aborted or went back
+  0  done; status: the Rollout is complete, or nothing is in progress
+  1  failed; status: the version failed, was aborted or was rolled back
   2  the command line is wrong
-  3  status: the Rollout waits for a person, who approves or resumes it
-  4  status: --timeout is over, or --watch=false and the Rollout is under way
+  3  status: the Rollout waits for a person to approve or resume it
+  4  status: --timeout has passed, or --watch=false and the rollout is in progress
   5  the object does not exist
   6  forbidden, or the API server cannot be reached";
 

@@ -34,17 +34,18 @@ const REDRAW_SECONDS: u64 = 1;
 #[derive(Args, Debug)]
 #[command(override_usage = "kubectl baton get [OPTIONS] [rollout|instances|listenerset] <NAME>")]
 pub(super) struct Get {
-    /// Name of a Rollout; of the Rollout whose `instances` to list; or of a `listenerset`. `rollouts` alone lists them all.
+    /// Name of a Rollout. After the word `instances`: name of the Rollout whose instances to list. After `listenerset`:
+    /// name of a ListenerSet. The word `rollouts` without a name lists all Rollouts.
     #[arg(required_unless_present = "all_namespaces", num_args = 1..=2, value_name = "NAME")]
     target: Vec<String>,
     /// List the Rollouts of every namespace.
     #[arg(short = 'A', long)]
     all_namespaces: bool,
-    /// Follow it until Ctrl-C. Drawn in place on a terminal; elsewhere a line for each change.
+    /// Show changes until Ctrl-C: on a terminal by redrawing, elsewhere with a line for each change.
     #[arg(short, long)]
     watch: bool,
-    /// Another form: wide adds nodes, addresses and images, or lists every listener; json and yaml print the object as it is, or
-    /// all there is to know of each instance.
+    /// Output format. wide: also nodes, addresses and images, or every listener. json, yaml: the object as it is, or
+    /// all details of each instance. name: only the names.
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }

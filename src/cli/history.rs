@@ -21,11 +21,11 @@ use crate::{
 pub(super) struct History {
     #[command(flatten)]
     rollout: RolloutTarget,
-    /// All there is to know of the revision of this number.
+    /// Show all details of the revision with this number.
     #[arg(long, value_name = "NUMBER")]
     revision: Option<i64>,
-    /// Another form: wide adds the names of ControllerRevisions, when each completed, and how long changes took; json and yaml
-    /// print all there is, name the names alone.
+    /// Output format. wide: also the names of the ControllerRevisions, when each completed, and how long changes took.
+    /// json, yaml: all details. name: only the names.
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }

@@ -32,10 +32,10 @@ const PAGE: u32 = 500;
 /// `kubectl baton list -A`
 #[derive(Args, Debug)]
 pub(super) struct List {
-    /// Of every namespace.
+    /// List the Rollouts of every namespace.
     #[arg(short = 'A', long)]
     all_namespaces: bool,
-    /// Another form: wide shows whole messages; json and yaml print the objects as they are.
+    /// Output format. wide: also the whole messages. json, yaml: the objects as they are. name: only the names.
     #[arg(short, long, value_enum)]
     output: Option<Output>,
 }

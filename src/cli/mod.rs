@@ -32,7 +32,8 @@ use clap::{Args, Parser, Subcommand};
 use exit::Exit;
 use output::{note, say};
 
-/// See and steer Rollouts, instances in numbered slots that are replaced in batches, and the listeners that they hold.
+/// Show and control Rollouts, whose instances (Pods in numbered slots) change in batches, and the listeners that run in
+/// them.
 #[derive(Parser, Debug)]
 #[command(name = "kubectl-baton", bin_name = "kubectl baton", version, arg_required_else_help = true, after_help = exit::HELP)]
 pub struct Cli {
@@ -45,55 +46,59 @@ pub struct Cli {
 /// Which cluster, as whom, and how to print.
 #[derive(Args, Debug, Clone)]
 struct Connection {
-    /// Namespace; default: that of the context.
+    /// Namespace. Default: the namespace of the context.
     #[arg(short, long, global = true, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// Context of the kubeconfig; default: the current one.
+    /// Context of the kubeconfig. Default: the current context.
     #[arg(long, global = true, value_name = "CONTEXT")]
     context: Option<String>,
-    /// Path of the kubeconfig; default: $KUBECONFIG, else ~/.kube/config.
+    /// Path of the kubeconfig. Default: $KUBECONFIG, or ~/.kube/config if that is not set.
     #[arg(long, global = true, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Plain text. So does the environment variable NO_COLOR.
+    /// Print without colours, as if the environment variable NO_COLOR were set.
     #[arg(long, global = true)]
     no_color: bool,
 }
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Show a Rollout with its revisions, batches and Pods, each of its instances, or a ListenerSet with who holds its listeners.
+    /// Show a Rollout (revisions, batches, Pods), each of its instances, or a ListenerSet and the Pods that hold its
+    /// listeners.
     Get(get::Get),
-    /// List the Rollouts of a namespace, or of all of them.
+    /// List the Rollouts of a namespace or of all namespaces.
     List(list::List),
-    /// List the revisions of a Rollout, and what was done to it, when, by whom and why; with --revision one of them in full.
+    /// List the revisions of a Rollout and its past changes: what, when, by whom and why. With --revision, show one
+    /// revision in full.
     History(history::History),
-    /// Wait until a Rollout is done, fails or waits for a person, and say what it waits for; the exit code tells which.
+    /// Wait until a Rollout is complete, fails or waits for a person, and print what it waits for meanwhile. The exit
+    /// code says how it ended.
     Status(status::Status),
-    /// Tell what applying a file would do, batch by batch, without doing it.
+    /// Show what `kubectl apply` of a file would change, batch by batch, without changing anything.
     Plan(plan::Plan),
-    /// Deploy a version: an image, a package, a name for it.
+    /// Deploy a new version: set images, the package or the version name.
     Deploy(deploy::Deploy),
-    /// Set fields of the Pod template: `set image NAME CONTAINER=IMAGE`.
+    /// Set fields of the Pod template, as in `set image NAME CONTAINER=IMAGE`.
     Set(deploy::Set),
-    /// Let a run go on past its pause. With strategy BlueGreen: let clients use the new set.
+    /// Approve the pause of the current rollout, so that it continues. With strategy BlueGreen: let clients use the new
+    /// set.
     #[command(visible_alias = "promote")]
     Approve(steer::Approve),
-    /// Give up the run that is on: all instances go back to the version that was complete before.
+    /// Abort the current rollout: all instances go back to the last completed version.
     Abort(steer::Ask),
     /// Try a failed or aborted version again.
     Retry(steer::Ask),
-    /// Replace every Pod, at its version, in batches without their pauses.
+    /// Replace every Pod by a new Pod of the same version, in batches without pauses.
     Restart(steer::Ask),
-    /// Begin nothing new until `resume`: no batch, replacement, restart or pin. Failed and aborted runs still go back, and lost
-    /// instances come back.
+    /// Hold the Rollout until `resume`: no new batch, replacement, restart or pin. Failed and aborted rollouts still go
+    /// back, and lost Pods are still replaced.
     Pause(steer::Ask),
-    /// Go on after `pause`.
+    /// Continue a Rollout after `pause`.
     Resume(steer::Ask),
-    /// Run an earlier version again, in all instances or in chosen ones, which are pinned to it.
+    /// Run an earlier version again: in all instances, or only in chosen instances, which are pinned to it.
     Undo(undo::Undo),
-    /// Let pinned instances (--instances 3,5-7 or --all) run the present version again.
+    /// Remove pins (--instances 3,5-7 or --all): these instances run the current version of the Rollout again.
     Unpin(undo::Unpin),
-    /// Print a script that completes words in a shell, or `kubectl baton` in kubectl's own completion.
+    /// Print a completion script for a shell, or the program with which kubectl completes `kubectl baton`.
     Completion(completion::Completion),
     /// What may stand in the place of the last word.
     #[command(name = "__complete", hide = true)]

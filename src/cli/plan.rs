@@ -25,7 +25,7 @@ use crate::{
 /// `kubectl baton plan -f web.yaml`
 #[derive(Args, Debug)]
 pub(super) struct Plan {
-    /// File with one or more Rollouts, YAML or JSON; other objects in it are passed over. `-` is standard input.
+    /// File with one or more Rollouts, in YAML or JSON. Other objects in it are ignored. `-` reads standard input.
     #[arg(short, long, value_name = "FILE")]
     filename: PathBuf,
 }

@@ -30,13 +30,14 @@ use crate::{
 pub(super) struct Status {
     #[command(flatten)]
     rollout: RolloutTarget,
-    /// Give up after this time, such as 90s or 5m; 0 waits for ever.
+    /// Stop waiting after this time, such as 90s or 5m. 0: no limit.
     #[arg(long, default_value = "30m", value_parser = seconds, value_name = "DURATION")]
     timeout: Duration,
-    /// Wait on while a person has to approve or resume it, instead of ending with code 3.
+    /// Keep waiting if a person has to approve or resume the Rollout, instead of ending with exit code 3.
     #[arg(long)]
     wait_for_approval: bool,
-    /// Wait until it is done; `--watch=false` says how it stands and ends with the code for that, 4 while it is under way.
+    /// Wait until the Rollout is complete. `--watch=false` prints the present state and ends with the exit code for it:
+    /// 4 if the rollout is in progress.
     #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     watch: bool,
 }

@@ -15,10 +15,10 @@ use crate::{
 pub(super) struct Approve {
     #[command(flatten)]
     rollout: RolloutTarget,
-    /// All pauses of this run, also those to come.
+    /// Approve all pauses of this rollout, including later ones.
     #[arg(long, visible_alias = "full")]
     to_end: bool,
-    /// Why; recorded in the history.
+    /// Reason; recorded in the history.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
@@ -28,7 +28,7 @@ pub(super) struct Approve {
 pub(super) struct Ask {
     #[command(flatten)]
     rollout: RolloutTarget,
-    /// Why; recorded in the history.
+    /// Reason; recorded in the history.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }

@@ -10,23 +10,24 @@ use crate::{client::Reads, command::undo, plan, snapshot::Ranges};
 pub(super) struct Undo {
     #[command(flatten)]
     rollout: RolloutTarget,
-    /// What to run: a version, or the name of a ControllerRevision; default: the newest that was complete before, and has not
-    /// failed since.
+    /// Version to run, or the name of a ControllerRevision. Default: the newest earlier version that completed and has
+    /// not failed since.
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
-    /// The revision of this number, as `kubectl baton history` shows it.
+    /// Number of the revision to run, as `kubectl baton history` shows it.
     #[arg(long, value_name = "NUMBER", conflicts_with = "to")]
     to_revision: Option<i64>,
-    /// Only these instances, such as 3,5-7: they are pinned, and the others stay.
+    /// Change only these instances, such as 3,5-7, and pin them. The other instances stay as they are.
     #[arg(long, value_name = "NUMBERS", conflicts_with = "failed", value_parser = instances)]
     instances: Option<Ranges>,
-    /// Only the instances that have failed, or fail now: they are pinned, and the others stay.
+    /// Change only the instances that have failed or are failing now, and pin them. The other instances stay as they are.
     #[arg(long)]
     failed: bool,
-    /// With the images, and the package, that it ran then: by their digests, also if tags and URL give others now.
+    /// Use the recorded digests of the images and the package, so that exactly the same files run even if a tag or URL
+    /// has changed since.
     #[arg(long)]
     digests: bool,
-    /// Why; recorded in the history.
+    /// Reason; recorded in the history.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
@@ -37,13 +38,13 @@ pub(super) struct Undo {
 pub(super) struct Unpin {
     #[command(flatten)]
     rollout: RolloutTarget,
-    /// These instances, such as 3,5-7.
+    /// Unpin these instances, such as 3,5-7.
     #[arg(long, value_name = "NUMBERS", group = "which", value_parser = instances)]
     instances: Option<Ranges>,
-    /// All of them.
+    /// Unpin all instances.
     #[arg(long, group = "which")]
     all: bool,
-    /// Why; recorded in the history.
+    /// Reason; recorded in the history.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }

@@ -17,53 +17,54 @@ use crate::{connection, plan::lease::Identity, snapshot::index::Scope};
 /// `POD_NAMESPACE`, `POD_IP`), as the manifests set it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
-    /// Namespaces to work in; may be repeated or separated by commas. Default: all.
+    /// Namespaces in which the operator works. May be repeated, or separated by commas. Default: all namespaces.
     #[arg(long = "namespace", value_delimiter = ',')]
     pub namespaces: Vec<String>,
 
-    /// Default: the Pod's service account, else the usual kubeconfig.
+    /// Path of a kubeconfig. Default: the Pod's service account; outside a Pod $KUBECONFIG or ~/.kube/config.
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Address of /healthz, /readyz and /metrics. Default: port 8080 of the Pod's address, else of all addresses.
+    /// Address and port of /healthz, /readyz and /metrics. Default: port 8080 of the Pod's IP address; outside a Pod,
+    /// of all addresses.
     #[arg(long)]
     pub bind: Option<SocketAddr>,
 
-    /// Rollouts worked on at the same time.
+    /// How many Rollouts and ListenerSets are reconciled at the same time.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
 
-    /// Form of the log.
+    /// Format of the log.
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
 
-    /// What is logged, as in RUST_LOG, which goes before it.
+    /// What is logged, in the syntax of RUST_LOG. The environment variable RUST_LOG goes first, if it is set.
     #[arg(long, default_value = "info")]
     pub log_level: String,
 
-    /// Name of the Lease that says which operator works.
+    /// Name of the Lease for leader election: only its holder works.
     #[arg(long, default_value = "baton-operator")]
     pub lease_name: String,
 
-    /// Namespace of that Lease. Default: the Pod's, else the kubeconfig's.
+    /// Namespace of this Lease. Default: the namespace of the Pod; outside a Pod, that of the kubeconfig's context.
     #[arg(long)]
     pub lease_namespace: Option<String>,
 
-    /// Folder of this Pod that outlives a restart of its container (an emptyDir): proves that an earlier process of the
-    /// Pod is dead, so that its lock need not be waited for.
+    /// Folder that survives a restart of the container: an emptyDir. A lock in it proves that an earlier process of
+    /// this Pod is dead, so that the operator need not wait for the earlier process's Lease to expire.
     #[arg(long)]
     pub state_dir: Option<PathBuf>,
 
-    /// Image of the agent, for Pods whose template asks for it with `baton.dev/agent: install` or `sidecar`. Pods that run
-    /// keep the one that they have.
+    /// Image of baton-agent, for Pods whose template has the annotation `baton.dev/agent: install` or `sidecar`.
+    /// Running Pods keep the image that they have.
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub agent_image: Option<String>,
 
-    /// A watch that says nothing for so long is taken as dead.
+    /// After how many seconds without an event a watch counts as broken and begins anew.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(2..=3600))]
     pub watch_silence_seconds: u64,
 
-    /// Longest time for one call to the API server.
+    /// How many seconds one call to the API server may take.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10))]
     pub call_timeout_seconds: u64,
 

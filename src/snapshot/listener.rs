@@ -161,7 +161,7 @@ fn check_one(listener: &Listener, start_timeout: i32) -> Result<usize, (&'static
             return Err(("connectTimeoutSeconds", format!("is {seconds}; it must be 1 to 600")));
         }
         if *seconds > start_timeout {
-            let remedy = "the start would be given up before the connection: lower the first or raise the second";
+            let remedy = "or the start would fail before the connection: lower the first or raise the second";
             let what =
                 format!("is {seconds}, which exceeds spec.defaults.startTimeoutSeconds ({start_timeout}), {remedy}");
             return Err(("connectTimeoutSeconds", what));

@@ -64,22 +64,23 @@ const MESSAGE_BYTES_MAX: usize = 600;
 const LIMITS: Limits =
     Limits { archive_bytes: package::ARCHIVE_BYTES_MAX, bytes: package::BYTES_MAX, entries: package::ENTRIES_MAX };
 
-/// Downloads the package of a Rollout, verifies and unpacks it: tar.gz, tar.zst or zip.
+/// Downloads the package of a Rollout, verifies it and unpacks it: tar.gz, tar.zst or zip.
 ///
-/// Says what became of it as the container's termination message, in JSON. The archive may have 2 GiB, and unpacked 8 GiB
-/// in 200,000 entries.
+/// The result is written as JSON to the container's termination message. The archive may have at most 2 GiB; unpacked,
+/// at most 8 GiB and 200,000 entries.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Fetch {
-    /// Where it is: http or https.
+    /// URL of the archive, http or https.
     #[arg(long)]
     url: String,
-    /// An existing folder of its own, such as an emptyDir; the files are in package/files there.
+    /// Existing folder that nothing else uses, such as an emptyDir. The files are unpacked into package/files below it.
     #[arg(long, value_name = "FOLDER")]
     to: PathBuf,
-    /// Of the archive; nothing else is unpacked.
+    /// SHA-256 that the archive must have. Any other archive is not unpacked.
     #[arg(long, value_name = "DIGITS")]
     sha256: Option<String>,
-    /// Folder with the files token, or username and password; and ca.crt.
+    /// Folder with the credentials for the URL: the file token, or the files username and password; and ca.crt if the
+    /// server's certificate comes from a private authority.
     #[arg(long, value_name = "FOLDER")]
     secret: Option<PathBuf>,
 }
@@ -132,7 +133,7 @@ impl Fetch {
             let secret = self.secret.as_deref().map(Secret::read).transpose()?.unwrap_or_default();
             if secret.is_sent() && !is_private(url) {
                 return Err(rejected(
-                    "package.secretRef is for an https URL: over http anyone on the way could read what is in the Secret",
+                    "package.secretRef needs an https URL, because http sends the credentials in clear text: set package.url to https or remove secretRef",
                 ));
             }
             Download { url, secret: &secret, place: &place, patience, limits }.run().await?;

@@ -411,7 +411,7 @@ async fn no_token_goes_over_http() {
     // TEST-NET-1 (RFC 5737): where a request is sent, it gets no answer.
     let asked = Fetch { secret: Some(secret.path().to_owned()), ..fetch("http://192.0.2.1/web.tar.gz", &folder) };
     let said = message(asked.fetch(PATIENCE, LIMITS).await);
-    assert!(said.starts_with("rejected: ") && said.contains("package.secretRef is for an https URL"), "{said}");
+    assert!(said.starts_with("rejected: ") && said.contains("package.secretRef needs an https URL"), "{said}");
 }
 
 /// A server with a self-signed certificate, and the certificate. It gives this, or sends elsewhere.

@@ -14,69 +14,72 @@ use crate::{
     sdk::wire::{PORT, STATE_DIR, TOKEN_FILE, TOKEN_HEADER},
 };
 
-/// Runs one child for each listener that this Pod is given, until the Pod ends.
+/// Runs one child process for each listener that is assigned to this Pod, until the Pod ends.
 ///
-/// The command is started once for each listener, with these variables: BATON_LISTENER (its name), BATON_LISTENER_CONFIG
-/// (JSON), BATON_FENCE_TOKEN (to be stored with what it writes elsewhere), BATON_RESUME (JSON, empty when there is none),
-/// BATON_CONNECT_TIMEOUT_SECONDS, USE_PROXY. It may write lines of JSON to file descriptor 3: {"resume": ANY} is where a
-/// successor goes on (the last one counts), {"tick": true} says that it works, {"failed": "Reason: why"} what is wrong.
-/// SIGTERM asks it to end; what it has started is killed after the listener's stop time-out.
+/// The agent starts the command once for each listener, with these environment variables: BATON_LISTENER (name of the
+/// listener), BATON_LISTENER_CONFIG (JSON), BATON_FENCE_TOKEN (store it with everything that the child writes to other
+/// systems), BATON_RESUME (JSON, empty if there is nothing to resume), BATON_CONNECT_TIMEOUT_SECONDS, USE_PROXY. The
+/// child may write lines of JSON to file descriptor 3: {"resume": ANY} is the position at which a successor continues
+/// (the last line counts), {"tick": true} reports that the listener works, {"failed": "Reason: why"} reports why the
+/// child is about to exit. SIGTERM asks the child to end. The child and all of its processes are killed after the
+/// listener's stopTimeoutSeconds.
 ///
-/// The Pod must mount an emptyDir at --state-dir, and tell BATON_POD_NAME, BATON_POD_UID and
-/// BATON_POD_NAMESPACE by the downward API, as the Pods of a Rollout do.
+/// The Pod must mount an emptyDir at --state-dir. It must set BATON_POD_NAME, BATON_POD_UID and BATON_POD_NAMESPACE
+/// through the downward API; the Pods of a Rollout do.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Exec {
-    /// What every agent is told.
+    /// Settings of every agent.
     #[command(flatten)]
     pub agent: Agent,
 
-    /// A listener works once it has written {"tick": true} or {"resume": …}, and has failed to start if that takes longer
-    /// than its startTimeoutSeconds. Without this it works once it was started.
+    /// A listener counts as running only after its child has written {"tick": true} or {"resume": …}. If that takes
+    /// longer than startTimeoutSeconds, the start has failed. Without this flag a listener counts as running as soon as
+    /// its child has started.
     #[arg(long)]
     pub ready_on_tick: bool,
 
-    /// Start a child as soon as its listener is to come, so that it can connect before its turn: it must not consume. It then
-    /// writes {"prepared": true} to file descriptor 3, and begins with {"start": {"resume": ANY, "token": "…"}} on its standard
-    /// input, which takes the place of BATON_RESUME and BATON_FENCE_TOKEN; every child is told so. An input that ends
-    /// without this line, and SIGTERM, mean that it will not come.
+    /// Start the child before its listener is handed over, so that it can connect but not consume yet. Once connected,
+    /// the child writes {"prepared": true} to file descriptor 3. It begins to consume when it reads the line {"start":
+    /// {"resume": ANY, "token": "…"}} from standard input. Every child gets this line, in place of BATON_RESUME and
+    /// BATON_FENCE_TOKEN. If standard input ends without this line, or SIGTERM comes, the listener is not handed over.
     #[arg(long)]
     pub warm: bool,
 
-    /// What to run for each listener.
+    /// Program and arguments to run for each listener.
     #[arg(last = true, required = true)]
     pub command: Vec<OsString>,
 }
 
-/// Has the application in another container of this Pod run the listeners that the Pod is given.
+/// Lets the application in another container of this Pod run the listeners that are assigned to the Pod.
 ///
-/// For a native sidecar: an init container, called baton-agent, with restartPolicy: Always. The application opens one
-/// stream of events, POST http://127.0.0.1:9464/v1/listeners with {"instance": "RANDOM", "stream": 1, "running": []}
-/// (newline-delimited JSON, or server-sent events where it accepts those), does what they say, and answers with POST
-/// /v1/listeners/SET/LISTENER/started, tick, resume, failed or stopped. Each request has the header Baton-Token, with what the
-/// file agent.token in --state-dir has. Each event that lets something run has a deadline, by
-/// which it must have stopped; each renewal of the Pod's session moves it. docs/listeners/sidecar.md has all of it; for Rust
-/// there is an SDK.
+/// The agent runs as a native sidecar: an init container named baton-agent with restartPolicy: Always. The application
+/// opens one stream of events: POST http://127.0.0.1:9464/v1/listeners with {"instance": "RANDOM", "stream": 1,
+/// "running": []}. The events are newline-delimited JSON, or server-sent events if the application accepts those. The
+/// application does what each event says and answers with POST /v1/listeners/SET/LISTENER/started, tick, resume, failed
+/// or stopped. Each request needs the header Baton-Token with the content of the file agent.token in --state-dir. Each
+/// event that lets a listener run has a deadline by which the listener must have stopped; each renewal of the Pod's
+/// session moves the deadline. The whole protocol is in docs/listeners/sidecar.md; for Rust there is an SDK.
 ///
-/// The agent cannot kill what runs in another container: it trusts the application with its deadlines, as `baton-agent exec`
-/// need not.
+/// The agent cannot kill processes in another container. Unlike `baton-agent exec`, it relies on the application to
+/// keep the deadlines.
 ///
-/// The Pod must mount an emptyDir at --state-dir in both containers, and tell the agent BATON_POD_NAME, BATON_POD_UID and
-/// BATON_POD_NAMESPACE by the downward API.
+/// The Pod must mount an emptyDir at --state-dir in both containers. It must set BATON_POD_NAME, BATON_POD_UID and
+/// BATON_POD_NAMESPACE for the agent through the downward API.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Serve {
-    /// What every agent is told.
+    /// Settings of every agent.
     #[command(flatten)]
     pub agent: Agent,
 }
 
-/// What every agent is told.
+/// Settings of every agent.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Agent {
-    /// Folder that all containers of the Pod share and that outlives a restart of one: an emptyDir.
+    /// Folder that all containers of the Pod share and that survives a restart of a container: an emptyDir.
     #[arg(long, env = "BATON_STATE_DIR", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
 
-    /// Port on 127.0.0.1 of /healthz, /readyz, /drain and, of a sidecar, /v1/listeners.
+    /// Port on 127.0.0.1 for /healthz, /readyz, /drain and, with `serve`, /v1/listeners.
     #[arg(long, env = "BATON_PORT", default_value_t = PORT)]
     pub port: u16,
 
@@ -84,12 +87,13 @@ pub struct Agent {
     #[arg(long, env = "BATON_PROBES", value_name = "ADDRESS")]
     pub probes: Option<SocketAddr>,
 
-    /// How long to wait, once the Pod is to end, for others to take the listeners. Then they are stopped and given back.
-    /// Shorter than the Pod's terminationGracePeriodSeconds by the time that the listeners take to stop.
+    /// How many seconds the agent waits for other Pods to take its listeners when the Pod is deleted. After that it
+    /// stops and releases the remaining listeners. Must be shorter than the Pod's terminationGracePeriodSeconds by the
+    /// time that listeners take to stop.
     #[arg(long, env = "BATON_DRAIN_TIMEOUT", default_value_t = 25, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub drain_timeout: u64,
 
-    /// Default: the Pod's service account, else the usual kubeconfig.
+    /// Path of a kubeconfig. Default: the Pod's service account; outside a Pod $KUBECONFIG or ~/.kube/config.
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
 
@@ -97,7 +101,7 @@ pub struct Agent {
     #[arg(long)]
     pub log_json: bool,
 
-    /// What is logged, as in RUST_LOG, which goes before it.
+    /// What is logged, in the syntax of RUST_LOG. The environment variable RUST_LOG goes first, if it is set.
     #[arg(long, default_value = "info")]
     pub log_level: String,
 
@@ -123,18 +127,18 @@ pub struct Pod {
     pub revision: String,
 }
 
-/// Asks the agent of this Pod to let others take its listeners: for a preStop hook.
+/// Asks the agent of this Pod to hand its listeners over to other Pods. For a preStop hook.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Drain {
-    /// Return when nothing is held any more.
+    /// Return only when the agent holds no listener any more.
     #[arg(long)]
     wait: bool,
 
-    /// The agent's port on 127.0.0.1.
+    /// Port of the agent on 127.0.0.1.
     #[arg(long, env = "BATON_PORT", default_value_t = PORT)]
     port: u16,
 
-    /// The agent's --state-dir, which has the token that it asks for.
+    /// The --state-dir of the agent, with the token that each request needs.
     #[arg(long, env = "BATON_STATE_DIR", default_value = STATE_DIR)]
     state_dir: PathBuf,
 }

@@ -36,7 +36,7 @@ const HEADER: &str = "# Generated from src/operator/manifests by `make generate`
 /// `baton-operator generate`: writes the manifests into a clone of the repository.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Generate {
-    /// Write nothing; fail when a file is not as it would be written.
+    /// Write nothing. Fail if a file differs from what would be written.
     #[arg(long)]
     check: bool,
 

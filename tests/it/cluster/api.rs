@@ -88,7 +88,8 @@ fn labels_that_do_not_match_are_refused() {
 #[test]
 fn where_the_agent_comes_from_is_one_of_three() {
     let with = |value: &str| [("/spec/template/metadata/annotations", json!({"baton.dev/agent": value}))];
-    let sentences = ["spec.template.metadata.annotations: names below baton.dev/", "own", "install", "sidecar"];
+    let sentences =
+        ["spec.template.metadata.annotations: names that begin with baton.dev/", "own", "install", "sidecar"];
     assert_refused(&with("inject"), &sentences);
     for value in ["own", "install", "sidecar"] {
         let mut object = web();
@@ -137,19 +138,23 @@ fn what_a_package_says_is_checked() {
     over_http["url"] = json!("http://packages.example.com/web.zip");
     assert_refused(
         &changed(over_http, "secretRef", json!({"name": "packages"})),
-        &["package.secretRef is for an https URL: over http anyone on the way could read what is in the Secret"],
+        &[
+            "package.secretRef needs an https URL, because http sends the credentials in clear text: set package.url to https or remove secretRef",
+        ],
     );
     assert_refused(&[("/spec/package", json!({"url": "https://a.b/c"}))], &["spec.package.mountPath: Required value"]);
     let files = json!({"image": "registry.example.com/rules:1.4.2", "mountPath": "/opt/rules"});
     let image = |field: &str, value: Value| changed(files.clone(), field, value);
-    let one =
-        "package must have exactly one of url (an archive that is fetched) and image (an image that the kubelet pulls)";
+    let one = "package must have exactly one of url (an archive that is downloaded) and image (an image that the kubelet pulls)";
     assert_refused(&image("url", json!("https://a.b/c")), &[one]);
     assert_refused(&image("image", Value::Null), &[one]);
-    assert_refused(&image("sha256", json!("0f".repeat(32))), &["with image, put the digest into the reference"]);
+    assert_refused(
+        &image("sha256", json!("0f".repeat(32))),
+        &["with package.image, remove sha256 and put the digest into the reference"],
+    );
     assert_refused(
         &image("secretRef", json!({"name": "packages"})),
-        &["an image is pulled with the imagePullSecrets of the Pod"],
+        &["with package.image, remove secretRef and set imagePullSecrets"],
     );
     for reference in ["oci://a.b/c:1", "a.b/c 1", "a.b/c@sha256:0f", "a.b/c@0f"] {
         assert_refused(&image("image", json!(reference)), &["package.image must be a reference without a scheme"]);
@@ -212,7 +217,7 @@ fn two_ways_to_say_the_batches_are_refused() {
 #[test]
 fn batches_that_fall_are_refused() {
     let of = |batches: Value| [("/spec/strategy/batchSize", json!(null)), ("/spec/strategy/batches", batches)];
-    let rising = "spec.strategy.batches: upTo counts the instances of all batches so far and cannot fall from one entry to \
+    let rising = "spec.strategy.batches: upTo includes the instances of earlier batches and cannot fall from one entry to \
                   the next: write the entries in rising order";
     assert_refused(&of(json!([{"upTo": 5}, {"upTo": 2, "pause": {}}])), &[rising]);
     assert_refused(&of(json!([{"upTo": 5}, {"upTo": "90%"}, {"upTo": 2}])), &[rising]);
@@ -284,7 +289,7 @@ fn blue_green_names_its_services() {
     assert_refused(&of(json!({})), &["spec.strategy.blueGreen.activeService: Required value"]);
     let name = "spec.strategy.blueGreen.activeService must be the name of a Service, such as web";
     assert_refused(&of(json!({"activeService": "shop/web"})), &[name]);
-    let same = "spec.strategy.blueGreen.previewService must be another Service than activeService";
+    let same = "spec.strategy.blueGreen.previewService must differ from activeService";
     assert_refused(&of(json!({"activeService": "web", "previewService": "web"})), &[same]);
     assert_refused(&of(json!({"activeService": "web", "scaleDownDelaySeconds": -1})), &["scaleDownDelaySeconds"]);
     let batches = json!({"type": "BlueGreen", "blueGreen": {"activeService": "web"}, "batchSize": 1});
@@ -302,7 +307,8 @@ fn blue_green_names_its_services() {
 fn hot_reload_says_where_applications_are_told() {
     let strategy = |strategy: Value| [("/spec/strategy", strategy)];
     let settings = json!({"httpPost": {"path": "/reload", "port": 8080}});
-    let both = "spec.strategy: update HotReload and hotReload, which says where applications are told, belong together";
+    let both =
+        "spec.strategy: update HotReload and the field hotReload (the request that applications get) belong together";
     assert_refused(&strategy(json!({"update": "HotReload"})), &[both]);
     assert_refused(&strategy(json!({"hotReload": settings})), &[both]);
     assert_refused(&strategy(json!({"update": "InPlaceOnly", "maxUnavailable": 1, "hotReload": settings})), &[both]);
@@ -314,8 +320,7 @@ fn hot_reload_says_where_applications_are_told() {
             &["spec.strategy.hotReload.httpPost.port"],
         );
     }
-    let path =
-        "spec.strategy.hotReload.httpPost.path must begin with / and be as it stands in a request, such as /reload";
+    let path = "spec.strategy.hotReload.httpPost.path must begin with / and have only characters that a URL may have, such as /reload";
     for wrong in ["reload", "//a b", "/a#b", "http://elsewhere/"] {
         assert_refused(&of(&json!({"httpPost": {"path": wrong, "port": 8080}})), &[path]);
     }
@@ -351,7 +356,7 @@ fn names_that_leave_no_room_for_those_of_pods_are_refused() {
 
 #[test]
 fn a_deadline_that_no_instance_could_meet_is_refused() {
-    let sentence = "spec.progressDeadlineSeconds must exceed spec.minReadySeconds, no instance could become available in time: raise the first or lower the second";
+    let sentence = "spec.progressDeadlineSeconds must exceed spec.minReadySeconds, or no instance could become available in time: raise the first or lower the second";
     assert_refused(&[("/spec/minReadySeconds", json!(600))], &[sentence]);
     let seconds =
         |deadline: i32| [("/spec/minReadySeconds", json!(30)), ("/spec/progressDeadlineSeconds", json!(deadline))];
@@ -380,7 +385,7 @@ fn typos_and_unknown_words_are_refused() {
     );
     assert_refused(
         &[("/spec/template/spec/restartPolicy", json!("Never"))],
-        &["spec.template.spec.restartPolicy must be Always (or absent)"],
+        &["spec.template.spec.restartPolicy must be Always"],
     );
 }
 
