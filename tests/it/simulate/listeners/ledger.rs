@@ -187,14 +187,20 @@ impl Ledger {
         self.excuses.of_node(run.node).max(self.excuses.of_force(&run.key, run.epoch))
     }
 
-    /// Whether what ran beside another has ended in time.
-    fn judge_end(&self, run: &Run) {
-        if run.overlaps && self.excused(run).is_none_or(|until| Instant::now() > until) {
+    /// Whether what ran beside another has ended in time. With it ends the overlap of the other, for which that may have been
+    /// excused instead.
+    fn judge_end(&mut self, run: &Run) {
+        let now = Instant::now();
+        let is_over = |ledger: &Self, run: &Run| ledger.excused(run).is_none_or(|until| now > until);
+        let beside = self.runs.values().find(|other| other.key == run.key && other.overlaps);
+        let is_late = if run.overlaps { is_over(self, run) } else { beside.is_some_and(|other| is_over(self, other)) };
+        if is_late {
             self.accuse(
                 "L1",
                 format_args!("{} with epoch {} runs beside another in {} for too long", run.name, run.epoch, run.who),
             );
         }
+        self.runs.values_mut().filter(|other| other.key == run.key).for_each(|other| other.overlaps = false);
     }
 
     /// A process says where it would resume.
