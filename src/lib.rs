@@ -11,7 +11,8 @@
 //!
 //! The folders are that data flow; each may use only what stands left of it:
 //! `api ← snapshot ← plan ← status ← view` are pure (no clock, no I/O, no randomness, no map of random order: clippy
-//! denies them there); `observe` and `apply` do I/O; `operator`, `agent` and `cli` wire things and hold no rule of their own.
+//! denies them there); `observe` and `apply` do I/O; `operator`, `agent`, `client` and `cli` wire things and
+//! hold no rule of their own. What a person asks for (approve, undo, deploy …) becomes a change of a spec in `command`, which is pure, too.
 //! `sdk` stands alone: it is what other people's programs are built on.
 //!
 //! | I want to … | look in |
@@ -32,6 +33,7 @@
 //! | change what a Rust program is offered for that | `sdk/` |
 //! | change how a Pod keeps its session, takes and gives listeners | `agent/session/`; what is decided: [`plan::listener_set::unit`] |
 //! | change leader election, metrics, shutdown | `operator/` |
+//! | change what a verb asks of a spec, or why it is refused | `command/` |
 //! | see a whole rollout without a cluster | [`plan::rollout::fold`], `kubectl baton plan -f FILE` |
 //!
 //! What holds everywhere:

@@ -6,6 +6,7 @@ use super::{Connection, exit::Exit};
 use crate::{
     api::{ListenerSet, Rollout},
     client::{Cluster, Kind, Ours, Unanswered, in_time, is_seen, without_secrets},
+    command::shell_word,
     snapshot::template::Verdict,
 };
 
@@ -34,16 +35,7 @@ fn flags(command: &str, connection: &Connection) -> String {
     let context = connection.context.clone().filter(|_| !is_about_kubeconfig);
     let kubeconfig = connection.kubeconfig.as_ref().map(|path| path.display().to_string());
     let all = [("-n", namespace), ("--context", context), ("--kubeconfig", kubeconfig)];
-    all.into_iter().filter_map(|(flag, value)| Some(format!(" {flag} {}", quoted(&value?)))).collect()
-}
-
-/// As one word of a shell.
-fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:@%+=,".contains(letter);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    all.into_iter().filter_map(|(flag, value)| Some(format!(" {flag} {}", shell_word(&value?)))).collect()
 }
 
 /// Where to look while no operator has taken note of this object as it is now.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::{Edited, Refusal, SpecEdit, edit::remove, set};
+use super::{Edited, Refusal, SpecEdit, edit::remove, set, shell_word};
 use crate::api::{Rollout, rollout::Request};
 
 /// Characters of `spec.request.reason`.
@@ -58,14 +58,14 @@ fn kubectl(name: &str, to: &Deploy) -> String {
     let mut words = format!("kubectl baton deploy {name}");
     for Wanted { container, image } in &to.images {
         let container = container.as_ref().map(|container| format!("{container}=")).unwrap_or_default();
-        let _ = write!(words, " --image {container}{image}");
+        let _ = write!(words, " --image {}", shell_word(&format!("{container}{image}")));
     }
     if let Some(version) = &to.version {
-        let _ = write!(words, " --version {version}");
+        let _ = write!(words, " --version {}", shell_word(version));
     }
     if let Some(Archive { url, sha256 }) = &to.package {
         let sum = sha256.as_ref().map(|sum| format!(",{sum}")).unwrap_or_default();
-        let _ = write!(words, " --package {url}{sum}");
+        let _ = write!(words, " --package {}", shell_word(&format!("{url}{sum}")));
     }
     words
 }
@@ -178,4 +178,21 @@ fn set_package(rollout: &Rollout, wanted: &Archive) -> Result<Vec<Step>, Refusal
     }
     steps.extend(package.image.is_some().then(|| silent(remove("image"))));
     Ok(steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line that is copied into a shell stays one command.
+    #[test]
+    fn the_command_line_is_quoted_for_a_shell() {
+        let image = Wanted { container: Some("app".into()), image: "web:2".into() };
+        let package = Archive { url: "https://a.b/c?x=1&y=2".into(), sha256: None };
+        let to = Deploy { version: Some("2; it's".into()), images: vec![image], package: Some(package) };
+        assert_eq!(
+            kubectl("web", &to),
+            r"kubectl baton deploy web --image app=web:2 --version '2; it'\''s' --package 'https://a.b/c?x=1&y=2'"
+        );
+    }
 }

@@ -17,6 +17,15 @@ pub struct SpecEdit {
 /// The change, or why there is none.
 pub type Edited = Result<SpecEdit, Refusal>;
 
+/// The text as one word of a POSIX shell.
+pub fn shell_word(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:@%+=,".contains(letter);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// Sets a field: a step of a JSON patch.
 pub fn set(path: &str, value: &Value) -> Value {
     json!({"op": "add", "path": path, "value": value})

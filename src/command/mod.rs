@@ -12,5 +12,5 @@ mod refusal;
 pub mod steer;
 pub mod undo;
 
-pub use edit::{Edited, SpecEdit, set};
+pub use edit::{Edited, SpecEdit, set, shell_word};
 pub use refusal::Refusal;

@@ -108,8 +108,7 @@ fn what_a_package_says_is_checked() {
     };
     let archive = json!({"url": "https://packages.example.com/web/1.4.2.tar.gz", "mountPath": "/opt/app"});
     let with = |field: &str, value: Value| changed(archive.clone(), field, value);
-    let url =
-        "package.url must be an http or https URL without user and password, such as https://packages.example.com/";
+    let url = "package.url must be an http or https URL without user name and password, such as https://packages.example.com/";
     let path = "package.mountPath must be an absolute path such as /opt/app";
     for (field, values, sentence) in [
         (
