@@ -8,11 +8,17 @@ use std::{fmt, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Namespace};
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{coordination::v1::Lease, core::v1::Namespace},
+};
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{ObjectMeta, PostParams},
 };
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use tokio::{task::JoinSet, time};
 
 use self::neighbour::Neighbour;
@@ -152,4 +158,23 @@ pub fn markdown(results: &[(Noise, usize, Measured)]) -> String {
         (format!("{objects} {noise}"), cells)
     };
     table::rows("the other namespace has", &head, results.iter().map(row))
+}
+
+/// Creates this many objects in the noisy namespace.
+async fn create_all<K>(client: &Client, count: usize, make: impl Fn(usize) -> Value) -> Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + fmt::Debug + Serialize + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), NOISY);
+    stream::iter((0..count).map(make))
+        .map(|object| {
+            let api = &api;
+            async move {
+                api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+                anyhow::Ok(())
+            }
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await
 }

@@ -1,11 +1,10 @@
 //! Rollouts with large templates. They have no Pods.
 use anyhow::Result;
 use baton::api::Rollout;
-use futures::{StreamExt, TryStreamExt, stream};
-use kube::{Api, Client, api::PostParams};
+use kube::Client;
 use serde_json::json;
 
-use super::{AT_ONCE, NOISY};
+use super::create_all;
 use crate::bench::subject::Subject;
 
 /// A little less than the operator reads of one object: 256 KiB.
@@ -16,22 +15,14 @@ pub const HUGE_BYTES: usize = 1_400_000;
 const VALUE_BYTES: usize = 50;
 
 pub async fn make(client: &Client, rollouts: usize, bytes: usize) -> Result<()> {
-    let api: Api<Rollout> = Api::namespaced(client.clone(), NOISY);
     let variable = |number: usize| json!({"name": format!("V{number:06}"), "value": "v".repeat(VALUE_BYTES)});
     let length = variable(0).to_string().len() + 1;
     let variables: Vec<_> = (0..bytes / length).map(variable).collect();
-    stream::iter(0..rollouts)
-        .map(|number| {
-            let mut manifest = Subject::Baton.manifest(0, 0);
-            manifest["metadata"] = json!({"name": format!("large-{number}")});
-            manifest["spec"]["template"]["spec"]["containers"][0]["env"] = json!(variables);
-            let api = &api;
-            async move {
-                api.create(&PostParams::default(), &serde_json::from_value(manifest)?).await?;
-                anyhow::Ok(())
-            }
-        })
-        .buffer_unordered(AT_ONCE)
-        .try_collect()
-        .await
+    create_all::<Rollout>(client, rollouts, |number| {
+        let mut manifest = Subject::Baton.manifest(0, 0);
+        manifest["metadata"] = json!({"name": format!("large-{number}")});
+        manifest["spec"]["template"]["spec"]["containers"][0]["env"] = json!(variables);
+        manifest
+    })
+    .await
 }
