@@ -41,14 +41,7 @@ impl Cluster {
         manager: &str,
         make: impl Fn(&Rollout) -> Edited,
     ) -> Result<String, Unchanged> {
-        for _ in 0..TRIES {
-            let rollout = self.rollout(name).await?;
-            let edit = make(&rollout).map_err(Unchanged::Refused)?;
-            if let Some(summary) = self.write(name, manager, rollout.metadata.generation, edit).await? {
-                return Ok(summary);
-            }
-        }
-        Err(Unchanged::Overtaken)
+        self.swap(name, manager, async |rollout| Ok(rollout), make).await
     }
 
     /// The same for a change that takes more than the object.
@@ -62,10 +55,22 @@ impl Cluster {
         reads: Reads,
         make: impl Fn(&Snapshot) -> Edited,
     ) -> Result<String, Unchanged> {
+        self.swap(name, manager, async |rollout| self.snapshot_of(rollout, reads).await, make).await
+    }
+
+    /// Reads what the change comes from, and writes; again if another writer came first.
+    async fn swap<T>(
+        &self,
+        name: &str,
+        manager: &str,
+        read: impl AsyncFn(Rollout) -> Result<T, Unanswered>,
+        make: impl Fn(&T) -> Edited,
+    ) -> Result<String, Unchanged> {
         for _ in 0..TRIES {
-            let snapshot = self.snapshot_of(self.rollout(name).await?, reads).await?;
-            let edit = make(&snapshot).map_err(Unchanged::Refused)?;
-            if let Some(summary) = self.write(name, manager, snapshot.rollout.metadata.generation, edit).await? {
+            let rollout = self.rollout(name).await?;
+            let generation = rollout.metadata.generation;
+            let edit = make(&read(rollout).await?).map_err(Unchanged::Refused)?;
+            if let Some(summary) = self.write(name, manager, generation, edit).await? {
                 return Ok(summary);
             }
         }
@@ -92,8 +97,8 @@ impl Cluster {
             self.rollouts().patch(name, &params, &Patch::<Rollout>::Json(steps)).await
         };
         let Err(refused) = asked::<Rollout, _>(Some(name), written).await else { return Ok(Some(summary)) };
+        // A test that has failed, and what the API server refuses for good, have the same code.
         if let Unanswered::Refused { .. } = &refused
-            // A test that has failed, and what the API server refuses for good, have the same code.
             && self.rollout(name).await?.metadata.generation != generation
         {
             return Ok(None);

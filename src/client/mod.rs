@@ -1,5 +1,5 @@
 //! What a person may ask of the API server: one object with all that the planner looks at, and a change of one spec. Nothing here
-//! is printed, and nothing here says what to do about a refusal: that is for who asks (`cli`).
+//! is printed. A refusal is returned as it came: what a person can do about it, the caller (`cli`) adds.
 mod cluster;
 mod edit;
 mod unanswered;

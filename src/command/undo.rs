@@ -110,7 +110,7 @@ pub fn whole(snapshot: &Snapshot, to: &Again<'_>, request: &Request) -> Edited {
     patch.extend(set_or_remove("/spec/version", to.data.get("version"), spec.version.is_some()));
     patch.extend(set_or_remove("/spec/package", to.data.get("package"), spec.package.is_some()));
     let reason = request.reason.clone().or_else(|| Some(format!("undo to {version}")));
-    patch.push(json!({"op": "add", "path": "/spec/request", "value": Request { reason, ..request.clone() }}));
+    patch.push(set("/spec/request", &json!(Request { reason, ..request.clone() })));
     let summary =
         format!("rollout.baton.dev/{name} goes back to {version}; watch it with `kubectl baton status {name}`");
     Ok(SpecEdit { patch, summary, kubectl: format!("kubectl baton undo {name} --to {}", to.revision.name) })
