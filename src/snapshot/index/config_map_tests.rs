@@ -1,4 +1,6 @@
 //! ConfigMaps with listeners, and the sets that name them.
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::json;
 
@@ -59,4 +61,12 @@ fn a_config_map_of_many_sets_is_read_for_none_before_it_is_looked_at() {
     let found = index.set_without_pods(&key("bots-7"), moment).unwrap();
     assert_eq!(found.listeners.unwrap()[0].name, "a");
     assert_eq!(made(&index), 1);
+    // F1: the next set shares them; one with other defaults cannot.
+    let of = |name: &str| index.set_without_pods(&key(name), moment).unwrap().listeners.unwrap();
+    assert!(Arc::ptr_eq(&of("bots-7"), &of("bots-8")));
+    let (mut other, mut spec) = (index.clone(), spec.clone());
+    spec["defaults"] = json!({"useProxy": true});
+    other.on_set(&None, set("bots-9", "u9", &spec));
+    let changed = other.set_without_pods(&key("bots-9"), moment).unwrap().listeners.unwrap();
+    assert!(changed[0].settings.use_proxy && !of("bots-8")[0].settings.use_proxy);
 }

@@ -114,7 +114,22 @@ impl Sets {
         let found = config_map_of(key, set).and_then(|name| self.config_maps.get(&name));
         let read = || listener::read(set, found.map(|found| list_of(set, found.as_ref()))).map(Arc::new);
         let kept = self.listeners.get(key).filter(|_| set.spec.count.is_none());
-        kept.map_or_else(read, |kept| kept.get_or_init(read).clone())
+        kept.map_or_else(read, |kept| kept.get_or_init(|| self.shared(key, set).unwrap_or_else(read)).clone())
+    }
+
+    /// The listeners of another set that reads the same of the same ConfigMap: a thousand sets on one of a megabyte share them.
+    fn shared(&self, key: &ObjectKey, set: &ListenerSet) -> Option<Found> {
+        let source = set.spec.config_map.as_ref()?;
+        let is_same = |other: &ListenerSet| {
+            let (one, other) = (&set.spec, &other.spec);
+            other.config_map.as_ref() == Some(source)
+                && (other.listeners.is_none() && other.count.is_none())
+                && (&one.defaults, &one.handoff) == (&other.defaults, &other.handoff)
+                && one.start_budget.is_some() == other.start_budget.is_some()
+        };
+        let others = self.in_namespace(&key.namespace).filter(|(other, set)| *other != key && is_same(set));
+        // They are all forgotten at once when the ConfigMap changes.
+        others.filter_map(|(other, _)| self.listeners.get(other)?.get()).next().cloned()
     }
 }
 
