@@ -55,3 +55,11 @@ pub const CONFIG_TOTAL_BYTES_MAX: usize = 1_024 * 1_024;
 pub const FAST_PODS_MAX: usize = 200;
 /// Characters of a Rollout's name, so that Pod names, hostnames and labels stay within 63.
 pub const NAME_CHARS_MAX: usize = 40;
+/// Entries of `spec.hooks`.
+pub const HOOKS_MAX: usize = 20;
+/// Entries of `status.hooks.log`.
+pub const HOOK_LOG_MAX: usize = 12;
+/// Characters of what is told of a hook's end.
+pub const HOOK_MESSAGE_CHARS_MAX: usize = 200;
+/// Characters of a backup's id.
+pub const BACKUP_CHARS_MAX: usize = 128;

@@ -181,8 +181,7 @@ mod tests {
     #[test]
     fn raw_json_is_let_through_only_where_it_belongs_to_others() {
         let raw = offenders(|_, schema| schema["x-kubernetes-preserve-unknown-fields"] == true);
-        let (pods, others): (Vec<_>, Vec<_>) =
-            raw.into_iter().partition(|path| path.starts_with("Rollout.spec.template.spec"));
+        let (pods, others): (Vec<_>, Vec<_>) = raw.into_iter().partition(|path| path.contains(".template.spec"));
         assert!(!pods.is_empty());
         assert_eq!(others, ["ListenerSet.spec.listeners[].config"]);
     }

@@ -7,6 +7,7 @@ pub mod bounds;
 pub mod condition;
 pub mod crd;
 pub mod fingerprint;
+pub mod hooks;
 pub mod keep_failed;
 pub mod listener_set;
 pub mod listener_set_status;

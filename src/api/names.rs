@@ -66,6 +66,21 @@ pub const ANNOTATION_PACKAGE_SHA256: &str = "baton.dev/package-sha256";
 /// Annotation on ControllerRevisions: digests of the images that its first Pod ran, by name of the container, JSON. Tags move.
 pub const ANNOTATION_IMAGE_DIGESTS: &str = "baton.dev/image-digests";
 
+/// Annotation on ControllerRevisions: id of the newest backup that a hook made while this was the stable revision, its hook and
+/// its run, as `id hook run`.
+pub const ANNOTATION_BACKUP: &str = "baton.dev/backup";
+
+/// Label on the Jobs of hooks and on their Pods: name of the hook. Only the operator may write Jobs that have it.
+pub const LABEL_HOOK: &str = "baton.dev/hook";
+/// Label on the Jobs of hooks: number of the run.
+pub const LABEL_RUN: &str = "baton.dev/run";
+/// Label on the Jobs of hooks: number of the attempt, from 1.
+pub const LABEL_ATTEMPT: &str = "baton.dev/attempt";
+/// Annotation on the Jobs of hooks: the point, such as `AfterBatch/2`.
+pub const ANNOTATION_POINT: &str = "baton.dev/point";
+/// Annotation on the Jobs of hooks: what all attempts of one hook at one point of one run share; `BATON_HOOK_KEY`.
+pub const ANNOTATION_HOOK_KEY: &str = "baton.dev/hook-key";
+
 /// Annotation on a Service, written by people: name of the Rollout that may switch it. Without it Baton writes nothing to it:
 /// who may change a Rollout need not be one who may change that Service.
 pub const ANNOTATION_ROLLOUT: &str = "baton.dev/rollout";

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::{
     blue_green::{BlueGreen, Promote},
+    hooks::Hook,
     keep_failed::KeepFailed,
     package::{Package, SecretRef},
     update::{HotReload, HttpPost, UpdateMethod},
@@ -54,7 +55,13 @@ use super::{quantity::IntOrPercent, status::RolloutStatus, template::PodTemplate
     validation = Rule::new("!has(self.pins) || size(self.pins) == 0 || self.strategy.type == 'Batched'")
         .message("spec.pins needs spec.strategy.type Batched, because with any other type all instances run one version: remove the pins or set type to Batched"),
     validation = Rule::new("!has(self.strategy.hotReload) || !has(self.template.spec.hostNetwork) || !self.template.spec.hostNetwork")
-        .message("spec.strategy: update HotReload sends a request to each Pod's own IP address, and a Pod with hostNetwork has none: remove spec.template.spec.hostNetwork, or set update to InPlaceIfPossible and remove hotReload")
+        .message("spec.strategy: update HotReload sends a request to each Pod's own IP address, and a Pod with hostNetwork has none: remove spec.template.spec.hostNetwork, or set update to InPlaceIfPossible and remove hotReload"),
+    validation = Rule::new("!has(self.hooks) || self.hooks.all(hook, !has(hook.template.metadata) || !has(hook.template.metadata.labels) || !self.selector.matchLabels.all(k, k in hook.template.metadata.labels && hook.template.metadata.labels[k] == self.selector.matchLabels[k]))")
+        .message("spec.hooks[].template.metadata.labels satisfy spec.selector.matchLabels: a Service with that selector would send clients to the hook; remove one of these labels from the hook"),
+    validation = Rule::new("!has(self.hooks) || self.hooks.all(hook, !has(hook.imageFrom) || self.template.spec.containers.exists(c, c.name == hook.imageFrom.container) || (has(self.template.spec.initContainers) && self.template.spec.initContainers.exists(c, c.name == hook.imageFrom.container)))")
+        .message("spec.hooks[].imageFrom.container must be the name of a container in spec.template: correct the name"),
+    validation = Rule::new("!has(self.hooks) || self.strategy.type == 'Recreate' || self.hooks.all(hook, hook.on != 'WhileDown')")
+        .message("spec.hooks[].on: WhileDown needs spec.strategy.type Recreate, because with any other type instances keep running; choose another point")
 )]
 pub struct RolloutSpec {
     /// Number of instances, 0 to 10,000. Instances are numbered from 0 to replicas - 1; each number is a slot. `kubectl
@@ -106,6 +113,12 @@ pub struct RolloutSpec {
     /// How instances change to another revision.
     #[serde(default)]
     pub strategy: Strategy,
+
+    /// Jobs that run before, between and after the batches of a run, and before it goes back; in this order, one at a
+    /// time; at most 20. They are not part of the revision: a changed hook changes no Pod. If absent: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub hooks: Vec<Hook>,
 
     /// Lets a run continue past a pause. The approval counts only for the run that it names. If that run does not exist
     /// yet, the approval has no effect: the next run takes a higher number, so run numbers may have gaps.

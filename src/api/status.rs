@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     bounds::MESSAGE_CHARS_MAX,
     condition::Condition,
+    hooks::HooksStatus,
     names::ANNOTATION_WHY,
     rollout::{Request, Rollout},
 };
@@ -93,6 +94,9 @@ pub struct RolloutStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), extend("x-kubernetes-list-type" = "atomic"))]
     pub attempts: Vec<Attempt>,
+    /// Hooks of the present run (spec.hooks), and the newest that have ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<HooksStatus>,
     /// Instances that are not as the spec says, most important first; at most 20.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]

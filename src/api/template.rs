@@ -57,31 +57,6 @@ impl JsonSchema for PodTemplate {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let strings = |what: &str, values_max: u32| {
-            json_schema!({
-                "description": what,
-                "type": "object",
-                "maxProperties": 64,
-                "additionalProperties": {"type": "string", "maxLength": values_max}
-            })
-        };
-        let containers = |what: &str, min: u32| {
-            json_schema!({
-                "description": what,
-                "type": "array",
-                "minItems": min,
-                "maxItems": 64,
-                "items": {
-                    "type": "object",
-                    "required": ["name"],
-                    "x-kubernetes-preserve-unknown-fields": true,
-                    "properties": {
-                        "name": {"description": "Name of the container.", "type": "string", "maxLength": 63},
-                        "image": {"description": "Container image.", "type": "string", "maxLength": 1024}
-                    }
-                }
-            })
-        };
         json_schema!({
             "description": "Pod template, as in a Deployment: each instance runs one Pod of it. Labels and annotations that begin with baton.dev/ are set by Baton.",
             "type": "object",
@@ -92,8 +67,8 @@ impl JsonSchema for PodTemplate {
                     "type": "object",
                     "required": ["labels"],
                     "properties": {
-                        "labels": strings("Labels of the Pods. They must include spec.selector.matchLabels.", 63),
-                        "annotations": strings("Annotations of the Pods.", 16384)
+                        "labels": strings_schema("Labels of the Pods. They must include spec.selector.matchLabels.", 64, 63),
+                        "annotations": strings_schema("Annotations of the Pods.", 64, 16_384)
                     },
                     "x-kubernetes-validations": [{
                         "rule": "!has(self.labels) || self.labels.all(k, !k.startsWith('baton.dev/') && k != 'controller-revision-hash' && k != 'apps.kubernetes.io/pod-index')",
@@ -109,8 +84,8 @@ impl JsonSchema for PodTemplate {
                     "required": ["containers"],
                     "x-kubernetes-preserve-unknown-fields": true,
                     "properties": {
-                        "containers": containers("Containers of the Pod.", 1),
-                        "initContainers": containers("Init containers of the Pod.", 0),
+                        "containers": containers_schema("Containers of the Pod.", 1, 64),
+                        "initContainers": containers_schema("Init containers of the Pod.", 0, 64),
                         "hostNetwork": {"description": "Whether the Pod uses the network of its node. Not allowed with update HotReload.", "type": "boolean"},
                         "restartPolicy": {"description": "Must be Always if it is set.", "type": "string", "maxLength": 16}
                     },
@@ -122,4 +97,33 @@ impl JsonSchema for PodTemplate {
             }
         })
     }
+}
+
+/// Labels or annotations: at most so many, each of at most so many characters.
+pub(super) fn strings_schema(what: &str, count_max: u32, values_max: u32) -> Schema {
+    json_schema!({
+        "description": what,
+        "type": "object",
+        "maxProperties": count_max,
+        "additionalProperties": {"type": "string", "maxLength": values_max}
+    })
+}
+
+/// Containers, typed as far as rules look at them.
+pub(super) fn containers_schema(what: &str, min: u32, max: u32) -> Schema {
+    json_schema!({
+        "description": what,
+        "type": "array",
+        "minItems": min,
+        "maxItems": max,
+        "items": {
+            "type": "object",
+            "required": ["name"],
+            "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {
+                "name": {"description": "Name of the container.", "type": "string", "maxLength": 63},
+                "image": {"description": "Container image.", "type": "string", "maxLength": 1024}
+            }
+        }
+    })
 }

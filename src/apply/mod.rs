@@ -11,6 +11,7 @@ pub mod applications;
 pub mod call;
 pub mod event;
 pub mod fence;
+mod hooks;
 #[cfg(test)]
 mod lease_tests;
 mod leases;
@@ -34,7 +35,7 @@ mod target;
 mod tests;
 
 use futures::future::{join, join_all};
-use k8s_openapi::api::{apps::v1::ControllerRevision, coordination::v1::Lease, core::v1::Pod};
+use k8s_openapi::api::{apps::v1::ControllerRevision, batch::v1::Job, coordination::v1::Lease, core::v1::Pod};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
@@ -69,6 +70,7 @@ pub async fn version_of(
         Kind::Revision => version::<ControllerRevision>(calls, namespace, name).await,
         Kind::ListenerSet => version::<ListenerSet>(calls, namespace, name).await,
         Kind::Lease => version::<Lease>(calls, namespace, name).await,
+        Kind::Job => version::<Job>(calls, namespace, name).await,
     }
 }
 
@@ -159,6 +161,8 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
             RevisionAct::Adopt => adopt::<ControllerRevision>(target, seen).await,
         },
         Change::Pod { seen, act } => perform_on_pod(target, seen, act).await,
+        Change::CreateHook { name, job, .. } => hooks::create(target, name, job).await,
+        Change::DeleteHook { seen, .. } => hooks::delete(target, seen).await,
         Change::Service { seen, select } => services::switch(target, seen, select).await,
         Change::Ask(Question::Template { revision }) => pods::check(target, revision).await,
         Change::Ask(Question::Resize { pod, revision }) => resize::check(target, &pod.uid, revision).await,

@@ -87,6 +87,10 @@ pub(super) async fn mark(target: &Target<'_>, seen: &Seen, mark: &RevisionMark) 
         RevisionMark::Fetched { sha256 } => {
             patch["metadata"]["annotations"] = json!({names::ANNOTATION_PACKAGE_SHA256: sha256});
         }
+        RevisionMark::Backup { backup, run } => {
+            let text = format!("{} {} {run}", backup.id, backup.hook);
+            patch["metadata"]["annotations"] = json!({names::ANNOTATION_BACKUP: text});
+        }
         RevisionMark::Ran { images } => {
             patch["metadata"]["annotations"] = json!({names::ANNOTATION_IMAGE_DIGESTS: json!(images).to_string()});
         }

@@ -52,6 +52,7 @@ pub(super) fn snapshot() -> Snapshot {
         change_cause: None,
         package_sha256: None,
         image_digests: None,
+        backup: None,
         deleting: false,
     });
     let pod = serde_json::from_value(json!({

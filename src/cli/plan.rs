@@ -95,6 +95,9 @@ async fn snapshot(cluster: &Cluster, rollout: Rollout) -> Result<Snapshot> {
             change_refusals: [].into(),
             tellings: [].into(),
             agents: crate::snapshot::Agents::NotAsked,
+            hooks: crate::snapshot::HookJobs::default(),
+            hook_seen: None,
+            hook_refusal: None,
             now: Timestamp::now(),
         }),
     }

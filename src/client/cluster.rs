@@ -18,12 +18,12 @@ use crate::{
     snapshot::{
         Services, Snapshot,
         guard::DeserializeGuard,
-        index::{Event, Index, Moment, ObjectKey, Recollection},
+        index::{Event, Index, Moment, ObjectKey, Recollection, Scope},
         lease::Ownership,
         listener::SourceError,
         listener_set::SetSnapshot,
         lists::Lists,
-        wire::{LeaseView, PodView, RevisionView, ServiceView},
+        wire::{JobView, LeaseView, PodView, RevisionView, ServiceView},
     },
 };
 
@@ -131,14 +131,14 @@ impl Cluster {
     /// [`Unanswered`]
     pub async fn seen<K: Ours>(&self, name: &str) -> Result<K, Unanswered> {
         let began = tokio::time::Instant::now();
-        let mut object = self.object::<K>(name).await?;
+        let mut object = Box::pin(self.object::<K>(name)).await?; // a future of many kilobytes
         let age = changed_at(&object).map_or(UNSEEN_AFTER, |at| {
             Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default() // a clock that is behind
         });
         let patience = UNSEEN_AFTER.saturating_sub(age);
         while !is_seen(&object) && began.elapsed() < patience {
             tokio::time::sleep(LOOK_AGAIN_AFTER).await;
-            object = self.object(name).await?;
+            object = Box::pin(self.object(name)).await?;
         }
         Ok(object)
     }
@@ -215,6 +215,7 @@ impl Cluster {
         let key = ObjectKey::of(&rollout);
         let mut index = Index::default();
         let scope = Some(self.namespace.clone());
+        let has_hooks = !rollout.spec.hooks.is_empty();
         index.on_rollout(&scope, listed(vec![DeserializeGuard(Ok(rollout))]));
         let (pods, revisions) = tokio::join!(
             async { if reads == Reads::All { self.belonging::<PodView>(&key.name).await } else { Ok(Vec::new()) } },
@@ -224,6 +225,9 @@ impl Cluster {
         index.on_revision(&scope, listed(revisions?));
         if reads == Reads::All {
             self.read_services(&mut index).await?;
+            if has_hooks {
+                self.read_hooks(&mut index, &scope).await?;
+            }
         }
         let snapshot = index.snapshot(&key, &Recollection::default(), Timestamp::now());
         snapshot.ok_or(Unanswered::Unreadable(Kind::Rollout))
@@ -257,6 +261,19 @@ impl Cluster {
         self.read_services(&mut index).await?;
         let snapshot = index.snapshot(&key, &Recollection::default(), Timestamp::now());
         Ok(snapshot.map(|snapshot| snapshot.services).unwrap_or_default())
+    }
+
+    /// Reads the Jobs of hooks and their Pods. Who may see Rollouts may not see Jobs: the rest is shown all the same.
+    async fn read_hooks(&self, index: &mut Index, scope: &Scope) -> Result<(), Unanswered> {
+        let jobs: Api<JobView> = Api::namespaced(self.client.clone(), &self.namespace);
+        let pods: Api<PodView> = Api::namespaced(self.client.clone(), &self.namespace);
+        let of_hooks = ListParams::default().labels(names::LABEL_HOOK);
+        let (jobs, pods) = tokio::join!(in_time(jobs.list(&of_hooks)), in_time(pods.list(&of_hooks)));
+        if let (Ok(jobs), Ok(pods)) = (jobs?, pods?) {
+            index.on_job(scope, listed(jobs.items));
+            index.on_hook_pod(scope, listed(pods.items));
+        }
+        Ok(())
     }
 
     /// Reads the Services that Rollouts name. Who may see Rollouts may not see Services: the rest is shown all the same.

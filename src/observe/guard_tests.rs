@@ -221,7 +221,7 @@ async fn start(kinds: &[Watched], poisoned: Option<(&Watched, &str)>) -> (Arc<Mu
     let shop = ObjectKey { namespace: "shop".into(), name: "bots".into() };
     until("everything is listed", || observer.is_synced() && observer.look(|index| index.is_set_listed(&shop))).await;
     let watches = || server.lock().unwrap().watches.len();
-    until("everything is watched", || watches() >= 7).await;
+    until("everything is watched", || watches() >= 9).await;
     (server, observer, tasks)
 }
 
@@ -247,7 +247,7 @@ async fn a_list_with_one_object_that_cannot_be_read_tells_of_the_others() {
             let poisoned = text(kind, evil(kind), 5, Some((place, &poison)));
             let (server, observer, _tasks) = start(&kinds, Some((kind, &poisoned))).await;
             judge(&observer, kind, "5", &case, is_read);
-            assert_eq!(server.lock().unwrap().lists, 7, "{case}: once each");
+            assert_eq!(server.lock().unwrap().lists, 9, "{case}: once each");
         }
     }
 }
@@ -277,7 +277,7 @@ async fn a_watch_event_of_what_cannot_be_read_is_followed_by_others() {
             }
             judge(&observer, kind, &version, &case, is_read);
         }
-        assert_eq!(server.lock().unwrap().lists, 7, "{}: nothing is listed anew", kind.name);
+        assert_eq!(server.lock().unwrap().lists, 9, "{}: nothing is listed anew", kind.name);
         server.lock().unwrap().tell(kind.path, "MODIFIED", &text(kind, evil(kind), 900, None));
         until("it is readable again", || known(&observer, kind).1.is_empty()).await;
     }

@@ -34,7 +34,7 @@ use crate::{
         guard::DeserializeGuard,
         index::{Event, Index, Kind, ObjectKey, Scope, Touched},
         lists::Lists,
-        wire::{LeaseView, NodeView, PodView, RevisionView, ServiceView},
+        wire::{JobView, LeaseView, NodeView, PodView, RevisionView, ServiceView},
     },
 };
 
@@ -47,6 +47,7 @@ pub struct Observer {
     sets: Refresher,
     agents: Refresher,
     leases: Refresher,
+    jobs: Refresher,
     trigger: Trigger,
     /// Of [`Self::uptime`].
     began: Instant,
@@ -116,12 +117,22 @@ impl Observer {
         let leases = start.kind::<LeaseView>("Lease", &of_hand_off, false, move |index, scope, event| {
             index.on_lease(scope, event.map(LeaseView::from), began.elapsed())
         });
+        // Rollouts without hooks do without them.
+        let of_hooks = Selection::labels(names::LABEL_HOOK);
+        let jobs = start.kind::<JobView>("Job", &of_hooks, false, |index, scope, event| {
+            let rollouts = index.on_job(scope, event.map(JobView::from));
+            index.with_their_sets(rollouts)
+        });
+        start.kind::<PodView>("Pod of a hook", &of_hooks, false, |index, scope, event| {
+            let rollouts = index.on_hook_pod(scope, event.map(PodView::from));
+            index.with_their_sets(rollouts)
+        });
         let take = |index: &mut Index, key: &ObjectKey, event: Event<ServiceView>| {
             let rollouts = index.on_service(key, event);
             index.with_their_sets(rollouts)
         };
         start.follow(wanted_services, Followed { name: "Service", read: |service| service, take });
-        Self { state, rollouts, pods, revisions, sets, agents, leases, trigger: trigger.clone(), began }
+        Self { state, rollouts, pods, revisions, sets, agents, leases, jobs, trigger: trigger.clone(), began }
     }
 
     /// The operator's own clock: by it the silence of sessions is measured.
@@ -204,6 +215,7 @@ impl Observer {
             Kind::ListenerSet => &self.sets,
             Kind::AgentPod => &self.agents,
             Kind::Lease => &self.leases,
+            Kind::Job => &self.jobs,
         }
     }
 

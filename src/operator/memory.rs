@@ -66,6 +66,7 @@ pub struct RolloutMemory {
     /// What the planner is told.
     pub recollection: Recollection,
     create_backoff: Backoff,
+    hook_backoff: Backoff,
     /// When the API server did not say what else the selector matches.
     pub overlap_failed_at: Option<Timestamp>,
     /// The run of which an Event has said why Pods are replaced where a change in place was asked for.
@@ -158,6 +159,7 @@ impl ObjectMemory<RolloutMemory> {
             self.note_one(outcome, &mut notes, now);
         }
         self.note_creates(outcomes, rng, now);
+        self.note_hooks(snapshot, outcomes, rng, now);
         let named = snapshot.rollout.spec.strategy.blue_green.as_ref();
         let is_named = |name: &String| named.is_some_and(|named| named.names().any(|named| named == name));
         // What was named before counts until it is let go: an old view of it may be without the key.
@@ -185,7 +187,7 @@ impl ObjectMemory<RolloutMemory> {
                 recollection.template_checks.insert(about, check.clone());
             }
             // Creates of Pods have their own pause, so that all else goes on.
-            Applied::Refused { .. } if matches!(change, Change::CreatePod { .. }) => {}
+            Applied::Refused { .. } if matches!(change, Change::CreatePod { .. } | Change::CreateHook { .. }) => {}
             Applied::Refused { message, .. } if let Some(about) = refusal_key(change) => {
                 let retry_at = now.saturating_add(REFUSED_CHANGE).unwrap_or(now);
                 recollection.template_checks.remove(&about);
@@ -212,6 +214,33 @@ impl ObjectMemory<RolloutMemory> {
         });
         if let Some((reason, message)) = refusal {
             self.refuse_creates(reason, message, rng, now);
+        }
+    }
+
+    /// Which Job of a hook has been seen or made, and the refusal that holds the next one.
+    fn note_hooks(&mut self, snapshot: &Snapshot, outcomes: &[Outcome], rng: &mut fastrand::Rng, now: Timestamp) {
+        let current = snapshot.rollout.status.as_ref().and_then(|status| status.hooks.as_ref()?.current.as_ref());
+        if let Some(job) = current.and_then(|current| snapshot.hooks.seen()?.job(&current.job)) {
+            self.own.recollection.hook_seen = Some(job.name.clone());
+        }
+        for outcome in outcomes {
+            let Change::CreateHook { name, .. } = &outcome.change else { continue };
+            match &outcome.result {
+                Applied::Done { .. } => {
+                    self.own.hook_backoff.succeed();
+                    self.own.recollection.hook_seen = Some(name.clone());
+                    self.own.recollection.hook_refusal = None;
+                }
+                Applied::Refused { reason, message } => {
+                    let pause =
+                        SignedDuration::try_from(self.own.hook_backoff.fail(rng)).unwrap_or(SignedDuration::ZERO);
+                    let since = self.own.recollection.hook_refusal.as_ref().map_or(now, |refusal| refusal.since);
+                    let retry_at = now.saturating_add(pause).unwrap_or(now);
+                    let refusal = CreateRefusal { reason: *reason, message: message.clone(), since, retry_at };
+                    self.own.recollection.hook_refusal = Some(refusal);
+                }
+                _ => {}
+            }
         }
     }
 
@@ -283,6 +312,7 @@ fn written(change: &Change) -> Option<Written<'_>> {
         Change::Service { .. } | Change::TellApplication { .. } => return None,
         Change::CreateRevision { .. } | Change::Revision { .. } => Kind::Revision,
         Change::CreatePod { .. } | Change::Pod { .. } | Change::Ask(_) => Kind::Pod,
+        Change::CreateHook { .. } | Change::DeleteHook { .. } => Kind::Job,
     };
     let version = change.seen().map(|seen| (seen.uid.as_str(), seen.resource_version.as_str()));
     Some(Written { kind, name: change.name(), version })

@@ -6,9 +6,12 @@ use serde_json::Value;
 
 pub use super::hold::{Hold, HoldReason};
 use crate::{
-    api::status::{Attempt, BatchStatus, Failed},
+    api::{
+        hooks::{Backup, HooksStatus},
+        status::{Attempt, BatchStatus, Failed},
+    },
     plan::in_place::NotInPlace,
-    snapshot::{Pod, Revision, Service, Switched},
+    snapshot::{HookJob, Pod, Revision, Service, Switched},
 };
 
 /// What to do next for one Rollout.
@@ -47,6 +50,8 @@ pub struct Memory {
     pub failed: Option<Failed>,
     /// status.attempts, sorted by (revision, attempt).
     pub attempts: Vec<Attempt>,
+    /// status.hooks.
+    pub hooks: HooksStatus,
     /// status.services: only here is it known which of them have to be let go one day.
     pub services: Vec<String>,
 }
@@ -78,6 +83,13 @@ impl From<&Revision> for Seen {
 impl From<&Service> for Seen {
     fn from(service: &Service) -> Self {
         let Service { name, uid, resource_version, .. } = service;
+        Self { name: name.clone(), uid: uid.clone(), resource_version: resource_version.clone() }
+    }
+}
+
+impl From<&HookJob> for Seen {
+    fn from(job: &HookJob) -> Self {
+        let HookJob { name, uid, resource_version, .. } = job;
         Self { name: name.clone(), uid: uid.clone(), resource_version: resource_version.clone() }
     }
 }
@@ -133,6 +145,22 @@ pub enum Change {
         /// What it selects then.
         select: Selection,
     },
+    /// Create the Job of a hook.
+    CreateHook {
+        /// Object name.
+        name: String,
+        /// Name of the hook.
+        hook: String,
+        /// The whole Job.
+        job: Value,
+    },
+    /// Delete the Job of a hook, and its Pods.
+    DeleteHook {
+        /// Precondition.
+        seen: Seen,
+        /// Why.
+        reason: HookEnd,
+    },
     /// Ask the API server by a dry run. Nothing is written.
     Ask(Question),
     /// Tell the application of a Pod that the Pod was given other labels and annotations: a call to the Pod itself.
@@ -142,6 +170,15 @@ pub enum Change {
         /// Its uid.
         uid: String,
     },
+}
+
+/// Why the Job of a hook is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookEnd {
+    /// It runs, and is not to: its run has ended, or it cannot start.
+    Stopped,
+    /// It has ended, and is beyond what is kept.
+    Cleared,
 }
 
 /// What is done to a ControllerRevision.
@@ -300,6 +337,9 @@ impl Change {
             Self::Revision { act, .. } => act.verb(),
             Self::Pod { act, .. } => act.verb(),
             Self::Service { .. } => "SwitchService",
+            Self::CreateHook { .. } => "CreateHook",
+            Self::DeleteHook { reason: HookEnd::Stopped, .. } => "StopHook",
+            Self::DeleteHook { reason: HookEnd::Cleared, .. } => "ClearHook",
             Self::Ask(Question::Template { .. }) => "CheckTemplate",
             Self::Ask(Question::Resize { .. }) => "CheckResize",
             Self::TellApplication { .. } => "TellApplication",
@@ -312,9 +352,11 @@ impl Change {
             Self::Revision { seen, .. }
             | Self::Pod { seen, .. }
             | Self::Service { seen, .. }
+            | Self::DeleteHook { seen, .. }
             | Self::Ask(Question::Resize { pod: seen, .. }) => Some(seen),
             Self::CreateRevision { .. }
             | Self::CreatePod { .. }
+            | Self::CreateHook { .. }
             | Self::Ask(Question::Template { .. })
             | Self::TellApplication { .. } => None,
         }
@@ -325,10 +367,12 @@ impl Change {
         match self {
             Self::CreateRevision { name, .. }
             | Self::CreatePod { name, .. }
+            | Self::CreateHook { name, .. }
             | Self::TellApplication { name, .. }
             | Self::Revision { seen: Seen { name, .. }, .. }
             | Self::Pod { seen: Seen { name, .. }, .. }
             | Self::Service { seen: Seen { name, .. }, .. }
+            | Self::DeleteHook { seen: Seen { name, .. }, .. }
             | Self::Ask(Question::Resize { pod: Seen { name, .. }, .. } | Question::Template { revision: name }) => {
                 name
             }
@@ -346,7 +390,11 @@ impl Change {
     pub fn is_for_good(&self) -> bool {
         let takes = matches!(
             self,
-            Self::Revision { act: RevisionAct::Delete | RevisionAct::Adopt, .. } | Self::Pod { act: PodAct::Adopt, .. }
+            Self::Revision { act: RevisionAct::Delete | RevisionAct::Adopt, .. }
+                | Self::Pod { act: PodAct::Adopt, .. }
+                // A pause, an abort or another spec of a moment ago must not meet a migration that has just begun.
+                | Self::CreateHook { .. }
+                | Self::DeleteHook { .. }
         );
         self.interrupts() || takes
     }
@@ -389,6 +437,13 @@ pub enum RevisionMark {
     Fetched {
         /// SHA-256 of that.
         sha256: String,
+    },
+    /// A hook has made a backup while this was the stable revision.
+    Backup {
+        /// What it is.
+        backup: Backup,
+        /// Number of the run.
+        run: i64,
     },
     /// Its first Pod has become ready, with images that it names by tags.
     Ran {

@@ -1,6 +1,8 @@
 //! Why something is not done now.
 use jiff::Timestamp;
 
+use crate::api::hooks::Point;
+
 /// Why something is not done now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
@@ -35,6 +37,8 @@ pub enum HoldReason {
     PauseTimer,
     /// A pause without seconds after the batch.
     AwaitingApproval,
+    /// A hook runs, or is to begin: at this point, which is due; or, without one, of an earlier run.
+    RunningHook(Option<Point>),
     /// A create was refused and waits for its next try.
     CreateRefused,
     /// Something keeps pinned instances from running what they are pinned to, or all are pinned.
@@ -56,6 +60,11 @@ pub enum HoldReason {
 }
 
 impl HoldReason {
+    /// The point at which hooks are due, and hold all else.
+    pub fn due_point(self) -> Option<Point> {
+        if let Self::RunningHook(point) = self { point } else { None }
+    }
+
     /// Stable label for conditions, metrics and the plugin.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -69,6 +78,7 @@ impl HoldReason {
             Self::PreviousBatchNotHealthy => "PreviousBatchNotHealthy",
             Self::PauseTimer => "PauseTimer",
             Self::AwaitingApproval => "AwaitingApproval",
+            Self::RunningHook(_) => "RunningHook",
             Self::CreateRefused => "CreateRefused",
             Self::Pinned => "Pinned",
             Self::NotInPlace => "NotInPlace",

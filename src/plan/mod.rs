@@ -8,6 +8,7 @@ pub mod adoption;
 mod agent;
 pub mod change;
 pub mod hold;
+pub mod hook;
 pub mod in_place;
 pub mod lease;
 pub mod listener_set;
@@ -20,6 +21,7 @@ pub mod specimen;
 pub mod undo;
 
 pub use change::{
-    Change, Hold, HoldReason, Memory, Plan, PodAct, PodReason, Question, RevisionAct, RevisionMark, Seen, Selection,
+    Change, Hold, HoldReason, HookEnd, Memory, Plan, PodAct, PodReason, Question, RevisionAct, RevisionMark, Seen,
+    Selection,
 };
 pub use outcome::{Applied, Outcome};

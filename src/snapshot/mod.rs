@@ -6,6 +6,7 @@ pub mod agent;
 pub mod ends;
 pub mod exit;
 pub mod guard;
+pub mod hook;
 pub mod in_place;
 pub mod index;
 mod kubelet;
@@ -36,6 +37,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 pub use exit::{Exit, on_one_line};
+pub use hook::{HookJob, HookJobs, HookPod, JobEnd, SeenHooks};
 pub use in_place::InPlace;
 pub use package::Fetched;
 pub use pod::{Container, ContainerEnd, ContainerState, Pod, PodEnds, PodPhase};
@@ -81,6 +83,12 @@ pub struct Snapshot {
     pub agents: Agents,
     /// The Services that the Rollout switches.
     pub services: Services,
+    /// Jobs of its hooks.
+    pub hooks: HookJobs,
+    /// Name of the Job of a hook that this operator has seen, or made.
+    pub hook_seen: Option<String>,
+    /// The last refusal of a hook's Job, until one is made.
+    pub hook_refusal: Option<CreateRefusal>,
     /// The time of this look.
     pub now: Timestamp,
 }

@@ -33,6 +33,8 @@ pub struct Revision {
     pub package_sha256: Option<String>,
     /// Digests of the images that its first Pod ran, by name of the container (annotation); None: none has been noted.
     pub image_digests: Option<BTreeMap<String, String>>,
+    /// The newest backup that a hook made while this was the stable revision (annotation), as `id hook run`.
+    pub backup: Option<String>,
     /// True once deletion has begun.
     pub deleting: bool,
 }

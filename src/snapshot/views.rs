@@ -105,6 +105,45 @@ pub struct PodStatusView {
     pub container_statuses: Vec<ContainerStatus>,
 }
 
+/// A Job of a hook as it comes over the wire, reduced to its conditions.
+#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
+#[resource(inherit = "k8s_openapi::api::batch::v1::Job")]
+pub struct JobView {
+    /// metadata, as far as [`Meta`] reads it.
+    #[serde(deserialize_with = "Meta::read")]
+    pub metadata: ObjectMeta,
+    /// status.
+    #[serde(default)]
+    pub status: JobStatusView,
+    /// Why it cannot be read; None: it can. Then only its metadata is known, as far as that can be read.
+    #[serde(skip)]
+    pub unreadable: Option<String>,
+}
+
+/// What is read of a Job's status.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct JobStatusView {
+    /// conditions.
+    pub conditions: Vec<JobConditionView>,
+}
+
+/// What is read of a Job's condition.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JobConditionView {
+    /// type.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// status.
+    pub status: String,
+    /// reason.
+    pub reason: String,
+    /// lastTransitionTime.
+    #[serde(deserialize_with = "time::time")]
+    pub last_transition_time: Option<Time>,
+}
+
 /// A Node as it comes over the wire, reduced to its conditions.
 #[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
 #[resource(inherit = "k8s_openapi::api::core::v1::Node")]
@@ -288,8 +327,9 @@ macro_rules! guarded {
     )*};
 }
 
-guarded!(PodView, NodeView, RevisionView, ServiceView, LeaseView);
+guarded!(JobView, PodView, NodeView, RevisionView, ServiceView, LeaseView);
 
+impl Bounded for JobView {}
 impl Bounded for PodView {}
 impl Bounded for NodeView {}
 impl Bounded for ServiceView {}

@@ -184,6 +184,7 @@ pub fn revision(object: RevisionView) -> Revision {
         package_sha256: annotation(annotations, names::ANNOTATION_PACKAGE_SHA256),
         image_digests: annotation(annotations, names::ANNOTATION_IMAGE_DIGESTS)
             .map(|text| serde_json::from_str(&text).unwrap_or_default()),
+        backup: annotation(annotations, names::ANNOTATION_BACKUP),
         deleting: metadata.deletion_timestamp.is_some(),
     }
 }

@@ -8,8 +8,8 @@ use super::{
     verdict::{self, Kind, Verdict},
 };
 use crate::{
-    api::{Condition, ConditionStatus, ConditionType, Time, bounds, status::HistoryEntry},
-    plan::{Applied, Change, Question},
+    api::{Condition, ConditionStatus, ConditionType, Time, bounds, hooks::HookFailure, status::HistoryEntry},
+    plan::{Applied, Change, Question, rollout::HOOK_FAILED},
     snapshot::{Pod, TemplateCheck},
 };
 
@@ -104,6 +104,7 @@ fn degraded(look: &Look<'_>, verdict: &Verdict, history: &[HistoryEntry]) -> Opt
     let found: Vec<(&str, String)> = [
         failed_instances(look),
         create_refused(look, verdict),
+        hook_failed(look),
         refused_writes(look),
         stale_answer(look, history),
         pins(look),
@@ -129,6 +130,18 @@ fn failed_instances(look: &Look<'_>) -> Option<(&'static str, String)> {
     Some(("InstanceFailed", format!("{} ({}){others} failed", look.instance(first.instance), first.word())))
 }
 
+/// A hook of this run has failed, and its failure is ignored or cannot be taken back.
+fn hook_failed(look: &Look<'_>) -> Option<(&'static str, String)> {
+    let hooks = &look.memory().hooks;
+    let is_left = |name: &str| hooks.current.as_ref().is_none_or(|current| current.name != name);
+    let of_run = hooks.log.iter().filter(|record| record.run == look.memory().run && record.result == "Failed");
+    let record = of_run.filter(|record| is_left(&record.name)).find(|record| {
+        let settings = look.spec().hooks.iter().find(|hook| hook.name == record.name);
+        settings.is_some_and(|hook| hook.on_failure == HookFailure::Ignore)
+    })?;
+    Some((HOOK_FAILED, format!("hook {} failed and is ignored: {}", record.name, record.message)))
+}
+
 fn create_refused(look: &Look<'_>, verdict: &Verdict) -> Option<(&'static str, String)> {
     let refusal = look.refusal()?;
     let said = ["QuotaExceeded", "FailedCreate"].contains(&verdict.reason);
@@ -140,7 +153,7 @@ fn create_refused(look: &Look<'_>, verdict: &Verdict) -> Option<(&'static str, S
 /// every look.
 fn refused_writes(look: &Look<'_>) -> Option<(&'static str, String)> {
     look.outcomes.iter().find_map(|outcome| match (&outcome.change, &outcome.result) {
-        (Change::CreatePod { .. }, _) => None,
+        (Change::CreatePod { .. } | Change::CreateHook { .. }, _) => None,
         (_, Applied::Refused { message, .. }) => {
             Some(("WriteRefused", format!("the API server refuses a write: {message}")))
         }
@@ -178,7 +191,9 @@ pub(super) fn pins(look: &Look<'_>) -> Option<(&'static str, String)> {
 fn pod_conflict(look: &Look<'_>) -> Option<(&'static str, String)> {
     let answered = look.outcomes.iter().filter(|outcome| outcome.result == Applied::NameTaken);
     let answered = answered.filter_map(|outcome| match &outcome.change {
-        Change::CreatePod { name, .. } | Change::CreateRevision { name, .. } => Some(name.as_str()),
+        Change::CreatePod { name, .. } | Change::CreateRevision { name, .. } | Change::CreateHook { name, .. } => {
+            Some(name.as_str())
+        }
         _ => None,
     });
     let names: BTreeSet<&str> = look.snapshot.taken_names.iter().map(String::as_str).chain(answered).collect();

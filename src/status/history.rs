@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     api::{ConditionStatus, ConditionType, Time, bounds, rollout::Request, status::HistoryEntry},
-    plan::rollout::Slot,
+    plan::rollout::{HOOK_FAILED, Slot},
     snapshot::{Pod, Ranges},
 };
 
@@ -169,7 +169,7 @@ fn asked(request: Option<&Request>) -> Request {
 fn conclude(look: &Look<'_>, verdict: &Verdict, entries: &mut [HistoryEntry]) {
     let run = look.memory().run;
     let Some(entry) = entries.iter_mut().find(|entry| is_run(entry) && entry.run == run) else { return };
-    let arrived = verdict.is_complete() || ["RolledBack", "Aborted"].contains(&verdict.reason);
+    let arrived = verdict.is_complete() || ["RolledBack", "Aborted", HOOK_FAILED].contains(&verdict.reason);
     let result = match (entry.result.as_str(), verdict.kind) {
         (IN_PROGRESS | FAILED | PARTLY_ROLLED_BACK, _) if arrived => SUCCEEDED,
         (IN_PROGRESS | FAILED, _) if verdict.reason == PARTLY_ROLLED_BACK => PARTLY_ROLLED_BACK,

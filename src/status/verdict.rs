@@ -4,8 +4,8 @@
 //! | kstatus | reasons |
 //! |---|---|
 //! | Current | `Complete`; `Paused` (by spec.paused, and no run is on); `Unproven` (no instance is asked for, and what is worked towards has not completed) |
-//! | InProgress | `RollingOut`, `RollingBack`; `ServiceMissing` (strategy BlueGreen); `AwaitingApproval`, `Paused` (by spec.paused, or by a timed pause); `QuotaExceeded`, `FailedCreate` (a Pod is refused for now); `InstancesUnavailable` (no run is on; instances were lost, or are new by scaling); `Deleting` |
-//! | Failed | `RolledBack`, `Aborted` (and back in place); `PartlyRolledBack` (onFailure: RollbackFailed); `PinFailed` (all else is done); `FirstRevisionFailed`, `FailureThreshold` (onFailure: Pause), `ProgressDeadlineExceeded`, `RollbackStuck`, `InvalidSpec`, `ServiceInvalid` |
+//! | InProgress | `RollingOut`, `RollingBack`; `RunningHook`; `ServiceMissing` (strategy BlueGreen); `AwaitingApproval`, `Paused` (by spec.paused, or by a timed pause); `QuotaExceeded`, `FailedCreate` (a Pod is refused for now); `InstancesUnavailable` (no run is on; instances were lost, or are new by scaling); `Deleting` |
+//! | Failed | `RolledBack`, `Aborted` (and back in place); `HookFailed`, `RestoreFailed`; `PartlyRolledBack` (onFailure: RollbackFailed); `PinFailed` (all else is done); `FirstRevisionFailed`, `FailureThreshold` (onFailure: Pause), `ProgressDeadlineExceeded`, `RollbackStuck`, `InvalidSpec`, `ServiceInvalid` |
 //!
 //! Nine of these are not in the API's agreed list and say more than it could: `Unproven` keeps a version that no instance has
 //! run from reading `Complete`; `FailedCreate` is what `QuotaExceeded` is,
@@ -21,10 +21,10 @@ use super::{
     text::{count, seconds},
 };
 use crate::{
-    api::status::Failed,
+    api::{hooks::Restore, status::Failed},
     plan::{
         Hold, HoldReason,
-        rollout::{GoesBack, Policy, Slot, stuck_at},
+        rollout::{GoesBack, HOOK_FAILED, Policy, Slot, stuck_at},
     },
     snapshot::{Pod, Ranges, RefusalReason, TemplateCheck, template::refusal},
 };
@@ -64,6 +64,7 @@ const RULES: &[fn(&Look<'_>) -> Option<Verdict>] = &[
     not_recorded,
     template_refused,
     service,
+    running_hook,
     rollback_stuck,
     given_up,
     revision_failed,
@@ -138,6 +139,17 @@ fn service(look: &Look<'_>) -> Option<Verdict> {
     missing.or_else(|| Some(failed("ServiceInvalid", hold_message(look, &[HoldReason::ServiceInvalid])?)))
 }
 
+/// All else waits for it.
+fn running_hook(look: &Look<'_>) -> Option<Verdict> {
+    let hold = look.plan.hold.as_ref().filter(|hold| matches!(hold.reason, HoldReason::RunningHook(_)))?;
+    Some(in_progress("RunningHook", hold.message.clone()))
+}
+
+/// A hook has failed the run.
+fn is_by_hook(failed: &Failed) -> bool {
+    failed.reason == HOOK_FAILED
+}
+
 fn rollback_stuck(look: &Look<'_>) -> Option<Verdict> {
     if !look.is_back() || look.is_run_settled() {
         return None;
@@ -158,7 +170,20 @@ fn given_up(look: &Look<'_>) -> Option<Verdict> {
     }
     let (runs, remedy) = (runs(look), try_again(look));
     let paused = if look.spec().paused { format!("; {}", paused(look)) } else { String::new() };
-    let reason = if is_aborted(look) { "Aborted" } else { "RolledBack" };
+    let hooks = &look.memory().hooks;
+    let restore = hooks.restore.as_ref().filter(|restore| !restore.failure.is_empty());
+    if let Some(Restore { backup, failure, .. }) = restore {
+        let backup = if backup.is_empty() { String::new() } else { format!(" (backup {backup})") };
+        let message =
+            format!("what the run had changed was not taken back{backup}: {failure}; {cause}; {runs}: {remedy}");
+        return Some(failed("RestoreFailed", message));
+    }
+    let is_by_hook = look.memory().failed.as_ref().is_some_and(is_by_hook);
+    let reason = match is_aborted(look) {
+        true => "Aborted",
+        false if is_by_hook => HOOK_FAILED,
+        false => "RolledBack",
+    };
     Some(failed(reason, format!("{cause}; {runs}{kept}: {remedy}{paused}")))
 }
 
@@ -207,8 +232,11 @@ fn revision_failed(look: &Look<'_>) -> Option<Verdict> {
     if rolls_back {
         return Some(in_progress("RollingBack", format!("{cause}: going back")));
     }
-    let deadline = failure.reason == "ProgressDeadlineExceeded";
-    let reason = if deadline { "ProgressDeadlineExceeded" } else { "FailureThreshold" };
+    let reason = match failure.reason.as_str() {
+        "ProgressDeadlineExceeded" => "ProgressDeadlineExceeded",
+        HOOK_FAILED => HOOK_FAILED,
+        _ => "FailureThreshold",
+    };
     let (retry, abort) = (look.snapshot.rollout.command("retry"), abort(look));
     let remedy =
         format!("nothing moves forward: change the spec, {retry} (spec.retryAt) to try again, or {abort} to go back");

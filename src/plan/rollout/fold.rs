@@ -3,10 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::{failure_of, plan, policy::Policy, time::after};
 use crate::{
-    api::{Rollout, RolloutStatus, names::LABEL_REVISION, rollout::Approve, status::BatchStatus},
+    api::{
+        Rollout, RolloutStatus,
+        names::{ANNOTATION_HOOK_KEY, ANNOTATION_POINT, LABEL_ATTEMPT, LABEL_HOOK, LABEL_REVISION, LABEL_RUN},
+        rollout::Approve,
+        status::BatchStatus,
+    },
     plan::{
         change::{
             Change, Hold, HoldReason, Memory, Plan, PodAct, Question, RevisionAct, RevisionMark, Seen, Selection,
@@ -14,8 +20,8 @@ use crate::{
         in_place, revision,
     },
     snapshot::{
-        ChangeRefusal, InPlace, Pod, PodEnds, PodPhase, Resize, Revision, ServiceSeen, Snapshot, Telling,
-        TemplateCheck, in_place::Reload, specimen::Specimen,
+        ChangeRefusal, Exit, HookJob, HookJobs, HookPod, InPlace, JobEnd, Pod, PodEnds, PodPhase, Resize, Revision,
+        SeenHooks, ServiceSeen, Snapshot, Telling, TemplateCheck, in_place::Reload, specimen::Specimen,
     },
 };
 
@@ -63,7 +69,10 @@ pub enum End {
 
 impl World {
     /// A world that starts from this state.
-    pub fn new(snapshot: Snapshot, ready_seconds: i64) -> Self {
+    pub fn new(mut snapshot: Snapshot, ready_seconds: i64) -> Self {
+        if snapshot.hooks == HookJobs::Unknown {
+            snapshot.hooks = HookJobs::Seen(SeenHooks::default());
+        }
         let starting = snapshot.pods.iter().filter(|pod| pod.is_live() && !pod.is_ready() && failure_of(pod).is_none());
         let ready_at = starting.map(|pod| (pod.uid.clone(), after(snapshot.now, ready_seconds))).collect();
         Self { snapshot, ready_seconds, broken: Vec::new(), created: 0, ready_at }
@@ -162,6 +171,7 @@ impl World {
                     change_cause: change_cause.clone(),
                     package_sha256: None,
                     image_digests: None,
+                    backup: None,
                     deleting: false,
                 };
                 self.snapshot.revisions.push(revision);
@@ -176,6 +186,13 @@ impl World {
             },
             Change::Pod { seen, act } => self.act_on_pod(seen, act),
             Change::Service { seen, select } => self.switch(seen, select),
+            Change::CreateHook { name, job, .. } => self.run_hook(name, job),
+            Change::DeleteHook { seen, .. } => {
+                if let HookJobs::Seen(seen_hooks) = &mut self.snapshot.hooks {
+                    seen_hooks.jobs.retain(|job| job.uid != seen.uid);
+                    seen_hooks.pods.retain(|pod| pod.job != seen.name);
+                }
+            }
             Change::Ask(Question::Template { revision }) => {
                 self.snapshot.template_checks.insert(revision.clone(), TemplateCheck::Valid);
             }
@@ -184,6 +201,43 @@ impl World {
             }
             Change::TellApplication { uid, .. } => self.tell(uid),
         }
+    }
+
+    /// The Job ends well at once, unless its hook is broken.
+    fn run_hook(&mut self, name: &str, job: &Value) {
+        let HookJobs::Seen(seen) = &mut self.snapshot.hooks else { return };
+        let label = |name: &str| job["metadata"]["labels"][name].as_str().unwrap_or_default().to_owned();
+        let annotation = |name: &str| job["metadata"]["annotations"][name].as_str().unwrap_or_default().to_owned();
+        let hook = label(LABEL_HOOK);
+        let is_broken = self.broken.contains(&hook);
+        seen.jobs.push(HookJob {
+            name: name.to_owned(),
+            uid: format!("uid-{name}"),
+            resource_version: "1".into(),
+            point: annotation(ANNOTATION_POINT).parse().ok(),
+            run: label(LABEL_RUN).parse().unwrap_or(0),
+            attempt: label(LABEL_ATTEMPT).parse().unwrap_or(0),
+            revision: label(LABEL_REVISION),
+            key: annotation(ANNOTATION_HOOK_KEY),
+            created: self.snapshot.now,
+            is_deleting: false,
+            end: Some(JobEnd { at: self.snapshot.now, failure: is_broken.then(|| "BackoffLimitExceeded".into()) }),
+            hook,
+        });
+        seen.pods.push(HookPod {
+            name: format!("{name}-pod"),
+            job: name.to_owned(),
+            job_uid: format!("uid-{name}"),
+            created: self.snapshot.now,
+            is_finished: true,
+            has_started: true,
+            waiting: None,
+            disruption: None,
+            exit: Some(Exit { reason: "Error".into(), code: i32::from(is_broken), message: String::new() }),
+            backup: None,
+            has_odd_message: false,
+        });
+        self.snapshot.hook_seen = Some(name.to_owned());
     }
 
     fn switch(&mut self, seen: &Seen, Selection { revision, labels, switched }: &Selection) {
@@ -333,6 +387,9 @@ impl World {
                 revision.failed_reason = Some(reason.clone());
             }
             RevisionMark::Fetched { sha256 } => revision.package_sha256 = Some(sha256.clone()),
+            RevisionMark::Backup { backup, run } => {
+                revision.backup = Some(format!("{} {} {run}", backup.id, backup.hook));
+            }
             RevisionMark::Ran { images } => revision.image_digests = Some(images.clone()),
         }
     }

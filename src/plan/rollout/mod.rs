@@ -34,6 +34,7 @@ pub use self::{
         sets::Sets,
         slots::{Done, Slot, Slots, back},
     },
+    verdict::holds::HOOK_FAILED,
 };
 
 use self::{
@@ -62,6 +63,8 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     let lineage = revisions::trace(snapshot, &remembered);
     let mut alarm = Alarm::new(snapshot.now);
     let mut view = View::new(snapshot, &lineage, memory::begin_run(snapshot, &lineage, &remembered, &mut alarm));
+    let observed = memory::hooks::observe(&view, &mut alarm);
+    (view.memory.hooks, view.memory.failed) = (observed.hooks, observed.failed);
     view.remember_batch(memory::run_clock(&view, &mut alarm));
     view.memory.failed = failed::remember(&view, &mut alarm);
     let opening = memory::open_batches(&view, &mut alarm);
@@ -69,12 +72,18 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     let switch = work::switch::switch(&view, &mut alarm);
     let work = work::pods(&view, &mut alarm);
     view.memory.attempts = work.attempts;
+    // The order of the gates says which hooks are due, and nothing else.
+    let due = [&opening.hold, &switch.hold, &work.hold].into_iter().flatten().find_map(|hold| hold.reason.due_point());
+    if let Some(point) = due {
+        view.memory.hooks = memory::hooks::begin(&view, point);
+    }
 
     let mut changes = work::revisions::changes(&lineage, snapshot, &view.memory);
     changes.extend(work::provenance::packages(snapshot, &changes));
     changes.extend(memory::conclude(&view).filter(|end| !changes.iter().any(|change| change.name() == end.name())));
     changes.extend(work::provenance::images(snapshot, &changes));
     changes.extend(switch.changes);
+    changes.extend(work::hooks::changes(&view, &mut alarm));
     changes.extend(work.changes);
     let (mut leaving, mut not_in_place) = (Some(work.leaving), work.not_in_place);
     if view.memory != remembered {

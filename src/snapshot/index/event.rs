@@ -100,6 +100,8 @@ pub enum Kind {
     AgentPod,
     /// Leases of the hand-off.
     Lease,
+    /// Jobs of hooks.
+    Job,
 }
 
 impl Kind {
@@ -111,6 +113,7 @@ impl Kind {
             Self::Revision => "ControllerRevision",
             Self::ListenerSet => "ListenerSet",
             Self::Lease => "Lease",
+            Self::Job => "Job",
         }
     }
 }

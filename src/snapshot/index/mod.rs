@@ -9,6 +9,7 @@
 //! from the last list alone.
 mod agents;
 mod event;
+mod hooks;
 mod known;
 mod leases;
 mod order;
@@ -37,13 +38,13 @@ pub use self::{
     set_shelf::{Moment, SetMemories},
     unreadable::Unreadable,
 };
-use self::{known::Known, services::Services, set_shelf::Sets, shelf::Shelf, unreadable::Unreadables};
+use self::{hooks::Hooks, known::Known, services::Services, set_shelf::Sets, shelf::Shelf, unreadable::Unreadables};
 pub use super::owner::Owner;
 use super::{
     Agents, Orphans, Pod, Revision, Snapshot,
     guard::DeserializeGuard,
     specimen,
-    wire::{self, NodeView, PodView, RevisionView, ServiceView},
+    wire::{self, JobView, NodeView, PodView, RevisionView, ServiceView},
 };
 use crate::api::Rollout;
 
@@ -55,6 +56,7 @@ pub struct Index {
     revisions: Shelf<Revision>,
     sets: Sets,
     services: Services,
+    hooks: Hooks,
     /// Ready or not, by name. None where Nodes are not watched.
     nodes: Option<BTreeMap<String, bool>>,
     /// Pods that are to leave, by Rollout, as its plan says.
@@ -103,6 +105,18 @@ impl Index {
             let owner = wire::owner(&object.metadata).or_else(|| wire::orphaned_by(&object.metadata))?;
             Some((Some(owner), wire::revision(object)))
         })
+    }
+
+    /// Takes an event of the watch on Jobs of hooks; returns the Rollouts it touches.
+    pub fn on_job(&mut self, scope: &Scope, event: Event<JobView>) -> BTreeSet<ObjectKey> {
+        self.unreadable.note("Job", 0, scope, &event);
+        self.hooks.take_jobs(scope, event)
+    }
+
+    /// Takes an event of the watch on Pods of hooks; returns the Rollouts it touches.
+    pub fn on_hook_pod(&mut self, scope: &Scope, event: Event<PodView>) -> BTreeSet<ObjectKey> {
+        self.unreadable.note("Pod", 2, scope, &event);
+        self.hooks.take_pods(scope, event)
     }
 
     /// Takes an event of the watch on Nodes; returns the Rollouts that have Pods on a Node that was lost or came back.
@@ -162,6 +176,7 @@ impl Index {
         let rollout = known.object.as_ref().ok()?;
         let owner = Owner { name: key.name.clone(), uid: known.uid.clone() };
         let orphaned = Owner { name: key.name.clone(), uid: wire::ORPHANED.to_owned() };
+        let hook_owner = owner.clone();
         let (pods, revisions) = self.owned_by(&key.namespace, &owner);
         let orphans = self.owned_by(&key.namespace, &orphaned);
         let specimens: Vec<Arc<Pod>> =
@@ -183,6 +198,9 @@ impl Index {
             tellings: BTreeMap::new(),
             agents: Agents::Unknown,
             services: self.services.of(key, rollout, recollection),
+            hooks: self.hooks.of(&key.namespace, &hook_owner),
+            hook_seen: recollection.hook_seen.clone(),
+            hook_refusal: recollection.hook_refusal.clone(),
             now,
         })
     }
@@ -242,6 +260,7 @@ impl Index {
             Kind::Rollout => self.rollouts.get(key).map(|o| (o.uid.as_str(), o.resource_version.as_str())),
             Kind::Pod => self.pods.get(key).map(|o| (o.uid.as_str(), o.resource_version.as_str())),
             Kind::Revision => self.revisions.get(key).map(|o| (o.uid.as_str(), o.resource_version.as_str())),
+            Kind::Job => self.hooks.version(key),
             Kind::ListenerSet | Kind::AgentPod | Kind::Lease => self.sets.version(kind, key),
         }
     }
@@ -252,6 +271,7 @@ impl Index {
             Kind::Rollout => self.rollouts.progress(namespace),
             Kind::Pod => self.pods.progress(namespace),
             Kind::Revision => self.revisions.progress(namespace),
+            Kind::Job => self.hooks.progress(namespace),
             Kind::ListenerSet | Kind::AgentPod | Kind::Lease => self.sets.progress(kind, namespace),
         };
         progress.is_some_and(|progress| is_at_least(progress, resource_version))

@@ -16,6 +16,10 @@ pub struct Recollection {
     pub change_refusals: BTreeMap<String, ChangeRefusal>,
     /// resourceVersion of our own last write to each Service, by name: what is older does not count.
     pub services: BTreeMap<String, String>,
+    /// See [`crate::snapshot::Snapshot::hook_seen`].
+    pub hook_seen: Option<String>,
+    /// See [`crate::snapshot::Snapshot::hook_refusal`].
+    pub hook_refusal: Option<CreateRefusal>,
     /// See [`crate::snapshot::Snapshot::overlap`].
     pub overlap: Option<Overlap>,
 }

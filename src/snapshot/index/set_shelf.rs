@@ -127,9 +127,9 @@ impl Sets {
                 && (&one.defaults, &one.handoff) == (&other.defaults, &other.handoff)
                 && one.start_budget.is_some() == other.start_budget.is_some()
         };
-        let others = self.in_namespace(&key.namespace).filter(|(other, set)| *other != key && is_same(set));
+        let mut others = self.in_namespace(&key.namespace).filter(|(other, set)| *other != key && is_same(set));
         // They are all forgotten at once when the ConfigMap changes.
-        others.filter_map(|(other, _)| self.listeners.get(other)?.get()).next().cloned()
+        others.find_map(|(other, _)| self.listeners.get(other)?.get()).cloned()
     }
 }
 

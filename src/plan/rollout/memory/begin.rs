@@ -2,6 +2,7 @@
 use crate::{
     api::{
         bounds::INSTANCES_CHARS_MAX,
+        hooks::HooksStatus,
         status::{BatchStatus, Failed},
     },
     plan::{
@@ -15,6 +16,7 @@ use crate::{
                 slots::{Done, Slots},
             },
             time::{Alarm, reached, seconds},
+            verdict::hooks::is_restoring,
         },
     },
     snapshot::{Ranges, Snapshot},
@@ -46,7 +48,12 @@ pub(crate) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
         .is_some_and(|failed| reached(spec.retry_at.as_ref(), snapshot.now).is_some_and(|retry| retry > failed.0))
         && !lineage.is_back();
     if old.effective == memory.effective && old.run > 0 && !retried {
-        if memory.batch.is_some() && lineage.is_back() && Slots::new(snapshot, lineage, &memory).done() == Done::All {
+        let is_restoring = is_restoring(&spec.hooks, &memory.hooks, memory.run);
+        if memory.batch.is_some()
+            && lineage.is_back()
+            && !is_restoring
+            && Slots::new(snapshot, lineage, &memory).done() == Done::All
+        {
             memory.batch = None;
         }
         if let Some(batch) = memory.batch.as_mut().filter(|batch| batch.opened == 0) {
@@ -69,6 +76,15 @@ pub(crate) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
     // Nor may an approval that was given before the run began.
     let answered = spec.approve.as_ref().map(|approve| approve.run).max(aborted);
     memory.run = old.run.max(answered.unwrap_or(0)).saturating_add(1);
+    // Jobs of hooks tell of the runs that status has forgotten.
+    if let Some((run, hooks)) = super::hooks::recover(snapshot, lineage).filter(|_| lost) {
+        memory.run = run.max(memory.run);
+        memory.hooks = if memory.run == run {
+            hooks
+        } else {
+            HooksStatus { restore: hooks.restore, run: memory.run, ..HooksStatus::default() }
+        };
+    }
     memory.failed = match lineage.update.filter(|_| lineage.is_back() && !lineage.is_revert()) {
         Some(update) => noted_on(update, old.run).map(|failed| Failed {
             slots: old.failed.as_ref().map(|failed| failed.slots.clone()).unwrap_or_default(),

@@ -2,6 +2,7 @@
 mod begin;
 mod clock;
 mod conclude;
+pub(super) mod hooks;
 mod open;
 
 pub(super) use begin::begin_run;
@@ -10,7 +11,7 @@ pub(super) use conclude::conclude;
 pub(super) use open::open_batches;
 
 use crate::{
-    api::{RolloutStatus, status::BatchStatus},
+    api::{RolloutStatus, hooks::HooksStatus, status::BatchStatus},
     plan::change::Memory,
 };
 
@@ -26,6 +27,7 @@ impl Memory {
             batch: status.batch.clone().map(|batch| BatchStatus { updated: 0, ..batch }), // observed, not remembered
             failed: status.failed.clone(),
             attempts: status.attempts.clone(),
+            hooks: status.hooks.clone().unwrap_or_default(),
             services: status.services.clone(),
         }
     }
@@ -40,6 +42,7 @@ impl Memory {
         status.batch = self.batch.clone().map(|batch| BatchStatus { updated, ..batch });
         status.failed.clone_from(&self.failed);
         status.attempts.clone_from(&self.attempts);
+        status.hooks = Some(self.hooks.clone()).filter(|hooks| *hooks != HooksStatus::default());
         status.services.clone_from(&self.services);
     }
 }

@@ -34,10 +34,16 @@ pub(crate) fn open_batches(view: &View<'_>, alarm: &mut Alarm) -> Opening {
 fn all_at_once(view: &View<'_>, alarm: &mut Alarm, mut batch: BatchStatus) -> Opening {
     batch.opened = view.replicas();
     let Done::Not(undone) = view.slots.done() else {
-        let hold = holds::all_pinned(view).filter(|_| view.lineage.is_first());
+        let hold = if view.lineage.is_first() {
+            holds::all_pinned(view).or_else(|| gates::completion(view))
+        } else {
+            gates::back(view, alarm)
+        };
         return Opening { batch: Some(batch), hold };
     };
-    if let Some(hold) = gates::first_creation(view, alarm) {
+    // Before the first Pod goes back; no Pod need be left that does.
+    let due = gates::due_at_once(view);
+    if let Some(hold) = due.or_else(|| gates::first_creation(view, alarm)) {
         return Opening { batch: Some(batch), hold: Some(hold) };
     }
     let is_late = view.lineage.is_back() && !deadline::late(view, alarm).is_empty();

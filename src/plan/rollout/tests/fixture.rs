@@ -64,6 +64,7 @@ pub(crate) fn revision_named(letter: char, number: i64) -> Revision {
         change_cause: None,
         package_sha256: None,
         image_digests: None,
+        backup: None,
         deleting: false,
     }
 }
@@ -103,6 +104,9 @@ impl Fixture {
             change_refusals: [].into(),
             tellings: [].into(),
             agents: crate::snapshot::Agents::NotAsked,
+            hooks: crate::snapshot::HookJobs::Seen(crate::snapshot::SeenHooks::default()),
+            hook_seen: None,
+            hook_refusal: None,
             services: Services::default(),
             now: at(0),
         };
@@ -176,6 +180,9 @@ fn say_change(change: &Change) -> String {
             RevisionMark::Completed { .. } => format!("{name} completed"),
             RevisionMark::Failed { reason, .. } => format!("{name} failed ({reason})"),
             RevisionMark::Fetched { sha256 } => format!("{name} fetched {sha256}"),
+            RevisionMark::Backup { backup, run } => {
+                format!("{name} backed up as {} by {} in run {run}", backup.id, backup.hook)
+            }
             RevisionMark::Ran { images } => format!("{name} ran {images:?}"),
         },
         Change::Revision { seen: Seen { name, .. }, act: RevisionAct::Delete } => format!("forget {name}"),
@@ -183,6 +190,8 @@ fn say_change(change: &Change) -> String {
         Change::Pod { seen: Seen { name, .. }, act: PodAct::Adopt } => format!("adopt {name}"),
         Change::Ask(Question::Template { revision }) => format!("check {revision}"),
         Change::Ask(Question::Resize { pod: Seen { name, .. }, revision }) => format!("check {name} for {revision}"),
+        Change::CreateHook { hook, .. } => format!("hook {hook}"),
+        Change::DeleteHook { .. } => change.verb().to_owned(),
         Change::CreatePod { name, reason, .. } => format!("+{name} {}", reason.as_str()),
         Change::Pod { seen: Seen { name, .. }, act: PodAct::Delete { reason, .. } } => {
             format!("-{name} {}", reason.as_str())

@@ -5,12 +5,12 @@ use super::{
         paused_between_batches, paused_revert, previous_batch_not_healthy, progress_deadline, refused,
         released_service, spec_invalid, template_refused, template_unchecked, unchecked,
     },
-    sets,
+    hooks, sets,
 };
 use crate::{
     plan::{
         change::Hold,
-        rollout::{policy::GoesBack, run::View, time::Alarm},
+        rollout::{policy::GoesBack, run::View, time::Alarm, verdict::holds::HOOK_FAILED},
     },
     snapshot::Revision,
 };
@@ -18,8 +18,10 @@ use crate::{
 type Gate = fn(&View<'_>) -> Option<Hold>;
 
 /// Refill, scale, finish a slot already begun: held by deletion and a stale cache alone, before any plan.
-const BACK: &[Gate] = &[paused_revert, template_refused];
+const BACK: &[Gate] = &[paused_revert, hooks::running, hooks::on_rollback, template_refused];
 const TEMPLATE: &[Gate] = &[spec_invalid, template_refused, template_unchecked];
+/// The very first Pods, which come up all at once.
+const FIRST: &[Gate] = &[hooks_failed, hooks::running, hooks::before_rollout, hooks::before_batch];
 const RENEW: &[Gate] = &[paused];
 const FORWARD: &[Gate] = &[spec_invalid, template_refused, template_unchecked, not_in_place, failed, paused];
 /// One that stays at the update revision, where only what failed leaves it.
@@ -37,12 +39,18 @@ const OPEN: &[Gate] = &[
     paused_between_batches,
     previous_batch_not_healthy,
     batch_pinned,
+    hooks::after_batch,
     pause_timer,
     awaiting_approval,
+    hooks::running,
+    hooks::before_rollout,
+    hooks::before_batch,
 ];
+/// The end of a run.
+const END: &[Gate] = &[hooks::after_batch, after_last_pause, hooks::running, hooks::after_rollout];
 
 /// What takes the blame for lateness from the instances: a person or the API server holds them.
-const STOPS_CLOCK: &[Gate] = &[spec_invalid, template_refused, not_in_place, paused];
+const STOPS_CLOCK: &[Gate] = &[spec_invalid, template_refused, not_in_place, paused, before_first, waits_while_down];
 
 /// True while the progress deadline's clock stands still.
 pub(crate) fn stop_clock(view: &View<'_>) -> bool {
@@ -98,10 +106,37 @@ pub(crate) fn template_of(view: &View<'_>, revision: &Revision, alarm: &mut Alar
     woken(refused(view, revision).or_else(|| unchecked(view, revision)), alarm)
 }
 
-/// Holds the completion of a run whose instances are all where they should be: the pause after the last batch.
+/// Holds the completion of a run whose instances are all where they should be: its last hooks, and the pause after the last batch.
 pub(crate) fn completion(view: &View<'_>) -> Option<Hold> {
-    let is_forward = !view.lineage.is_first() && !view.lineage.is_back();
-    if is_forward { pause_timer(view).or_else(|| awaiting_approval(view)) } else { None }
+    let is_forward = !view.lineage.is_back() && view.memory.batch.is_some();
+    if is_forward { END.iter().find_map(|gate| gate(view)) } else { None }
+}
+
+fn after_last_pause(view: &View<'_>) -> Option<Hold> {
+    if view.lineage.is_first() { None } else { pause_timer(view).or_else(|| awaiting_approval(view)) }
+}
+
+/// Hooks that come before the very first Pods.
+pub(crate) fn before_first(view: &View<'_>) -> Option<Hold> {
+    let is_due = view.lineage.is_first() && view.memory.batch.is_some();
+    if is_due { FIRST.iter().find_map(|gate| gate(view)) } else { None }
+}
+
+/// Hooks for which all old Pods have ended, and no new one is made yet.
+pub(crate) fn waits_while_down(view: &View<'_>) -> Option<Hold> {
+    let is_down = view.snapshot.pods.iter().all(|pod| pod.is_finished());
+    hooks::while_down(view).filter(|_| is_down)
+}
+
+/// What a run in which all changes at once waits for before its first Pod.
+pub(crate) fn due_at_once(view: &View<'_>) -> Option<Hold> {
+    if view.lineage.is_back() { hooks::running(view).or_else(|| hooks::on_rollback(view)) } else { before_first(view) }
+}
+
+/// A hook has failed the run, and no Pod was made yet.
+fn hooks_failed(view: &View<'_>) -> Option<Hold> {
+    let is_by_hook = view.memory.failed.as_ref().is_some_and(|failed| failed.reason == HOOK_FAILED);
+    failed(view).filter(|_| is_by_hook)
 }
 
 fn first(gates: &[Gate], view: &View<'_>, alarm: &mut Alarm) -> Option<Hold> {

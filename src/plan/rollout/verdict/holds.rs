@@ -20,6 +20,9 @@ use crate::{
     snapshot::{Revision, TemplateCheck, template::refusal},
 };
 
+/// Reason of a run that a hook has failed.
+pub const HOOK_FAILED: &str = "HookFailed";
+
 pub(crate) fn spec_invalid(view: &View<'_>) -> Option<Hold> {
     Some(hold(HoldReason::SpecInvalid, problem_of(view.spec())?))
 }

@@ -3,6 +3,7 @@ pub mod deadline;
 pub mod failed;
 pub mod gates;
 pub mod holds;
+pub mod hooks;
 pub mod old_pods;
 pub mod progress;
 pub mod sets;

@@ -1,5 +1,5 @@
 //! What holds the second set of strategy BlueGreen, and the switch to it.
-use super::{holds, old_pods};
+use super::{gates, holds, hooks, old_pods};
 use crate::{
     api::{
         names::{ANNOTATION_ROLLOUT, LABEL_REVISION, LABEL_ROLLOUT},
@@ -82,7 +82,8 @@ pub(crate) fn own_labels(service: &Service) -> impl Iterator<Item = (&String, &S
 /// What holds the switch to a set that is available.
 pub(crate) fn held(view: &View<'_>) -> Option<Hold> {
     let paused = if view.lineage.is_back() { holds::paused_revert(view) } else { holds::paused(view) };
-    holds::failed(view).or(paused).or_else(|| awaiting_approval(view))
+    let hooks = if view.lineage.is_back() { gates::due_at_once(view) } else { hooks::after_batch(view) };
+    holds::failed(view).or(paused).or(hooks).or_else(|| awaiting_approval(view))
 }
 
 /// The revision that is worked towards, if clients have not used it. They have used the one that is gone back to, even if its

@@ -1,6 +1,7 @@
 //! Pods to create, delete and change now, within the budget; most urgent class first.
 mod attempts;
 mod exit;
+pub mod hooks;
 mod keep;
 pub mod provenance;
 mod reload;
@@ -362,9 +363,17 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             }
             return true;
         }
+        if let Some(hold) = gates::before_first(view).filter(|_| slot.pin.is_none()) {
+            self.note(hold);
+            return false;
+        }
         if self.alive.as_mut().is_some_and(|alive| !alive.admit(&revision.name)) {
             self.hold_for_old_pods(recreate::in_the_way(view.snapshot, &revision.name), revision);
             return true;
+        }
+        if let Some(hold) = gates::waits_while_down(view) {
+            self.note(hold);
+            return false;
         }
         let is_kept = view.slots.sets().is_some_and(|sets| sets.kept == Some(revision.name.as_str()));
         if let Some(hold) = self.preview_held.clone().filter(|_| !is_kept) {
