@@ -13,9 +13,9 @@ use super::template::{PodTemplate, containers_schema, strings_schema};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.batches) || self.on in ['BeforeBatch', 'AfterBatch']")
-        .message("spec.hooks[].batches is for on: BeforeBatch and AfterBatch; remove it"),
-    validation = Rule::new("!(self.on == 'AfterRollout' && self.onFailure == 'Abort')")
+    validation = Rule::new("!has(self.batches) || self.when in ['BeforeBatch', 'AfterBatch']")
+        .message("spec.hooks[].batches is for when: BeforeBatch and AfterBatch; remove it"),
+    validation = Rule::new("!(self.when == 'AfterRollout' && self.onFailure == 'Abort')")
         .message("spec.hooks[]: an AfterRollout hook cannot take back what is done; set onFailure to Ignore"),
     validation = Rule::new("self.timeoutSeconds * (self.retries + 1) <= 604800")
         .message("spec.hooks[]: timeoutSeconds times (retries + 1) must be at most 604800 (7 days); lower one of them")
@@ -30,7 +30,7 @@ pub struct Hook {
     /// OnRollback: before the first Pod goes back after a failure or an abort, if the run gave a backup id or a second
     /// hook had begun. WhileDown: with type Recreate, after the last old Pod ended and before the first new one is
     /// created. Hooks of one point run in the order of this list, one at a time.
-    pub on: HookPoint,
+    pub when: HookPoint,
     /// Only with BeforeBatch and AfterBatch: numbers of the batches, from 1, such as "1,3-4". If absent: every batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]

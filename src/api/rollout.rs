@@ -60,8 +60,8 @@ use super::{quantity::IntOrPercent, status::RolloutStatus, template::PodTemplate
         .message("spec.hooks[].template.metadata.labels satisfy spec.selector.matchLabels: a Service with that selector would send clients to the hook; remove one of these labels from the hook"),
     validation = Rule::new("!has(self.hooks) || self.hooks.all(hook, !has(hook.imageFrom) || self.template.spec.containers.exists(c, c.name == hook.imageFrom.container) || (has(self.template.spec.initContainers) && self.template.spec.initContainers.exists(c, c.name == hook.imageFrom.container)))")
         .message("spec.hooks[].imageFrom.container must be the name of a container in spec.template: correct the name"),
-    validation = Rule::new("!has(self.hooks) || self.strategy.type == 'Recreate' || self.hooks.all(hook, hook.on != 'WhileDown')")
-        .message("spec.hooks[].on: WhileDown needs spec.strategy.type Recreate, because with any other type instances keep running; choose another point")
+    validation = Rule::new("!has(self.hooks) || self.strategy.type == 'Recreate' || self.hooks.all(hook, hook.when != 'WhileDown')")
+        .message("spec.hooks[].when: WhileDown needs spec.strategy.type Recreate, because with any other type instances keep running; choose another point")
 )]
 pub struct RolloutSpec {
     /// Number of instances, 0 to 10,000. Instances are numbered from 0 to replicas - 1; each number is a slot. `kubectl

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     fn hook(extra: &Value) -> Hook {
-        let mut hook = json!({"name": "migrate", "on": "BeforeRollout", "template": {
+        let mut hook = json!({"name": "migrate", "when": "BeforeRollout", "template": {
             "metadata": {"labels": {"team": "shop"}},
             "spec": {"containers": [{"name": "main", "image": "tool:1", "env": [{"name": "URL", "value": "$(BATON_RUN)"}]}]},
         }});
@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn recipe<'a>(hook: &'a Hook, old: &'a Value, new: &'a Value) -> JobRecipe<'a> {
-        let point = Point::of_run(hook.on);
+        let point = Point::of_run(hook.when);
         JobRecipe {
             rollout: "web",
             namespace: "shop",
@@ -233,7 +233,7 @@ mod tests {
             job(&recipe, "x")["spec"]["template"]["spec"]["containers"][0]["image"].clone()
         };
         let of = |on: &str, revision: &str| {
-            hook(&json!({"on": on, "imageFrom": {"container": "web", "revision": revision}}))
+            hook(&json!({"when": on, "imageFrom": {"container": "web", "revision": revision}}))
         };
         assert_eq!(image(&of("BeforeRollout", "New"), false), "web:2");
         assert_eq!(image(&of("BeforeRollout", "Old"), false), "web:1");

@@ -119,6 +119,8 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         other => (other, None),
     };
     let hold = left.or(urgent).or(opening.hold).or(switch.hold).or(work.aside).or(for_budget);
+    // What has just begun is told of as that.
+    let hold = hold.map(|hold| verdict::hooks::told_anew(&view, hold));
     Plan { memory: view.memory, changes, leaving, not_in_place, hold, wake_at: alarm.at }
 }
 

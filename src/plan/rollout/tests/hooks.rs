@@ -18,7 +18,7 @@ use crate::{
 };
 
 fn hook(name: &str, on: &str) -> Value {
-    json!({"name": name, "on": on, "template": {"spec": {"containers": [{"name": "main", "image": "tool:1"}]}}})
+    json!({"name": name, "when": on, "template": {"spec": {"containers": [{"name": "main", "image": "tool:1"}]}}})
 }
 
 fn with(mut hook: Value, more: &Value) -> Value {

@@ -17,7 +17,7 @@ pub(crate) fn of_point(hooks: &[Hook], point: Point) -> impl Iterator<Item = &Ho
     let is_of_batch = move |hook: &&Hook| {
         hook.batches.as_deref().is_none_or(|batches| Ranges::parse(batches).0.contains(&point.batch))
     };
-    hooks.iter().filter(move |hook| hook.on == point.on).filter(is_of_batch)
+    hooks.iter().filter(move |hook| hook.when == point.on).filter(is_of_batch)
 }
 
 /// The next hook of a point that has not ended. None: the point is passed.
@@ -33,6 +33,11 @@ pub(crate) fn next<'h>(hooks: &'h [Hook], memory: &HooksStatus, run: i64, point:
 fn at(view: &View<'_>, point: Point) -> Option<Hold> {
     let hook = next(&view.spec().hooks, &view.memory.hooks, view.memory.run, point)?;
     Some(Hold { reason: HoldReason::RunningHook(Some(point)), ..told(view, hook, point) })
+}
+
+/// The same hold in words of now, if it is about a point.
+pub(crate) fn told_anew(view: &View<'_>, hold: Hold) -> Hold {
+    hold.reason.due_point().and_then(|point| at(view, point)).unwrap_or(hold)
 }
 
 /// Before the first Pod changes.

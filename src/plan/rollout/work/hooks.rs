@@ -36,12 +36,12 @@ pub(crate) fn changes(view: &View<'_>, alarm: &mut Alarm) -> Vec<Change> {
 fn note_backup(view: &View<'_>) -> Option<Change> {
     let memory = &view.memory.hooks;
     let (backup, run) = match (&memory.backup, &memory.restore) {
-        (Some(backup), _) => (backup.clone(), memory.run),
+        (Some(backup), _) if !view.lineage.is_back() => (backup.clone(), memory.run),
         (None, Some(restore)) => {
             let record = memory.log.iter().find(|it| it.run == restore.run && it.message == restore.backup)?;
             (Backup { id: restore.backup.clone(), hook: record.name.clone() }, restore.run)
         }
-        (None, None) => return None,
+        _ => return None,
     };
     let stable = view.lineage.stable.filter(|stable| !stable.deleting)?;
     let known = stable.backup.as_deref().and_then(|known| known.rsplit(' ').next()?.parse::<i64>().ok());
