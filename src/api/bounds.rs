@@ -55,6 +55,10 @@ pub const CONFIG_TOTAL_BYTES_MAX: usize = 1_024 * 1_024;
 pub const FAST_PODS_MAX: usize = 200;
 /// Characters of a Rollout's name, so that Pod names, hostnames and labels stay within 63.
 pub const NAME_CHARS_MAX: usize = 40;
+/// Entries of `status.soak.breaches`.
+pub const SOAK_BREACHES_MAX: usize = 10;
+/// Entries of `status.soak.restartedBefore`.
+pub const SOAK_RESTARTED_MAX: usize = 50;
 /// Entries of `spec.hooks`.
 pub const HOOKS_MAX: usize = 20;
 /// Entries of `status.hooks.log`.

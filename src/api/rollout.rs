@@ -8,9 +8,12 @@ use serde::{Deserialize, Serialize};
 
 pub use super::{
     blue_green::{BlueGreen, Promote},
+    drain::Drain,
+    health::Health,
     hooks::Hook,
     keep_failed::KeepFailed,
     package::{Package, SecretRef},
+    soak::{OnBreach, Soak},
     update::{HotReload, HttpPost, UpdateMethod},
 };
 use super::{quantity::IntOrPercent, status::RolloutStatus, template::PodTemplate};
@@ -56,6 +59,10 @@ use super::{quantity::IntOrPercent, status::RolloutStatus, template::PodTemplate
         .message("spec.pins needs spec.strategy.type Batched, because with any other type all instances run one version: remove the pins or set type to Batched"),
     validation = Rule::new("!has(self.strategy.hotReload) || !has(self.template.spec.hostNetwork) || !self.template.spec.hostNetwork")
         .message("spec.strategy: update HotReload sends a request to each Pod's own IP address, and a Pod with hostNetwork has none: remove spec.template.spec.hostNetwork, or set update to InPlaceIfPossible and remove hotReload"),
+    validation = Rule::new("!(has(self.health) || (has(self.drain) && has(self.drain.httpPost))) || !has(self.template.spec.hostNetwork) || !self.template.spec.hostNetwork")
+        .message("spec.health and spec.drain.httpPost send requests to each Pod's own IP address, and a Pod with hostNetwork has none: remove spec.template.spec.hostNetwork, or spec.health and spec.drain.httpPost"),
+    validation = Rule::new("!has(self.health) || self.health.attempts * self.health.periodSeconds < self.progressDeadlineSeconds")
+        .message("spec.health: attempts times periodSeconds must be less than spec.progressDeadlineSeconds, or the deadline would come before the last attempt: lower one of the first two or raise the third"),
     validation = Rule::new("!has(self.hooks) || self.hooks.all(hook, !has(hook.template.metadata) || !has(hook.template.metadata.labels) || !self.selector.matchLabels.all(k, k in hook.template.metadata.labels && hook.template.metadata.labels[k] == self.selector.matchLabels[k]))")
         .message("spec.hooks[].template.metadata.labels satisfy spec.selector.matchLabels: a Service with that selector would send clients to the hook; remove one of these labels from the hook"),
     validation = Rule::new("!has(self.hooks) || self.hooks.all(hook, !has(hook.imageFrom) || self.template.spec.containers.exists(c, c.name == hook.imageFrom.container) || (has(self.template.spec.initContainers) && self.template.spec.initContainers.exists(c, c.name == hook.imageFrom.container)))")
@@ -119,6 +126,22 @@ pub struct RolloutSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub hooks: Vec<Hook>,
+
+    /// Checks that each instance must pass before it goes into service. A Pod that runs already is not asked. If absent,
+    /// an instance is in service once its containers are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+
+    /// What comes before an instance is deleted or its containers start anew: it leaves its Services, then it is asked
+    /// whether it is drained. It takes effect on Pods that are created from now on. If absent, a Pod is deleted at once
+    /// and drains by its own preStop hook and SIGTERM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
+
+    /// The time after the last batch in which the instances are watched, before the run completes. The first rollout and
+    /// the way back are not watched. If absent, a run completes once its instances are available.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soak: Option<Soak>,
 
     /// Lets a run continue past a pause. The approval counts only for the run that it names. If that run does not exist
     /// yet, the approval has no effect: the next run takes a higher number, so run numbers may have gaps.
@@ -254,6 +277,13 @@ impl Rollout {
     /// What a person types to steer it: `kubectl baton approve web`.
     pub fn command(&self, verb: &str) -> String {
         format!("kubectl baton {verb} {}", self.metadata.name.as_deref().unwrap_or_default())
+    }
+}
+
+impl RolloutSpec {
+    /// Pods get the readiness gate: Baton says when they are in service.
+    pub fn is_gated(&self) -> bool {
+        self.strategy.update.restarts() || self.health.is_some() || self.drain.is_some()
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     hooks::HooksStatus,
     names::ANNOTATION_WHY,
     rollout::{Request, Rollout},
+    soak::SoakStatus,
 };
 
 /// Words of `exceptions[].state`. Strings in the code, an enum in the CRD: an object that a newer operator wrote is read all
@@ -97,6 +98,9 @@ pub struct RolloutStatus {
     /// Hooks of the present run (spec.hooks), and the newest that have ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hooks: Option<HooksStatus>,
+    /// The watched time of the present run (spec.soak).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soak: Option<SoakStatus>,
     /// Instances that are not as the spec says, most important first; at most 20.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]

@@ -62,7 +62,7 @@ pub struct HotReload {
 pub struct HttpPost {
     /// Path of the request, such as /reload. It may have a query.
     #[schemars(length(min = 1, max = 1_024))]
-    #[x_kube(validation = Rule::new("self.matches('^/[-A-Za-z0-9._~!$&()*+,;=:@%/?]*$')").message("spec.strategy.hotReload.httpPost.path must begin with / and have only characters that a URL may have, such as /reload"))]
+    #[x_kube(validation = Rule::new("self.matches('^/[-A-Za-z0-9._~!$&()*+,;=:@%/?]*$')").message("httpPost.path must begin with / and have only characters that a URL may have, such as /reload"))]
     pub path: String,
     /// Port number on the Pod's own IP address.
     #[schemars(range(min = 1, max = 65_535), extend("format" = "int32"))]

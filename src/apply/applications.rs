@@ -11,15 +11,19 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::json;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use super::{
     Fence,
-    post::{POST_TIMEOUT, post},
+    asks::{Ask, Question, over_network},
+    post::{POST_TIMEOUT, Refused, post},
 };
 use crate::{
     plan::Applied,
-    snapshot::{Pod, Snapshot, Telling, index::ObjectKey},
+    snapshot::{Pod, Purpose, Snapshot, Telling, call::Calls, index::ObjectKey},
 };
 
 /// Calls at once, to all applications together; the planner bounds those of one Rollout.
@@ -48,12 +52,86 @@ pub struct Applications {
     permits: Arc<Semaphore>,
     /// By Rollout, and uid of the Pod.
     tellings: Arc<Mutex<BTreeMap<ObjectKey, BTreeMap<String, Telling>>>>,
+    ask: Ask,
+    /// Questions, by Rollout.
+    asked: Arc<Mutex<BTreeMap<ObjectKey, Calls>>>,
 }
 
 impl Applications {
     /// Calls are made while `fence` permits.
     pub fn new(fence: Fence, post: Post, on_answer: OnAnswer) -> Self {
-        Self { post, on_answer, fence, permits: Arc::new(Semaphore::new(CALLS_MAX)), tellings: Arc::default() }
+        let permits = Arc::new(Semaphore::new(CALLS_MAX));
+        let (tellings, asked) = (Arc::default(), Arc::default());
+        Self { post, on_answer, fence, permits, tellings, ask: over_network(), asked }
+    }
+
+    /// The same; applications are asked so.
+    #[must_use]
+    pub fn with_ask(self, ask: Ask) -> Self {
+        Self { ask, ..self }
+    }
+
+    /// What the applications of these Pods were asked; of others nothing is known any more.
+    pub fn asked(&self, key: &ObjectKey, snapshot: &Snapshot) -> Calls {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(calls) = asked.get_mut(key) else { return Calls::new() };
+        let there: BTreeSet<&str> = snapshot.pods.iter().map(|pod| pod.uid.as_str()).collect();
+        calls.retain(|(uid, _), _| there.contains(uid.as_str()));
+        let calls = calls.clone();
+        if calls.is_empty() {
+            asked.remove(key);
+        }
+        calls
+    }
+
+    pub(super) fn begin_ask(&self, key: &ObjectKey, place: &(String, Purpose), of: Timestamp, now: Timestamp) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = asked.entry(key.clone()).or_default();
+        let before = calls.remove(place).filter(|before| before.of == of);
+        let begun = match before {
+            Some(before) => Telling { began_at: now, is_on: true, ..before },
+            None => Telling { of, began_at: now, is_on: true, is_unreachable: true, ..Telling::default() },
+        };
+        calls.insert(place.clone(), begun);
+    }
+
+    pub(super) fn end_ask(
+        &self,
+        key: &ObjectKey,
+        place: &(String, Purpose),
+        of: Timestamp,
+        answer: Option<Result<(), Refused>>,
+    ) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let call = asked.get_mut(key).and_then(|calls| calls.get_mut(place));
+        let Some(call) = call.filter(|call| call.of == of) else { return };
+        call.is_on = false;
+        let Some(answer) = answer else { return };
+        call.tries = call.tries.saturating_add(1);
+        call.asked_at = Some(call.began_at);
+        if answer.is_ok() {
+            (call.failures, call.failing_since) = (0, None);
+        } else {
+            call.failures = call.failures.saturating_add(1);
+            call.failing_since.get_or_insert(call.began_at);
+        }
+        call.is_unreachable &= answer.as_ref().is_err_and(|refused| refused.is_unreachable);
+        call.answer = Some(answer.map_err(|refused| refused.said));
+    }
+
+    /// The object is looked at again.
+    pub(super) fn tell_end(&self, key: ObjectKey) {
+        (self.on_answer)(key);
+    }
+
+    /// Room for one call of this length. None: there is none, or the lock may end before the call does.
+    pub(super) async fn permit(&self, most: Duration) -> Option<SemaphorePermit<'_>> {
+        let permit = timeout(PERMIT_TIMEOUT, self.permits.acquire()).await.ok()?.ok()?;
+        self.fence.permits(most).then_some(permit)
+    }
+
+    pub(super) async fn by_network(&self, to: SocketAddr, question: Question, most: Duration) -> Result<(), Refused> {
+        (self.ask)(to, question, most).await
     }
 
     /// What the applications of these Pods were told; of others nothing is known any more.
@@ -72,6 +150,7 @@ impl Applications {
 
     /// The Rollout is gone.
     pub fn forget(&self, key: &ObjectKey) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.lock().remove(key);
     }
 
@@ -117,7 +196,10 @@ impl Applications {
         let before = told.remove(uid).filter(|before| before.of == of);
         let known = before.map(|before| (before.tries, before.asked_at, before.answer));
         let (tries, asked_at, answer) = known.unwrap_or_default();
-        told.insert(uid.to_owned(), Telling { of, began_at: now, tries, is_on: true, asked_at, answer });
+        told.insert(
+            uid.to_owned(),
+            Telling { of, began_at: now, tries, is_on: true, asked_at, answer, ..Telling::default() },
+        );
     }
 
     fn end(&self, key: &ObjectKey, uid: &str, of: Timestamp, answer: Option<Result<(), String>>) {
@@ -158,7 +240,7 @@ fn may_be_a_pods(ip: &IpAddr) -> bool {
 }
 
 /// Where a Pod is.
-fn address(pod: &Pod) -> Result<IpAddr, String> {
+pub(super) fn address(pod: &Pod) -> Result<IpAddr, String> {
     match pod.ip.as_deref().map(str::parse) {
         _ if pod.on_host_network => Err("the Pod is on its node's network".into()),
         None => Err("the Pod has no address yet".into()),

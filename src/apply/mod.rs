@@ -8,6 +8,7 @@
 mod adoption_tests;
 mod answer;
 pub mod applications;
+pub mod asks;
 pub mod call;
 pub mod event;
 pub mod fence;
@@ -166,6 +167,9 @@ async fn perform(target: &Target<'_>, change: &Change) -> Applied {
         Change::Service { seen, select } => services::switch(target, seen, select).await,
         Change::Ask(Question::Template { revision }) => pods::check(target, revision).await,
         Change::Ask(Question::Resize { pod, revision }) => resize::check(target, &pod.uid, revision).await,
+        Change::CallPod { uid, purpose, of, .. } => {
+            target.calls.applications().ask(target.snapshot, uid, *purpose, *of)
+        }
         Change::TellApplication { uid, .. } => target.calls.applications().tell(target.snapshot, uid),
     }
 }

@@ -49,8 +49,8 @@ fn recipe(
         restarted_at,
         package_sha256: known.package_sha256.as_deref(),
         agent_image: target.calls.agent_image(),
-        // Out of service while it is changed.
-        is_gated: target.snapshot.rollout.spec.strategy.update.restarts(),
+        // Out of service until it is well, while it is changed, and before it leaves.
+        is_gated: target.snapshot.rollout.spec.is_gated(),
     };
     let name = name(&revision::pod_name_of(&recipe, 0));
     Some(revision::pod(&recipe, &name))

@@ -29,15 +29,74 @@ pub async fn post(to: SocketAddr, path: String, body: String) -> Result<(), Stri
     }
 }
 
+/// Why an application has not said what it was asked to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// In a few words.
+    pub said: String,
+    /// It has not answered at all.
+    pub is_unreachable: bool,
+}
+
+/// GET; any status from 200 to 299.
+pub(super) async fn get(to: SocketAddr, path: String, most: Duration) -> Result<(), Refused> {
+    let request = Request::get(path).header(header::HOST, to.to_string()).body(Full::new(Bytes::new()));
+    well_answered(to, request, most, |status| status.is_success()).await
+}
+
+/// POST; 200.
+pub(super) async fn post_for(to: SocketAddr, path: String, body: String, most: Duration) -> Result<(), Refused> {
+    well_answered(to, post_request(to, &path, body), most, |status| status == StatusCode::OK).await
+}
+
+/// A connection that opens.
+pub(super) async fn open(to: SocketAddr, most: Duration) -> Result<(), Refused> {
+    let unreachable = |said| Err(Refused { said, is_unreachable: true });
+    match timeout(most, TcpStream::connect(to)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => unreachable(error.to_string()),
+        Err(_) => unreachable(format!("no connection within {} s", most.as_secs())),
+    }
+}
+
+async fn well_answered(
+    to: SocketAddr,
+    request: hyper::http::Result<Request<Full<Bytes>>>,
+    most: Duration,
+    is_well: fn(StatusCode) -> bool,
+) -> Result<(), Refused> {
+    let unreachable = |said| Err(Refused { said, is_unreachable: true });
+    match timeout(most, answer_to(to, request)).await {
+        Ok(Ok((status, _))) if is_well(status) => Ok(()),
+        Ok(Ok((status, text))) => {
+            let text = if status.is_success() { String::new() } else { printable(&text) };
+            let said = format!("answered {}: {text}", status.as_u16()).trim_end_matches([':', ' ']).to_owned();
+            Err(Refused { said, is_unreachable: false })
+        }
+        Ok(Err(error)) => unreachable(error.to_string()),
+        Err(_) => unreachable(format!("no answer within {} s", most.as_secs())),
+    }
+}
+
+fn post_request(to: SocketAddr, path: &str, body: String) -> hyper::http::Result<Request<Full<Bytes>>> {
+    Request::post(path)
+        .header(header::HOST, to.to_string())
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))
+}
+
 async fn answer(to: SocketAddr, path: &str, body: String) -> io::Result<(StatusCode, Bytes)> {
+    answer_to(to, post_request(to, path, body)).await
+}
+
+async fn answer_to(
+    to: SocketAddr,
+    request: hyper::http::Result<Request<Full<Bytes>>>,
+) -> io::Result<(StatusCode, Bytes)> {
     let stream = TcpStream::connect(to).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let mut ask = pin!(async move {
-        let request = Request::post(path)
-            .header(header::HOST, to.to_string())
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(io::Error::other)?;
+        let request = request.map_err(io::Error::other)?;
         let response = sender.send_request(request).await.map_err(io::Error::other)?;
         let status = response.status();
         let text = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;

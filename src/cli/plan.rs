@@ -94,6 +94,8 @@ async fn snapshot(cluster: &Cluster, rollout: Rollout) -> Result<Snapshot> {
             create_refusal: None,
             change_refusals: [].into(),
             tellings: [].into(),
+            calls: [].into(),
+            endpoints: crate::snapshot::Endpoints::Unknown,
             agents: crate::snapshot::Agents::NotAsked,
             hooks: crate::snapshot::HookJobs::default(),
             hook_seen: None,

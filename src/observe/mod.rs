@@ -34,7 +34,7 @@ use crate::{
         guard::DeserializeGuard,
         index::{Event, Index, Kind, ObjectKey, Scope, Touched},
         lists::Lists,
-        wire::{JobView, LeaseView, NodeView, PodView, RevisionView, ServiceView},
+        wire::{EndpointSliceView, JobView, LeaseView, NodeView, PodView, RevisionView, ServiceView},
     },
 };
 
@@ -90,9 +90,11 @@ impl Observer {
         let mut start = Start { client, scopes, settings, rng, trigger, tasks, state: &state };
         let owned = Selection::labels(names::LABEL_ROLLOUT);
         let (services, wanted_services) = named::channel();
+        let (endpoints, wanted_endpoints) = named::channel();
         let rollouts = start.kind::<Rollout>("Rollout", &Selection::default(), true, move |index, scope, event| {
             let rollouts = index.on_rollout(scope, event);
             services.want(index.services_wanted());
+            endpoints.want(index.endpoints_wanted());
             index.with_their_sets(rollouts)
         });
         let pods = start.rollout_kind::<PodView>("Pod", &owned, Index::on_pod);
@@ -131,6 +133,12 @@ impl Observer {
             let rollouts = index.on_service(key, event);
             index.with_their_sets(rollouts)
         };
+        let take_slice = |index: &mut Index, key: &ObjectKey, event: Event<EndpointSliceView>| {
+            let rollouts = index.on_endpoints(key, event);
+            index.with_their_sets(rollouts)
+        };
+        let followed = Followed { name: "EndpointSlice", read: |slice| slice, take: take_slice };
+        start.follow::<EndpointSliceView, _>(wanted_endpoints, followed);
         start.follow(wanted_services, Followed { name: "Service", read: |service| service, take });
         Self { state, rollouts, pods, revisions, sets, agents, leases, jobs, trigger: trigger.clone(), began }
     }

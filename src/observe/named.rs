@@ -98,7 +98,8 @@ impl Wanted {
                 let watch = Watch {
                     api: Api::<DeserializeGuard<K>>::namespaced(client.clone(), &key.namespace),
                     name: followed.name,
-                    selection: Selection::name(&key.name),
+                    // Without a name: all of the namespace.
+                    selection: if key.name.is_empty() { Selection::default() } else { Selection::name(&key.name) },
                     settings: settings.clone(),
                     // A new list is not asked for: what is written is not ours, or is waited for by its version.
                     refresh: Refresher::default().subscribe(),

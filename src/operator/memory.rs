@@ -309,7 +309,7 @@ fn note_switch(recollection: &mut Recollection, name: &str, result: &Applied, no
 /// What the barrier waits for after it, if it does.
 fn written(change: &Change) -> Option<Written<'_>> {
     let kind = match change {
-        Change::Service { .. } | Change::TellApplication { .. } => return None,
+        Change::Service { .. } | Change::TellApplication { .. } | Change::CallPod { .. } => return None,
         Change::CreateRevision { .. } | Change::Revision { .. } => Kind::Revision,
         Change::CreatePod { .. } | Change::Pod { .. } | Change::Ask(_) => Kind::Pod,
         Change::CreateHook { .. } | Change::DeleteHook { .. } => Kind::Job,

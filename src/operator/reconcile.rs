@@ -93,6 +93,7 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     };
     let looked_at = Instant::now();
     snapshot.tellings = shell.calls.applications().told(key, &snapshot.pods);
+    snapshot.calls = shell.calls.applications().asked(key, &snapshot);
     let plan = plan::rollout::plan(&snapshot);
     let computed = began.elapsed();
     if let Some(leaving) = &plan.leaving {
@@ -119,6 +120,7 @@ pub async fn reconcile(key: &ObjectKey, shell: &Shell) -> Looked {
     let computed = computed + told.elapsed();
     let reported = report(shell, &mut memory, &snapshot, &plan, status).await;
     tell_not_in_place(shell, &mut memory, &snapshot, &plan);
+    tell_drained_late(shell, &snapshot, &plan, &outcomes);
     if all_well && reported == Reported::Done {
         memory.succeed();
     }
@@ -278,6 +280,20 @@ fn tell_not_in_place(shell: &Shell, memory: &mut ObjectMemory<RolloutMemory>, sn
     let regarding = Regarding::object(Rollout::KIND, &snapshot.rollout);
     let notice = status::not_in_place(&regarding.key.name, found);
     shell.tell(&regarding, vec![notice]);
+}
+
+/// One Event for each Pod that is deleted although it has not said that it is drained.
+fn tell_drained_late(shell: &Shell, snapshot: &Snapshot, plan: &Plan, outcomes: &[plan::Outcome]) {
+    let seconds = snapshot.rollout.spec.drain.as_ref().map_or(0, |drain| drain.timeout_seconds);
+    let is_done = |outcome: &&plan::Outcome| matches!(outcome.result, plan::Applied::Done { .. });
+    let late = outcomes.iter().filter(is_done).map(|outcome| outcome.change.name());
+    let notices: Vec<_> = late
+        .filter(|name| plan.drained_late.contains(*name))
+        .map(|name| status::drain_timed_out(name, seconds))
+        .collect();
+    if !notices.is_empty() {
+        shell.tell(&Regarding::object(Rollout::KIND, &snapshot.rollout), notices);
+    }
 }
 
 /// Notes what became of the changes in memory, log and metrics. False when something went wrong.

@@ -8,10 +8,11 @@ pub use super::hold::{Hold, HoldReason};
 use crate::{
     api::{
         hooks::{Backup, HooksStatus},
+        soak::SoakStatus,
         status::{Attempt, BatchStatus, Failed},
     },
     plan::in_place::NotInPlace,
-    snapshot::{HookJob, Pod, Revision, Service, Switched},
+    snapshot::{HookJob, Pod, Purpose, Revision, Service, Switched},
 };
 
 /// What to do next for one Rollout.
@@ -27,6 +28,8 @@ pub struct Plan {
     pub leaving: Option<BTreeSet<String>>,
     /// Pods that are being replaced now, where a change in place was asked for.
     pub not_in_place: Option<NotInPlace>,
+    /// Names of Pods that are deleted, or changed, although they have not said in time that they are drained.
+    pub drained_late: BTreeSet<String>,
     /// The first hold of the most urgent class of work that is held; what status shows.
     pub hold: Option<Hold>,
     /// The earliest time at which something changes without an event.
@@ -52,6 +55,8 @@ pub struct Memory {
     pub attempts: Vec<Attempt>,
     /// status.hooks.
     pub hooks: HooksStatus,
+    /// status.soak.
+    pub soak: Option<SoakStatus>,
     /// status.services: only here is it known which of them have to be let go one day.
     pub services: Vec<String>,
 }
@@ -163,6 +168,17 @@ pub enum Change {
     },
     /// Ask the API server by a dry run. Nothing is written.
     Ask(Question),
+    /// Ask the application of a Pod whether it is well, or drained: a call to the Pod itself.
+    CallPod {
+        /// Name of the Pod.
+        name: String,
+        /// Its uid.
+        uid: String,
+        /// What for.
+        purpose: Purpose,
+        /// Which time of the Pod the question is about: an answer about an earlier one does not count.
+        of: Timestamp,
+    },
     /// Tell the application of a Pod that the Pod was given other labels and annotations: a call to the Pod itself.
     TellApplication {
         /// Name of the Pod.
@@ -342,6 +358,7 @@ impl Change {
             Self::DeleteHook { reason: HookEnd::Cleared, .. } => "ClearHook",
             Self::Ask(Question::Template { .. }) => "CheckTemplate",
             Self::Ask(Question::Resize { .. }) => "CheckResize",
+            Self::CallPod { .. } => "CallPod",
             Self::TellApplication { .. } => "TellApplication",
         }
     }
@@ -357,6 +374,7 @@ impl Change {
             Self::CreateRevision { .. }
             | Self::CreatePod { .. }
             | Self::CreateHook { .. }
+            | Self::CallPod { .. }
             | Self::Ask(Question::Template { .. })
             | Self::TellApplication { .. } => None,
         }
@@ -368,6 +386,7 @@ impl Change {
             Self::CreateRevision { name, .. }
             | Self::CreatePod { name, .. }
             | Self::CreateHook { name, .. }
+            | Self::CallPod { name, .. }
             | Self::TellApplication { name, .. }
             | Self::Revision { seen: Seen { name, .. }, .. }
             | Self::Pod { seen: Seen { name, .. }, .. }

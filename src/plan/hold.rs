@@ -39,6 +39,8 @@ pub enum HoldReason {
     AwaitingApproval,
     /// A hook runs, or is to begin: at this point, which is due; or, without one, of an earlier run.
     RunningHook(Option<Point>),
+    /// The instances are watched before the run completes.
+    Soaking,
     /// A create was refused and waits for its next try.
     CreateRefused,
     /// Something keeps pinned instances from running what they are pinned to, or all are pinned.
@@ -47,6 +49,10 @@ pub enum HoldReason {
     NotInPlace,
     /// Pods that are to leave hand their listeners over first.
     HandingOver,
+    /// Pods that are to leave are drained first.
+    Draining,
+    /// No instance answers its health checks at all, nor does one of the stable version.
+    CheckUnreachable,
     /// The budget of unavailable and surplus Pods is used up.
     Budget,
     /// Pods of another revision have yet to end (strategies Recreate and BlueGreen).
@@ -79,10 +85,13 @@ impl HoldReason {
             Self::PauseTimer => "PauseTimer",
             Self::AwaitingApproval => "AwaitingApproval",
             Self::RunningHook(_) => "RunningHook",
+            Self::Soaking => "Soaking",
             Self::CreateRefused => "CreateRefused",
             Self::Pinned => "Pinned",
             Self::NotInPlace => "NotInPlace",
             Self::HandingOver => "HandingOver",
+            Self::Draining => "Draining",
+            Self::CheckUnreachable => "CheckUnreachable",
             Self::Budget => "Budget",
             Self::OldPods => "OldPods",
             Self::ServiceUnread => "ServiceUnread",

@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod agent;
+pub mod call;
 pub mod ends;
 pub mod exit;
 pub mod guard;
@@ -36,6 +37,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use call::Purpose;
 pub use exit::{Exit, on_one_line};
 pub use hook::{HookJob, HookJobs, HookPod, JobEnd, SeenHooks};
 pub use in_place::InPlace;
@@ -79,6 +81,10 @@ pub struct Snapshot {
     pub change_refusals: BTreeMap<String, ChangeRefusal>,
     /// What applications were told, by uid of their Pods.
     pub tellings: BTreeMap<String, Telling>,
+    /// What applications were asked, by uid of their Pods and purpose.
+    pub calls: call::Calls,
+    /// Which Pods stand in EndpointSlices as serving.
+    pub endpoints: Endpoints,
     /// What the agents of these Pods tell.
     pub agents: Agents,
     /// The Services that the Rollout switches.
@@ -91,6 +97,16 @@ pub struct Snapshot {
     pub hook_refusal: Option<CreateRefusal>,
     /// The time of this look.
     pub now: Timestamp,
+}
+
+/// Which Pods clients are sent to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Endpoints {
+    /// EndpointSlices have not been listed, or may not be.
+    #[default]
+    Unknown,
+    /// uids of Pods that are in any as serving.
+    Serving(BTreeSet<String>),
 }
 
 /// Objects whose label names this Rollout, and that no object controls.

@@ -144,6 +144,49 @@ pub struct JobConditionView {
     pub last_transition_time: Option<Time>,
 }
 
+/// An EndpointSlice as it comes over the wire, reduced to who serves.
+#[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
+#[resource(inherit = "k8s_openapi::api::discovery::v1::EndpointSlice")]
+pub struct EndpointSliceView {
+    /// metadata, as far as [`Meta`] reads it.
+    #[serde(deserialize_with = "Meta::read")]
+    pub metadata: ObjectMeta,
+    /// endpoints.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointView>,
+    /// Why it cannot be read; None: it can. Then only its metadata is known, as far as that can be read.
+    #[serde(skip)]
+    pub unreadable: Option<String>,
+}
+
+/// What is read of an endpoint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointView {
+    /// conditions.
+    pub conditions: EndpointConditionsView,
+    /// targetRef.
+    pub target_ref: Option<TargetView>,
+}
+
+/// What is read of an endpoint's conditions.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct EndpointConditionsView {
+    /// serving.
+    pub serving: Option<bool>,
+}
+
+/// The Pod of an endpoint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct TargetView {
+    /// name.
+    pub name: String,
+    /// uid.
+    pub uid: String,
+}
+
 /// A Node as it comes over the wire, reduced to its conditions.
 #[derive(Clone, Debug, Default, Deserialize, kube::Resource)]
 #[resource(inherit = "k8s_openapi::api::core::v1::Node")]
@@ -327,8 +370,9 @@ macro_rules! guarded {
     )*};
 }
 
-guarded!(JobView, PodView, NodeView, RevisionView, ServiceView, LeaseView);
+guarded!(EndpointSliceView, JobView, PodView, NodeView, RevisionView, ServiceView, LeaseView);
 
+impl Bounded for EndpointSliceView {}
 impl Bounded for JobView {}
 impl Bounded for PodView {}
 impl Bounded for NodeView {}

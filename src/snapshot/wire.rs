@@ -55,6 +55,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
     let in_service = is_gated.then(|| is_true(names::CONDITION_IN_SERVICE).is_some());
     let gate = status.conditions.iter().find(|condition| condition.type_ == names::CONDITION_IN_SERVICE);
     let in_service_since = gate.and_then(since);
+    let containers_ready_since = is_true("ContainersReady").map(|it| since(it).unwrap_or(Timestamp::UNIX_EPOCH));
     let drained = status.conditions.iter().find(|condition| condition.type_ == names::CONDITION_DRAINED);
     let drained = drained.map(|condition| condition.status == "True");
     let initialized_at = is_true("Initialized").and_then(since);
@@ -99,6 +100,7 @@ pub fn pod(view: PodView) -> Option<Pod> {
         has_agent: annotation(metadata.annotations.as_ref(), names::ANNOTATION_HAS_AGENT).is_some(),
         in_service,
         in_service_since,
+        containers_ready_since,
         drained,
         grace_seconds: spec.termination_grace_period_seconds,
         ready_since,

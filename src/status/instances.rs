@@ -8,7 +8,9 @@ use crate::{
     },
     plan::{
         Memory,
-        rollout::{CONTAINERS_NOT_READY, GATES_NOT_READY, Slot, Slots, failure_of, reload, waiting, with_reason},
+        rollout::{
+            CONTAINERS_NOT_READY, GATES_NOT_READY, Slot, Slots, failure_of, health, reload, waiting, with_reason,
+        },
     },
     snapshot::{Pod, Ranges, RefusalReason, Snapshot},
 };
@@ -179,7 +181,8 @@ pub fn pod_state(snapshot: &Snapshot, pod: &Pod) -> Option<(State, String, Strin
         let state = if failure.counts(now) { State::Failed } else { State::NotReady };
         return Some((state, failure.reason, failure.message));
     }
-    if let Some(failure) = reload::failure(snapshot, pod).filter(|failure| failure.counts(now)) {
+    let failure = reload::failure(snapshot, pod).or_else(|| health::failure(snapshot, pod));
+    if let Some(failure) = failure.filter(|failure| failure.counts(now)) {
         return Some((State::Failed, failure.reason, failure.message));
     }
     if let Some(message) = &pod.unschedulable {
@@ -194,6 +197,9 @@ pub fn pod_state(snapshot: &Snapshot, pod: &Pod) -> Option<(State, String, Strin
     }
     if let Some(message) = reload::in_words(snapshot, pod).filter(|_| pod.is_ready()) {
         return Some((State::Reloading, String::new(), message));
+    }
+    if let Some(message) = health::in_words(snapshot, pod) {
+        return Some((State::Starting, "HealthCheck".into(), message));
     }
     match pod.available_later(min_ready_seconds, now).or_else(|| reload::ripe_later(snapshot, pod)) {
         Some(at) => Some((State::Starting, "MinReadySeconds".into(), format!("ready; available at {}", seconds(at).0))),

@@ -17,4 +17,6 @@ mod tests;
 mod text;
 mod verdict;
 
-pub use notice::{Notice, NoticeKind, are_resources_newly_held, not_in_place, notices, strategy_warning};
+pub use notice::{
+    Notice, NoticeKind, are_resources_newly_held, drain_timed_out, not_in_place, notices, strategy_warning,
+};

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use super::{conditions::WARNED, history, text::count};
 use crate::{
     api::{
-        Condition, ConditionStatus, ConditionType, RolloutSpec, RolloutStatus, names,
+        Condition, ConditionStatus, ConditionType, RolloutSpec, RolloutStatus,
+        hooks::HookRecord,
+        names,
+        soak::Breach,
         status::{BatchStatus, HistoryEntry, InstanceException},
     },
     plan::{in_place::NotInPlace, rollout::batches},
@@ -50,6 +53,8 @@ pub fn notices(name: &str, before: &RolloutStatus, after: &RolloutStatus) -> Vec
     found.extend(news.let_go());
     found.extend(news.batch_completed());
     found.extend(news.batch_started());
+    found.extend(news.hooks());
+    found.extend(news.breaches());
     found.extend(news.failed_instances());
     found.extend(news.resources_held());
     found.extend(news.state_reached());
@@ -85,6 +90,14 @@ pub fn not_in_place(name: &str, found: &NotInPlace) -> Notice {
         more => format!("{instance} and {} get other Pods; {instance}: {why}", count(more, "further instance")),
     };
     normal("NotInPlace", "RollOut", &what)
+}
+
+/// A Pod that is deleted although it has not said in time that it is drained.
+pub fn drain_timed_out(pod: &str, seconds: i32) -> Notice {
+    let what = format!(
+        "{pod} has not said within {seconds} s (spec.drain.timeoutSeconds) that it is drained; it is deleted all the same"
+    );
+    warning("DrainTimedOut", "RollOut", &what)
 }
 
 struct News<'a> {
@@ -162,6 +175,49 @@ impl News<'_> {
             let what = format!("batch {}/{} is done: instances {instances} run {version}", known.index, known.count);
             normal("BatchCompleted", "RollOut", &what)
         })
+    }
+
+    /// Hooks that have begun or ended.
+    fn hooks(&self) -> Vec<Notice> {
+        let Some(after) = &self.after.hooks else { return Vec::new() };
+        let before = self.before.hooks.as_ref();
+        let is_new = |record: &&HookRecord| {
+            !before.is_some_and(|known| known.log.iter().any(|it| (it.run, &it.job) == (record.run, &record.job)))
+        };
+        let ended = after.log.iter().filter(is_new).map(|record| {
+            let HookRecord { name, point, message, job, .. } = record;
+            let said = if message.is_empty() { String::new() } else { format!(": {message}") };
+            match record.result.as_str() {
+                "Succeeded" => {
+                    normal("HookSucceeded", "RunHook", &format!("hook {name} ({point}) has succeeded{said}"))
+                }
+                "Failed" => {
+                    warning("HookFailed", "RunHook", &format!("hook {name} ({point}) has failed{said} (Job {job})"))
+                }
+                _ => normal("HookStopped", "RunHook", &format!("hook {name} ({point}) was stopped{said} (Job {job})")),
+            }
+        });
+        let mut found: Vec<Notice> = ended.collect();
+        found.reverse(); // the newest is the first
+        let current = after.current.as_ref();
+        let begun =
+            current.filter(|now| before.and_then(|known| known.current.as_ref()).is_none_or(|it| it.job != now.job));
+        found.extend(begun.map(|now| {
+            let attempt = if now.attempt > 1 { format!(", attempt {}", now.attempt) } else { String::new() };
+            normal("HookStarted", "RunHook", &format!("hook {} ({}{attempt}) as Job {}", now.name, now.point, now.job))
+        }));
+        found
+    }
+
+    /// Limits of the soak that were broken.
+    fn breaches(&self) -> Vec<Notice> {
+        let Some(after) = &self.after.soak else { return Vec::new() };
+        let known =
+            self.before.soak.as_ref().filter(|known| known.run == after.run).map_or(0, |known| known.breaches.len());
+        let new = after.breaches.iter().skip(known);
+        let told =
+            |breach: &Breach| format!("{}: {}", names::instance_name(self.name, breach.instance), breach.message);
+        new.map(|breach| warning("SoakBreach", "RollOut", &told(breach))).collect()
     }
 
     fn failed_instances(&self) -> Vec<Notice> {

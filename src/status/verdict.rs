@@ -4,7 +4,7 @@
 //! | kstatus | reasons |
 //! |---|---|
 //! | Current | `Complete`; `Paused` (by spec.paused, and no run is on); `Unproven` (no instance is asked for, and what is worked towards has not completed) |
-//! | InProgress | `RollingOut`, `RollingBack`; `RunningHook`; `ServiceMissing` (strategy BlueGreen); `AwaitingApproval`, `Paused` (by spec.paused, or by a timed pause); `QuotaExceeded`, `FailedCreate` (a Pod is refused for now); `InstancesUnavailable` (no run is on; instances were lost, or are new by scaling); `Deleting` |
+//! | InProgress | `RollingOut`, `RollingBack`; `RunningHook`; `Soaking`; `ServiceMissing` (strategy BlueGreen); `AwaitingApproval`, `Paused` (by spec.paused, or by a timed pause); `QuotaExceeded`, `FailedCreate` (a Pod is refused for now); `InstancesUnavailable` (no run is on; instances were lost, or are new by scaling); `Deleting` |
 //! | Failed | `RolledBack`, `Aborted` (and back in place); `HookFailed`, `RestoreFailed`; `PartlyRolledBack` (onFailure: RollbackFailed); `PinFailed` (all else is done); `FirstRevisionFailed`, `FailureThreshold` (onFailure: Pause), `ProgressDeadlineExceeded`, `RollbackStuck`, `InvalidSpec`, `ServiceInvalid` |
 //!
 //! Nine of these are not in the API's agreed list and say more than it could: `Unproven` keeps a version that no instance has
@@ -402,8 +402,9 @@ fn held(look: &Look<'_>) -> Option<Verdict> {
     let reason = match hold.reason {
         HoldReason::Paused | HoldReason::PauseTimer => "Paused",
         HoldReason::AwaitingApproval => "AwaitingApproval",
+        HoldReason::Soaking => "Soaking",
         HoldReason::Pinned if look.spec().paused => "Paused",
-        HoldReason::Pinned | HoldReason::ServiceUnread => way(look),
+        HoldReason::Pinned | HoldReason::ServiceUnread | HoldReason::CheckUnreachable => way(look),
         // Until a time that a person has set; what merely ends is told by its instances.
         HoldReason::OldPods if hold.until.is_some() => way(look),
         _ => return None,

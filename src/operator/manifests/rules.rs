@@ -27,6 +27,8 @@ pub fn where_rollouts_are() -> Value {
         // Only those that a Rollout names are read, and one key of the selector is written. `get` past the cache, before a Pod is
         // deleted.
         rule("", &["services"], &["get", "list", "watch", "patch"]),
+        // Only in namespaces where a Rollout drains its instances: whether clients are still sent to one.
+        rule("discovery.k8s.io", &["endpointslices"], &["list", "watch"]),
         // Only those that a ListenerSet names are read.
         rule("", &["configmaps"], &["list", "watch"]),
         // Jobs of hooks: never changed, so that what they say of their end is Kubernetes' own word. `get` tells whose a name is.

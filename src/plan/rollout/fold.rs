@@ -144,6 +144,7 @@ impl World {
                 pod.phase = PodPhase::Running;
                 // What it has yet to get still stands on it.
                 pod.in_place = pod.in_place.take().filter(|_| pod.resize.is_some());
+                pod.containers_ready_since = Some(*at);
                 if pod.in_service != Some(false) {
                     (pod.ready_since, pod.unready_since) = (Some(*at), None);
                 }
@@ -198,6 +199,14 @@ impl World {
             }
             Change::Ask(Question::Resize { pod, revision }) => {
                 self.snapshot.template_checks.insert(ChangeRefusal::key_of(revision, &pod.uid), TemplateCheck::Valid);
+            }
+            Change::CallPod { uid, purpose, of, .. } => {
+                let now = self.snapshot.now;
+                let calls = &mut self.snapshot.calls;
+                let tries = calls.get(&(uid.clone(), *purpose)).map_or(0, |call| call.tries) + 1;
+                let answer = Some(Ok(()));
+                let call = Telling { of: *of, began_at: now, tries, asked_at: Some(now), answer, ..Telling::default() };
+                calls.insert((uid.clone(), *purpose), call);
             }
             Change::TellApplication { uid, .. } => self.tell(uid),
         }
@@ -368,7 +377,7 @@ impl World {
         let tries = self.snapshot.tellings.get(uid).filter(|telling| telling.of == of).map_or(0, |it| it.tries) + 1;
         let is_broken = self.broken.contains(&pod.revision);
         let answer = Some(if is_broken { Err("answered 503".to_owned()) } else { Ok(()) });
-        let telling = Telling { of, began_at: now, tries, is_on: false, asked_at: Some(now), answer };
+        let telling = Telling { of, began_at: now, tries, asked_at: Some(now), answer, ..Telling::default() };
         self.snapshot.tellings.insert(uid.to_owned(), telling);
     }
 
@@ -401,7 +410,7 @@ impl World {
         self.created += 1;
         let uid = format!("new-{}", self.created);
         let data = self.snapshot.revisions.iter().find(|known| known.name == revision).map(|known| &known.data);
-        let is_gated = self.snapshot.rollout.spec.strategy.update.restarts();
+        let is_gated = self.snapshot.rollout.spec.is_gated();
         let pod = Pod {
             name: name.to_owned(),
             uid: uid.clone(),
@@ -425,6 +434,7 @@ impl World {
             has_agent: false,
             in_service: is_gated.then_some(false),
             in_service_since: None,
+            containers_ready_since: None,
             drained: None,
             grace_seconds: None,
             initialized_at: None,

@@ -24,6 +24,7 @@ mod work;
 pub use self::{
     pod::{
         failure::{Failure, broken_at, failure_of},
+        health,
         reload::{self, stuck_at},
         waiting::{CONTAINERS_NOT_READY, GATES_NOT_READY, waiting, with_reason},
     },
@@ -65,6 +66,8 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     let mut view = View::new(snapshot, &lineage, memory::begin_run(snapshot, &lineage, &remembered, &mut alarm));
     let observed = memory::hooks::observe(&view, &mut alarm);
     (view.memory.hooks, view.memory.failed) = (observed.hooks, observed.failed);
+    let watched = memory::soak::watch(&view, &mut alarm);
+    (view.memory.soak, view.memory.failed) = (watched.soak, watched.failed);
     view.remember_batch(memory::run_clock(&view, &mut alarm));
     view.memory.failed = failed::remember(&view, &mut alarm);
     let opening = memory::open_batches(&view, &mut alarm);
@@ -76,6 +79,11 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     let due = [&opening.hold, &switch.hold, &work.hold].into_iter().flatten().find_map(|hold| hold.reason.due_point());
     if let Some(point) = due {
         view.memory.hooks = memory::hooks::begin(&view, point);
+    }
+
+    let soaks = opening.hold.as_ref().is_some_and(|hold| hold.reason == HoldReason::Soaking);
+    if soaks && !verdict::soak::is_of_run(&view) {
+        view.memory.soak = memory::soak::begin(&view);
     }
 
     let mut changes = work::revisions::changes(&lineage, snapshot, &view.memory);
@@ -120,8 +128,12 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     };
     let hold = left.or(urgent).or(opening.hold).or(switch.hold).or(work.aside).or(for_budget);
     // What has just begun is told of as that.
-    let hold = hold.map(|hold| verdict::hooks::told_anew(&view, hold));
-    Plan { memory: view.memory, changes, leaving, not_in_place, hold, wake_at: alarm.at }
+    let hold = hold.map(|hold| match hold.reason {
+        HoldReason::Soaking => verdict::soak::soaking(&view).unwrap_or(hold),
+        _ => verdict::hooks::told_anew(&view, hold),
+    });
+    let drained_late = work.drained_late;
+    Plan { memory: view.memory, changes, leaving, not_in_place, drained_late, hold, wake_at: alarm.at }
 }
 
 /// The slots as [`plan`] sees them when status holds `memory`: for those who tell people about them.

@@ -8,6 +8,7 @@
 //! it no longer contains is gone (the API server never says so again), and the index always equals one that is built
 //! from the last list alone.
 mod agents;
+mod endpoints;
 mod event;
 mod hooks;
 mod known;
@@ -31,6 +32,10 @@ use jiff::Timestamp;
 
 use kube::ResourceExt;
 
+use self::{
+    endpoints::Endpoints, hooks::Hooks, known::Known, services::Services, set_shelf::Sets, shelf::Shelf,
+    unreadable::Unreadables,
+};
 pub use self::{
     event::{Event, Kind, ObjectKey, Scope, Touched},
     order::{is_at_least, is_older},
@@ -38,13 +43,12 @@ pub use self::{
     set_shelf::{Moment, SetMemories},
     unreadable::Unreadable,
 };
-use self::{hooks::Hooks, known::Known, services::Services, set_shelf::Sets, shelf::Shelf, unreadable::Unreadables};
 pub use super::owner::Owner;
 use super::{
     Agents, Orphans, Pod, Revision, Snapshot,
     guard::DeserializeGuard,
     specimen,
-    wire::{self, JobView, NodeView, PodView, RevisionView, ServiceView},
+    wire::{self, EndpointSliceView, JobView, NodeView, PodView, RevisionView, ServiceView},
 };
 use crate::api::Rollout;
 
@@ -57,6 +61,7 @@ pub struct Index {
     sets: Sets,
     services: Services,
     hooks: Hooks,
+    endpoints: Endpoints,
     /// Ready or not, by name. None where Nodes are not watched.
     nodes: Option<BTreeMap<String, bool>>,
     /// Pods that are to leave, by Rollout, as its plan says.
@@ -80,6 +85,8 @@ impl Index {
             // What cannot be read keeps what it named.
             if !matches!(known, Some(Err(_))) {
                 others.extend(self.services.note(key, known.and_then(Result::ok)));
+                self.endpoints
+                    .note(key, known.and_then(Result::ok).is_some_and(|rollout| rollout.spec.drain.is_some()));
             }
         }
         self.services.forget_unnamed();
@@ -196,6 +203,8 @@ impl Index {
             create_refusal: recollection.create_refusal.clone(),
             change_refusals: recollection.change_refusals.clone(),
             tellings: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            endpoints: self.endpoints.of(&key.namespace),
             agents: Agents::Unknown,
             services: self.services.of(key, rollout, recollection),
             hooks: self.hooks.of(&key.namespace, &hook_owner),
@@ -280,6 +289,21 @@ impl Index {
     /// The Services that Rollouts name, or have named.
     pub fn services_wanted(&self) -> BTreeSet<ObjectKey> {
         self.services.wanted()
+    }
+
+    /// Namespaces in which a Rollout drains its instances, each as a key without a name.
+    pub fn endpoints_wanted(&self) -> BTreeSet<ObjectKey> {
+        self.endpoints.wanted()
+    }
+
+    /// Takes an event of the watch on the EndpointSlices of a namespace; returns the Rollouts it touches.
+    pub fn on_endpoints(&mut self, key: &ObjectKey, event: Event<EndpointSliceView>) -> BTreeSet<ObjectKey> {
+        let pods = self.endpoints.take(&key.namespace, event);
+        let owner = |name: String| {
+            let owner = self.pods.owner_of(&ObjectKey { namespace: key.namespace.clone(), name })?;
+            Some(ObjectKey { namespace: key.namespace.clone(), name: owner.name.clone() })
+        };
+        pods.into_iter().filter_map(owner).collect()
     }
 
     /// Takes an event of the watch on the Service of this name; returns the Rollouts it touches.

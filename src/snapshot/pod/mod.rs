@@ -52,6 +52,8 @@ pub struct Pod {
     pub in_service: Option<bool>,
     /// Since when the gate says so, by an operator's clock.
     pub in_service_since: Option<Timestamp>,
+    /// Since when the ContainersReady condition is True: with a closed gate the Ready condition is not.
+    pub containers_ready_since: Option<Timestamp>,
     /// Whether it is drained, as its condition says; None: that has not been said.
     pub drained: Option<bool>,
     /// terminationGracePeriodSeconds.

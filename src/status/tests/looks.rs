@@ -319,7 +319,8 @@ fn what_has_yet_to_get_what_it_had_is_on_its_way_back() {
     assert!(says(&resized).contains("RollbackStuck"), "{}", says(&resized));
     assert!(says(&untold).starts_with("InProgress RollingBack"), "the request was not in vain: {}", says(&untold));
     let (uid, answer) = (untold.snapshot.pods[0].uid.clone(), Some(Err("answered 503".into())));
-    let telling = Telling { of: at(0), began_at: at(60), asked_at: Some(at(60)), tries: 9, is_on: false, answer };
+    let telling =
+        Telling { of: at(0), began_at: at(60), asked_at: Some(at(60)), tries: 9, answer, ..Telling::default() };
     untold.snapshot.tellings.insert(uid, telling);
     assert!(says(&untold).contains("RollbackStuck") && says(&untold).contains("(ReloadFailed)"), "{}", says(&untold));
 }

@@ -4,6 +4,7 @@ mod clock;
 mod conclude;
 pub(super) mod hooks;
 mod open;
+pub(super) mod soak;
 
 pub(super) use begin::begin_run;
 pub(super) use clock::run_clock;
@@ -28,6 +29,7 @@ impl Memory {
             failed: status.failed.clone(),
             attempts: status.attempts.clone(),
             hooks: status.hooks.clone().unwrap_or_default(),
+            soak: status.soak.clone(),
             services: status.services.clone(),
         }
     }
@@ -43,6 +45,7 @@ impl Memory {
         status.failed.clone_from(&self.failed);
         status.attempts.clone_from(&self.attempts);
         status.hooks = Some(self.hooks.clone()).filter(|hooks| *hooks != HooksStatus::default());
+        status.soak.clone_from(&self.soak);
         status.services.clone_from(&self.services);
     }
 }

@@ -57,7 +57,12 @@ impl<'a> Sets<'a> {
         let most_available = || (!lineage.is_first()).then(|| most_available(snapshot, stable)).flatten();
         let active = told.or_else(most_available).or(stable);
         let before = service.and_then(|service| service.switched.as_ref()).and_then(|Switched { from, at }| {
-            let until = after(*at, i64::from(delay_seconds));
+            // Until a breach can be taken back by one switch no more.
+            let soak = snapshot.rollout.spec.soak.as_ref().filter(|_| stable != target);
+            let soak_seconds = soak.map_or(0, |soak| i64::from(soak.seconds));
+            let told = status.and_then(|status| status.soak.as_ref()?.until.as_ref()).filter(|_| soak.is_some());
+            let until = after(*at, i64::from(delay_seconds).max(soak_seconds));
+            let until = told.map_or(until, |told| until.max(told.0));
             let stays = until > snapshot.now && Some(from.as_str()) != selected && exists(&from.as_str());
             stays.then_some((from.as_str(), until))
         });

@@ -16,7 +16,7 @@ use crate::{
         change::Memory,
         revision,
         rollout::{
-            pod::{agent, failure::failure_of, reload, resize},
+            pod::{agent, failure::failure_of, health, reload, resize},
             policy::{GoesBack, Policy},
             time::{reached, seconds},
         },
@@ -337,6 +337,9 @@ impl<'a> Slots<'a> {
         }
         if let Some(reload) = reload::in_words(self.snapshot, best).filter(|_| best.is_ready()) {
             return reload;
+        }
+        if let Some(health) = health::in_words(self.snapshot, best) {
+            return health;
         }
         let ripe_later = || reload::ripe_later(self.snapshot, best);
         match best.available_later(self.min_ready_seconds, self.now).or_else(ripe_later) {

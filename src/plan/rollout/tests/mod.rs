@@ -8,6 +8,7 @@ mod faults;
 pub(crate) mod fixture;
 mod folds;
 mod gates;
+mod health;
 mod hooks;
 mod in_place;
 mod laws;

@@ -57,7 +57,9 @@ fn telling(snapshot: &mut Snapshot, tries: u32, began: i64, answer: Option<Resul
     let uid = snapshot.pods[0].uid.clone();
     let is_on = answer.is_none();
     let asked_at = Some(at(began)).filter(|_| !is_on);
-    snapshot.tellings.insert(uid, Telling { of: at(0), began_at: at(began), tries, is_on, asked_at, answer });
+    snapshot
+        .tellings
+        .insert(uid, Telling { of: at(0), began_at: at(began), tries, is_on, asked_at, answer, ..Telling::default() });
 }
 
 /// B4: the Pods stay and serve on; the next batch waits for the answer.
@@ -113,7 +115,7 @@ fn what_refuses_a_version_that_nobody_asks_for_any_more_goes_back() {
     let uid = fixture.snapshot.pods[1].uid.clone();
     let refused = |asked: i64| {
         let answer = Some(Err("answered 500".to_owned()));
-        Telling { of: at(0), began_at: at(asked), tries: 9, is_on: false, asked_at: Some(at(asked)), answer }
+        Telling { of: at(0), began_at: at(asked), tries: 9, asked_at: Some(at(asked)), answer, ..Telling::default() }
     };
     fixture.snapshot.tellings.insert(uid.clone(), refused(179));
     fixture.snapshot.now = at(180);

@@ -10,6 +10,7 @@ use crate::{
         pod::{
             agent,
             failure::{PATIENCE_SECONDS, broken_at, failure_of},
+            health,
             reload::{self, refuses, stuck_at},
             resize,
             waiting::{waiting, with_reason},
@@ -157,7 +158,10 @@ fn failures(view: &View<'_>, late: &Late, alarm: &mut Alarm) -> Vec<(i32, (Strin
     for slot in opened {
         let changed = slot.live.iter().chain(&slot.finished).filter(|pod| Some(pod.revision.as_str()) == effective);
         let mut failures = changed.filter_map(|pod| {
-            let told = || reload::failure(view.snapshot, pod).or_else(|| agent::failure(view.snapshot, pod));
+            let told = || {
+                let reloaded = reload::failure(view.snapshot, pod).or_else(|| agent::failure(view.snapshot, pod));
+                reloaded.or_else(|| health::failure(view.snapshot, pod))
+            };
             // What a container does with less than it is given says nothing of its version.
             let failure = failure_of(pod).filter(|_| !resize::is_replaced_for(view.snapshot, pod)).or_else(told)?;
             let forgiven = retried_at.is_some_and(|at| pod.runs_since_before(at)); // it is being replaced

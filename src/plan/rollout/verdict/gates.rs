@@ -1,11 +1,11 @@
 //! What holds each class of work: chains of holds. The first hold of a class is what status shows.
 use super::{
     holds::{
-        all_pinned, awaiting_approval, batch_pinned, failed, not_in_place, of_pins, pause_timer, paused,
-        paused_between_batches, paused_revert, previous_batch_not_healthy, progress_deadline, refused,
+        all_pinned, awaiting_approval, batch_pinned, check_unreachable, failed, not_in_place, of_pins, pause_timer,
+        paused, paused_between_batches, paused_revert, previous_batch_not_healthy, progress_deadline, refused,
         released_service, spec_invalid, template_refused, template_unchecked, unchecked,
     },
-    hooks, sets,
+    hooks, sets, soak,
 };
 use crate::{
     plan::{
@@ -35,6 +35,7 @@ const OPEN: &[Gate] = &[
     all_pinned,
     sets::trouble,
     released_service,
+    check_unreachable,
     progress_deadline,
     paused_between_batches,
     previous_batch_not_healthy,
@@ -47,10 +48,11 @@ const OPEN: &[Gate] = &[
     hooks::before_batch,
 ];
 /// The end of a run.
-const END: &[Gate] = &[hooks::after_batch, after_last_pause, hooks::running, hooks::after_rollout];
+const END: &[Gate] = &[hooks::after_batch, after_last_pause, soak::soaking, hooks::running, hooks::after_rollout];
 
 /// What takes the blame for lateness from the instances: a person or the API server holds them.
-const STOPS_CLOCK: &[Gate] = &[spec_invalid, template_refused, not_in_place, paused, before_first, waits_while_down];
+const STOPS_CLOCK: &[Gate] =
+    &[spec_invalid, template_refused, not_in_place, paused, check_unreachable, before_first, waits_while_down];
 
 /// True while the progress deadline's clock stands still.
 pub(crate) fn stop_clock(view: &View<'_>) -> bool {

@@ -7,7 +7,7 @@ use crate::{
     plan::{
         change::{Hold, HoldReason},
         rollout::{
-            pod::resize,
+            pod::{health, resize},
             policy::GoesBack,
             run::{
                 View, released_services,
@@ -17,7 +17,7 @@ use crate::{
             time::{after, seconds},
         },
     },
-    snapshot::{Revision, TemplateCheck, template::refusal},
+    snapshot::{Pod, Revision, TemplateCheck, template::refusal},
 };
 
 /// Reason of a run that a hook has failed.
@@ -145,6 +145,21 @@ pub(crate) fn approval(view: &View<'_>, verb: &str, index: i32) -> String {
 pub(crate) fn all_pinned(view: &View<'_>) -> Option<Hold> {
     let is_all = view.replicas() > 0 && view.slots.unpinned().next().is_none();
     is_all.then(|| hold(HoldReason::Pinned, "every instance is pinned: the present version runs nowhere"))
+}
+
+/// An instance answers none of its checks, and neither does one of the stable version: the network or the operator is at fault.
+pub(crate) fn check_unreachable(view: &View<'_>) -> Option<Hold> {
+    view.spec().health.as_ref()?;
+    let is_new = |pod: &&Pod| view.lineage.effective.is_some_and(|effective| effective.name == pod.revision);
+    let pods = view.snapshot.pods.iter().map(|pod| &**pod).filter(is_new);
+    let pod = pods.filter(|pod| health::is_unreachable(view.snapshot, pod)).find(|pod| {
+        let since = health::due_since(view.snapshot, pod);
+        since.is_some_and(|since| health::is_reference_reached(view.snapshot, since) == Some(false))
+    })?;
+    let said = health::in_words(view.snapshot, pod).unwrap_or_default();
+    let message =
+        format!("{}: {said}; no instance of the stable version can be reached either: check NetworkPolicies", pod.name);
+    Some(hold(HoldReason::CheckUnreachable, message))
 }
 
 pub(crate) fn paused(view: &View<'_>) -> Option<Hold> {

@@ -7,3 +7,4 @@ pub mod hooks;
 pub mod old_pods;
 pub mod progress;
 pub mod sets;
+pub mod soak;

@@ -5,24 +5,41 @@
 //!                            ├─> HandOver ┤                                                                ├─> Go
 //!  containers start anew ────┘            └─> CloseGate ─> Settle (2 s, until the kubelet says not Ready) ─┘
 //! ```
+//! With `spec.drain`, deletions too:
+//!
+//! ```text
+//!  CloseGate ─> Settle, until no EndpointSlice has it ─> Ask, after settleSeconds, until it says that it is drained ─> Go
+//!               └───────────────────────────── timeoutSeconds ───────────────────────────────────────────────────────> Go
+//! ```
+//! A Pod that is not to leave any more is put back in service, at any of these steps.
+//!
 //! `HandOver` is passed by a Pod that holds no listener, and by each if no other Pod could take any. A Pod that is not Ready
 //! does not wait: its agent, if it has one that works, hands over when it is told to end. What ends no container goes at once.
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
 use crate::{
     plan::{
-        change::{Change, Hold, HoldReason, PodAct},
+        change::{Change, Hold, HoldReason, PodAct, PodReason},
         rollout::{
-            pod::agent::{holds, is_heir},
+            pod::{
+                agent::{holds, is_heir},
+                drain::{self, Stage},
+            },
             time::{Alarm, after},
+            work::health::is_due,
         },
     },
-    snapshot::{Pod, Snapshot},
+    snapshot::{Pod, Purpose, Snapshot},
 };
 
 /// How long after its gate was closed a Pod is left alone: the kubelet says that it is not Ready, and those who send to it
 /// hear of that.
 const SETTLE_SECONDS: i64 = 2;
+
+/// From one question whether a Pod is drained to the next.
+const ASK_AGAIN_SECONDS: i64 = 1;
 
 /// Where a Pod stands on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +50,10 @@ enum Step {
     CloseGate,
     /// The closed gate has yet to be heard of.
     Settle,
+    /// It is asked whether it is drained.
+    Ask,
+    /// It has not said in time that it is drained: the act is done now.
+    GoLate,
     /// The act is done now.
     Go,
 }
@@ -46,6 +67,12 @@ pub(super) struct Exits {
     pub changed: BTreeSet<String>,
     /// Gates that are closed now.
     pub gates: Vec<Change>,
+    /// Questions whether Pods are drained.
+    pub asks: Vec<Change>,
+    /// Names of Pods that leave service, and have not left it.
+    pub draining: BTreeSet<String>,
+    /// Names of Pods whose time to drain is over.
+    pub late: BTreeSet<String>,
 }
 
 /// A container of this Pod can be started anew without clients noticing: it has a gate, or is not Ready.
@@ -68,6 +95,7 @@ pub(super) fn walk(snapshot: &Snapshot, changes: &mut Vec<Change>, alarm: &mut A
     let mut exits = Exits::default();
     let ended: BTreeSet<String> = changes.iter().filter_map(ended_by).map(str::to_owned).collect();
     if ended.is_empty() {
+        exits.asks = deleted_by_others(snapshot, alarm);
         return exits;
     }
     let has_heir = snapshot.pods.iter().any(|pod| !ended.contains(&pod.name) && is_heir(snapshot, pod));
@@ -80,21 +108,66 @@ pub(super) fn walk(snapshot: &Snapshot, changes: &mut Vec<Change>, alarm: &mut A
         let step = step(snapshot, pod, act, has_heir, alarm);
         match step {
             Step::HandOver => drop(exits.handing_over.insert(pod.name.clone())),
-            _ if is_changed => drop(exits.changed.insert(pod.name.clone())),
+            // Its gate stays closed.
+            _ if is_changed || pod.in_service.is_some() => drop(exits.changed.insert(pod.name.clone())),
             _ => {}
+        }
+        match step {
+            Step::Settle | Step::Ask if drain::settings(snapshot).is_some() => {
+                exits.draining.insert(pod.name.clone());
+            }
+            Step::GoLate => drop(exits.late.insert(pod.name.clone())),
+            _ => {}
+        }
+        if step == Step::Ask {
+            exits.asks.extend(ask(snapshot, pod, drain::since(snapshot, pod), alarm));
         }
         if step == Step::CloseGate {
             exits.gates.push(Change::pod(pod, PodAct::SetInService { in_service: false, session_ready: None }));
         }
-        step == Step::Go
+        matches!(step, Step::Go | Step::GoLate)
     });
+    exits.asks.extend(deleted_by_others(snapshot, alarm));
     exits
+}
+
+/// The question that is due, if one is.
+fn ask(snapshot: &Snapshot, pod: &Pod, of: Option<Timestamp>, alarm: &mut Alarm) -> Option<Change> {
+    let of = of?;
+    let call = snapshot.calls.get(&(pod.uid.clone(), Purpose::Drain)).filter(|call| call.of == of);
+    let (name, uid) = (pod.name.clone(), pod.uid.clone());
+    is_due(call, snapshot.now, ASK_AGAIN_SECONDS, alarm).then_some(Change::CallPod {
+        name,
+        uid,
+        purpose: Purpose::Drain,
+        of,
+    })
+}
+
+/// Pods that somebody else deletes are asked as long as they live: their kubelet does not wait for the answer.
+fn deleted_by_others(snapshot: &Snapshot, alarm: &mut Alarm) -> Vec<Change> {
+    let asks = drain::settings(snapshot).is_some_and(|drain| drain.http_post.is_some());
+    let is_it = |pod: &&Pod| asks && pod.deletion.is_some() && !pod.is_finished() && pod.in_service == Some(true);
+    let leaving = snapshot.pods.iter().map(|pod| &**pod).filter(is_it);
+    let is_drained = |pod: &&Pod| {
+        let call = snapshot.calls.get(&(pod.uid.clone(), Purpose::Drain));
+        call.is_some_and(|call| call.answer == Some(Ok(())))
+    };
+    leaving.filter(|pod| !is_drained(pod)).filter_map(|pod| ask(snapshot, pod, pod.deletion, alarm)).collect()
 }
 
 fn step(snapshot: &Snapshot, pod: &Pod, act: &PodAct, has_heir: bool, alarm: &mut Alarm) -> Step {
     match act {
         PodAct::Delete { .. } | PodAct::ChangeInPlace { restarts: true, .. } if has_heir && holds(snapshot, pod) => {
             Step::HandOver
+        }
+        PodAct::Delete { reason, .. } if !matches!(reason, PodReason::Finished | PodReason::Kept) => {
+            drained_first(snapshot, pod, alarm).unwrap_or(Step::Go)
+        }
+        PodAct::ChangeInPlace { restarts: true, .. }
+            if let Some(step) = drained_first(snapshot, pod, alarm).filter(|step| *step != Step::Go) =>
+        {
+            step
         }
         PodAct::ChangeInPlace { restarts: true, .. } => match pod.in_service {
             None => Step::Go,
@@ -104,6 +177,30 @@ fn step(snapshot: &Snapshot, pod: &Pod, act: &PodAct, has_heir: bool, alarm: &mu
         },
         _ => Step::Go,
     }
+}
+
+/// What `spec.drain` asks for before the act. None: nothing.
+fn drained_first(snapshot: &Snapshot, pod: &Pod, alarm: &mut Alarm) -> Option<Step> {
+    Some(match drain::stage(snapshot, pod, alarm)? {
+        Stage::InService => Step::CloseGate,
+        Stage::Leaving => Step::Settle,
+        Stage::Asking => Step::Ask,
+        Stage::Done => Step::Go,
+        Stage::TimedOut => Step::GoLate,
+    })
+}
+
+/// What people read while Pods are drained.
+pub(super) fn draining(snapshot: &Snapshot, draining: &BTreeSet<String>) -> Option<Hold> {
+    let first = draining.first()?;
+    let more = if draining.len() > 1 { format!(" and {} other Pods", draining.len() - 1) } else { String::new() };
+    let pod = snapshot.pods.iter().find(|pod| pod.name == *first)?;
+    let said =
+        snapshot.calls.get(&(pod.uid.clone(), Purpose::Drain)).and_then(|call| call.answer.as_ref()?.as_ref().err());
+    let said = said.map(|said| format!(" ({said})")).unwrap_or_default();
+    let at_most = drain::settings(snapshot)?.timeout_seconds;
+    let message = format!("{first}{more} is drained before it leaves, for at most {at_most} s{said}");
+    Some(Hold { reason: HoldReason::Draining, message, until: None })
 }
 
 /// A clock that was set back does not make a Pod wait.

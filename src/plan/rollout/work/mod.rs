@@ -1,6 +1,7 @@
 //! Pods to create, delete and change now, within the budget; most urgent class first.
 mod attempts;
 mod exit;
+mod health;
 pub mod hooks;
 mod keep;
 pub mod provenance;
@@ -9,6 +10,7 @@ mod replace;
 mod resize;
 pub mod revisions;
 mod says;
+mod soak;
 pub mod switch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +55,8 @@ pub(crate) struct Work {
     /// What holds pinned slots, which keep nothing else waiting.
     pub aside: Option<Hold>,
     pub not_in_place: Option<NotInPlace>,
+    /// Names of Pods that are deleted although they have not said that they are drained.
+    pub drained_late: BTreeSet<String>,
 }
 
 /// Plans all Pod work.
@@ -470,6 +474,9 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         if let Some(hold) = exit::hold(snapshot, &exits.handing_over) {
             self.note(hold);
         }
+        if let Some(hold) = exit::draining(snapshot, &exits.draining) {
+            self.note(hold);
+        }
         let (mut leaving, mut changed) = (exits.handing_over, exits.changed);
         changed.extend(resize::asked_outside(snapshot, &self.changes));
         if self.alive.is_some() {
@@ -478,6 +485,7 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         }
         self.changes.extend(says::in_service(snapshot, &changed));
         self.changes.extend(exits.gates);
+        self.changes.extend(exits.asks);
         leaving.extend(changed);
         leaving.extend(pod::resize::interrupted(snapshot));
         let drained = says::drained(snapshot, &leaving, &self.changes);
@@ -485,8 +493,13 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
         resize::carry_on(snapshot, &mut self.changes, self.alarm);
         let told = reload::tell(snapshot, &self.changes, self.alarm);
         self.changes.extend(told);
+        let asked = health::ask(self.view, &leaving, &self.changes, self.alarm);
+        self.changes.extend(asked);
+        let asked = soak::ask(self.view, self.alarm);
+        self.changes.extend(asked);
         keep::keep(self.view, &mut self.changes, self.alarm);
         let (hold, aside, not_in_place) = (self.hold, self.aside, self.not_in_place);
-        Work { changes: self.changes, attempts: self.attempts.remembered(), leaving, hold, aside, not_in_place }
+        let (attempts, drained_late) = (self.attempts.remembered(), exits.late);
+        Work { changes: self.changes, attempts, leaving, hold, aside, not_in_place, drained_late }
     }
 }

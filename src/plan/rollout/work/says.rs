@@ -2,7 +2,10 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    plan::change::{Change, PodAct},
+    plan::{
+        change::{Change, PodAct},
+        rollout::pod::health,
+    },
     snapshot::{Agents, Pod, SessionState, Snapshot},
 };
 
@@ -15,16 +18,18 @@ pub(super) fn in_service(snapshot: &Snapshot, changed: &BTreeSet<String>) -> Vec
         let returns = pod.in_service == Some(false) && pod.in_transit(snapshot.now).is_some();
         pod.is_live() && !returns && !changed.contains(&pod.name)
     };
+    // What is in service stays there: the checks come before it.
+    let is_well = |pod: &Pod, says: bool| says || health::has_passed(snapshot, pod);
     let gated = snapshot.pods.iter().filter(stays).filter_map(|pod| Some((pod, pod.in_service?)));
     let wrong = gated.filter_map(|(pod, says)| {
         let (in_service, session_ready) = match (&snapshot.agents, snapshot.agents.of(&pod.name)) {
             (Agents::Unknown, _) => return None,
-            (Agents::NotAsked, _) => (true, None),
+            (Agents::NotAsked, _) => (is_well(pod, says), None),
             (Agents::Seen(_), agent) => match agent.map(|agent| agent.session).unwrap_or_default() {
                 // It has none, and the gate for another reason.
-                SessionState::Unclaimed if !pod.has_agent => (true, None),
+                SessionState::Unclaimed if !pod.has_agent => (is_well(pod, says), None),
                 SessionState::Unclaimed => return None,
-                SessionState::Held => (true, Some(true)),
+                SessionState::Held => (is_well(pod, says), Some(true)),
                 SessionState::Lost => (false, Some(false)),
             },
         };
