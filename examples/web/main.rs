@@ -5,6 +5,8 @@
 //! GET /work?milliseconds=300   the same, after that time
 //! GET /healthz 200 while the process can answer (liveness)
 //! GET /readyz  200, or 503 once it is to end (readiness)
+//! GET /selftest 200 while it would serve its users well (`spec.health`)
+//! POST /drain  200 once no request is in work, 202 until then (`spec.drain`)
 //! POST /reload 200 once it greets as the revision in the body wants it (`update: HotReload`)
 //! ```
 //! What makes it replaceable: Kubernetes sends SIGTERM and takes the Pod out of its Services *at the same time*, and
@@ -20,7 +22,7 @@
 //! | `BATON_VERSION`, `BATON_INSTANCE`, `BATON_POD_NAME` | what it says of itself; Baton sets them | empty |
 //! | `WEB_DRAIN_SECONDS` | how long it goes on accepting after SIGTERM | 2 |
 //! | `WEB_CONFIG_DIR` | folder of a downward API volume, with the files `greeting` and `revision` | none: no greeting |
-//! | `WEB_FAIL` | `start`: exit with 1 at once, as a broken release does | |
+//! | `WEB_FAIL` | `start`: exit with 1 at once, as a broken release does; `selftest`: /selftest answers 503 | |
 use std::{
     env, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -79,6 +81,8 @@ fn routes(service: &Arc<Service>) -> Router {
         .layer(middleware::from_fn_with_state(service.clone(), count))
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
+        .route("/selftest", get(selftest))
+        .route("/drain", post(drain))
         .with_state(service.clone())
 }
 
@@ -221,6 +225,22 @@ async fn ready(State(service): State<Arc<Service>>) -> (StatusCode, &'static str
         return (StatusCode::SERVICE_UNAVAILABLE, "draining");
     }
     (StatusCode::OK, "ok")
+}
+
+/// Whether it would answer its users well. What a real service asks its database, this one asks its environment.
+async fn selftest() -> (StatusCode, &'static str) {
+    if env::var("WEB_FAIL").is_ok_and(|when| when == "selftest") {
+        return (StatusCode::SERVICE_UNAVAILABLE, "WEB_FAIL=selftest");
+    }
+    (StatusCode::OK, "ok")
+}
+
+/// Whether it is drained (`spec.drain`): Baton asks once it is out of its Services. It may be put back in service after that.
+async fn drain(State(service): State<Arc<Service>>) -> (StatusCode, String) {
+    match *service.in_flight.borrow() {
+        0 => (StatusCode::OK, "drained".into()),
+        requests => (StatusCode::ACCEPTED, format!("{requests} in work")),
+    }
 }
 
 /// An environment variable, or `default` where it is not set or empty; a wrong value is an error that names it.
