@@ -12,7 +12,7 @@ use crate::view::{
     Header, Node, Preview, RolloutView, SetHeader, SetView, Tone,
     age::age,
     instances::Instance,
-    preview::{Action, Phase, Way},
+    preview::{Action, Phase, PlannedHook, Way},
     tree::Thing,
 };
 
@@ -194,6 +194,7 @@ fn branches(node: &Node, indent: &str, options: Options, rows: &mut Vec<Vec<Stri
             Thing::Batch | Thing::Others => " ",
             Thing::Pod | Thing::Instance => "□ ",
             Thing::Listener => "○ ",
+            Thing::Hook => "⚙ ",
         };
         rows.push(cells(child, &format!("{indent}{}{icon}", if last { "└─" } else { "├─" }), options));
         let below =
@@ -209,6 +210,7 @@ fn cells(node: &Node, before: &str, options: Options) -> Vec<String> {
         Thing::Instance => "Instance",
         Thing::ListenerSet => "ListenerSet",
         Thing::Listener => "Listener",
+        Thing::Hook => "Hook",
         Thing::Revision | Thing::Batch | Thing::Others => "",
     };
     let status = node.tone.map_or_else(|| node.status.clone(), |tone| painted(tone, &node.status));
@@ -305,6 +307,7 @@ pub(super) fn preview(name: &str, replicas: i32, preview: &Preview, moves: u32) 
             "On the way at least {available} instances are available{bound} and at most {pods} Pods exist ({pods_max} may),"
         ));
         lines.push("if every new Pod becomes ready.".into());
+        lines.extend(preview.terms.iter().cloned());
         if moves > 0 {
             let moves = counted(i32::try_from(moves).unwrap_or(i32::MAX), "listener");
             lines.push(format!(
@@ -347,8 +350,13 @@ fn phases(phases: &[Phase]) -> Vec<Vec<String>> {
     let mut rows = vec![["BATCH", "WHAT", "INSTANCES", "VERSION", "HOW"].map(str::to_owned).to_vec()];
     for phase in phases {
         let batch = phase.batch.map(|(index, count)| format!("{index}/{count}")).unwrap_or_default();
+        let is_before = |hook: &&PlannedHook| hook.is_before;
+        let hooks_before = phase.hooks.iter().filter(is_before).count();
+        for (index, hook) in phase.hooks.iter().filter(is_before).enumerate() {
+            rows.push(hook_row(if index == 0 { &batch } else { "" }, hook));
+        }
         for (index, action) in phase.actions.iter().enumerate() {
-            let batch = if index == 0 { batch.clone() } else { String::new() };
+            let batch = if index == 0 && hooks_before == 0 { batch.clone() } else { String::new() };
             let instances = action.instances.to_string();
             rows.push(vec![batch, action.verb.into(), instances, action.version.clone(), how(action)]);
         }
@@ -362,6 +370,9 @@ fn phases(phases: &[Phase]) -> Vec<Vec<String>> {
             let version = switch.version.clone().unwrap_or_else(|| "any".into());
             let what = [what.into(), format!("Service {}", switch.service), version, when.into()];
             rows.push([batch].into_iter().chain(what).collect());
+        }
+        for hook in phase.hooks.iter().filter(|hook| !hook.is_before) {
+            rows.push(hook_row("", hook));
         }
         if let Some(pause) = &phase.pause {
             let pause = match pause.seconds {
@@ -379,6 +390,14 @@ fn phases(phases: &[Phase]) -> Vec<Vec<String>> {
         }
     }
     rows
+}
+
+fn hook_row(batch: &str, hook: &PlannedHook) -> Vec<String> {
+    let most = age(i64::from(hook.timeout_seconds));
+    let attempts = if hook.retries > 0 { format!(", {} attempts", hook.retries + 1) } else { String::new() };
+    let failure = if hook.is_ignored { "a failure is ignored" } else { "a failure ends the run" };
+    let how = format!("{}: at most {most}{attempts}; {failure}", hook.point);
+    [batch, &format!("hook {}", hook.name), "", "", &how].map(str::to_owned).to_vec()
 }
 
 fn how(action: &Action) -> String {

@@ -56,6 +56,9 @@ pub struct Record {
     /// Its package.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package: Option<Package>,
+    /// The newest backup that a hook made while this was the stable revision, as `id hook run`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
     /// SHA-256 of what was fetched as its package, where that names none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package_sha256: Option<String>,
@@ -109,6 +112,7 @@ pub fn record(snapshot: &Snapshot, revision: &Revision) -> Record {
         failed_reason: revision.failed_reason.clone(),
         images: revision::images(&revision.data).map(image).collect(),
         package: package::of(&revision.data),
+        backup: revision.backup.clone(),
         package_sha256: revision.package_sha256.clone(),
         template: revision.data["template"].clone(),
     }

@@ -4,7 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::{
-    api::rollout::Pause,
+    api::{
+        RolloutSpec,
+        hooks::{HookFailure, HookPoint, Point},
+        names::ANNOTATION_POINT,
+        rollout::{OnBreach, Pause},
+    },
     plan::{
         Change, Hold, HoldReason, Memory, PodAct, PodReason, RevisionAct, RevisionMark, Seen, Selection, in_place,
         revision,
@@ -37,6 +42,8 @@ pub struct Preview {
     pub interrupted: BTreeSet<String>,
     /// Fields of the spec that ask for new Pods at a time that is yet to come, and that time.
     pub later: Vec<(&'static str, Timestamp)>,
+    /// What instances come through before they serve and before they leave, and how the run is watched: a sentence each.
+    pub terms: Vec<String>,
     /// What stops it before its end, if anything does.
     pub held: Option<Hold>,
     /// False when the fold met its limit of steps: a defect of the planner.
@@ -50,12 +57,31 @@ pub struct Phase {
     pub batch: Option<(i32, i32)>,
     /// What happens to which instances.
     pub actions: Vec<Action>,
+    /// Hooks that run before or after that.
+    pub hooks: Vec<PlannedHook>,
     /// Services that are switched after that (strategy BlueGreen).
     pub switches: Vec<Switch>,
     /// The pause after it, unless that is approved already.
     pub pause: Option<Pause>,
     /// The version is noted as completed when it is done.
     pub completes: bool,
+}
+
+/// A hook runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedHook {
+    /// Its name.
+    pub name: String,
+    /// Its point, such as BeforeRollout or AfterBatch/2.
+    pub point: String,
+    /// Before instances of the phase change; else after that.
+    pub is_before: bool,
+    /// How long an attempt may take.
+    pub timeout_seconds: i32,
+    /// How often it is tried again.
+    pub retries: i32,
+    /// Its failure does not end the run.
+    pub is_ignored: bool,
 }
 
 /// A Service is switched.
@@ -114,7 +140,9 @@ impl Action {
 impl Preview {
     /// Nothing would be created, deleted, replaced, switched or waited for.
     pub fn is_empty(&self) -> bool {
-        let is_idle = |phase: &Phase| phase.actions.is_empty() && phase.switches.is_empty() && phase.pause.is_none();
+        let is_idle = |phase: &Phase| {
+            phase.actions.is_empty() && phase.switches.is_empty() && phase.pause.is_none() && phase.hooks.is_empty()
+        };
         self.phases.iter().all(is_idle)
     }
 }
@@ -163,10 +191,33 @@ pub fn preview(snapshot: Snapshot) -> Preview {
         pinned,
         problems: batches::warning(&spec.strategy, spec.replicas).into_iter().chain(problems).collect(),
         interrupted: scribe.interrupted,
+        terms: terms(&spec),
         later,
         held,
         ends,
     }
+}
+
+/// Health, drain and soak in a sentence each.
+fn terms(spec: &RolloutSpec) -> Vec<String> {
+    let health = spec.health.as_ref().map(|health| {
+        let names = health.checks.iter().map(|check| check.name.as_str()).collect::<Vec<_>>().join(", ");
+        let (attempts, period) = (health.attempts, health.period_seconds);
+        format!("A new instance serves once its checks pass ({names}): {attempts} attempts, {period} s apart.")
+    });
+    let drain = spec
+        .drain
+        .as_ref()
+        .map(|drain| format!("An instance that leaves is drained first, for at most {} s.", drain.timeout_seconds));
+    let soak = spec.soak.as_ref().map(|soak| {
+        let then = match soak.on_breach {
+            OnBreach::Notify => "is told",
+            OnBreach::Pause => "waits for approval",
+            OnBreach::Rollback => "fails the run",
+        };
+        format!("All instances are watched for {} s before the run completes; a broken limit {then}.", soak.seconds)
+    });
+    [health, drain, soak].into_iter().flatten().collect()
 }
 
 /// What people read for the revisions of a preview.
@@ -225,6 +276,8 @@ struct Scribe {
     completed: Vec<Place>,
     /// Service, name of the revision that it selects, and whether a person has to approve that.
     switches: Vec<(Place, String, Option<String>, bool)>,
+    /// Hooks that run, in their order.
+    hooks: Vec<(Place, PlannedHook)>,
     /// Pauses that held.
     pauses: BTreeMap<Place, Pause>,
     /// Where a person has been asked.
@@ -292,6 +345,7 @@ impl Scribe {
                     done.changed = Some((revision.clone(), way));
                     done.reason = Some(*reason);
                 }
+                Change::CreateHook { hook, job, .. } => self.hook(world, place, hook, job),
                 Change::Service { seen: Seen { name, .. }, select: Selection { revision, switched, .. } } => {
                     let awaits_approval = switched.is_some() && self.asked == Some(place);
                     self.visit(place);
@@ -322,6 +376,25 @@ impl Scribe {
         made.flatten().chain(before.keys()).cloned().collect()
     }
 
+    fn hook(&mut self, world: &World, place: Place, name: &str, job: &serde_json::Value) {
+        let point = job["metadata"]["annotations"][ANNOTATION_POINT].as_str().unwrap_or_default();
+        let hook = world.snapshot.rollout.spec.hooks.iter().find(|hook| hook.name == name);
+        let (Some(hook), Ok(at)) = (hook, point.parse::<Point>()) else { return };
+        let batch = if at.batch > 0 { at.batch } else { place.1 };
+        let is_before = !matches!(at.on, HookPoint::AfterBatch | HookPoint::AfterRollout);
+        let place = (place.0, batch, place.2);
+        self.visit(place);
+        let planned = PlannedHook {
+            name: name.to_owned(),
+            point: point.to_owned(),
+            is_before,
+            timeout_seconds: hook.timeout_seconds,
+            retries: hook.retries,
+            is_ignored: hook.on_failure == HookFailure::Ignore || at.on == HookPoint::OnRollback,
+        };
+        self.hooks.push((place, planned));
+    }
+
     fn interrupt(&mut self, name: &str, uid: &str) {
         if self.pods.contains(uid) {
             self.interrupted.insert(name.to_owned());
@@ -345,6 +418,7 @@ impl Scribe {
             Phase {
                 batch: (count > 0).then_some((index, count)),
                 actions: self.actions(*place, world, pinned, names),
+                hooks: self.hooks.iter().filter(|(at, _)| at == place).map(|(_, hook)| hook.clone()).collect(),
                 switches: self.switches_at(*place, names),
                 pause: self.pauses.get(place).cloned(),
                 completes: self.completed.contains(place),

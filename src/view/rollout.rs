@@ -63,7 +63,8 @@ pub fn view(snapshot: &Snapshot, pods_listed_max: usize) -> RolloutView {
     let header = painter.header();
     let mut tree = Node::new(Thing::Rollout, header.name.clone()).state(header.tone, header.state.clone());
     tree.created = snapshot.rollout.metadata.creation_timestamp.as_ref().map(|at| at.0);
-    tree.children = painter.revisions();
+    tree.children = painter.hooks();
+    tree.children.extend(painter.revisions());
     RolloutView { header, tree }
 }
 
@@ -89,7 +90,7 @@ pub(super) fn spoken(conditions: &[Condition], is_seen: bool) -> (Tone, String, 
     let tone = match ready.reason.as_str() {
         _ if ready.status == ConditionStatus::True => Tone::Good,
         reason if is(ConditionType::Stalled) || reason == "ListenerFailed" => Tone::Bad,
-        "Paused" | "AwaitingApproval" | "QuotaExceeded" => Tone::Waiting,
+        "Paused" | "AwaitingApproval" | "QuotaExceeded" | "Soaking" => Tone::Waiting,
         _ => Tone::Working,
     };
     (tone, ready.reason.clone(), ready.message.clone())
@@ -165,6 +166,26 @@ impl Painter<'_> {
     }
 
     /// Revisions that have Pods or are worked with, newest first.
+    /// Hooks of the present run, the first one first.
+    fn hooks(&self) -> Vec<Node> {
+        let Some(hooks) = &self.status.hooks else { return Vec::new() };
+        let of_run = hooks.log.iter().rev().filter(|record| Some(record.run) == self.status.run);
+        let ended = of_run.map(|record| {
+            let tone = if record.result == "Succeeded" { Tone::Good } else { Tone::Bad };
+            let said = if record.message.is_empty() { String::new() } else { format!(": {}", record.message) };
+            let mut node = Node::new(Thing::Hook, &record.name).state(tone, &record.result);
+            node.created = record.started_at.as_ref().map(|at| at.0);
+            node.info(format!("{}{said}", record.point))
+        });
+        let current = hooks.current.iter().map(|current| {
+            let attempt = if current.attempt > 1 { format!(", attempt {}", current.attempt) } else { String::new() };
+            let mut node = Node::new(Thing::Hook, &current.name).state(Tone::Working, "Running");
+            node.created = current.started_at.as_ref().map(|at| at.0);
+            node.info(format!("{}{attempt}: job/{}", current.point, current.job))
+        });
+        ended.chain(current).collect()
+    }
+
     fn revisions(&self) -> Vec<Node> {
         let used = |revision: &Revision| {
             let name = Some(&revision.name);

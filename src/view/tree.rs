@@ -35,6 +35,8 @@ pub enum Thing {
     ListenerSet,
     /// A listener.
     Listener,
+    /// A hook of the present run.
+    Hook,
 }
 
 /// One line of a tree, and what is below it.

@@ -34,6 +34,8 @@ fn revisions(all: &[Record], options: Options) -> Vec<String> {
     let mut heading = vec!["REVISION", "VERSION", "STATE", "RUNNING", "AGE", "IMAGES"];
     let has_packages = all.iter().any(|record| record.package.is_some());
     heading.extend(has_packages.then_some("PACKAGE"));
+    let has_backups = all.iter().any(|record| record.backup.is_some());
+    heading.extend(has_backups.then_some("BACKUP"));
     heading.push("CHANGE-CAUSE");
     if options.wide {
         heading.extend(["NAME", "COMPLETED"]);
@@ -49,6 +51,8 @@ fn revisions(all: &[Record], options: Options) -> Vec<String> {
             cell(&images),
         ];
         row.extend(has_packages.then(|| cell(base(source(record).unwrap_or_default()))));
+        let backup = record.backup.as_deref().and_then(|backup| backup.split(' ').next());
+        row.extend(has_backups.then(|| cell(backup.unwrap_or("<none>"))));
         row.push(record.change_cause.as_deref().map_or_else(|| "<none>".into(), cell));
         if options.wide {
             row.extend([record.name.clone(), since(record.completed_at, options.now)]);
@@ -57,7 +61,8 @@ fn revisions(all: &[Record], options: Options) -> Vec<String> {
     };
     let heading = heading.into_iter().map(str::to_owned).collect();
     // VERSION, and from IMAGES on.
-    let flexible: Vec<usize> = [1].into_iter().chain(5..7 + usize::from(has_packages)).collect();
+    let flexible: Vec<usize> =
+        [1].into_iter().chain(5..7 + usize::from(has_packages) + usize::from(has_backups)).collect();
     columns_within(&[heading].into_iter().chain(all.iter().map(row)).collect::<Vec<_>>(), limit(options), &flexible)
 }
 

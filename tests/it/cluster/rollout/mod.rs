@@ -4,6 +4,7 @@ mod blue_green;
 pub mod bounds;
 pub mod faults;
 mod helm;
+mod hooks;
 mod in_place;
 pub mod packages;
 mod pins;
