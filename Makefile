@@ -40,8 +40,8 @@ unit: ### Unit and property tests of the library: no cluster, seconds
 SEEDS ?= 200
 # Each history has a thread, and a heap, of its own: pages go from one to the next instead of back to the kernel.
 .PHONY: simulate
-simulate: ## Run operators and agents through whole simulated histories: SEEDS=n random ones (LISTENERS=1, PINS=1, IN_PLACE=1, RESOURCES=1, STRATEGIES=1, HOT_RELOAD=1, PAUSES=1, KEEP_FAILED=1: with those), or SEED=k to print one
-	MIMALLOC_PURGE_DELAY=-1 SEEDS=$(SEEDS) $(foreach name,SEED LISTENERS PINS IN_PLACE RESOURCES STRATEGIES HOT_RELOAD PAUSES KEEP_FAILED,$(if $($(name)),$(name)=$($(name)))) $(CARGO) test $(cargo_flags) --profile simulate --test it -- \
+simulate: ## Run operators and agents through whole simulated histories: SEEDS=n random ones (LISTENERS=1, PINS=1, IN_PLACE=1, RESOURCES=1, STRATEGIES=1, HOT_RELOAD=1, PAUSES=1, KEEP_FAILED=1, HOOKS=1: with those), or SEED=k to print one
+	MIMALLOC_PURGE_DELAY=-1 SEEDS=$(SEEDS) $(foreach name,SEED LISTENERS PINS IN_PLACE RESOURCES STRATEGIES HOT_RELOAD PAUSES KEEP_FAILED HOOKS,$(if $($(name)),$(name)=$($(name)))) $(CARGO) test $(cargo_flags) --profile simulate --test it -- \
 	  --nocapture simulate::random_seeds_break_no_promise
 
 # Steps, and about how many states are made for each configuration (45 million need 2.6 GB)

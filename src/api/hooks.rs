@@ -344,7 +344,7 @@ pub struct CurrentHook {
     #[schemars(range(min = 0))]
     pub attempt: i32,
     /// Attempts that were lost with a node or to an eviction.
-    #[serde(skip_serializing_if = "super::status::is_zero")]
+    #[serde(skip_serializing_if = "super::quantity::is_zero")]
     #[schemars(range(min = 0))]
     pub disruptions: i32,
     /// Name of its Job.

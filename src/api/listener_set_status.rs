@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     bounds::{EXCEPTIONS_MAX, HOLDERS_MAX},
     condition::Condition,
-    status::is_zero,
+    quantity::is_zero,
 };
 
 /// Words of `exceptions[].state`; strings in the code, an enum in the CRD, as [`super::status::INSTANCE_STATES`].

@@ -82,7 +82,7 @@ pub struct RolloutStatus {
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub versions: Vec<VersionRange>,
     /// Number of further revisions that instances run: the oldest, which status.versions has no room for.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "super::quantity::is_zero")]
     #[schemars(range(min = 0))]
     pub versions_omitted: i32,
     /// The present batch.
@@ -106,7 +106,7 @@ pub struct RolloutStatus {
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub exceptions: Vec<InstanceException>,
     /// Number of further exceptions, which the list has no room for.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "super::quantity::is_zero")]
     #[schemars(range(min = 0))]
     pub exceptions_omitted: i32,
     /// What the Rollout waits for at present, in words with absolute times. When nothing is left to do: that the
@@ -126,11 +126,6 @@ pub struct RolloutStatus {
     pub conditions: Vec<Condition>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
-pub(super) fn is_zero(value: &i32) -> bool {
-    *value == 0
-}
-
 /// Instances at one revision.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -146,7 +141,7 @@ pub struct VersionRange {
     pub instances: String,
     /// Number of further instances at this revision: the highest, which are left out because the ranges of all versions
     /// share 20,480 characters.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "super::quantity::is_zero")]
     #[schemars(range(min = 0))]
     pub instances_omitted: i32,
     /// Instances with a ready Pod at this revision, as ranges.
@@ -154,7 +149,7 @@ pub struct VersionRange {
     #[schemars(length(max = 8192))]
     pub ready: String,
     /// Number of further ready instances, left out for the same reason as in instancesOmitted.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "super::quantity::is_zero")]
     #[schemars(range(min = 0))]
     pub ready_omitted: i32,
 }

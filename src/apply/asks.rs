@@ -64,7 +64,7 @@ impl Applications {
         let Some((pod, round)) = pods
             .map(|pod| &**pod)
             .find(|pod| pod.uid == uid)
-            .and_then(|pod| Some((pod, round(snapshot, pod, purpose)?)))
+            .and_then(|pod| Some((pod, round(snapshot, pod, purpose, of)?)))
         else {
             return Applied::Stale;
         };
@@ -114,7 +114,7 @@ fn of_check(check: &Check) -> Option<(String, u16, Question)> {
 }
 
 /// None: the spec asks for none any more.
-fn round(snapshot: &Snapshot, pod: &Pod, purpose: Purpose) -> Option<Round> {
+fn round(snapshot: &Snapshot, pod: &Pod, purpose: Purpose, of: Timestamp) -> Option<Round> {
     let spec = &snapshot.rollout.spec;
     let seconds = |seconds: i32| Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     Some(match purpose {
@@ -125,7 +125,8 @@ fn round(snapshot: &Snapshot, pod: &Pod, purpose: Purpose) -> Option<Round> {
         }
         Purpose::Drain => {
             let drain = spec.drain.as_ref()?;
-            let is_first = !snapshot.calls.contains_key(&(pod.uid.clone(), purpose));
+            let known = snapshot.calls.get(&(pod.uid.clone(), purpose));
+            let is_first = known.is_none_or(|known| known.of != of);
             // One that somebody else deletes has no time to lose.
             let settles = is_first && pod.deletion.is_none();
             let post = drain.http_post.as_ref().map(|to| (String::new(), to.port, Question::Post(to.path.clone())));

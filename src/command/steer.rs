@@ -40,8 +40,10 @@ pub fn approve(rollout: &Rollout, to_end: bool, request: &Request) -> Edited {
     if !waits && !to_end {
         return Err(Refusal::NotWaiting { rollout: name, reason, message });
     }
+    let is_broken = status.soak.is_some_and(|soak| soak.run == run && !soak.breaches.is_empty());
     let (batch, what) = match batch.index {
         _ if to_end => (-1, "all its pauses".into()),
+        _ if is_broken => (batch.count + 1, "its soak".into()),
         0 => (0, "the pause before its first instance".into()),
         index => (index, format!("batch {index}")),
     };

@@ -48,6 +48,7 @@ pub struct Observer {
     agents: Refresher,
     leases: Refresher,
     jobs: Refresher,
+    hook_pods: Refresher,
     trigger: Trigger,
     /// Of [`Self::uptime`].
     began: Instant,
@@ -125,7 +126,7 @@ impl Observer {
             let rollouts = index.on_job(scope, event.map(JobView::from));
             index.with_their_sets(rollouts)
         });
-        start.kind::<PodView>("Pod of a hook", &of_hooks, false, |index, scope, event| {
+        let hook_pods = start.kind::<PodView>("Pod of a hook", &of_hooks, false, |index, scope, event| {
             let rollouts = index.on_hook_pod(scope, event.map(PodView::from));
             index.with_their_sets(rollouts)
         });
@@ -140,7 +141,19 @@ impl Observer {
         let followed = Followed { name: "EndpointSlice", read: |slice| slice, take: take_slice };
         start.follow::<EndpointSliceView, _>(wanted_endpoints, followed);
         start.follow(wanted_services, Followed { name: "Service", read: |service| service, take });
-        Self { state, rollouts, pods, revisions, sets, agents, leases, jobs, trigger: trigger.clone(), began }
+        Self {
+            state,
+            rollouts,
+            pods,
+            revisions,
+            sets,
+            agents,
+            leases,
+            jobs,
+            hook_pods,
+            trigger: trigger.clone(),
+            began,
+        }
     }
 
     /// The operator's own clock: by it the silence of sessions is measured.
@@ -162,6 +175,17 @@ impl Observer {
     /// Lists every kind anew that Rollouts need, and waits for it: what others wrote before this call is known after it.
     pub async fn refresh(&self) {
         relist(&[&self.rollouts, &self.pods, &self.revisions]).await;
+        self.refresh_hooks().await;
+    }
+
+    /// The same with what only hooks look at, unless that may not be listed: an old view of a Job would have its hook run again.
+    async fn refresh_hooks(&self) {
+        /// How often it is asked whether that may be listed at all.
+        const ASKED_EACH: Duration = Duration::from_millis(200);
+        for refresher in [&self.jobs, &self.hook_pods] {
+            let number = refresher.request();
+            while !refresher.is_refused() && tokio::time::timeout(ASKED_EACH, refresher.wait(number)).await.is_err() {}
+        }
     }
 
     /// The same with what only ListenerSets look at. Pending for ever where that may not be listed.

@@ -1,5 +1,5 @@
 //! Jobs of hooks and their Pods, as far as decisions need them.
-use std::str::FromStr;
+use std::{collections::BTreeSet, str::FromStr};
 
 use jiff::Timestamp;
 
@@ -31,6 +31,9 @@ pub struct SeenHooks {
     pub jobs: Vec<HookJob>,
     /// Pods of hooks that name this Rollout, also of Jobs that are gone, sorted by name.
     pub pods: Vec<HookPod>,
+    /// Names of Jobs of which one of the two watches has not told as much as the other: one that has ended, whose Pod may have yet
+    /// to be seen to end; and one that is not seen, while a Pod of it is.
+    pub untold: BTreeSet<String>,
 }
 
 /// A Job of a hook.
@@ -76,6 +79,8 @@ pub struct JobEnd {
 pub struct HookPod {
     /// Object name.
     pub name: String,
+    /// Object resourceVersion.
+    pub resource_version: String,
     /// Name of its Job.
     pub job: String,
     /// uid of its Job.
@@ -94,8 +99,6 @@ pub struct HookPod {
     pub exit: Option<Exit>,
     /// The first line of the first container's termination message, if it can be the id of a backup.
     pub backup: Option<String>,
-    /// That line is there and cannot be one.
-    pub has_odd_message: bool,
 }
 
 impl SeenHooks {
@@ -188,6 +191,7 @@ pub fn pod(view: PodView) -> Option<HookPod> {
         && line.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:/@+-".contains(&byte));
     Some(HookPod {
         name: metadata.name.unwrap_or_default(),
+        resource_version: metadata.resource_version.unwrap_or_default(),
         job: job.name,
         job_uid: job.uid,
         created: metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |at| at.0),
@@ -197,6 +201,5 @@ pub fn pod(view: PodView) -> Option<HookPod> {
         disruption,
         exit: exit.cloned().map(Exit::of),
         backup: is_id.then(|| line.to_owned()),
-        has_odd_message: !line.is_empty() && !is_id,
     })
 }

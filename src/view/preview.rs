@@ -191,7 +191,7 @@ pub fn preview(snapshot: Snapshot) -> Preview {
         pinned,
         problems: batches::warning(&spec.strategy, spec.replicas).into_iter().chain(problems).collect(),
         interrupted: scribe.interrupted,
-        terms: terms(&spec),
+        terms: terms(&spec, before.is_empty()),
         later,
         held,
         ends,
@@ -199,7 +199,7 @@ pub fn preview(snapshot: Snapshot) -> Preview {
 }
 
 /// Health, drain and soak in a sentence each.
-fn terms(spec: &RolloutSpec) -> Vec<String> {
+fn terms(spec: &RolloutSpec, is_first: bool) -> Vec<String> {
     let health = spec.health.as_ref().map(|health| {
         let names = health.checks.iter().map(|check| check.name.as_str()).collect::<Vec<_>>().join(", ");
         let (attempts, period) = (health.attempts, health.period_seconds);
@@ -209,7 +209,7 @@ fn terms(spec: &RolloutSpec) -> Vec<String> {
         .drain
         .as_ref()
         .map(|drain| format!("An instance that leaves is drained first, for at most {} s.", drain.timeout_seconds));
-    let soak = spec.soak.as_ref().map(|soak| {
+    let soak = spec.soak.as_ref().filter(|_| !is_first).map(|soak| {
         let then = match soak.on_breach {
             OnBreach::Notify => "is told",
             OnBreach::Pause => "waits for approval",

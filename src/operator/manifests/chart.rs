@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     HEADER, network,
     objects::{self, AGENT_IMAGE_REPOSITORY, IMAGE_REPOSITORY, NAME, REPLICAS, VERSION, Variant},
-    policies, restraint, rules, text,
+    policies, rules, text,
 };
 
 /// Marks in the objects and what takes their place (see [`text::fill`]). Some stand in a `range`: `$`, not `.`.
@@ -80,10 +80,15 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
     let own_role = template(&[variant.role(NAME, &own, &rules::own_namespace()), variant.role_binding(NAME, &own)])?;
     let only_with_crds = |text: String| format!("{{{{- if .Values.crds.install }}}}\n{text}{{{{- end }}}}\n");
 
-    let mut crds = BTreeMap::new();
+    let mut listed = BTreeMap::new();
     for (file, mut crd) in objects::crds()? {
         crd["metadata"]["__keep__"] = json!("");
-        crds.insert(format!("templates/crds/{file}"), only_with_crds(template(&[crd])?));
+        listed.insert(format!("templates/crds/{file}"), only_with_crds(template(&[crd])?));
+    }
+    for (file, objects) in super::admission(&variant.labels, "__named__") {
+        let text = template(&objects)?;
+        let text = format!("{{{{- if and .Values.crds.install .Values.policies.enabled }}}}\n{text}{{{{- end }}}}\n");
+        listed.insert(format!("templates/policies/{file}"), text);
     }
 
     // Agents go on without an operator, so that they keep their rights where the CRDs stay.
@@ -103,17 +108,11 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
         "{{{{- if and .Values.crds.install .Values.flowSchema.enabled }}}}\n{}{{{{- end }}}}\n",
         template(&network::flow(&variant.labels))?
     );
-    let policy = |objects: [Value; 2]| -> anyhow::Result<String> {
-        let text = template(&objects)?;
-        Ok(format!("{{{{- if and .Values.crds.install .Values.policies.enabled }}}}\n{text}{{{{- end }}}}\n"))
-    };
 
     let files = [
         ("Chart.yaml", text::yaml(&chart())?),
         ("values.yaml", values()?),
         ("templates/_helpers.tpl", helpers()?),
-        ("templates/policies/leases.yaml", policy(policies::leases(&variant.labels))?),
-        ("templates/policies/operator.yaml", policy(restraint::operator(&variant.labels, "__named__"))?),
         ("templates/rbac/agent_role.yaml", only_with_crds(template(&[agent_role])?)),
         ("templates/rbac/leader_election_role.yaml", own_role),
         ("templates/rbac/operator_role.yaml", operator_role),
@@ -123,7 +122,7 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
         ("templates/network_policy.yaml", network_policy),
         ("templates/deployment.yaml", template(&[variant.deployment()])?),
     ];
-    let files = files.into_iter().map(|(path, content)| (path.to_owned(), content)).chain(crds);
+    let files = files.into_iter().map(|(path, content)| (path.to_owned(), content)).chain(listed);
     let mut files: BTreeMap<String, String> =
         files.map(|(path, content)| (path, format!("{HEADER}{content}"))).collect();
     files.insert("values.schema.json".to_owned(), format!("{:#}\n", values_schema()));
@@ -211,8 +210,9 @@ crds:
   keep: true
 
 policies:
-  # Have the API server refuse what the hand-off of listeners does not allow (one Pod writing another's Leases), and what the
-  # operator itself does not do (Pods of no Rollout, others' Leases, anything in kube-* unless watchNamespaces names it).
+  # Have the API server refuse what the hand-off of listeners does not allow (one Pod writing another's Leases), what the
+  # operator itself does not do (Pods of no Rollout, others' Leases, anything in kube-* unless watchNamespaces names it), and
+  # what only those may say who may run it themselves: the template, package, pins and hooks of a Rollout, and Jobs of hooks.
   # For the whole cluster, so only with crds.install.
   enabled: true
 
@@ -276,7 +276,7 @@ fn values_schema() -> Value {
                 "keep": flag("Leave them when the release is uninstalled."),
             })),
             "policies": object("ValidatingAdmissionPolicies.", json!({
-                "enabled": flag("Refuse what the hand-off of listeners does not allow, and what the operator does not do; only with crds.install."),
+                "enabled": flag("Refuse what the hand-off of listeners does not allow, what the operator does not do, and Pods and hooks of those who may not run them; only with crds.install."),
             })),
         }),
     );

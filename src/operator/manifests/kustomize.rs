@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     HEADER, network,
     objects::{self, NAME, NAMESPACE, VERSION, Variant},
-    policies, restraint, rules, text,
+    policies, rules, text,
 };
 
 fn variant() -> Variant {
@@ -65,10 +65,10 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
         },
         Folder {
             name: "policy",
-            files: vec![
-                ("leases.yaml".into(), policies::leases(&variant.labels).into()),
-                ("operator.yaml".into(), restraint::operator(&variant.labels, "[]").into()),
-            ],
+            files: super::admission(&variant.labels, "[]")
+                .into_iter()
+                .map(|(file, objects)| (file.to_owned(), objects.into()))
+                .collect(),
         },
         Folder { name: "flow", files: vec![("leases.yaml".into(), network::flow(&variant.labels).into())] },
         // Not part of the default: where the API server is, and on which port, differs.

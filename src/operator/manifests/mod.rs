@@ -6,6 +6,7 @@
 
 mod chart;
 mod fields;
+mod hooks_policy;
 mod kustomize;
 mod network;
 mod objects;
@@ -21,6 +22,7 @@ use std::{
 };
 
 use anyhow::Context;
+use serde_json::Value;
 
 use crate::api::crd;
 
@@ -82,6 +84,16 @@ pub fn files() -> anyhow::Result<BTreeMap<String, String>> {
     files.extend(kustomize::files()?.into_iter().map(|(path, content)| (format!("config/{path}"), content)));
     files.extend(chart::files()?.into_iter().map(|(path, content)| (format!("charts/baton/{path}"), content)));
     Ok(files)
+}
+
+/// The ValidatingAdmissionPolicies, each with its binding and the name of its file. `named`: see [`restraint::operator`].
+fn admission(labels: &Value, named: &str) -> [(&'static str, [Value; 2]); 4] {
+    [
+        ("hooks.yaml", hooks_policy::hooks(labels)),
+        ("leases.yaml", policies::leases(labels)),
+        ("operator.yaml", restraint::operator(labels, named)),
+        ("rollouts.yaml", hooks_policy::rollouts(labels)),
+    ]
 }
 
 /// Paths below `root` that are missing, differ from what [`files`] says, or should not be there.

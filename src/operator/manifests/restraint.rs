@@ -32,6 +32,7 @@ pub fn operator(labels: &Value, named: &str) -> [Value; 2] {
         "matchConstraints": {"resourceRules": [
             rule("", &["pods", "pods/resize", "pods/status", "services"]),
             rule("apps", &["controllerrevisions"]),
+            rule("batch", &["jobs"]),
             rule("coordination.k8s.io", &["leases"]),
         ]},
         "matchConditions": [{
@@ -120,6 +121,17 @@ fn validations(named: &str) -> Vec<Value> {
                  || variables.controllers.exists(owner, variables.labels[?'{label}'] == optional.of(owner.name))"
             ),
             "Baton's operator creates Pods whose label baton.dev/rollout names the Rollout that controls them",
+        ),
+        rule(
+            format!(
+                "variables.resource != 'jobs'\n\
+                 || '{hook}' in variables.oldLabels && '{hook}' in variables.labels\n  \
+                 && variables.controllers.exists({of_a_rollout}\n    \
+                 && variables.labels[?'{label}'] == optional.of(owner.name))",
+                hook = names::LABEL_HOOK
+            ),
+            "Baton's operator writes Jobs with the label baton.dev/hook whose label baton.dev/rollout names the Rollout that \
+             controls them; no others",
         ),
         rule(
             format!(

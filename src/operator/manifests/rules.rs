@@ -71,6 +71,8 @@ pub fn operate() -> Value {
         rule("coordination.k8s.io", &["leases"], &["get", "list", "watch"]),
         // Why a version failed: `kubectl logs`, `kubectl describe`.
         rule("", &["pods/log", "events"], &["get", "list"]),
+        // The same of a hook: `kubectl logs job/NAME`.
+        rule("batch", &["jobs"], &["get", "list", "watch"]),
     ])
 }
 

@@ -235,6 +235,7 @@ impl World {
         });
         seen.pods.push(HookPod {
             name: format!("{name}-pod"),
+            resource_version: "1".into(),
             job: name.to_owned(),
             job_uid: format!("uid-{name}"),
             created: self.snapshot.now,
@@ -244,7 +245,6 @@ impl World {
             disruption: None,
             exit: Some(Exit { reason: "Error".into(), code: i32::from(is_broken), message: String::new() }),
             backup: None,
-            has_odd_message: false,
         });
         self.snapshot.hook_seen = Some(name.to_owned());
     }

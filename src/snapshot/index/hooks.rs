@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     event::{Event, ObjectKey, Scope},
+    order::is_at_least,
     shelf::Shelf,
 };
 use crate::{
@@ -41,8 +42,19 @@ impl Hooks {
         let mut jobs: Vec<HookJob> = self.jobs.owned_by(namespace, owner).map(|job| HookJob::clone(job)).collect();
         jobs.sort_by(|a, b| (a.run, a.created, &a.name).cmp(&(b.run, b.created, &b.name)));
         let named = named_by(owner.name.clone());
-        let pods = self.pods.owned_by(namespace, &named).map(|pod: &Arc<HookPod>| HookPod::clone(pod)).collect();
-        HookJobs::Seen(SeenHooks { jobs, pods })
+        let pods: Vec<HookPod> =
+            self.pods.owned_by(namespace, &named).map(|pod: &Arc<HookPod>| HookPod::clone(pod)).collect();
+        let told = self.pods.progress(namespace).unwrap_or_default();
+        let is_untold =
+            |job: &&HookJob| job.end.is_some() && !told.is_empty() && !is_at_least(told, &job.resource_version);
+        let told_of_jobs = self.jobs.progress(namespace).unwrap_or_default();
+        let is_unseen = |pod: &&HookPod| {
+            let is_seen = jobs.iter().any(|job| job.name == pod.job);
+            !is_seen && !told_of_jobs.is_empty() && !is_at_least(told_of_jobs, &pod.resource_version)
+        };
+        let unseen = pods.iter().filter(is_unseen).map(|pod| pod.job.clone());
+        let untold = jobs.iter().filter(is_untold).map(|job| job.name.clone()).chain(unseen).collect();
+        HookJobs::Seen(SeenHooks { jobs, pods, untold })
     }
 
     /// uid and resourceVersion of a Job.

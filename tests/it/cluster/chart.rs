@@ -83,7 +83,7 @@ fn helm_and_kustomize_install_equal_objects_and_uninstalling_leaves_what_users_m
     make_a_set_with_a_lease(&cluster);
     let policies =
         || cluster.kubectl(&["get", "validatingadmissionpolicies,validatingadmissionpolicybindings", "-o", "name"]);
-    assert_eq!(policies().lines().count(), 4);
+    assert_eq!(policies().lines().count(), 8);
     output_of(&mut helm(Some(&cluster), &["uninstall", "baton", "-n", NAMESPACE, "--wait"]));
     // With them the rights of their agents, which need no operator to go on.
     let kinds = "rollouts.baton.dev,listenersets.baton.dev,leases";
@@ -106,7 +106,7 @@ fn helm_and_kustomize_install_equal_objects_and_uninstalling_leaves_what_users_m
     assert_eq!(cluster.kubectl(&["get", "namespace", NAMESPACE, "-o", label]), "restricted");
 
     // With the CRDs the sets go, while the policy is in force or has just gone.
-    assert_eq!(policies().lines().count(), 4);
+    assert_eq!(policies().lines().count(), 8);
     cluster.kubectl(&["delete", "-k", &repository("config/default"), "--timeout=120s"]);
     let roles = cluster.kubectl(&["get", "clusterroles", "-l", "app.kubernetes.io/name=baton", "-o", "name"]);
     assert_eq!((policies(), roles), (String::new(), String::new()));
@@ -152,10 +152,14 @@ fn watched_namespaces_get_a_role_each_and_nothing_reaches_further() {
         "CustomResourceDefinition /rollouts.baton.dev",
         "FlowSchema /baton-leases",
         "PriorityLevelConfiguration /baton-leases",
+        "ValidatingAdmissionPolicy /baton-hooks",
         "ValidatingAdmissionPolicy /baton-leases",
         "ValidatingAdmissionPolicy /baton-operator",
+        "ValidatingAdmissionPolicy /baton-rollouts",
+        "ValidatingAdmissionPolicyBinding /baton-hooks",
         "ValidatingAdmissionPolicyBinding /baton-leases",
         "ValidatingAdmissionPolicyBinding /baton-operator",
+        "ValidatingAdmissionPolicyBinding /baton-rollouts",
     ];
     assert_eq!(cluster_scoped, only);
     // F10: of the namespaces kube-* those that are named.

@@ -19,6 +19,7 @@ mod flow;
 mod hand;
 mod leases;
 mod operator;
+mod rollouts;
 mod users;
 
 fn repository(path: &str) -> String {

@@ -10,7 +10,7 @@
 //! `make simulate SEEDS=1000` runs random seeds, `make simulate SEED=17` prints one, both with PINS=1 with pinned instances,
 //! with IN_PLACE=1 with Pods that are changed in place, with RESOURCES=1 also by other resources, with STRATEGIES=1 with Recreate or BlueGreen,
 //! with HOT_RELOAD=1 with applications that are told of versions, with KEEP_FAILED=1 with failed Pods that are kept for a look,
-//! with LISTENERS=1 with listeners, which take ten times as long. What cannot be simulated: a process
+//! with HOOKS=1 with hooks, with LISTENERS=1 with listeners, which take ten times as long. What cannot be simulated: a process
 //! that stands still keeps its timers (its requests leave later, answers and events reach it later); all processes measure
 //! durations by one clock, only their times of day differ.
 mod applications;
@@ -43,7 +43,7 @@ use self::{
     trace::Keeps,
 };
 
-/// Seeds that have found a bug: `seed  # bug`, or with `listeners`, `pins`, `in-place`, `strategies`, `hot-reload`, `keep-failed` before the `#`, one a line.
+/// Seeds that have found a bug: `seed  # bug`, or with `listeners`, `pins`, `in-place`, `strategies`, `hot-reload`, `keep-failed`, `hooks` before the `#`, one a line.
 const REGRESSIONS: &str = include_str!("seeds.txt");
 /// Random seeds, unless `SEEDS` says how many.
 const RANDOM_SEEDS: usize = 20;
@@ -74,6 +74,8 @@ struct Extras {
     pauses: bool,
     /// `spec.strategy.keepFailed`.
     keep_failed: bool,
+    /// `spec.hooks`.
+    hooks: bool,
 }
 
 impl Extras {
@@ -86,6 +88,7 @@ impl Extras {
         hot_reload: false,
         pauses: false,
         keep_failed: false,
+        hooks: false,
     };
     const LISTENERS: Self = Self { listeners: true, ..Self::NONE };
     const LISTENERS_IN_PLACE: Self = Self { in_place: true, ..Self::LISTENERS };
@@ -96,6 +99,7 @@ impl Extras {
     const HOT_RELOAD: Self = Self { hot_reload: true, ..Self::PINS };
     const PAUSES: Self = Self { pauses: true, ..Self::NONE };
     const KEEP_FAILED: Self = Self { keep_failed: true, ..Self::NONE };
+    const HOOKS: Self = Self { hooks: true, ..Self::NONE };
 
     /// What the command line asks for.
     fn asked() -> Self {
@@ -109,6 +113,7 @@ impl Extras {
             hot_reload: is_set("HOT_RELOAD"),
             pauses: is_set("PAUSES"),
             keep_failed: is_set("KEEP_FAILED"),
+            hooks: is_set("HOOKS"),
         }
     }
 
@@ -123,6 +128,7 @@ impl Extras {
             (self.hot_reload, " HOT_RELOAD=1"),
             (self.pauses, " PAUSES=1"),
             (self.keep_failed, " KEEP_FAILED=1"),
+            (self.hooks, " HOOKS=1"),
         ];
         words.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).collect()
     }
@@ -232,6 +238,7 @@ fn seeds_that_found_bugs_find_none() {
             hot_reload: has("hot-reload"),
             pauses: has("pauses"),
             keep_failed: has("keep-failed"),
+            hooks: has("hooks"),
         };
         Some((number, extras))
     };
@@ -299,6 +306,12 @@ fn random_seeds_with_pauses_break_no_promise() {
 #[test]
 fn random_seeds_with_failed_pods_that_are_kept_break_no_promise() {
     run_random(RANDOM_SEEDS, Extras::KEEP_FAILED);
+}
+
+/// B8
+#[test]
+fn random_seeds_with_hooks_break_no_promise() {
+    run_random(RANDOM_SEEDS, Extras::HOOKS);
 }
 
 /// So few that each tells a story of its own.

@@ -80,6 +80,7 @@ impl Scenario {
             let (pods, seconds) = (kept_rng.i32(1..=2), draw(&mut kept_rng, &[1, 20, 600]));
             rollout["spec"]["strategy"]["keepFailed"] = json!({"pods": pods, "seconds": seconds});
         }
+        rollout["spec"]["hooks"] = if extras.hooks { hooks(&mut rng) } else { json!([]) };
         let mut keeps_pins = false;
         if extras.pins {
             deeds = with_pins(&mut pins_rng, deeds);
@@ -301,6 +302,30 @@ fn with_approvals(rng: &mut fastrand::Rng, deeds: Vec<Deed>) -> Vec<Deed> {
         all.push(deed);
     }
     all
+}
+
+/// Some hooks at some points; what they come to is in their names.
+fn hooks(rng: &mut fastrand::Rng) -> Value {
+    let all = [
+        ("backup", "BeforeRollout", 0),
+        ("flaky", "BeforeRollout", 2),
+        ("migrate", "BeforeRollout", 0),
+        ("warm", "BeforeBatch", 0),
+        ("smoke", "AfterBatch", 0),
+        ("tidy", "AfterRollout", 0),
+        ("restore", "OnRollback", 0),
+    ];
+    let on_test = draw(rng, &["Wait", "Stop"]);
+    let drawn = all.iter().filter(|_| rng.bool()).map(|(name, when, retries)| {
+        let on_abort = if *when == "AfterBatch" { on_test } else { "Wait" };
+        let failure = if *when == "AfterRollout" { "Ignore" } else { "Abort" };
+        json!({
+            "name": name, "when": when, "retries": retries, "onAbort": on_abort, "onFailure": failure,
+            "timeoutSeconds": 300, "keep": 10, "keepDays": 30,
+            "template": {"spec": {"containers": [{"name": "main", "image": "example.local/tool:1"}]}},
+        })
+    });
+    drawn.collect()
 }
 
 /// Recreate, or BlueGreen with this Service; what it does upon failures stays.

@@ -1,7 +1,7 @@
 //! People and their tools: what they ask for, and what they do to objects that are not theirs to touch.
 use std::time::Duration;
 
-use baton::snapshot::Ranges;
+use baton::{api::names::LABEL_HOOK, snapshot::Ranges};
 use serde_json::{Value, json};
 
 use super::{
@@ -205,7 +205,8 @@ impl User {
 
     /// Some Pod with the Rollout's label.
     fn touch_pod(&mut self, touch: impl FnOnce(&Self, &Object)) {
-        let pods = self.actor.list(&PODS, ROLLOUT.0);
+        let mut pods = self.actor.list(&PODS, ROLLOUT.0);
+        pods.retain(|pod| pod["metadata"]["labels"][LABEL_HOOK].is_null());
         let drawn = self.rng.usize(..);
         if !pods.is_empty() {
             let pod = pods[drawn % pods.len()].clone();

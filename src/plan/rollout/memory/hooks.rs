@@ -37,7 +37,9 @@ const DISRUPTIONS_MAX: i32 = 3;
 /// Pauses before a further attempt: this, doubled with each, and the longest.
 const RETRY_SECONDS: i64 = 10;
 const RETRY_SECONDS_MAX: i64 = 300;
-/// So long after the end of a Job it is waited for what its Pod said: its watch is another one.
+/// Reason of a Job that has not ended within activeDeadlineSeconds: it ends its Pods itself.
+const TIMED_OUT: &str = "DeadlineExceeded";
+/// How often it is looked whether the watch on Pods has come as far as that on Jobs: a bookmark is no event.
 const LAST_WORDS_SECONDS: i64 = 5;
 
 /// What the hooks have come to: status.hooks, and status.failed if one has failed the run.
@@ -271,6 +273,10 @@ fn look(view: &View<'_>, current: &CurrentHook, seen: &SeenHooks, alarm: &mut Al
     let pods: Vec<&HookPod> = seen.pods_of(&current.job).collect();
     let Some(job) = seen.job(&current.job) else {
         let was_there = view.snapshot.hook_seen.as_deref() == Some(current.job.as_str());
+        if seen.untold.contains(&current.job) {
+            alarm.passed(after(view.now(), LAST_WORDS_SECONDS));
+            return Look::Waits;
+        }
         return if pods.iter().any(|pod| !pod.is_finished) {
             Look::Waits // it is being ended with its Job
         } else if !current.stopping.is_empty() {
@@ -286,9 +292,13 @@ fn look(view: &View<'_>, current: &CurrentHook, seen: &SeenHooks, alarm: &mut Al
     }
     let timeout = view.spec().hooks.iter().find(|hook| hook.name == current.name).map(|hook| hook.timeout_seconds);
     if let Some(end) = &job.end {
-        let pod = pods.iter().rev().find(|pod| pod.job_uid == job.uid && pod.is_finished);
-        // What it said last comes by another watch. A Pod that is gone says nothing any more.
-        if pod.is_none() && !alarm.passed(after(end.at, LAST_WORDS_SECONDS)) {
+        let mut own = pods.iter().rev().filter(|pod| pod.job_uid == job.uid);
+        let pod = own.clone().find(|pod| pod.is_finished);
+        // What it said last comes by another watch: the Pods of a Job that has ended have ended. One that is gone says nothing any
+        // more. No clock is asked for that: the Job controller's is another one than ours.
+        let is_to_come = own.next().is_some() || seen.untold.contains(&job.name);
+        if pod.is_none() && end.failure.as_deref() != Some(TIMED_OUT) && is_to_come {
+            alarm.passed(after(view.now(), LAST_WORDS_SECONDS));
             return Look::Waits;
         }
         return Look::Ended(ended(current, end.failure.as_deref(), pod.copied(), timeout));
@@ -313,7 +323,7 @@ fn ended(current: &CurrentHook, failure: Option<&str>, pod: Option<&HookPod>, ti
     let Some(reason) = failure else {
         return End::Succeeded { backup: pod.and_then(|pod| pod.backup.clone()) };
     };
-    if reason == "DeadlineExceeded" {
+    if reason == TIMED_OUT {
         let seconds = timeout.map(|seconds| format!(" within {seconds} s")).unwrap_or_default();
         return End::Failed(format!("HookTimedOut: it has not ended{seconds}"));
     }

@@ -265,6 +265,13 @@ fn a_broken_limit_does_what_it_is_to_do() {
             "Pause" => {
                 assert_eq!(planned.hold.unwrap().reason, HoldReason::AwaitingApproval);
                 world.snapshot.rollout.spec.approve = Some(Approve { run: 1, batch: 1, ..Approve::default() });
+                let early = plan(&world.snapshot).hold.map(|hold| hold.reason);
+                assert_eq!(
+                    early,
+                    Some(HoldReason::AwaitingApproval),
+                    "an approval of the last batch is not one of this"
+                );
+                world.snapshot.rollout.spec.approve = Some(Approve { run: 1, batch: 2, ..Approve::default() });
                 let said = say(&plan(&world.snapshot));
                 assert!(said.contains("b completed"), "{said}");
             }

@@ -86,6 +86,7 @@ impl Hand {
         let (job, job_uid) = (job.name.clone(), job.uid.clone());
         seen.pods.push(crate::snapshot::HookPod {
             name: format!("{job}-p"),
+            resource_version: "1".into(),
             job,
             job_uid,
             created: now,
@@ -95,7 +96,6 @@ impl Hand {
             disruption: None,
             exit: Some(Exit { reason: "Error".into(), code, message: said.into() }),
             backup: (code == 0 && !said.is_empty()).then(|| said.to_owned()),
-            has_odd_message: false,
         });
     }
 
@@ -221,6 +221,7 @@ fn a_hook_that_cannot_start_is_stopped_and_has_failed() {
     let (job, job_uid) = (seen.jobs[0].name.clone(), seen.jobs[0].uid.clone());
     seen.pods.push(crate::snapshot::HookPod {
         name: "p".into(),
+        resource_version: "1".into(),
         job,
         job_uid,
         created: now,
@@ -230,7 +231,6 @@ fn a_hook_that_cannot_start_is_stopped_and_has_failed() {
         disruption: None,
         exit: None,
         backup: None,
-        has_odd_message: false,
     });
     let held = hand.go().hold.unwrap();
     assert!(held.message.contains("ErrImagePull"), "{}", held.message);
@@ -278,7 +278,7 @@ fn a_superseded_hook_is_awaited_or_stopped() {
     }
 }
 
-/// F10: the very first Pods wait for the hooks that come before them.
+/// B8: the very first Pods wait for the hooks that come before them.
 #[test]
 fn the_first_pods_wait_for_their_hooks() {
     let mut hand = Hand::new(". .", &[hook("migrate", "BeforeRollout")], &json!({}));
@@ -291,7 +291,7 @@ fn the_first_pods_wait_for_their_hooks() {
     assert_eq!(hand.revisions(), "bb");
 }
 
-/// F2: after a loss of status the Jobs tell the run; none runs twice, none is skipped.
+/// B8: after a loss of status the Jobs tell the run; none runs twice, none is skipped.
 #[test]
 fn a_lost_status_is_found_in_the_jobs() {
     let hooks = [hook("backup", "BeforeRollout"), hook("migrate", "BeforeRollout"), hook("smoke", "AfterBatch")];

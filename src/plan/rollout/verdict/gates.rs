@@ -10,7 +10,12 @@ use super::{
 use crate::{
     plan::{
         change::Hold,
-        rollout::{policy::GoesBack, run::View, time::Alarm, verdict::holds::HOOK_FAILED},
+        rollout::{
+            policy::GoesBack,
+            run::{View, sets::Sets},
+            time::Alarm,
+            verdict::holds::HOOK_FAILED,
+        },
     },
     snapshot::Revision,
 };
@@ -48,7 +53,9 @@ const OPEN: &[Gate] = &[
     hooks::before_batch,
 ];
 /// The end of a run.
-const END: &[Gate] = &[hooks::after_batch, after_last_pause, soak::soaking, hooks::running, hooks::after_rollout];
+const END: &[Gate] = &[hooks::after_batch, after_last_pause];
+/// The same once clients have the new version (strategy BlueGreen: after the switch).
+const END_IN_USE: &[Gate] = &[soak::soaking, hooks::running, hooks::after_rollout];
 
 /// What takes the blame for lateness from the instances: a person or the API server holds them.
 const STOPS_CLOCK: &[Gate] =
@@ -111,7 +118,12 @@ pub(crate) fn template_of(view: &View<'_>, revision: &Revision, alarm: &mut Alar
 /// Holds the completion of a run whose instances are all where they should be: its last hooks, and the pause after the last batch.
 pub(crate) fn completion(view: &View<'_>) -> Option<Hold> {
     let is_forward = !view.lineage.is_back() && view.memory.batch.is_some();
-    if is_forward { END.iter().find_map(|gate| gate(view)) } else { None }
+    if !is_forward {
+        return None;
+    }
+    let is_in_use = view.slots.sets().is_none_or(Sets::is_switched);
+    let in_use = END_IN_USE.iter().filter(|_| is_in_use);
+    END.iter().chain(in_use).find_map(|gate| gate(view))
 }
 
 fn after_last_pause(view: &View<'_>) -> Option<Hold> {

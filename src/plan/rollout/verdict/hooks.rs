@@ -110,6 +110,9 @@ pub(crate) fn running(view: &View<'_>) -> Option<Hold> {
 
 fn is_filled(view: &View<'_>) -> bool {
     let Some(batch) = &view.memory.batch else { return false };
+    if view.lineage.is_first() {
+        return true; // all at once
+    }
     let end = usize::try_from(batch.index).ok().and_then(|number| view.slots.batches().end(number));
     let end = end.unwrap_or(view.replicas());
     (batch.opened > 0 || batch.index == 0) && batch.opened == end

@@ -20,7 +20,8 @@ pub(crate) fn soaking(view: &View<'_>) -> Option<Hold> {
         let message = format!("all instances are available; they are watched for {} s (spec.soak)", settings.seconds);
         return Some(Hold { reason: HoldReason::Soaking, message, until: None });
     };
-    let index = view.memory.batch.as_ref().map_or(1, |batch| batch.index);
+    // After the pause of the last batch: an approval of that says nothing of what has been broken since.
+    let index = view.memory.batch.as_ref().map_or(1, |batch| batch.count) + 1;
     let rollout = view.snapshot.rollout.metadata.name.as_deref().unwrap_or_default();
     let broken = soak.breaches.first().map(|first| {
         let others =

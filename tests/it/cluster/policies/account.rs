@@ -37,6 +37,7 @@ impl Account {
             "Service" => ("", "services"),
             "ControllerRevision" => ("apps", "controllerrevisions"),
             "Lease" => ("coordination.k8s.io", "leases"),
+            "Job" => ("batch", "jobs"),
             "Rollout" => ("baton.dev", "rollouts"),
             "ListenerSet" => ("baton.dev", "listenersets"),
             other => panic!("{other}"),

@@ -3,16 +3,23 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use serde_json::{Value, json};
 
-use super::{account::Account, repository, stage};
+use super::{
+    account::Account,
+    repository,
+    rollouts::{ROLLOUTS, in_force},
+    stage,
+};
 use crate::cluster::support::{TestCluster, eventually};
 
 /// Columns of the tables: a name for the account, and the ClusterRoles that it is bound to.
-const USERS: [(&str, &[&str]); 5] = [
+const USERS: [(&str, &[&str]); 6] = [
     ("nobody", &[]),
     ("view", &["baton-rollouts-view"]),
     ("operate", &["baton-rollouts-operate"]),
     ("edit", &["baton-rollouts-edit", "baton-rollouts-view"]),
     ("agent", &["baton-agent"]),
+    // Kubernetes' own role, of which Baton's are a part: it may also create Pods and Jobs.
+    ("editor", &["edit"]),
 ];
 
 /// What is tried: its name in the table, the kind, and how.
@@ -46,12 +53,18 @@ fn rollout_fields() -> Vec<(&'static str, Value)> {
     let package = json!({"url": "https://example.com/a.tar.gz", "sha256": "0".repeat(64), "mountPath": "/opt/app"});
     let containers = json!([{"name": "a", "image": "evil.example.com/x:1", "env": [{"name": "A", "value": "b"}]}]);
     let template = json!({"spec": {"serviceAccountName": "other", "containers": containers}});
+    let hook = json!({"name": "one", "when": "BeforeRollout", "template": {"spec": {"containers": containers}}});
+    let check = json!({"name": "one", "httpGet": {"path": "/healthz", "port": 8080}});
     vec![
         ("replicas", json!(1)),
         ("selector", json!({"matchLabels": {"tier": "x"}})),
         ("version", json!("2")),
         ("package", package),
         ("template", template),
+        ("hooks", json!([hook])),
+        ("health", json!({"checks": [check]})),
+        ("drain", json!({"settleSeconds": 1})),
+        ("soak", json!({"seconds": 5})),
         ("minReadySeconds", json!(1)),
         ("progressDeadlineSeconds", json!(30)),
         ("revisionHistoryLimit", json!(3)),
@@ -149,8 +162,8 @@ async fn user(cluster: &TestCluster, namespace: &str, name: &str, roles: &[&str]
     Account { dry_run: true, ..Account::of(cluster, namespace, Some(&token)).await }
 }
 
-/// S3: the whole table of who may change what. Rights know no fields: whoever may change one field of a spec may change all
-/// but those that nobody may.
+/// S3: the whole table of who may change what. Rights know no fields: whoever may change one field of a spec may change all,
+/// but those that nobody may, and those of a Rollout that say what runs: they take the right to create Pods or Jobs, too.
 #[tokio::test]
 async fn each_role_changes_what_it_is_for() {
     let namespace = "policy-users";
@@ -179,8 +192,12 @@ async fn each_role_changes_what_it_is_for() {
         ("operate", ["patch", "rollouts.baton.dev"]),
         ("edit", ["list", "rollouts.baton.dev"]),
         ("agent", ["patch", "leases"]),
+        ("editor", ["create", "pods"]),
+        ("editor", ["patch", "rollouts.baton.dev"]),
     ];
     eventually(30, "the roles to count", || last.iter().all(|(account, what)| may(account, *what)));
+
+    in_force(&columns[3], "Rollout", &json!({"metadata": {"name": "new"}, "spec": rollout()["spec"]}), ROLLOUTS).await;
 
     let mut table = String::new();
     for row in &rows() {

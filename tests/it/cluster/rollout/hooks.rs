@@ -1,4 +1,6 @@
 //! Hooks, as Jobs that the Job controller of a real control plane runs as processes.
+//!
+//! Long because: the tests share one script of hooks, and each is short.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -384,7 +386,7 @@ async fn a_hook_that_cannot_start_fails_soon() {
     assert_eq!(uids(&instances(&stage).await), pods);
 }
 
-/// B8 F10: somebody else's Job of the hook's name is left alone, is not taken for the hook, and does not keep it from running.
+/// B8: somebody else's Job of the hook's name is left alone, is not taken for the hook, and does not keep it from running.
 #[tokio::test]
 async fn a_job_of_the_hooks_name_is_gone_around() {
     let (stage, before) = at_version_1("hooks-squatted", 2).await;

@@ -2,7 +2,9 @@
 mod blame;
 mod blue_green;
 pub mod bounds;
+mod drain;
 pub mod faults;
+mod health;
 mod helm;
 mod hooks;
 mod in_place;
@@ -17,5 +19,6 @@ mod requests;
 mod resize;
 mod rights;
 mod rolls;
+mod soak;
 pub mod stage;
 mod why;

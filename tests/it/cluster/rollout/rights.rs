@@ -33,7 +33,21 @@ fn bind(stage: &Stage, name: &str, role: &str, can: &[&str]) {
     });
 }
 
-/// C9 C11: a Role of get and patch on the one Rollout is enough to pause, resume and restart it, and to give it another image.
+/// Lets it create Pods, which takes who says what a Rollout runs: the policy `baton-rollouts` asks for that.
+fn may_create_pods(stage: &Stage, name: &str) {
+    let (cluster, namespace) = (stage.cluster, stage.namespace.as_str());
+    let also = format!("{name}-creates");
+    cluster.kubectl(&["create", "role", &also, "-n", namespace, "--verb=create", "--resource=pods"]);
+    let account = format!("--serviceaccount={namespace}:{name}");
+    cluster.kubectl(&["create", "rolebinding", &also, "-n", namespace, &format!("--role={also}"), &account]);
+    let as_it = format!("--as=system:serviceaccount:{namespace}:{name}");
+    eventually(30, "the role counts", || {
+        cluster.try_kubectl(&["auth", "can-i", "-n", namespace, &as_it, "create", "pods"]).status.success()
+    });
+}
+
+/// C9 C11: a Role of get and patch on the one Rollout is enough to pause, resume and restart it; with create of Pods it may also
+/// be given another image.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_rights_on_one_rollout_steer_it() {
     let stage = Stage::new(simulated(), "rights-one").await;
@@ -44,15 +58,25 @@ async fn two_rights_on_one_rollout_steer_it() {
     stage.cluster.kubectl(&[&role[..], &["--resource-name=web"]].concat());
     bind(&stage, "one", "--role=one", &["patch", "rollouts.baton.dev/web"]);
     let does = |args: &[&str]| run(&stage, &[args, &["--kubeconfig", &file]].concat());
-    for args in [
-        &["pause", "web"][..],
-        &["resume", "web"],
-        &["restart", "web"],
-        &["set", "image", "web", "web=example.local/sleeper:2"],
-    ] {
+    let done = |args: &[&str]| {
         let (code, said, complaint) = does(args);
         assert_eq!((code, complaint.as_str()), (Some(0), ""), "{args:?}: {said}");
+    };
+    for verb in ["pause", "resume", "restart"] {
+        done(&[verb, "web"]);
     }
+    let policy = format!("{}/config/policy/rollouts.yaml", sources::root().display());
+    stage.cluster.kubectl(&["apply", "-f", &policy]);
+    let image = ["set", "image", "web", "web=example.local/sleeper:2"];
+    let mut told = (None, String::new());
+    eventually(30, "the policy counts", || {
+        let (code, _, complaint) = does(&[&image[..], &["--dry-run"]].concat());
+        told = (code, complaint);
+        told.0 == Some(6)
+    });
+    assert!(told.1.contains("spec.template: who sets or changes this must be allowed to create pods"), "{told:?}");
+    may_create_pods(&stage, "one");
+    done(&image);
     stage.complete(30).await;
     // The others say which right they lack, and end with a code of their own.
     for (args, sentence) in [
@@ -72,7 +96,7 @@ async fn two_rights_on_one_rollout_steer_it() {
     assert!(code == Some(6) && complaint.contains("cannot list resource \"rollouts\""), "{code:?} {said}{complaint}");
 }
 
-/// C9 C11: with the role for it every verb that steers works, and nothing is created or deleted.
+/// C9 C11: with the role for it, and create of Pods, every verb that steers works, and no Rollout is created or deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operate_role_steers_and_deletes_nothing() {
     let stage = Stage::new(simulated(), "rights-operate").await;
@@ -80,6 +104,7 @@ async fn the_operate_role_steers_and_deletes_nothing() {
     let role = format!("{}/config/rbac/rollouts_operate_role.yaml", sources::root().display());
     stage.cluster.kubectl(&["apply", "-f", &role]);
     bind(&stage, "ann", "--clusterrole=baton-rollouts-operate", &["patch", "rollouts.baton.dev"]);
+    may_create_pods(&stage, "ann");
     let ends = |code: i32, args: &[&str]| {
         let (ended, said, complaint) = run(&stage, &[args, &["--kubeconfig", &file]].concat());
         assert_eq!(ended, Some(code), "{args:?}: {said}{complaint}");

@@ -11,6 +11,7 @@ use baton::api::{ConditionStatus, ConditionType, Rollout};
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{Namespace, Pod},
+    events::v1::Event,
 };
 use kube::{
     Api, Client,
@@ -253,6 +254,14 @@ impl Stage {
     /// Waits until the present spec is complete.
     pub async fn complete(&self, seconds: u64) -> Rollout {
         self.until(seconds, "Ready, for the present spec", |rollout| reason(rollout) == "Complete").await
+    }
+
+    /// What Events of this reason say.
+    pub async fn notes(&self, reason: &str) -> Vec<String> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let events = events.list(&ListParams::default()).await.unwrap().items;
+        let of_reason = events.into_iter().filter(|event| event.reason.as_deref() == Some(reason));
+        of_reason.filter_map(|event| event.note).collect()
     }
 
     /// Deletes a Pod as `kubectl delete pod` does.

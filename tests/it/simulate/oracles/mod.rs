@@ -1,8 +1,11 @@
 //! What must hold of every commit and of every request that operators send.
+//!
+//! Long because: it is the one place that hears of every request and commit.
 mod adoption;
 mod bounds;
 mod changed;
 pub mod end;
+mod hooks;
 mod pauses;
 mod proofs;
 mod revisions;
@@ -20,7 +23,7 @@ use std::{
 use baton::{
     api::{
         Rollout,
-        names::{ANNOTATION_HAS_AGENT, LABEL_REVISION},
+        names::{ANNOTATION_HAS_AGENT, LABEL_HOOK, LABEL_REVISION},
     },
     operator::clock::Clock,
     snapshot::{Pod, wire::NodeView},
@@ -44,7 +47,7 @@ use super::{
 use crate::fake_apiserver::{
     Commit,
     faults::{Request, Verb},
-    kinds::{CONTROLLER_REVISIONS, EVENTS, LEASES, LISTENER_SETS, NODES, PODS, ROLLOUTS, SERVICES},
+    kinds::{CONTROLLER_REVISIONS, EVENTS, JOBS, LEASES, LISTENER_SETS, NODES, PODS, ROLLOUTS, SERVICES},
     object::Object,
     store::Store,
 };
@@ -66,6 +69,8 @@ pub struct Docket {
     skews: Vec<Skew>,
     /// The oldest view that an operator may act on.
     age: Duration,
+    /// Jobs.
+    hooks: hooks::Hooks,
     /// Pods have agents.
     pub has_agents: bool,
     /// Applications are told.
@@ -119,6 +124,7 @@ impl Judge {
             clock,
             skews,
             age,
+            hooks: hooks::Hooks::default(),
             has_agents: false,
             applications: None,
             stories: BTreeMap::new(),
@@ -228,7 +234,10 @@ impl Docket {
         self.last_write = Instant::now();
         self.writes += u64::from(is_ours);
         self.writes_of_others += u64::from(!is_ours);
-        if *change.kind == ROLLOUTS {
+        if *change.kind == JOBS {
+            let verdict = self.hooks.job_written(change);
+            self.judge([("hooks", verdict)]);
+        } else if *change.kind == ROLLOUTS {
             self.rollout_written(commit, is_ours);
         } else if *change.kind == PODS {
             self.pod_written(commit, is_ours);
@@ -322,6 +331,7 @@ impl Docket {
         if !is_ours {
             return;
         }
+        self.judge([("hooks", self.hooks.status_written(&rollout))]);
         let story = &self.stories[object.uid()];
         let (blame, stable) = (story.proofs.blame(&rollout), story.proofs.stable(&rollout));
         self.judge([("R13", completeness(story)), ("B7", blame), ("R13", stable)]);
@@ -330,6 +340,9 @@ impl Docket {
     fn pod_written(&mut self, commit: &Commit, is_ours: bool) {
         let change = &commit.change;
         let (before, object) = (change.before.as_ref(), &change.object);
+        if object["metadata"]["labels"][LABEL_HOOK].is_string() {
+            return; // of a Job
+        }
         let is_adopted = is_ours && before.is_some_and(|before| owner(before).is_none()) && owner(object).is_some();
         if is_adopted {
             self.judge_adoption(commit);
@@ -454,7 +467,15 @@ impl Docket {
             self.trace.say("oracle", format_args!("{} came late, or from an operator without the lock", object.name()));
             return;
         }
+        let revision = object["metadata"]["labels"][LABEL_REVISION].as_str().unwrap_or_default().to_owned();
+        let is_new = |rollout: &&Arc<Rollout>| {
+            let status = rollout.status.clone().unwrap_or_default();
+            let is = |of: &Option<String>| of.as_deref() == Some(revision.as_str());
+            is(&status.target_revision) && status.current_revision.is_some() && !is(&status.current_revision)
+        };
+        let told = story.rollout().filter(is_new).map(|rollout| self.hooks.pod_made(owner, rollout, &revision));
         let verdicts = [
+            ("hooks", told.unwrap_or(Ok(()))),
             ("R2", bounds::creation(story, glass)),
             ("B1", bounds::is_alone(story, object.uid(), glass)),
             ("R4", revisions::is_assigned(story, object, &known, &selected, glass)),

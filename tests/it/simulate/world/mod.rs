@@ -2,6 +2,7 @@
 //! collector. They see every commit at once and act after times of their own.
 mod changes;
 mod containers;
+mod jobs;
 mod report;
 
 use std::{
@@ -28,7 +29,7 @@ use crate::fake_apiserver::{
     ApiServer, Commit,
     actor::Actor,
     delete::DeleteOptions,
-    kinds::{NODES, PODS},
+    kinds::{JOBS, NODES, PODS},
     object::Object,
 };
 
@@ -115,6 +116,14 @@ enum Due {
     Kill(String, u32),
     /// Conditions of readiness gates are seen.
     Gates(String),
+    /// The Job of this name and uid gets its Pod.
+    JobPod(String, String),
+    /// The Pod of a hook ends.
+    HookEnd(String, String),
+    /// The Job controller says how.
+    JobEnd(String, String, bool),
+    /// The kubelet has ended the Pod of a hook.
+    HookGone(String, String),
 }
 
 impl World {
@@ -176,8 +185,14 @@ impl World {
         if commit.change.is_gone || commit.change.before.is_none() || object.is_terminating() {
             self.want_garbage_collected();
         }
+        if *commit.change.kind == JOBS {
+            return self.job_written(commit);
+        }
         if *commit.change.kind != PODS {
             return;
+        }
+        if jobs::is_hook(object) {
+            return self.hook_pod_written(commit);
         }
         if commit.change.is_gone {
             self.pods.remove(object.uid());
@@ -269,6 +284,10 @@ impl World {
             Due::Terminate(uid, grace) => self.terminate(&uid, grace),
             Due::Kill(uid, number) => self.kill_container(&uid, number),
             Due::Gates(uid) => self.see_gates(&uid),
+            Due::JobPod(name, uid) => self.make_job_pod(&name, &uid),
+            Due::HookEnd(name, uid) => self.end_hook(&name, &uid),
+            Due::JobEnd(name, uid, is_well) => self.end_job(&name, &uid, is_well),
+            Due::HookGone(name, uid) => self.finish_hook(&name, &uid),
         }
     }
 
