@@ -13,6 +13,8 @@ pub use super::{
     hooks::Hook,
     keep_failed::KeepFailed,
     package::{Package, SecretRef},
+    pin::Pin,
+    request::Request,
     soak::{OnBreach, Soak},
     update::{HotReload, HttpPost, UpdateMethod},
 };
@@ -397,66 +399,6 @@ pub struct Abort {
     pub run: i64,
 }
 
-/// Chosen instances on a revision of their own.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("has(self.revision) != has(self.base)")
-        .message("spec.pins[] must have exactly one of revision (which the instances run as it is) and base (which they run with another version, package or images): remove one or add one"),
-    validation = Rule::new("!has(self.revision) || !(has(self.version) || has(self.package) || has(self.images))")
-        .message("spec.pins[].revision runs unchanged: use base instead of revision to change its version, package or images"),
-    validation = Rule::new("!has(self.base) || has(self.version) || has(self.package) || has(self.images)")
-        .message("spec.pins[].base needs version, package or images: add one, or use revision instead of base to run that revision as it is")
-)]
-pub struct Pin {
-    /// Pinned instances: numbers and ranges, such as "3,5-7".
-    #[schemars(length(min = 1, max = 1024))]
-    #[x_kube(validation = Rule::new("self.matches('^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$')").message("spec.pins[].instances must be numbers and ranges, such as 3,5-7"))]
-    pub instances: String,
-    /// Name of the ControllerRevision that these instances run, as in status.versions. Exactly one of revision and base
-    /// is set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    pub revision: Option<String>,
-    /// Name of the ControllerRevision that these instances run with another version, package or images. Needs at least
-    /// one of these three fields. Exactly one of revision and base is set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    pub base: Option<String>,
-    /// Version that people read, in place of the version of base. Only with base.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    pub version: Option<String>,
-    /// Package in place of the package of base. Only with base.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub package: Option<Package>,
-    /// Images by container name (init containers too), in place of the images of base. Only with base.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::images")]
-    pub images: Option<BTreeMap<String, String>>,
-    /// Who requested this pin and why; recorded in status.history.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request: Option<Request>,
-}
-
-/// Who asked for the present spec, and why. With an id it counts for the first change that bears it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Request {
-    /// Identifier of the request in the requesting system, such as deploy-12345.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
-    pub id: Option<String>,
-    /// Who made the request: a person or a system.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
-    pub by: Option<String>,
-    /// Reason of the request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
-    pub reason: Option<String>,
-}
-
 mod defaults {
     use super::IntOrPercent;
 
@@ -487,16 +429,6 @@ mod schema {
             "minProperties": 1,
             "maxProperties": 16,
             "additionalProperties": {"type": "string", "maxLength": 63}
-        })
-    }
-
-    pub(super) fn images(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "Images by name of the container (init containers too), instead of those of base.",
-            "type": "object",
-            "minProperties": 1,
-            "maxProperties": 32,
-            "additionalProperties": {"type": "string", "minLength": 1, "maxLength": 1024}
         })
     }
 }

@@ -14,6 +14,7 @@ pub mod lease;
 pub mod listener_set;
 pub mod outcome;
 pub mod package;
+pub mod pod_reason;
 pub mod resize;
 pub mod revision;
 pub mod rollout;

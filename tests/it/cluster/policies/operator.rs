@@ -28,6 +28,15 @@ fn pod(name: &str, labels: &Value, owners: &Value) -> Value {
     })
 }
 
+fn job(name: &str, labels: &Value, owners: &Value) -> Value {
+    let container = json!({"name": "main", "image": "example.local/none:1"});
+    let pod = json!({"restartPolicy": "Never", "containers": [container], "nodeSelector": {"no": "where"}});
+    json!({
+        "metadata": {"name": name, "labels": labels, "ownerReferences": owners},
+        "spec": {"backoffLimit": 0, "template": {"spec": pod}},
+    })
+}
+
 /// The shared cluster with the operator's account, its own rights, and a Rollout that no operator works on: its uid.
 async fn scene(namespace: &str) -> (&'static TestCluster, Account, Account, String) {
     let cluster = stage(namespace, &["operator@baton-operator"]);
@@ -109,6 +118,19 @@ async fn the_operators_token_writes_no_object_of_others() {
     admin.create("Lease", &lease("session.x", json!({"baton.dev/lease": "session"}))).await.unwrap();
     let bare = json!({"metadata": {"labels": {"baton.dev/lease": null}}});
     refused("take the label", operator.patch("Lease", "session.x", "", &bare).await);
+
+    // Jobs: nobody's, of another controller, of a Rollout that the label does not name, of no hook.
+    let hook = json!({"baton.dev/hook": "backup", "baton.dev/rollout": ROLLOUT});
+    for (what, labels, owners) in [
+        ("a Job of nobody", &hook, &json!([])),
+        ("a Job of another controller", &hook, &other),
+        ("a Job with another label", &json!({"baton.dev/hook": "backup", "baton.dev/rollout": "api"}), &own),
+        ("a Job of no hook", &ours, &own),
+    ] {
+        refused(what, operator.create("Job", &job("made", labels, owners)).await.map(drop));
+    }
+    admin.create("Job", &job("of-another", &json!({}), &json!([]))).await.unwrap();
+    refused("of-another", operator.delete("Job", "of-another").await);
 
     // ControllerRevisions of StatefulSets.
     let revision = |name: &str, owners: &Value| json!({"metadata": {"name": name, "ownerReferences": owners}, "data": {}, "revision": 1});
@@ -235,6 +257,10 @@ async fn what_the_operator_does_passes_its_own_policy() {
     admin.create("Pod", &agent).await.unwrap();
     refused("agent", operator.patch("Pod", "agent", "", &json!({"metadata": {"labels": {"a": "b"}}})).await);
     operator.delete("Pod", "agent").await.unwrap();
+
+    let hook = json!({"baton.dev/hook": "backup", "baton.dev/rollout": ROLLOUT});
+    operator.create("Job", &job("web-hook-abc", &hook, &own)).await.unwrap();
+    operator.delete("Job", "web-hook-abc").await.unwrap();
 
     let lease = json!({"metadata": {"name": "session.x", "labels": {"baton.dev/lease": "session"}}, "spec": {}});
     operator.create("Lease", &lease).await.unwrap();

@@ -68,13 +68,15 @@ async fn two_rights_on_one_rollout_steer_it() {
     let policy = format!("{}/config/policy/rollouts.yaml", sources::root().display());
     stage.cluster.kubectl(&["apply", "-f", &policy]);
     let image = ["set", "image", "web", "web=example.local/sleeper:2"];
-    let mut told = (None, String::new());
+    let probe = r#"{"spec":{"template":{"metadata":{"annotations":{"a":"b"}}}}}"#;
+    let probe = ["patch", "rollouts.baton.dev/web", "--type=merge", "--dry-run=server", "-p", probe];
     eventually(30, "the policy counts", || {
-        let (code, _, complaint) = does(&[&image[..], &["--dry-run"]].concat());
-        told = (code, complaint);
-        told.0 == Some(6)
+        let args = [&probe[..], &["-n", &stage.namespace, "--kubeconfig", &file]].concat();
+        String::from_utf8_lossy(&stage.cluster.try_kubectl(&args).stderr).contains("baton-rollouts")
     });
-    assert!(told.1.contains("spec.template: who sets or changes this must be allowed to create pods"), "{told:?}");
+    let (code, _, complaint) = does(&image);
+    let sentence = "spec.template: who sets or changes this must be allowed to create pods in namespace rights-one";
+    assert!(code == Some(1) && complaint.contains(sentence), "{code:?} {complaint}");
     may_create_pods(&stage, "one");
     done(&image);
     stage.complete(30).await;
