@@ -4,7 +4,7 @@
 //!   stage     a cluster of its own, images, CRDs, the operator under its own ServiceAccount
 //!   load      requests to the Service that never pause, as a proxy sends them
 //!   scenes    1.0 → 1.1 in three batches; a broken version, which goes back; a process killed in mid-roll;
-//!             one instance back alone; 8 → 12; a second set beside the first, and a switch
+//!             one instance back alone; backup, self-test and drain; 8 → 12; a second set beside the first, and a switch
 //!   listeners twelve websockets on four Pods: taken along by a roll, taken over after a kill, judged by the exchange
 //!   old_way   three feeds of the same exchange shared by locks that expire, for comparison
 //!   judge     a watch on the Pods of its own: lowest number available, most Pods at once

@@ -29,6 +29,10 @@ const BROKEN: &str = "1.2-broken";
 /// What its program says last.
 const BROKEN_BECAUSE: &str = "exit code 3: web 1.2-broken: starting | FATAL cannot read /etc/shop.conf";
 const THIRD: &str = "1.2";
+const CARED_FOR: &str = "1.3";
+/// Its self-test says that it is not well.
+const UNWELL: &str = "1.4-unwell";
+const DRAINED: &str = "1.5";
 const FOURTH: &str = "2.0";
 /// The instance that goes back alone.
 const ALONE: i32 = 3;
@@ -42,7 +46,7 @@ const SCENE_SECONDS: u64 = 180;
 /// Plays all scenes and measures them.
 pub async fn play(stage: &Stage) -> Result<Summary> {
     heading("A cluster, with Baton in it");
-    stage.make_images(&[FIRST, SECOND, THIRD, FOURTH], BROKEN)?;
+    stage.make_images(&[FIRST, SECOND, THIRD, CARED_FOR, UNWELL, DRAINED, FOURTH], BROKEN)?;
     stage.install().await?;
     let client = stage.client().await?;
     let actors = Actors::gather(stage, client).await?;
@@ -55,13 +59,20 @@ pub async fn play(stage: &Stage) -> Result<Summary> {
         actors.roll_back().await?,
         actors.roll_with_a_kill().await?,
         actors.roll_back_one().await?,
+        actors.deploy_with_care().await?,
         actors.scale().await?,
         actors.switch().await?,
     ];
     let load = load.finish(stage).await?;
     heading("Twelve listeners on four Pods");
     let listeners = listeners::play(stage, stage.client().await?).await?;
-    Ok(Summary { scenes, load, listeners, good: vec![FIRST, SECOND, THIRD, FOURTH], broken: BROKEN })
+    Ok(Summary {
+        scenes,
+        load,
+        listeners,
+        good: vec![FIRST, SECOND, THIRD, CARED_FOR, DRAINED, FOURTH],
+        broken: BROKEN,
+    })
 }
 
 struct Actors<'a> {
@@ -193,12 +204,69 @@ impl<'a> Actors<'a> {
         scene.end(Some(SECOND))
     }
 
+    /// Backup, migration, self-test and drain: a version that is not well is taken back after its backup was restored.
+    async fn deploy_with_care(&self) -> Result<Scene> {
+        let title = format!("{THIRD} → {CARED_FOR} → {UNWELL} and back → {DRAINED}, with backup, self-test and drain");
+        let scene = self.begin(title, REPLICAS).await?;
+        let care = "tests/testbed/demo/care.yaml";
+        let patch = ["patch", "rollouts.baton.dev", ROLLOUT, "-n", NAMESPACE, "--type=merge", "--patch-file", care];
+        self.stage.show(&patch).await?;
+        let generation = self.set_image(CARED_FOR).await?;
+        let live = Live::start(self.stage)?;
+        self.follower.until_complete(generation, SCENE_SECONDS).await?;
+        live.stop().await?;
+        self.expect_version(CARED_FOR).await?;
+
+        let unwell = format!(
+            r#"[{{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "example.local/web:{UNWELL}"}}, {{"op": "add", "path": "/spec/template/spec/containers/0/env/-", "value": {{"name": "WEB_FAIL", "value": "selftest"}}}}]"#
+        );
+        let generation = self.patch_json(&unwell).await?;
+        let live = Live::start(self.stage)?;
+        let is_back = |rollout: &Rollout| Ok((rollout::readiness(rollout).1 == "RolledBack").then_some(()));
+        self.follower.until(generation, SCENE_SECONDS, "the unwell version is rolled back", is_back).await?;
+        live.stop().await?;
+        let why = ["get", "rollouts.baton.dev", ROLLOUT, "-n", NAMESPACE, "-o", "jsonpath={.status.waitingFor}"];
+        let why = self.stage.kubectl(&why).await?;
+        ensure!(why.contains("health check selftest: answered 503"), "it is not told why {UNWELL} failed: {why}");
+        self.expect_restored().await?;
+
+        let well = format!(
+            r#"[{{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "example.local/web:{DRAINED}"}}, {{"op": "remove", "path": "/spec/template/spec/containers/0/env/1"}}]"#
+        );
+        let generation = self.patch_json(&well).await?;
+        let live = Live::start(self.stage)?;
+        self.follower.until_complete(generation, SCENE_SECONDS).await?;
+        let scene = scene.end(Some(CARED_FOR))?;
+        live.stop().await?;
+        self.stage.show(&["baton", "history", ROLLOUT, "-n", NAMESPACE]).await?;
+        self.expect_version(DRAINED).await?;
+        Ok(scene)
+    }
+
+    /// The backup of the run that failed is the one that was restored.
+    async fn expect_restored(&self) -> Result<()> {
+        let status = self.rollouts.get(ROLLOUT).await?.status.unwrap_or_default();
+        let hooks = status.hooks.context("no hooks in status")?;
+        let run = hooks.restore.as_ref().context("nothing to restore")?.run;
+        let restored = hooks.log.iter().find(|record| record.name == "restore").context("no restore in status")?;
+        let log = ["logs", &format!("job/{}", restored.job), "-n", NAMESPACE];
+        self.stage.show(&log).await?;
+        let said = self.stage.kubectl(&log).await?;
+        ensure!(said.trim() == format!("restores demo-{run}"), "the restore of run {run} says {said:?}");
+        Ok(())
+    }
+
+    async fn patch_json(&self, patch: &str) -> Result<i64> {
+        self.stage.show(&["patch", "rollouts.baton.dev", ROLLOUT, "-n", NAMESPACE, "--type=json", "-p", patch]).await?;
+        self.generation().await
+    }
+
     /// A whole second set beside the first, and one write that has all requests go there.
     async fn switch(&self) -> Result<Scene> {
         let strategy = r#"{"spec": {"strategy": {"type": "BlueGreen", "batchSize": null,
             "blueGreen": {"activeService": "web", "scaleDownDelaySeconds": 5}}}}"#;
         let strategy = strategy.split_whitespace().collect::<Vec<_>>().join(" ");
-        let title = format!("{THIRD} → {FOURTH}, BlueGreen, one switch");
+        let title = format!("{DRAINED} → {FOURTH}, BlueGreen, one switch");
         let scene = self.begin_within(title, Bounds { available_min: SCALED as usize, pods_max: 2 * SCALED as usize });
         let patch = ["patch", "rollouts.baton.dev", ROLLOUT, "-n", NAMESPACE, "--type=merge", "-p", &strategy];
         self.stage.show(&patch).await?;
@@ -206,7 +274,7 @@ impl<'a> Actors<'a> {
         let generation = self.set_image(FOURTH).await?;
         let live = Live::start(self.stage)?;
         self.follower.until_complete(generation, SCENE_SECONDS).await?;
-        let scene = scene.end(Some(THIRD))?;
+        let scene = scene.end(Some(DRAINED))?;
         live.stop().await?;
         self.stage.show(&["get", "services", ROLLOUT, "-o", "wide", "-n", NAMESPACE]).await?;
         self.expect_version(FOURTH).await?;
@@ -225,7 +293,7 @@ impl<'a> Actors<'a> {
         self.follower.until_complete(generation, SCENE_SECONDS).await?;
         let scene = scene.end(None)?;
         live.stop().await?;
-        self.expect_version(THIRD).await?;
+        self.expect_version(DRAINED).await?;
         Ok(scene)
     }
 
@@ -262,10 +330,7 @@ impl<'a> Actors<'a> {
         let patch = format!(
             r#"[{{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "example.local/web:{version}"}}]"#
         );
-        self.stage
-            .show(&["patch", "rollouts.baton.dev", ROLLOUT, "-n", NAMESPACE, "--type=json", "-p", &patch])
-            .await?;
-        self.generation().await
+        self.patch_json(&patch).await
     }
 
     async fn generation(&self) -> Result<i64> {

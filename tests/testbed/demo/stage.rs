@@ -201,7 +201,9 @@ impl Stage {
         .await?;
         self.show(&["apply", "-f", "config/manager/namespace.yaml"]).await?;
         self.show(&["apply", "-k", "config/rbac"]).await?;
-        self.show(&["apply", "-f", "config/policy/leases.yaml"]).await?;
+        for policy in ["leases", "rollouts", "hooks"] {
+            self.show(&["apply", "-f", &format!("config/policy/{policy}.yaml")]).await?;
+        }
         let kubeconfig = self.operator_kubeconfig().await?;
         let mut operator = self.inside(self.programs.built("baton-operator"));
         operator
