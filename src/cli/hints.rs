@@ -114,7 +114,7 @@ pub(super) fn forbidden(namespace: &str, said: &str) -> String {
         "who holds what is in the Leases: it takes get, list and watch on leases.coordination.k8s.io, which `kubectl create role` and `kubectl create rolebinding` give".into()
     } else {
         format!(
-            "`kubectl auth can-i --list -n {namespace}` shows what you may do; the ClusterRole baton-rollouts-operate gives what the verbs of this plugin need"
+            "`kubectl auth can-i --list -n {namespace}` shows what you may do; the ClusterRole baton-rollouts-operate gives what the verbs of this plugin need, and who changes what Pods run needs the right to create pods besides"
         )
     };
     format!("{said}; {remedy}")
