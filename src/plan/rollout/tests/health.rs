@@ -148,7 +148,7 @@ fn is_deleted(plan: &Plan) -> bool {
     plan.changes.iter().any(|change| matches!(change, Change::Pod { act: PodAct::Delete { .. }, .. }))
 }
 
-/// B11: gate, endpoint, the Pod's word, and only then the end.
+/// B5 X7: gate, endpoint, the Pod's word, and only then the end.
 #[test]
 fn a_pod_leaves_its_services_then_is_asked_then_goes() {
     let mut fixture = leaving();
@@ -176,7 +176,7 @@ fn a_pod_leaves_its_services_then_is_asked_then_goes() {
     assert!(is_deleted(&planned) && planned.drained_late.is_empty());
 }
 
-/// B11: a Pod that never says so goes at the deadline, and that is told.
+/// B5 X7: a Pod that never says so goes at the deadline, and that is told.
 #[test]
 fn a_pod_that_is_not_drained_in_time_goes_all_the_same() {
     let mut fixture = leaving();
@@ -192,7 +192,7 @@ fn a_pod_that_is_not_drained_in_time_goes_all_the_same() {
     assert_eq!(planned.drained_late.len(), 1);
 }
 
-/// B11: a drain that is cancelled puts the instance back.
+/// B5 X7: a drain that is cancelled puts the instance back.
 #[test]
 fn a_pod_that_is_to_stay_is_put_back_in_service() {
     let mut fixture = leaving();

@@ -118,8 +118,8 @@ async fn what_a_rollout_runs_is_said_by_those_who_may_run_it() {
     let images = json!({"instances": "9", "base": "web-1", "images": {"a": "example.local/none:2"}});
     for (field, spec) in [("template", template), ("package", package), ("pins", pins)] {
         let patch = json!({"spec": spec});
-        let path = format!("spec.{field}: ");
-        let words = [lacks_pods[0], lacks_pods[1], path.as_str()];
+        let place = format!("spec.{field}: ");
+        let words = [lacks_pods[0], lacks_pods[1], place.as_str()];
         for account in [&only, &jobs] {
             forbidden(field, account.patch("Rollout", "web", "", &patch).await, &words);
         }

@@ -213,7 +213,7 @@ impl Begun {
     }
 }
 
-/// B11: an instance leaves its Service, is gone from all EndpointSlices, finishes what it has begun, and is deleted soon after
+/// B5 B11 X7: an instance leaves its Service, is gone from all EndpointSlices, finishes what it has begun, and is deleted soon after
 /// that.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_leaves_its_service_then_drains_then_goes() {
@@ -255,7 +255,7 @@ async fn an_instance_leaves_its_service_then_drains_then_goes() {
     assert_ne!(gate(&deleted.object), Some(true));
 }
 
-/// B11: one that never says that it is drained goes when its time is over, and that is told.
+/// B5 X7: one that never says that it is drained goes when its time is over, and that is told.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_is_never_drained_goes_at_the_deadline() {
     let begun = Begun::new("drain-deadline", &drain(5)).await;
@@ -276,7 +276,7 @@ async fn an_instance_that_is_never_drained_goes_at_the_deadline() {
     assert!(!is_served(&begun.slices.all(), deleted.version, &begun.uid), "deleted while clients were sent to it");
 }
 
-/// B11: whoever takes the new version back while an instance is drained has that very instance in service again.
+/// B5 X7: whoever takes the new version back while an instance is drained has that very instance in service again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_that_is_cancelled_costs_no_pod() {
     let begun = Begun::new("drain-cancelled", &drain(300)).await;
@@ -324,7 +324,7 @@ async fn a_pod_that_is_deleted_by_hand_is_asked() {
     assert!(begun.answers.asked(&new).is_empty(), "the new one stays, and is not asked");
 }
 
-/// B11: the Pod tells since when it is drained: an operator that is killed in the middle gives it no more time.
+/// B5 X7: the Pod tells since when it is drained: an operator that is killed in the middle gives it no more time.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_operator_keeps_the_deadline() {
     let mut begun = Begun::new("drain-crash", &drain(12)).await;
