@@ -319,7 +319,7 @@ fn hot_reload_says_where_applications_are_told() {
             &["spec.strategy.hotReload.httpPost.port"],
         );
     }
-    let path = "spec.strategy.hotReload.httpPost.path must begin with / and have only characters that a URL may have, such as /reload";
+    let path = "httpPost.path must begin with / and have only characters that a URL may have, such as /reload";
     for wrong in ["reload", "//a b", "/a#b", "http://elsewhere/"] {
         assert_refused(&of(&json!({"httpPost": {"path": wrong, "port": 8080}})), &[path]);
     }

@@ -3,13 +3,15 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use baton::api::{Rollout, names};
-use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::Pod};
+use k8s_openapi::api::{apps::v1::ControllerRevision, batch::v1::Job, core::v1::Pod};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::Value;
 
 /// Fields of status that tell a time.
 const TIMES: [&str; 7] =
     ["startedAt", "completedAt", "deadlineFrom", "at", "since", "lastTransitionTime", "lastUpdateTime"];
+/// Names that follow from the Rollout's uid, which is another one in each run.
+const BY_UID: &str = "job";
 
 /// One fact a line, sorted: `pod 3 = web-3-bcdf…, version 3`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +23,10 @@ impl End {
         let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&ListParams::default()).await?.items;
         let revisions = Api::<ControllerRevision>::namespaced(client.clone(), namespace).list(&mine).await?.items;
         let rollout = Api::<Rollout>::namespaced(client.clone(), namespace).get(rollout).await?;
-        let mut lines: Vec<_> = pods.iter().map(pod).chain(revisions.iter().map(revision)).collect();
+        let jobs = Api::<Job>::namespaced(client.clone(), namespace).list(&mine).await?.items;
+        // The Jobs tell of the Pods of hooks.
+        let instances = pods.iter().filter(|pod| pod.labels().contains_key(names::LABEL_INSTANCE)).map(pod);
+        let mut lines: Vec<_> = instances.chain(revisions.iter().map(revision)).chain(jobs.iter().map(job)).collect();
         let mut status = serde_json::to_value(rollout.status)?;
         // Its entries' order says nothing.
         let conditions = status.as_object_mut().and_then(|status| status.remove("conditions"));
@@ -58,6 +63,16 @@ fn revision(revision: &ControllerRevision) -> String {
     format!("revision {number} = {}, completed {completed}, failed {failed} {word}", revision.name_any())
 }
 
+/// Each hook at each point of each run has one Job, and that is Complete.
+fn job(job: &Job) -> String {
+    let label = |key: &str| job.labels().get(key).cloned().unwrap_or_default();
+    let point = job.annotations().get(names::ANNOTATION_POINT).cloned().unwrap_or_default();
+    let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut ends = conditions.filter(|it| ["Complete", "Failed"].contains(&&*it.type_)).map(|it| it.type_.as_str());
+    let (hook, run, attempt) = (label(names::LABEL_HOOK), label(names::LABEL_RUN), label(names::LABEL_ATTEMPT));
+    format!("job of {hook} at {point} in run {run}, attempt {attempt}: {}", ends.next().unwrap_or("not ended"))
+}
+
 fn condition(condition: &Value) -> String {
     let word = |key: &str| condition[key].as_str().unwrap_or_default().to_owned();
     format!("condition {} = {} {}", word("type"), word("status"), word("reason"))
@@ -66,7 +81,7 @@ fn condition(condition: &Value) -> String {
 fn flatten(path: &str, value: &Value, lines: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
-            let fields = map.iter().filter(|(key, _)| !TIMES.contains(&key.as_str()));
+            let fields = map.iter().filter(|(key, _)| !TIMES.contains(&key.as_str()) && *key != BY_UID);
             fields.for_each(|(key, value)| flatten(&format!("{path}.{key}"), value, lines));
         }
         Value::Array(items) => {

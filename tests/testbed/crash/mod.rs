@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   stage      one cluster with real processes as Pods; a namespace, an operator and a proxy for each run
-//!   scenario   six instances at 1, which completes; 2 exits at its start and is rolled back; 3 completes
+//!   scenario   six instances at 1, which completes; 2 exits at its start and is rolled back; 3 completes; each with a backup
+//!              before it and a test after each batch, and a restore before 2 is taken back
 //!   golden     a few runs without a fault: N writes, and the end that every run must come to
 //!   points     for each write from 1 to N: killed before it is sent, with its answer withheld, right after its answer
 //!   judge      a watch on the Pods of its own: lowest number available, most Pods at once

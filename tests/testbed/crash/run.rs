@@ -196,6 +196,11 @@ impl Actor<'_> {
                 "replicas": REPLICAS,
                 "minReadySeconds": MIN_READY_SECONDS,
                 "selector": {"matchLabels": {"app": ROLLOUT}},
+                "hooks": [
+                    hook("backup", "BeforeRollout", "echo b1 > /dev/termination-log"),
+                    hook("smoke", "AfterBatch", "true"),
+                    hook("restore", "OnRollback", "test \"$BATON_BACKUP_ID\" = b1"),
+                ],
                 "strategy": {"batchSize": 2, "maxSurge": MAX_SURGE, "maxUnavailable": MAX_UNAVAILABLE},
                 "template": {
                     "metadata": {"labels": {"app": ROLLOUT}},
@@ -255,6 +260,14 @@ impl Actor<'_> {
         let pods: Vec<_> = pods.iter().flatten().filter_map(|pod| pod.metadata.name.as_deref()).collect();
         format!("at {:.3} Pods {pods:?}, status {rollout:#?}", Timestamp::now())
     }
+}
+
+/// A hook that runs this script.
+fn hook(name: &str, when: &str, script: &str) -> serde_json::Value {
+    let container = json!({
+        "name": "main", "image": format!("example.local/web:{}", GOOD[0]), "command": ["sh", "-c", script],
+    });
+    json!({"name": name, "when": when, "template": {"spec": {"containers": [container]}}})
 }
 
 /// The reason of Ready, if status is about the present spec.
