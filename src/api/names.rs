@@ -78,6 +78,8 @@ pub const LABEL_RUN: &str = "baton.dev/run";
 pub const LABEL_ATTEMPT: &str = "baton.dev/attempt";
 /// Annotation on the Jobs of hooks: the point, such as `AfterBatch/2`.
 pub const ANNOTATION_POINT: &str = "baton.dev/point";
+/// Annotation on the Pods of hooks: name of the container whose termination message may be the id of a backup.
+pub const ANNOTATION_HOOK_CONTAINER: &str = "baton.dev/hook-container";
 /// Annotation on the Jobs of hooks: what all attempts of one hook at one point of one run share; `BATON_HOOK_KEY`.
 pub const ANNOTATION_HOOK_KEY: &str = "baton.dev/hook-key";
 

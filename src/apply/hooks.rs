@@ -9,7 +9,7 @@ use super::{
     target::Target,
 };
 use crate::{
-    api::names::ANNOTATION_HOOK_KEY,
+    api::names::{ANNOTATION_HOOK_KEY, LABEL_ATTEMPT, LABEL_HOOK, LABEL_RUN},
     plan::{Applied, Seen},
     snapshot::{
         hook,
@@ -33,7 +33,13 @@ async fn found(target: &Target<'_>, name: &str, job: &Value) -> Applied {
             let is_ours = wire::owner(&view.metadata).is_some_and(|owner| owner.uid == target.uid);
             let known = hook::job(view);
             let metadata = &job["metadata"];
-            let is_same = metadata["annotations"][ANNOTATION_HOOK_KEY] == known.key.as_str();
+            let labels = [
+                (LABEL_HOOK, known.hook.clone()),
+                (LABEL_RUN, known.run.to_string()),
+                (LABEL_ATTEMPT, known.attempt.to_string()),
+            ];
+            let is_same = metadata["annotations"][ANNOTATION_HOOK_KEY] == known.key.as_str()
+                && labels.iter().all(|(label, value)| metadata["labels"][label] == value.as_str());
             if is_ours && is_same {
                 Applied::Done { resource_version: known.resource_version }
             } else {

@@ -54,9 +54,14 @@ pub(super) async fn open(to: SocketAddr, most: Duration) -> Result<(), Refused> 
     let unreachable = |said| Err(Refused { said, is_unreachable: true });
     match timeout(most, TcpStream::connect(to)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => unreachable(error.to_string()),
+        Ok(Err(error)) => Err(no_answer(&error)),
         Err(_) => unreachable(format!("no connection within {} s", most.as_secs())),
     }
+}
+
+/// A Pod that refuses a connection is there: nothing listens on that port.
+fn no_answer(error: &io::Error) -> Refused {
+    Refused { said: error.to_string(), is_unreachable: error.kind() != io::ErrorKind::ConnectionRefused }
 }
 
 async fn well_answered(
@@ -73,7 +78,7 @@ async fn well_answered(
             let said = format!("answered {}: {text}", status.as_u16()).trim_end_matches([':', ' ']).to_owned();
             Err(Refused { said, is_unreachable: false })
         }
-        Ok(Err(error)) => unreachable(error.to_string()),
+        Ok(Err(error)) => Err(no_answer(&error)),
         Err(_) => unreachable(format!("no answer within {} s", most.as_secs())),
     }
 }

@@ -61,6 +61,9 @@ pub fn job(recipe: &JobRecipe<'_>, name: &str) -> Value {
         (object("/metadata/labels"), object("/metadata/annotations"), object("/spec"));
     labels.insert(names::LABEL_HOOK.into(), json!(hook.name));
     annotations.insert(names::ANNOTATION_ROLLOUT.into(), json!(rollout));
+    if let Some(first) = spec.get("containers").and_then(|all| all.get(0)).map(|container| container["name"].clone()) {
+        annotations.insert(names::ANNOTATION_HOOK_CONTAINER.into(), first);
+    }
     spec.insert("restartPolicy".into(), json!("Never"));
     let key = key(uid, *run, *point, &hook.name);
     let env = env(recipe, &key);

@@ -11,7 +11,10 @@ use super::{
 use crate::api::{
     bounds::BACKUP_CHARS_MAX,
     hooks::Point,
-    names::{ANNOTATION_HOOK_KEY, ANNOTATION_POINT, LABEL_ATTEMPT, LABEL_HOOK, LABEL_REVISION, LABEL_RUN},
+    names::{
+        ANNOTATION_HOOK_CONTAINER, ANNOTATION_HOOK_KEY, ANNOTATION_POINT, LABEL_ATTEMPT, LABEL_HOOK, LABEL_REVISION,
+        LABEL_RUN,
+    },
 };
 
 /// The Jobs of a Rollout's hooks.
@@ -97,7 +100,7 @@ pub struct HookPod {
     pub disruption: Option<String>,
     /// How the container failed that made the Pod fail, or else how the first container ended.
     pub exit: Option<Exit>,
-    /// The first line of the first container's termination message, if it can be the id of a backup.
+    /// The first line of the main container's termination message, if it can be the id of a backup.
     pub backup: Option<String>,
 }
 
@@ -185,7 +188,10 @@ pub fn pod(view: PodView) -> Option<HookPod> {
     });
     let ends = || states().filter_map(|state| state.terminated.as_ref());
     let exit = ends().find(|end| end.exit_code != 0).or_else(|| ends().next_back());
-    let said = status.container_statuses.first().and_then(|container| container.state.as_ref()?.terminated.as_ref());
+    // Statuses are sorted by name, and what others inject may stand first.
+    let main = metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION_HOOK_CONTAINER));
+    let main = status.container_statuses.iter().find(|container| Some(&container.name) == main);
+    let said = main.and_then(|container| container.state.as_ref()?.terminated.as_ref());
     let line = said.and_then(|end| end.message.as_deref()?.lines().next()).map(str::trim).unwrap_or_default();
     let is_id = (1..=BACKUP_CHARS_MAX).contains(&line.len())
         && line.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:/@+-".contains(&byte));

@@ -6,6 +6,10 @@ use std::{
     process::Command,
 };
 
+use baton::{
+    api::hooks::{HookPoint, Point},
+    plan::hook,
+};
 use serde_json::{Value, json};
 
 use super::support::{BIN, TestCluster, eventually, output_of};
@@ -85,6 +89,7 @@ fn the_chart_runs_an_operator_that_does_its_work_with_exactly_its_rights() {
     meets_taken_names_and_cleans_up(&cluster);
     gives_listeners_to_pods(&cluster);
     switches_a_service(&cluster);
+    runs_hooks(&cluster);
     another_takes_over(&cluster);
     compare_rights(&cluster);
     restricted_to_a_namespace(&cluster, &chart);
@@ -242,6 +247,47 @@ fn switches_a_service(cluster: &TestCluster) {
     let old = ["get", "pods", "-l", &format!("baton.dev/revision={first}"), "-o", "name"];
     eventually(60, "the old set to end", || cluster.kubectl(&old).is_empty());
     cluster.kubectl(&["delete", "rollouts.baton.dev", "shop"]);
+}
+
+/// B8: the Job of a hook whose name is taken has another one; one that runs when its run is aborted is stopped. Clients are known to be
+/// sent to an instance no more before it goes.
+fn runs_hooks(cluster: &TestCluster) {
+    let template = json!({
+        "metadata": {"labels": {"app": "care"}},
+        "spec": {"containers": [{"name": "web", "image": "example.local/web:1.0", "command": ["sleep", "1000"]}]},
+    });
+    let spec = json!({"selector": {"matchLabels": {"app": "care"}}, "version": "1", "drain": {}, "template": template});
+    let metadata = json!({"name": "care"});
+    create(
+        cluster,
+        &json!({"apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "metadata": metadata, "spec": spec}),
+    );
+    let told = |what: &str| cluster.kubectl(&["get", "rollouts.baton.dev", "care", "-o", &format!("jsonpath={what}")]);
+    let reason = || told("{.status.conditions[?(@.type=='Ready')].reason}");
+    eventually(60, "the first version", || reason() == "Complete");
+    let point = Point::of_run(HookPoint::BeforeRollout);
+    let taken = hook::job_name("care", &hook::key(&told("{.metadata.uid}"), 2, point, "load"), 1, |_| false);
+    cluster.kubectl(&["create", "job", &taken, "--image=example.local/web:1.0", "--", "true"]);
+    let script = |name: &str, when: &str, script: &str| {
+        let container = json!({"name": "main", "image": "example.local/web:1.0", "command": ["sh", "-c", script]});
+        json!({"name": name, "when": when, "onAbort": "Stop", "template": {"spec": {"containers": [container]}}})
+    };
+    let hooks = [script("load", "BeforeRollout", "true"), script("test", "AfterBatch", "sleep 600")];
+    let patch = json!({"spec": {"version": "2", "hooks": hooks}}).to_string();
+    cluster.kubectl(&["patch", "rollouts.baton.dev", "care", "--type=merge", "-p", &patch]);
+    let jobs = || cluster.kubectl(&["get", "jobs", "-l", "baton.dev/hook=test", "-o", "name"]);
+    eventually(90, "the test to run", || !jobs().is_empty());
+    cluster.kubectl(&[
+        "patch",
+        "rollouts.baton.dev",
+        "care",
+        "--type=merge",
+        "-p",
+        r#"{"spec": {"abort": {"run": 2}}}"#,
+    ]);
+    eventually(90, "the test to be stopped, and the way back", || jobs().is_empty() && reason() == "Aborted");
+    cluster.kubectl(&["delete", "rollouts.baton.dev", "care"]);
+    cluster.kubectl(&["delete", "job", &taken]);
 }
 
 /// Two replicas, one leads; when it is gone, the other does.

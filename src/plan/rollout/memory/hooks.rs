@@ -30,6 +30,8 @@ use crate::{
     snapshot::{HookJob, HookPod, Revision, SeenHooks, Snapshot, on_one_line},
 };
 
+/// Why a hook is ended whose container does not start.
+const CANNOT_START: &str = "HookCannotStart";
 /// A container that cannot start is given up after so long.
 const CANNOT_START_SECONDS: i64 = 60;
 /// Attempts that are lost with a node and not counted.
@@ -58,6 +60,10 @@ pub(crate) fn observe(view: &View<'_>, alarm: &mut Alarm) -> Observed {
     let is_superseded = current.run != view.memory.run;
     let must_stop = is_superseded && settings.is_some_and(|hook| hook.on_abort == OnAbort::Stop);
     let end = match look(view, &current, seen, alarm) {
+        Look::Started => {
+            hooks.current = Some(CurrentHook { stopping: String::new(), ..current });
+            return observed;
+        }
         Look::Waits if must_stop && current.stopping.is_empty() && seen.job(&current.job).is_some() => {
             hooks.current = Some(CurrentHook { stopping: STOPPED.into(), ..current });
             return observed;
@@ -67,7 +73,8 @@ pub(crate) fn observe(view: &View<'_>, alarm: &mut Alarm) -> Observed {
             hooks.current = Some(CurrentHook { stopping: clipped(&why), ..current });
             return observed;
         }
-        Look::NotMade if is_superseded => {
+        // Of another run, or removed from the spec: it is not going to be made.
+        Look::NotMade if is_superseded || settings.is_none() => {
             hooks.current = None;
             return observed;
         }
@@ -98,11 +105,22 @@ pub(crate) fn observe(view: &View<'_>, alarm: &mut Alarm) -> Observed {
     hooks.log.insert(0, record);
     hooks.log.truncate(HOOK_LOG_MAX);
     hooks.current = None;
-    let (Some(point), Some(settings), false) = (point, settings, is_superseded) else { return observed };
+    if let (true, End::Succeeded { backup }, Some(point)) = (is_superseded, &end, point) {
+        taken_back_too(view, hooks, &current, point, backup.as_deref());
+    }
+    let (Some(point), false) = (point, is_superseded) else { return observed };
+    let Some(settings) = settings else {
+        // It was removed from the spec while it ran: the run does without it, and what it has done it has done.
+        hooks.begun |= is_before(point);
+        pass(hooks, &view.spec().hooks, point, &current.name);
+        return observed;
+    };
     match end {
         End::Succeeded { backup } => {
             let is_before = is_before(point);
             match backup.filter(|_| point.on == HookPoint::BeforeRollout) {
+                // One that is made after data may have changed does not replace the one from before.
+                Some(_) if hooks.begun && hooks.backup.is_some() => {}
                 Some(id) => hooks.backup = Some(Backup { id, hook: current.name.clone() }),
                 None => hooks.begun |= is_before,
             }
@@ -128,6 +146,18 @@ pub(crate) fn observe(view: &View<'_>, alarm: &mut Alarm) -> Observed {
         }
     }
     observed
+}
+
+/// A hook of the run that is taken back has ended well after that: what it has done is taken back too.
+fn taken_back_too(view: &View<'_>, hooks: &mut HooksStatus, current: &CurrentHook, point: Point, backup: Option<&str>) {
+    let is_way_back = view.lineage.is_back() && !view.lineage.is_revert();
+    let backup = backup.filter(|_| point.on == HookPoint::BeforeRollout).unwrap_or_default().to_owned();
+    if is_before(point) && !view.lineage.is_back() {
+        hooks.begun |= backup.is_empty();
+    }
+    if is_way_back && is_before(point) && hooks.restore.is_none() {
+        hooks.restore = Some(Restore { run: current.run, backup, failure: String::new() });
+    }
 }
 
 /// In `stopping` and in the log, of a hook whose run has ended.
@@ -220,8 +250,15 @@ fn of_run(view: &View<'_>) -> HooksStatus {
     }
     let is_way_back = view.lineage.is_back() && !view.lineage.is_revert();
     let restore = is_way_back && (old.begun || old.backup.is_some());
+    // Of a run that has neither completed nor been taken back what it has changed is still there.
+    let status = view.snapshot.rollout.status.as_ref();
+    let was_forward = status
+        .is_some_and(|status| status.current_revision.is_some() && status.target_revision != status.current_revision);
+    let is_carried = old.begun && was_forward && !view.lineage.is_back();
     HooksStatus {
         run: view.memory.run,
+        begun: is_carried,
+        backup: old.backup.clone().filter(|_| is_carried),
         current: old.current.clone(),
         log: old.log.clone(),
         restore: restore.then(|| Restore {
@@ -252,6 +289,8 @@ enum Look {
     Waits,
     /// There is no Job of it yet.
     NotMade,
+    /// It was to be ended because its container did not start; now it has.
+    Started,
     /// Its container does not start, and is not going to.
     CannotStart(String),
     /// It has ended.
@@ -309,12 +348,15 @@ fn look(view: &View<'_>, current: &CurrentHook, seen: &SeenHooks, alarm: &mut Al
     if let Some(seconds) = timeout {
         alarm.passed(after(job.created, i64::from(seconds) + LATE_END_SECONDS));
     }
+    if current.stopping.starts_with(CANNOT_START) && pods.iter().any(|pod| pod.has_started) {
+        return Look::Started;
+    }
     let stuck = pods.iter().find_map(|pod| {
         let why = pod.waiting.as_ref().filter(|_| !pod.has_started)?;
         alarm.passed(after(pod.created, CANNOT_START_SECONDS)).then_some(why)
     });
     match stuck.filter(|_| current.stopping.is_empty()) {
-        Some(why) => Look::CannotStart(format!("HookCannotStart: {why}")),
+        Some(why) => Look::CannotStart(format!("{CANNOT_START}: {why}")),
         None => Look::Waits,
     }
 }

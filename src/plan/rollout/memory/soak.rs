@@ -31,8 +31,9 @@ pub(crate) fn watch(view: &View<'_>, alarm: &mut Alarm) -> Watched {
     let mut watched = Watched { soak: view.memory.soak.clone(), failed: view.memory.failed.clone() };
     let Some(settings) = view.spec().soak.as_ref().filter(|_| is_of_run(view)) else { return watched };
     let Some(soak) = watched.soak.as_mut() else { return watched };
-    let is_over = soak.until.as_ref().is_none_or(|until| alarm.passed(until.0));
-    if is_over || view.memory.batch.is_none() || view.lineage.is_back() {
+    // An operator that was away at its end judges then.
+    soak.until.as_ref().map(|until| alarm.passed(until.0));
+    if view.memory.batch.is_none() || view.lineage.is_back() {
         return watched;
     }
     let new: Vec<Breach> = breaches(view, settings, soak, alarm).into_iter().filter(|new| is_news(soak, new)).collect();
@@ -90,9 +91,11 @@ fn breaches(view: &View<'_>, settings: &Soak, soak: &SoakStatus, alarm: &mut Ala
             let message: String = on_one_line(&message).chars().take(256).collect();
             found.push(Breach { instance: pod.slot, what: what.into(), message, at: Some(seconds(now)) });
         };
-        let before = soak.restarted_before.iter().find(|it| it.pod == pod.name).map_or(0, |it| it.restarts);
-        let since = restarts(pod) - before;
-        if since > settings.max_restarts {
+        let before = soak.restarted_before.iter().find(|it| it.pod == pod.name).map(|it| it.restarts);
+        // Of those that there was no room for it is not known how often they had restarted.
+        let is_known = before.is_some() || soak.restarted_before.len() < SOAK_RESTARTED_MAX;
+        let since = restarts(pod) - before.unwrap_or(0);
+        if is_known && since > settings.max_restarts {
             note("restarts", format!("{since} restarts of at most {}", settings.max_restarts));
         }
         if let Some(unready) = pod.unready_since.filter(|_| !pod.is_ready())

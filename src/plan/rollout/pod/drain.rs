@@ -33,7 +33,7 @@ pub(crate) fn stage(snapshot: &Snapshot, pod: &Pod, alarm: &mut Alarm) -> Option
         return (pod.ready_since.is_some() && pod.is_live()).then_some(Stage::InService);
     }
     // A gate that has never been open says nothing.
-    let since = since(snapshot, pod)?;
+    let since = since(pod)?;
     let answer = || snapshot.calls.get(&(pod.uid.clone(), Purpose::Drain)).filter(|call| call.of == since);
     if answer().is_some_and(|call| call.answer == Some(Ok(()))) {
         return Some(Stage::Done);
@@ -49,7 +49,7 @@ pub(crate) fn stage(snapshot: &Snapshot, pod: &Pod, alarm: &mut Alarm) -> Option
     Some(if is_sent_to || pod.ready_since.is_some() { Stage::Leaving } else { Stage::Asking })
 }
 
-/// Since when it is on its way out, by an operator's clock; one that was set back does not make it wait.
-pub(crate) fn since(snapshot: &Snapshot, pod: &Pod) -> Option<Timestamp> {
-    pod.in_service_since.filter(|_| pod.in_service == Some(false)).map(|at| at.min(snapshot.now))
+/// Since when it is on its way out, by an operator's clock. None: its gate has never been open.
+pub(crate) fn since(pod: &Pod) -> Option<Timestamp> {
+    pod.in_service_since.filter(|_| pod.in_service == Some(false))
 }

@@ -350,3 +350,70 @@ fn a_running_hook_writes_nothing() {
     let after = plan(&hand.world.snapshot);
     assert_eq!((before.memory, before.hold, before.changes), (after.memory, after.hold, after.changes));
 }
+
+/// B10: where all old Pods have ended and the hook fails then, none comes back before the restore has ended.
+#[test]
+fn no_pod_comes_back_before_the_restore() {
+    let hooks = [hook("backup", "BeforeRollout"), hook("convert", "WhileDown"), hook("restore", "OnRollback")];
+    let mut hand = Hand::new("a a", &hooks, &json!({"strategy": {"type": "Recreate"}}));
+    hand.go();
+    hand.end(0, "b1");
+    hand.go();
+    assert_eq!((hand.runs().as_str(), hand.revisions().as_str()), ("convert", ""));
+    hand.end(1, "half-way");
+    hand.go();
+    assert_eq!((hand.runs().as_str(), hand.revisions().as_str()), ("restore", ""));
+    hand.end(0, "");
+    hand.go();
+    assert_eq!(hand.revisions(), "aa");
+}
+
+/// B10: what a hook has done that ended well after the abort is taken back too.
+#[test]
+fn what_ends_after_the_abort_is_taken_back() {
+    let hooks = [hook("migrate", "BeforeRollout"), hook("restore", "OnRollback")];
+    let mut hand = Hand::new("a a", &hooks, &json!({}));
+    hand.go();
+    hand.world.snapshot.rollout.spec.abort = Some(Abort { run: 1 });
+    hand.go();
+    assert_eq!(hand.runs(), "migrate");
+    hand.end(0, "");
+    hand.go();
+    assert_eq!(hand.runs(), "restore");
+}
+
+/// B10: after a failure that nothing was taken back of, the backup from before it is the one that counts.
+#[test]
+fn a_backup_of_what_is_half_changed_replaces_none() {
+    let hooks = [hook("backup", "BeforeRollout"), hook("migrate", "BeforeRollout"), hook("restore", "OnRollback")];
+    let mut hand = Hand::new("a a", &hooks, &json!({"strategy": {"onFailure": "Pause"}}));
+    hand.go();
+    hand.end(0, "b1");
+    hand.go();
+    hand.end(1, "half-way");
+    hand.go();
+    hand.world.snapshot.now = at(1_000);
+    hand.world.snapshot.rollout.spec.retry_at = Some(crate::api::Time(at(900)));
+    hand.go();
+    assert_eq!(hand.runs(), "backup");
+    hand.end(0, "b2");
+    hand.go();
+    hand.end(1, "half-way again");
+    hand.go();
+    hand.world.snapshot.rollout.spec.abort = Some(Abort { run: 2 });
+    hand.go();
+    assert_eq!((hand.runs().as_str(), hand.memory().restore.unwrap().backup.as_str()), ("restore", "b1"));
+}
+
+/// A hook that is removed before its Job was made keeps nothing waiting.
+#[test]
+fn a_hook_that_is_removed_is_not_waited_for() {
+    let hooks = [with(hook("migrate", "BeforeRollout"), &json!({"retries": 1}))];
+    let mut hand = Hand::new("a", &hooks, &json!({}));
+    hand.go();
+    hand.end(1, "no");
+    hand.go();
+    hand.world.snapshot.rollout.spec.hooks.clear();
+    hand.go();
+    assert_eq!(hand.revisions(), "b");
+}

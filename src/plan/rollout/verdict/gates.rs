@@ -11,6 +11,7 @@ use crate::{
     plan::{
         change::Hold,
         rollout::{
+            pod::counts::counts,
             policy::GoesBack,
             run::{View, sets::Sets},
             time::Alarm,
@@ -138,7 +139,7 @@ pub(crate) fn before_first(view: &View<'_>) -> Option<Hold> {
 
 /// Hooks for which all old Pods have ended, and no new one is made yet.
 pub(crate) fn waits_while_down(view: &View<'_>) -> Option<Hold> {
-    let is_down = view.snapshot.pods.iter().all(|pod| pod.is_finished());
+    let is_down = !view.snapshot.pods.iter().any(|pod| counts(view.snapshot, pod));
     hooks::while_down(view).filter(|_| is_down)
 }
 

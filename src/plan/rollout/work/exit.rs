@@ -120,7 +120,7 @@ pub(super) fn walk(snapshot: &Snapshot, changes: &mut Vec<Change>, alarm: &mut A
             _ => {}
         }
         if step == Step::Ask {
-            exits.asks.extend(ask(snapshot, pod, drain::since(snapshot, pod), alarm));
+            exits.asks.extend(ask(snapshot, pod, drain::since(pod), alarm));
         }
         if step == Step::CloseGate {
             exits.gates.push(Change::pod(pod, PodAct::SetInService { in_service: false, session_ready: None }));

@@ -49,7 +49,8 @@ pub(crate) fn ask(view: &View<'_>, leaving: &BTreeSet<String>, changes: &[Change
         let round = snapshot.calls.get(&(pod.uid.clone(), Purpose::Reference)).filter(|round| round.of >= of);
         is_due(round, snapshot.now, PAUSE_AFTER_FAILURE_SECONDS, alarm).then(|| call(pod, Purpose::Reference, of))
     });
-    let on = snapshot.calls.values().filter(|round| round.is_on).count();
+    let is_ours = |purpose: Purpose| matches!(purpose, Purpose::Health | Purpose::Reference);
+    let on = snapshot.calls.iter().filter(|((_, purpose), round)| round.is_on && is_ours(*purpose)).count();
     due.sort_by_key(|(tries, _)| *tries);
     let due = due.into_iter().map(|(_, call)| call).chain(reference);
     due.take(ASKED_AT_ONCE_MAX.saturating_sub(on)).collect()

@@ -367,6 +367,12 @@ impl<'v, 'a, 'm> Planner<'v, 'a, 'm> {
             }
             return true;
         }
+        // Nor is an empty slot given the stable version before what a run has changed is taken back.
+        let goes_back = reason == PodReason::Back && slot.pin.is_none();
+        if let Some(hold) = gates::due_at_once(view).filter(|_| goes_back) {
+            self.note(hold);
+            return false;
+        }
         if let Some(hold) = gates::before_first(view).filter(|_| slot.pin.is_none()) {
             self.note(hold);
             return false;

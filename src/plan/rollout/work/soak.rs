@@ -20,7 +20,7 @@ pub(crate) fn ask(view: &View<'_>, alarm: &mut Alarm) -> Vec<Change> {
     };
     let Some(of) = started.started_at.as_ref().map(|at| at.0) else { return Vec::new() };
     let calls = &view.snapshot.calls;
-    let on = calls.values().filter(|round| round.is_on).count();
+    let on = calls.iter().filter(|((_, purpose), round)| round.is_on && *purpose == Purpose::Soak).count();
     let slots = view.slots.unpinned().filter(|slot| slot.opened);
     let pods = slots.filter_map(|slot| slot.live.first().copied().filter(|pod| pod.is_ready()));
     let mut due: Vec<_> = pods
