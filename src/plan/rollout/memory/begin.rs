@@ -48,10 +48,11 @@ pub(crate) fn begin_run(snapshot: &Snapshot, lineage: &Lineage<'_>, old: &Memory
         .is_some_and(|failed| reached(spec.retry_at.as_ref(), snapshot.now).is_some_and(|retry| retry > failed.0))
         && !lineage.is_back();
     if old.effective == memory.effective && old.run > 0 && !retried {
-        let is_restoring = is_restoring(&spec.hooks, &memory.hooks, memory.run);
+        // A hook of the run that is taken back may end well yet, and is taken back then.
+        let has_hook = memory.hooks.current.is_some() || is_restoring(&spec.hooks, &memory.hooks, memory.run);
         if memory.batch.is_some()
             && lineage.is_back()
-            && !is_restoring
+            && !has_hook
             && Slots::new(snapshot, lineage, &memory).done() == Done::All
         {
             memory.batch = None;
