@@ -30,16 +30,26 @@ async fn hang(stage: &Stage, spec: &Value, with: &Value, count: i32) -> BTreeSet
     given(stage, count).await
 }
 
-/// Instances with a Pod of the version that is worked towards, once there are so many.
+/// Instances with a Pod of the version that is worked towards, once there are so many and stay the same for a second: a surplus
+/// Pod may make way for another one first.
 async fn given(stage: &Stage, count: i32) -> BTreeSet<i32> {
     let is_on = |rollout: &Rollout| {
         let updated = rollout.status.as_ref().map_or(0, |status| status.updated_replicas);
         reason(rollout) == "RollingOut" && updated == count
     };
-    let status = stage.until(30, "Pods of version 2", is_on).await.status.unwrap();
-    let live = slots(&stage.live().await);
-    let wanted = status.update_revision.unwrap();
-    live.into_iter().filter(|(_, revision)| *revision == wanted).map(|(slot, _)| slot).collect()
+    let mut before = BTreeSet::new();
+    loop {
+        let status = stage.until(30, "Pods of version 2", is_on).await.status.unwrap();
+        let live = slots(&stage.live().await);
+        let wanted = status.update_revision.unwrap();
+        let given: BTreeSet<i32> =
+            live.into_iter().filter(|(_, revision)| *revision == wanted).map(|(slot, _)| slot).collect();
+        if given.len() == usize::try_from(count).unwrap() && given == before {
+            return given;
+        }
+        before = given;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// Notes of the Events `InstanceFailed`.
