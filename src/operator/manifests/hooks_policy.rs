@@ -5,6 +5,7 @@
 //! himself. What a Job says of a hook decides about a run: the second policy leaves those Jobs to the operator.
 use serde_json::{Value, json};
 
+use super::{installed, named};
 use crate::api::names::{self, GROUP};
 
 /// Name of the policy on Rollouts and of its binding.
@@ -120,19 +121,6 @@ fn rule(group: &str, version: &str, resource: &str) -> Value {
         "resources": [resource],
         "scope": "Namespaced",
     })
-}
-
-/// Each is evaluated when it is first used.
-fn named(variables: Vec<(&str, String)>) -> Value {
-    variables.into_iter().map(|(name, expression)| json!({"name": name, "expression": expression})).collect()
-}
-
-/// A policy, and what puts it into force everywhere.
-fn installed(name: &str, labels: &Value, spec: &Value) -> [Value; 2] {
-    let metadata = json!({"name": name, "labels": labels});
-    let object = |kind: &str, spec: &Value| json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": metadata, "spec": spec});
-    let binding = json!({"policyName": name, "validationActions": ["Deny", "Audit"]});
-    [object("ValidatingAdmissionPolicy", spec), object("ValidatingAdmissionPolicyBinding", &binding)]
 }
 
 #[cfg(test)]

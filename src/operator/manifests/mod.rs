@@ -22,7 +22,7 @@ use std::{
 };
 
 use anyhow::Context;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::crd;
 
@@ -94,6 +94,19 @@ fn admission(labels: &Value, named: &str) -> [(&'static str, [Value; 2]); 4] {
         ("operator.yaml", restraint::operator(labels, named)),
         ("rollouts.yaml", hooks_policy::rollouts(labels)),
     ]
+}
+
+/// The variables of a policy: each is evaluated when it is first used.
+fn named(variables: Vec<(&str, String)>) -> Value {
+    variables.into_iter().map(|(name, expression)| json!({"name": name, "expression": expression})).collect()
+}
+
+/// A ValidatingAdmissionPolicy, and what puts it into force everywhere.
+fn installed(name: &str, labels: &Value, spec: &Value) -> [Value; 2] {
+    let metadata = json!({"name": name, "labels": labels});
+    let object = |kind: &str, spec: &Value| json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": metadata, "spec": spec});
+    let binding = json!({"policyName": name, "validationActions": ["Deny", "Audit"]});
+    [object("ValidatingAdmissionPolicy", spec), object("ValidatingAdmissionPolicyBinding", &binding)]
 }
 
 /// Paths below `root` that are missing, differ from what [`files`] says, or should not be there.

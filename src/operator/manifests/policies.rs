@@ -41,10 +41,6 @@ pub fn agent_rules() -> Value {
 
 /// The policy, and what puts it into force everywhere. It selects by label: Leases of others are never looked at.
 pub fn leases(labels: &Value) -> [Value; 2] {
-    let metadata = json!({"name": POLICY, "labels": labels});
-    let object = |kind: &str, spec: Value| json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": metadata, "spec": spec});
-    let variables: Vec<_> =
-        variables().into_iter().map(|(name, expression)| json!({"name": name, "expression": expression})).collect();
     let policy = json!({
         "failurePolicy": "Fail",
         "matchConstraints": {
@@ -58,11 +54,10 @@ pub fn leases(labels: &Value) -> [Value; 2] {
                 "scope": "Namespaced",
             }],
         },
-        "variables": variables,
+        "variables": super::named(variables()),
         "validations": validations(),
     });
-    let binding = json!({"policyName": POLICY, "validationActions": ["Deny", "Audit"]});
-    [object("ValidatingAdmissionPolicy", policy), object("ValidatingAdmissionPolicyBinding", binding)]
+    super::installed(POLICY, labels, &policy)
 }
 
 /// Each is evaluated when it is first used, so that what follows `||` costs only those who need it.

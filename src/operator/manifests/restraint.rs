@@ -14,10 +14,6 @@ pub const POLICY: &str = "baton-operator";
 /// The policy, and what puts it into force everywhere. `named`: a list of CEL, the namespaces `kube-*` that the operator
 /// serves. It holds for the operators of all releases: their ServiceAccounts have one name.
 pub fn operator(labels: &Value, named: &str) -> [Value; 2] {
-    let metadata = json!({"name": POLICY, "labels": labels});
-    let object = |kind: &str, spec: Value| json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": metadata, "spec": spec});
-    let variables: Vec<_> =
-        variables().into_iter().map(|(name, expression)| json!({"name": name, "expression": expression})).collect();
     let rule = |group: &str, resources: &[&str]| {
         json!({
             "apiGroups": [group],
@@ -39,11 +35,10 @@ pub fn operator(labels: &Value, named: &str) -> [Value; 2] {
             "name": "the-operator",
             "expression": format!("request.userInfo.username.matches('^system:serviceaccount:[^:]+:{}$')", objects::NAME),
         }],
-        "variables": variables,
+        "variables": super::named(variables()),
         "validations": validations(named),
     });
-    let binding = json!({"policyName": POLICY, "validationActions": ["Deny", "Audit"]});
-    [object("ValidatingAdmissionPolicy", policy), object("ValidatingAdmissionPolicyBinding", binding)]
+    super::installed(POLICY, labels, &policy)
 }
 
 /// Each is evaluated when it is first used. `before` and `now`: the object as it was and as it will be; of one that comes or
