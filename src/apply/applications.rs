@@ -9,7 +9,6 @@ use std::{
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use kube::ResourceExt;
 use serde_json::json;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -19,11 +18,15 @@ use tokio::{
 use super::{
     Fence,
     asks::{Ask, Question, over_network},
-    post::{POST_TIMEOUT, Refused, post},
+    post::{POST_TIMEOUT, post},
 };
 use crate::{
     plan::Applied,
-    snapshot::{Pod, Purpose, Snapshot, Telling, call::Calls, index::ObjectKey},
+    snapshot::{
+        Pod, Purpose, Snapshot, Telling,
+        call::{Calls, Refused},
+        index::ObjectKey,
+    },
 };
 
 /// Calls at once, to all applications together; the planner bounds those of one Rollout.
@@ -87,11 +90,7 @@ impl Applications {
     pub(super) fn begin_ask(&self, key: &ObjectKey, place: &(String, Purpose), of: Timestamp, now: Timestamp) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let calls = asked.entry(key.clone()).or_default();
-        let before = calls.remove(place).filter(|before| before.of == of);
-        let begun = match before {
-            Some(before) => Telling { began_at: now, is_on: true, ..before },
-            None => Telling { of, began_at: now, is_on: true, is_unreachable: true, ..Telling::default() },
-        };
+        let begun = Telling::begun(calls.remove(place), of, now);
         calls.insert(place.clone(), begun);
     }
 
@@ -104,19 +103,9 @@ impl Applications {
     ) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let call = asked.get_mut(key).and_then(|calls| calls.get_mut(place));
-        let Some(call) = call.filter(|call| call.of == of) else { return };
-        call.is_on = false;
-        let Some(answer) = answer else { return };
-        call.tries = call.tries.saturating_add(1);
-        call.asked_at = Some(call.began_at);
-        if answer.is_ok() {
-            (call.failures, call.failing_since) = (0, None);
-        } else {
-            call.failures = call.failures.saturating_add(1);
-            call.failing_since.get_or_insert(call.began_at);
+        if let Some(call) = call.filter(|call| call.of == of) {
+            call.end(answer);
         }
-        call.is_unreachable &= answer.as_ref().is_err_and(|refused| refused.is_unreachable);
-        call.answer = Some(answer.map_err(|refused| refused.said));
     }
 
     /// The object is looked at again.
@@ -161,8 +150,7 @@ impl Applications {
         let Some((pod, of, settings)) = pod.and_then(|pod| Some((pod, pod.untold_since()?, settings?))) else {
             return Applied::Stale;
         };
-        let (namespace, name) = (snapshot.rollout.namespace().unwrap_or_default(), snapshot.rollout.name_any());
-        let key = ObjectKey { namespace, name };
+        let key = ObjectKey::of(&snapshot.rollout);
         self.begin(&key, uid, of, snapshot.now);
         let to = address(pod).map(|ip| SocketAddr::new(ip, settings.http_post.port));
         let body = json!({"version": pod.version, "revision": pod.revision}).to_string();
@@ -183,33 +171,22 @@ impl Applications {
 
     /// None: it was not called.
     async fn call(&self, to: SocketAddr, path: String, body: String) -> Option<Result<(), String>> {
-        let _permit = timeout(PERMIT_TIMEOUT, self.permits.acquire()).await.ok()?.ok()?;
-        if !self.fence.permits(POST_TIMEOUT) {
-            return None;
-        }
+        let _permit = self.permit(POST_TIMEOUT).await?;
         Some((self.post)(to, path, body).await)
     }
 
     fn begin(&self, key: &ObjectKey, uid: &str, of: Timestamp, now: Timestamp) {
         let mut tellings = self.lock();
         let told = tellings.entry(key.clone()).or_default();
-        let before = told.remove(uid).filter(|before| before.of == of);
-        let known = before.map(|before| (before.tries, before.asked_at, before.answer));
-        let (tries, asked_at, answer) = known.unwrap_or_default();
-        told.insert(
-            uid.to_owned(),
-            Telling { of, began_at: now, tries, is_on: true, asked_at, answer, ..Telling::default() },
-        );
+        let begun = Telling::begun(told.remove(uid), of, now);
+        told.insert(uid.to_owned(), begun);
     }
 
     fn end(&self, key: &ObjectKey, uid: &str, of: Timestamp, answer: Option<Result<(), String>>) {
         let mut tellings = self.lock();
         let telling = tellings.get_mut(key).and_then(|told| told.get_mut(uid));
-        let Some(telling) = telling.filter(|telling| telling.of == of) else { return };
-        telling.is_on = false;
-        if answer.is_some() {
-            telling.tries = telling.tries.saturating_add(1);
-            (telling.asked_at, telling.answer) = (Some(telling.began_at), answer);
+        if let Some(telling) = telling.filter(|telling| telling.of == of) {
+            telling.end(answer.map(|answer| answer.map_err(|said| Refused { said, is_unreachable: false })));
         }
     }
 

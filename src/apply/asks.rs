@@ -8,16 +8,15 @@ use std::{
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use kube::ResourceExt;
 
 use super::{
     applications::{Applications, address},
-    post::{Refused, get, open, post_for},
+    post::{POST_TIMEOUT, get, open, post_for},
 };
 use crate::{
     api::health::Check,
     plan::Applied,
-    snapshot::{Pod, Purpose, Snapshot, index::ObjectKey},
+    snapshot::{Pod, Purpose, Snapshot, call::Refused, index::ObjectKey},
 };
 
 /// One question to an application.
@@ -68,10 +67,7 @@ impl Applications {
         else {
             return Applied::Stale;
         };
-        let key = ObjectKey {
-            namespace: snapshot.rollout.namespace().unwrap_or_default(),
-            name: snapshot.rollout.name_any(),
-        };
+        let key = ObjectKey::of(&snapshot.rollout);
         let place = (uid.to_owned(), purpose);
         self.begin_ask(&key, &place, of, snapshot.now);
         let to = address(pod);
@@ -132,7 +128,7 @@ fn round(snapshot: &Snapshot, pod: &Pod, purpose: Purpose, of: Timestamp) -> Opt
             let post = drain.http_post.as_ref().map(|to| (String::new(), to.port, Question::Post(to.path.clone())));
             Round {
                 pause: if settles { seconds(drain.settle_seconds) } else { Duration::ZERO },
-                most: super::post::POST_TIMEOUT,
+                most: POST_TIMEOUT,
                 questions: post.into_iter().collect(),
             }
         }

@@ -7,6 +7,8 @@ use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 
+use crate::snapshot::call::Refused;
+
 /// Longest time for one call.
 pub const POST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer that is read.
@@ -16,26 +18,7 @@ const ANSWER_CHARS_MAX: usize = 200;
 
 /// Tells an application; answers in a few words what went wrong, unless it answers 200.
 pub async fn post(to: SocketAddr, path: String, body: String) -> Result<(), String> {
-    let (status, text) = match timeout(POST_TIMEOUT, answer(to, &path, body)).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err(format!("no answer within {} s", POST_TIMEOUT.as_secs())),
-    };
-    match status {
-        StatusCode::OK => Ok(()),
-        // Of what has gone well in another way nothing need be shown.
-        _ if status.is_success() => Err(format!("answered {}", status.as_u16())),
-        _ => Err(format!("answered {}: {}", status.as_u16(), printable(&text)).trim_end_matches([':', ' ']).to_owned()),
-    }
-}
-
-/// Why an application has not said what it was asked to say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// In a few words.
-    pub said: String,
-    /// It has not answered at all.
-    pub is_unreachable: bool,
+    post_for(to, path, body, POST_TIMEOUT).await.map_err(|refused| refused.said)
 }
 
 /// GET; any status from 200 to 299.
@@ -46,7 +29,11 @@ pub(super) async fn get(to: SocketAddr, path: String, most: Duration) -> Result<
 
 /// POST; 200.
 pub(super) async fn post_for(to: SocketAddr, path: String, body: String, most: Duration) -> Result<(), Refused> {
-    well_answered(to, post_request(to, &path, body), most, |status| status == StatusCode::OK).await
+    let request = Request::post(path)
+        .header(header::HOST, to.to_string())
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)));
+    well_answered(to, request, most, |status| status == StatusCode::OK).await
 }
 
 /// A connection that opens.
@@ -71,9 +58,10 @@ async fn well_answered(
     is_well: fn(StatusCode) -> bool,
 ) -> Result<(), Refused> {
     let unreachable = |said| Err(Refused { said, is_unreachable: true });
-    match timeout(most, answer_to(to, request)).await {
+    match timeout(most, answer(to, request)).await {
         Ok(Ok((status, _))) if is_well(status) => Ok(()),
         Ok(Ok((status, text))) => {
+            // Of what has gone well in another way nothing need be shown.
             let text = if status.is_success() { String::new() } else { printable(&text) };
             let said = format!("answered {}: {text}", status.as_u16()).trim_end_matches([':', ' ']).to_owned();
             Err(Refused { said, is_unreachable: false })
@@ -83,21 +71,7 @@ async fn well_answered(
     }
 }
 
-fn post_request(to: SocketAddr, path: &str, body: String) -> hyper::http::Result<Request<Full<Bytes>>> {
-    Request::post(path)
-        .header(header::HOST, to.to_string())
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))
-}
-
-async fn answer(to: SocketAddr, path: &str, body: String) -> io::Result<(StatusCode, Bytes)> {
-    answer_to(to, post_request(to, path, body)).await
-}
-
-async fn answer_to(
-    to: SocketAddr,
-    request: hyper::http::Result<Request<Full<Bytes>>>,
-) -> io::Result<(StatusCode, Bytes)> {
+async fn answer(to: SocketAddr, request: hyper::http::Result<Request<Full<Bytes>>>) -> io::Result<(StatusCode, Bytes)> {
     let stream = TcpStream::connect(to).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let mut ask = pin!(async move {

@@ -19,3 +19,12 @@ pub enum Purpose {
 
 /// The calls of a Rollout, by uid of the Pod and purpose.
 pub type Calls = BTreeMap<(String, Purpose), Telling>;
+
+/// Why an application has not said what it was asked to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// In a few words.
+    pub said: String,
+    /// It has not answered at all.
+    pub is_unreachable: bool,
+}
