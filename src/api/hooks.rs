@@ -327,6 +327,23 @@ pub struct Backup {
     pub hook: String,
 }
 
+impl Backup {
+    /// As it is noted on a ControllerRevision: `id hook run`.
+    pub fn note(&self, run: i64) -> String {
+        format!("{} {} {run}", self.id, self.hook)
+    }
+
+    /// The id in such a note.
+    pub fn id_of(note: &str) -> Option<&str> {
+        note.split(' ').next()
+    }
+
+    /// Number of the run in such a note; None if it cannot be read.
+    pub fn run_of(note: &str) -> Option<i64> {
+        note.rsplit(' ').next()?.parse().ok()
+    }
+}
+
 /// The hook that runs, or is to run next.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

@@ -287,6 +287,11 @@ impl RolloutSpec {
     pub fn is_gated(&self) -> bool {
         self.strategy.update.restarts() || self.health.is_some() || self.drain.is_some()
     }
+
+    /// The hook of this name.
+    pub fn hook(&self, name: &str) -> Option<&Hook> {
+        self.hooks.iter().find(|hook| hook.name == name)
+    }
 }
 
 impl Default for Strategy {

@@ -88,8 +88,7 @@ pub(super) async fn mark(target: &Target<'_>, seen: &Seen, mark: &RevisionMark) 
             patch["metadata"]["annotations"] = json!({names::ANNOTATION_PACKAGE_SHA256: sha256});
         }
         RevisionMark::Backup { backup, run } => {
-            let text = format!("{} {} {run}", backup.id, backup.hook);
-            patch["metadata"]["annotations"] = json!({names::ANNOTATION_BACKUP: text});
+            patch["metadata"]["annotations"] = json!({names::ANNOTATION_BACKUP: backup.note(*run)});
         }
         RevisionMark::Ran { images } => {
             patch["metadata"]["annotations"] = json!({names::ANNOTATION_IMAGE_DIGESTS: json!(images).to_string()});

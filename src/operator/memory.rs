@@ -232,12 +232,8 @@ impl ObjectMemory<RolloutMemory> {
                     self.own.recollection.hook_refusal = None;
                 }
                 Applied::Refused { reason, message } => {
-                    let pause =
-                        SignedDuration::try_from(self.own.hook_backoff.fail(rng)).unwrap_or(SignedDuration::ZERO);
-                    let since = self.own.recollection.hook_refusal.as_ref().map_or(now, |refusal| refusal.since);
-                    let retry_at = now.saturating_add(pause).unwrap_or(now);
-                    let refusal = CreateRefusal { reason: *reason, message: message.clone(), since, retry_at };
-                    self.own.recollection.hook_refusal = Some(refusal);
+                    let pause = self.own.hook_backoff.fail(rng);
+                    refuse(&mut self.own.recollection.hook_refusal, *reason, message.clone(), pause, now);
                 }
                 _ => {}
             }
@@ -245,11 +241,17 @@ impl ObjectMemory<RolloutMemory> {
     }
 
     fn refuse_creates(&mut self, reason: RefusalReason, message: String, rng: &mut fastrand::Rng, now: Timestamp) {
-        let pause = SignedDuration::try_from(self.own.create_backoff.fail(rng)).unwrap_or(SignedDuration::ZERO);
-        let since = self.own.recollection.create_refusal.as_ref().map_or(now, |refusal| refusal.since);
-        let retry_at = now.saturating_add(pause).unwrap_or(now);
-        self.own.recollection.create_refusal = Some(CreateRefusal { reason, message, since, retry_at });
+        let pause = self.own.create_backoff.fail(rng);
+        refuse(&mut self.own.recollection.create_refusal, reason, message, pause, now);
     }
+}
+
+/// Notes a refusal: it lasts since the first one, and the next try comes after this pause.
+fn refuse(known: &mut Option<CreateRefusal>, reason: RefusalReason, message: String, pause: Duration, now: Timestamp) {
+    let since = known.as_ref().map_or(now, |refusal| refusal.since);
+    let pause = SignedDuration::try_from(pause).unwrap_or(SignedDuration::ZERO);
+    let retry_at = now.saturating_add(pause).unwrap_or(now);
+    *known = Some(CreateRefusal { reason, message, since, retry_at });
 }
 
 /// What a refusal of this change is about, as a key of [`Snapshot::change_refusals`]; None: it is none of those.

@@ -136,7 +136,7 @@ fn hook_failed(look: &Look<'_>) -> Option<(&'static str, String)> {
     let is_left = |name: &str| hooks.current.as_ref().is_none_or(|current| current.name != name);
     let of_run = hooks.log.iter().filter(|record| record.run == look.memory().run && record.result == "Failed");
     let record = of_run.filter(|record| is_left(&record.name)).find(|record| {
-        let settings = look.spec().hooks.iter().find(|hook| hook.name == record.name);
+        let settings = look.spec().hook(&record.name);
         settings.is_some_and(|hook| hook.on_failure == HookFailure::Ignore)
     })?;
     Some((HOOK_FAILED, format!("hook {} failed and is ignored: {}", record.name, record.message)))

@@ -378,7 +378,7 @@ impl Scribe {
 
     fn hook(&mut self, world: &World, place: Place, name: &str, job: &serde_json::Value) {
         let point = job["metadata"]["annotations"][ANNOTATION_POINT].as_str().unwrap_or_default();
-        let hook = world.snapshot.rollout.spec.hooks.iter().find(|hook| hook.name == name);
+        let hook = world.snapshot.rollout.spec.hook(name);
         let (Some(hook), Ok(at)) = (hook, point.parse::<Point>()) else { return };
         let batch = if at.batch > 0 { at.batch } else { place.1 };
         let is_before = !matches!(at.on, HookPoint::AfterBatch | HookPoint::AfterRollout);

@@ -165,7 +165,6 @@ impl Painter<'_> {
         pod.is_available(self.snapshot.rollout.spec.min_ready_seconds, self.snapshot.now)
     }
 
-    /// Revisions that have Pods or are worked with, newest first.
     /// Hooks of the present run, the first one first.
     fn hooks(&self) -> Vec<Node> {
         let Some(hooks) = &self.status.hooks else { return Vec::new() };
@@ -186,6 +185,7 @@ impl Painter<'_> {
         ended.chain(current).collect()
     }
 
+    /// Revisions that have Pods or are worked with, newest first.
     fn revisions(&self) -> Vec<Node> {
         let used = |revision: &Revision| {
             let name = Some(&revision.name);

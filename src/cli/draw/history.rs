@@ -3,7 +3,7 @@ use jiff::Timestamp;
 
 use super::{Options, columns_within, on_one_line};
 use crate::{
-    api::{Time, status::HistoryEntry},
+    api::{Time, hooks::Backup, status::HistoryEntry},
     snapshot::Ranges,
     view::{
         age::age,
@@ -51,7 +51,7 @@ fn revisions(all: &[Record], options: Options) -> Vec<String> {
             cell(&images),
         ];
         row.extend(has_packages.then(|| cell(base(source(record).unwrap_or_default()))));
-        let backup = record.backup.as_deref().and_then(|backup| backup.split(' ').next());
+        let backup = record.backup.as_deref().and_then(Backup::id_of);
         row.extend(has_backups.then(|| cell(backup.unwrap_or("<none>"))));
         row.push(record.change_cause.as_deref().map_or_else(|| "<none>".into(), cell));
         if options.wide {

@@ -396,9 +396,7 @@ impl World {
                 revision.failed_reason = Some(reason.clone());
             }
             RevisionMark::Fetched { sha256 } => revision.package_sha256 = Some(sha256.clone()),
-            RevisionMark::Backup { backup, run } => {
-                revision.backup = Some(format!("{} {} {run}", backup.id, backup.hook));
-            }
+            RevisionMark::Backup { backup, run } => revision.backup = Some(backup.note(*run)),
             RevisionMark::Ran { images } => revision.image_digests = Some(images.clone()),
         }
     }

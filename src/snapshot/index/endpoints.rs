@@ -33,9 +33,9 @@ impl Endpoints {
         namespaces.map(|namespace| ObjectKey { namespace, name: String::new() }).collect()
     }
 
-    /// uids of the Pods that serve.
-    pub fn of(&self, namespace: &str) -> snapshot::Endpoints {
-        match self.known.get(namespace) {
+    /// uids of the Pods that serve. A Rollout that does not drain is not told: its looks do without a copy of them all.
+    pub fn of(&self, rollout: &ObjectKey) -> snapshot::Endpoints {
+        match self.known.get(&rollout.namespace).filter(|_| self.wanted_by.contains(rollout)) {
             None => snapshot::Endpoints::Unknown,
             Some(slices) => snapshot::Endpoints::Serving(slices.values().flat_map(BTreeMap::keys).cloned().collect()),
         }

@@ -204,7 +204,7 @@ impl Index {
             change_refusals: recollection.change_refusals.clone(),
             tellings: BTreeMap::new(),
             calls: BTreeMap::new(),
-            endpoints: self.endpoints.of(&key.namespace),
+            endpoints: self.endpoints.of(key),
             agents: Agents::Unknown,
             services: self.services.of(key, rollout, recollection),
             hooks: self.hooks.of(&key.namespace, &hook_owner),

@@ -56,7 +56,7 @@ pub(crate) fn observe(view: &View<'_>, alarm: &mut Alarm) -> Observed {
     let hooks = &mut observed.hooks;
     let Some(current) = hooks.current.clone() else { return observed };
     let Some(seen) = view.snapshot.hooks.seen() else { return observed };
-    let settings = view.spec().hooks.iter().find(|hook| hook.name == current.name);
+    let settings = view.spec().hook(&current.name);
     let is_superseded = current.run != view.memory.run;
     let must_stop = is_superseded && settings.is_some_and(|hook| hook.on_abort == OnAbort::Stop);
     let end = match look(view, &current, seen, alarm) {
@@ -329,7 +329,7 @@ fn look(view: &View<'_>, current: &CurrentHook, seen: &SeenHooks, alarm: &mut Al
     if job.is_deleting && job.end.is_none() {
         return Look::Waits;
     }
-    let timeout = view.spec().hooks.iter().find(|hook| hook.name == current.name).map(|hook| hook.timeout_seconds);
+    let timeout = view.spec().hook(&current.name).map(|hook| hook.timeout_seconds);
     if let Some(end) = &job.end {
         let mut own = pods.iter().rev().filter(|pod| pod.job_uid == job.uid);
         let pod = own.clone().find(|pod| pod.is_finished);

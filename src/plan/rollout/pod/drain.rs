@@ -43,9 +43,9 @@ pub(crate) fn stage(snapshot: &Snapshot, pod: &Pod, alarm: &mut Alarm) -> Option
     }
     let is_sent_to = match &snapshot.endpoints {
         Endpoints::Serving(uids) => uids.contains(&pod.uid),
-        // The kubelet has yet to say that it is not Ready.
-        Endpoints::Unknown => pod.ready_since.is_some(),
+        Endpoints::Unknown => false,
     };
+    // While it is Ready, the kubelet has yet to say that its gate is closed.
     Some(if is_sent_to || pod.ready_since.is_some() { Stage::Leaving } else { Stage::Asking })
 }
 

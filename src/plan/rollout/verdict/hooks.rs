@@ -92,7 +92,7 @@ pub(crate) fn running(view: &View<'_>) -> Option<Hold> {
     let hold = |message| Some(Hold { reason: HoldReason::RunningHook(None), message, until: None });
     let memory = &view.memory.hooks;
     if let Some(current) = memory.current.as_ref().filter(|current| current.run != view.memory.run) {
-        let settings = view.spec().hooks.iter().find(|hook| hook.name == current.name);
+        let settings = view.spec().hook(&current.name);
         let is_stopped = settings.is_some_and(|hook| hook.on_abort == OnAbort::Stop);
         let what = if is_stopped { "is stopped" } else { "is awaited" };
         return hold(format!(

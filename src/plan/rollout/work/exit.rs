@@ -28,7 +28,7 @@ use crate::{
                 drain::{self, Stage},
             },
             time::{Alarm, after},
-            work::health::is_due,
+            work::ask::{call, is_due},
         },
     },
     snapshot::{Pod, Purpose, Snapshot},
@@ -134,14 +134,8 @@ pub(super) fn walk(snapshot: &Snapshot, changes: &mut Vec<Change>, alarm: &mut A
 /// The question that is due, if one is.
 fn ask(snapshot: &Snapshot, pod: &Pod, of: Option<Timestamp>, alarm: &mut Alarm) -> Option<Change> {
     let of = of?;
-    let call = snapshot.calls.get(&(pod.uid.clone(), Purpose::Drain)).filter(|call| call.of == of);
-    let (name, uid) = (pod.name.clone(), pod.uid.clone());
-    is_due(call, snapshot.now, ASK_AGAIN_SECONDS, alarm).then_some(Change::CallPod {
-        name,
-        uid,
-        purpose: Purpose::Drain,
-        of,
-    })
+    let known = snapshot.calls.get(&(pod.uid.clone(), Purpose::Drain)).filter(|known| known.of == of);
+    is_due(known, snapshot.now, ASK_AGAIN_SECONDS, alarm).then(|| call(pod, Purpose::Drain, of))
 }
 
 /// Pods that somebody else deletes are asked as long as they live: their kubelet does not wait for the answer.

@@ -1,22 +1,17 @@
 //! Instances that are asked whether they are well, before they go into service.
 use std::collections::BTreeSet;
 
+use super::ask::{call, is_due, room};
 use crate::{
     plan::{
         change::Change,
-        rollout::{
-            pod::health,
-            run::View,
-            time::{Alarm, after},
-        },
+        rollout::{pod::health, run::View, time::Alarm},
     },
-    snapshot::{Pod, Purpose, Telling},
+    snapshot::{Pod, Purpose},
 };
 
 /// Pause between rounds once the instance has failed: its application may be mended in place.
 const PAUSE_AFTER_FAILURE_SECONDS: i64 = 60;
-/// Instances of one Rollout that are asked at once.
-const ASKED_AT_ONCE_MAX: usize = 32;
 
 /// Rounds of questions that are due. Of a Pod that is written to anyhow, and of one that leaves, nothing is asked.
 pub(crate) fn ask(view: &View<'_>, leaving: &BTreeSet<String>, changes: &[Change], alarm: &mut Alarm) -> Vec<Change> {
@@ -49,23 +44,7 @@ pub(crate) fn ask(view: &View<'_>, leaving: &BTreeSet<String>, changes: &[Change
         let round = snapshot.calls.get(&(pod.uid.clone(), Purpose::Reference)).filter(|round| round.of >= of);
         is_due(round, snapshot.now, PAUSE_AFTER_FAILURE_SECONDS, alarm).then(|| call(pod, Purpose::Reference, of))
     });
-    let is_ours = |purpose: Purpose| matches!(purpose, Purpose::Health | Purpose::Reference);
-    let on = snapshot.calls.iter().filter(|((_, purpose), round)| round.is_on && is_ours(*purpose)).count();
     due.sort_by_key(|(tries, _)| *tries);
     let due = due.into_iter().map(|(_, call)| call).chain(reference);
-    due.take(ASKED_AT_ONCE_MAX.saturating_sub(on)).collect()
-}
-
-fn call(pod: &Pod, purpose: Purpose, of: jiff::Timestamp) -> Change {
-    Change::CallPod { name: pod.name.clone(), uid: pod.uid.clone(), purpose, of }
-}
-
-/// The next round may begin. The end of one that is on leads to another look.
-pub(super) fn is_due(round: Option<&Telling>, now: jiff::Timestamp, pause: i64, alarm: &mut Alarm) -> bool {
-    match round {
-        None => true,
-        Some(round) if round.is_on => false,
-        // A clock that was set back does not make a Pod wait.
-        Some(round) => round.began_at > now || alarm.passed(after(round.began_at, pause)),
-    }
+    due.take(room(snapshot, &[Purpose::Health, Purpose::Reference])).collect()
 }

@@ -10,7 +10,7 @@ use crate::{
         hook::{JobRecipe, job},
         rollout::{run::View, time::Alarm},
     },
-    snapshot::{HookJob, Revision, SeenHooks},
+    snapshot::{HookJob, SeenHooks},
 };
 
 /// A Job is not cleared away sooner after its end: a create that the network has held back must find its name taken.
@@ -44,7 +44,7 @@ fn note_backup(view: &View<'_>) -> Option<Change> {
         _ => return None,
     };
     let stable = view.lineage.stable.filter(|stable| !stable.deleting)?;
-    let known = stable.backup.as_deref().and_then(|known| known.rsplit(' ').next()?.parse::<i64>().ok());
+    let known = stable.backup.as_deref().and_then(Backup::run_of);
     let is_news = !backup.id.is_empty() && known.is_none_or(|known| known < run);
     is_news.then(|| Change::mark(stable, RevisionMark::Backup { backup, run }))
 }
@@ -58,14 +58,12 @@ fn create(view: &View<'_>, current: &CurrentHook, alarm: &mut Alarm) -> Option<C
     if current.run != view.memory.run || !current.stopping.is_empty() || was_there || is_held || is_early {
         return None;
     }
-    let hook = view.spec().hooks.iter().find(|hook| hook.name == current.name)?;
+    let hook = view.spec().hook(&current.name)?;
     let point: Point = current.point.parse().ok()?;
-    let named =
-        |revision: &'_ Revision| -> (String, serde_json::Value) { (revision.name.clone(), revision.data.clone()) };
     let target = view.lineage.effective?;
     let is_back = point.on == HookPoint::OnRollback;
     let from = if is_back { view.lineage.update } else { view.lineage.stable };
-    let from = from.filter(|from| from.name != target.name).map(named);
+    let from = from.filter(|from| from.name != target.name);
     let memory = &view.memory.hooks;
     let backup = match (&memory.restore, &memory.backup) {
         (Some(restore), _) if is_back => restore.backup.as_str(),
@@ -83,7 +81,7 @@ fn create(view: &View<'_>, current: &CurrentHook, alarm: &mut Alarm) -> Option<C
         point,
         run: current.run,
         attempt: current.attempt,
-        from: from.as_ref().map(|(name, data)| (name.as_str(), data)),
+        from: from.map(|from| (from.name.as_str(), &from.data)),
         to: (&target.name, &target.data),
         target: &target.name,
         backup,
@@ -101,7 +99,7 @@ fn clear<'a>(view: &'a View<'_>, seen: &'a SeenHooks) -> impl Iterator<Item = Ch
         of_hook.entry(&job.hook).or_default().push(job);
     }
     let beyond = of_hook.into_iter().flat_map(move |(name, jobs)| {
-        let settings = view.spec().hooks.iter().find(|hook| hook.name == name);
+        let settings = view.spec().hook(name);
         let kept = settings.map(|hook| (usize::try_from(hook.keep).unwrap_or(0), i64::from(hook.keep_days)));
         let (keep, days) = kept.unwrap_or(KEEP);
         let age = SignedDuration::from_hours(days * 24).max(CLEARED_AFTER);

@@ -1,4 +1,5 @@
 //! Pods to create, delete and change now, within the budget; most urgent class first.
+mod ask;
 mod attempts;
 mod exit;
 mod finish;

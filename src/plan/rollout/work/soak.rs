@@ -1,5 +1,5 @@
 //! Instances that are asked whether they are still well, while the run is watched.
-use super::health::is_due;
+use super::ask::{call, is_due, room};
 use crate::{
     plan::{
         change::Change,
@@ -7,9 +7,6 @@ use crate::{
     },
     snapshot::Purpose,
 };
-
-/// Instances of one Rollout that are asked at once.
-const ASKED_AT_ONCE_MAX: usize = 32;
 
 /// Rounds of questions that are due.
 pub(crate) fn ask(view: &View<'_>, alarm: &mut Alarm) -> Vec<Change> {
@@ -20,7 +17,6 @@ pub(crate) fn ask(view: &View<'_>, alarm: &mut Alarm) -> Vec<Change> {
     };
     let Some(of) = started.started_at.as_ref().map(|at| at.0) else { return Vec::new() };
     let calls = &view.snapshot.calls;
-    let on = calls.iter().filter(|((_, purpose), round)| round.is_on && *purpose == Purpose::Soak).count();
     let slots = view.slots.unpinned().filter(|slot| slot.opened);
     let pods = slots.filter_map(|slot| slot.live.first().copied().filter(|pod| pod.is_ready()));
     let mut due: Vec<_> = pods
@@ -28,11 +24,9 @@ pub(crate) fn ask(view: &View<'_>, alarm: &mut Alarm) -> Vec<Change> {
             let round = calls.get(&(pod.uid.clone(), Purpose::Soak)).filter(|round| round.of == of);
             let pause = i64::from(settings.check_period_seconds);
             let began_at = round.map(|round| round.began_at);
-            let (name, uid) = (pod.name.clone(), pod.uid.clone());
-            is_due(round, view.now(), pause, alarm)
-                .then_some((began_at, Change::CallPod { name, uid, purpose: Purpose::Soak, of }))
+            is_due(round, view.now(), pause, alarm).then(|| (began_at, call(pod, Purpose::Soak, of)))
         })
         .collect();
     due.sort_by_key(|(began_at, _)| *began_at);
-    due.into_iter().map(|(_, call)| call).take(ASKED_AT_ONCE_MAX.saturating_sub(on)).collect()
+    due.into_iter().map(|(_, call)| call).take(room(view.snapshot, &[Purpose::Soak])).collect()
 }
