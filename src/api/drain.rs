@@ -17,9 +17,9 @@ pub struct Drain {
     #[serde(default = "defaults::settle_seconds")]
     #[schemars(range(min = 0, max = 300))]
     pub settle_seconds: i32,
-    /// The request that asks an application whether it is drained. 200: it is. 202, or any other answer: it is asked
-    /// again after a second. An instance that somebody else deletes is asked too, as long as its Pod lives. If absent,
-    /// nobody is asked.
+    /// The request that asks an application whether it is drained. If it answers 200, the instance is drained. After
+    /// 202, any other answer or none, it is asked again a second later. An instance whose Pod somebody else deletes is
+    /// asked too, until the Pod has ended. If absent, no application is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_post: Option<HttpPost>,
 }

@@ -66,7 +66,7 @@ pub struct Hook {
     #[serde(default = "defaults::keep")]
     #[schemars(range(min = 0, max = 100))]
     pub keep: i32,
-    /// How many days a finished Job is kept at least, whatever keep says, 0 to 3,650.
+    /// A finished Job is kept for at least so many days, 0 to 3,650, even if there are more Jobs than keep says.
     #[serde(default = "defaults::keep_days")]
     #[schemars(range(min = 0, max = 3_650))]
     pub keep_days: i32,

@@ -211,7 +211,7 @@ fn terms(spec: &RolloutSpec, is_first: bool) -> Vec<String> {
         .map(|drain| format!("An instance that leaves is drained first, for at most {} s.", drain.timeout_seconds));
     let soak = spec.soak.as_ref().filter(|_| !is_first).map(|soak| {
         let then = match soak.on_breach {
-            OnBreach::Notify => "is told",
+            OnBreach::Notify => "leads to an Event",
             OnBreach::Pause => "waits for approval",
             OnBreach::Rollback => "fails the run",
         };
