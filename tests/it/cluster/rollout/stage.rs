@@ -19,7 +19,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::cluster::support::{TestCluster, output_of};
+use crate::cluster::{
+    api::kubectl_with,
+    support::{TestCluster, output_of},
+};
 
 const OPERATOR: &str = env!("CARGO_BIN_EXE_baton-operator");
 
@@ -329,4 +332,29 @@ pub fn merge(into: &mut Value, from: Value) {
         }
         (into, from) => *into = from,
     }
+}
+
+/// What `kubectl create --dry-run=server` makes of a Rollout with this in its spec, or what it complains of.
+pub fn dry_run(spec: &Value) -> Result<Value, String> {
+    let container = json!({"name": "web", "image": "example.local/sleeper:1"});
+    let mut object = json!({
+        "apiVersion": "baton.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "web"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container]}},
+        },
+    });
+    merge(&mut object["spec"], spec.clone());
+    let output = kubectl_with(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &object);
+    if output.status.success() {
+        return Ok(serde_json::from_slice(&output.stdout).unwrap());
+    }
+    Err(String::from_utf8(output.stderr).unwrap())
+}
+
+/// Such a Rollout is refused, and told so.
+#[track_caller]
+pub fn assert_refused(spec: &Value, sentence: &str) {
+    let message = dry_run(spec).expect_err("it is accepted");
+    assert!(message.contains(sentence), "{spec}\nshould say: {sentence}\nbut says: {message}");
 }
